@@ -1,0 +1,204 @@
+# expertd: plain GNU make; objects go to build/ (or build/<sanitizers>/), nothing is written beside the sources.
+#
+#   make                 all programs and libraries
+#   make check           every test (tests/run prints the summary)
+#   make lint            clang-tidy and cppcheck
+#   make format          clang-format in place; `make format-check` only says
+#   make fuzz            the fuzzers (clang); FUZZ_SECONDS=n each
+#   make install         PREFIX=/usr/local DESTDIR=
+#   SANITIZE=address,undefined (or thread) builds everything instrumented, in a folder of its own.
+
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+SANITIZE ?=
+BUILD    ?= build$(if $(SANITIZE),/$(subst $(comma),-,$(SANITIZE)))
+comma    := ,
+VERSION  := 0.1.0
+SOVERSION := 0
+
+CC       ?= gcc
+PKG      ?= pkg-config
+PROTOC_C ?= protoc-c
+OPT      ?= -O2 -g
+WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings \
+            -Wvla -Wformat=2 -Wundef
+BASE     := -std=gnu11 -D_GNU_SOURCE -DEXPERTD_VERSION='"$(VERSION)"' -I. -I$(BUILD)/gen -fPIC -fvisibility=hidden -pthread
+SAN      := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+ALL_CFLAGS = $(BASE) $(WARN) $(OPT) $(SAN) $(CFLAGS)
+ALL_LDFLAGS = -pthread $(SAN) $(LDFLAGS)
+
+# Packages a folder's sources compile and link with.
+common_PKGS   := libcyaml
+proto_PKGS    := libprotobuf-c
+pools_PKGS    :=
+frontend_PKGS := libzmq libprotobuf-c
+runtime_PKGS  := OpenCL json-c
+client_PKGS   := libzmq libprotobuf-c
+dht_PKGS      := libzmq libprotobuf-c opendht-c
+examples_PKGS := libzmq libprotobuf-c
+pkg_cflags = $(if $(strip $1),$(shell $(PKG) --cflags $1))
+pkg_libs   = $(if $(strip $1),$(shell $(PKG) --libs $1))
+
+# A folder is a static library of its .c files, less its programs' main files.
+FOLDERS  := common proto pools frontend runtime dht client
+MAINS    := frontend/main.c runtime/main.c dht/main.c $(wildcard client/expertctl*.c)
+src      = $(filter-out $(MAINS),$(wildcard $1/*.c))
+obj      = $(patsubst %.c,$(BUILD)/obj/%.o,$1)
+lib      = $(BUILD)/lib/lib$1.a
+
+PROTOS   := $(wildcard proto/*.proto)
+GEN_C    := $(patsubst %.proto,$(BUILD)/gen/%.pb-c.c,$(PROTOS))
+GEN_H    := $(GEN_C:.c=.h)
+KERNELS  := $(wildcard runtime/kernels/*.cl)
+KERNELS_C := $(BUILD)/gen/runtime/kernel_sources.c
+
+.SUFFIXES:
+.SECONDARY:
+.DELETE_ON_ERROR:
+.PHONY: all programs check test lint format format-check fuzz bench install clean directions
+
+# A folder's programs are built as soon as their main file exists.
+PROGRAMS := $(if $(wildcard frontend/main.c),$(BUILD)/bin/expertd-frontend) $(if $(wildcard runtime/main.c),$(BUILD)/bin/expertd-runtime) \
+            $(if $(wildcard dht/main.c),$(BUILD)/bin/expertd-dht) $(if $(wildcard client/expertctl.c),$(BUILD)/bin/expertctl)
+EXAMPLES := $(patsubst examples/%.c,$(BUILD)/bin/%,$(wildcard examples/*.c))
+LIBRARIES := $(if $(wildcard client/*.c),$(BUILD)/lib/libexpertd.a $(BUILD)/lib/libexpertd.so.$(VERSION))
+
+all: programs $(LIBRARIES) $(EXAMPLES)
+programs: $(PROGRAMS)
+
+# --- generated sources -----------------------------------------------------------------------------------------------
+$(BUILD)/gen/proto/%.pb-c.c $(BUILD)/gen/proto/%.pb-c.h &: proto/%.proto
+	@mkdir -p $(@D)
+	$(PROTOC_C) --c_out=$(BUILD)/gen $<
+
+# The OpenCL sources travel inside the program: `const struct kernel_source kernel_sources[]`.
+$(KERNELS_C): $(KERNELS) scripts/embed-kernels
+	@mkdir -p $(@D)
+	scripts/embed-kernels $(KERNELS) > $@
+
+# --- objects and archives --------------------------------------------------------------------------------------------
+define folder_rules
+$(BUILD)/obj/$1/%.o: $1/%.c $$(GEN_H)
+	@mkdir -p $$(@D)
+	$$(CC) $$(ALL_CFLAGS) $$(call pkg_cflags,$$($1_PKGS)) -MMD -MP -c -o $$@ $$<
+endef
+$(foreach f,$(FOLDERS) examples,$(eval $(call folder_rules,$f)))
+
+$(BUILD)/obj/gen/%.o: $(BUILD)/gen/%.c $(GEN_H)
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(OPT) $(SAN) -MMD -MP -c -o $@ $<
+
+common_OBJ   := $(call obj,$(call src,common))
+proto_OBJ    := $(call obj,$(call src,proto)) $(patsubst $(BUILD)/gen/%.c,$(BUILD)/obj/gen/%.o,$(GEN_C))
+pools_OBJ    := $(call obj,$(call src,pools))
+frontend_OBJ := $(call obj,$(call src,frontend))
+runtime_OBJ  := $(call obj,$(call src,runtime)) $(if $(KERNELS),$(BUILD)/obj/gen/runtime/kernel_sources.o)
+dht_OBJ      := $(call obj,$(call src,dht))
+client_OBJ   := $(call obj,$(call src,client))
+
+define archive_rule
+$(call lib,$1): $$($1_OBJ)
+	@mkdir -p $$(@D)
+	@rm -f $$@
+	$$(AR) rcs $$@ $$($1_OBJ)
+endef
+$(foreach f,$(FOLDERS),$(eval $(call archive_rule,$f)))
+
+# --- programs and libraries ------------------------------------------------------------------------------------------
+frontend_LIBS := frontend pools proto common
+runtime_LIBS  := runtime pools common
+dht_LIBS      := dht proto common
+ctl_LIBS      := client proto common
+link = @mkdir -p $(@D); $(CC) $(ALL_LDFLAGS) -o $@
+
+$(BUILD)/bin/expertd-frontend: $(BUILD)/obj/frontend/main.o $(foreach l,$(frontend_LIBS),$(call lib,$l))
+	$(link) $^ $(call pkg_libs,$(frontend_PKGS) $(common_PKGS)) -lm
+$(BUILD)/bin/expertd-runtime: $(BUILD)/obj/runtime/main.o $(foreach l,$(runtime_LIBS),$(call lib,$l))
+	$(link) -rdynamic $^ $(call pkg_libs,$(runtime_PKGS) $(common_PKGS)) -ldl -lm
+$(BUILD)/bin/expertd-dht: $(BUILD)/obj/dht/main.o $(foreach l,$(dht_LIBS),$(call lib,$l))
+	$(link) $^ $(call pkg_libs,$(dht_PKGS) $(common_PKGS)) -lm
+$(BUILD)/bin/expertctl: $(call obj,$(wildcard client/expertctl*.c)) $(foreach l,$(ctl_LIBS),$(call lib,$l))
+	$(link) $^ $(call pkg_libs,$(client_PKGS) $(common_PKGS)) -lm
+# An example is what a user would write: it sees only the library.
+$(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(BUILD)/lib/libexpertd.a
+	$(link) $^ $(call pkg_libs,$(client_PKGS)) -lm
+
+# libexpertd needs of common only what has no further package.
+libexpertd_OBJ = $(client_OBJ) $(proto_OBJ) $(call obj,$(filter-out common/config%.c,$(call src,common)))
+$(BUILD)/lib/libexpertd.a: $(libexpertd_OBJ)
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(AR) rcs $@ $^
+$(BUILD)/lib/libexpertd.so.$(VERSION): $(libexpertd_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -shared -Wl,-soname,libexpertd.so.$(SOVERSION) -o $@ $^ $(call pkg_libs,$(client_PKGS)) -lm
+	ln -sf libexpertd.so.$(VERSION) $(BUILD)/lib/libexpertd.so.$(SOVERSION)
+	ln -sf libexpertd.so.$(SOVERSION) $(BUILD)/lib/libexpertd.so
+
+# --- tests: tests/unit/test_<file>.c is one program; tests/system/* are scripts over the real processes ---------------
+UNIT_SRC  := $(wildcard tests/unit/test_*.c)
+UNIT      := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
+HELPERS   := $(call obj,$(wildcard tests/unit/support*.c))
+HAVE      := $(foreach f,frontend runtime dht client pools proto common,$(if $(call src,$f),$f))
+TEST_PKGS := check $(sort $(foreach f,$(HAVE),$($f_PKGS)))
+$(BUILD)/obj/tests/%.o: tests/%.c $(GEN_H)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -Itests $(call pkg_cflags,$(TEST_PKGS)) -MMD -MP -c -o $@ $<
+$(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(HELPERS) $(foreach f,$(HAVE),$(call lib,$f))
+	$(link) -Wl,--start-group $^ -Wl,--end-group $(call pkg_libs,$(TEST_PKGS)) -ldl -lm
+TOOLS     := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
+$(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(foreach f,$(HAVE),$(call lib,$f))
+	$(link) -Wl,--start-group $^ -Wl,--end-group $(call pkg_libs,$(sort $(foreach f,$(HAVE),$($f_PKGS)))) -ldl -lm
+tests: $(UNIT) $(TOOLS)
+.PHONY: tests
+check test: all tests
+	BUILD=$(BUILD) tests/run $(T)
+
+# --- fuzzers (clang's libFuzzer) ---------------------------------------------------------------------------------------
+FUZZ_SECONDS ?= 10
+FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz:
+	$(MAKE) BUILD=build/fuzz CC=clang SANITIZE= CFLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" LDFLAGS="-fsanitize=address,undefined" fuzz-run
+fuzz-run: $(addprefix $(BUILD)/fuzz/,$(FUZZ))
+	@set -e; for f in $^; do echo "== $$f"; mkdir -p $(BUILD)/corpus/$$(basename $$f); \
+	  $$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=0 \
+	    -artifact_prefix=$(BUILD)/ $(BUILD)/corpus/$$(basename $$f) 2>&1 | tail -3; done
+.PHONY: fuzz-run
+$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(foreach f,$(HAVE),$(call lib,$f))
+	$(link) -fsanitize=fuzzer -Wl,--start-group $^ -Wl,--end-group $(call pkg_libs,$(filter-out check,$(TEST_PKGS))) -ldl -lm
+
+# --- checks ------------------------------------------------------------------------------------------------------------
+directions:
+	scripts/check-includes
+C_FILES = $(shell git ls-files '*.c' '*.h')
+format:
+	clang-format -i $(C_FILES)
+format-check:
+	clang-format --dry-run -Werror $(C_FILES)
+LINT_C = $(shell git ls-files '*.c' | grep -v '^tests/')
+lint: directions format-check $(GEN_H) $(KERNELS_C)
+	cppcheck --quiet --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --std=c11 --library=posix \
+	  -D_GNU_SOURCE -DEXPERTD_VERSION='""' -I. --suppress=missingIncludeSystem $(LINT_C)
+	printf '%s\n' $(LINT_C) | xargs -P $$(nproc) -n 4 clang-tidy --quiet --warnings-as-errors='*' \
+	  --checks='-*,bugprone-*,clang-analyzer-*,-bugprone-easily-swappable-parameters,-bugprone-reserved-identifier,-bugprone-implicit-widening-of-multiplication-result,-bugprone-narrowing-conversions,-bugprone-assignment-in-if-condition,-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling' \
+	  -- || exit 1
+
+# --- installation ------------------------------------------------------------------------------------------------------
+PUBLIC_HEADERS := $(wildcard client/expertd*.h)
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/expertd \
+	  $(DESTDIR)$(PREFIX)/share/expertd $(DESTDIR)$(PREFIX)/share/doc/expertd
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(BUILD)/lib/libexpertd.a $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(BUILD)/lib/libexpertd.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib
+	ln -sf libexpertd.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libexpertd.so.$(SOVERSION)
+	ln -sf libexpertd.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libexpertd.so
+	install -m 644 $(PUBLIC_HEADERS) $(DESTDIR)$(PREFIX)/include/expertd
+	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' client/libexpertd.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/libexpertd.pc
+	install -m 644 proto/*.proto $(DESTDIR)$(PREFIX)/share/expertd
+	install -m 644 README.md proto/PROTOCOL.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/expertd
+
+clean:
+	rm -rf build
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

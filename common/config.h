@@ -1,0 +1,97 @@
+/* The configuration: one YAML file serves all programs, flags override it. See common/config_options.h for the options.
+ *
+ *     server: {name: box1}
+ *     frontend: {listen: [tcp://0.0.0.0:31330], advertise: tcp://10.0.0.7:31330}
+ *     devices:
+ *       - {name: cpu0}
+ *     experts:
+ *       - {uid: "ffn.[0:4].[0:16]", block: ffn, hidden_dim: 1024}
+ *
+ * An unknown key, a wrong type and a value out of range are errors that name file, line and option. */
+#ifndef EXPERTD_COMMON_CONFIG_H
+#define EXPERTD_COMMON_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "common/config_options.h"
+
+struct config_strings {
+    const char **items;
+    unsigned count;
+};
+
+#define CONFIG_TYPE_STRING const char *
+#define CONFIG_TYPE_UINT uint64_t
+#define CONFIG_TYPE_FLOAT double
+#define CONFIG_TYPE_BOOL bool
+#define CONFIG_TYPE_STRINGS struct config_strings
+#define CONFIG_FIELD(kind, name, ...) CONFIG_TYPE_##kind name;
+
+struct config_server {
+    CONFIG_SERVER_OPTIONS(CONFIG_FIELD)
+};
+struct config_frontend {
+    CONFIG_FRONTEND_OPTIONS(CONFIG_FIELD)
+};
+struct config_dht {
+    CONFIG_DHT_OPTIONS(CONFIG_FIELD)
+};
+struct config_checkpoint {
+    CONFIG_CHECKPOINT_OPTIONS(CONFIG_FIELD)
+};
+struct config_device {
+    CONFIG_DEVICE_OPTIONS(CONFIG_FIELD)
+};
+struct config_expert {
+    CONFIG_EXPERT_OPTIONS(CONFIG_FIELD)
+};
+
+/* Complete: every default is filled in (run_dir, listen, devices, expert.device too), every range is checked, names that
+ * refer to devices exist, patterns parse. No devices in the file: one called "device0". */
+struct config {
+    struct config_server server;
+    struct config_frontend frontend;
+    struct config_dht dht;
+    struct config_checkpoint checkpoint;
+    struct config_device *devices;
+    unsigned devices_count;
+    struct config_expert *experts;
+    unsigned experts_count;
+    struct config_memory *memory; /* owns every string and list */
+};
+
+/* A flag that one program has beside the options, such as the runtime's --list-devices. */
+struct config_flag {
+    const char *name;     /* "device" is --device VALUE */
+    const char *argument; /* name of its value in the help, NULL: it has none */
+    const char *description;
+    const char **value; /* set to the argument, or to "" for a flag without one; unchanged if it is not given */
+};
+
+struct config_program {
+    const char *name;    /* "expertd-runtime" */
+    const char *purpose; /* one sentence for --help */
+    /* Sections whose options this program uses, for the order of its help text: "server", "frontend", ... ; NULL ends. */
+    const char *const *sections;
+    const struct config_flag *flags; /* name NULL ends */
+};
+
+/* Reads --config FILE and the flags. --help, --version and --print-config (a commented sample of all options) print and
+ * exit(0). 0; or -EINVAL after the error, with the way out, was printed to stderr. Free with config_destroy. */
+int config_load(struct config *config, const struct config_program *program, int argc, char **argv);
+/* The same from text in memory (origin names it in errors): for tests and the fuzzer. */
+int config_parse(struct config *config, const char *text, size_t length, const char *origin);
+void config_destroy(struct config *config);
+void config_print_sample(FILE *out);
+
+/* The device's entry by name, NULL if there is none ("" is the first). */
+const struct config_device *config_find_device(const struct config *config, const char *name);
+
+/* The uids that the entry names (all of the pattern, or its draw: the same configuration gives the same uids).
+ * A malloc'd array of *count pointers in one block with their strings: free() it. 0 or -errno; -EEXIST and a logged message
+ * when a uid stands twice in the configuration is config_load's check, not this one's. */
+int config_expert_uids(const struct config_expert *expert, char ***uids, uint64_t *count);
+
+#endif

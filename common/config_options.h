@@ -1,0 +1,93 @@
+/* Every option of the project, declared once: the structs, the YAML schema, the flags, the help text and the sample
+ * configuration are all made from these tables.
+ *
+ *     X(kind, name, default, min, max, unit, description)
+ *
+ * kind: STRING (const char *), UINT (uint64_t), FLOAT (double), BOOL (bool), STRINGS (list of strings; default unused).
+ * min and max bound UINT and FLOAT, and are 0, 0 for the others. unit is "" where there is none. An empty default of a STRING means
+ * "see the description". A name's underscores are hyphens in its flag: server.run_dir is --server-run-dir. */
+#ifndef EXPERTD_COMMON_CONFIG_OPTIONS_H
+#define EXPERTD_COMMON_CONFIG_OPTIONS_H
+
+#define CONFIG_SERVER_OPTIONS(X)                                                                                       \
+    X(STRING, name, "expertd", 0, 0, "", "name of this server; two servers on one box need two names")                 \
+    X(STRING, run_dir, "", 0, 0, "",                                                                                   \
+      "folder of lock files and doorbells, mode 0700; default /run/expertd for root, else "                            \
+      "$XDG_RUNTIME_DIR/expertd, else /tmp/expertd-<user id>")                                                         \
+    X(STRING, log_level, "info", 0, 0, "", "least important level that is logged: error, warning, info, debug")
+
+#define CONFIG_FRONTEND_OPTIONS(X)                                                                                     \
+    X(STRINGS, listen, 0, 0, 0, "", "ZeroMQ endpoints to bind; default tcp://127.0.0.1:31330")                         \
+    X(STRING, advertise, "", 0, 0, "",                                                                                 \
+      "endpoint that is published for clients; default the first of listen, which must then not be a wildcard")        \
+    X(UINT, io_threads, 1, 1, 64, "threads", "ZeroMQ threads that move bytes")                                         \
+    X(UINT, max_message, 1073741824, 4096, 1099511627776, "bytes", "largest frame that a client may send")             \
+    X(UINT, max_requests, 16384, 1, 1048576, "requests", "requests in the server at once, over all experts")           \
+    X(UINT, default_deadline, 0, 0, 86400000, "ms", "deadline of a request that names none; 0: no deadline")           \
+    X(UINT, stall_timeout, 60000, 100, 86400000, "ms",                                                                 \
+      "a runtime with work that completes no batch for so long is answered for as UNAVAILABLE")                        \
+    X(UINT, replay_cache, 67108864, 0, 1099511627776, "bytes",                                                         \
+      "answers of backward requests kept for clients that repeat one")                                                 \
+    X(UINT, zero_copy, 65536, 0, 1099511627776, "bytes", "replies from this size on are sent without a fresh buffer")
+
+#define CONFIG_DHT_OPTIONS(X)                                                                                          \
+    X(STRING, listen, "tcp://127.0.0.1:31331", 0, 0, "", "ZeroMQ endpoint for look-ups")                               \
+    X(UINT, port, 4222, 0, 65535, "", "UDP port of the DHT node; 0: any free one")                                     \
+    X(STRINGS, bootstrap, 0, 0, 0, "", "host:port of DHT nodes to join by; none: run alone")                           \
+    X(BOOL, lan_discovery, false, 0, 0, "", "find peers on the local network by multicast")                            \
+    X(STRING, identity_file, "", 0, 0, "", "private key and certificate (made if missing); default: a new identity")   \
+    X(UINT, network_id, 0, 0, 4294967295, "", "nodes of different networks ignore each other")                         \
+    X(FLOAT, update_period, 30, 0.05, 86400, "s", "time between heartbeats")                                           \
+    X(FLOAT, expiration, 0, 0, 86400, "s",                                                                             \
+      "a server without a heartbeat for so long is dead; 0: max(2 * update_period, 3)")                                \
+    X(STRING, frontend, "", 0, 0, "",                                                                                  \
+      "frontend to publish: its ZeroMQ endpoint; default the first of frontend.listen; \"none\": publish nothing")     \
+    X(UINT, max_cache, 65536, 16, 16777216, "records", "look-ups kept fresh by listening")
+
+#define CONFIG_CHECKPOINT_OPTIONS(X)                                                                                   \
+    X(STRING, dir, "", 0, 0, "", "folder of checkpoints, <dir>/<uid>/; empty: none are written or loaded")             \
+    X(FLOAT, interval, 300, 0, 31536000, "s", "time between two checkpoints of an expert that changed; 0: only on "    \
+                                              "request and at shutdown")                                               \
+    X(UINT, keep, 3, 1, 1000, "files", "newest checkpoints of an expert that are kept")
+
+/* One entry of the list `devices`; a runtime serves one of them. */
+#define CONFIG_DEVICE_OPTIONS(X)                                                                                       \
+    X(STRING, name, "", 0, 0, "", "name of the device in this configuration (letters, digits, '-', '_')")              \
+    X(STRING, platform, "", 0, 0, "", "OpenCL platform: its number, or a part of its name; default any")               \
+    X(STRING, device, "", 0, 0, "", "OpenCL device: its number in the platform, or a part of its name; default the "   \
+                                    "first")                                                                           \
+    X(STRING, linear_kernel, "auto", 0, 0, "", "kernel of the linear layer: auto (by the device's class), cpu, gpu, "  \
+                                               "clblast")                                                              \
+    X(STRING, precision, "fp32", 0, 0, "", "fp32; fp16 or tf32 where the device can")                                  \
+    X(STRING, cache_dir, "", 0, 0, "", "folder of compiled programs and tuning results; default "                      \
+                                       "$XDG_CACHE_HOME/expertd or ~/.cache/expertd; each device has its own in it")   \
+    X(UINT, chunk_rows, 1024, 1, 1048576, "rows", "rows that a kernel launch works on; bounds the workspace")          \
+    X(BOOL, tune, true, 0, 0, "", "measure kernel variants at the first start and keep the fastest")
+
+/* One entry of the list `experts`. */
+#define CONFIG_EXPERT_OPTIONS(X)                                                                                       \
+    X(STRING, uid, "", 0, 0, "", "uid (ffn.4.17) or pattern of uids (ffn.[0:4].[0:16])")                               \
+    X(UINT, count, 0, 0, 16777216, "experts", "host so many distinct ones of the pattern, drawn at random; 0: all")    \
+    X(UINT, seed, 0, 0, 18446744073709551615U, "", "seed of the draw and of the initial weights")                      \
+    X(STRING, block, "ffn", 0, 0, "", "ffn, nop, nop_delay, transformer, det_dropout, or the path of a shared object") \
+    X(STRING, device, "", 0, 0, "", "name of the device; default the first of devices")                                \
+    X(UINT, hidden_dim, 1024, 1, 1048576, "", "hidden size h: a row is h floats (nop: any row of h floats)")           \
+    X(UINT, max_batch_size, 4096, 1, 1048576, "rows", "largest task, and largest batch")                               \
+    X(UINT, min_batch_size, 1, 1, 1048576, "rows", "rows that a batch waits for, no longer than batch_timeout")        \
+    X(FLOAT, batch_timeout, 0, 0, 3600000, "ms", "longest wait for min_batch_size rows")                               \
+    X(UINT, queue_rows, 0, 0, 16777216, "rows", "rows of a pool, queued and running; 0: twice max_batch_size")         \
+    X(UINT, queue_tasks, 1024, 1, 65536, "tasks", "tasks of a pool, queued and running (rounded up to a power of 2)")  \
+    X(STRING, weights, "", 0, 0, "", "safetensors file to start from; {uid} in it is replaced; default: from seed")    \
+    X(STRING, optimizer, "adam", 0, 0, "", "adam, sgd, none")                                                          \
+    X(FLOAT, learning_rate, 0.001, 0, 1e6, "", "learning rate")                                                        \
+    X(FLOAT, beta1, 0.9, 0, 0.999999999, "", "adam: decay of the first moment")                                        \
+    X(FLOAT, beta2, 0.999, 0, 0.999999999, "", "adam: decay of the second moment")                                     \
+    X(FLOAT, epsilon, 1e-8, 0, 1, "", "adam: added to the denominator")                                                \
+    X(FLOAT, momentum, 0, 0, 1, "", "sgd: momentum")                                                                   \
+    X(FLOAT, clip_norm, 0, 0, 1e30, "", "gradients are scaled to this global L2 norm when above it; 0: never")         \
+    X(STRING, schedule, "none", 0, 0, "", "none, or linear (warm-up, then decay to 0)")                                \
+    X(UINT, warmup_steps, 0, 0, 1000000000000, "steps", "linear: steps of warm-up")                                    \
+    X(UINT, total_steps, 0, 0, 1000000000000, "steps", "linear: step at which the rate is 0")                          \
+    X(UINT, grad_accumulation, 1, 1, 1000000, "batches", "batches whose gradients one optimizer step sums")
+
+#endif
