@@ -1,0 +1,56 @@
+/* A device's control segment: this process's view (pools/control_shared.h has the layout). One thread a process. */
+#ifndef EXPERTD_POOLS_CONTROL_H
+#define EXPERTD_POOLS_CONTROL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "pools/control_shared.h"
+
+struct control;
+struct pool_layout;
+
+/* Runtime. Makes the device's control segment of the next generation, in state CREATING. First removes this device's
+ * leftovers of earlier generations (an old READY one is RETIRED before); other devices and servers are never touched.
+ */
+int control_create(struct control **control, const char *server, const char *device, uint64_t fingerprint,
+                   uint32_t experts_count);
+/* Runtime, after a restart. -ENOENT: there is none; -ESTALE: not READY, another fingerprint or count, or not sane. */
+int control_adopt(struct control **control, const char *server, const char *device, uint64_t fingerprint,
+                  uint32_t experts_count);
+/* Runtime: everything is in place; lets the frontend in. */
+void control_publish(struct control *control);
+/* Runtime, at a clean end: RETIRED, and all segments of the device are removed. Nulls. */
+void control_retire(struct control **control);
+/* Frontend, and tools that only look. -ENOENT: none; -EAGAIN: not READY; -EPROTO: not sane. The frontend starts an
+ * epoch. */
+int control_attach(struct control **control, const char *server, const char *device, bool frontend);
+/* Unmaps; the segment stays. Nulls. */
+void control_detach(struct control **control);
+
+/* The shared page, for its atomic fields. Its constants are to be read through the functions below: validated copies.
+ */
+struct control_shared *control_page(struct control *control);
+uint64_t control_generation(const struct control *control);
+uint32_t control_experts_count(const struct control *control);
+/* Expert e's record; control_attach has checked its strings, numbers and schemas, so copy what you keep. */
+struct control_expert_shared *control_expert(struct control *control, uint32_t e);
+bool control_retired(struct control *control);
+
+/* Frontend: pool has a new task. Runtime: pool has results. */
+void control_mark_ready(struct control *control, uint32_t pool);
+void control_mark_done(struct control *control, uint32_t pool);
+/* Takes all set bits and calls visit for each pool, ascending; returns how many. Bits of no pool are ignored. */
+typedef void control_visit(uint32_t pool, void *context);
+uint32_t control_take_ready(struct control *control, control_visit *visit, void *context);
+uint32_t control_take_done(struct control *control, control_visit *visit, void *context);
+/* Whether any bit is set: for the look between preparing to sleep and sleeping. */
+bool control_any_ready(struct control *control);
+bool control_any_done(struct control *control);
+
+const char *control_counter_name(enum control_counter counter);
+void control_count(struct control *control, enum control_counter counter, uint64_t amount); /* runtime */
+/* A 64-bit fingerprint of pool layouts, chained: start with 0. The generation and the index do not count. */
+uint64_t control_fingerprint(uint64_t chain, const struct pool_layout *layout);
+
+#endif

@@ -1,0 +1,104 @@
+/* A device's control segment, byte for byte: "/expertd.<server>.<device>.control". What the frontend and one runtime
+ * share beside the pools. Each runtime (device) has its own, so that devices come and go alone.
+ *
+ *     page 0           struct control_shared
+ *     ready_offset     _Atomic uint64_t[words]: bit p: pool p may have queued tasks   (frontend sets, runtime takes)
+ *     done_offset      _Atomic uint64_t[words]: bit p: pool p may have results        (runtime sets, frontend takes)
+ *     experts_offset   struct control_expert_shared[experts_count]; expert e has pools 2e (forward) and 2e + 1
+ * (backward)
+ *
+ * words = ceil(2 * experts_count / 64): 8,192 pools are 128 words to scan. A bit is set (fetch_or, release) after the
+ * pool's position moved, and taken (exchange with 0, acquire) before the position is read; a position that moves after
+ * that read sets the bit again. So no task is missed.
+ *
+ * Death. The runtime publishes state = CONTROL_READY last; a segment in another state is thrown away by the next one. A
+ * restarted runtime with the same fingerprint adopts control and pools; else it sets CONTROL_RETIRED, removes the
+ * segments and creates the next generation. A frontend that sees RETIRED answers UNAVAILABLE for what it had there,
+ * detaches and waits for the next one. A dead runtime's segments stay READY: that it is dead is seen by its owner lock
+ * (common/owner.h), that it hangs by completed_batches standing still while busy_since_ns is set. */
+#ifndef EXPERTD_POOLS_CONTROL_SHARED_H
+#define EXPERTD_POOLS_CONTROL_SHARED_H
+
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "common/doorbell.h"
+#include "common/tensor.h"
+#include "common/uid.h"
+#include "pools/pool_shared.h"
+
+#define CONTROL_MAGIC UINT64_C(0x31306c7274637865) /* "exctrl01" */
+enum { CONTROL_VERSION = 1, CONTROL_NAME_SIZE = 40, CONTROL_MAX_EXPERTS = 1 << 20 };
+
+enum control_state { CONTROL_CREATING = 0, CONTROL_READY = 1, CONTROL_RETIRED = 2 };
+
+/* Counters of the runtime; control_counter_name() has their names. */
+enum control_counter {
+    CONTROL_BATCHES,           /* completed */
+    CONTROL_TASKS,             /* completed with OK */
+    CONTROL_ROWS,              /* of them */
+    CONTROL_FAILED_TASKS,      /* completed with INTERNAL */
+    CONTROL_SKIPPED_TASKS,     /* not run: expired, cancelled, or a backward applied before */
+    CONTROL_STEPS,             /* optimizer steps */
+    CONTROL_SKIPPED_STEPS,     /* for NaN or Inf */
+    CONTROL_BUSY_NS,           /* time with a batch on the device */
+    CONTROL_CHECKPOINTS,       /* written */
+    CONTROL_CHECKPOINT_ERRORS, /* not written */
+    CONTROL_SLEEPS,            /* of the runtime on its doorbell */
+    CONTROL_PAGE_FAULTS,       /* of the runtime, since READY */
+    CONTROL_COUNTERS,
+};
+
+struct control_expert_shared {
+    char uid[UID_SIZE];
+    char block[32];
+    char optimizer[16];
+    char schedule[16];
+    uint64_t hidden_dim, max_batch_size;
+    double learning_rate, beta1, beta2, epsilon, momentum, clip_norm;
+    uint64_t warmup_steps, total_steps, grad_accumulation;
+    struct schema inputs, outputs; /* of forward */
+    struct {
+        alignas(POOL_LINE) _Atomic uint64_t updates, examples, skipped_steps;
+        _Atomic uint64_t checkpoint_served; /* newest ticket that was carried out */
+        _Atomic uint32_t checkpoint_errno;  /* of that one; 0: written */
+        uint32_t reserved;
+    } runtime;
+    struct {
+        alignas(POOL_LINE) _Atomic uint64_t checkpoint_requested; /* ticket */
+    } frontend;
+};
+
+struct control_shared {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t experts_count;
+    uint64_t segment_bytes;
+    uint64_t generation;
+    uint64_t fingerprint; /* of all that the layouts of its pools depend on */
+    uint64_t ready_offset, done_offset, experts_offset;
+    char server[CONTROL_NAME_SIZE], device[CONTROL_NAME_SIZE];
+
+    struct {
+        alignas(POOL_LINE) _Atomic uint32_t state; /* enum control_state; released last, acquired first */
+        _Atomic uint32_t pid;
+        _Atomic uint64_t completed_batches; /* the heartbeat: completed work */
+        _Atomic uint64_t completed_ns;
+        _Atomic uint64_t busy_since_ns; /* 0: nothing to do */
+    } runtime;
+    struct {
+        alignas(POOL_LINE) _Atomic uint64_t counters[CONTROL_COUNTERS];
+    } statistics;                      /* the runtime's too, on lines that the frontend reads seldom */
+    struct doorbell_word runtime_bell; /* the runtime sleeps here, the frontend rings */
+    struct {
+        alignas(POOL_LINE) _Atomic uint64_t epoch; /* of the frontend; grows at each of its starts */
+        _Atomic uint32_t sleeping;                 /* ring the frontend's FIFO (set by it, cleared by either) */
+        _Atomic uint32_t pid;
+        _Atomic uint64_t checkpoint_commands; /* grows with every ticket that is written to an expert */
+    } frontend;
+};
+
+_Static_assert(sizeof(struct control_shared) <= POOL_PAGE, "the header is one page");
+
+#endif
