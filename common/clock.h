@@ -1,4 +1,5 @@
-/* Time. All deadlines and ages inside a server are CLOCK_MONOTONIC nanoseconds, which every process of one box shares. */
+/* Time. All deadlines and ages inside a server are CLOCK_MONOTONIC nanoseconds, which every process of one box shares.
+ */
 #ifndef EXPERTD_COMMON_CLOCK_H
 #define EXPERTD_COMMON_CLOCK_H
 

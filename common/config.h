@@ -48,8 +48,8 @@ struct config_expert {
     CONFIG_EXPERT_OPTIONS(CONFIG_FIELD)
 };
 
-/* Complete: every default is filled in (run_dir, listen, devices, expert.device too), every range is checked, names that
- * refer to devices exist, patterns parse. No devices in the file: one called "device0". */
+/* Complete: every default is filled in (run_dir, listen, devices, expert.device too), every range is checked, names
+ * that refer to devices exist, patterns parse. No devices in the file: one called "device0". */
 struct config {
     struct config_server server;
     struct config_frontend frontend;
@@ -73,7 +73,8 @@ struct config_flag {
 struct config_program {
     const char *name;    /* "expertd-runtime" */
     const char *purpose; /* one sentence for --help */
-    /* Sections whose options this program uses, for the order of its help text: "server", "frontend", ... ; NULL ends. */
+    /* Sections whose options this program uses, for the order of its help text: "server", "frontend", ... ; NULL ends.
+     */
     const char *const *sections;
     const struct config_flag *flags; /* name NULL ends */
 };
@@ -90,8 +91,8 @@ void config_print_sample(FILE *out);
 const struct config_device *config_find_device(const struct config *config, const char *name);
 
 /* The uids that the entry names (all of the pattern, or its draw: the same configuration gives the same uids).
- * A malloc'd array of *count pointers in one block with their strings: free() it. 0 or -errno; -EEXIST and a logged message
- * when a uid stands twice in the configuration is config_load's check, not this one's. */
+ * A malloc'd array of *count pointers in one block with their strings: free() it. 0 or -errno; -EEXIST and a logged
+ * message when a uid stands twice in the configuration is config_load's check, not this one's. */
 int config_expert_uids(const struct config_expert *expert, char ***uids, uint64_t *count);
 
 #endif

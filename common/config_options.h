@@ -4,8 +4,9 @@
  *     X(kind, name, default, min, max, unit, description)
  *
  * kind: STRING (const char *), UINT (uint64_t), FLOAT (double), BOOL (bool), STRINGS (list of strings; default unused).
- * min and max bound UINT and FLOAT, and are 0, 0 for the others. unit is "" where there is none. An empty default of a STRING means
- * "see the description". A name's underscores are hyphens in its flag: server.run_dir is --server-run-dir. */
+ * min and max bound UINT and FLOAT, and are 0, 0 for the others. unit is "" where there is none. An empty default of a
+ * STRING means "see the description". A name's underscores are hyphens in its flag: server.run_dir is --server-run-dir.
+ */
 #ifndef EXPERTD_COMMON_CONFIG_OPTIONS_H
 #define EXPERTD_COMMON_CONFIG_OPTIONS_H
 
@@ -46,21 +47,25 @@
 
 #define CONFIG_CHECKPOINT_OPTIONS(X)                                                                                   \
     X(STRING, dir, "", 0, 0, "", "folder of checkpoints, <dir>/<uid>/; empty: none are written or loaded")             \
-    X(FLOAT, interval, 300, 0, 31536000, "s", "time between two checkpoints of an expert that changed; 0: only on "    \
-                                              "request and at shutdown")                                               \
+    X(FLOAT, interval, 300, 0, 31536000, "s",                                                                          \
+      "time between two checkpoints of an expert that changed; 0: only on "                                            \
+      "request and at shutdown")                                                                                       \
     X(UINT, keep, 3, 1, 1000, "files", "newest checkpoints of an expert that are kept")
 
 /* One entry of the list `devices`; a runtime serves one of them. */
 #define CONFIG_DEVICE_OPTIONS(X)                                                                                       \
     X(STRING, name, "", 0, 0, "", "name of the device in this configuration (letters, digits, '-', '_')")              \
     X(STRING, platform, "", 0, 0, "", "OpenCL platform: its number, or a part of its name; default any")               \
-    X(STRING, device, "", 0, 0, "", "OpenCL device: its number in the platform, or a part of its name; default the "   \
-                                    "first")                                                                           \
-    X(STRING, linear_kernel, "auto", 0, 0, "", "kernel of the linear layer: auto (by the device's class), cpu, gpu, "  \
-                                               "clblast")                                                              \
+    X(STRING, device, "", 0, 0, "",                                                                                    \
+      "OpenCL device: its number in the platform, or a part of its name; default the "                                 \
+      "first")                                                                                                         \
+    X(STRING, linear_kernel, "auto", 0, 0, "",                                                                         \
+      "kernel of the linear layer: auto (by the device's class), cpu, gpu, "                                           \
+      "clblast")                                                                                                       \
     X(STRING, precision, "fp32", 0, 0, "", "fp32; fp16 or tf32 where the device can")                                  \
-    X(STRING, cache_dir, "", 0, 0, "", "folder of compiled programs and tuning results; default "                      \
-                                       "$XDG_CACHE_HOME/expertd or ~/.cache/expertd; each device has its own in it")   \
+    X(STRING, cache_dir, "", 0, 0, "",                                                                                 \
+      "folder of compiled programs and tuning results; default "                                                       \
+      "$XDG_CACHE_HOME/expertd or ~/.cache/expertd; each device has its own in it")                                    \
     X(UINT, chunk_rows, 1024, 1, 1048576, "rows", "rows that a kernel launch works on; bounds the workspace")          \
     X(BOOL, tune, true, 0, 0, "", "measure kernel variants at the first start and keep the fastest")
 

@@ -3,9 +3,11 @@
  * Both kinds follow one protocol, and every waiter in the project uses it:
  *     waiter:  reset; set sleeping (seq_cst); look for work once more; sleep; clear sleeping.
  *     ringer:  publish the work (release); fence (seq_cst); if sleeping was set, clear it and ring.
- * A wake-up is not lost: either the ringer's load sees `sleeping` set and rings, or the waiter's look, which comes after
- * its store in the one total order of seq_cst operations, sees the work. Ringing twice, or for nothing, is harmless.
- * A ringer makes no system call when the other side is awake.
+ * A wake-up is not lost: either the ringer's load sees `sleeping` set and rings, or the waiter's look, which comes
+ * after its store in the one total order of seq_cst operations, sees the work. Ringing twice, or for nothing, is
+ * harmless. A ringer makes no system call when the other side is awake. A ringer that is killed between clearing and
+ * ringing has taken the ring with it: so a waiter never sleeps longer than some bound (its heartbeat's period), and
+ * looks again.
  *
  * The runtime sleeps on a futex word in the control segment. The frontend sleeps in a poll together with ZeroMQ, so its
  * bell is a FIFO <run_dir>/<server>.frontend.bell: unlike an eventfd, two unrelated processes can open it by name. */
@@ -30,7 +32,8 @@ void doorbell_sleep(struct doorbell_word *word, uint32_t ticket, uint64_t deadli
 /* Ringer, futex kind; call after the work is published. */
 void doorbell_ring(struct doorbell_word *word);
 
-/* FIFO kind. The waiter opens (and makes, mode 0600) the FIFO; ringers open it when it exists. 0600, O_RDWR, non-blocking.
+/* FIFO kind. The waiter opens (and makes, mode 0600) the FIFO; ringers open it when it exists; it is
+ * never removed, so that a ringer's descriptor outlives a frontend. 0600, O_RDWR, non-blocking.
  * A descriptor or -errno. */
 int doorbell_fifo_create(const char *run_dir, const char *server);
 int doorbell_fifo_open(const char *run_dir, const char *server);

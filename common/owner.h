@@ -7,7 +7,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Makes run_dir (mode 0700) if it is missing; refuses one that another user owns or may write to. 0 or -errno; logs why. */
+/* Makes run_dir (mode 0700) if it is missing; refuses one that another user owns or may write to. 0 or -errno; logs
+ * why. */
 int owner_prepare_run_dir(const char *run_dir);
 /* Takes the role. The descriptor (>= 0) to keep open for life; -EBUSY if a live process has it: then a message
  * that names its pid was logged. */

@@ -1,8 +1,8 @@
 /* Process life: every program of the group starts, stops and is refused in the same way.
  *
  * SIGTERM and SIGINT ask for a clean end; a second one ends the process at once. SIGPIPE is ignored. Large heap blocks
- * are kept by the process (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD), since giving them back costs a page fault per page at the
- * next use. One thread, at start, before any other is created. */
+ * are kept by the process (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD), since giving them back costs a page fault per page at
+ * the next use. One thread, at start, before any other is created. */
 #ifndef EXPERTD_COMMON_PROCESS_H
 #define EXPERTD_COMMON_PROCESS_H
 

@@ -9,24 +9,26 @@
 
 enum { SHM_NAME_SIZE = 256 };
 
-/* Formats "/expertd.<server>.<format...>" into name; -ENAMETOOLONG. */
-int shm_name(char name[SHM_NAME_SIZE], const char *server, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Formats "/expertd.<server>.<format...>" into name; -ENAMETOOLONG, -EINVAL for a '/' in it. */
+int shm_name(char name[SHM_NAME_SIZE], const char *server, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Creates a segment of `size` bytes (fails with -EEXIST if there is one), commits the first `committed` bytes and maps
  * the whole of it. -ENOSPC when /dev/shm is full (never SIGBUS later, within what was committed). */
 int shm_create_segment(const char *name, size_t size, size_t committed, void **mapping);
-/* Maps an existing segment whole: *size is what fstat said, at least `least` bytes or -EPROTO. Refuses (-EPERM) one that
- * another user owns. -ENOENT if there is none. */
+/* Maps an existing segment whole: *size is what fstat said, at least `least` bytes or -EPROTO. Refuses (-EPERM) one
+ * that another user owns or may open, and what is no regular file. -ENOENT if there is none. */
 int shm_attach_segment(const char *name, size_t least, void **mapping, size_t *size);
 /* Commits and populates [offset, offset + length) of a mapped segment: -ENOSPC if /dev/shm is full, and then nothing
- * that was committed before is lost. Opens the segment by name, so that no descriptor is held for thousands of pools. */
+ * that was committed before is lost. Opens the segment by name, so that no descriptor is held for thousands of pools.
+ */
 int shm_commit(const char *name, void *mapping, size_t offset, size_t length);
 /* Populates this process's page tables for a range that is committed already; no error is possible, only slowness. */
 void shm_populate(void *mapping, size_t offset, size_t length);
 void shm_detach(void *mapping, size_t size);
 int shm_remove(const char *name); /* 0, or -errno; -ENOENT too */
 /* Calls visit for each segment whose name begins with "/expertd.<server>.<prefix>"; stops at a non-zero result, which
- * it returns. The name may be removed in the visit. */
+ * it returns. The name may be removed in the visit. Linux only: it reads /dev/shm. */
 int shm_each(const char *server, const char *prefix, int (*visit)(const char *name, void *context), void *context);
 
 static inline size_t shm_round_up(size_t bytes, size_t unit)

@@ -21,7 +21,7 @@ struct uid_pattern {
     char prefix[UID_SIZE];
     uint32_t dims;
     struct {
-        uint32_t first, end;
+        uint32_t first, end; /* end 0 stands for 2^32; so a range never holds all of the 2^32 */
     } range[UID_MAX_DIMS];
 };
 /* -EINVAL and a sentence in error (of error_size bytes) when text is no pattern. */

@@ -1,0 +1,121 @@
+#include "common/owner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/log.h"
+
+int owner_prepare_run_dir(const char *run_dir)
+{
+    int rc = 0;
+    struct stat info;
+    const bool made = mkdir(run_dir, S_IRWXU) == 0;
+    if (!made && errno != EEXIST) {
+        rc = -errno;
+        log_error("cannot make the run folder '%s': %s (set server.run_dir)", run_dir, strerror(-rc));
+        return rc;
+    }
+    /* The default may lie in /tmp, where anyone can have put a link or a folder of that name. */
+    const int fd = open(run_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &info) != 0) {
+        rc = -errno;
+        log_error("cannot use '%s' as run folder: %s (set server.run_dir)", run_dir, strerror(-rc));
+    } else if (info.st_uid != geteuid()) {
+        rc = -EPERM;
+        log_error("run folder '%s' belongs to user %u, not to this one: set server.run_dir", run_dir,
+                  (unsigned)info.st_uid);
+    } else if (made && fchmod(fd, S_IRWXU) != 0) {
+        rc = -errno;
+        log_error("cannot set the mode of run folder '%s': %s", run_dir, strerror(-rc));
+    } else if (!made && (info.st_mode & (S_IWGRP | S_IWOTH))) {
+        rc = -EPERM;
+        log_error("others may write to the run folder '%s': chmod 700 it, or set server.run_dir", run_dir);
+    }
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+/* Lock files are never removed: a lock on a file that has lost its name would exclude nobody. */
+static int open_lock_file(const char *run_dir, const char *server, const char *role, int flags)
+{
+    char path[PATH_MAX];
+    struct stat info;
+    if (strchr(server, '/') || strchr(role, '/'))
+        return -EINVAL;
+    const int n = snprintf(path, sizeof path, "%s/%s.%s.lock", run_dir, server, role);
+    if (n < 0 || (size_t)n >= sizeof path)
+        return -ENAMETOOLONG;
+    const int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, S_IRUSR | S_IWUSR);
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode))
+        return fd;
+    close(fd);
+    return -EPERM;
+}
+
+static long read_pid(int fd)
+{
+    char text[32] = {0};
+    return pread(fd, text, sizeof text - 1, 0) > 0 ? strtol(text, NULL, 10) : 0;
+}
+
+static void write_pid(int fd)
+{
+    char text[32];
+    const int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
+    /* The pid is only for the message to a second one: the lock is what counts. */
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)n, 0) != n)
+        log_warning("cannot write the pid to the lock file: %s", strerror(errno));
+}
+
+int owner_acquire(const char *run_dir, const char *server, const char *role)
+{
+    const int fd = open_lock_file(run_dir, server, role, O_RDWR | O_CREAT);
+    if (fd < 0) {
+        log_error("cannot open the lock file %s/%s.%s.lock: %s", run_dir, server, role, strerror(-fd));
+        return fd;
+    }
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0) {
+        write_pid(fd);
+        return fd;
+    }
+    int rc = -errno;
+    if (rc == -EAGAIN || rc == -EACCES) {
+        rc = -EBUSY;
+        log_error("server '%s' has a running %s already (process %ld): stop it, or give this one another server.name",
+                  server, role, read_pid(fd));
+    } else {
+        log_error("cannot lock %s/%s.%s.lock: %s", run_dir, server, role, strerror(-rc));
+    }
+    close(fd);
+    return rc;
+}
+
+bool owner_alive(const char *run_dir, const char *server, const char *role)
+{
+    const int fd = owner_watch(run_dir, server, role);
+    const bool alive = owner_watch_alive(fd);
+    if (fd >= 0)
+        close(fd);
+    return alive;
+}
+
+int owner_watch(const char *run_dir, const char *server, const char *role)
+{
+    return open_lock_file(run_dir, server, role, O_RDONLY);
+}
+
+bool owner_watch_alive(int watch_fd)
+{
+    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+    return watch_fd >= 0 && fcntl(watch_fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
