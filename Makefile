@@ -35,7 +35,7 @@ frontend_PKGS := libzmq libprotobuf-c
 runtime_PKGS  := OpenCL json-c
 client_PKGS   := libzmq libprotobuf-c
 dht_PKGS      := libzmq libprotobuf-c opendht-c
-examples_PKGS := libzmq libprotobuf-c
+examples_PKGS := libzmq libprotobuf-c json-c
 pkg_cflags = $(if $(strip $1),$(shell $(PKG) --cflags $1))
 pkg_libs   = $(if $(strip $1),$(shell $(PKG) --libs $1))
 
@@ -95,6 +95,8 @@ frontend_OBJ := $(call obj,$(call src,frontend))
 runtime_OBJ  := $(call obj,$(call src,runtime)) $(if $(KERNELS),$(BUILD)/obj/gen/runtime/kernel_sources.o)
 dht_OBJ      := $(call obj,$(call src,dht))
 client_OBJ   := $(call obj,$(call src,client))
+# What the examples share; examples/*.c themselves are programs.
+examples_OBJ := $(call obj,$(wildcard examples/digits/*.c))
 
 define archive_rule
 $(call lib,$1): $$($1_OBJ)
@@ -102,7 +104,7 @@ $(call lib,$1): $$($1_OBJ)
 	@rm -f $$@
 	$$(AR) rcs $$@ $$($1_OBJ)
 endef
-$(foreach f,$(FOLDERS),$(eval $(call archive_rule,$f)))
+$(foreach f,$(FOLDERS) examples,$(eval $(call archive_rule,$f)))
 
 # --- programs and libraries ------------------------------------------------------------------------------------------
 frontend_LIBS := frontend pools proto common
@@ -120,8 +122,8 @@ $(BUILD)/bin/expertd-dht: $(BUILD)/obj/dht/main.o $(foreach l,$(dht_LIBS),$(call
 $(BUILD)/bin/expertctl: $(call obj,$(wildcard client/expertctl*.c)) $(foreach l,$(ctl_LIBS),$(call lib,$l))
 	$(link) $^ $(call pkg_libs,$(client_PKGS) $(common_PKGS)) -lm
 # An example is what a user would write: it sees only the library.
-$(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(BUILD)/lib/libexpertd.a
-	$(link) $^ $(call pkg_libs,$(client_PKGS)) -lm
+$(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(call lib,examples) $(BUILD)/lib/libexpertd.a
+	$(link) $^ $(call pkg_libs,$(examples_PKGS)) -lm
 
 # libexpertd needs of common only what has no further package.
 libexpertd_OBJ = $(client_OBJ) $(proto_OBJ) $(call obj,$(filter-out common/config%.c,$(call src,common)))
@@ -139,7 +141,7 @@ $(BUILD)/lib/libexpertd.so.$(VERSION): $(libexpertd_OBJ)
 UNIT_SRC  := $(wildcard tests/unit/test_*.c)
 UNIT      := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 HELPERS   := $(call obj,$(wildcard tests/unit/support*.c))
-HAVE      := $(foreach f,frontend runtime dht client pools proto common,$(if $(call src,$f),$f))
+HAVE      := $(foreach f,frontend runtime dht client pools proto common,$(if $(call src,$f),$f)) examples
 TEST_PKGS := check $(sort $(foreach f,$(HAVE),$($f_PKGS)))
 $(BUILD)/obj/tests/%.o: tests/%.c $(GEN_H)
 	@mkdir -p $(@D)

@@ -1,0 +1,87 @@
+"""Safetensors files, written and read with nothing but NumPy: what the maintainers' scripts share.
+
+The format: the length of the header (8 bytes, little-endian), the header (JSON: name -> dtype, shape and the tensor's
+offsets in what follows), then the tensors' bytes one behind the other.
+"""
+import json
+import os
+import struct
+
+import numpy
+
+DTYPES = {
+    "F64": numpy.float64, "F32": numpy.float32, "F16": numpy.float16, "I64": numpy.int64, "I32": numpy.int32,
+    "I16": numpy.int16, "I8": numpy.int8, "U8": numpy.uint8, "BOOL": numpy.bool_,
+}
+NAMES = {numpy.dtype(dtype): name for name, dtype in DTYPES.items()}
+HEADER_LIMIT = 100_000_000
+
+
+class TensorFileError(ValueError):
+    """A file that is not what the format says; the message names what is wrong."""
+
+
+def write(path, tensors, metadata=None):
+    """Writes {name: array}, whole or not at all: readers see the old file or the new one."""
+    header, blobs, offset = {}, [], 0
+    if metadata:
+        header["__metadata__"] = {key: str(value) for key, value in metadata.items()}
+    for name, array in tensors.items():
+        blob = numpy.asarray(array, order="C")
+        if blob.dtype not in NAMES:
+            raise TensorFileError(f"{name}: no safetensors name for dtype {blob.dtype}")
+        end = offset + blob.nbytes
+        header[name] = {"dtype": NAMES[blob.dtype], "shape": list(blob.shape), "data_offsets": [offset, end]}
+        blobs.append(blob)
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors begin at a multiple of 8
+    temporary = f"{path}.tmp.{os.getpid()}"
+    try:
+        with open(temporary, "wb") as out:
+            out.write(struct.pack("<Q", len(text)) + text)
+            for blob in blobs:
+                out.write(blob.tobytes())
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def read(path):
+    """({name: array}, metadata) of a file; TensorFileError when it contradicts itself."""
+    with open(path, "rb") as source:
+        content = source.read()
+    if len(content) < 8:
+        raise TensorFileError(f"{path}: too short for a safetensors file")
+    (length,) = struct.unpack_from("<Q", content)
+    if length > min(HEADER_LIMIT, len(content) - 8):
+        raise TensorFileError(f"{path}: the header's length ({length}) is more than the file holds")
+    try:
+        header = json.loads(content[8:8 + length])
+    except ValueError as error:
+        raise TensorFileError(f"{path}: the header is no JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise TensorFileError(f"{path}: the header is no JSON object")
+    metadata = header.pop("__metadata__", {})
+    body = content[8 + length:]
+    return {name: _tensor(path, name, entry, body) for name, entry in header.items()}, metadata
+
+
+def _tensor(path, name, entry, body):
+    try:
+        dtype, shape, (begin, end) = numpy.dtype(DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
+        count = 1
+        for dim in shape:
+            if type(dim) is not int or dim < 0:
+                raise ValueError(f"a dimension is {dim!r}")
+            count *= dim
+    except (KeyError, TypeError, ValueError) as error:
+        raise TensorFileError(f"{path}: {name}: not a tensor's entry: {error!r}") from None
+    if type(begin) is not int or type(end) is not int or not 0 <= begin <= end <= len(body):
+        raise TensorFileError(f"{path}: {name}: offsets {begin}..{end} lie outside of the file")
+    if end - begin != count * dtype.itemsize:
+        raise TensorFileError(f"{path}: {name}: {end - begin} bytes for shape {shape} of {entry['dtype']}")
+    return numpy.frombuffer(body[begin:end], dtype=dtype).reshape(shape)
