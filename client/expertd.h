@@ -1,0 +1,273 @@
+/* libexpertd: calls to the experts of an expertd server.
+ *
+ *     struct expertd_client *client;
+ *     struct expertd_call *call;
+ *     struct expertd_tensor input = expertd_tensor_f32(x, rows, 1024);
+ *     expertd_client_new(&client, "tcp://127.0.0.1:31330", NULL);
+ *     expertd_forward(client, "ffn.0.3", &input, 1, 1000, &call);
+ *     expertd_call_wait(call, -1);
+ *     if (expertd_call_status(call) == EXPERTD_OK)
+ *         y = expertd_call_output(call, 0)->data;
+ *     else
+ *         puts(expertd_call_message(call));
+ *     expertd_call_release(&call);
+ *     expertd_client_destroy(&client);
+ *
+ * Calls are asynchronous: a function that makes a call puts the request on its way and returns; the answer is taken in
+ * by expertd_poll() or expertd_call_wait(), for whichever calls answers have come. Any number of calls may be in flight
+ * on one client, and their answers come in any order.
+ *
+ * Threads: a client, together with its calls, is used by ONE THREAD AT A TIME; it may move between threads if the
+ * program orders the accesses (a mutex, a join). Different clients are independent: one for each thread is the way to
+ * call from many threads. Nothing here installs signal handlers; a client does not survive fork().
+ *
+ * Nothing hangs: each call has a deadline that this library enforces by itself, so a server that vanished ends a call
+ * with a status. ZeroMQ connects, and connects again, in the background.
+ *
+ * Errors: functions return 0 or -errno. What goes wrong with a call (a bad tensor, a full queue, no server, what the
+ * server says) is the call's status and a message for a person. Answers are checked before they are believed.
+ *
+ * Memory: on glibc, large blocks go back to the kernel on each free and cost a page fault per 4 KiB when they are used
+ * again, which makes 1 MiB requests several times slower. A library must not set its host program's allocator: let
+ * main() call expertd_tune_allocator() (or mallopt with M_MMAP_THRESHOLD and M_TRIM_THRESHOLD itself) before it
+ * starts threads. */
+#ifndef EXPERTD_CLIENT_EXPERTD_H
+#define EXPERTD_CLIENT_EXPERTD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EXPERTD_API __attribute__((visibility("default")))
+
+/* gRPC's names and numbers. */
+enum expertd_status {
+    EXPERTD_OK = 0,
+    EXPERTD_INVALID_ARGUMENT = 3,
+    EXPERTD_DEADLINE_EXCEEDED = 4, /* no answer in time; a backward may have been applied */
+    EXPERTD_NOT_FOUND = 5,
+    EXPERTD_ALREADY_EXISTS = 6,     /* a backward that was applied before, and whose answer is no longer kept */
+    EXPERTD_RESOURCE_EXHAUSTED = 8, /* the server's task pool, or this client's queue of unsent requests, is full */
+    EXPERTD_ABORTED = 10,           /* a backward whose optimizer step was skipped (NaN or Inf) */
+    EXPERTD_UNIMPLEMENTED = 12,
+    EXPERTD_INTERNAL = 13,    /* the server failed, or answered nonsense */
+    EXPERTD_UNAVAILABLE = 14, /* no server there, or it went away; a backward in flight may have been applied */
+};
+/* "OK", "INVALID_ARGUMENT", ...; "UNKNOWN" for another number. */
+EXPERTD_API const char *expertd_status_name(enum expertd_status status);
+
+enum expertd_dtype {
+    EXPERTD_FLOAT32 = 1,
+    EXPERTD_FLOAT64 = 2,
+    EXPERTD_FLOAT16 = 3,
+    EXPERTD_BFLOAT16 = 4,
+    EXPERTD_INT8 = 5,
+    EXPERTD_INT16 = 6,
+    EXPERTD_INT32 = 7,
+    EXPERTD_INT64 = 8,
+    EXPERTD_UINT8 = 9,
+    EXPERTD_BOOL = 10, /* one byte, 0 or 1 */
+};
+EXPERTD_API size_t expertd_dtype_size(enum expertd_dtype dtype);      /* bytes; 0 for another number */
+EXPERTD_API const char *expertd_dtype_name(enum expertd_dtype dtype); /* "float32", ...; "unknown" */
+
+enum {
+    EXPERTD_MAX_DIMS = 8,
+    EXPERTD_MAX_TENSORS = 16,     /* of one call, inputs and grad_outputs together */
+    EXPERTD_MAX_UID = 127,        /* bytes */
+    EXPERTD_DEFAULT_PORT = 31330, /* of expertd-frontend; expertd-dht's is one more */
+};
+
+/* Called once, from any thread, when the library and ZeroMQ no longer read data. */
+typedef void expertd_free_fn(void *data, void *hint);
+
+/* Dense, row-major, little-endian. shape[0] is the number of rows (samples). */
+struct expertd_tensor {
+    enum expertd_dtype dtype;
+    uint32_t ndim;
+    uint64_t shape[EXPERTD_MAX_DIMS];
+    const void *data;
+    size_t bytes; /* product of the shape times the dtype's size */
+    /* Of inputs only. NULL: data is copied before the call returns. Else data is sent without a copy and belongs to
+     * the library until it calls free_fn(data, hint): in every case, also when there is no call, and for a backward not
+     * before its release. Pays for tensors of some 64 KiB and more. */
+    expertd_free_fn *free_fn;
+    void *hint;
+};
+
+/* Rows of `width` floats, to be copied. */
+static inline struct expertd_tensor expertd_tensor_f32(const float *data, uint64_t rows, uint64_t width)
+{
+    struct expertd_tensor tensor = {EXPERTD_FLOAT32, 2, {rows, width}, data, (size_t)(rows * width) * 4, NULL, NULL};
+    return tensor;
+}
+
+/* ---- client --------------------------------------------------------------------------------------------------------
+ */
+
+struct expertd_client;
+struct expertd_call;
+
+/* Zero in a field means its default. */
+struct expertd_client_options {
+    uint32_t deadline_ms;     /* of calls that give none; 30000 */
+    uint32_t queue_limit;     /* requests that wait to be sent; one more ends with RESOURCE_EXHAUSTED; 1000 */
+    uint64_t max_frame_bytes; /* a larger frame from the server breaks the connection; 2^31 */
+    uint32_t heartbeat_ms;    /* between ZeroMQ's pings; a peer silent for five of them is gone; 2000 */
+    void *zmq_context;        /* of the program, to share its I/O threads; NULL: one of the client's own */
+};
+
+/* Connects in the background: succeeds whether or not a server is there. options may be NULL. -EINVAL: no endpoint that
+ * ZeroMQ knows ("tcp://host:port", "ipc://path"); -EMFILE, -ENOMEM. */
+EXPERTD_API int expertd_client_new(struct expertd_client **client, const char *endpoint,
+                                   const struct expertd_client_options *options);
+/* Gives up what is in flight and releases all calls, which must not be used any more. Nulls *client; NULL is fine. */
+EXPERTD_API void expertd_client_destroy(struct expertd_client **client);
+EXPERTD_API const char *expertd_client_endpoint(const struct expertd_client *client);
+
+/* Takes in answers, connection losses and passed deadlines; waits for the first of them up to timeout_ms (0: not at
+ * all; -1: until the earliest deadline of a call in flight; returns at once when none is). How many calls ended, or
+ * -EINTR when a signal came first. */
+EXPERTD_API int expertd_poll(struct expertd_client *client, int timeout_ms);
+/* The next call that has ended and that neither this function has returned nor expertd_call_wait() has reported; NULL
+ * if there is none. In the order in which they ended. */
+EXPERTD_API struct expertd_call *expertd_next_done(struct expertd_client *client);
+
+/* For a program with an event loop of its own: readable when expertd_poll(client, 0) may have work. ZeroMQ's edge
+ * applies: call expertd_poll(client, 0) before each sleep, and sleep no longer than expertd_client_timeout_ms(). */
+EXPERTD_API int expertd_client_fd(const struct expertd_client *client);
+/* Milliseconds until the earliest deadline in flight, rounded up; -1 when nothing is in flight. */
+EXPERTD_API int expertd_client_timeout_ms(const struct expertd_client *client);
+
+struct expertd_client_counters {
+    uint64_t calls;
+    uint64_t in_flight;
+    uint64_t late_replies;      /* to calls that had been given up, or that never were; dropped */
+    uint64_t malformed_replies; /* garbage, or in contradiction with themselves */
+    uint64_t connects;
+    uint64_t disconnects;
+};
+EXPERTD_API void expertd_client_counters(const struct expertd_client *client, struct expertd_client_counters *counters);
+
+/* Raises glibc's thresholds so that freed blocks up to 32 MiB stay in the process. For main(), before threads start;
+ * it acts on the whole process. Elsewhere than on glibc it does nothing. */
+EXPERTD_API void expertd_tune_allocator(void);
+
+/* ---- calls
+ * ----------------------------------------------------------------------------------------------------------- Each
+ * returns 0 and a call, or -ENOMEM and no call. deadline_ms counts from now; 0 is the client's default. The uid and the
+ * arrays are copied; the tensors' data is copied or borrowed as free_fn says. */
+
+EXPERTD_API int expertd_ping(struct expertd_client *client, uint32_t deadline_ms, struct expertd_call **call);
+/* uids that begin with prefix (NULL: all), without the first `offset`, at most `limit` (0: 4096). */
+EXPERTD_API int expertd_list(struct expertd_client *client, const char *prefix, uint32_t offset, uint32_t limit,
+                             uint32_t deadline_ms, struct expertd_call **call);
+EXPERTD_API int expertd_info(struct expertd_client *client, const char *uid, uint32_t deadline_ms,
+                             struct expertd_call **call);
+EXPERTD_API int expertd_stats(struct expertd_client *client, uint32_t deadline_ms, struct expertd_call **call);
+/* One expert's checkpoint, or all experts' (uid NULL). */
+EXPERTD_API int expertd_checkpoint(struct expertd_client *client, const char *uid, uint32_t deadline_ms,
+                                   struct expertd_call **call);
+EXPERTD_API int expertd_forward(struct expertd_client *client, const char *uid, const struct expertd_tensor *inputs,
+                                size_t n_inputs, uint32_t deadline_ms, struct expertd_call **call);
+/* The outputs are the gradients of the inputs. The server applies a backward at most once: see expertd_call_retry(). */
+EXPERTD_API int expertd_backward(struct expertd_client *client, const char *uid, const struct expertd_tensor *inputs,
+                                 size_t n_inputs, const struct expertd_tensor *grad_outputs, size_t n_grad_outputs,
+                                 uint32_t deadline_ms, struct expertd_call **call);
+
+/* Waits until the call has ended, at most timeout_ms (-1: until its deadline; 0: takes in what is there). Other calls'
+ * answers are taken in, too. 0: it has ended; -ETIMEDOUT: it goes on; -EINTR: a signal came. */
+EXPERTD_API int expertd_call_wait(struct expertd_call *call, int timeout_ms);
+EXPERTD_API bool expertd_call_done(const struct expertd_call *call);
+/* Sends an ended backward once more under its old request id, so that a server that has applied it does not apply it
+ * twice, but gives the first answer (or ALREADY_EXISTS when that is no longer kept). The call is in flight again; its
+ * outputs are gone. -EINVAL: it is not an ended backward. */
+EXPERTD_API int expertd_call_retry(struct expertd_call *call, uint32_t deadline_ms);
+/* Releases what belongs to the call, and nulls *call. A call that is in flight is given up: its answer is dropped. */
+EXPERTD_API void expertd_call_release(struct expertd_call **call);
+
+/* A pointer of the program's own, to know the call by. */
+EXPERTD_API void expertd_call_set_user(struct expertd_call *call, void *user);
+EXPERTD_API void *expertd_call_user(const struct expertd_call *call);
+
+/* Of a call that has ended; all that they point to is valid until the call is released or retried. */
+EXPERTD_API enum expertd_status expertd_call_status(const struct expertd_call *call);
+EXPERTD_API const char *expertd_call_message(const struct expertd_call *call); /* "" when OK; never NULL */
+/* The server never saw it, or refused it, or says that it did nothing: no expert has changed by it. False for a
+ * backward that may have been applied. */
+EXPERTD_API bool expertd_call_not_applied(const struct expertd_call *call);
+EXPERTD_API size_t expertd_call_output_count(const struct expertd_call *call); /* 0 unless OK */
+/* NULL when there are not so many. Data is aligned for its dtype. */
+EXPERTD_API const struct expertd_tensor *expertd_call_output(const struct expertd_call *call, size_t index);
+
+/* ---- what the other methods answer (NULL unless the call is OK and of that method)
+ * ----------------------------------- */
+
+struct expertd_pong {
+    const char *server;   /* its name */
+    const char *software; /* "expertd 0.1.0" */
+    uint32_t experts;
+    uint32_t experts_alive;
+};
+EXPERTD_API const struct expertd_pong *expertd_call_pong(const struct expertd_call *call);
+
+struct expertd_list_entry {
+    const char *uid;
+    const char *device;
+    bool alive;
+};
+struct expertd_list {
+    const struct expertd_list_entry *entries;
+    size_t count;
+    uint32_t total;      /* that match, before offset and limit */
+    uint64_t generation; /* changes whenever the server's list may have changed */
+};
+EXPERTD_API const struct expertd_list *expertd_call_list(const struct expertd_call *call);
+
+struct expertd_counter {
+    const char *name; /* "frontend.requests", ... */
+    double value;
+};
+struct expertd_stats {
+    const struct expertd_counter *counters;
+    size_t count;
+};
+EXPERTD_API const struct expertd_stats *expertd_call_stats(const struct expertd_call *call);
+
+struct expertd_field {
+    const char *name; /* the keyword name; may be empty */
+    enum expertd_dtype dtype;
+    uint32_t ndim; /* of one row: without dimension 0 */
+    uint64_t row_shape[EXPERTD_MAX_DIMS];
+};
+struct expertd_schema {
+    struct expertd_field fields[EXPERTD_MAX_TENSORS];
+    size_t count;
+};
+struct expertd_info {
+    const char *uid;
+    const char *block; /* "ffn", ... */
+    const char *device;
+    const char *optimizer;
+    const char *schedule;
+    bool alive;
+    struct expertd_schema forward_schema; /* a backward takes these, then outputs_schema's as grad_outputs */
+    struct expertd_schema outputs_schema;
+    uint64_t max_batch_size, hidden_dim;
+    double learning_rate, beta1, beta2, epsilon, momentum, clip_norm;
+    uint64_t warmup_steps, total_steps, grad_accumulation;
+    uint64_t update_count;
+    uint64_t examples_processed; /* rows of applied backward batches */
+    uint64_t skipped_steps;      /* for NaN or Inf */
+};
+EXPERTD_API const struct expertd_info *expertd_call_info(const struct expertd_call *call);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
