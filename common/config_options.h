@@ -27,6 +27,8 @@
     X(UINT, default_deadline, 0, 0, 86400000, "ms", "deadline of a request that names none; 0: no deadline")           \
     X(UINT, stall_timeout, 60000, 100, 86400000, "ms",                                                                 \
       "a runtime with work that completes no batch for so long is answered for as UNAVAILABLE")                        \
+    X(UINT, restart_grace, 5000, 0, 3600000, "ms",                                                                     \
+      "what a dead runtime had queued waits so long for its restart before it is answered UNAVAILABLE")                \
     X(UINT, replay_cache, 67108864, 0, 1099511627776, "bytes",                                                         \
       "answers of backward requests kept for clients that repeat one")                                                 \
     X(UINT, zero_copy, 65536, 0, 1099511627776, "bytes", "replies from this size on are sent without a fresh buffer")
