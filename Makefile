@@ -28,7 +28,7 @@ ALL_CFLAGS = $(BASE) $(WARN) $(OPT) $(SAN) $(CFLAGS)
 ALL_LDFLAGS = -pthread $(SAN) $(LDFLAGS)
 
 # Packages a folder's sources compile and link with.
-common_PKGS   := libcyaml
+common_PKGS   := libcyaml yaml-0.1
 proto_PKGS    := libprotobuf-c
 pools_PKGS    :=
 frontend_PKGS := libzmq libprotobuf-c

@@ -23,6 +23,7 @@ struct config_strings {
 };
 
 #define CONFIG_TYPE_STRING const char *
+#define CONFIG_TYPE_CHOICE const char *
 #define CONFIG_TYPE_UINT uint64_t
 #define CONFIG_TYPE_FLOAT double
 #define CONFIG_TYPE_BOOL bool

@@ -3,9 +3,10 @@
  *
  *     X(kind, name, default, min, max, unit, description)
  *
- * kind: STRING (const char *), UINT (uint64_t), FLOAT (double), BOOL (bool), STRINGS (list of strings; default unused).
- * min and max bound UINT and FLOAT, and are 0, 0 for the others. unit is "" where there is none. An empty default of a
- * STRING means "see the description". A name's underscores are hyphens in its flag: server.run_dir is --server-run-dir.
+ * kind: STRING (const char *), CHOICE (const char *, one of the words in the unit column), UINT (uint64_t), FLOAT
+ * (double), BOOL (bool), STRINGS (list of strings; default unused). min and max bound UINT and FLOAT, and are 0, 0 for
+ * the others. unit is "" where there is none. An empty default of a STRING means "see the description". A name's
+ * underscores are hyphens in its flag: server.run_dir is --server-run-dir.
  */
 #ifndef EXPERTD_COMMON_CONFIG_OPTIONS_H
 #define EXPERTD_COMMON_CONFIG_OPTIONS_H
@@ -15,7 +16,7 @@
     X(STRING, run_dir, "", 0, 0, "",                                                                                   \
       "folder of lock files and doorbells, mode 0700; default /run/expertd for root, else "                            \
       "$XDG_RUNTIME_DIR/expertd, else /tmp/expertd-<user id>")                                                         \
-    X(STRING, log_level, "info", 0, 0, "", "least important level that is logged: error, warning, info, debug")
+    X(CHOICE, log_level, "info", 0, 0, "error|warning|info|debug", "least important level that is logged")
 
 #define CONFIG_FRONTEND_OPTIONS(X)                                                                                     \
     X(STRINGS, listen, 0, 0, 0, "", "ZeroMQ endpoints to bind; default tcp://127.0.0.1:31330")                         \
@@ -61,10 +62,9 @@
     X(STRING, device, "", 0, 0, "",                                                                                    \
       "OpenCL device: its number in the platform, or a part of its name; default the "                                 \
       "first")                                                                                                         \
-    X(STRING, linear_kernel, "auto", 0, 0, "",                                                                         \
-      "kernel of the linear layer: auto (by the device's class), cpu, gpu, "                                           \
-      "clblast")                                                                                                       \
-    X(STRING, precision, "fp32", 0, 0, "", "fp32; fp16 or tf32 where the device can")                                  \
+    X(CHOICE, linear_kernel, "auto", 0, 0, "auto|cpu|gpu|clblast",                                                     \
+      "kernel of the linear layer; auto: by the device's class")                                                       \
+    X(CHOICE, precision, "fp32", 0, 0, "fp32|fp16|tf32", "of the matrix products; fp16 and tf32 where the device can") \
     X(STRING, cache_dir, "", 0, 0, "",                                                                                 \
       "folder of compiled programs and tuning results; default "                                                       \
       "$XDG_CACHE_HOME/expertd or ~/.cache/expertd; each device has its own in it")                                    \
@@ -85,14 +85,14 @@
     X(UINT, queue_rows, 0, 0, 16777216, "rows", "rows of a pool, queued and running; 0: twice max_batch_size")         \
     X(UINT, queue_tasks, 1024, 1, 65536, "tasks", "tasks of a pool, queued and running (rounded up to a power of 2)")  \
     X(STRING, weights, "", 0, 0, "", "safetensors file to start from; {uid} in it is replaced; default: from seed")    \
-    X(STRING, optimizer, "adam", 0, 0, "", "adam, sgd, none")                                                          \
+    X(CHOICE, optimizer, "adam", 0, 0, "adam|sgd|none", "what makes a step of the gradients")                          \
     X(FLOAT, learning_rate, 0.001, 0, 1e6, "", "learning rate")                                                        \
     X(FLOAT, beta1, 0.9, 0, 0.999999999, "", "adam: decay of the first moment")                                        \
     X(FLOAT, beta2, 0.999, 0, 0.999999999, "", "adam: decay of the second moment")                                     \
     X(FLOAT, epsilon, 1e-8, 0, 1, "", "adam: added to the denominator")                                                \
     X(FLOAT, momentum, 0, 0, 1, "", "sgd: momentum")                                                                   \
     X(FLOAT, clip_norm, 0, 0, 1e30, "", "gradients are scaled to this global L2 norm when above it; 0: never")         \
-    X(STRING, schedule, "none", 0, 0, "", "none, or linear (warm-up, then decay to 0)")                                \
+    X(CHOICE, schedule, "none", 0, 0, "none|linear", "of the learning rate; linear: warm-up, then decay to 0")         \
     X(UINT, warmup_steps, 0, 0, 1000000000000, "steps", "linear: steps of warm-up")                                    \
     X(UINT, total_steps, 0, 0, 1000000000000, "steps", "linear: step at which the rate is 0")                          \
     X(UINT, grad_accumulation, 1, 1, 1000000, "batches", "batches whose gradients one optimizer step sums")

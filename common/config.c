@@ -1,0 +1,124 @@
+#include "common/config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/config_check.h"
+#include "common/config_flags.h"
+#include "common/config_value.h"
+#include "common/config_yaml.h"
+#include "common/log.h"
+
+enum { FILE_MAX = 16 << 20 };
+
+static void set_defaults(struct config *config)
+{
+    *config = (struct config){0};
+    for (unsigned s = 0; s < CONFIG_SECTIONS; s++)
+        if (!config_sections[s].list)
+            config_value_defaults(&config_sections[s], (char *)config + config_sections[s].offset);
+}
+
+static int finish(struct config *config, const struct config_source *source)
+{
+    const int rc = config_complete(config);
+    if (rc == 0)
+        return config_check(config, source);
+    log_error("out of memory");
+    return rc;
+}
+
+int config_parse(struct config *config, const char *text, size_t length, const char *origin)
+{
+    const struct config_source source = {.origin = origin, .text = text, .length = length};
+    set_defaults(config);
+    int rc = config_yaml_read(config, &source);
+    if (rc == 0)
+        rc = finish(config, &source);
+    if (rc < 0)
+        config_destroy(config);
+    return rc;
+}
+
+/* The whole of a file (or of a pipe), malloc'd. */
+static char *read_file(const char *file, size_t *length)
+{
+    char *text = NULL;
+    size_t used = 0;
+    ssize_t n = -1;
+    const int fd = open(file, O_RDONLY | O_CLOEXEC);
+    while (fd >= 0 && used < FILE_MAX) {
+        char *larger = realloc(text, used + 65536);
+        if (!larger)
+            break;
+        text = larger;
+        n = read(fd, text + used, 65536);
+        if (n <= 0)
+            break;
+        used += (size_t)n;
+    }
+    const int error = errno;
+    if (fd >= 0)
+        close(fd);
+    *length = used;
+    if (fd >= 0 && n == 0)
+        return text;
+    if (used >= FILE_MAX)
+        log_error("%s: larger than %d bytes, so no configuration", file, FILE_MAX);
+    else
+        log_error("cannot read the configuration '%s': %s", file, strerror(error));
+    free(text);
+    return NULL;
+}
+
+static int load(struct config *config, const struct config_program *program, int argc, char **argv)
+{
+    struct config_source source = {0};
+    enum log_level level;
+    int rc = config_flags_begin(program, argc, argv, &source.origin);
+    if (rc < 0)
+        return rc;
+    char *text = source.origin ? read_file(source.origin, &source.length) : NULL;
+    source.text = text;
+    if (source.origin && !text)
+        return -EINVAL;
+    if (text)
+        rc = config_yaml_read(config, &source);
+    if (rc == 0)
+        rc = config_flags_apply(config, program, argc, argv);
+    if (rc == 0)
+        rc = finish(config, &source);
+    if (rc == 0)
+        rc = log_level_parse(config->server.log_level, &level);
+    if (rc == 0)
+        log_open(program->name, level);
+    free(text);
+    return rc;
+}
+
+int config_load(struct config *config, const struct config_program *program, int argc, char **argv)
+{
+    log_open(program->name, LOG_LEVEL_INFO);
+    set_defaults(config);
+    const int rc = load(config, program, argc, argv);
+    if (rc < 0)
+        config_destroy(config);
+    return rc;
+}
+
+void config_destroy(struct config *config)
+{
+    config_memory_destroy(&config->memory);
+    *config = (struct config){0};
+}
+
+const struct config_device *config_find_device(const struct config *config, const char *name)
+{
+    for (unsigned i = 0; i < config->devices_count; i++)
+        if (!name[0] || strcmp(config->devices[i].name, name) == 0)
+            return &config->devices[i];
+    return NULL;
+}

@@ -1,0 +1,16 @@
+/* What a single value cannot show: names, references, and options that must fit each other. Used by common/config*.c
+ * only. */
+#ifndef EXPERTD_COMMON_CONFIG_CHECK_H
+#define EXPERTD_COMMON_CONFIG_CHECK_H
+
+#include "common/config_source.h"
+#include "common/config_table.h"
+
+/* Fills in the defaults that hang on something (run_dir, listen, advertise, devices, ...); -ENOMEM. */
+int config_complete(struct config *config);
+/* 0, or -EINVAL after a message. */
+int config_check(const struct config *config, const struct config_source *source);
+/* The experts' part of it: patterns, counts, and that no uid stands twice. */
+int config_experts_check(const struct config *config, const struct config_source *source);
+
+#endif

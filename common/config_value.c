@@ -1,0 +1,208 @@
+#include "common/config_value.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/* libcyaml has types for numbers and booleans too, but takes "-1" for the largest number, "010" for 8 and any word for
+ * true, and knows no bounds. So its schema says "a single value" and the value is read here, for flags as for the file.
+ */
+
+static void *field(const struct config_option *option, void *record)
+{
+    return (char *)record + option->offset;
+}
+
+static int set_uint(const struct config_option *option, uint64_t *value, const char *text, char *problem)
+{
+    char *end;
+    errno = 0;
+    const uint64_t number = strtoull(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end) {
+        snprintf(problem, CONFIG_PROBLEM_SIZE, "'%.100s' is not a whole number", text);
+        return -EINVAL;
+    }
+    if (errno || number < option->uint_min || number > option->uint_max) {
+        snprintf(problem, CONFIG_PROBLEM_SIZE, "%.100s is out of range: %" PRIu64 " to %" PRIu64 "%s%s", text,
+                 option->uint_min, option->uint_max, *option->unit ? " " : "", option->unit);
+        return -EINVAL;
+    }
+    *value = number;
+    return 0;
+}
+
+static int set_float(const struct config_option *option, double *value, const char *text, char *problem)
+{
+    char *end;
+    const double number = strtod(text, &end);
+    if (end == text || *end || !strchr("+-.0123456789", text[0]) || !isfinite(number)) {
+        snprintf(problem, CONFIG_PROBLEM_SIZE, "'%.100s' is not a number", text);
+        return -EINVAL;
+    }
+    if (number < option->number_min || number > option->number_max) {
+        snprintf(problem, CONFIG_PROBLEM_SIZE, "%.100s is out of range: %.15g to %.15g%s%s", text, option->number_min,
+                 option->number_max, *option->unit ? " " : "", option->unit);
+        return -EINVAL;
+    }
+    *value = number;
+    return 0;
+}
+
+static int set_bool(bool *value, const char *text, char *problem)
+{
+    static const char *const words[][2] = {{"false", "true"}, {"no", "yes"}, {"off", "on"}};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        for (int truth = 0; truth < 2; truth++)
+            if (strcasecmp(text, words[i][truth]) == 0) {
+                *value = truth;
+                return 0;
+            }
+    snprintf(problem, CONFIG_PROBLEM_SIZE, "'%.100s' is neither true nor false", text);
+    return -EINVAL;
+}
+
+/* Whether word is one of "this|that|other". */
+static bool is_choice(const char *choices, const char *word)
+{
+    const size_t length = strlen(word);
+    for (const char *at = choices; length && at; at = strchr(at, '|')) {
+        at += *at == '|';
+        if (strncmp(at, word, length) == 0 && (at[length] == '|' || at[length] == 0))
+            return true;
+    }
+    return false;
+}
+
+static int set_string(const char **value, struct config_memory **memory, const char *text)
+{
+    *value = config_memory_copy(memory, text);
+    return *value ? 0 : -ENOMEM;
+}
+
+static int append_string(struct config_strings *list, struct config_memory **memory, const char *text)
+{
+    const char **items = config_memory_alloc(memory, (list->count + 1) * sizeof *items);
+    if (!items)
+        return -ENOMEM;
+    if (list->count)
+        memcpy(items, list->items, list->count * sizeof *items);
+    const int rc = set_string(&items[list->count], memory, text);
+    if (rc < 0)
+        return rc;
+    list->items = items;
+    list->count++;
+    return 0;
+}
+
+int config_value_set(const struct config_option *option, void *record, struct config_memory **memory, const char *text,
+                     char problem[CONFIG_PROBLEM_SIZE])
+{
+    int rc = 0;
+    switch (option->kind) {
+    case CONFIG_CHOICE:
+        if (!is_choice(option->unit, text)) {
+            snprintf(problem, CONFIG_PROBLEM_SIZE, "'%.100s' is not one of %s", text, option->unit);
+            return -EINVAL;
+        }
+        rc = set_string(field(option, record), memory, text);
+        break;
+    case CONFIG_STRING:
+        rc = set_string(field(option, record), memory, text);
+        break;
+    case CONFIG_STRINGS:
+        rc = append_string(field(option, record), memory, text);
+        break;
+    case CONFIG_UINT:
+        return set_uint(option, field(option, record), text, problem);
+    case CONFIG_FLOAT:
+        return set_float(option, field(option, record), text, problem);
+    case CONFIG_BOOL:
+        return set_bool(field(option, record), text, problem);
+    }
+    if (rc < 0)
+        snprintf(problem, CONFIG_PROBLEM_SIZE, "%s", strerror(-rc));
+    return rc;
+}
+
+void config_value_clear(const struct config_option *option, void *record)
+{
+    if (option->kind == CONFIG_STRINGS)
+        *(struct config_strings *)field(option, record) = (struct config_strings){0};
+}
+
+void config_value_defaults(const struct config_section *section, void *record)
+{
+    for (unsigned i = 0; i < section->count; i++) {
+        const struct config_option *option = &section->options[i];
+        void *value = field(option, record);
+        switch (option->kind) {
+        case CONFIG_STRING:
+        case CONFIG_CHOICE:
+            *(const char **)value = option->string;
+            break;
+        case CONFIG_STRINGS:
+            config_value_clear(option, record);
+            break;
+        case CONFIG_UINT:
+            *(uint64_t *)value = option->uint;
+            break;
+        case CONFIG_FLOAT:
+            *(double *)value = option->number;
+            break;
+        case CONFIG_BOOL:
+            *(bool *)value = option->boolean;
+            break;
+        }
+    }
+}
+
+void config_value_print_range(FILE *out, const struct config_option *option)
+{
+    const char *space = *option->unit ? " " : "";
+    switch (option->kind) {
+    case CONFIG_UINT:
+        fprintf(out, "%" PRIu64 " to %" PRIu64 "%s%s", option->uint_min, option->uint_max, space, option->unit);
+        break;
+    case CONFIG_FLOAT:
+        fprintf(out, "%.15g to %.15g%s%s", option->number_min, option->number_max, space, option->unit);
+        break;
+    case CONFIG_CHOICE:
+        fputs(option->unit, out);
+        break;
+    case CONFIG_BOOL:
+        fputs("true or false", out);
+        break;
+    case CONFIG_STRING:
+    case CONFIG_STRINGS:
+        break;
+    }
+}
+
+bool config_value_has_default(const struct config_option *option)
+{
+    return option->kind != CONFIG_STRINGS && (option->kind != CONFIG_STRING || option->string[0]);
+}
+
+void config_value_print_default(FILE *out, const struct config_option *option)
+{
+    switch (option->kind) {
+    case CONFIG_UINT:
+        fprintf(out, "%" PRIu64, option->uint);
+        break;
+    case CONFIG_FLOAT:
+        fprintf(out, "%.15g", option->number);
+        break;
+    case CONFIG_BOOL:
+        fputs(option->boolean ? "true" : "false", out);
+        break;
+    case CONFIG_STRING:
+    case CONFIG_CHOICE:
+        fputs(option->string, out);
+        break;
+    case CONFIG_STRINGS:
+        break;
+    }
+}

@@ -1,0 +1,27 @@
+/* Values of options: from a text, by default, and as text. Used by common/config*.c only. */
+#ifndef EXPERTD_COMMON_CONFIG_VALUE_H
+#define EXPERTD_COMMON_CONFIG_VALUE_H
+
+#include <stdio.h>
+
+#include "common/config_table.h"
+
+enum { CONFIG_PROBLEM_SIZE = 320 };
+
+/* Sets the option of `record` (a section's struct) from what stands in the YAML file or after the flag. For STRINGS,
+ * one item is appended. 0; or -EINVAL and a sentence in `problem`. */
+int config_value_set(const struct config_option *option, void *record, struct config_memory **memory, const char *text,
+                     char problem[CONFIG_PROBLEM_SIZE]);
+/* A list option loses its items. */
+void config_value_clear(const struct config_option *option, void *record);
+/* Sets every option of a record to its default. */
+void config_value_defaults(const struct config_section *section, void *record);
+
+/* "4 to 64 threads", "true or false", "auto|cpu|gpu"; empty where anything goes. */
+void config_value_print_range(FILE *out, const struct config_option *option);
+/* False where only the description can tell the default: lists, and strings that are empty by default. */
+bool config_value_has_default(const struct config_option *option);
+/* The default as it would stand in the file. */
+void config_value_print_default(FILE *out, const struct config_option *option);
+
+#endif
