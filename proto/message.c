@@ -1,0 +1,132 @@
+#include "proto/message.h"
+
+#include <errno.h>
+
+/* The arena as protobuf-c's allocator: it takes from the front, and is emptied as a whole. */
+static void *arena_alloc(void *data, size_t size)
+{
+    struct message_arena *arena = data;
+    enum { ALIGN = 16 };
+    size_t start = (arena->used + ALIGN - 1) / ALIGN * ALIGN;
+    if (start > arena->size || size > arena->size - start) {
+        arena->exhausted = true;
+        return NULL;
+    }
+    arena->used = start + size;
+    return arena->memory + start;
+}
+
+static void arena_free(void *data, void *pointer)
+{
+    (void)data;
+    (void)pointer;
+}
+
+void message_arena_init(struct message_arena *arena, void *memory, size_t size)
+{
+    *arena = (struct message_arena){.memory = memory, .size = size};
+    arena->allocator = (ProtobufCAllocator){.alloc = arena_alloc, .free = arena_free, .allocator_data = arena};
+}
+
+static const char *tensors_wrong(Expertd__Tensor *const *tensors, size_t count)
+{
+    if (count > MESSAGE_MAX_TENSORS)
+        return "the header has more than 16 tensors";
+    for (size_t i = 0; i < count; i++) {
+        if (tensors[i]->n_shape > MESSAGE_MAX_DIMS)
+            return "a tensor has more than 7 dimensions";
+    }
+    return NULL;
+}
+_Static_assert(MESSAGE_MAX_TENSORS == 16 && MESSAGE_MAX_DIMS == 7, "the sentences above say so");
+
+static int decode(struct message_arena *arena, const ProtobufCMessageDescriptor *type, const void *data, size_t size,
+                  size_t bound, ProtobufCMessage **message, const char **why)
+{
+    *message = NULL;
+    *why = "";
+    if (size > bound) {
+        *why = "the header is too long";
+        return -EBADMSG;
+    }
+    arena->used = 0;
+    arena->exhausted = false;
+    *message = protobuf_c_message_unpack(type, &arena->allocator, size, data);
+    if (*message)
+        return 0;
+    *why = arena->exhausted ? "the header has too many fields" : "the first frame is not a header";
+    return arena->exhausted ? -ENOBUFS : -EBADMSG;
+}
+
+int message_decode_request(struct message_arena *arena, const void *data, size_t size, Expertd__RequestHeader **header,
+                           const char **why)
+{
+    ProtobufCMessage *message;
+    int rc = decode(arena, &expertd__request_header__descriptor, data, size, MESSAGE_REQUEST_MAX, &message, why);
+    *header = (Expertd__RequestHeader *)message;
+    if (rc == 0) {
+        const char *wrong = tensors_wrong((*header)->tensors, (*header)->n_tensors);
+        if (wrong) {
+            *why = wrong;
+            rc = -E2BIG;
+        }
+    }
+    return rc;
+}
+
+int message_decode_reply(struct message_arena *arena, const void *data, size_t size, Expertd__ReplyHeader **header,
+                         const char **why)
+{
+    ProtobufCMessage *message;
+    int rc = decode(arena, &expertd__reply_header__descriptor, data, size, MESSAGE_REPLY_MAX, &message, why);
+    *header = (Expertd__ReplyHeader *)message;
+    if (rc == 0) {
+        const char *wrong = tensors_wrong((*header)->tensors, (*header)->n_tensors);
+        if (wrong) {
+            *why = wrong;
+            rc = -E2BIG;
+        }
+    }
+    return rc;
+}
+
+static long encode(const ProtobufCMessage *message, void *buffer, size_t size)
+{
+    size_t needed = protobuf_c_message_get_packed_size(message);
+    if (needed > size)
+        return -ENOBUFS;
+    return (long)protobuf_c_message_pack(message, buffer);
+}
+
+long message_encode_request(const Expertd__RequestHeader *header, void *buffer, size_t size)
+{
+    return encode(&header->base, buffer, size);
+}
+
+long message_encode_reply(const Expertd__ReplyHeader *header, void *buffer, size_t size)
+{
+    return encode(&header->base, buffer, size);
+}
+
+bool message_tensor_bytes(const Expertd__Tensor *tensor, uint64_t *bytes)
+{
+    uint64_t product = dtype_size((uint32_t)tensor->dtype);
+    if (product == 0 || tensor->codec != EXPERTD__CODEC__RAW || tensor->n_shape == 0 ||
+        tensor->n_shape > MESSAGE_MAX_DIMS)
+        return false;
+    for (size_t i = 0; i < tensor->n_shape; i++) {
+        if (__builtin_mul_overflow(product, tensor->shape[i], &product))
+            return false;
+    }
+    *bytes = product;
+    return product <= INT64_MAX;
+}
+
+char *message_clean(char *text)
+{
+    for (char *c = text; *c; c++) {
+        if (*c < ' ' || *c > '~')
+            *c = '?';
+    }
+    return text;
+}
