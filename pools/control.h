@@ -12,10 +12,12 @@ struct pool_layout;
 
 /* Runtime. Makes the device's control segment of the next generation, in state CREATING. First removes this device's
  * leftovers of earlier generations (an old READY one is RETIRED before); other devices and servers are never touched.
- */
+ * Generations grow, and no two are the same even when nothing of the last one is left. -EINVAL: a name that is too
+ * long, or has white space or a '/' in it, or (a device's) a '.'; -EEXIST, -ENOSPC, -ENOMEM. */
 int control_create(struct control **control, const char *server, const char *device, uint64_t fingerprint,
                    uint32_t experts_count);
-/* Runtime, after a restart. -ENOENT: there is none; -ESTALE: not READY, another fingerprint or count, or not sane. */
+/* Runtime, after a restart. -ENOENT: there is none; -ESTALE: not READY, another fingerprint or count, or not sane. All
+ * pools are ready then, and after control_attach by a frontend all are done: what took the bits may have died. */
 int control_adopt(struct control **control, const char *server, const char *device, uint64_t fingerprint,
                   uint32_t experts_count);
 /* Runtime: everything is in place; lets the frontend in. */

@@ -75,7 +75,8 @@ struct pool_task {
 /* Claims `rows` consecutive rows for the next task. Nothing is visible to the runtime until pool_commit; a claim may be
  * forgotten, and then nothing happened. One claim at a time.
  * 0; -EINVAL: rows is 0 or above max_batch_size; -EAGAIN: no room now; -ENOSPC: /dev/shm is full (both
- * RESOURCE_EXHAUSTED). When the pool is empty the next task begins at row 0, so that a lightly loaded pool stays in
+ * RESOURCE_EXHAUSTED); -EPROTO; another -errno when pages could not be committed (-ENOENT: the segment was removed).
+ * When the pool is empty the next task begins at row 0, so that a lightly loaded pool stays in
  * cache and costs few pages. */
 int pool_claim(struct pool *pool, uint32_t rows, struct pool_claim *claim);
 /* Publishes the claim after its input rows are written. The caller then marks the pool ready in the control segment and
@@ -115,17 +116,19 @@ struct pool_batch {
     uint32_t rows;
 };
 
-/* queued_ns of the oldest task that wants to run: 1; 0: there is none; -EPROTO. Tasks at the head that are not to run
- * (see pool_take) are completed on the way; then *completed is set to their number, else to 0, and the caller marks the
- * pool done. */
+/* queued_ns of the oldest task that wants to run: 1; 0: there is none; -EPROTO, -ENOMEM. Tasks at the head that are not
+ * to run (see pool_take) are completed on the way; then *completed is set to their number, else to 0, and the caller
+ * marks the pool done. The answer is also 0 when the head repeats a backward that is in flight: whether it may run is
+ * known after that one's pool_complete, so look again then. */
 int pool_oldest(struct pool *pool, uint64_t now_ns, uint64_t *queued_ns, uint32_t *completed);
 /* Takes the next batch: whole tasks, in order, consecutive rows, at most max_batch_size of them. It ends before a gap
  * (where rows were skipped at the slab's end); in a backward pool also before a task that must not step: cancelled,
  * expired, applied before, or already in this batch. 1 and *batch; 0: not yet: no task, or min_batch_size rows are not
- * there before the timeout, and *retry_ns is when to look again (UINT64_MAX: only new tasks change that); -EPROTO. A
- * task at the head that is cancelled or expired is completed with DEADLINE_EXCEEDED, a repeated backward with
- * ALREADY_EXISTS; *completed as above. Several batches of a pool may be taken before the first is completed; they are
- * completed in order. */
+ * there before the timeout, and *retry_ns is when to look again (UINT64_MAX: only new tasks, or the completion of
+ * batches that are in flight, change that); -EPROTO, -ENOMEM. min_batch_size is not waited for when the tasks behind
+ * cannot join the batch anyway. A task at the head that is cancelled or expired is completed with DEADLINE_EXCEEDED, a
+ * repeated backward with ALREADY_EXISTS; *completed as above. Several batches of a pool may be taken before the first
+ * is completed; they are completed in order. */
 int pool_take(struct pool *pool, const struct pool_limits *limits, uint64_t now_ns, struct pool_batch *batch,
               uint64_t *retry_ns, uint32_t *completed);
 /* Task i of a batch that was taken: its first row, relative to the batch's, and its rows. */

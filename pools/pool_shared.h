@@ -21,9 +21,10 @@
  *     released <= done <= applied <= taken <= committed <= released + capacity_tasks   (forward pools: applied follows
  * done) A row position counts rows, and the rows skipped so that no task wraps; its row is position % capacity_rows.
  *
- * Pages. The runtime commits page 0 when it creates the pool. The frontend commits the tasks, the applied records and
- * the first rows of all slabs (outputs too) before it claims them for the first time, and raises committed_rows; so
- * neither side ever writes to a page that is not there, and a pool that is never called costs one page.
+ * Pages. The runtime commits page 0 when it creates the pool. The frontend commits the applied records, and in growing
+ * steps the task slots and the first rows of all slabs (outputs too), before it claims them for the first time, and
+ * raises committed_tasks and committed_rows; so neither side ever writes to a page that is not there, and a pool that
+ * is never called costs one page.
  *
  * Death. A frontend that dies between claim and commit leaves nothing visible. The next one starts a new epoch, cancels
  * what lies between released and committed, and reuses rows only when done has passed them. A runtime that dies leaves
@@ -95,9 +96,9 @@ struct pool_shared {
     struct {
         alignas(POOL_LINE) _Atomic uint64_t committed;
         _Atomic uint64_t released;
-        _Atomic uint64_t row_position;   /* end of the newest committed task's rows: for the next frontend */
-        _Atomic uint32_t committed_rows; /* rows whose pages are there, in all slabs */
-        uint32_t reserved;
+        _Atomic uint64_t row_position;    /* end of the newest committed task's rows: for the next frontend */
+        _Atomic uint32_t committed_rows;  /* rows whose pages are there, in all slabs */
+        _Atomic uint32_t committed_tasks; /* task slots whose pages are there (and then the applied records' are) */
     } frontend;
     struct {
         alignas(POOL_LINE) _Atomic uint64_t taken;

@@ -1,0 +1,487 @@
+#include "pools/control.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/shm.h"
+#include "pools/pool.h"
+
+struct control {
+    struct control_shared *shared;
+    _Atomic uint64_t *ready, *done;
+    struct control_expert_shared *experts;
+    size_t mapped_bytes;
+    uint64_t generation;
+    uint32_t experts_count, words;
+    char server[CONTROL_NAME_SIZE], device[CONTROL_NAME_SIZE];
+};
+
+/* --- layout ---------------------------------------------------------------------------------------------------------
+ */
+
+static uint32_t words_of(uint32_t experts_count)
+{
+    return (2 * experts_count + 63) / 64;
+}
+
+static void place_parts(struct control_shared *header)
+{
+    const uint64_t bitmap_bytes = shm_round_up(words_of(header->experts_count) * sizeof(uint64_t), POOL_LINE);
+    header->ready_offset = POOL_PAGE;
+    header->done_offset = header->ready_offset + bitmap_bytes;
+    header->experts_offset = header->done_offset + bitmap_bytes;
+    header->segment_bytes = shm_round_up(
+        header->experts_offset + (uint64_t)header->experts_count * sizeof(struct control_expert_shared), POOL_PAGE);
+}
+
+/* A device's name has no dot, so that a segment's name belongs to one device of one server only. */
+static bool name_valid(const char *name, bool dots)
+{
+    const size_t length = strnlen(name, CONTROL_NAME_SIZE);
+    if (length == 0 || length == CONTROL_NAME_SIZE)
+        return false;
+    for (const char *at = name; *at; at++)
+        if ((unsigned char)*at <= ' ' || *at == 127 || *at == '/' || (*at == '.' && !dots))
+            return false;
+    return true;
+}
+
+static int control_segment(char name[SHM_NAME_SIZE], const char *server, const char *device)
+{
+    if (!name_valid(server, true) || !name_valid(device, false))
+        return -EINVAL;
+    return shm_name(name, server, "%s.control", device);
+}
+
+/* Checks a mapped segment's constants: -EPROTO, unless they are what control_create would have written. */
+static int check_header(const struct control_shared *shared, size_t bytes, const char *server, const char *device,
+                        struct control_shared *copy)
+{
+    memcpy(copy, shared, offsetof(struct control_shared, runtime));
+    atomic_signal_fence(memory_order_seq_cst); /* checked and used is the copy */
+    if (copy->magic != CONTROL_MAGIC || copy->version != CONTROL_VERSION || copy->experts_count > CONTROL_MAX_EXPERTS ||
+        copy->generation == 0 || copy->generation >= UINT64_C(1) << 62 ||
+        strncmp(copy->server, server, CONTROL_NAME_SIZE) != 0 || strncmp(copy->device, device, CONTROL_NAME_SIZE) != 0)
+        return -EPROTO;
+    struct control_shared placed;
+    placed.experts_count = copy->experts_count;
+    place_parts(&placed);
+    return placed.ready_offset == copy->ready_offset && placed.done_offset == copy->done_offset &&
+                   placed.experts_offset == copy->experts_offset && placed.segment_bytes == copy->segment_bytes &&
+                   placed.segment_bytes == bytes
+               ? 0
+               : -EPROTO;
+}
+
+static int open_view(struct control **control, struct control_shared *shared, const struct control_shared *header)
+{
+    struct control *made = calloc(1, sizeof *made);
+    if (!made)
+        return -ENOMEM;
+    char *base = (char *)shared;
+    made->shared = shared;
+    made->ready = (_Atomic uint64_t *)(void *)(base + header->ready_offset);
+    made->done = (_Atomic uint64_t *)(void *)(base + header->done_offset);
+    made->experts = (struct control_expert_shared *)(void *)(base + header->experts_offset);
+    made->mapped_bytes = header->segment_bytes;
+    made->generation = header->generation;
+    made->experts_count = header->experts_count;
+    made->words = words_of(header->experts_count);
+    memcpy(made->server, header->server, sizeof made->server);
+    memcpy(made->device, header->device, sizeof made->device);
+    *control = made;
+    return 0;
+}
+
+/* --- leftovers ------------------------------------------------------------------------------------------------------
+ */
+
+/* What follows "/expertd.<server>.<device>." in a name. */
+struct leftovers {
+    size_t prefix_length;
+    uint64_t newest_generation;
+};
+
+static bool digits(const char **at, uint64_t *value)
+{
+    const char *first = *at;
+    for (*value = 0; **at >= '0' && **at <= '9' && *at - first < 19; ++*at)
+        *value = *value * 10 + (uint64_t)(**at - '0');
+    return *at != first;
+}
+
+static int remove_leftover(const char *name, void *context)
+{
+    struct leftovers *leftovers = context;
+    const char *at = name + leftovers->prefix_length;
+    uint64_t generation, index;
+    if (strcmp(at, "control") == 0) {
+        shm_remove(name);
+        return 0;
+    }
+    if (!digits(&at, &generation) || *at++ != '.' || !digits(&at, &index) || *at != 0)
+        return 0; /* not ours: another device's, whose name begins like this one's */
+    if (leftovers->newest_generation < generation)
+        leftovers->newest_generation = generation;
+    shm_remove(name);
+    return 0;
+}
+
+/* All segments of the device; *newest_generation of them. */
+static int remove_all(const char *server, const char *device, uint64_t *newest_generation)
+{
+    char prefix[CONTROL_NAME_SIZE + 1], name[SHM_NAME_SIZE];
+    const size_t length = strlen(device);
+    memcpy(prefix, device, length);
+    memcpy(prefix + length, ".", 2);
+    int rc = shm_name(name, server, "%s", prefix);
+    if (rc < 0)
+        return rc;
+    struct leftovers leftovers = {.prefix_length = strlen(name)};
+    rc = shm_each(server, prefix, remove_leftover, &leftovers);
+    *newest_generation = leftovers.newest_generation;
+    return rc == -ENOENT ? 0 : rc; /* no /dev/shm at all: then nothing is left there */
+}
+
+/* Whoever has the old one mapped must see that it is over, sane or not. */
+static void retire_old(const char *name)
+{
+    void *mapping;
+    size_t bytes;
+    if (shm_attach_segment(name, POOL_PAGE, &mapping, &bytes) != 0)
+        return;
+    struct control_shared *shared = mapping;
+    atomic_store_explicit(&shared->runtime.state, CONTROL_RETIRED, memory_order_release);
+    shm_detach(mapping, bytes);
+}
+
+/* --- making, finding ------------------------------------------------------------------------------------------------
+ */
+
+int control_create(struct control **control, const char *server, const char *device, uint64_t fingerprint,
+                   uint32_t experts_count)
+{
+    char name[SHM_NAME_SIZE];
+    uint64_t newest;
+    if (experts_count > CONTROL_MAX_EXPERTS)
+        return -EINVAL;
+    int rc = control_segment(name, server, device);
+    if (rc < 0)
+        return rc;
+    retire_old(name);
+    rc = remove_all(server, device, &newest);
+    if (rc < 0)
+        return rc;
+
+    /* After a clean end nothing tells what the last generation was; the wall clock makes another one than a frontend
+     * that still has the retired one might ask for. */
+    const uint64_t now_ms = clock_wall_ns() / NS_PER_MS;
+    struct control_shared header = {.magic = CONTROL_MAGIC,
+                                    .version = CONTROL_VERSION,
+                                    .experts_count = experts_count,
+                                    .generation = now_ms > newest ? now_ms : newest + 1,
+                                    .fingerprint = fingerprint};
+    place_parts(&header);
+    memcpy(header.server, server, strlen(server));
+    memcpy(header.device, device, strlen(device));
+    void *mapping;
+    rc = shm_create_segment(name, header.segment_bytes, header.segment_bytes, &mapping);
+    if (rc < 0)
+        return rc;
+    memcpy(mapping, &header, offsetof(struct control_shared, runtime));
+    rc = open_view(control, mapping, &header);
+    if (rc < 0) {
+        shm_detach(mapping, header.segment_bytes);
+        shm_remove(name);
+        return rc;
+    }
+    atomic_store_explicit(&(*control)->shared->runtime.pid, (uint32_t)getpid(), memory_order_relaxed);
+    return 0;
+}
+
+static void set_all_bits(_Atomic uint64_t *bits, uint32_t pools)
+{
+    for (uint32_t word = 0; word * 64 < pools; word++) {
+        const uint32_t left = pools - word * 64;
+        const uint64_t mask = left >= 64 ? UINT64_MAX : (UINT64_C(1) << left) - 1;
+        atomic_fetch_or_explicit(&bits[word], mask, memory_order_release);
+    }
+}
+
+static bool text_valid(const char *text, size_t size)
+{
+    return memchr(text, 0, size) != NULL;
+}
+
+static bool expert_sane(const struct control_expert_shared *shared)
+{
+    struct control_expert_shared copy;
+    memcpy(&copy, shared, offsetof(struct control_expert_shared, runtime));
+    atomic_signal_fence(memory_order_seq_cst);
+    const double numbers[] = {copy.learning_rate, copy.beta1, copy.beta2, copy.epsilon, copy.momentum, copy.clip_norm};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        if (!isfinite(numbers[i]))
+            return false;
+    return text_valid(copy.uid, sizeof copy.uid) && uid_valid(copy.uid) && text_valid(copy.block, sizeof copy.block) &&
+           text_valid(copy.optimizer, sizeof copy.optimizer) && text_valid(copy.schedule, sizeof copy.schedule) &&
+           copy.max_batch_size > 0 && copy.max_batch_size <= UINT32_MAX && schema_valid(&copy.inputs) &&
+           schema_valid(&copy.outputs);
+}
+
+/* Maps the device's control segment and checks its constants; *fingerprint of them. */
+static int open_existing(struct control **control, const char *server, const char *device, uint64_t *fingerprint)
+{
+    char name[SHM_NAME_SIZE];
+    void *mapping;
+    size_t bytes;
+    int rc = control_segment(name, server, device);
+    if (rc == 0)
+        rc = shm_attach_segment(name, POOL_PAGE, &mapping, &bytes);
+    if (rc < 0)
+        return rc;
+    struct control_shared header;
+    const struct control_shared *shared = mapping;
+    /* Pairs with the release in control_publish: what was written before may be looked at. */
+    if (atomic_load_explicit(&shared->runtime.state, memory_order_acquire) != CONTROL_READY)
+        rc = -EAGAIN;
+    if (rc == 0)
+        rc = check_header(mapping, bytes, server, device, &header);
+    if (rc == 0)
+        rc = open_view(control, mapping, &header);
+    if (rc < 0) {
+        shm_detach(mapping, bytes);
+        return rc;
+    }
+    *fingerprint = header.fingerprint;
+    return 0;
+}
+
+int control_adopt(struct control **control, const char *server, const char *device, uint64_t fingerprint,
+                  uint32_t experts_count)
+{
+    uint64_t found;
+    struct control *made;
+    const int rc = open_existing(&made, server, device, &found);
+    if (rc < 0)
+        return rc == -EAGAIN || rc == -EPROTO || rc == -EPERM ? -ESTALE : rc;
+    if (found != fingerprint || made->experts_count != experts_count) {
+        control_detach(&made);
+        return -ESTALE;
+    }
+    struct control_shared *shared = made->shared;
+    atomic_store_explicit(&shared->runtime.pid, (uint32_t)getpid(), memory_order_relaxed);
+    atomic_store_explicit(&shared->runtime.busy_since_ns, 0, memory_order_relaxed);
+    /* The old runtime may have taken bits and died before it looked. */
+    set_all_bits(made->ready, 2 * experts_count);
+    *control = made;
+    return 0;
+}
+
+void control_publish(struct control *control)
+{
+    /* Pairs with the acquire in open_existing. */
+    atomic_store_explicit(&control->shared->runtime.state, CONTROL_READY, memory_order_release);
+}
+
+void control_retire(struct control **control)
+{
+    struct control *old = *control;
+    uint64_t newest;
+    if (!old)
+        return;
+    atomic_store_explicit(&old->shared->runtime.state, CONTROL_RETIRED, memory_order_release);
+    (void)remove_all(old->server, old->device, &newest);
+    control_detach(control);
+}
+
+int control_attach(struct control **control, const char *server, const char *device, bool frontend)
+{
+    uint64_t fingerprint;
+    struct control *made;
+    const int rc = open_existing(&made, server, device, &fingerprint);
+    if (rc < 0)
+        return rc == -EPERM ? -EPROTO : rc;
+    for (uint32_t e = 0; e < made->experts_count; e++)
+        if (!expert_sane(&made->experts[e])) {
+            control_detach(&made);
+            return -EPROTO;
+        }
+    if (frontend) {
+        struct control_shared *shared = made->shared;
+        atomic_fetch_add_explicit(&shared->frontend.epoch, 1, memory_order_relaxed);
+        atomic_store_explicit(&shared->frontend.pid, (uint32_t)getpid(), memory_order_relaxed);
+        /* The old frontend may have taken bits and died before it looked. */
+        set_all_bits(made->done, 2 * made->experts_count);
+    }
+    *control = made;
+    return 0;
+}
+
+void control_detach(struct control **control)
+{
+    struct control *old = *control;
+    *control = NULL;
+    if (!old)
+        return;
+    shm_detach(old->shared, old->mapped_bytes);
+    free(old);
+}
+
+/* --- reading --------------------------------------------------------------------------------------------------------
+ */
+
+struct control_shared *control_page(struct control *control)
+{
+    return control->shared;
+}
+
+uint64_t control_generation(const struct control *control)
+{
+    return control->generation;
+}
+
+uint32_t control_experts_count(const struct control *control)
+{
+    return control->experts_count;
+}
+
+struct control_expert_shared *control_expert(struct control *control, uint32_t e)
+{
+    return &control->experts[e];
+}
+
+bool control_retired(struct control *control)
+{
+    return atomic_load_explicit(&control->shared->runtime.state, memory_order_acquire) != CONTROL_READY;
+}
+
+/* --- bitmaps and counters -------------------------------------------------------------------------------------------
+ */
+
+/* No look at the bit first to save the exchange: a bit that is seen set may just be taken, before our position is seen.
+ */
+static void mark(_Atomic uint64_t *bits, uint32_t pool)
+{
+    atomic_fetch_or_explicit(&bits[pool / 64], UINT64_C(1) << pool % 64, memory_order_release);
+}
+
+void control_mark_ready(struct control *control, uint32_t pool)
+{
+    mark(control->ready, pool);
+}
+
+void control_mark_done(struct control *control, uint32_t pool)
+{
+    mark(control->done, pool);
+}
+
+static uint32_t take(_Atomic uint64_t *bits, const struct control *control, control_visit *visit, void *context)
+{
+    uint32_t visited = 0;
+    for (uint32_t word = 0; word < control->words; word++) {
+        if (atomic_load_explicit(&bits[word], memory_order_relaxed) == 0)
+            continue;
+        /* Pairs with the release in mark(). */
+        uint64_t set = atomic_exchange_explicit(&bits[word], 0, memory_order_acquire);
+        for (; set != 0; set &= set - 1) {
+            const uint32_t pool = word * 64 + (uint32_t)__builtin_ctzll(set);
+            if (pool >= 2 * control->experts_count)
+                break;
+            visit(pool, context);
+            visited++;
+        }
+    }
+    return visited;
+}
+
+uint32_t control_take_ready(struct control *control, control_visit *visit, void *context)
+{
+    return take(control->ready, control, visit, context);
+}
+
+uint32_t control_take_done(struct control *control, control_visit *visit, void *context)
+{
+    return take(control->done, control, visit, context);
+}
+
+static bool any(_Atomic uint64_t *bits, const struct control *control)
+{
+    for (uint32_t word = 0; word < control->words; word++)
+        if (atomic_load_explicit(&bits[word], memory_order_acquire) != 0)
+            return true;
+    return false;
+}
+
+bool control_any_ready(struct control *control)
+{
+    return any(control->ready, control);
+}
+
+bool control_any_done(struct control *control)
+{
+    return any(control->done, control);
+}
+
+const char *control_counter_name(enum control_counter counter)
+{
+    static const char *const names[CONTROL_COUNTERS] = {
+        [CONTROL_BATCHES] = "batches",
+        [CONTROL_TASKS] = "tasks",
+        [CONTROL_ROWS] = "rows",
+        [CONTROL_FAILED_TASKS] = "failed_tasks",
+        [CONTROL_SKIPPED_TASKS] = "skipped_tasks",
+        [CONTROL_STEPS] = "steps",
+        [CONTROL_SKIPPED_STEPS] = "skipped_steps",
+        [CONTROL_BUSY_NS] = "busy_ns",
+        [CONTROL_CHECKPOINTS] = "checkpoints",
+        [CONTROL_CHECKPOINT_ERRORS] = "checkpoint_errors",
+        [CONTROL_SLEEPS] = "sleeps",
+        [CONTROL_PAGE_FAULTS] = "page_faults",
+    };
+    return (unsigned)counter < CONTROL_COUNTERS ? names[counter] : "unknown";
+}
+
+void control_count(struct control *control, enum control_counter counter, uint64_t amount)
+{
+    atomic_fetch_add_explicit(&control->shared->statistics.counters[counter], amount, memory_order_relaxed);
+}
+
+/* --- fingerprint ----------------------------------------------------------------------------------------------------
+ */
+
+static uint64_t chain_number(uint64_t chain, uint64_t number)
+{
+    const uint64_t pair[2] = {chain, number};
+    return uid_hash(pair, sizeof pair);
+}
+
+static uint64_t chain_schema(uint64_t chain, const struct schema *schema)
+{
+    chain = chain_number(chain, schema->count);
+    for (uint32_t i = 0; i < schema->count && i < SCHEMA_MAX_TENSORS; i++) {
+        const struct tensor_desc *desc = &schema->tensors[i];
+        chain = chain_number(chain, desc->dtype);
+        chain = chain_number(chain, desc->ndim);
+        for (uint32_t d = 0; d < desc->ndim && d < TENSOR_MAX_DIMS; d++)
+            chain = chain_number(chain, desc->dims[d]);
+        chain = chain_number(chain, uid_hash(desc->name, strnlen(desc->name, sizeof desc->name)));
+    }
+    return chain;
+}
+
+uint64_t control_fingerprint(uint64_t chain, const struct pool_layout *layout)
+{
+    chain = chain_number(chain, (uint64_t)POOL_VERSION << 32 | CONTROL_VERSION);
+    chain = chain_number(chain, (uint64_t)layout->kind);
+    chain = chain_number(chain, uid_hash(layout->uid, strlen(layout->uid)));
+    chain = chain_schema(chain, &layout->inputs);
+    chain = chain_schema(chain, &layout->outputs);
+    chain = chain_number(chain, layout->max_batch_size);
+    chain = chain_number(chain, layout->queue_rows);
+    return chain_number(chain, layout->queue_tasks);
+}
