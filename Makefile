@@ -163,7 +163,7 @@ fuzz:
 	$(MAKE) BUILD=build/fuzz CC=clang SANITIZE= CFLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" LDFLAGS="-fsanitize=address,undefined" fuzz-run
 fuzz-run: $(addprefix $(BUILD)/fuzz/,$(FUZZ))
 	@set -e; for f in $^; do echo "== $$f"; mkdir -p $(BUILD)/corpus/$$(basename $$f); \
-	  $$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=0 \
+	  $$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=0 -close_fd_mask=3 \
 	    -artifact_prefix=$(BUILD)/ $(BUILD)/corpus/$$(basename $$f) 2>&1 | tail -3; done
 .PHONY: fuzz-run
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(foreach f,$(HAVE),$(call lib,$f))

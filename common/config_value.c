@@ -68,7 +68,7 @@ static int set_bool(bool *value, const char *text, char *problem)
 static bool is_choice(const char *choices, const char *word)
 {
     const size_t length = strlen(word);
-    for (const char *at = choices; length && at; at = strchr(at, '|')) {
+    for (const char *at = choices; length && !strchr(word, '|') && at; at = strchr(at, '|')) {
         at += *at == '|';
         if (strncmp(at, word, length) == 0 && (at[length] == '|' || at[length] == 0))
             return true;

@@ -60,7 +60,7 @@ bool schema_valid(const struct schema *schema)
 
 int schema_concat(struct schema *out, const struct schema *a, const struct schema *b)
 {
-    if (a->count + b->count > SCHEMA_MAX_TENSORS)
+    if (a->count > SCHEMA_MAX_TENSORS || b->count > SCHEMA_MAX_TENSORS - a->count)
         return -E2BIG;
     struct schema joined = *a;
     memcpy(joined.tensors + a->count, b->tensors, b->count * sizeof b->tensors[0]);

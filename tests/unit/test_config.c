@@ -1,0 +1,443 @@
+#include <check.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/config.h"
+#include "common/log.h"
+
+static FILE *capture;
+static int kept_stderr;
+static struct config config;
+
+static void set_up(void)
+{
+    capture = tmpfile();
+    ck_assert_ptr_nonnull(capture);
+    kept_stderr = dup(STDERR_FILENO);
+    ck_assert_int_ge(dup2(fileno(capture), STDERR_FILENO), 0);
+    setenv("XDG_RUNTIME_DIR", "/run/user/1", 1);
+    setenv("XDG_CACHE_HOME", "/home/u/cache", 1);
+}
+
+static void tear_down(void)
+{
+    config_destroy(&config);
+    dup2(kept_stderr, STDERR_FILENO);
+    close(kept_stderr);
+    fclose(capture);
+}
+
+static const char *logged(void)
+{
+    static char text[16384];
+    const ssize_t n = pread(fileno(capture), text, sizeof text - 1, 0);
+    text[n < 0 ? 0 : n] = 0;
+    return text;
+}
+
+static int parse(const char *text)
+{
+    return config_parse(&config, text, strlen(text), "box.yaml");
+}
+
+static void parse_well(const char *text)
+{
+    const int rc = parse(text);
+    ck_assert_msg(rc == 0, "%s\n%s", text, logged());
+}
+
+START_TEST(an_empty_file_gives_every_default)
+{
+    static const char *const empty[] = {"", "# nothing\n", "server:\nexperts:\n", "{}", "~", "experts: []"};
+    parse_well(empty[_i]);
+    ck_assert_str_eq(config.server.name, "expertd");
+    ck_assert_str_eq(config.server.run_dir, geteuid() == 0 ? "/run/expertd" : "/run/user/1/expertd");
+    ck_assert_uint_eq(config.frontend.listen.count, 1);
+    ck_assert_str_eq(config.frontend.listen.items[0], "tcp://127.0.0.1:31330");
+    ck_assert_str_eq(config.frontend.advertise, "tcp://127.0.0.1:31330");
+    ck_assert_str_eq(config.dht.frontend, "tcp://127.0.0.1:31330");
+    ck_assert_double_eq(config.dht.expiration, 60);
+    ck_assert_double_eq(config.checkpoint.interval, 300);
+    ck_assert_uint_eq(config.devices_count, 1);
+    ck_assert_str_eq(config.devices[0].name, "device0");
+    ck_assert_str_eq(config.devices[0].cache_dir, "/home/u/cache/expertd");
+    ck_assert(config.devices[0].tune);
+    ck_assert_uint_eq(config.experts_count, 0);
+}
+END_TEST
+
+START_TEST(what_the_file_says_is_taken_and_the_rest_completed)
+{
+    parse_well("server: {name: box1, run_dir: /tmp/x, log_level: debug}\n"
+               "frontend:\n"
+               "  listen: [\"tcp://*:7000\", ipc:///tmp/f]\n"
+               "  advertise: tcp://10.0.0.7:7000\n"
+               "  io_threads: 4\n"
+               "dht: {update_period: 1.0, lan_discovery: yes, bootstrap: [\"a:1\", \"b:2\"]}\n"
+               "devices: [{name: cpu0, tune: off}, {name: gpu0, linear_kernel: gpu}]\n"
+               "experts:\n"
+               "  - {uid: \"ffn.[0:4].[0:16]\", hidden_dim: 64, seed: 18446744073709551615, learning_rate: 1e-4}\n"
+               "  - {uid: nop.0, block: nop, device: gpu0, max_batch_size: 16, queue_rows: 16}\n");
+    ck_assert_str_eq(config.server.name, "box1");
+    ck_assert_uint_eq(config.frontend.listen.count, 2);
+    ck_assert_str_eq(config.frontend.listen.items[1], "ipc:///tmp/f");
+    ck_assert_uint_eq(config.frontend.io_threads, 4);
+    ck_assert_str_eq(config.dht.frontend, "tcp://127.0.0.1:7000"); /* what this box can connect to */
+    ck_assert_double_eq(config.dht.expiration, 3);
+    ck_assert(config.dht.lan_discovery);
+    ck_assert_str_eq(config.dht.bootstrap.items[1], "b:2");
+    ck_assert(!config.devices[0].tune);
+    ck_assert_str_eq(config.devices[1].linear_kernel, "gpu");
+    ck_assert_uint_eq(config.experts_count, 2);
+    ck_assert_str_eq(config.experts[0].device, "cpu0");
+    ck_assert_uint_eq(config.experts[0].seed, UINT64_MAX);
+    ck_assert_uint_eq(config.experts[0].queue_rows, 8192);
+    ck_assert_double_eq(config.experts[0].learning_rate, 1e-4);
+    ck_assert_str_eq(config.experts[1].device, "gpu0");
+    ck_assert_ptr_eq(config_find_device(&config, "gpu0"), &config.devices[1]);
+    ck_assert_ptr_eq(config_find_device(&config, ""), &config.devices[0]);
+    ck_assert_ptr_null(config_find_device(&config, "gpu1"));
+}
+END_TEST
+
+/* A text, and what the message about it must say. */
+static const struct {
+    const char *text;
+    const char *message;
+} errors[] = {
+    /* structure: unknown keys, wrong types, no YAML */
+    {"server:\n  name: x\n  foo: 1\n", "box.yaml:3: server: there is no option 'foo' here"},
+    {"\nbogus: 1\n", "box.yaml:2: there is no option 'bogus' here"},
+    {"experts:\n  - uid: a.1\n  - uid: a.2\n    uuid: 3\n", "box.yaml:4: experts[1]: there is no option 'uuid' here"},
+    {"server:\n  name: x\n\n  run_dir: {a: b}\n", "box.yaml:4: server.run_dir: Expecting STRING"},
+    {"frontend:\n  listen: tcp://a:1\n", "box.yaml:2: frontend.listen: Expecting SEQUENCE"},
+    {"experts: 3\n", "box.yaml:1: experts: Expecting SEQUENCE"},
+    {"experts:\n  - uid: a.1\n  - 5\n", "box.yaml:3: experts[1]: Expecting MAPPING"},
+    {"[1, 2]\n", "box.yaml:1: Expecting MAPPING"},
+    {"server:\n  name: a\n bad: x\n", "box.yaml:3: "},
+    {"server: {name: a", "box.yaml:2: server.name: did not find expected"},
+    {"server: {name: a, name: b}\n", "already seen: name"},
+    {"server: {name: &a x, run_dir: *a}\n", "box.yaml:1: "},
+    {"server: {name: \xff}\n", "box.yaml:1: "},
+    /* values */
+    {"frontend:\n  io_threads: 65\n", "box.yaml:2: frontend.io_threads: 65 is out of range: 1 to 64 threads"},
+    {"frontend:\n  io_threads: 0\n", "box.yaml:2: frontend.io_threads: 0 is out of range"},
+    {"frontend: {io_threads: -1}", "frontend.io_threads: '-1' is not a whole number"},
+    {"frontend: {io_threads: 4x}", "'4x' is not a whole number"},
+    {"frontend: {io_threads: 1.5}", "'1.5' is not a whole number"},
+    {"frontend: {io_threads: }", "'' is not a whole number"},
+    {"experts: [{uid: a.1, seed: 18446744073709551616}]", "18446744073709551616 is out of range"},
+    {"dht: {update_period: soon}", "'soon' is not a number"},
+    {"dht: {update_period: nan}", "'nan' is not a number"},
+    {"dht: {update_period: .inf}", "'.inf' is not a number"},
+    {"dht: {update_period: 1e999}", "'1e999' is not a number"},
+    {"dht: {update_period: 0.01}", "0.01 is out of range: 0.05 to 86400 s"},
+    {"devices: [{name: a, tune: maybe}]", "'maybe' is neither true nor false"},
+    {"devices: [{name: a, linear_kernel: fpga}]", "'fpga' is not one of auto|cpu|gpu|clblast"},
+    {"devices: [{name: a, linear_kernel: aut}]", "'aut' is not one of"},
+    {"devices: [{name: a, linear_kernel: auto|cpu}]", "'auto|cpu' is not one of"},
+    {"devices: [{name: a, linear_kernel: \"\"}]", "'' is not one of"},
+    {"devices: [{name: a, precision: int4}]", "devices[0].precision"},
+    {"experts: [{uid: a.1, optimizer: lamb}]", "experts[0].optimizer"},
+    {"experts: [{uid: a.1, schedule: cosine}]", "experts[0].schedule"},
+    {"server: {log_level: loud}", "server.log_level"},
+    /* names and references */
+    {"server: {name: \"a b\"}", "server.name: 'a b' has a character other than"},
+    {"server: {name: a/b}", "server.name"},
+    {"server: {name: a.b}", "server.name"},
+    {"server: {name: \"\"}", "server.name: '' is not a name of 1 to 32 characters"},
+    {"server: {name: a23456789012345678901234567890123}", "is not a name of 1 to 32 characters"},
+    {"devices:\n - {name: a}\n - {platform: x}\n", "box.yaml:3: devices[1].name: '' is not a name"},
+    {"devices:\n - name: a\n - name: b\n - name: a\n", "box.yaml:4: devices[2].name: 'a' is the name of devices[0]"},
+    {"experts:\n - uid: a.1\n   device: gpu7\n", "box.yaml:3: experts[0].device: there is no device called 'gpu7'"},
+    {"frontend: {listen: [localhost]}", "frontend.listen: 'localhost' is no ZeroMQ endpoint"},
+    {"frontend: {listen: [\"tcp://0.0.0.0:1\"]}", "frontend.advertise: 'tcp://0.0.0.0:1' is no address"},
+    {"frontend: {listen: [\"tcp://*:1\"]}", "frontend.advertise: 'tcp://*:1' is no address"},
+    {"dht: {listen: nowhere}", "dht.listen: 'nowhere' is no ZeroMQ endpoint"},
+    /* options that must fit each other */
+    {"experts: [{uid: a.1, min_batch_size: 5, max_batch_size: 4}]", "experts[0].min_batch_size: 5 is above"},
+    {"experts: [{uid: a.1, max_batch_size: 64, queue_rows: 63}]", "experts[0].queue_rows: 63 is below"},
+    {"experts: [{uid: a.1, schedule: linear, warmup_steps: 9, total_steps: 9}]", "experts[0].total_steps: 9 must"},
+    /* uids */
+    {"experts:\n - block: nop\n", "box.yaml:2: experts[0]: an expert needs a uid"},
+    {"experts: [{uid: ffn}]", "experts[0].uid: 'ffn' is no uid or pattern of uids"},
+    {"experts: [{uid: \"ffn.[4:0]\"}]", "experts[0].uid: 'ffn.[4:0]' is no uid"},
+    {"experts: [{uid: \"f.[0:2]\", count: 3}]", "experts[0].count: 3 is more than the 2 uids of 'f.[0:2]'"},
+    {"experts: [{uid: \"f.[0:2000000]\"}]", "names 2000000 experts, more than 1048576: set count"},
+    {"experts: [{uid: \"f.[0:1000000]\"}, {uid: \"g.[0:1000000]\"}]", "experts[1].uid: with it there are 2000000"},
+    {"experts:\n - uid: f.1\n - uid: f.[0:4]\n", "box.yaml:3: experts[1].uid: 'f.1' is in experts[0] (line 2) already"},
+    {"experts: [{uid: f.1}, {uid: f.1}]", "'f.1' is in experts[0]"},
+    {"experts: [{uid: a.1, block: \"\"}]", "experts[0].block: must not be empty"},
+};
+
+START_TEST(errors_name_file_line_and_option)
+{
+    ck_assert_int_eq(parse(errors[_i].text), -EINVAL);
+    ck_assert_msg(strstr(logged(), errors[_i].message), "%s\nexpected: %s\nlogged: %s", errors[_i].text,
+                  errors[_i].message, logged());
+    ck_assert_ptr_null(config.memory);
+}
+END_TEST
+
+START_TEST(the_sample_is_a_configuration_of_the_defaults)
+{
+    char *text = NULL;
+    size_t length = 0;
+    struct config defaults;
+    FILE *out = open_memstream(&text, &length);
+    config_print_sample(out);
+    fclose(out);
+    ck_assert_int_eq(config_parse(&defaults, "", 0, "empty"), 0);
+    parse_well(text);
+    ck_assert_str_eq(config.server.name, defaults.server.name);
+    ck_assert_str_eq(config.server.run_dir, defaults.server.run_dir);
+    ck_assert_uint_eq(config.frontend.max_message, defaults.frontend.max_message);
+    ck_assert_double_eq(config.dht.update_period, defaults.dht.update_period);
+    ck_assert_double_eq(config.checkpoint.interval, defaults.checkpoint.interval);
+    ck_assert_str_eq(config.devices[0].name, defaults.devices[0].name);
+    ck_assert_uint_eq(config.devices[0].chunk_rows, defaults.devices[0].chunk_rows);
+    ck_assert_uint_eq(config.experts_count, 1);
+    ck_assert_str_eq(config.experts[0].uid, "ffn.[0:4].[0:16]");
+    ck_assert_double_eq(config.experts[0].epsilon, 1e-8);
+#define NAMED(kind, name, ...) ck_assert_msg(strstr(text, #name ": "), "%s is not in the sample", #name);
+    CONFIG_SERVER_OPTIONS(NAMED)
+    CONFIG_FRONTEND_OPTIONS(NAMED)
+    CONFIG_DHT_OPTIONS(NAMED)
+    CONFIG_CHECKPOINT_OPTIONS(NAMED)
+    CONFIG_DEVICE_OPTIONS(NAMED)
+    CONFIG_EXPERT_OPTIONS(NAMED)
+    config_destroy(&defaults);
+    free(text);
+}
+END_TEST
+
+START_TEST(sixteen_thousand_entries_are_read_and_a_uid_that_stands_twice_is_found)
+{
+    enum { ENTRIES = 16384 };
+    char *text = malloc((ENTRIES + 2) * 64);
+    ck_assert_ptr_nonnull(text);
+    size_t used = (size_t)sprintf(text, "experts:\n");
+    for (int i = 0; i < ENTRIES; i++)
+        used += (size_t)sprintf(text + used, "  - {uid: ffn.%d.%d, hidden_dim: 64}\n", i / 256, i % 256);
+    parse_well(text);
+    ck_assert_uint_eq(config.experts_count, ENTRIES);
+    ck_assert_str_eq(config.experts[ENTRIES - 1].uid, "ffn.63.255");
+    config_destroy(&config);
+    strcpy(text + used, "  - {uid: ffn.3.3}\n");
+    ck_assert_int_eq(parse(text), -EINVAL);
+    ck_assert_msg(
+        strstr(logged(), "box.yaml:16386: experts[16384].uid: 'ffn.3.3' is in experts[771] (line 773) already"), "%s",
+        logged());
+    free(text);
+}
+END_TEST
+
+START_TEST(an_entry_s_uids_are_its_pattern_or_the_same_draw_of_it_each_time)
+{
+    char **uids;
+    char **again;
+    uint64_t count;
+    parse_well("experts: [{uid: \"f.[0:4].[2:4]\"}, {uid: \"g.[0:100].[0:100]\", count: 50, seed: 5}]");
+    ck_assert_int_eq(config_expert_uids(&config.experts[0], &uids, &count), 0);
+    ck_assert_uint_eq(count, 8);
+    ck_assert_str_eq(uids[0], "f.0.2");
+    ck_assert_str_eq(uids[7], "f.3.3");
+    free(uids);
+    ck_assert_int_eq(config_expert_uids(&config.experts[1], &uids, &count), 0);
+    ck_assert_uint_eq(count, 50);
+    ck_assert_int_eq(config_expert_uids(&config.experts[1], &again, &count), 0);
+    for (uint64_t i = 0; i < count; i++) {
+        ck_assert_str_eq(uids[i], again[i]);
+        for (uint64_t j = 0; j < i; j++)
+            ck_assert_str_ne(uids[i], uids[j]);
+    }
+    free(uids);
+    free(again);
+    const struct config_expert bad = {.uid = "nothing"};
+    ck_assert_int_eq(config_expert_uids(&bad, &uids, &count), -EINVAL);
+}
+END_TEST
+
+/* --- the command line
+ * -------------------------------------------------------------------------------------------------- */
+
+static const char *device;
+static const char *list_devices;
+static const struct config_flag flags[] = {
+    {"device", "NAME", "device to serve", &device},
+    {"list-devices", NULL, "print the devices and exit", &list_devices},
+    {0},
+};
+static const char *const sections[] = {"server", "frontend", "devices", NULL};
+static const struct config_program program = {"expertd-test", "a test.", sections, flags};
+
+/* Loads with the arguments given, NULL the last. */
+static int load(const char *first, ...)
+{
+    const char *argv[16] = {"expertd-test"};
+    int argc = 1;
+    va_list args;
+    va_start(args, first);
+    for (const char *argument = first; argument && argc < 15; argument = va_arg(args, const char *))
+        argv[argc++] = argument;
+    va_end(args);
+    return config_load(&config, &program, argc, (char **)(uintptr_t)argv);
+}
+
+static void write_file(char path[64], const char *text)
+{
+    strcpy(path, "/tmp/test-config.XXXXXX");
+    const int fd = mkstemp(path);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+}
+
+START_TEST(flags_override_the_file_and_the_file_the_defaults)
+{
+    char path[64];
+    write_file(path,
+               "server: {name: from-file, log_level: warning}\nfrontend: {listen: [\"tcp://f:1\"], io_threads: 2}\n");
+    const int rc = load("--config", path, "--frontend-io-threads", "7", "--server-name=from-flag", "--device", "gpu0",
+                        "--list-devices", NULL);
+    unlink(path);
+    ck_assert_msg(rc == 0, "%s", logged());
+    ck_assert_str_eq(config.server.name, "from-flag");
+    ck_assert_str_eq(config.server.log_level, "warning");
+    ck_assert_uint_eq(config.frontend.io_threads, 7);
+    ck_assert_str_eq(config.frontend.listen.items[0], "tcp://f:1");
+    ck_assert_str_eq(device, "gpu0");
+    ck_assert_str_eq(list_devices, "");
+    log_info("left out"); /* config_load set the level */
+    ck_assert_ptr_null(strstr(logged(), "left out"));
+    log_warning("written");
+    ck_assert_ptr_nonnull(strstr(logged(), " expertd-test["));
+}
+END_TEST
+
+START_TEST(a_list_s_flags_replace_the_file_s_list)
+{
+    char path[64];
+    write_file(path, "frontend: {listen: [\"tcp://f:1\", \"tcp://f:2\"]}\n");
+    const int rc = load("--frontend-listen", "tcp://a:1", "--config", path, "--frontend-listen", "tcp://b:2", NULL);
+    unlink(path);
+    ck_assert_int_eq(rc, 0);
+    ck_assert_uint_eq(config.frontend.listen.count, 2);
+    ck_assert_str_eq(config.frontend.listen.items[0], "tcp://a:1");
+    ck_assert_str_eq(config.frontend.listen.items[1], "tcp://b:2");
+    ck_assert_str_eq(config.frontend.advertise, "tcp://a:1");
+}
+END_TEST
+
+START_TEST(no_flags_at_all_give_the_defaults)
+{
+    device = list_devices = NULL;
+    ck_assert_int_eq(load(NULL), 0);
+    ck_assert_str_eq(config.server.name, "expertd");
+    ck_assert_ptr_null(device);
+    ck_assert_ptr_null(list_devices);
+}
+END_TEST
+
+static const struct {
+    const char *flag, *value;
+    const char *message;
+} flag_errors[] = {
+    {"--bogus", NULL, "--help shows every flag"},
+    {"--server-name", NULL, "--help shows every flag"},
+    {"word", NULL, "'word' is no flag"},
+    {"--frontend-io-threads", "0", "--frontend-io-threads: 0 is out of range: 1 to 64 threads"},
+    {"--server-log-level", "loud", "--server-log-level: 'loud' is not one of"},
+    {"--server-name", "a b", "server.name: 'a b' has a character other than"},
+    {"--config", "/nonexistent/x.yaml", "cannot read the configuration '/nonexistent/x.yaml': No such file"},
+    {"--config", "/tmp", "cannot read the configuration '/tmp': Is a directory"},
+    {"--config", "/dev/zero", "/dev/zero: larger than"},
+    {"--list-devices=x", NULL, "--help shows every flag"},
+};
+
+START_TEST(wrong_flags_are_refused_with_a_message)
+{
+    ck_assert_int_eq(load(flag_errors[_i].flag, flag_errors[_i].value, NULL), -EINVAL);
+    ck_assert_msg(strstr(logged(), flag_errors[_i].message), "expected: %s\nlogged: %s", flag_errors[_i].message,
+                  logged());
+}
+END_TEST
+
+static char *help_text(const char *flag)
+{
+    char *text = NULL;
+    char buffer[4096];
+    size_t used = 0;
+    size_t n;
+    int ends[2];
+    ck_assert_int_eq(pipe(ends), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        dup2(ends[1], STDOUT_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        load(flag, NULL);
+        _exit(1);
+    }
+    close(ends[1]);
+    FILE *in = fdopen(ends[0], "r");
+    while ((n = fread(buffer, 1, sizeof buffer, in)) > 0) {
+        text = realloc(text, used + n + 1);
+        memcpy(text + used, buffer, n);
+        used += n;
+        text[used] = 0;
+    }
+    fclose(in);
+    int status;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+    return text;
+}
+
+START_TEST(help_shows_defaults_ranges_units_and_the_program_s_own_flags)
+{
+    char *text = help_text("--help");
+    ck_assert_ptr_nonnull(strstr(text, "--frontend-io-threads N"));
+    ck_assert_ptr_nonnull(strstr(text, "(default 1; 1 to 64 threads)"));
+    ck_assert_ptr_nonnull(strstr(text, "--list-devices\n"));
+    ck_assert_ptr_nonnull(strstr(text, "--device NAME"));
+    ck_assert_ptr_nonnull(strstr(text, "linear_kernel: WORD"));
+    ck_assert_ptr_null(strstr(text, "--dht-port")); /* not one of its sections */
+    free(text);
+    text = help_text("--version");
+    ck_assert_str_eq(text, "expertd-test " EXPERTD_VERSION "\n");
+    free(text);
+}
+END_TEST
+
+#define COUNT_OF(array) (int)(sizeof(array) / sizeof(array)[0])
+
+int main(void)
+{
+    Suite *suite = suite_create("config");
+    TCase *tcase = tcase_create("config");
+    tcase_add_checked_fixture(tcase, set_up, tear_down);
+    tcase_add_loop_test(tcase, an_empty_file_gives_every_default, 0, 6);
+    tcase_add_test(tcase, what_the_file_says_is_taken_and_the_rest_completed);
+    tcase_add_loop_test(tcase, errors_name_file_line_and_option, 0, COUNT_OF(errors));
+    tcase_add_test(tcase, the_sample_is_a_configuration_of_the_defaults);
+    tcase_add_test(tcase, sixteen_thousand_entries_are_read_and_a_uid_that_stands_twice_is_found);
+    tcase_add_test(tcase, an_entry_s_uids_are_its_pattern_or_the_same_draw_of_it_each_time);
+    tcase_add_test(tcase, flags_override_the_file_and_the_file_the_defaults);
+    tcase_add_test(tcase, a_list_s_flags_replace_the_file_s_list);
+    tcase_add_test(tcase, no_flags_at_all_give_the_defaults);
+    tcase_add_loop_test(tcase, wrong_flags_are_refused_with_a_message, 0, COUNT_OF(flag_errors));
+    tcase_add_test(tcase, help_shows_defaults_ranges_units_and_the_program_s_own_flags);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_FORK);
+    srunner_run_all(runner, CK_NORMAL);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

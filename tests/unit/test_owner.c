@@ -1,0 +1,209 @@
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/owner.h"
+
+static char base[64];
+static char run_dir[96];
+
+static void set_up(void)
+{
+    snprintf(base, sizeof base, "/tmp/test-owner.XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(base));
+    snprintf(run_dir, sizeof run_dir, "%s/run", base);
+    ck_assert_int_eq(owner_prepare_run_dir(run_dir), 0);
+}
+
+static void tear_down(void)
+{
+    char command[160];
+    snprintf(command, sizeof command, "rm -rf '%s'", base);
+    ck_assert_int_eq(system(command), 0);
+}
+
+/* A process that takes the role, says so, and lives until it is killed. */
+static pid_t start_owner(const char *role)
+{
+    int ready[2];
+    char byte = 0;
+    ck_assert_int_eq(pipe(ready), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        const bool taken = owner_acquire(run_dir, "box", role) >= 0;
+        if (write(ready[1], taken ? "y" : "n", 1) != 1)
+            _exit(1);
+        for (;;)
+            pause();
+    }
+    ck_assert_int_eq(read(ready[0], &byte, 1), 1);
+    ck_assert_int_eq(byte, 'y');
+    close(ready[0]);
+    close(ready[1]);
+    return child;
+}
+
+static void kill_owner(pid_t child)
+{
+    ck_assert_int_eq(kill(child, SIGKILL), 0);
+    ck_assert_int_eq(waitpid(child, NULL, 0), child);
+}
+
+START_TEST(a_second_owner_is_refused_while_the_first_lives)
+{
+    const pid_t owner = start_owner("frontend");
+    ck_assert_int_eq(owner_acquire(run_dir, "box", "frontend"), -EBUSY);
+    kill_owner(owner);
+    const int fd = owner_acquire(run_dir, "box", "frontend");
+    ck_assert_int_ge(fd, 0);
+    close(fd);
+}
+END_TEST
+
+START_TEST(even_one_process_does_not_take_a_role_twice)
+{
+    const int fd = owner_acquire(run_dir, "box", "frontend");
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(owner_acquire(run_dir, "box", "frontend"), -EBUSY);
+    ck_assert(owner_alive(run_dir, "box", "frontend"));
+    close(fd);
+    ck_assert(!owner_alive(run_dir, "box", "frontend"));
+}
+END_TEST
+
+START_TEST(roles_and_servers_are_separate)
+{
+    const int one = owner_acquire(run_dir, "box", "runtime.gpu0");
+    const int two = owner_acquire(run_dir, "box", "runtime.gpu1");
+    const int three = owner_acquire(run_dir, "other", "runtime.gpu0");
+    ck_assert(one >= 0 && two >= 0 && three >= 0);
+    close(one);
+    close(two);
+    close(three);
+}
+END_TEST
+
+START_TEST(a_killed_owner_is_seen_to_be_dead_at_once)
+{
+    const pid_t owner = start_owner("runtime.gpu0");
+    const int watch = owner_watch(run_dir, "box", "runtime.gpu0");
+    ck_assert_int_ge(watch, 0);
+    ck_assert(owner_watch_alive(watch));
+    ck_assert(owner_alive(run_dir, "box", "runtime.gpu0"));
+    kill_owner(owner);
+    ck_assert(!owner_watch_alive(watch));
+    ck_assert(!owner_alive(run_dir, "box", "runtime.gpu0"));
+    const pid_t next = start_owner("runtime.gpu0");
+    ck_assert(owner_watch_alive(watch)); /* the same file: the watch sees the successor */
+    kill_owner(next);
+    close(watch);
+}
+END_TEST
+
+START_TEST(asking_neither_makes_the_file_nor_takes_the_role)
+{
+    char path[160];
+    snprintf(path, sizeof path, "%s/box.frontend.lock", run_dir);
+    ck_assert(!owner_alive(run_dir, "box", "frontend"));
+    ck_assert_int_eq(owner_watch(run_dir, "box", "frontend"), -ENOENT);
+    ck_assert(!owner_watch_alive(-ENOENT));
+    ck_assert_int_ne(access(path, F_OK), 0);
+    close(owner_acquire(run_dir, "box", "frontend"));
+    const int watch = owner_watch(run_dir, "box", "frontend");
+    ck_assert(!owner_watch_alive(watch));
+    const int fd = owner_acquire(run_dir, "box", "frontend");
+    ck_assert_int_ge(fd, 0);
+    close(fd);
+    close(watch);
+}
+END_TEST
+
+START_TEST(names_that_lead_out_of_the_folder_are_refused)
+{
+    char longest[5000];
+    memset(longest, 'x', sizeof longest);
+    longest[sizeof longest - 1] = 0;
+    ck_assert_int_eq(owner_acquire(run_dir, "../box", "frontend"), -EINVAL);
+    ck_assert_int_eq(owner_acquire(run_dir, "box", "../frontend"), -EINVAL);
+    ck_assert_int_eq(owner_acquire(run_dir, "box", longest), -ENAMETOOLONG);
+    ck_assert_int_eq(owner_acquire("/nonexistent", "box", "frontend"), -ENOENT);
+}
+END_TEST
+
+START_TEST(a_link_or_a_fifo_is_no_lock_file)
+{
+    char path[160];
+    snprintf(path, sizeof path, "%s/box.frontend.lock", run_dir);
+    ck_assert_int_eq(symlink("/tmp/somewhere-else", path), 0);
+    ck_assert_int_eq(owner_acquire(run_dir, "box", "frontend"), -ELOOP);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(mkfifo(path, 0600), 0);
+    ck_assert_int_eq(owner_acquire(run_dir, "box", "frontend"), -EPERM);
+}
+END_TEST
+
+START_TEST(the_run_folder_is_made_for_this_user_alone)
+{
+    struct stat info;
+    char path[160];
+    snprintf(path, sizeof path, "%s/masked", base);
+    const mode_t before = umask(0777);
+    const int rc = owner_prepare_run_dir(path);
+    umask(before);
+    ck_assert_int_eq(rc, 0);
+    ck_assert_int_eq(stat(path, &info), 0);
+    ck_assert_uint_eq(info.st_mode & 0777, 0700);
+    ck_assert_int_eq(owner_prepare_run_dir(path), 0);
+}
+END_TEST
+
+START_TEST(a_run_folder_that_others_control_is_refused)
+{
+    char path[160];
+    ck_assert_int_eq(chmod(run_dir, 0770), 0);
+    ck_assert_int_eq(owner_prepare_run_dir(run_dir), -EPERM);
+    ck_assert_int_eq(chmod(run_dir, 0755), 0);
+    ck_assert_int_eq(owner_prepare_run_dir(run_dir), 0);
+    snprintf(path, sizeof path, "%s/link", base);
+    ck_assert_int_eq(symlink(run_dir, path), 0);
+    ck_assert_int_lt(owner_prepare_run_dir(path), 0);
+    snprintf(path, sizeof path, "%s/file", base);
+    close(open(path, O_CREAT | O_WRONLY, 0600));
+    ck_assert_int_eq(owner_prepare_run_dir(path), -ENOTDIR);
+    snprintf(path, sizeof path, "%s/no/such/parent", base);
+    ck_assert_int_eq(owner_prepare_run_dir(path), -ENOENT);
+    if (geteuid() == 0) {
+        ck_assert_int_eq(chown(run_dir, 65534, 65534), 0);
+        ck_assert_int_eq(owner_prepare_run_dir(run_dir), -EPERM);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("owner");
+    TCase *tcase = tcase_create("owner");
+    tcase_add_checked_fixture(tcase, set_up, tear_down);
+    tcase_add_test(tcase, a_second_owner_is_refused_while_the_first_lives);
+    tcase_add_test(tcase, even_one_process_does_not_take_a_role_twice);
+    tcase_add_test(tcase, roles_and_servers_are_separate);
+    tcase_add_test(tcase, a_killed_owner_is_seen_to_be_dead_at_once);
+    tcase_add_test(tcase, asking_neither_makes_the_file_nor_takes_the_role);
+    tcase_add_test(tcase, names_that_lead_out_of_the_folder_are_refused);
+    tcase_add_test(tcase, a_link_or_a_fifo_is_no_lock_file);
+    tcase_add_test(tcase, the_run_folder_is_made_for_this_user_alone);
+    tcase_add_test(tcase, a_run_folder_that_others_control_is_refused);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

@@ -1,0 +1,143 @@
+#include <check.h>
+#include <errno.h>
+#include <string.h>
+
+#include "common/tensor.h"
+
+static struct tensor_desc desc(uint32_t dtype, uint32_t ndim, uint64_t first, uint64_t second)
+{
+    return (struct tensor_desc){.dtype = dtype, .ndim = ndim, .dims = {first, second}, .name = "x"};
+}
+
+START_TEST(a_row_s_bytes_are_its_elements_times_their_size)
+{
+    static const size_t sizes[] = {0, 4, 8, 2, 2, 1, 2, 4, 8, 1, 1};
+    for (uint32_t dtype = DTYPE_FLOAT32; dtype <= DTYPE_BOOL; dtype++) {
+        const struct tensor_desc matrix = desc(dtype, 2, 3, 5);
+        const struct tensor_desc scalar = desc(dtype, 0, 0, 0);
+        ck_assert_uint_eq(dtype_size(dtype), sizes[dtype]);
+        ck_assert_uint_eq(tensor_row_bytes(&matrix), 15 * sizes[dtype]);
+        ck_assert_uint_eq(tensor_row_bytes(&scalar), sizes[dtype]);
+        ck_assert_str_ne(dtype_name(dtype), "unknown");
+    }
+}
+END_TEST
+
+START_TEST(numbers_that_are_no_dtype_have_no_size)
+{
+    static const uint32_t numbers[] = {DTYPE_NONE, DTYPE_BOOL + 1, 1000, UINT32_MAX};
+    for (int i = 0; i < 4; i++) {
+        const struct tensor_desc bad = desc(numbers[i], 1, 4, 0);
+        ck_assert_uint_eq(dtype_size(numbers[i]), 0);
+        ck_assert_str_eq(dtype_name(numbers[i]), "unknown");
+        ck_assert_uint_eq(tensor_row_bytes(&bad), 0);
+    }
+}
+END_TEST
+
+START_TEST(shapes_that_cannot_be_are_refused)
+{
+    struct tensor_desc bad = desc(DTYPE_FLOAT32, TENSOR_MAX_DIMS + 1, 1, 1);
+    ck_assert_uint_eq(tensor_row_bytes(&bad), 0);
+    bad = desc(DTYPE_FLOAT32, UINT32_MAX, 1, 1);
+    ck_assert_uint_eq(tensor_row_bytes(&bad), 0);
+    bad = desc(DTYPE_FLOAT32, 2, 4, 0);
+    ck_assert_uint_eq(tensor_row_bytes(&bad), 0);
+    bad = desc(DTYPE_FLOAT32, 1, UINT64_C(1) << 60, 0);
+    ck_assert_uint_eq(tensor_row_bytes(&bad), 0);
+    bad = desc(DTYPE_FLOAT32, 2, UINT64_C(1) << 33, UINT64_C(1) << 33); /* 2^68: wraps to 16 */
+    ck_assert_uint_eq(tensor_row_bytes(&bad), 0);
+    bad = desc(DTYPE_FLOAT32, 1, UINT64_MAX, 0);
+    ck_assert_uint_eq(tensor_row_bytes(&bad), 0);
+    bad = desc(DTYPE_INT8, 2, UINT64_C(1) << 20, UINT64_C(1) << 20);
+    ck_assert_uint_eq(tensor_row_bytes(&bad), UINT64_C(1) << 40);
+    bad = desc(DTYPE_INT8, 2, UINT64_C(1) << 20, (UINT64_C(1) << 20) + 1);
+    ck_assert_uint_eq(tensor_row_bytes(&bad), 0);
+    bad = desc(DTYPE_INT8, 1, 1, 0);
+    memset(bad.name, 'x', sizeof bad.name);
+    ck_assert_uint_eq(tensor_row_bytes(&bad), 0);
+}
+END_TEST
+
+START_TEST(equality_is_of_dtype_and_shape)
+{
+    const struct tensor_desc a = desc(DTYPE_FLOAT32, 2, 3, 5);
+    struct tensor_desc b = a;
+    strcpy(b.name, "other");
+    ck_assert(tensor_desc_equal(&a, &b));
+    b.dims[TENSOR_MAX_DIMS - 1] = 7; /* beyond ndim: means nothing */
+    ck_assert(tensor_desc_equal(&a, &b));
+    b.dims[1] = 6;
+    ck_assert(!tensor_desc_equal(&a, &b));
+    b = desc(DTYPE_INT32, 2, 3, 5);
+    ck_assert(!tensor_desc_equal(&a, &b));
+    b = desc(DTYPE_FLOAT32, 1, 3, 0);
+    ck_assert(!tensor_desc_equal(&a, &b));
+    b.ndim = UINT32_MAX;
+    ck_assert(!tensor_desc_equal(&b, &b));
+}
+END_TEST
+
+START_TEST(a_schema_has_one_to_eight_valid_tensors)
+{
+    struct schema schema = {.count = 0};
+    ck_assert(!schema_valid(&schema));
+    for (int i = 0; i < SCHEMA_MAX_TENSORS; i++)
+        schema.tensors[i] = desc(DTYPE_FLOAT32, 1, 4, 0);
+    schema.count = SCHEMA_MAX_TENSORS;
+    ck_assert(schema_valid(&schema));
+    schema.count++;
+    ck_assert(!schema_valid(&schema));
+    schema.count = 3;
+    schema.tensors[2].dtype = DTYPE_NONE;
+    ck_assert(!schema_valid(&schema));
+}
+END_TEST
+
+START_TEST(schemas_are_joined_in_order_also_in_place)
+{
+    struct schema a = {.count = 1, .tensors = {desc(DTYPE_FLOAT32, 1, 4, 0)}};
+    struct schema b = {.count = 2, .tensors = {desc(DTYPE_INT64, 0, 0, 0), desc(DTYPE_BOOL, 1, 7, 0)}};
+    ck_assert_int_eq(schema_concat(&b, &a, &b), 0);
+    ck_assert_uint_eq(b.count, 3);
+    ck_assert_uint_eq(b.tensors[0].dtype, DTYPE_FLOAT32);
+    ck_assert_uint_eq(b.tensors[1].dtype, DTYPE_INT64);
+    ck_assert_uint_eq(b.tensors[2].dims[0], 7);
+    a.count = SCHEMA_MAX_TENSORS - 2;
+    ck_assert_int_eq(schema_concat(&a, &a, &b), -E2BIG);
+    ck_assert_uint_eq(a.count, SCHEMA_MAX_TENSORS - 2);
+    a.count = UINT32_MAX; /* the sum would wrap */
+    ck_assert_int_eq(schema_concat(&a, &a, &b), -E2BIG);
+}
+END_TEST
+
+START_TEST(descriptions_are_printed_and_cut_to_their_buffer)
+{
+    char text[64];
+    char small[6];
+    const struct tensor_desc matrix = desc(DTYPE_FLOAT32, 2, 128, 1024);
+    const struct tensor_desc scalar = desc(DTYPE_BOOL, 0, 0, 0);
+    ck_assert_str_eq(tensor_desc_format(&matrix, text, sizeof text), "float32[128,1024]");
+    ck_assert_str_eq(tensor_desc_format(&scalar, text, sizeof text), "bool[]");
+    ck_assert_str_eq(tensor_desc_format(&matrix, small, sizeof small), "float");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("tensor");
+    TCase *tcase = tcase_create("tensor");
+    tcase_add_test(tcase, a_row_s_bytes_are_its_elements_times_their_size);
+    tcase_add_test(tcase, numbers_that_are_no_dtype_have_no_size);
+    tcase_add_test(tcase, shapes_that_cannot_be_are_refused);
+    tcase_add_test(tcase, equality_is_of_dtype_and_shape);
+    tcase_add_test(tcase, a_schema_has_one_to_eight_valid_tensors);
+    tcase_add_test(tcase, schemas_are_joined_in_order_also_in_place);
+    tcase_add_test(tcase, descriptions_are_printed_and_cut_to_their_buffer);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
