@@ -47,7 +47,7 @@ def test_round_trips(folder):
     state = expert_state(24)
     shapes = {
         "plain": state,
-        "module": {"module": state, "optimizer": {"state": {}, "param_groups": [{"lr": 1e-3, "params": [0]}]}},
+        "module": {"module": state, "optimizer": {"state": {}, "param_groups": [{"params": list(range(6))}]}},
         "model": {"stats": {"updates": 3, "examples_processed": 96}, "model": state, "scheduler": {}},
     }
     for name, content in shapes.items():
@@ -60,6 +60,40 @@ def test_round_trips(folder):
         expect(done.returncode == 0, f"{name} back: {done.stderr}")
         loaded = torch.load(back)["module"]
         expect(same(loaded, {n: t.numpy() for n, t in state.items()}), f"{name}: there and back is the same")
+
+
+def train(parameters, optimizer, steps):
+    torch.manual_seed(4)
+    for _ in range(steps):
+        for parameter in parameters:
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+
+
+def test_optimizer_state(folder):
+    """Training goes on after there and back exactly as if nothing had happened."""
+    kinds = {"adam": lambda p: torch.optim.Adam(p, lr=1e-3), "sgd": lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9)}
+    for kind, make in kinds.items():
+        state = {name: torch.nn.Parameter(tensor.contiguous()) for name, tensor in expert_state(6).items()}
+        optimizer = make(list(state.values()))
+        train(state.values(), optimizer, 7)
+        torch.save({"module": {n: p.detach() for n, p in state.items()}, "optimizer": optimizer.state_dict(),
+                    "stats": {"updates": 7, "examples_processed": 70}}, f"{folder}/{kind}.pt")
+        done = convert(f"{folder}/{kind}.pt", f"{folder}/{kind}.safetensors")
+        expect(done.returncode == 0, f"{kind}: {done.stderr}")
+        arrays, metadata = tensor_file.read(f"{folder}/{kind}.safetensors")
+        expect(metadata["update_count"] == "7" and metadata["examples"] == "70", f"{kind}: counters {metadata}")
+        first = "exp_avg" if kind == "adam" else "momentum_buffer"
+        expect(arrays[f"optimizer.{first}.ffn.weight"].shape == (24, 6), f"{kind}: the state has the server's names")
+        done = convert(f"{folder}/{kind}.safetensors", f"{folder}/{kind}.back.pt", "--wrap", "module")
+        expect(done.returncode == 0, f"{kind} back: {done.stderr}")
+        loaded = torch.load(f"{folder}/{kind}.back.pt")
+        again = {name: torch.nn.Parameter(tensor) for name, tensor in loaded["module"].items()}
+        resumed = make(list(again.values()))
+        resumed.load_state_dict(loaded["optimizer"])
+        train(state.values(), optimizer, 3)
+        train(again.values(), resumed, 3)
+        expect(all(torch.equal(state[n], again[n]) for n in state), f"{kind}: goes on from where it was")
 
 
 def test_prefix_and_precision(folder):
@@ -99,7 +133,7 @@ def test_refusals(folder):
     for name, content in bad.items():
         with open(f"{folder}/{name}.safetensors", "wb") as out:
             out.write(content)
-    cases = [("wrong.pt", "x.safetensors"), ("call.pt", "x.safetensors"), ("garbage.pt", "x.safetensors"), ("missing.pt", "x.safetensors")]
+    cases = [(f"{name}.pt", "x.safetensors") for name in ("wrong", "call", "garbage", "missing")]
     cases += [(f"{name}.safetensors", "x.pt") for name in bad]
     for source, target in cases:
         done = convert(f"{folder}/{source}", f"{folder}/{target}")
@@ -110,6 +144,6 @@ def test_refusals(folder):
 
 
 with tempfile.TemporaryDirectory() as scratch:
-    for test in (test_round_trips, test_prefix_and_precision, test_fixture, test_refusals):
+    for test in (test_round_trips, test_optimizer_state, test_prefix_and_precision, test_fixture, test_refusals):
         test(scratch)
 print("convert-state-dict: ok")
