@@ -1,0 +1,383 @@
+#include "runtime/runtime.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/owner.h"
+#include "common/process.h"
+#include "pools/control.h"
+#include "runtime/backend.h"
+#include "runtime/checkpointer.h"
+#include "runtime/executor.h"
+
+/* Sleeps no longer, whatever the doorbell does: see common/doorbell.h on ringers that were killed. */
+static const uint64_t longest_sleep_ns = NS_PER_S;
+static const uint64_t progress_ns = 2 * NS_PER_S;
+
+struct runtime {
+    const struct config *config;
+    const struct config_device *entry;
+    int owner_fd;
+    struct device *device;
+    struct backend *backends;
+    uint32_t count;
+    struct control *control;
+    struct executor *executor;
+    struct checkpointer *checkpointer;
+    struct {
+        uint64_t next_ns;
+        uint64_t counted; /* of the process, up to which they are in the counter */
+    } page_faults;
+};
+
+/* --- experts ---------------------------------------------------------------------------------------------------------
+ */
+
+static bool is_here(const struct runtime *runtime, const struct config_expert *entry)
+{
+    return strcmp(entry->device, runtime->entry->name) == 0;
+}
+
+/* Calls visit for each expert that the configuration puts on this device. */
+static int each_expert(struct runtime *runtime,
+                       int (*visit)(struct runtime *runtime, const struct config_expert *entry, const char *uid))
+{
+    int rc = 0;
+    for (unsigned i = 0; i < runtime->config->experts_count && rc == 0; i++) {
+        const struct config_expert *entry = &runtime->config->experts[i];
+        uint64_t count = 0;
+        char **uids = NULL;
+        if (!is_here(runtime, entry))
+            continue;
+        rc = config_expert_uids(entry, &uids, &count);
+        if (rc < 0)
+            log_error("cannot list the experts '%s': %s", entry->uid, strerror(-rc));
+        for (uint64_t j = 0; j < count && rc == 0; j++)
+            rc = visit(runtime, entry, uids[j]);
+        free(uids);
+    }
+    return rc;
+}
+
+struct memory_plan {
+    uint64_t own, workspace, fitting, wanted;
+};
+
+/* All experts that do not fit would otherwise be found out one by one, after minutes. */
+static int check_memory(struct runtime *runtime)
+{
+    const uint64_t budget = device_memory_budget(runtime->device);
+    struct memory_plan plan = {0};
+    for (unsigned i = 0; i < runtime->config->experts_count; i++) {
+        const struct config_expert *entry = &runtime->config->experts[i];
+        uint64_t count = 0, own = 0, workspace = 0;
+        char **uids = NULL;
+        if (!is_here(runtime, entry))
+            continue;
+        int rc = config_expert_uids(entry, &uids, &count);
+        free(uids);
+        if (rc == 0)
+            rc = expert_memory(entry, runtime->entry, &own, &workspace);
+        if (rc < 0) {
+            log_error("cannot plan the experts '%s' (block '%s'): %s", entry->uid, entry->block, strerror(-rc));
+            return rc;
+        }
+        plan.workspace = workspace > plan.workspace ? workspace : plan.workspace;
+        const uint64_t left = budget > plan.own + plan.workspace ? budget - plan.own - plan.workspace : 0;
+        const uint64_t fit = own == 0 || count <= left / own ? count : left / own;
+        plan.fitting += plan.fitting == plan.wanted ? fit : 0;
+        plan.wanted += count;
+        plan.own += own * count;
+    }
+    if (plan.fitting == plan.wanted)
+        return 0;
+    log_error("device '%s' has memory for %" PRIu64 " of the %" PRIu64 " experts (%" PRIu64 " MiB of %" PRIu64
+              " MiB): host fewer, or use more devices",
+              runtime->entry->name, plan.fitting, plan.wanted, (plan.own + plan.workspace) >> 20, budget >> 20);
+    return -ENOMEM;
+}
+
+static int count_expert(struct runtime *runtime, const struct config_expert *entry, const char *uid)
+{
+    (void)entry;
+    (void)uid;
+    if (runtime->count == CONTROL_MAX_EXPERTS) {
+        log_error("more than %d experts on device '%s'", CONTROL_MAX_EXPERTS, runtime->entry->name);
+        return -E2BIG;
+    }
+    runtime->count++;
+    return 0;
+}
+
+static int create_expert(struct runtime *runtime, const struct config_expert *entry, const char *uid)
+{
+    static uint64_t said_ns;
+    if (process_stopping())
+        return -EINTR;
+    const int rc = backend_create(&runtime->backends[runtime->count], runtime->device, entry, uid,
+                                  runtime->config->checkpoint.dir);
+    if (rc < 0)
+        return rc;
+    runtime->count++;
+    const uint64_t now_ns = clock_now_ns();
+    if (said_ns == 0 || now_ns - said_ns > progress_ns) {
+        if (said_ns != 0)
+            log_info("created %" PRIu32 " experts, now '%s'", runtime->count, uid);
+        said_ns = now_ns;
+    }
+    return 0;
+}
+
+static int create_experts(struct runtime *runtime)
+{
+    int rc = check_memory(runtime);
+    if (rc == 0)
+        rc = each_expert(runtime, count_expert);
+    if (rc == 0 && runtime->count == 0) {
+        log_error("the configuration puts no expert on device '%s'", runtime->entry->name);
+        rc = -EINVAL;
+    }
+    if (rc < 0) {
+        runtime->count = 0;
+        return rc;
+    }
+    runtime->backends = calloc(runtime->count, sizeof *runtime->backends);
+    runtime->count = 0;
+    return runtime->backends ? each_expert(runtime, create_expert) : -ENOMEM;
+}
+
+/* --- segments --------------------------------------------------------------------------------------------------------
+ */
+
+static int open_pools(struct runtime *runtime, bool adopt)
+{
+    const struct backend_place place = {
+        .server = runtime->config->server.name,
+        .device = runtime->entry->name,
+        .generation = control_generation(runtime->control),
+    };
+    for (uint32_t i = 0; i < runtime->count; i++) {
+        const int rc = backend_open_pools(&runtime->backends[i], &place, i, adopt);
+        if (rc == 0)
+            continue;
+        if (!adopt)
+            log_error("cannot make the task pools of '%s': %s%s", runtime->backends[i].uid, strerror(-rc),
+                      rc == -ENOSPC ? " (is /dev/shm large enough?)" : "");
+        while (i-- > 0)
+            backend_close_pools(&runtime->backends[i]);
+        return rc;
+    }
+    return 0;
+}
+
+/* All or nothing: a set of segments of which one does not fit is thrown away. */
+static bool adopt_segments(struct runtime *runtime, uint64_t fingerprint)
+{
+    const int rc = control_adopt(&runtime->control, runtime->config->server.name, runtime->entry->name, fingerprint,
+                                 runtime->count);
+    if (rc == 0 && open_pools(runtime, true) == 0)
+        return true;
+    if (rc == 0)
+        control_detach(&runtime->control);
+    if (rc != -ENOENT)
+        log_info("the segments that the last runtime left do not fit the configuration, or are damaged: making new "
+                 "ones; what was queued there is answered UNAVAILABLE");
+    return false;
+}
+
+static int create_segments(struct runtime *runtime, uint64_t fingerprint)
+{
+    int rc = control_create(&runtime->control, runtime->config->server.name, runtime->entry->name, fingerprint,
+                            runtime->count);
+    if (rc < 0)
+        log_error("cannot make the control segment: %s%s", strerror(-rc),
+                  rc == -ENOSPC ? " (is /dev/shm large enough?)" : "");
+    else
+        rc = open_pools(runtime, false);
+    if (rc < 0)
+        control_retire(&runtime->control);
+    return rc;
+}
+
+static int open_segments(struct runtime *runtime)
+{
+    uint64_t fingerprint = 0;
+    for (uint32_t i = 0; i < runtime->count; i++)
+        fingerprint = backend_fingerprint(&runtime->backends[i], fingerprint);
+    const bool adopted = adopt_segments(runtime, fingerprint);
+    const int rc = adopted ? 0 : create_segments(runtime, fingerprint);
+    if (rc < 0)
+        return rc;
+    for (uint32_t i = 0; i < runtime->count; i++)
+        backend_set_record(&runtime->backends[i], control_expert(runtime->control, i), adopted);
+    /* What the dead runtime had completed, or we have while adopting, is to be seen. */
+    for (uint32_t i = 0; adopted && i < 2 * runtime->count; i++)
+        control_mark_done(runtime->control, i);
+    if (adopted)
+        log_info("adopted the task pools that the last runtime left, with what is queued in them");
+    return 0;
+}
+
+/* --- life ------------------------------------------------------------------------------------------------------------
+ */
+
+static uint64_t process_page_faults(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)(usage.ru_minflt + usage.ru_majflt) : 0;
+}
+
+static int take_role(struct runtime *runtime)
+{
+    const struct config_server *server = &runtime->config->server;
+    char role[128];
+    int rc = owner_prepare_run_dir(server->run_dir);
+    if (rc < 0)
+        return rc;
+    snprintf(role, sizeof role, "runtime.%s", runtime->entry->name);
+    runtime->owner_fd = owner_acquire(server->run_dir, server->name, role);
+    return runtime->owner_fd < 0 ? runtime->owner_fd : 0;
+}
+
+static int create_workers(struct runtime *runtime)
+{
+    const struct executor_setup setup = {
+        .backends = runtime->backends,
+        .count = runtime->count,
+        .control = runtime->control,
+        .device = runtime->device,
+        .run_dir = runtime->config->server.run_dir,
+        .server = runtime->config->server.name,
+    };
+    int rc = executor_create(&runtime->executor, &setup);
+    if (rc == 0)
+        rc = checkpointer_create(&runtime->checkpointer, &runtime->config->checkpoint, runtime->backends,
+                                 runtime->count, runtime->control);
+    if (rc < 0)
+        log_error("cannot start: %s", strerror(-rc));
+    return rc;
+}
+
+int runtime_create(struct runtime **runtime, const struct config *config, const struct config_device *device)
+{
+    const uint64_t started_ns = clock_now_ns();
+    struct runtime *r = *runtime = calloc(1, sizeof *r);
+    if (!r)
+        return -ENOMEM;
+    r->config = config;
+    r->entry = device;
+    r->owner_fd = -1;
+    int rc = take_role(r);
+    if (rc == 0)
+        rc = device_open(&r->device, device);
+    if (rc == 0)
+        rc = create_experts(r);
+    if (rc == 0)
+        rc = open_segments(r);
+    if (rc == 0)
+        rc = create_workers(r);
+    if (rc < 0) {
+        runtime_destroy(runtime);
+        return rc;
+    }
+    r->page_faults.counted = process_page_faults();
+    process_stop_futex(&control_page(r->control)->runtime_bell.bell);
+    control_publish(r->control);
+    executor_ring(r->executor);
+    log_info("ready: %" PRIu32 " experts on device '%s' after %" PRIu64 " ms", r->count, device->name,
+             (clock_now_ns() - started_ns) / NS_PER_MS);
+    return 0;
+}
+
+static void count_page_faults(struct runtime *runtime, uint64_t now_ns)
+{
+    if (now_ns < runtime->page_faults.next_ns)
+        return;
+    const uint64_t faults = process_page_faults();
+    control_count(runtime->control, CONTROL_PAGE_FAULTS, faults - runtime->page_faults.counted);
+    runtime->page_faults.counted = faults;
+    runtime->page_faults.next_ns = now_ns + NS_PER_S;
+}
+
+static void sleep_until(struct runtime *runtime, uint64_t deadline_ns)
+{
+    struct doorbell_word *bell = &control_page(runtime->control)->runtime_bell;
+    const uint32_t ticket = doorbell_prepare(bell);
+    if (control_any_ready(runtime->control) || checkpointer_has_work(runtime->checkpointer) || process_stopping()) {
+        doorbell_cancel(bell);
+        return;
+    }
+    control_count(runtime->control, CONTROL_SLEEPS, 1);
+    doorbell_sleep(bell, ticket, deadline_ns);
+}
+
+int runtime_serve(struct runtime *runtime)
+{
+    while (!process_stopping()) {
+        uint64_t retry_ns;
+        int rc = executor_step(runtime->executor, &retry_ns);
+        if (rc < 0)
+            return rc;
+        const uint64_t now_ns = clock_now_ns();
+        if (checkpointer_step(runtime->checkpointer, now_ns))
+            executor_ring(runtime->executor);
+        count_page_faults(runtime, now_ns);
+        if (checkpointer_wants_copy(runtime->checkpointer)) {
+            rc = executor_drain(runtime->executor);
+            if (rc == 0)
+                rc = checkpointer_copy(runtime->checkpointer);
+            if (rc < 0)
+                return rc;
+        } else if (rc == 0) {
+            const uint64_t next_ns = checkpointer_next_ns(runtime->checkpointer);
+            uint64_t deadline_ns = now_ns + longest_sleep_ns;
+            deadline_ns = retry_ns < deadline_ns ? retry_ns : deadline_ns;
+            sleep_until(runtime, next_ns < deadline_ns ? next_ns : deadline_ns);
+        }
+    }
+    return 0;
+}
+
+int runtime_stop(struct runtime *runtime)
+{
+    const int rc = executor_drain(runtime->executor);
+    if (rc < 0)
+        return rc;
+    log_info("stopping");
+    checkpointer_detach(runtime->checkpointer);
+    process_stop_futex(NULL);
+    for (uint32_t i = 0; i < runtime->count; i++)
+        backend_close_pools(&runtime->backends[i]);
+    /* Before the files are written, so that clients need not wait for them. */
+    control_retire(&runtime->control);
+    executor_ring_last(runtime->executor);
+    checkpointer_finish(runtime->checkpointer);
+    return 0;
+}
+
+void runtime_destroy(struct runtime **runtime)
+{
+    struct runtime *r = *runtime;
+    if (!r)
+        return;
+    process_stop_futex(NULL);
+    checkpointer_destroy(&r->checkpointer);
+    executor_destroy(&r->executor);
+    for (uint32_t i = 0; i < r->count; i++)
+        backend_destroy(&r->backends[i]);
+    free(r->backends);
+    if (r->control)
+        control_detach(&r->control);
+    device_destroy(&r->device);
+    if (r->owner_fd >= 0)
+        close(r->owner_fd);
+    free(r);
+    *runtime = NULL;
+}

@@ -1,0 +1,21 @@
+/* A device's runtime, whole: set up, serve, stop. main() calls these three in turn. */
+#ifndef EXPERTD_RUNTIME_RUNTIME_H
+#define EXPERTD_RUNTIME_RUNTIME_H
+
+#include "common/config.h"
+
+struct runtime;
+
+/* Opens the device, creates the experts with their newest checkpoints, warms every kernel, adopts the segments of a
+ * runtime that died or makes new ones, and lets the frontend in. The owner of the role "runtime.<device>" for life.
+ * config and device (one of its entries) are kept. 0 or -errno, logged; -EINTR: a stop signal came meanwhile. */
+int runtime_create(struct runtime **runtime, const struct config *config, const struct config_device *device);
+/* Serves until a stop signal: 0; -ENODEV: the device is lost. */
+int runtime_serve(struct runtime *runtime);
+/* After serving: finishes what runs, withdraws the segments (so that the frontend answers what is queued with
+ * UNAVAILABLE), and saves what changed. 0 or -ENODEV. */
+int runtime_stop(struct runtime *runtime);
+/* Without runtime_stop the segments stay, for the next runtime to adopt. Nulls. */
+void runtime_destroy(struct runtime **runtime);
+
+#endif

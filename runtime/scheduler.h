@@ -1,0 +1,37 @@
+/* Which pool is next: the one whose oldest task waited longest. So no pool starves, whatever the others do.
+ *
+ * Pools with a task that may run now are in a binary heap ordered by the age of that task; pools that wait for
+ * min_batch_size rows are in a second one, ordered by the time at which they have waited long enough. A pool in neither
+ * is idle until scheduler_notice says that it got tasks. So a batch costs O(log pools), idle pools cost nothing, and
+ * nothing is allocated after scheduler_create. The runtime's thread only. */
+#ifndef EXPERTD_RUNTIME_SCHEDULER_H
+#define EXPERTD_RUNTIME_SCHEDULER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "pools/pool.h"
+
+struct scheduler;
+
+/* Tasks of a pool were completed without being run (expired, cancelled, repeated): its results are to be announced. */
+typedef void scheduler_skipped(void *context, uint32_t index, uint32_t tasks);
+
+/* For pools 0 .. pools_count - 1, each of which has to be added before it is noticed. 0 or -ENOMEM. */
+int scheduler_create(struct scheduler **scheduler, uint32_t pools_count, scheduler_skipped *skipped, void *context);
+void scheduler_destroy(struct scheduler **scheduler);
+/* The pool is the caller's, and must outlive the scheduler. */
+void scheduler_add(struct scheduler *scheduler, uint32_t index, struct pool *pool, const struct pool_limits *limits);
+
+/* The pool may have new tasks to run: it got some, or one of its batches was completed, on which a repeated backward
+ * waits. A pool that breaks its invariants (-EPROTO) is logged and never looked at again. */
+void scheduler_notice(struct scheduler *scheduler, uint32_t index, uint64_t now_ns);
+/* 1 and *index of the pool whose turn it is; 0: no pool has a task to run now, and before *retry_ns (UINT64_MAX: ever)
+ * only a notice changes that. It stays its turn until a batch is taken. */
+int scheduler_next(struct scheduler *scheduler, uint64_t now_ns, uint32_t *index, uint64_t *retry_ns);
+/* Takes a batch of the pool that scheduler_next gave: 1 and *batch; 0: the pool waits for more rows, ask for the next
+ * one. full_only: only a batch that would not grow by waiting; if it would, 0, and it stays that pool's turn. */
+int scheduler_take(struct scheduler *scheduler, uint32_t index, bool full_only, uint64_t now_ns,
+                   struct pool_batch *batch);
+
+#endif
