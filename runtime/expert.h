@@ -76,6 +76,7 @@ struct expert_tensor {
 };
 
 struct expert;
+struct parameters; /* runtime/parameters.h */
 
 /* The operations of one kind of block. */
 struct expert_ops {
@@ -83,7 +84,7 @@ struct expert_ops {
     /* The tensors of one row. -EINVAL with a logged message if config asks for what the block cannot be. */
     int (*schema)(const struct config_expert *config, struct schema *inputs, struct schema *outputs);
     /* Device memory of one expert (own), and what all experts of a device share (workspace: the largest one counts). */
-    void (*memory)(const struct config_expert *config, unsigned chunk_rows, uint64_t *own, uint64_t *workspace);
+    void (*memory)(const struct device *device, const struct config_expert *config, uint64_t *own, uint64_t *workspace);
     /* Allocates, and initialises the parameters from seed: the same seed gives the same values on every device. */
     int (*create)(struct expert **expert, struct device *device, const struct config_expert *config, uint64_t seed);
     /* Runs every kernel that a batch will need, so that nothing compiles later; changes no parameter. */
@@ -91,6 +92,7 @@ struct expert_ops {
     int (*forward)(struct expert *expert, struct expert_batch *batch);
     int (*backward)(struct expert *expert, struct expert_batch *batch);
     int (*finish)(struct expert *expert, struct expert_batch *batch);
+    struct parameters *(*parameters)(struct expert *expert); /* NULL: the block has none */
     void (*destroy)(struct expert **expert);
 };
 
@@ -112,8 +114,7 @@ const struct expert_ops *expert_find(const char *block);
 int expert_schema(const struct config_expert *config, struct schema *inputs, struct schema *outputs);
 /* Device bytes that one expert of this entry takes, and that all of a device share; for the check before any is made.
  */
-int expert_memory(const struct config_expert *config, const struct config_device *device, uint64_t *own,
-                  uint64_t *workspace);
+int expert_memory(const struct device *device, const struct config_expert *config, uint64_t *own, uint64_t *workspace);
 /* Creates and warms. `config` must outlive the expert. -EINVAL for an unknown block. On failure *expert is NULL. */
 int expert_create(struct expert **expert, struct device *device, const struct config_expert *config, uint64_t seed);
 void expert_destroy(struct expert **expert); /* finish its batches first */

@@ -1,0 +1,159 @@
+#include "runtime/device.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "runtime/device_private.h"
+#include "runtime/linear.h"
+
+int device_fail(struct device *device, cl_int error, const char *what)
+{
+    snprintf(device->error, sizeof device->error, "%s: %s", what, opencl_error_name(error));
+    if (opencl_error_is_loss(error)) {
+        device->lost = true;
+        return -ENODEV;
+    }
+    return error == CL_MEM_OBJECT_ALLOCATION_FAILURE || error == CL_OUT_OF_HOST_MEMORY ? -ENOMEM : -EIO;
+}
+
+int device_complain(struct device *device, int result, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    vsnprintf(device->error, sizeof device->error, format, list);
+    va_end(list);
+    return result;
+}
+
+static int take_provider(struct device *device)
+{
+    const struct config_device *config = device->config;
+    if (strcmp(config->precision, "fp32") != 0)
+        return device_complain(device, -EINVAL, "precision %s is not one this device computes in: use fp32",
+                               config->precision);
+    device->provider = linear_provider_find(config->linear_kernel, device->info.class);
+    if (device->provider == NULL)
+        return device_complain(device, -EINVAL, "linear_kernel %s is none of auto, cpu, gpu", config->linear_kernel);
+    device->provider->shape(&device->info, &device->shape);
+    return 0;
+}
+
+static int make_queue(struct device *device)
+{
+    cl_int error;
+    device->context = clCreateContext(NULL, 1, &device->id, NULL, NULL, &error);
+    if (device->context == NULL)
+        return device_fail(device, error, "clCreateContext");
+    device->queue = clCreateCommandQueue(device->context, device->id, 0, &error);
+    if (device->queue == NULL)
+        return device_fail(device, error, "clCreateCommandQueue");
+    return 0;
+}
+
+int device_open(struct device **out, const struct config_device *config)
+{
+    *out = NULL;
+    struct device *device = calloc(1, sizeof *device);
+    if (device == NULL)
+        return -ENOMEM;
+    device->config = config;
+    device_cache_open(config, device->cache_path);
+    int result = device_choose(config, &device->info, &device->id);
+    if (result != 0) {
+        free(device);
+        return result;
+    }
+    device->staged = !device->info.unified_memory;
+    result = take_provider(device);
+    if (result == 0)
+        result = make_queue(device);
+    if (result == 0)
+        result = device_program_build(device);
+    if (result != 0) {
+        log_error("device %s (%s): %s", config->name, device->info.name, device->error);
+        device_destroy(&device);
+        return result;
+    }
+    log_info("device %s: %s, %s, %s, %u compute units, %.1f GiB, %s kernels", config->name, device->info.name,
+             device->info.vendor, device_class_name(device->info.class), device->info.compute_units,
+             (double)device->info.memory_bytes / (1u << 30), device->provider->name);
+    *out = device;
+    return 0;
+}
+
+void device_destroy(struct device **pointer)
+{
+    struct device *device = *pointer;
+    if (device == NULL)
+        return;
+    *pointer = NULL;
+    if (device->queue != NULL && !device->lost)
+        clFinish(device->queue);
+    for (unsigned slot = 0; slot < DEVICE_STAGING_SLOTS; slot++)
+        device_release(device, &device->staging[slot].buffer);
+    device_release(device, &device->workspace);
+    for (unsigned k = 0; k < KERNEL_COUNT; k++) {
+        if (device->kernels[k] != NULL)
+            clReleaseKernel(device->kernels[k]);
+    }
+    if (device->program != NULL)
+        clReleaseProgram(device->program);
+    if (device->queue != NULL)
+        clReleaseCommandQueue(device->queue);
+    if (device->context != NULL)
+        clReleaseContext(device->context);
+    free(device);
+}
+
+const struct device_info *device_info(const struct device *device)
+{
+    return &device->info;
+}
+
+const char *device_error(const struct device *device)
+{
+    return device->error;
+}
+
+bool device_is_lost(const struct device *device)
+{
+    return device->lost;
+}
+
+const char *device_linear_kernel(const struct device *device)
+{
+    return device->provider->name;
+}
+
+int device_finish(struct device *device)
+{
+    const cl_int error = clFinish(device->queue);
+    return error == CL_SUCCESS ? 0 : device_fail(device, error, "clFinish");
+}
+
+int device_mark(struct device *device, cl_event *done)
+{
+    cl_int error = clEnqueueMarkerWithWaitList(device->queue, 0, NULL, done);
+    if (error == CL_SUCCESS)
+        error = clFlush(device->queue);
+    return error == CL_SUCCESS ? 0 : device_fail(device, error, "the end of a batch");
+}
+
+int device_wait(struct device *device, cl_event *done)
+{
+    cl_int status = CL_COMPLETE;
+    if (*done == NULL)
+        return 0;
+    cl_int error = clWaitForEvents(1, done);
+    /* "An event in the list failed" says less than the event itself. */
+    if (clGetEventInfo(*done, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status, &status, NULL) == CL_SUCCESS &&
+        status < 0)
+        error = status;
+    clReleaseEvent(*done);
+    *done = NULL;
+    return error == CL_SUCCESS ? 0 : device_fail(device, error, "a batch");
+}

@@ -1,0 +1,52 @@
+#include "runtime/kernel.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+
+#include "runtime/device_private.h"
+
+static const char *const names[KERNEL_COUNT] = {
+    [KERNEL_LINEAR] = "linear",
+    [KERNEL_WEIGHT_GRADIENT] = "weight_gradient",
+    [KERNEL_LAYER_NORM] = "layer_norm",
+    [KERNEL_LAYER_NORM_BACKWARD] = "layer_norm_backward",
+    [KERNEL_LAYER_NORM_SUMS] = "layer_norm_sums",
+    [KERNEL_COLUMN_SUMS] = "column_sums",
+    [KERNEL_PACK_ROWS] = "pack_rows",
+};
+
+const char *kernel_name(enum kernel kernel)
+{
+    assert(kernel < KERNEL_COUNT);
+    return names[kernel];
+}
+
+struct kernel_view kernel_view_rows(const struct kernel_shape *shape, cl_mem buffer, uint64_t offset, uint64_t columns)
+{
+    return (struct kernel_view){buffer, offset, (cl_long)columns, shape->panel, true};
+}
+
+struct kernel_view kernel_view_packed(const struct kernel_shape *shape, cl_mem buffer, uint64_t offset, uint64_t rows)
+{
+    return (struct kernel_view){buffer, offset, shape->panel, (cl_long)(rows * shape->panel), false};
+}
+
+int kernel_launch(struct device *device, enum kernel kernel, const struct kernel_grid *grid,
+                  const struct kernel_argument *arguments, unsigned count)
+{
+    cl_kernel object = device->kernels[kernel];
+    cl_int error = CL_SUCCESS;
+    char what[64];
+    if (device->lost)
+        return -ENODEV;
+    for (unsigned i = 0; i < count && error == CL_SUCCESS; i++)
+        error = clSetKernelArg(object, i, arguments[i].size, arguments[i].value);
+    if (error == CL_SUCCESS)
+        error =
+            clEnqueueNDRangeKernel(device->queue, object, grid->dims, NULL, grid->global, grid->local, 0, NULL, NULL);
+    if (error == CL_SUCCESS)
+        return 0;
+    snprintf(what, sizeof what, "kernel %s", kernel_name(kernel));
+    return device_fail(device, error, what);
+}

@@ -1,0 +1,71 @@
+/* The kernels: their numbers, the shape of panels they were built for, and how one is launched. Every provider's
+ * sources (runtime/kernels/) define all of them with the same names and arguments, so that only the grid differs. */
+#ifndef EXPERTD_RUNTIME_KERNEL_H
+#define EXPERTD_RUNTIME_KERNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "runtime/opencl.h"
+
+struct device;
+
+enum kernel {
+    KERNEL_LINEAR,
+    KERNEL_WEIGHT_GRADIENT,
+    KERNEL_LAYER_NORM,
+    KERNEL_LAYER_NORM_BACKWARD,
+    KERNEL_LAYER_NORM_SUMS,
+    KERNEL_COLUMN_SUMS,
+    KERNEL_PACK_ROWS,
+    KERNEL_COUNT
+};
+const char *kernel_name(enum kernel kernel);
+
+struct kernel_shape {
+    unsigned vec;       /* floats of a vector */
+    unsigned panel;     /* floats of a panel's row; a multiple of vec */
+    unsigned tile_rows; /* rows of the largest tile */
+};
+
+/* A matrix in device memory, as runtime/kernels/common.cl says. Offsets and strides count floats. */
+struct kernel_view {
+    cl_mem buffer;
+    cl_ulong offset;
+    cl_long row_stride, panel_stride;
+    bool rows; /* row-major: no pad columns */
+};
+
+/* The panels that `columns` take, and the floats of a matrix in panels. */
+static inline uint64_t kernel_panels(const struct kernel_shape *shape, uint64_t columns)
+{
+    return (columns + shape->panel - 1) / shape->panel;
+}
+static inline uint64_t kernel_packed_floats(const struct kernel_shape *shape, uint64_t rows, uint64_t columns)
+{
+    return kernel_panels(shape, columns) * rows * shape->panel;
+}
+struct kernel_view kernel_view_rows(const struct kernel_shape *shape, cl_mem buffer, uint64_t offset, uint64_t columns);
+struct kernel_view kernel_view_packed(const struct kernel_shape *shape, cl_mem buffer, uint64_t offset, uint64_t rows);
+
+struct kernel_grid {
+    unsigned dims;
+    size_t global[2], local[2];
+    cl_int group,
+        block; /* of `linear`: panels of a work-item, columns of k between two stores; of weight_gradient: rows */
+};
+
+struct kernel_argument {
+    size_t size;
+    const void *value;
+};
+#define KERNEL_ARGUMENT(x)                                                                                             \
+    {                                                                                                                  \
+        sizeof(x), &(x)                                                                                                \
+    }
+
+/* Enqueues; does not wait. */
+int kernel_launch(struct device *device, enum kernel kernel, const struct kernel_grid *grid,
+                  const struct kernel_argument *arguments, unsigned count);
+
+#endif

@@ -1,0 +1,40 @@
+/* What all kernels share. Built with -DVEC=n (floats of a vector), -DPANEL=n (floats of a panel's row), -DTILE_ROWS=n.
+ *
+ * A matrix of R rows and C columns "in panels" is [ceil(C / PANEL)][R][PANEL]; its pad columns are 0. A view is a buffer,
+ * an offset and two strides, all in floats: element (r, c) lies at
+ *     offset + (c / PANEL) * panel_stride + r * row_stride + c % PANEL
+ * so a row-major matrix is the view with row_stride = C and panel_stride = PANEL, and has no pad columns.
+ * Offsets and strides are long: one matrix may have more than 2^31 elements. */
+#if VEC == 1
+typedef float vec;
+#else
+#define GLUE_(a, b) a##b
+#define GLUE(a, b) GLUE_(a, b)
+typedef GLUE(float, VEC) vec;
+#define vec_load(p) GLUE(vload, VEC)(0, p)
+#define vec_store(v, p) GLUE(vstore, VEC)(v, 0, p)
+#endif
+
+/* What `linear` does with a sum before it stores it, in this order. runtime/linear.h has the same numbers. */
+#define LINEAR_BIAS 1      /* + bias[n] */
+#define LINEAR_SAVE 2      /* keep the value so far in `save`, which has the strides of the output */
+#define LINEAR_GELU 4      /* gelu(value) */
+#define LINEAR_GELU_GRAD 8 /* value * gelu'(second), second being the pre-activation */
+#define LINEAR_ADD 16      /* value + second */
+/* The output, the second operand is row-major: it has no pad columns. */
+#define LINEAR_OUT_ROWS 32
+#define LINEAR_SECOND_ROWS 64
+
+/* gelu(x) = x/2 (1 + tanh(u)) = x sigmoid(2u), u = 0.7978845608 x (1 + 0.044715 x^2): one exp, and no cancellation. */
+vec gelu(vec x)
+{
+    const vec two_u = 1.5957691216f * x * (1.0f + 0.044715f * x * x);
+    return x / (1.0f + exp(-two_u));
+}
+
+vec gelu_grad(vec x)
+{
+    const vec two_u = 1.5957691216f * x * (1.0f + 0.044715f * x * x);
+    const vec s = 1.0f / (1.0f + exp(-two_u));
+    return s + x * s * (1.0f - s) * (1.5957691216f * (1.0f + 0.134145f * x * x));
+}

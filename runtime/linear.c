@@ -1,0 +1,81 @@
+#include "runtime/linear.h"
+
+#include <string.h>
+
+#include "runtime/device_private.h"
+
+static const struct linear_provider *const providers[] = {&linear_provider_cpu};
+
+const struct linear_provider *linear_provider_find(const char *name, enum device_class class)
+{
+    if (strcmp(name, "auto") == 0)
+        name = class == DEVICE_CLASS_CPU ? "cpu" : "gpu";
+    for (size_t i = 0; i < sizeof providers / sizeof providers[0]; i++) {
+        if (strcmp(providers[i]->name, name) == 0)
+            return providers[i];
+    }
+    return NULL;
+}
+
+int linear_layer_forward(struct device *device, const struct linear_call *call)
+{
+    return device->provider->forward(device, call);
+}
+
+int linear_layer_gradient(struct device *device, const struct linear_gradient_call *call)
+{
+    return device->provider->gradient(device, call);
+}
+
+int linear_launch_forward(struct device *device, const struct linear_call *call)
+{
+    struct kernel_grid grid;
+    const cl_int flags =
+        (cl_int)(call->flags | (call->out.rows ? LINEAR_OUT_ROWS : 0) | (call->second.rows ? LINEAR_SECOND_ROWS : 0));
+    /* An argument must be some buffer, also where the flags say that it is not looked at. */
+    const cl_mem bias = call->bias ? call->bias : call->weights;
+    const cl_mem second = call->second.buffer ? call->second.buffer : call->weights;
+    const cl_mem save = call->save ? call->save : call->weights;
+    device->provider->grid(device, KERNEL_LINEAR, (uint64_t)call->rows, (uint64_t)call->n, (uint64_t)call->k, &grid);
+    const struct kernel_argument arguments[] = {
+        KERNEL_ARGUMENT(call->rows),
+        KERNEL_ARGUMENT(call->n),
+        KERNEL_ARGUMENT(call->k),
+        KERNEL_ARGUMENT(flags),
+        KERNEL_ARGUMENT(grid.group),
+        KERNEL_ARGUMENT(grid.block),
+        KERNEL_ARGUMENT(call->a.buffer),
+        KERNEL_ARGUMENT(call->a.offset),
+        KERNEL_ARGUMENT(call->a.row_stride),
+        KERNEL_ARGUMENT(call->a.panel_stride),
+        KERNEL_ARGUMENT(call->weights),
+        KERNEL_ARGUMENT(call->weights_offset),
+        KERNEL_ARGUMENT(call->out.buffer),
+        KERNEL_ARGUMENT(call->out.offset),
+        KERNEL_ARGUMENT(call->out.row_stride),
+        KERNEL_ARGUMENT(call->out.panel_stride),
+        KERNEL_ARGUMENT(bias),
+        KERNEL_ARGUMENT(call->bias_offset),
+        KERNEL_ARGUMENT(second),
+        KERNEL_ARGUMENT(call->second.offset),
+        KERNEL_ARGUMENT(call->second.row_stride),
+        KERNEL_ARGUMENT(call->second.panel_stride),
+        KERNEL_ARGUMENT(save),
+        KERNEL_ARGUMENT(call->save_offset),
+    };
+    return kernel_launch(device, KERNEL_LINEAR, &grid, arguments, sizeof arguments / sizeof arguments[0]);
+}
+
+int linear_launch_gradient(struct device *device, const struct linear_gradient_call *call)
+{
+    struct kernel_grid grid;
+    device->provider->grid(device, KERNEL_WEIGHT_GRADIENT, (uint64_t)call->rows, (uint64_t)call->n, (uint64_t)call->k,
+                           &grid);
+    const struct kernel_argument arguments[] = {
+        KERNEL_ARGUMENT(call->rows),       KERNEL_ARGUMENT(call->n),         KERNEL_ARGUMENT(call->k),
+        KERNEL_ARGUMENT(call->accumulate), KERNEL_ARGUMENT(grid.block),      KERNEL_ARGUMENT(call->x),
+        KERNEL_ARGUMENT(call->x_offset),   KERNEL_ARGUMENT(call->dy),        KERNEL_ARGUMENT(call->dy_offset),
+        KERNEL_ARGUMENT(call->dw),         KERNEL_ARGUMENT(call->dw_offset),
+    };
+    return kernel_launch(device, KERNEL_WEIGHT_GRADIENT, &grid, arguments, sizeof arguments / sizeof arguments[0]);
+}

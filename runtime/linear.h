@@ -1,0 +1,67 @@
+/* The linear layer's products on a device, with what surrounds them fused in. A provider is one way to compute them;
+ * which one fits is a matter of the device's class (a GPU kernel on a CPU device is a disaster, and the reverse). */
+#ifndef EXPERTD_RUNTIME_LINEAR_H
+#define EXPERTD_RUNTIME_LINEAR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "runtime/device.h"
+#include "runtime/kernel.h"
+
+enum linear_flags { /* runtime/kernels/common.cl has the same numbers; applied in this order */
+                    LINEAR_BIAS = 1,
+                    LINEAR_SAVE = 2,
+                    LINEAR_GELU = 4,
+                    LINEAR_GELU_GRAD = 8,
+                    LINEAR_ADD = 16,
+                    LINEAR_OUT_ROWS = 32,
+                    LINEAR_SECOND_ROWS = 64,
+};
+
+/* out[rows][n] = epilogue(a[rows][k] * w). */
+struct linear_call {
+    cl_int rows, n, k;
+    unsigned flags; /* LINEAR_OUT_ROWS and LINEAR_SECOND_ROWS are added from the views */
+    struct kernel_view a;
+    cl_mem weights; /* panels over n: [n / panel][k][panel] */
+    cl_ulong weights_offset;
+    struct kernel_view out; /* its buffer region is neither `second` nor `save` */
+    cl_mem bias;            /* n floats, padded to whole panels */
+    cl_ulong bias_offset;
+    struct kernel_view second; /* LINEAR_ADD, LINEAR_GELU_GRAD */
+    cl_mem save;               /* LINEAR_SAVE: the strides of out */
+    cl_ulong save_offset;
+};
+
+/* dw (+)= x^T dy, all three in panels: x[rows][k], dy[rows][n], dw like weights above. */
+struct linear_gradient_call {
+    cl_int rows, n, k;
+    cl_int accumulate; /* 0: dw is overwritten */
+    cl_mem x, dy, dw;
+    cl_ulong x_offset, dy_offset, dw_offset;
+};
+
+struct linear_provider {
+    const char *name;
+    const char *const *sources; /* of runtime/kernels/, in order; NULL ends */
+    void (*shape)(const struct device_info *info, struct kernel_shape *shape);
+    /* How to launch a kernel over a matrix of rows by n columns (k of them contracted, where that matters). */
+    void (*grid)(const struct device *device, enum kernel kernel, uint64_t rows, uint64_t n, uint64_t k,
+                 struct kernel_grid *grid);
+    int (*forward)(struct device *device, const struct linear_call *call);
+    int (*gradient)(struct device *device, const struct linear_gradient_call *call);
+};
+extern const struct linear_provider linear_provider_cpu;
+
+/* By config_device.linear_kernel ("auto": by the class); NULL for a name that is none. */
+const struct linear_provider *linear_provider_find(const char *name, enum device_class class);
+
+/* Enqueue on the device's provider. */
+int linear_layer_forward(struct device *device, const struct linear_call *call);
+int linear_layer_gradient(struct device *device, const struct linear_gradient_call *call);
+/* What providers whose kernels take the common arguments have as forward and gradient. */
+int linear_launch_forward(struct device *device, const struct linear_call *call);
+int linear_launch_gradient(struct device *device, const struct linear_gradient_call *call);
+
+#endif

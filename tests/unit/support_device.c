@@ -1,0 +1,89 @@
+#include "unit/support_device.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/device_private.h"
+#include "runtime/parameters.h"
+
+void support_device_open(struct support_device *support, const char *kernel, bool staged, const char *device,
+                         const char *expert)
+{
+    const char *build = getenv("BUILD");
+    char text[2048];
+    snprintf(text, sizeof text,
+             "devices:\n  - {name: \"test-%s\", cache_dir: \"%s/test-cache\", linear_kernel: %s%s%s}\n"
+             "experts:\n  - {uid: ffn.0%s%s}\n",
+             kernel, build != NULL ? build : "build", kernel, device[0] != '\0' ? ", " : "", device,
+             expert[0] != '\0' ? ", " : "", expert);
+    ck_assert_int_eq(config_parse(&support->config, text, strlen(text), "test"), 0);
+    ck_assert_int_eq(device_open(&support->device, &support->config.devices[0]), 0);
+    if (staged)
+        support->device->staged = true;
+}
+
+void support_device_close(struct support_device *support)
+{
+    device_destroy(&support->device);
+    config_destroy(&support->config);
+}
+
+struct expert *support_expert(struct support_device *support)
+{
+    struct expert *expert = NULL;
+    const int result = expert_create(&expert, support->device, &support->config.experts[0], 1);
+    ck_assert_msg(result == 0, "%s", device_error(support->device));
+    for (unsigned i = 0; i < 2; i++) {
+        const int index = expert_tensor_find(expert, i == 0 ? "layer_norm.weight" : "layer_norm.bias");
+        struct expert_tensor tensor;
+        if (index < 0)
+            break; /* a block without */
+        expert_tensor(expert, (unsigned)index, &tensor);
+        float *values = malloc(tensor.count * sizeof *values);
+        support_random(values, tensor.count, 1 + i, 0.25f);
+        for (uint64_t c = 0; c < tensor.count && i == 0; c++)
+            values[c] += 1.0f;
+        ck_assert_int_eq(expert_tensor_write(expert, (unsigned)index, values), 0);
+        free(values);
+    }
+    return expert;
+}
+
+struct device_slab support_slab(size_t floats)
+{
+    struct device_slab slab;
+    const size_t bytes = (floats * sizeof(float) + 4095) / 4096 * 4096;
+    float *values = aligned_alloc(4096, bytes);
+    for (size_t i = 0; i < bytes / sizeof(float); i++)
+        values[i] = NAN;
+    device_slab_wrap(&slab, values, bytes);
+    return slab;
+}
+
+void support_slab_free(struct device_slab *slab)
+{
+    void *memory = slab->mapping;
+    device_slab_unwrap(slab);
+    free(memory);
+}
+
+void support_random(float *values, size_t count, unsigned stream, float scale)
+{
+    for (size_t i = 0; i < count; i++)
+        values[i] = scale * parameters_random(1, 1000 + stream, i);
+}
+
+double support_error(const float *values, const float *expected, size_t count)
+{
+    double difference = 0, magnitude = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (isnan(values[i]))
+            return INFINITY;
+        difference = fmax(difference, fabs((double)values[i] - expected[i]));
+        magnitude = fmax(magnitude, fabs((double)expected[i]));
+    }
+    return difference / (magnitude > 0 ? magnitude : 1);
+}
