@@ -79,6 +79,7 @@ int config_flags_begin(const struct config_program *program, int argc, char **ar
 {
     struct flags *flags = flags_make(program);
     int rc = flags ? 0 : -ENOMEM;
+    int asked = 0;
     int flag;
     *file = NULL;
     optind = 0; /* glibc: begin anew, also after an earlier call */
@@ -88,7 +89,7 @@ int config_flags_begin(const struct config_program *program, int argc, char **ar
         else if (flag == FLAG_CONFIG)
             *file = optarg;
         else if (flag < FLAG_PROGRAM)
-            print_and_exit(program, flag);
+            asked = flag;
         else if (flag < FLAG_OPTION)
             *program->flags[flag - FLAG_PROGRAM].value = optarg ? optarg : "";
     }
@@ -97,6 +98,8 @@ int config_flags_begin(const struct config_program *program, int argc, char **ar
         rc = way_out(program);
     }
     free(flags);
+    if (rc == 0 && asked)
+        print_and_exit(program, asked);
     return rc;
 }
 

@@ -114,7 +114,7 @@ static int open_own_segment(const char *name, struct stat *info)
 
 int shm_attach_segment(const char *name, size_t least, void **mapping, size_t *size)
 {
-    struct stat info;
+    struct stat info = {0};
     const int fd = open_own_segment(name, &info);
     if (fd < 0)
         return fd;
@@ -136,7 +136,7 @@ int shm_attach_segment(const char *name, size_t least, void **mapping, size_t *s
 
 int shm_commit(const char *name, void *mapping, size_t offset, size_t length)
 {
-    struct stat info;
+    struct stat info = {0};
     if (length == 0)
         return 0;
     const int fd = open_own_segment(name, &info);

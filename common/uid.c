@@ -198,7 +198,7 @@ uint64_t uid_pattern_count(const struct uid_pattern *pattern)
 
 void uid_pattern_nth(const struct uid_pattern *pattern, uint64_t index, char uid[UID_SIZE])
 {
-    uint32_t coordinates[UID_MAX_DIMS];
+    uint32_t coordinates[UID_MAX_DIMS] = {0};
     for (uint32_t i = pattern->dims; i-- > 0; index /= extent(pattern, i))
         coordinates[i] = pattern->range[i].first + (uint32_t)(index % extent(pattern, i));
     int used = snprintf(uid, UID_SIZE, "%s", pattern->prefix);

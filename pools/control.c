@@ -68,8 +68,7 @@ static int check_header(const struct control_shared *shared, size_t bytes, const
         copy->generation == 0 || copy->generation >= UINT64_C(1) << 62 ||
         strncmp(copy->server, server, CONTROL_NAME_SIZE) != 0 || strncmp(copy->device, device, CONTROL_NAME_SIZE) != 0)
         return -EPROTO;
-    struct control_shared placed;
-    placed.experts_count = copy->experts_count;
+    struct control_shared placed = {.experts_count = copy->experts_count};
     place_parts(&placed);
     return placed.ready_offset == copy->ready_offset && placed.done_offset == copy->done_offset &&
                    placed.experts_offset == copy->experts_offset && placed.segment_bytes == copy->segment_bytes &&
