@@ -84,7 +84,7 @@ static int check_memory(struct runtime *runtime)
         int rc = config_expert_uids(entry, &uids, &count);
         free(uids);
         if (rc == 0)
-            rc = expert_memory(entry, runtime->entry, &own, &workspace);
+            rc = expert_memory(runtime->device, entry, &own, &workspace);
         if (rc < 0) {
             log_error("cannot plan the experts '%s' (block '%s'): %s", entry->uid, entry->block, strerror(-rc));
             return rc;
