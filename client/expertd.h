@@ -76,7 +76,7 @@ EXPERTD_API size_t expertd_dtype_size(enum expertd_dtype dtype);      /* bytes; 
 EXPERTD_API const char *expertd_dtype_name(enum expertd_dtype dtype); /* "float32", ...; "unknown" */
 
 enum {
-    EXPERTD_MAX_DIMS = 8,
+    EXPERTD_MAX_DIMS = 7,         /* with rows */
     EXPERTD_MAX_TENSORS = 16,     /* of one call, inputs and grad_outputs together */
     EXPERTD_MAX_UID = 127,        /* bytes */
     EXPERTD_DEFAULT_PORT = 31330, /* of expertd-frontend; expertd-dht's is one more */
@@ -128,10 +128,12 @@ EXPERTD_API int expertd_client_new(struct expertd_client **client, const char *e
 /* Gives up what is in flight and releases all calls, which must not be used any more. Nulls *client; NULL is fine. */
 EXPERTD_API void expertd_client_destroy(struct expertd_client **client);
 EXPERTD_API const char *expertd_client_endpoint(const struct expertd_client *client);
+/* Whether a connection stood when answers were last taken in. */
+EXPERTD_API bool expertd_client_connected(const struct expertd_client *client);
 
 /* Takes in answers, connection losses and passed deadlines; waits for the first of them up to timeout_ms (0: not at
- * all; -1: until the earliest deadline of a call in flight; returns at once when none is). How many calls ended, or
- * -EINTR when a signal came first. */
+ * all; -1: until the earliest deadline of a call in flight; returns at once when none is). How many calls have ended
+ * that it has not counted before and that the program has not waited for; or -EINTR when a signal came first. */
 EXPERTD_API int expertd_poll(struct expertd_client *client, int timeout_ms);
 /* The next call that has ended and that neither this function has returned nor expertd_call_wait() has reported; NULL
  * if there is none. In the order in which they ended. */
@@ -197,8 +199,8 @@ EXPERTD_API void *expertd_call_user(const struct expertd_call *call);
 /* Of a call that has ended; all that they point to is valid until the call is released or retried. */
 EXPERTD_API enum expertd_status expertd_call_status(const struct expertd_call *call);
 EXPERTD_API const char *expertd_call_message(const struct expertd_call *call); /* "" when OK; never NULL */
-/* The server never saw it, or refused it, or says that it did nothing: no expert has changed by it. False for a
- * backward that may have been applied. */
+/* The expert has not changed by it: it was never sent, the server refused it or says that it did nothing, or it is no
+ * backward. False for a backward that was, or may have been, applied. */
 EXPERTD_API bool expertd_call_not_applied(const struct expertd_call *call);
 EXPERTD_API size_t expertd_call_output_count(const struct expertd_call *call); /* 0 unless OK */
 /* NULL when there are not so many. Data is aligned for its dtype. */

@@ -1,0 +1,165 @@
+#include "client/answer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/expertd.h"
+#include "common/uid.h"
+#include "proto/message.h"
+
+static const char no_memory[] = "no memory for it";
+static const char no_uid[] = "a uid is none";
+
+/* Copies text to *room, moves *room behind it. */
+static char *store(char **room, const char *text)
+{
+    char *copy = *room;
+    const size_t size = strlen(text) + 1;
+    memcpy(copy, text, size);
+    *room += size;
+    return copy;
+}
+
+/* A uid is not cleaned: altered, it would name another expert. It is printable, or none. */
+static char *store_text(char **room, const char *text)
+{
+    return message_clean(store(room, text));
+}
+
+const char *answer_take_pong(void **answer, const Expertd__Pong *pong)
+{
+    struct expertd_pong *copy = malloc(sizeof *copy + strlen(pong->server) + strlen(pong->software) + 2);
+    if (!copy)
+        return no_memory;
+    char *room = (char *)(copy + 1);
+    copy->server = store_text(&room, pong->server);
+    copy->software = store_text(&room, pong->software);
+    copy->experts = pong->experts;
+    copy->experts_alive = pong->experts_alive;
+    *answer = copy;
+    return NULL;
+}
+
+const char *answer_take_list(void **answer, const Expertd__ExpertList *list)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < list->n_experts; i++) {
+        if (!uid_valid(list->experts[i]->uid))
+            return no_uid;
+        bytes +=
+            sizeof(struct expertd_list_entry) + strlen(list->experts[i]->uid) + strlen(list->experts[i]->device) + 2;
+    }
+    struct expertd_list *copy = malloc(sizeof *copy + bytes);
+    if (!copy)
+        return no_memory;
+    struct expertd_list_entry *entries = (struct expertd_list_entry *)(copy + 1);
+    char *room = (char *)(entries + list->n_experts);
+    for (size_t i = 0; i < list->n_experts; i++) {
+        entries[i].uid = store(&room, list->experts[i]->uid);
+        entries[i].device = store_text(&room, list->experts[i]->device);
+        entries[i].alive = list->experts[i]->alive;
+    }
+    copy->entries = entries;
+    copy->count = list->n_experts;
+    copy->total = list->total;
+    copy->generation = list->generation;
+    *answer = copy;
+    return NULL;
+}
+
+const char *answer_take_stats(void **answer, const Expertd__Stats *stats)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < stats->n_counters; i++)
+        bytes += sizeof(struct expertd_counter) + strlen(stats->counters[i]->name) + 1;
+    struct expertd_stats *copy = malloc(sizeof *copy + bytes);
+    if (!copy)
+        return no_memory;
+    struct expertd_counter *counters = (struct expertd_counter *)(copy + 1);
+    char *room = (char *)(counters + stats->n_counters);
+    for (size_t i = 0; i < stats->n_counters; i++) {
+        counters[i].name = store_text(&room, stats->counters[i]->name);
+        counters[i].value = stats->counters[i]->value;
+    }
+    copy->counters = counters;
+    copy->count = stats->n_counters;
+    *answer = copy;
+    return NULL;
+}
+
+static size_t schema_text(const Expertd__Schema *schema)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; schema && i < schema->n_tensors; i++)
+        bytes += strlen(schema->tensors[i]->name) + 1;
+    return bytes;
+}
+
+static const char *take_schema(struct expertd_schema *copy, const Expertd__Schema *schema, char **room)
+{
+    if (!schema || schema->n_tensors == 0 || schema->n_tensors > SCHEMA_MAX_TENSORS)
+        return "a schema has no tensors, or too many";
+    for (size_t i = 0; i < schema->n_tensors; i++) {
+        const Expertd__Schema__Field *field = schema->tensors[i];
+        struct expertd_field *to = &copy->fields[i];
+        uint64_t bytes = dtype_size((uint32_t)field->dtype);
+        if (bytes == 0 || field->n_row_shape > TENSOR_MAX_DIMS)
+            return "a schema has a tensor without dtype, or with too many dimensions";
+        for (size_t d = 0; d < field->n_row_shape; d++) {
+            if (field->row_shape[d] == 0 || __builtin_mul_overflow(bytes, field->row_shape[d], &bytes) ||
+                bytes > INT64_MAX)
+                return "a schema has an impossible shape";
+            to->row_shape[d] = field->row_shape[d];
+        }
+        to->name = store_text(room, field->name);
+        to->dtype = (enum expertd_dtype)field->dtype;
+        to->ndim = (uint32_t)field->n_row_shape;
+    }
+    copy->count = schema->n_tensors;
+    return NULL;
+}
+
+static void take_settings(struct expertd_info *copy, const Expertd__ExpertInfo *info)
+{
+    copy->alive = info->alive;
+    copy->max_batch_size = info->max_batch_size;
+    copy->hidden_dim = info->hidden_dim;
+    copy->learning_rate = info->learning_rate;
+    copy->beta1 = info->beta1;
+    copy->beta2 = info->beta2;
+    copy->epsilon = info->epsilon;
+    copy->momentum = info->momentum;
+    copy->clip_norm = info->clip_norm;
+    copy->warmup_steps = info->warmup_steps;
+    copy->total_steps = info->total_steps;
+    copy->grad_accumulation = info->grad_accumulation;
+    copy->update_count = info->update_count;
+    copy->examples_processed = info->examples_processed;
+    copy->skipped_steps = info->skipped_steps;
+}
+
+const char *answer_take_info(void **answer, const Expertd__ExpertInfo *info)
+{
+    if (!uid_valid(info->uid))
+        return no_uid;
+    struct expertd_info *copy = calloc(
+        1, sizeof *copy + strlen(info->uid) + strlen(info->block) + strlen(info->device) + strlen(info->optimizer) +
+               strlen(info->schedule) + 5 + schema_text(info->forward_schema) + schema_text(info->outputs_schema));
+    if (!copy)
+        return no_memory;
+    char *room = (char *)(copy + 1);
+    copy->uid = store(&room, info->uid);
+    copy->block = store_text(&room, info->block);
+    copy->device = store_text(&room, info->device);
+    copy->optimizer = store_text(&room, info->optimizer);
+    copy->schedule = store_text(&room, info->schedule);
+    take_settings(copy, info);
+    const char *problem = take_schema(&copy->forward_schema, info->forward_schema, &room);
+    if (!problem)
+        problem = take_schema(&copy->outputs_schema, info->outputs_schema, &room);
+    if (problem)
+        free(copy);
+    else
+        *answer = copy;
+    return problem;
+}

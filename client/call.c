@@ -1,0 +1,171 @@
+#include "client/call.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+void call_drop_request(struct expertd_call *call)
+{
+    for (size_t i = 0; i < call->n_request; i++)
+        zmq_msg_close(&call->request[i]);
+    call->n_request = 0;
+}
+
+void call_drop_answer(struct expertd_call *call)
+{
+    for (size_t i = 0; i < call->n_outputs; i++)
+        zmq_msg_close(&call->reply[i]);
+    call->n_outputs = 0;
+    free(call->answer);
+    call->answer = NULL;
+    call->message[0] = 0;
+}
+
+void call_set_status(struct expertd_call *call, enum expertd_status status, const char *format, ...)
+{
+    va_list arguments;
+    call->status = status;
+    va_start(arguments, format);
+    vsnprintf(call->message, sizeof call->message, format, arguments);
+    va_end(arguments);
+}
+
+/* ---- table: request ids count up, so their low bits spread by themselves ------------------------------------------
+ */
+
+static struct expertd_call **bucket_of(const struct call_table *table, uint64_t request_id)
+{
+    return &table->buckets[request_id & (table->size - 1)];
+}
+
+static int grow(struct call_table *table)
+{
+    struct call_table larger = {.size = table->size ? 2 * table->size : 64, .count = table->count};
+    larger.buckets = calloc(larger.size, sizeof *larger.buckets);
+    if (!larger.buckets)
+        return -ENOMEM;
+    for (size_t i = 0; i < table->size; i++) {
+        for (struct expertd_call *call = table->buckets[i], *next; call; call = next) {
+            struct expertd_call **bucket = bucket_of(&larger, call->request_id);
+            next = call->bucket_next;
+            call->bucket_next = *bucket;
+            *bucket = call;
+        }
+    }
+    free(table->buckets);
+    *table = larger;
+    return 0;
+}
+
+int call_table_insert(struct call_table *table, struct expertd_call *call)
+{
+    if (table->count >= table->size) {
+        const int rc = grow(table);
+        if (rc < 0 && table->size == 0)
+            return rc; /* else longer chains will do */
+    }
+    struct expertd_call **bucket = bucket_of(table, call->request_id);
+    call->bucket_next = *bucket;
+    *bucket = call;
+    table->count++;
+    return 0;
+}
+
+bool call_table_remove(struct call_table *table, struct expertd_call *call)
+{
+    if (table->size == 0)
+        return false;
+    for (struct expertd_call **at = bucket_of(table, call->request_id); *at; at = &(*at)->bucket_next) {
+        if (*at == call) {
+            *at = call->bucket_next;
+            table->count--;
+            return true;
+        }
+    }
+    return false;
+}
+
+struct expertd_call *call_table_find(const struct call_table *table, uint64_t request_id)
+{
+    if (table->size == 0)
+        return NULL;
+    for (struct expertd_call *call = *bucket_of(table, request_id); call; call = call->bucket_next)
+        if (call->request_id == request_id)
+            return call;
+    return NULL;
+}
+
+void call_table_clear(struct call_table *table)
+{
+    free(table->buckets);
+    *table = (struct call_table){0};
+}
+
+/* ---- what programs see of a call ------------------------------------------------------------------------------------
+ */
+
+bool expertd_call_done(const struct expertd_call *call)
+{
+    return !call_in_flight(call);
+}
+
+void expertd_call_set_user(struct expertd_call *call, void *user)
+{
+    call->user = user;
+}
+
+void *expertd_call_user(const struct expertd_call *call)
+{
+    return call->user;
+}
+
+enum expertd_status expertd_call_status(const struct expertd_call *call)
+{
+    return call->status;
+}
+
+const char *expertd_call_message(const struct expertd_call *call)
+{
+    return call->message;
+}
+
+bool expertd_call_not_applied(const struct expertd_call *call)
+{
+    return call->not_applied;
+}
+
+size_t expertd_call_output_count(const struct expertd_call *call)
+{
+    return call->n_outputs;
+}
+
+const struct expertd_tensor *expertd_call_output(const struct expertd_call *call, size_t index)
+{
+    return index < call->n_outputs ? &call->outputs[index] : NULL;
+}
+
+static const void *answer_of(const struct expertd_call *call, Expertd__Method method)
+{
+    return call->method == method ? call->answer : NULL;
+}
+
+const struct expertd_pong *expertd_call_pong(const struct expertd_call *call)
+{
+    return answer_of(call, EXPERTD__METHOD__PING);
+}
+
+const struct expertd_list *expertd_call_list(const struct expertd_call *call)
+{
+    return answer_of(call, EXPERTD__METHOD__LIST);
+}
+
+const struct expertd_stats *expertd_call_stats(const struct expertd_call *call)
+{
+    return answer_of(call, EXPERTD__METHOD__STATS);
+}
+
+const struct expertd_info *expertd_call_info(const struct expertd_call *call)
+{
+    return answer_of(call, EXPERTD__METHOD__INFO);
+}

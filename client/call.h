@@ -1,0 +1,79 @@
+/* One call: its request until that is sent (a backward's until it is released), its answer after that. A call is in one
+ * of its client's lists by its state. The client's thread. */
+#ifndef EXPERTD_CLIENT_CALL_H
+#define EXPERTD_CLIENT_CALL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <zmq.h>
+
+#include "client/expertd.h"
+#include "proto/message.h"
+
+enum call_state {
+    CALL_FREE,   /* in no hands; kept for the next call */
+    CALL_UNSENT, /* waits for a connection, or for room in its queue */
+    CALL_SENT,
+    CALL_DONE,     /* ended, and the program was not told yet */
+    CALL_REPORTED, /* ended, and the program knows */
+    CALL_STATES,
+};
+
+TAILQ_HEAD(call_list, expertd_call);
+
+struct expertd_call {
+    struct expertd_client *client;
+    TAILQ_ENTRY(expertd_call) link;
+    struct expertd_call *bucket_next; /* in the table of calls in flight */
+    void *user;
+    uint64_t request_id;
+    uint64_t deadline_ns;
+    uint32_t deadline_ms;
+    enum call_state state;
+    Expertd__Method method;
+    bool not_applied;
+    enum expertd_status status;
+    uint64_t rows;    /* of a forward or backward */
+    size_t n_inputs;  /* without grad_outputs */
+    size_t n_request; /* frames that are kept in request[] */
+    size_t n_outputs;
+    void *answer; /* one allocation: struct expertd_pong, _list, _stats or _info, by the method; or NULL */
+    char message[512];
+    struct expertd_tensor outputs[EXPERTD_MAX_TENSORS];
+    zmq_msg_t reply[EXPERTD_MAX_TENSORS]; /* what the outputs' data lies in */
+    zmq_msg_t request[1 + EXPERTD_MAX_TENSORS];
+};
+
+/* A backward's request is kept whole, so that it can be repeated. */
+static inline bool call_keeps_request(const struct expertd_call *call)
+{
+    return call->method == EXPERTD__METHOD__BACKWARD;
+}
+static inline bool call_in_flight(const struct expertd_call *call)
+{
+    return call->state == CALL_UNSENT || call->state == CALL_SENT;
+}
+
+/* Frees what the call holds of its request, or of its answer (then it is as before its end). */
+void call_drop_request(struct expertd_call *call);
+void call_drop_answer(struct expertd_call *call);
+
+/* Sets status and message; the caller moves the call on. */
+void call_set_status(struct expertd_call *call, enum expertd_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Calls in flight by request id. Zeroed is empty. */
+struct call_table {
+    struct expertd_call **buckets;
+    size_t size; /* a power of two */
+    size_t count;
+};
+int call_table_insert(struct call_table *table, struct expertd_call *call); /* -ENOMEM */
+/* Takes the call out of the table; false if it is not there. */
+bool call_table_remove(struct call_table *table, struct expertd_call *call);
+struct expertd_call *call_table_find(const struct call_table *table, uint64_t request_id);
+void call_table_clear(struct call_table *table);
+
+#endif

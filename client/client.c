@@ -1,0 +1,461 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "client/call.h"
+#include "client/client.h"
+#include "client/connection.h"
+#include "client/expertd.h"
+#include "client/reply.h"
+#include "client/request.h"
+#include "common/clock.h"
+
+enum { DEADLINE_MS = 30000, QUEUE_LIMIT = 1000, HEARTBEAT_MS = 2000, CALLS_KEPT = 64 };
+static const uint64_t frame_bytes_max = UINT64_C(1) << 31;
+
+struct expertd_client {
+    struct connection connection;
+    char *endpoint;
+    unsigned char id[MESSAGE_CLIENT_ID_SIZE];
+    uint32_t deadline_ms;
+    uint32_t queue_limit;
+    uint64_t last_request_id;
+    uint64_t earliest_ns; /* no deadline in flight is earlier; it may be that of a call that has ended */
+    int ended;            /* calls that neither expertd_poll() has counted nor the program has fetched */
+    size_t count[CALL_STATES];
+    struct call_list calls[CALL_STATES];
+    struct call_table table;
+    struct reply_decoder decoder;
+    struct expertd_client_counters counters;
+};
+
+/* ---- a call's way
+ * ---------------------------------------------------------------------------------------------------- */
+
+static void move(struct expertd_call *call, enum call_state state)
+{
+    struct expertd_client *client = call->client;
+    TAILQ_REMOVE(&client->calls[call->state], call, link);
+    client->count[call->state]--;
+    call->state = state;
+    TAILQ_INSERT_TAIL(&client->calls[state], call, link);
+    client->count[state]++;
+}
+
+/* The call has its status; it was in flight, or on its way into it. */
+static void finish(struct expertd_call *call)
+{
+    call_table_remove(&call->client->table, call);
+    if (!call_keeps_request(call))
+        call_drop_request(call);
+    move(call, CALL_DONE);
+    call->client->ended++;
+}
+
+static struct expertd_call *new_call(struct expertd_client *client, Expertd__Method method)
+{
+    struct expertd_call *call = TAILQ_FIRST(&client->calls[CALL_FREE]);
+    if (!call) {
+        call = malloc(sizeof *call);
+        if (!call)
+            return NULL;
+        TAILQ_INSERT_TAIL(&client->calls[CALL_FREE], call, link);
+        client->count[CALL_FREE]++;
+        call->client = client;
+        call->state = CALL_FREE;
+    }
+    call->bucket_next = NULL;
+    call->user = NULL;
+    call->method = method;
+    call->not_applied = true;
+    call->status = EXPERTD_OK;
+    call->n_request = call->n_outputs = call->n_inputs = 0;
+    call->answer = NULL;
+    call->message[0] = 0;
+    return call;
+}
+
+/* -EAGAIN: it has to wait. Else the request is on its way, or lost with the connection. */
+static int transmit(struct expertd_client *client, struct expertd_call *call)
+{
+    zmq_msg_t copies[1 + EXPERTD_MAX_TENSORS];
+    zmq_msg_t *frames = call->request;
+    const size_t count = call->n_request;
+    if (call_keeps_request(call)) {
+        frames = copies;
+        for (size_t i = 0; i < count; i++) {
+            zmq_msg_init(&copies[i]);
+            zmq_msg_copy(&copies[i], &call->request[i]); /* of a large one, a reference */
+        }
+    }
+    const int rc = connection_send(&client->connection, frames, count);
+    if (frames == copies) {
+        for (size_t i = 0; i < count; i++)
+            zmq_msg_close(&copies[i]);
+    } else if (rc != -EAGAIN) {
+        call_drop_request(call);
+    }
+    return rc;
+}
+
+static void fail_unsent(struct expertd_call *call, int rc)
+{
+    call_set_status(call, EXPERTD_UNAVAILABLE, "%s: the request could not be sent: %s", call->client->endpoint,
+                    strerror(-rc));
+    finish(call);
+}
+
+/* In the order in which they came, for as long as ZeroMQ takes them. */
+static void send_waiting(struct expertd_client *client)
+{
+    struct expertd_call *call;
+    while ((call = TAILQ_FIRST(&client->calls[CALL_UNSENT])) != NULL) {
+        const int rc = transmit(client, call);
+        if (rc == -EAGAIN)
+            return;
+        if (rc < 0) {
+            fail_unsent(call, rc);
+        } else {
+            call->not_applied = call->method != EXPERTD__METHOD__BACKWARD;
+            move(call, CALL_SENT);
+        }
+    }
+}
+
+/* Frames' owner: this function. */
+static void take_message(struct expertd_client *client, zmq_msg_t *frames, size_t count)
+{
+    const char *why;
+    Expertd__ReplyHeader *header = reply_decode(&client->decoder, &frames[0], &why);
+    struct expertd_call *call = header ? call_table_find(&client->table, header->request_id) : NULL;
+    if (!header) {
+        client->counters.malformed_replies++;
+    } else if (!call || call->state != CALL_SENT) {
+        client->counters.late_replies++;
+    } else {
+        client->counters.malformed_replies += !reply_take(call, header, frames + 1, count - 1, why);
+        finish(call);
+    }
+}
+
+/* Takes in the messages that are there; stops early when `wanted` (NULL: none) has ended. */
+static void receive(struct expertd_client *client, const struct expertd_call *wanted)
+{
+    zmq_msg_t frames[1 + EXPERTD_MAX_TENSORS];
+    const size_t limit = sizeof frames / sizeof frames[0];
+    size_t count;
+    while ((!wanted || call_in_flight(wanted)) &&
+           (count = connection_receive(&client->connection, frames, limit)) > 0) {
+        take_message(client, frames, count);
+        for (size_t i = 0; i < count && i < limit; i++)
+            zmq_msg_close(&frames[i]);
+    }
+}
+
+/* Answers that came before a loss count; the other calls that were sent end. */
+static void take_losses(struct expertd_client *client)
+{
+    struct expertd_call *call;
+    if (!connection_lost(&client->connection))
+        return;
+    receive(client, NULL);
+    while ((call = TAILQ_FIRST(&client->calls[CALL_SENT])) != NULL) {
+        call_set_status(call, EXPERTD_UNAVAILABLE, "%s: the connection was lost before the answer came%s",
+                        client->endpoint, call->not_applied ? "" : "; the backward may have been applied");
+        finish(call);
+    }
+}
+
+static void expire_call(struct expertd_call *call)
+{
+    const struct connection *connection = &call->client->connection;
+    if (call->state == CALL_SENT)
+        call_set_status(call, EXPERTD_DEADLINE_EXCEEDED, "%s: no answer within %u ms%s", call->client->endpoint,
+                        call->deadline_ms, call->not_applied ? "" : "; the backward may have been applied");
+    else if (connection->up)
+        call_set_status(call, EXPERTD_DEADLINE_EXCEEDED, "%s: it takes no requests; this one waited for %u ms",
+                        call->client->endpoint, call->deadline_ms);
+    else
+        call_set_status(call, EXPERTD_UNAVAILABLE, "%s: no connection within %u ms: %s", call->client->endpoint,
+                        call->deadline_ms,
+                        connection->handshake ? connection->handshake : "is a server running there?");
+    finish(call);
+}
+
+static void expire(struct expertd_client *client)
+{
+    static const enum call_state in_flight[] = {CALL_UNSENT, CALL_SENT};
+    uint64_t earliest_ns = UINT64_MAX;
+    if (client->earliest_ns == UINT64_MAX || clock_now_ns() < client->earliest_ns)
+        return;
+    const uint64_t now_ns = clock_now_ns();
+    for (size_t i = 0; i < 2; i++) {
+        for (struct expertd_call *call = TAILQ_FIRST(&client->calls[in_flight[i]]), *next; call; call = next) {
+            next = TAILQ_NEXT(call, link);
+            if (call->deadline_ns <= now_ns)
+                expire_call(call);
+            else if (call->deadline_ns < earliest_ns)
+                earliest_ns = call->deadline_ns;
+        }
+    }
+    client->earliest_ns = earliest_ns;
+}
+
+/* What is there now, without waiting. Afterwards ZeroMQ has nothing that it would not signal anew. */
+static void progress(struct expertd_client *client, const struct expertd_call *wanted)
+{
+    receive(client, wanted);
+    if (wanted && !call_in_flight(wanted))
+        return;
+    take_losses(client);
+    send_waiting(client);
+    expire(client);
+}
+
+/* ---- making calls
+ * ---------------------------------------------------------------------------------------------------- */
+
+/* Puts the call, whose request is made, on its way. Its status may be there at once. */
+static int launch(struct expertd_client *client, struct expertd_call *call)
+{
+    call->deadline_ns = clock_now_ns() + call->deadline_ms * NS_PER_MS;
+    if (call_table_insert(&client->table, call) < 0) {
+        call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "no memory for the call");
+        return -ENOMEM;
+    }
+    take_losses(client); /* before the call could be counted among the lost ones */
+    send_waiting(client);
+    if (client->count[CALL_UNSENT] >= client->queue_limit) {
+        call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "%s: %u requests wait to be sent already", client->endpoint,
+                        client->queue_limit);
+        finish(call);
+        return 0;
+    }
+    move(call, CALL_UNSENT);
+    if (call->deadline_ns < client->earliest_ns)
+        client->earliest_ns = call->deadline_ns;
+    send_waiting(client);
+    return 0;
+}
+
+int client_make_call(struct expertd_client *client, struct request *request, uint32_t deadline_ms,
+                     struct expertd_call **result)
+{
+    struct expertd_call *call = new_call(client, request->method);
+    *result = NULL;
+    if (!call) {
+        request_free_tensors(request);
+        return -ENOMEM;
+    }
+    request->client_id = client->id;
+    call->request_id = ++client->last_request_id;
+    call->deadline_ms = deadline_ms ? deadline_ms : client->deadline_ms;
+    client->counters.calls++;
+    if (request_make(call, request) != EXPERTD_OK) {
+        finish(call);
+    } else if (launch(client, call) < 0) {
+        call_drop_request(call);
+        return -ENOMEM;
+    }
+    *result = call;
+    return 0;
+}
+
+int expertd_call_retry(struct expertd_call *call, uint32_t deadline_ms)
+{
+    if (call_in_flight(call) || !call_keeps_request(call) || call->n_request == 0)
+        return -EINVAL;
+    call->deadline_ms = deadline_ms ? deadline_ms : call->client->deadline_ms;
+    const int rc = request_set_deadline(call);
+    if (rc < 0)
+        return rc;
+    call_drop_answer(call);
+    call->client->counters.calls++;
+    return launch(call->client, call);
+}
+
+/* ---- waiting
+ * --------------------------------------------------------------------------------------------------------- */
+
+static size_t in_flight(const struct expertd_client *client)
+{
+    return client->count[CALL_UNSENT] + client->count[CALL_SENT];
+}
+
+/* Milliseconds from now to a time, rounded up so that the time has come when they are over. */
+static int until_ms(uint64_t time_ns)
+{
+    const uint64_t now_ns = clock_now_ns();
+    const uint64_t ms = time_ns <= now_ns ? 0 : (time_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS;
+    return ms > INT32_MAX ? INT32_MAX : (int)ms;
+}
+
+int expertd_client_timeout_ms(const struct expertd_client *client)
+{
+    return in_flight(client) ? until_ms(client->earliest_ns) : -1;
+}
+
+/* Until `wanted` (NULL: any call) has ended or the time has come. -EINTR for a signal. */
+static int await(struct expertd_client *client, const struct expertd_call *wanted, int timeout_ms)
+{
+    uint64_t end_ns = UINT64_MAX;
+    for (;;) {
+        progress(client, wanted);
+        if (wanted ? !call_in_flight(wanted) : client->ended > 0 || in_flight(client) == 0)
+            return 0;
+        if (timeout_ms == 0)
+            return 0;
+        if (timeout_ms > 0 && end_ns == UINT64_MAX)
+            end_ns = clock_now_ns() + (uint64_t)timeout_ms * NS_PER_MS;
+        const uint64_t wake_ns = end_ns < client->earliest_ns ? end_ns : client->earliest_ns;
+        const int sleep_ms = until_ms(wake_ns);
+        if (sleep_ms == 0 && wake_ns == end_ns)
+            return 0;
+        const int rc = connection_wait(&client->connection, sleep_ms);
+        if (rc < 0)
+            return rc;
+    }
+}
+
+int expertd_poll(struct expertd_client *client, int timeout_ms)
+{
+    const int rc = await(client, NULL, timeout_ms);
+    if (rc < 0)
+        return rc;
+    const int ended = client->ended;
+    client->ended = 0;
+    return ended;
+}
+
+static void report(struct expertd_call *call)
+{
+    move(call, CALL_REPORTED);
+    if (call->client->ended > 0)
+        call->client->ended--;
+}
+
+int expertd_call_wait(struct expertd_call *call, int timeout_ms)
+{
+    const int rc = call_in_flight(call) ? await(call->client, call, timeout_ms) : 0;
+    if (call_in_flight(call))
+        return rc < 0 ? rc : -ETIMEDOUT;
+    if (call->state == CALL_DONE)
+        report(call);
+    return 0;
+}
+
+struct expertd_call *expertd_next_done(struct expertd_client *client)
+{
+    struct expertd_call *call = TAILQ_FIRST(&client->calls[CALL_DONE]);
+    if (call)
+        report(call);
+    return call;
+}
+
+void expertd_call_release(struct expertd_call **pointer)
+{
+    struct expertd_call *call = *pointer;
+    *pointer = NULL;
+    if (!call)
+        return;
+    struct expertd_client *client = call->client;
+    if (call_in_flight(call))
+        call_table_remove(&client->table, call);
+    if (call->state == CALL_DONE)
+        report(call);
+    call_drop_request(call);
+    call_drop_answer(call);
+    move(call, CALL_FREE);
+    if (client->count[CALL_FREE] > CALLS_KEPT) {
+        TAILQ_REMOVE(&client->calls[CALL_FREE], call, link);
+        client->count[CALL_FREE]--;
+        free(call);
+    }
+}
+
+/* ---- the client itself
+ * ----------------------------------------------------------------------------------------------- */
+
+static int set_up(struct expertd_client *client, const char *endpoint, const struct expertd_client_options *options)
+{
+    const struct connection_options connection = {
+        .context = options->zmq_context,
+        .max_frame_bytes = options->max_frame_bytes ? options->max_frame_bytes : frame_bytes_max,
+        .heartbeat_ms = options->heartbeat_ms ? options->heartbeat_ms : HEARTBEAT_MS,
+    };
+    client->connection.fd = -1;
+    client->deadline_ms = options->deadline_ms ? options->deadline_ms : DEADLINE_MS;
+    client->queue_limit = options->queue_limit ? options->queue_limit : QUEUE_LIMIT;
+    client->earliest_ns = UINT64_MAX;
+    for (size_t i = 0; i < CALL_STATES; i++)
+        TAILQ_INIT(&client->calls[i]);
+    client->endpoint = strdup(endpoint);
+    if (!client->endpoint)
+        return -ENOMEM;
+    if (getrandom(client->id, sizeof client->id, 0) != (ssize_t)sizeof client->id)
+        return -errno;
+    return connection_open(&client->connection, endpoint, &connection);
+}
+
+int expertd_client_new(struct expertd_client **result, const char *endpoint,
+                       const struct expertd_client_options *options)
+{
+    static const struct expertd_client_options defaults;
+    struct expertd_client *client = calloc(1, sizeof *client);
+    *result = NULL;
+    if (!client)
+        return -ENOMEM;
+    const int rc = set_up(client, endpoint, options ? options : &defaults);
+    if (rc < 0)
+        expertd_client_destroy(&client);
+    *result = client;
+    return rc;
+}
+
+void expertd_client_destroy(struct expertd_client **pointer)
+{
+    struct expertd_client *client = *pointer;
+    *pointer = NULL;
+    if (!client)
+        return;
+    for (size_t i = 0; i < CALL_STATES; i++) {
+        struct expertd_call *call;
+        while ((call = TAILQ_FIRST(&client->calls[i])) != NULL) {
+            TAILQ_REMOVE(&client->calls[i], call, link);
+            if (i != CALL_FREE) {
+                call_drop_request(call);
+                call_drop_answer(call);
+            }
+            free(call);
+        }
+    }
+    connection_close(&client->connection);
+    call_table_clear(&client->table);
+    reply_decoder_clear(&client->decoder);
+    free(client->endpoint);
+    free(client);
+}
+
+const char *expertd_client_endpoint(const struct expertd_client *client)
+{
+    return client->endpoint;
+}
+
+bool expertd_client_connected(const struct expertd_client *client)
+{
+    return client->connection.up;
+}
+
+int expertd_client_fd(const struct expertd_client *client)
+{
+    return client->connection.fd;
+}
+
+void expertd_client_counters(const struct expertd_client *client, struct expertd_client_counters *counters)
+{
+    *counters = client->counters;
+    counters->in_flight = in_flight(client);
+    counters->connects = client->connection.connects;
+    counters->disconnects = client->connection.disconnects;
+}

@@ -1,0 +1,209 @@
+#include "client/connection.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+enum {
+    RECONNECT_MS = 20, /* doubled up to RECONNECT_MAX_MS: a server that restarts is soon found again */
+    RECONNECT_MAX_MS = 500,
+    CONNECT_TIMEOUT_MS = 5000, /* of one attempt; the kernel's own is minutes */
+    HANDSHAKE_TIMEOUT_MS = 5000,
+    MISSED_HEARTBEATS = 5,
+    MONITORED = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH,
+};
+
+static int set_int(void *socket, int option, int value)
+{
+    return zmq_setsockopt(socket, option, &value, sizeof value) < 0 ? -errno : 0;
+}
+
+static int set_options(struct connection *connection, const char *endpoint, const struct connection_options *options)
+{
+    const int heartbeat_ms = options->heartbeat_ms > INT32_MAX / MISSED_HEARTBEATS ? INT32_MAX / MISSED_HEARTBEATS
+                                                                                   : (int)options->heartbeat_ms;
+    const struct {
+        int option, value;
+    } settings[] = {
+        {ZMQ_LINGER, 0},
+        {ZMQ_IMMEDIATE, 1},
+        {ZMQ_RECONNECT_IVL, RECONNECT_MS},
+        {ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS},
+        {ZMQ_CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS},
+        {ZMQ_HANDSHAKE_IVL, HANDSHAKE_TIMEOUT_MS},
+        {ZMQ_HEARTBEAT_IVL, heartbeat_ms},
+        {ZMQ_HEARTBEAT_TIMEOUT, heartbeat_ms * MISSED_HEARTBEATS},
+        /* Only for a literal address: with the option set, a name may be looked up as IPv6 alone. */
+        {ZMQ_IPV6, strchr(endpoint, '[') != NULL},
+    };
+    int rc = 0;
+    for (size_t i = 0; i < sizeof settings / sizeof settings[0] && rc == 0; i++)
+        rc = set_int(connection->socket, settings[i].option, settings[i].value);
+    const int64_t limit = options->max_frame_bytes > INT64_MAX ? INT64_MAX : (int64_t)options->max_frame_bytes;
+    if (rc == 0 && zmq_setsockopt(connection->socket, ZMQ_MAXMSGSIZE, &limit, sizeof limit) < 0)
+        rc = -errno;
+    return rc;
+}
+
+/* The monitor is a PAIR within the process, on which ZeroMQ's I/O thread tells of the connection. */
+static int open_monitor(struct connection *connection)
+{
+    char address[64];
+    snprintf(address, sizeof address, "inproc://expertd-monitor-%p", connection->socket);
+    if (zmq_socket_monitor(connection->socket, address, MONITORED) < 0)
+        return -errno;
+    connection->monitor = zmq_socket(connection->context, ZMQ_PAIR);
+    if (!connection->monitor || set_int(connection->monitor, ZMQ_LINGER, 0) < 0 ||
+        zmq_connect(connection->monitor, address) < 0)
+        return -errno;
+    return 0;
+}
+
+static int watch(struct connection *connection, void *socket)
+{
+    int fd;
+    size_t size = sizeof fd;
+    if (zmq_getsockopt(socket, ZMQ_FD, &fd, &size) < 0)
+        return -errno;
+    struct epoll_event event = {.events = EPOLLIN};
+    return epoll_ctl(connection->fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+static int open_all(struct connection *connection, const char *endpoint, const struct connection_options *options)
+{
+    connection->owns_context = !options->context;
+    connection->context = options->context ? options->context : zmq_ctx_new();
+    if (!connection->context)
+        return -errno;
+    connection->socket = zmq_socket(connection->context, ZMQ_DEALER);
+    if (!connection->socket)
+        return -errno;
+    int rc = set_options(connection, endpoint, options);
+    if (rc == 0)
+        rc = open_monitor(connection);
+    if (rc == 0 && zmq_connect(connection->socket, endpoint) < 0)
+        rc = -errno;
+    if (rc < 0)
+        return rc;
+    connection->fd = epoll_create1(EPOLL_CLOEXEC);
+    if (connection->fd < 0)
+        return -errno;
+    rc = watch(connection, connection->socket);
+    return rc < 0 ? rc : watch(connection, connection->monitor);
+}
+
+int connection_open(struct connection *connection, const char *endpoint, const struct connection_options *options)
+{
+    *connection = (struct connection){.fd = -1};
+    const int rc = open_all(connection, endpoint, options);
+    switch (-rc) {
+    case EPROTONOSUPPORT:
+    case ENOCOMPATPROTO:
+    case ENODEV:
+        return -EINVAL;
+    default:
+        return rc;
+    }
+}
+
+void connection_close(struct connection *connection)
+{
+    if (connection->fd >= 0)
+        close(connection->fd);
+    if (connection->monitor)
+        zmq_close(connection->monitor);
+    if (connection->socket)
+        zmq_close(connection->socket);
+    if (connection->owns_context && connection->context)
+        while (zmq_ctx_term(connection->context) < 0 && errno == EINTR)
+            ;
+    *connection = (struct connection){.fd = -1};
+}
+
+/* One event: 16 bits of it, 32 bits of value, then a frame with the address. */
+static bool next_event(struct connection *connection, uint16_t *event)
+{
+    unsigned char first[64];
+    const int size = zmq_recv(connection->monitor, first, sizeof first, ZMQ_DONTWAIT);
+    if (size < (int)sizeof *event)
+        return false;
+    memcpy(event, first, sizeof *event);
+    zmq_recv(connection->monitor, first, sizeof first, ZMQ_DONTWAIT);
+    return true;
+}
+
+bool connection_lost(struct connection *connection)
+{
+    bool lost = false;
+    uint16_t event;
+    while (next_event(connection, &event)) {
+        switch (event) {
+        case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
+            connection->up = true;
+            connection->handshake = NULL;
+            connection->connects++;
+            break;
+        case ZMQ_EVENT_DISCONNECTED:
+            lost |= connection->up;
+            connection->disconnects += connection->up;
+            connection->up = false;
+            break;
+        case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
+            connection->handshake = "the handshake fails: it asks for an authentication";
+            break;
+        default:
+            connection->handshake = "the handshake fails: what listens there is no expertd server";
+            break;
+        }
+        /* ZeroMQ tells of a connection before it hands over the pipe, and hands it over before it tells of the next:
+         * with its commands taken in here, a message goes to the connection that the flag speaks of. */
+        int ignored;
+        size_t size = sizeof ignored;
+        zmq_getsockopt(connection->socket, ZMQ_EVENTS, &ignored, &size);
+    }
+    return lost;
+}
+
+int connection_send(struct connection *connection, zmq_msg_t *frames, size_t count)
+{
+    if (!connection->up)
+        return -EAGAIN;
+    int rc = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (zmq_msg_send(&frames[i], connection->socket, ZMQ_DONTWAIT | (i + 1 < count ? ZMQ_SNDMORE : 0)) >= 0)
+            continue;
+        if (i == 0)
+            return errno == EAGAIN || errno == EINTR ? -EAGAIN : -errno;
+        /* The connection broke between two frames: ZeroMQ rolled the message back, and drops the rest of it as long as
+         * that is sent as its rest. */
+        rc = -EPIPE;
+    }
+    return rc;
+}
+
+size_t connection_receive(struct connection *connection, zmq_msg_t *frames, size_t limit)
+{
+    size_t count = 0;
+    zmq_msg_t dropped;
+    for (int more = 1; more; count++) {
+        zmq_msg_t *frame = count < limit ? &frames[count] : &dropped;
+        zmq_msg_init(frame);
+        if (zmq_msg_recv(frame, connection->socket, ZMQ_DONTWAIT) < 0) {
+            zmq_msg_close(frame);
+            break; /* a message arrives as a whole, so this is the first frame */
+        }
+        more = zmq_msg_more(frame);
+        if (frame == &dropped)
+            zmq_msg_close(frame);
+    }
+    return count;
+}
+
+int connection_wait(const struct connection *connection, int timeout_ms)
+{
+    struct epoll_event event;
+    return epoll_wait(connection->fd, &event, 1, timeout_ms) < 0 ? -errno : 0;
+}

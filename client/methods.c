@@ -1,0 +1,57 @@
+/* The calls that programs make, as requests. */
+#include "client/client.h"
+#include "client/expertd.h"
+
+int expertd_ping(struct expertd_client *client, uint32_t deadline_ms, struct expertd_call **call)
+{
+    struct request request = {.method = EXPERTD__METHOD__PING};
+    return client_make_call(client, &request, deadline_ms, call);
+}
+
+int expertd_list(struct expertd_client *client, const char *prefix, uint32_t offset, uint32_t limit,
+                 uint32_t deadline_ms, struct expertd_call **call)
+{
+    Expertd__ListQuery query = EXPERTD__LIST_QUERY__INIT;
+    struct request request = {.method = EXPERTD__METHOD__LIST, .list = &query};
+    if (prefix)
+        query.prefix = (char *)(uintptr_t)prefix;
+    query.offset = offset;
+    query.limit = limit;
+    return client_make_call(client, &request, deadline_ms, call);
+}
+
+int expertd_info(struct expertd_client *client, const char *uid, uint32_t deadline_ms, struct expertd_call **call)
+{
+    struct request request = {.method = EXPERTD__METHOD__INFO, .uid = uid};
+    return client_make_call(client, &request, deadline_ms, call);
+}
+
+int expertd_stats(struct expertd_client *client, uint32_t deadline_ms, struct expertd_call **call)
+{
+    struct request request = {.method = EXPERTD__METHOD__STATS};
+    return client_make_call(client, &request, deadline_ms, call);
+}
+
+int expertd_checkpoint(struct expertd_client *client, const char *uid, uint32_t deadline_ms, struct expertd_call **call)
+{
+    struct request request = {.method = EXPERTD__METHOD__CHECKPOINT, .uid = uid};
+    return client_make_call(client, &request, deadline_ms, call);
+}
+
+int expertd_forward(struct expertd_client *client, const char *uid, const struct expertd_tensor *inputs,
+                    size_t n_inputs, uint32_t deadline_ms, struct expertd_call **call)
+{
+    struct request request = {.method = EXPERTD__METHOD__FORWARD, .uid = uid, .tensors = {inputs}, .count = {n_inputs}};
+    return client_make_call(client, &request, deadline_ms, call);
+}
+
+int expertd_backward(struct expertd_client *client, const char *uid, const struct expertd_tensor *inputs,
+                     size_t n_inputs, const struct expertd_tensor *grad_outputs, size_t n_grad_outputs,
+                     uint32_t deadline_ms, struct expertd_call **call)
+{
+    struct request request = {.method = EXPERTD__METHOD__BACKWARD,
+                              .uid = uid,
+                              .tensors = {inputs, grad_outputs},
+                              .count = {n_inputs, n_grad_outputs}};
+    return client_make_call(client, &request, deadline_ms, call);
+}

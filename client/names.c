@@ -1,0 +1,31 @@
+/* Names and sizes that programs ask for, and the one thing that is set for the whole process. */
+#include <malloc.h>
+
+#include "client/expertd.h"
+#include "common/status.h"
+#include "common/tensor.h"
+
+const char *expertd_status_name(enum expertd_status status)
+{
+    return status_name((enum status)status);
+}
+
+size_t expertd_dtype_size(enum expertd_dtype dtype)
+{
+    return dtype_size((uint32_t)dtype);
+}
+
+const char *expertd_dtype_name(enum expertd_dtype dtype)
+{
+    return dtype_name((uint32_t)dtype);
+}
+
+void expertd_tune_allocator(void)
+{
+#ifdef __GLIBC__
+    enum { MIB = 1 << 20 };
+    mallopt(M_MMAP_THRESHOLD, 32 * MIB); /* glibc takes no more */
+    mallopt(M_TRIM_THRESHOLD, 1024 * MIB);
+    mallopt(M_TOP_PAD, 16 * MIB); /* grow by much, so that growing is rare */
+#endif
+}

@@ -1,0 +1,182 @@
+#include "client/reply.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/answer.h"
+
+/* LIST and STATS need more than the usual arena; a header of many tiny fields grows by some forty times as it is
+ * decoded. */
+static const size_t decoder_max = (size_t)64 << 20;
+
+void reply_decoder_clear(struct reply_decoder *decoder)
+{
+    free(decoder->memory);
+    *decoder = (struct reply_decoder){0};
+}
+
+static bool decoder_grow(struct reply_decoder *decoder)
+{
+    const size_t size = decoder->size ? 4 * decoder->size : MESSAGE_REPLY_ARENA;
+    void *memory = size <= decoder_max ? malloc(size) : NULL;
+    if (!memory)
+        return false;
+    free(decoder->memory);
+    decoder->memory = memory;
+    decoder->size = size;
+    message_arena_init(&decoder->arena, memory, size);
+    return true;
+}
+
+Expertd__ReplyHeader *reply_decode(struct reply_decoder *decoder, zmq_msg_t *frame, const char **why)
+{
+    Expertd__ReplyHeader *header = NULL;
+    *why = "no memory";
+    if (!decoder->memory && !decoder_grow(decoder))
+        return NULL;
+    for (;;) {
+        const int rc = message_decode_reply(&decoder->arena, zmq_msg_data(frame), zmq_msg_size(frame), &header, why);
+        if (rc == 0)
+            *why = NULL;
+        if (rc != -ENOBUFS || !decoder_grow(decoder))
+            return header;
+    }
+}
+
+static bool malformed(struct expertd_call *call, const char *problem)
+{
+    call_drop_answer(call);
+    call->not_applied = call->method != EXPERTD__METHOD__BACKWARD;
+    call_set_status(call, EXPERTD_INTERNAL, "the server's reply is malformed: %s", problem);
+    return false;
+}
+
+/* Outputs are read in place where ZeroMQ put them at an address that suits their dtype; small messages lie anywhere in
+ * its receive buffer and are copied. */
+static bool take_frame(zmq_msg_t *to, zmq_msg_t *from, size_t alignment)
+{
+    if ((uintptr_t)zmq_msg_data(from) % alignment == 0) {
+        zmq_msg_init(to);
+        zmq_msg_move(to, from);
+        /* A tiny message lies inside its zmq_msg_t, so it has moved. */
+        if ((uintptr_t)zmq_msg_data(to) % alignment == 0)
+            return true;
+        zmq_msg_move(from, to);
+        zmq_msg_close(to);
+    }
+    if (zmq_msg_init_size(to, zmq_msg_size(from)) < 0)
+        return false;
+    memcpy(zmq_msg_data(to), zmq_msg_data(from), zmq_msg_size(from));
+    return true;
+}
+
+static const char *take_output(struct expertd_call *call, const Expertd__Tensor *described, zmq_msg_t *frame)
+{
+    const size_t index = call->n_outputs;
+    struct expertd_tensor *tensor = &call->outputs[index];
+    uint64_t bytes;
+    if (!message_tensor_bytes(described, &bytes))
+        return "a tensor's dtype, codec or shape is none";
+    if (bytes != zmq_msg_size(frame))
+        return "a tensor's frame is not of the size that its shape says";
+    if (described->shape[0] != call->rows)
+        return "a tensor has not as many rows as the request";
+    if (!take_frame(&call->reply[index], frame, expertd_dtype_size((enum expertd_dtype)described->dtype)))
+        return "no memory for its tensors";
+    *tensor = (struct expertd_tensor){.dtype = (enum expertd_dtype)described->dtype,
+                                      .ndim = (uint32_t)described->n_shape,
+                                      .data = zmq_msg_data(&call->reply[index]),
+                                      .bytes = bytes};
+    memcpy(tensor->shape, described->shape, described->n_shape * sizeof tensor->shape[0]);
+    call->n_outputs++;
+    return NULL;
+}
+
+static const char *take_outputs(struct expertd_call *call, const Expertd__ReplyHeader *header, zmq_msg_t *frames)
+{
+    if (header->n_tensors == 0)
+        return "it has no tensors";
+    if (call->method == EXPERTD__METHOD__BACKWARD && header->n_tensors != call->n_inputs)
+        return "it has not one gradient for each input";
+    for (size_t i = 0; i < header->n_tensors; i++) {
+        const char *problem = take_output(call, header->tensors[i], &frames[i]);
+        if (problem)
+            return problem;
+    }
+    return NULL;
+}
+
+static const char *take_ok(struct expertd_call *call, const Expertd__ReplyHeader *header, zmq_msg_t *frames)
+{
+    switch (call->method) {
+    case EXPERTD__METHOD__FORWARD:
+    case EXPERTD__METHOD__BACKWARD:
+        return take_outputs(call, header, frames);
+    case EXPERTD__METHOD__PING:
+        return header->pong ? answer_take_pong(&call->answer, header->pong) : "it has no pong";
+    case EXPERTD__METHOD__LIST:
+        return header->list ? answer_take_list(&call->answer, header->list) : "it has no list";
+    case EXPERTD__METHOD__INFO:
+        return header->info ? answer_take_info(&call->answer, header->info) : "it has no info";
+    case EXPERTD__METHOD__STATS:
+        return header->stats ? answer_take_stats(&call->answer, header->stats) : "it has no stats";
+    default:
+        return NULL;
+    }
+}
+
+/* Whether a status other than OK says that the expert has not changed (PROTOCOL.md's table). */
+static bool nothing_done(enum expertd_status status)
+{
+    switch (status) {
+    case EXPERTD_INVALID_ARGUMENT:
+    case EXPERTD_NOT_FOUND:
+    case EXPERTD_RESOURCE_EXHAUSTED:
+    case EXPERTD_ABORTED:
+    case EXPERTD_UNIMPLEMENTED:
+    case EXPERTD_INTERNAL:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* The server's own sentence, for a terminal: it may be long, and may be anything. */
+static void take_error(struct expertd_call *call, const Expertd__ReplyHeader *header)
+{
+    const enum expertd_status status = (enum expertd_status)header->status;
+    const bool known = strcmp(expertd_status_name(status), "UNKNOWN") != 0;
+    call->not_applied = call->method != EXPERTD__METHOD__BACKWARD || (known && nothing_done(status));
+    if (known)
+        call_set_status(call, status, "%s", header->message[0] ? header->message : "the server gives no reason");
+    else
+        call_set_status(call, EXPERTD_INTERNAL, "the server says status %d, which this library does not know: %s",
+                        (int)header->status, header->message);
+    message_clean(call->message);
+}
+
+bool reply_take(struct expertd_call *call, const Expertd__ReplyHeader *header, zmq_msg_t *frames, size_t n_frames,
+                const char *why)
+{
+    if (header->version != MESSAGE_VERSION) {
+        malformed(call, "");
+        call_set_status(call, EXPERTD_INTERNAL, "the server speaks version %" PRIu32 " of the protocol, not %d",
+                        header->version, MESSAGE_VERSION);
+        return false;
+    }
+    if (why)
+        return malformed(call, why);
+    if (n_frames != header->n_tensors)
+        return malformed(call, "it has not a frame for each tensor");
+    if (header->status != EXPERTD__STATUS__OK) {
+        take_error(call, header);
+        return true;
+    }
+    call->status = EXPERTD_OK;
+    call->not_applied = call->method != EXPERTD__METHOD__BACKWARD;
+    const char *problem = take_ok(call, header, frames);
+    return problem ? malformed(call, problem) : true;
+}

@@ -1,0 +1,172 @@
+#include "client/request.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+_Static_assert((int)EXPERTD_MAX_TENSORS == (int)MESSAGE_MAX_TENSORS && (int)EXPERTD_MAX_DIMS == (int)MESSAGE_MAX_DIMS,
+               "the library's limits are the protocol's");
+_Static_assert((int)EXPERTD_FLOAT32 == (int)DTYPE_FLOAT32 && (int)EXPERTD_BOOL == (int)DTYPE_BOOL,
+               "dtypes have the wire's numbers");
+
+/* A header within the limits: 16 tensors of 7 dimensions of 10 bytes, a uid, a prefix and some numbers. */
+enum { HEADER_MAX = 4096 };
+
+static const struct expertd_tensor *nth_tensor(const struct request *request, size_t index)
+{
+    return index < request->count[0] ? &request->tensors[0][index] : &request->tensors[1][index - request->count[0]];
+}
+
+void request_free_tensors(const struct request *request)
+{
+    for (size_t which = 0; which < 2; which++) {
+        for (size_t i = 0; i < request->count[which]; i++) {
+            const struct expertd_tensor *tensor = &request->tensors[which][i];
+            if (tensor->free_fn)
+                tensor->free_fn((void *)(uintptr_t)tensor->data, tensor->hint);
+        }
+    }
+}
+
+/* What is wrong with a tensor; NULL. */
+static const char *tensor_problem(const struct expertd_tensor *tensor)
+{
+    uint64_t bytes = expertd_dtype_size(tensor->dtype);
+    if (bytes == 0)
+        return "its dtype is none";
+    if (tensor->ndim < 1 || tensor->ndim > EXPERTD_MAX_DIMS)
+        return "it must have 1 to 7 dimensions, the first one being its rows";
+    for (uint32_t i = 0; i < tensor->ndim; i++)
+        if (__builtin_mul_overflow(bytes, tensor->shape[i], &bytes))
+            return "its shape is larger than any memory";
+    if (bytes != tensor->bytes)
+        return "its bytes are not those of its shape and dtype";
+    return bytes > 0 && !tensor->data ? "it has no data" : NULL;
+}
+
+/* Sets the call's status and message if something is wrong. */
+static enum expertd_status check(struct expertd_call *call, const struct request *request)
+{
+    const char *text = request->list ? request->list->prefix : request->uid;
+    if (text && strnlen(text, EXPERTD_MAX_UID + 1) > EXPERTD_MAX_UID)
+        call_set_status(call, EXPERTD_INVALID_ARGUMENT, "a uid has at most %d bytes", EXPERTD_MAX_UID);
+    else if (request->count[0] > EXPERTD_MAX_TENSORS || request->count[1] > EXPERTD_MAX_TENSORS - request->count[0])
+        call_set_status(call, EXPERTD_INVALID_ARGUMENT, "a call has at most %d tensors", EXPERTD_MAX_TENSORS);
+    for (size_t i = 0; i < request->count[0] + request->count[1] && call->status == EXPERTD_OK; i++) {
+        const char *problem = tensor_problem(nth_tensor(request, i));
+        const bool input = i < request->count[0];
+        if (problem)
+            call_set_status(call, EXPERTD_INVALID_ARGUMENT, "%s %zu: %s", input ? "input" : "grad_output",
+                            input ? i : i - request->count[0], problem);
+    }
+    return call->status;
+}
+
+/* One frame with the tensor's data, copied or borrowed. False when memory is short; borrowed data is free then, too. */
+static bool make_frame(zmq_msg_t *frame, const struct expertd_tensor *tensor)
+{
+    void *data = (void *)(uintptr_t)tensor->data;
+    if (tensor->free_fn) {
+        if (zmq_msg_init_data(frame, data, tensor->bytes, tensor->free_fn, tensor->hint) == 0)
+            return true;
+        tensor->free_fn(data, tensor->hint);
+        return false;
+    }
+    if (zmq_msg_init_size(frame, tensor->bytes) < 0)
+        return false;
+    if (tensor->bytes > 0)
+        memcpy(zmq_msg_data(frame), data, tensor->bytes);
+    return true;
+}
+
+/* The header's frame. The tensors' descriptions point into the program's shapes, which have the wire's type. */
+static bool make_header(struct expertd_call *call, const struct request *request)
+{
+    Expertd__Tensor tensors[EXPERTD_MAX_TENSORS];
+    Expertd__Tensor *pointers[EXPERTD_MAX_TENSORS];
+    Expertd__RequestHeader header = EXPERTD__REQUEST_HEADER__INIT;
+    unsigned char buffer[HEADER_MAX];
+    header.version = MESSAGE_VERSION;
+    header.request_id = call->request_id;
+    header.method = request->method;
+    header.deadline_ms = call->deadline_ms;
+    header.list = request->list;
+    if (request->uid)
+        header.uid = (char *)(uintptr_t)request->uid;
+    if (request->method == EXPERTD__METHOD__BACKWARD)
+        header.client_id =
+            (ProtobufCBinaryData){MESSAGE_CLIENT_ID_SIZE, (unsigned char *)(uintptr_t)request->client_id};
+    header.n_tensors = request->count[0] + request->count[1];
+    header.tensors = pointers;
+    for (size_t i = 0; i < header.n_tensors; i++) {
+        const struct expertd_tensor *tensor = nth_tensor(request, i);
+        expertd__tensor__init(&tensors[i]);
+        tensors[i].dtype = (Expertd__DType)tensor->dtype;
+        tensors[i].n_shape = tensor->ndim;
+        tensors[i].shape = (uint64_t *)(uintptr_t)tensor->shape;
+        pointers[i] = &tensors[i];
+    }
+    const long size = message_encode_request(&header, buffer, sizeof buffer);
+    if (size < 0 || zmq_msg_init_size(&call->request[0], (size_t)size) < 0)
+        return false;
+    memcpy(zmq_msg_data(&call->request[0]), buffer, (size_t)size);
+    return true;
+}
+
+enum expertd_status request_make(struct expertd_call *call, const struct request *request)
+{
+    const size_t count = request->count[0] + request->count[1];
+    call->status = EXPERTD_OK;
+    if (check(call, request) != EXPERTD_OK) {
+        request_free_tensors(request);
+        return call->status;
+    }
+    bool made = make_header(call, request);
+    if (made)
+        call->n_request = 1;
+    else
+        request_free_tensors(request);
+    for (size_t i = 0; i < count && call->n_request > 0; i++) {
+        /* After a failure the rest is gone through for the sake of what it borrows. */
+        const struct expertd_tensor *tensor = nth_tensor(request, i);
+        if (made && make_frame(&call->request[1 + i], tensor)) {
+            call->n_request++;
+        } else {
+            if (!made && tensor->free_fn)
+                tensor->free_fn((void *)(uintptr_t)tensor->data, tensor->hint);
+            made = false;
+        }
+    }
+    if (!made) {
+        call_drop_request(call);
+        call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "no memory for the request");
+        return call->status;
+    }
+    call->n_inputs = request->count[0];
+    call->rows = count > 0 ? nth_tensor(request, 0)->shape[0] : 0;
+    return EXPERTD_OK;
+}
+
+int request_set_deadline(struct expertd_call *call)
+{
+    _Alignas(16) unsigned char memory[MESSAGE_REQUEST_ARENA];
+    unsigned char buffer[HEADER_MAX];
+    struct message_arena arena;
+    Expertd__RequestHeader *header;
+    const char *why;
+    zmq_msg_t frame;
+    message_arena_init(&arena, memory, sizeof memory);
+    if (message_decode_request(&arena, zmq_msg_data(&call->request[0]), zmq_msg_size(&call->request[0]), &header,
+                               &why) < 0)
+        return -ENOMEM;
+    header->deadline_ms = call->deadline_ms;
+    const long size = message_encode_request(header, buffer, sizeof buffer);
+    if (size < 0 || zmq_msg_init_size(&frame, (size_t)size) < 0)
+        return -ENOMEM;
+    memcpy(zmq_msg_data(&frame), buffer, (size_t)size);
+    zmq_msg_close(&call->request[0]);
+    zmq_msg_init(&call->request[0]);
+    zmq_msg_move(&call->request[0], &frame);
+    zmq_msg_close(&frame);
+    return 0;
+}
