@@ -19,6 +19,7 @@ SOVERSION := 0
 CC       ?= gcc
 PKG      ?= pkg-config
 PROTOC_C ?= protoc-c
+OBJCOPY  ?= objcopy
 OPT      ?= -O2 -g
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings \
             -Wvla -Wformat=2 -Wundef
@@ -127,10 +128,13 @@ $(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(call lib,examples) $(BUILD)/lib/libe
 
 # libexpertd needs of common only what has no further package.
 libexpertd_OBJ = $(client_OBJ) $(proto_OBJ) $(call obj,$(filter-out common/config%.c,$(call src,common)))
+# One object whose hidden names are local: a program may have a status_name() of its own.
 $(BUILD)/lib/libexpertd.a: $(libexpertd_OBJ)
 	@mkdir -p $(@D)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(LD) -r -o $(BUILD)/lib/libexpertd.o $^
+	$(OBJCOPY) --localize-hidden $(BUILD)/lib/libexpertd.o
+	$(AR) rcs $@ $(BUILD)/lib/libexpertd.o
 $(BUILD)/lib/libexpertd.so.$(VERSION): $(libexpertd_OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -shared -Wl,-soname,libexpertd.so.$(SOVERSION) -o $@ $^ $(call pkg_libs,$(client_PKGS)) -lm

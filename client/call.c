@@ -42,7 +42,7 @@ static struct expertd_call **bucket_of(const struct call_table *table, uint64_t 
 static int grow(struct call_table *table)
 {
     struct call_table larger = {.size = table->size ? 2 * table->size : 64, .count = table->count};
-    larger.buckets = calloc(larger.size, sizeof *larger.buckets);
+    larger.buckets = calloc(larger.size, sizeof(struct expertd_call *));
     if (!larger.buckets)
         return -ENOMEM;
     for (size_t i = 0; i < table->size; i++) {

@@ -188,17 +188,19 @@ size_t connection_receive(struct connection *connection, zmq_msg_t *frames, size
 {
     size_t count = 0;
     zmq_msg_t dropped;
+    zmq_msg_init(&dropped);
     for (int more = 1; more; count++) {
-        zmq_msg_t *frame = count < limit ? &frames[count] : &dropped;
-        zmq_msg_init(frame);
-        if (zmq_msg_recv(frame, connection->socket, ZMQ_DONTWAIT) < 0) {
-            zmq_msg_close(frame);
-            break; /* a message arrives as a whole, so this is the first frame */
+        zmq_msg_t *frame = &dropped;
+        if (count < limit) {
+            frame = &frames[count];
+            zmq_msg_init(frame);
         }
+        /* A message arrives as a whole, so that only its first frame can be missing. */
+        if (zmq_msg_recv(frame, connection->socket, ZMQ_DONTWAIT) < 0)
+            break;
         more = zmq_msg_more(frame);
-        if (frame == &dropped)
-            zmq_msg_close(frame);
     }
+    zmq_msg_close(&dropped);
     return count;
 }
 
