@@ -179,11 +179,11 @@ int control_create(struct control **control, const char *server, const char *dev
 
     /* After a clean end nothing tells what the last generation was; the wall clock makes another one than a frontend
      * that still has the retired one might ask for. */
-    const uint64_t now_ms = clock_wall_ns() / NS_PER_MS;
+    const uint64_t now_us = clock_wall_ns() / NS_PER_US;
     struct control_shared header = {.magic = CONTROL_MAGIC,
                                     .version = CONTROL_VERSION,
                                     .experts_count = experts_count,
-                                    .generation = now_ms > newest ? now_ms : newest + 1,
+                                    .generation = now_us > newest ? now_us : newest + 1,
                                     .fingerprint = fingerprint};
     place_parts(&header);
     memcpy(header.server, server, strlen(server));
