@@ -64,9 +64,11 @@ void executor_ring(struct executor *executor)
     doorbell_fifo_ring(executor->bell.fd, &executor->page->frontend.sleeping);
 }
 
-void executor_ring_last(struct executor *executor)
+void executor_ring_always(struct executor *executor)
 {
     _Atomic uint32_t sleeping = 1;
+    if (executor->bell.fd < 0)
+        open_bell(executor, executor->bell.epoch);
     doorbell_fifo_ring(executor->bell.fd, &sleeping);
 }
 

@@ -39,7 +39,8 @@ int executor_step(struct executor *executor, uint64_t *retry_ns);
 int executor_drain(struct executor *executor);
 /* Wakes the frontend if it sleeps, for something else that it should look at. */
 void executor_ring(struct executor *executor);
-/* Wakes the frontend whether it sleeps or not: after the control segment, where that stands, is gone. */
-void executor_ring_last(struct executor *executor);
+/* Wakes the frontend whether it says that it sleeps or not: it says so in the control segment, of which it does not
+ * know yet, or which is gone. */
+void executor_ring_always(struct executor *executor);
 
 #endif

@@ -290,7 +290,7 @@ int runtime_create(struct runtime **runtime, const struct config *config, const 
     r->page_faults.counted = process_page_faults();
     process_stop_futex(&control_page(r->control)->runtime_bell.bell);
     control_publish(r->control);
-    executor_ring(r->executor);
+    executor_ring_always(r->executor);
     log_info("ready: %" PRIu32 " experts on device '%s' after %" PRIu64 " ms", r->count, device->name,
              (clock_now_ns() - started_ns) / NS_PER_MS);
     return 0;
@@ -357,7 +357,7 @@ int runtime_stop(struct runtime *runtime)
         backend_close_pools(&runtime->backends[i]);
     /* Before the files are written, so that clients need not wait for them. */
     control_retire(&runtime->control);
-    executor_ring_last(runtime->executor);
+    executor_ring_always(runtime->executor);
     checkpointer_finish(runtime->checkpointer);
     return 0;
 }
