@@ -258,7 +258,8 @@ static int start(struct executor *executor, const struct flight *flight)
         executor->in_flight++;
         return 0;
     }
-    /* A pool's batches are completed in order, so the others come first, whether this one is to be tried again or not. */
+    /* A pool's batches are completed in order, so the others come first, whether this one is to be tried again or not.
+     */
     const int drained = executor_drain(executor);
     if (drained < 0)
         return drained;
