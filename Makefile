@@ -165,10 +165,16 @@ FUZZ_SECONDS ?= 10
 FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 fuzz:
 	$(MAKE) BUILD=build/fuzz CC=clang SANITIZE= CFLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" LDFLAGS="-fsanitize=address,undefined" fuzz-run
+# What a fuzzer finds stays in $(BUILD)/corpus for the next run; tests/fuzz/corpus/<fuzzer>/ and <fuzzer>.dict start it off.
 fuzz-run: $(addprefix $(BUILD)/fuzz/,$(FUZZ))
-	@set -e; for f in $^; do echo "== $$f"; mkdir -p $(BUILD)/corpus/$$(basename $$f); \
-	  $$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=0 -close_fd_mask=3 \
-	    -artifact_prefix=$(BUILD)/ $(BUILD)/corpus/$$(basename $$f) 2>&1 | tail -3; done
+	@status=0; for fuzzer in $^; do name=$$(basename $$fuzzer); mkdir -p $(BUILD)/corpus/$$name; \
+	  set -- $(BUILD)/corpus/$$name; \
+	  if [ -d tests/fuzz/corpus/$$name ]; then set -- "$$@" tests/fuzz/corpus/$$name; fi; \
+	  if [ -f tests/fuzz/$$name.dict ]; then set -- "$$@" -dict=tests/fuzz/$$name.dict; fi; \
+	  if $$fuzzer -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -close_fd_mask=3 \
+	    -artifact_prefix=$(BUILD)/ "$$@" > $(BUILD)/$$name.log 2>&1; then \
+	    echo "PASS $$name: $$(grep '^Done' $(BUILD)/$$name.log)"; \
+	  else status=1; echo "FAIL $$name:"; tail -n 60 $(BUILD)/$$name.log; fi; done; exit $$status
 .PHONY: fuzz-run
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(foreach f,$(HAVE),$(call lib,$f))
 	$(link) -fsanitize=fuzzer -Wl,--start-group $^ -Wl,--end-group $(call pkg_libs,$(filter-out check,$(TEST_PKGS))) -ldl -lm
