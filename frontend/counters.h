@@ -1,0 +1,18 @@
+/* What the frontend counts, for STATS (PROTOCOL.md has the names). One thread. */
+#ifndef EXPERTD_FRONTEND_COUNTERS_H
+#define EXPERTD_FRONTEND_COUNTERS_H
+
+#include <stdint.h>
+
+enum { COUNTERS_METHODS = 8, COUNTERS_STATUSES = 16 };
+
+struct counters {
+    uint64_t requests[COUNTERS_METHODS]; /* by number of the method; 0: other */
+    uint64_t replies[COUNTERS_STATUSES]; /* by number of the status */
+    uint64_t bytes_in, bytes_out;
+    uint64_t peers_vanished, replies_dropped, results_dropped;
+    uint64_t replay_answered, replay_joined;
+    uint64_t sleeps;
+};
+
+#endif

@@ -1,0 +1,76 @@
+/* One device as the frontend sees it: its control segment, its pools, and whether its runtime lives.
+ *
+ *     DEVICE_ABSENT   no control segment to attach to: the runtime never was here, starts, or ended cleanly
+ *     DEVICE_UP       attached, and the runtime works
+ *     DEVICE_DEAD     attached, but nobody holds the runtime's lock: it died; a restart may adopt the segments
+ *     DEVICE_HUNG     attached and held, but it has work and finished nothing for the stall timeout
+ *
+ * Hanging is the absence of completed work, not of a timer's tick. A runtime has work when its busy_since is set, or
+ * when requests wait and it has not gone back to sleep since it was rung for them (one that waits for min_batch_size
+ * sleeps, and so does not hang). One thread. */
+#ifndef EXPERTD_FRONTEND_DEVICE_LINK_H
+#define EXPERTD_FRONTEND_DEVICE_LINK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "frontend/request.h"
+#include "pools/control.h"
+#include "pools/pool.h"
+
+enum device_state { DEVICE_ABSENT, DEVICE_UP, DEVICE_DEAD, DEVICE_HUNG };
+
+struct device_link;
+
+/* A pool that was attached, and the requests that have tasks in it, in the tasks' order. */
+struct pool_link {
+    struct pool *pool;
+    struct device_link *device;
+    uint32_t index;
+    bool broken; /* shared memory broke an invariant: unusable until the device attaches anew */
+    struct request_list requests;
+};
+
+struct device_link {
+    const char *server, *run_dir, *name; /* kept, not copied */
+    uint64_t stall_timeout_ns;
+    enum device_state state;
+    uint64_t state_since_ns;
+    struct control *control; /* NULL: ABSENT */
+    uint32_t experts_count;
+    struct pool_link **pools; /* by pool number; NULL: not used yet */
+    uint32_t experts_placed;  /* of them in the expert table */
+    uint32_t in_flight;       /* requests that wait for this device */
+    bool ring;                /* new tasks that the runtime was not rung for */
+    int watch_fd;             /* of the runtime's lock file */
+    uint64_t progress_ns;     /* when it last completed something, or had nothing to do */
+    uint64_t completed_seen;
+};
+
+enum device_change {
+    DEVICE_SAME,
+    DEVICE_ATTACHED,
+    DEVICE_DIED,
+    DEVICE_STALLED,
+    DEVICE_REVIVED,
+    DEVICE_RETIRED, /* the caller takes the last results, answers what waits, and calls device_link_detach */
+};
+
+int device_link_create(struct device_link **device, const char *server, const char *run_dir, const char *name,
+                       uint64_t stall_timeout_ns);
+void device_link_destroy(struct device_link **device);
+
+/* Looks whether something changed, and attaches when there is something to attach to. A few system calls. */
+enum device_change device_link_look(struct device_link *device, uint64_t now_ns);
+void device_link_detach(struct device_link *device, uint64_t now_ns);
+const char *device_state_name(enum device_state state);
+
+/* The pool of an expert's kind; attached at its first use. 0 or -errno (logged in bursts). */
+int device_link_pool(struct device_link *device, uint32_t expert, enum pool_kind kind, struct pool_link **link);
+/* Something was completed: it does not hang. */
+void device_link_progress(struct device_link *device, uint64_t now_ns);
+/* Marks the pool ready; device_link_ring then rings the runtime once for all that was marked. */
+void device_link_ready(struct device_link *device, uint32_t pool);
+void device_link_ring(struct device_link *device);
+
+#endif

@@ -1,0 +1,103 @@
+#include "frontend/dispatch.h"
+
+#include <stdio.h>
+
+#include "frontend/checkpoint.h"
+#include "frontend/query.h"
+#include "frontend/task.h"
+
+static void refuse(struct server *server, const struct reply_to *to, enum status status, const char *message)
+{
+    reply_status(&server->replier, to, status, message);
+}
+
+static void refuse_unknown(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header)
+{
+    char text[96];
+    snprintf(text, sizeof text, "method %d is not known here", (int)header->method);
+    refuse(server, to, STATUS_UNIMPLEMENTED, text);
+}
+
+/* Whether the methods that take no tensors got none. */
+static bool bare(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header)
+{
+    if (header->n_tensors == 0 && server->incoming.tensor_frames == 0)
+        return true;
+    refuse(server, to, STATUS_INVALID_ARGUMENT, "this method takes no tensors, but some came with it");
+    return false;
+}
+
+static void route(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header,
+                  uint64_t now_ns)
+{
+    switch ((int)header->method) {
+    case EXPERTD__METHOD__FORWARD:
+    case EXPERTD__METHOD__BACKWARD:
+        task_begin(server, to, header, now_ns);
+        break;
+    case EXPERTD__METHOD__PING:
+        if (bare(server, to, header))
+            query_ping(server, to);
+        break;
+    case EXPERTD__METHOD__LIST:
+        if (bare(server, to, header))
+            query_list(server, to, header);
+        break;
+    case EXPERTD__METHOD__INFO:
+        if (bare(server, to, header))
+            query_info(server, to, header);
+        break;
+    case EXPERTD__METHOD__STATS:
+        if (bare(server, to, header))
+            query_stats(server, to);
+        break;
+    case EXPERTD__METHOD__CHECKPOINT:
+        if (bare(server, to, header))
+            checkpoint_begin(server, to, header, now_ns);
+        break;
+    default:
+        refuse_unknown(server, to, header);
+    }
+}
+
+/* The header in the message: NULL after the reply when it cannot be used. */
+static const Expertd__RequestHeader *read_header(struct server *server, struct reply_to *to)
+{
+    struct incoming *incoming = &server->incoming;
+    Expertd__RequestHeader *header = NULL;
+    const char *why = "the request has no header frame";
+    int rc = -1;
+    if (incoming->has_header)
+        rc = message_decode_request(&server->arena, zmq_msg_data(&incoming->header), zmq_msg_size(&incoming->header),
+                                    &header, &why);
+    if (header)
+        to->request_id = header->request_id;
+    if (rc == 0 && header->version == MESSAGE_VERSION)
+        return header;
+    server->counters.requests[0]++;
+    char text[96];
+    if (rc == 0) {
+        snprintf(text, sizeof text, "protocol version %u is not spoken here; version %d is", (unsigned)header->version,
+                 MESSAGE_VERSION);
+        why = text;
+    }
+    refuse(server, to, STATUS_INVALID_ARGUMENT, why);
+    return NULL;
+}
+
+void dispatch(struct server *server, uint64_t now_ns)
+{
+    struct incoming *incoming = &server->incoming;
+    struct reply_to to = {.envelope = incoming->envelope};
+    server->counters.bytes_in += incoming->bytes;
+    to.peer = peers_find(server->peers, zmq_msg_data(&incoming->id), zmq_msg_size(&incoming->id));
+    if (!to.peer)
+        return;
+    const Expertd__RequestHeader *header = read_header(server, &to);
+    if (header) {
+        const unsigned method = (unsigned)header->method;
+        server->counters.requests[method < COUNTERS_METHODS ? method : 0]++;
+        route(server, &to, header, now_ns);
+    }
+    peer_release(to.peer);
+}

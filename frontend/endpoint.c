@@ -1,0 +1,105 @@
+#include "frontend/endpoint.h"
+
+#include <errno.h>
+#include <string.h>
+#include <zmq.h>
+
+#include "common/log.h"
+
+/* Requests of one client that wait in ZeroMQ; beyond, TCP makes the client wait. The frontend reads fast and refuses
+ * what it cannot queue, so few are needed. */
+enum { RECEIVE_HIGH_WATER = 256, SEND_HIGH_WATER_LEAST = 1000, BACKLOG = 1024 };
+/* Seconds after which a peer whose host has gone is noticed: 60 + 3 * 10. */
+enum { KEEPALIVE_IDLE = 60, KEEPALIVE_INTERVAL = 10, KEEPALIVE_COUNT = 3 };
+
+static int set(void *socket, int option, int value)
+{
+    return zmq_setsockopt(socket, option, &value, sizeof value) == 0 ? 0 : -errno;
+}
+
+static int set_options(void *socket, const struct config_frontend *config)
+{
+    const int64_t max_message = (int64_t)config->max_message;
+    /* Replies of one client that wait in ZeroMQ, as many as it can have requests here: a client that pipelines must not
+     * lose replies because it reads a little later. The bytes are bounded by frontend/peer.h. */
+    const int send_high_water =
+        config->max_requests > SEND_HIGH_WATER_LEAST ? (int)config->max_requests : SEND_HIGH_WATER_LEAST;
+    int rc = zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max_message, sizeof max_message) == 0 ? 0 : -errno;
+    const struct {
+        int option, value;
+    } options[] = {
+        {ZMQ_ROUTER_MANDATORY, 1}, /* a peer that is gone is an error, which is counted */
+        /* A client that comes back with the routing id that it chose gets its replies on the new connection, though
+         * the old one may look alive for another minute. Ids that ZeroMQ makes cannot be taken over. */
+        {ZMQ_ROUTER_HANDOVER, 1},
+        {ZMQ_SNDHWM, send_high_water},
+        {ZMQ_RCVHWM, RECEIVE_HIGH_WATER},
+        {ZMQ_BACKLOG, BACKLOG},
+        {ZMQ_LINGER, 0},
+        {ZMQ_TCP_KEEPALIVE, 1},
+        {ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE},
+        {ZMQ_TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL},
+        {ZMQ_TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT},
+    };
+    for (size_t i = 0; rc == 0 && i < sizeof options / sizeof options[0]; i++)
+        rc = set(socket, options[i].option, options[i].value);
+    if (rc < 0)
+        log_error("cannot set up the socket: %s", zmq_strerror(-rc));
+    return rc;
+}
+
+static int bind_all(void *socket, const struct config_frontend *config)
+{
+    for (unsigned i = 0; i < config->listen.count; i++) {
+        const char *endpoint = config->listen.items[i];
+        char bound[256] = "";
+        size_t size = sizeof bound;
+        (void)set(socket, ZMQ_IPV6, strchr(endpoint, '[') != NULL);
+        if (zmq_bind(socket, endpoint) != 0) {
+            const int rc = -errno;
+            log_error("cannot listen on %s: %s (frontend.listen)", endpoint, zmq_strerror(-rc));
+            return rc;
+        }
+        /* Scripts read this line: its form is part of the documentation. */
+        (void)zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, bound, &size);
+        log_info("listening on %s", bound);
+    }
+    return 0;
+}
+
+int endpoint_open(const struct config_frontend *config, void **context, void **socket)
+{
+    int rc = 0;
+    *socket = NULL;
+    *context = zmq_ctx_new();
+    if (*context) {
+        /* Connections are files: the limit is the process's, not ZeroMQ's 1,023. */
+        zmq_ctx_set(*context, ZMQ_MAX_SOCKETS, zmq_ctx_get(*context, ZMQ_SOCKET_LIMIT));
+        zmq_ctx_set(*context, ZMQ_IO_THREADS, (int)config->io_threads);
+        *socket = zmq_socket(*context, ZMQ_ROUTER);
+    }
+    if (!*socket) {
+        rc = -errno;
+        log_error("cannot make a ZeroMQ socket: %s", zmq_strerror(-rc));
+    }
+    if (rc == 0)
+        rc = set_options(*socket, config);
+    if (rc == 0)
+        rc = bind_all(*socket, config);
+    if (rc < 0)
+        endpoint_close(context, socket, 0);
+    return rc;
+}
+
+void endpoint_close(void **context, void **socket, int linger_ms)
+{
+    if (*socket) {
+        (void)set(*socket, ZMQ_LINGER, linger_ms);
+        zmq_close(*socket);
+    }
+    if (*context) {
+        while (zmq_ctx_term(*context) != 0 && errno == EINTR)
+            ;
+    }
+    *socket = *context = NULL;
+}

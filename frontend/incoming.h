@@ -1,0 +1,31 @@
+/* One request as it comes in: the frames of a multipart message, received within bounds. One thread. */
+#ifndef EXPERTD_FRONTEND_INCOMING_H
+#define EXPERTD_FRONTEND_INCOMING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <zmq.h>
+
+#include "frontend/reply.h"
+#include "proto/message.h"
+
+struct incoming {
+    zmq_msg_t id, header;
+    zmq_msg_t tensors[MESSAGE_MAX_TENSORS];
+    size_t tensor_bytes[MESSAGE_MAX_TENSORS];
+    uint64_t tensor_frames; /* that came; those beyond MESSAGE_MAX_TENSORS were dropped */
+    uint64_t bytes;         /* of header and tensors */
+    struct reply_envelope envelope;
+    bool has_header;
+    bool unfinished; /* more frames of this message wait in the socket */
+};
+
+void incoming_init(struct incoming *incoming);
+/* Closes what is open; ready for the next. */
+void incoming_clear(struct incoming *incoming);
+/* Receives a message without waiting. 1: it is complete. 0: there is none now. -EINPROGRESS: a very long one is not yet
+ * drained; call again (other work may go first). Another -errno of zmq_msg_recv. */
+int incoming_receive(struct incoming *incoming, void *socket);
+
+#endif

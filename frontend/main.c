@@ -1,0 +1,54 @@
+/* expertd-frontend: answers clients over ZeroMQ from the experts of this server's runtimes. */
+#include <stdlib.h>
+#include <sys/resource.h>
+
+#include "common/config.h"
+#include "common/log.h"
+#include "common/owner.h"
+#include "common/process.h"
+#include "frontend/server.h"
+
+static const char *const sections[] = {"server", "frontend", "devices", "experts", NULL};
+static const struct config_program program = {
+    .name = "expertd-frontend",
+    .purpose = "Answers clients over ZeroMQ from the experts of this server's runtimes.",
+    .sections = sections,
+};
+
+/* Each client is a file: as many as the system lets us have. */
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct config config;
+    enum log_level level = LOG_LEVEL_INFO;
+    log_open(program.name, level);
+    if (config_load(&config, &program, argc, argv) < 0)
+        return EXIT_FAILURE;
+    if (log_level_parse(config.server.log_level, &level) == 0)
+        log_open(program.name, level);
+
+    struct server *server = NULL;
+    int rc = process_init(program.name);
+    if (rc == 0)
+        rc = owner_prepare_run_dir(config.server.run_dir);
+    /* The lock is let go of by the process's end. */
+    if (rc == 0)
+        rc = owner_acquire(config.server.run_dir, config.server.name, "frontend");
+    if (rc >= 0) {
+        raise_file_limit();
+        rc = server_create(&server, &config);
+    }
+    if (rc == 0)
+        rc = server_run(server);
+    server_destroy(&server);
+    config_destroy(&config);
+    return rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

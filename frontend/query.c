@@ -1,0 +1,178 @@
+#include "frontend/query.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/uid.h"
+#include "frontend/roster.h"
+
+static bool place_alive(const struct server *server, const struct expert_place *place)
+{
+    return place->expert != EXPERT_ABSENT && server->devices[place->device]->state == DEVICE_UP;
+}
+
+void query_ping(struct server *server, const struct reply_to *to)
+{
+    char software[] = "expertd " EXPERTD_VERSION;
+    Expertd__Pong pong = EXPERTD__PONG__INIT;
+    Expertd__ReplyHeader header = EXPERTD__REPLY_HEADER__INIT;
+    pong.server = (char *)(uintptr_t)server->config->server.name;
+    pong.software = software;
+    pong.experts = expert_table_count(server->experts);
+    for (unsigned d = 0; d < server->devices_count; d++) {
+        if (server->devices[d]->state == DEVICE_UP)
+            pong.experts_alive += server->devices[d]->experts_placed;
+    }
+    header.pong = &pong;
+    reply_header(&server->replier, to, &header);
+}
+
+/* --- LIST -----------------------------------------------------------------------------------------------------------
+ */
+
+struct listing {
+    Expertd__ExpertList__Entry *entries;
+    Expertd__ExpertList__Entry **pointers;
+    size_t count;
+};
+
+/* The entries from offset on, at most limit of them; returns how many match in all. */
+static uint32_t collect(struct server *server, const char *prefix, uint32_t offset, uint32_t limit,
+                        struct listing *listing)
+{
+    const size_t prefix_length = strlen(prefix);
+    uint32_t total = 0;
+    for (uint32_t i = 0; i < expert_table_count(server->experts); i++) {
+        const struct expert_place *place = expert_table_at(server->experts, i);
+        const char *uid = expert_table_uid(server->experts, place);
+        if (strncmp(uid, prefix, prefix_length) != 0)
+            continue;
+        if (total++ < offset || listing->count == limit)
+            continue;
+        Expertd__ExpertList__Entry *entry = &listing->entries[listing->count];
+        expertd__expert_list__entry__init(entry);
+        entry->uid = (char *)(uintptr_t)uid;
+        entry->alive = place_alive(server, place);
+        entry->device = (char *)(uintptr_t)server->devices[place->device]->name;
+        listing->pointers[listing->count++] = entry;
+    }
+    return total;
+}
+
+void query_list(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header)
+{
+    const char *prefix = header->list ? header->list->prefix : "";
+    const uint32_t offset = header->list ? header->list->offset : 0;
+    uint32_t limit = header->list ? header->list->limit : 0;
+    if (limit == 0 || limit > MESSAGE_MAX_LIST)
+        limit = MESSAGE_MAX_LIST;
+    struct listing listing = {.entries = malloc(limit * sizeof *listing.entries),
+                              .pointers = malloc(limit * sizeof(Expertd__ExpertList__Entry *))};
+    if (listing.entries && listing.pointers) {
+        Expertd__ExpertList list = EXPERTD__EXPERT_LIST__INIT;
+        Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
+        list.total = collect(server, prefix, offset, limit, &listing);
+        list.n_experts = listing.count;
+        list.experts = listing.pointers;
+        list.generation = server->list_generation;
+        reply.list = &list;
+        reply_header(&server->replier, to, &reply);
+    } else {
+        reply_status(&server->replier, to, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
+    }
+    free(listing.entries);
+    free(listing.pointers);
+}
+
+/* --- INFO -----------------------------------------------------------------------------------------------------------
+ */
+
+/* A schema as a message, in place. */
+struct schema_message {
+    Expertd__Schema schema;
+    Expertd__Schema__Field fields[SCHEMA_MAX_TENSORS];
+    Expertd__Schema__Field *pointers[SCHEMA_MAX_TENSORS];
+};
+
+static Expertd__Schema *describe(struct schema_message *message, struct schema *schema)
+{
+    expertd__schema__init(&message->schema);
+    message->schema.n_tensors = schema->count;
+    message->schema.tensors = message->pointers;
+    for (uint32_t i = 0; i < schema->count; i++) {
+        Expertd__Schema__Field *field = message->pointers[i] = &message->fields[i];
+        expertd__schema__field__init(field);
+        field->name = schema->tensors[i].name;
+        field->dtype = (Expertd__DType)schema->tensors[i].dtype;
+        field->n_row_shape = schema->tensors[i].ndim;
+        field->row_shape = schema->tensors[i].dims;
+    }
+    return &message->schema;
+}
+
+/* One copy of what control_attach had checked; ended strings, since it lies where the runtime can write. */
+static bool copy_expert(struct device_link *device, uint32_t expert, struct control_expert_shared *copy)
+{
+    struct control_expert_shared *shared = control_expert(device->control, expert);
+    memcpy(copy, shared, offsetof(struct control_expert_shared, runtime));
+    copy->uid[sizeof copy->uid - 1] = copy->block[sizeof copy->block - 1] = 0;
+    copy->optimizer[sizeof copy->optimizer - 1] = copy->schedule[sizeof copy->schedule - 1] = 0;
+    message_clean(copy->block);
+    message_clean(copy->optimizer);
+    message_clean(copy->schedule);
+    return schema_valid(&copy->inputs) && schema_valid(&copy->outputs);
+}
+
+static void fill_info(Expertd__ExpertInfo *info, struct control_expert_shared *copy)
+{
+    info->block = copy->block;
+    info->max_batch_size = copy->max_batch_size;
+    info->hidden_dim = copy->hidden_dim;
+    info->optimizer = copy->optimizer;
+    info->learning_rate = copy->learning_rate;
+    info->beta1 = copy->beta1;
+    info->beta2 = copy->beta2;
+    info->epsilon = copy->epsilon;
+    info->momentum = copy->momentum;
+    info->clip_norm = copy->clip_norm;
+    info->schedule = copy->schedule;
+    info->warmup_steps = copy->warmup_steps;
+    info->total_steps = copy->total_steps;
+    info->grad_accumulation = copy->grad_accumulation;
+}
+
+void query_info(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header)
+{
+    char text[UID_SIZE + 64];
+    const struct expert_place *place = expert_table_find(server->experts, header->uid);
+    if (!place) {
+        snprintf(text, sizeof text, "no expert \"%.*s\" on this server", UID_SIZE - 1, header->uid);
+        reply_status(&server->replier, to, STATUS_NOT_FOUND, message_clean(text));
+        return;
+    }
+    struct device_link *device = server->devices[place->device];
+    struct control_expert_shared copy;
+    if (place->expert == EXPERT_ABSENT || !device->control || place->expert >= device->experts_count ||
+        !copy_expert(device, place->expert, &copy)) {
+        const char *refusal = roster_refusal(device, text, sizeof text);
+        reply_status(&server->replier, to, STATUS_UNAVAILABLE,
+                     refusal ? refusal : "the expert's device does not have it now");
+        return;
+    }
+    struct schema_message inputs, outputs;
+    Expertd__ExpertInfo info = EXPERTD__EXPERT_INFO__INIT;
+    Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
+    fill_info(&info, &copy);
+    info.uid = (char *)(uintptr_t)expert_table_uid(server->experts, place);
+    info.device = (char *)(uintptr_t)device->name;
+    info.alive = place_alive(server, place);
+    info.forward_schema = describe(&inputs, &copy.inputs);
+    info.outputs_schema = describe(&outputs, &copy.outputs);
+    struct control_expert_shared *shared = control_expert(device->control, place->expert);
+    info.update_count = atomic_load_explicit(&shared->runtime.updates, memory_order_relaxed);
+    info.examples_processed = atomic_load_explicit(&shared->runtime.examples, memory_order_relaxed);
+    info.skipped_steps = atomic_load_explicit(&shared->runtime.skipped_steps, memory_order_relaxed);
+    reply.info = &info;
+    reply_header(&server->replier, to, &reply);
+}

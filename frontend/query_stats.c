@@ -1,0 +1,112 @@
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "frontend/query.h"
+
+/* Counters are gathered here, names and all; room for all of them is there before the first. */
+enum { NAME_SIZE = 96, FRONTEND_COUNTERS = 64, DEVICE_COUNTERS = 8 + CONTROL_COUNTERS };
+
+struct gathering {
+    Expertd__Stats__Counter *counters;
+    Expertd__Stats__Counter **pointers;
+    char (*names)[NAME_SIZE];
+    size_t count, capacity;
+};
+
+__attribute__((format(printf, 3, 4))) static void add(struct gathering *gathering, double value, const char *name, ...)
+{
+    if (gathering->count == gathering->capacity)
+        return;
+    Expertd__Stats__Counter *counter = &gathering->counters[gathering->count];
+    expertd__stats__counter__init(counter);
+    va_list arguments;
+    va_start(arguments, name);
+    (void)vsnprintf(gathering->names[gathering->count], NAME_SIZE, name, arguments);
+    va_end(arguments);
+    counter->name = gathering->names[gathering->count];
+    counter->value = value;
+    gathering->pointers[gathering->count++] = counter;
+}
+
+static void add_traffic(struct gathering *gathering, const struct counters *counters)
+{
+    static const char *const methods[COUNTERS_METHODS] = {"other",   "ping",     "list",  "info",
+                                                          "forward", "backward", "stats", "checkpoint"};
+    for (unsigned m = 0; m < COUNTERS_METHODS; m++)
+        add(gathering, (double)counters->requests[m], "frontend.requests.%s", methods[m]);
+    for (unsigned s = 0; s < COUNTERS_STATUSES; s++) {
+        const char *name = status_name((enum status)s);
+        if (strcmp(name, "UNKNOWN") != 0)
+            add(gathering, (double)counters->replies[s], "frontend.replies.%s", name);
+    }
+    add(gathering, (double)counters->bytes_in, "frontend.bytes_in");
+    add(gathering, (double)counters->bytes_out, "frontend.bytes_out");
+    add(gathering, (double)counters->peers_vanished, "frontend.peers_vanished");
+    add(gathering, (double)counters->replies_dropped, "frontend.replies_dropped");
+    add(gathering, (double)counters->results_dropped, "frontend.results_dropped");
+    add(gathering, (double)counters->replay_answered, "frontend.replay.answered");
+    add(gathering, (double)counters->replay_joined, "frontend.replay.joined");
+    add(gathering, (double)counters->sleeps, "frontend.sleeps");
+}
+
+static void add_frontend(struct gathering *gathering, const struct server *server)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    add(gathering, (double)(clock_now_ns() - server->start_ns) / (double)NS_PER_S, "frontend.uptime_s");
+    add(gathering, (double)getpid(), "frontend.pid");
+    add_traffic(gathering, &server->counters);
+    add(gathering, requests_taken(server->requests), "frontend.in_flight");
+    add(gathering, requests_capacity(server->requests), "frontend.max_requests");
+    add(gathering, replay_kept(server->replay), "frontend.replay.kept");
+    add(gathering, (double)replay_kept_bytes(server->replay), "frontend.replay.kept_bytes");
+    add(gathering, (double)buffers_bytes(server->buffers), "frontend.buffer_bytes");
+    add(gathering, (double)peers_unsent(server->peers), "frontend.unsent_bytes");
+    add(gathering, (double)usage.ru_minflt, "frontend.page_faults");
+}
+
+static void add_device(struct gathering *gathering, const struct device_link *device)
+{
+    add(gathering, device->state == DEVICE_UP, "device.%s.alive", device->name);
+    add(gathering, device->control != NULL, "device.%s.attached", device->name);
+    add(gathering, device->in_flight, "device.%s.in_flight", device->name);
+    if (!device->control)
+        return;
+    struct control_shared *page = control_page(device->control);
+    add(gathering, atomic_load_explicit(&page->runtime.pid, memory_order_relaxed), "device.%s.pid", device->name);
+    add(gathering, (double)control_generation(device->control), "device.%s.generation", device->name);
+    add(gathering, device->experts_count, "device.%s.experts", device->name);
+    for (unsigned c = 0; c < CONTROL_COUNTERS; c++)
+        add(gathering, (double)atomic_load_explicit(&page->statistics.counters[c], memory_order_relaxed),
+            "device.%s.%s", device->name, control_counter_name((enum control_counter)c));
+}
+
+void query_stats(struct server *server, const struct reply_to *to)
+{
+    const size_t capacity = FRONTEND_COUNTERS + (size_t)server->devices_count * DEVICE_COUNTERS;
+    struct gathering gathering = {.counters = malloc(capacity * sizeof *gathering.counters),
+                                  .pointers = malloc(capacity * sizeof(Expertd__Stats__Counter *)),
+                                  .names = malloc(capacity * NAME_SIZE),
+                                  .capacity = capacity};
+    if (gathering.counters && gathering.pointers && gathering.names) {
+        add_frontend(&gathering, server);
+        for (unsigned d = 0; d < server->devices_count; d++)
+            add_device(&gathering, server->devices[d]);
+        Expertd__Stats stats = EXPERTD__STATS__INIT;
+        Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
+        stats.n_counters = gathering.count;
+        stats.counters = gathering.pointers;
+        reply.stats = &stats;
+        reply_header(&server->replier, to, &reply);
+    } else {
+        reply_status(&server->replier, to, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
+    }
+    free(gathering.counters);
+    free(gathering.pointers);
+    free(gathering.names);
+}

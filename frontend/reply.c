@@ -1,0 +1,253 @@
+#include "frontend/reply.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zmq.h>
+
+/* Headers up to this many bytes are sent by copy and not charged to their peer; the high-water mark bounds them. */
+enum { SMALL_HEADER = 1024, BODY_HEADER = 512, ALIGN = 64 };
+
+/* What lies at the front of the buffer of an OK with tensors. */
+struct body {
+    uint32_t header_bytes, count;
+    size_t offset[SCHEMA_MAX_TENSORS], bytes[SCHEMA_MAX_TENSORS]; /* from the buffer's data on */
+    size_t tensor_bytes;
+    unsigned char header[BODY_HEADER];
+};
+
+/* --- sending --------------------------------------------------------------------------------------------------------
+ */
+
+static bool send_bytes(void *socket, const void *data, size_t size, int flags)
+{
+    int n;
+    do
+        n = zmq_send(socket, data, size, ZMQ_DONTWAIT | flags);
+    while (n < 0 && errno == EINTR);
+    return n >= 0;
+}
+
+/* Routing id and envelope. False: the reply cannot go; that is counted. After it, nothing can fail but a peer that goes
+ * away, whose frames ZeroMQ then drops: room is checked for whole messages, with the routing id. */
+static bool send_front(struct replier *replier, const struct reply_to *to)
+{
+    replier->sent = true;
+    if (!send_bytes(replier->socket, to->peer->id, to->peer->id_size, ZMQ_SNDMORE)) {
+        if (errno == EAGAIN)
+            replier->counters->replies_dropped++;
+        else
+            replier->counters->peers_vanished++;
+        return false;
+    }
+    if (to->envelope.kind == REPLY_CORRELATED)
+        send_bytes(replier->socket, &to->envelope.correlate, sizeof to->envelope.correlate, ZMQ_SNDMORE);
+    if (to->envelope.kind != REPLY_BARE)
+        send_bytes(replier->socket, "", 0, ZMQ_SNDMORE);
+    return true;
+}
+
+/* ZeroMQ has let go of a frame; in one of its threads, mostly. */
+static void frame_done(void *data, void *hint)
+{
+    (void)data;
+    struct buffer *buffer = hint;
+    struct peer *peer = buffer->peer;
+    const size_t bytes = buffer->used;
+    /* Release: whoever sees 0 may charge the buffer to another peer. Pairs with the acquire in reply_send. */
+    if (atomic_fetch_sub_explicit(&buffer->frames, 1, memory_order_acq_rel) != 1)
+        return;
+    peer_credit(peer, bytes);
+    buffer_release(buffer);
+}
+
+/* Makes a buffer's frames; charges it and holds it until all of them are let go of. False: not possible; counted. */
+static bool begin_frames(struct replier *replier, const struct reply_to *to, struct buffer *buffer, zmq_msg_t *frames,
+                         uint32_t count, unsigned char *const *data, const size_t *bytes)
+{
+    if (!peer_charge(replier->peers, to->peer, buffer->used)) {
+        replier->counters->replies_dropped++;
+        return false;
+    }
+    buffer->peer = to->peer;
+    buffer_hold(buffer);
+    atomic_store_explicit(&buffer->frames, count, memory_order_relaxed);
+    for (uint32_t i = 0; i < count; i++) {
+        if (zmq_msg_init_data(&frames[i], data[i], bytes[i], frame_done, buffer) == 0)
+            continue;
+        for (uint32_t j = 0; j < i; j++)
+            zmq_msg_close(&frames[j]);
+        for (uint32_t j = i; j < count; j++)
+            frame_done(NULL, buffer);
+        replier->counters->replies_dropped++;
+        return false;
+    }
+    return true;
+}
+
+static void send_frames(void *socket, zmq_msg_t *frames, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        int n;
+        do
+            n = zmq_msg_send(&frames[i], socket, ZMQ_DONTWAIT | (i + 1 < count ? ZMQ_SNDMORE : 0));
+        while (n < 0 && errno == EINTR);
+        if (n < 0)
+            zmq_msg_close(&frames[i]);
+    }
+}
+
+/* --- headers alone --------------------------------------------------------------------------------------------------
+ */
+
+static void count_reply(struct replier *replier, enum status status, size_t bytes)
+{
+    replier->counters->replies[(unsigned)status % COUNTERS_STATUSES]++;
+    replier->counters->bytes_out += bytes;
+}
+
+static void send_small_header(struct replier *replier, const struct reply_to *to, const void *header, size_t bytes)
+{
+    if (send_front(replier, to))
+        send_bytes(replier->socket, header, bytes, 0);
+}
+
+static void send_large_header(struct replier *replier, const struct reply_to *to, const Expertd__ReplyHeader *header,
+                              size_t bytes)
+{
+    struct buffer *buffer = buffers_take(replier->buffers, bytes);
+    if (!buffer) {
+        reply_status(replier, to, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
+        return;
+    }
+    zmq_msg_t frame;
+    unsigned char *data = buffer->data;
+    const long encoded = message_encode_reply(header, data, buffer_capacity(buffer));
+    assert(encoded == (long)bytes);
+    (void)encoded;
+    buffer->used = bytes;
+    if (begin_frames(replier, to, buffer, &frame, 1, &data, &bytes)) {
+        if (send_front(replier, to))
+            send_frames(replier->socket, &frame, 1);
+        else
+            zmq_msg_close(&frame);
+    }
+    buffer_release(buffer);
+}
+
+void reply_header(struct replier *replier, const struct reply_to *to, Expertd__ReplyHeader *header)
+{
+    unsigned char small[SMALL_HEADER];
+    header->version = MESSAGE_VERSION;
+    header->request_id = to->request_id;
+    const size_t bytes = protobuf_c_message_get_packed_size(&header->base);
+    if (bytes > MESSAGE_REPLY_MAX) {
+        reply_status(replier, to, STATUS_RESOURCE_EXHAUSTED, "the answer is too long");
+        return;
+    }
+    count_reply(replier, (enum status)header->status, bytes);
+    if (bytes <= sizeof small) {
+        message_encode_reply(header, small, sizeof small);
+        send_small_header(replier, to, small, bytes);
+    } else {
+        send_large_header(replier, to, header, bytes);
+    }
+}
+
+void reply_status(struct replier *replier, const struct reply_to *to, enum status status, const char *message)
+{
+    char text[SMALL_HEADER / 2] = "";
+    if (message) {
+        const size_t length = strnlen(message, sizeof text - 1);
+        memcpy(text, message, length);
+        text[length] = 0;
+    }
+    Expertd__ReplyHeader header = EXPERTD__REPLY_HEADER__INIT;
+    header.status = (Expertd__Status)status;
+    header.message = text;
+    reply_header(replier, to, &header);
+}
+
+/* --- with tensors ---------------------------------------------------------------------------------------------------
+ */
+
+static void build_header(struct body *body, uint64_t request_id, const struct schema *schema, uint32_t rows)
+{
+    Expertd__Tensor tensors[SCHEMA_MAX_TENSORS], *pointers[SCHEMA_MAX_TENSORS];
+    uint64_t shapes[SCHEMA_MAX_TENSORS][MESSAGE_MAX_DIMS];
+    for (uint32_t i = 0; i < schema->count; i++) {
+        const struct tensor_desc *desc = &schema->tensors[i];
+        shapes[i][0] = rows;
+        memcpy(&shapes[i][1], desc->dims, desc->ndim * sizeof desc->dims[0]);
+        expertd__tensor__init(&tensors[i]);
+        tensors[i].dtype = (Expertd__DType)desc->dtype;
+        tensors[i].n_shape = desc->ndim + 1;
+        tensors[i].shape = shapes[i];
+        pointers[i] = &tensors[i];
+    }
+    Expertd__ReplyHeader header = EXPERTD__REPLY_HEADER__INIT;
+    header.version = MESSAGE_VERSION;
+    header.request_id = request_id;
+    header.n_tensors = schema->count;
+    header.tensors = pointers;
+    const long bytes = message_encode_reply(&header, body->header, sizeof body->header);
+    assert(bytes > 0); /* 8 tensors of 7 dimensions below 2^40 are 8 * 52 bytes */
+    body->header_bytes = (uint32_t)bytes;
+}
+
+struct buffer *reply_build(struct replier *replier, uint64_t request_id, const struct schema *schema, uint32_t rows,
+                           const void *const *data)
+{
+    struct body layout = {.count = schema->count};
+    size_t end = (sizeof layout + ALIGN - 1) / ALIGN * ALIGN;
+    for (uint32_t i = 0; i < schema->count; i++) {
+        layout.offset[i] = end;
+        layout.bytes[i] = tensor_row_bytes(&schema->tensors[i]) * rows;
+        layout.tensor_bytes += layout.bytes[i];
+        end += (layout.bytes[i] + ALIGN - 1) / ALIGN * ALIGN;
+    }
+    struct buffer *buffer = buffers_take(replier->buffers, end);
+    if (!buffer)
+        return NULL;
+    build_header(&layout, request_id, schema, rows);
+    memcpy(buffer->data, &layout, sizeof layout);
+    for (uint32_t i = 0; i < schema->count; i++)
+        memcpy(buffer->data + layout.offset[i], data[i], layout.bytes[i]);
+    buffer->used = end;
+    return buffer;
+}
+
+void reply_send(struct replier *replier, const struct reply_to *to, struct buffer *built)
+{
+    /* A kept answer that is still on its way to one client while it goes to another has to be copied: a buffer is
+     * charged to one peer at a time. */
+    struct buffer *buffer = built;
+    if (atomic_load_explicit(&built->frames, memory_order_acquire) != 0) {
+        buffer = buffers_take(replier->buffers, built->used);
+        if (!buffer) {
+            reply_status(replier, to, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
+            return;
+        }
+        memcpy(buffer->data, built->data, built->used);
+        buffer->used = built->used;
+    }
+    struct body *body = (struct body *)(void *)buffer->data;
+    count_reply(replier, STATUS_OK, body->header_bytes + body->tensor_bytes);
+    zmq_msg_t frames[SCHEMA_MAX_TENSORS];
+    unsigned char *data[SCHEMA_MAX_TENSORS];
+    for (uint32_t i = 0; i < body->count; i++)
+        data[i] = buffer->data + body->offset[i];
+    if (begin_frames(replier, to, buffer, frames, body->count, data, body->bytes)) {
+        if (send_front(replier, to)) {
+            send_bytes(replier->socket, body->header, body->header_bytes, ZMQ_SNDMORE);
+            send_frames(replier->socket, frames, body->count);
+        } else {
+            for (uint32_t i = 0; i < body->count; i++)
+                zmq_msg_close(&frames[i]);
+        }
+    }
+    if (buffer != built)
+        buffer_release(buffer);
+}

@@ -1,0 +1,49 @@
+/* Replies: headers are encoded, tensors are copied out of the pool's rows into a recycled buffer and sent from there
+ * without a further copy. Sending never waits: a client that is gone, or does not read, is counted. One thread. */
+#ifndef EXPERTD_FRONTEND_REPLY_H
+#define EXPERTD_FRONTEND_REPLY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/status.h"
+#include "common/tensor.h"
+#include "frontend/buffer.h"
+#include "frontend/counters.h"
+#include "frontend/peer.h"
+#include "proto/message.h"
+
+/* What a socket type puts between routing id and header, and wants back. */
+enum reply_envelope_kind { REPLY_BARE, REPLY_DELIMITED, REPLY_CORRELATED };
+struct reply_envelope {
+    enum reply_envelope_kind kind;
+    uint32_t correlate; /* REPLY_CORRELATED: 4 bytes as they came */
+};
+
+/* Whom a reply goes to. */
+struct reply_to {
+    struct peer *peer;
+    uint64_t request_id;
+    struct reply_envelope envelope;
+};
+
+struct replier {
+    void *socket;
+    struct peers *peers;
+    struct buffers *buffers;
+    struct counters *counters;
+    bool sent; /* something was sent since the owner set this to false */
+};
+
+/* A reply without tensors; message may be NULL. */
+void reply_status(struct replier *replier, const struct reply_to *to, enum status status, const char *message);
+/* The header of an OK without tensors; version and request_id are filled in here. */
+void reply_header(struct replier *replier, const struct reply_to *to, Expertd__ReplyHeader *header);
+
+/* An OK with tensors, ready to be sent, as often as one likes: header and `rows` rows of each tensor, which are copied
+ * from data[i]. The caller's reference; NULL: no memory. */
+struct buffer *reply_build(struct replier *replier, uint64_t request_id, const struct schema *schema, uint32_t rows,
+                           const void *const *data);
+void reply_send(struct replier *replier, const struct reply_to *to, struct buffer *built);
+
+#endif

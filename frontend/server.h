@@ -1,0 +1,57 @@
+/* The frontend: what its parts work on together, and the loop that moves them. One thread; ZeroMQ has its own. */
+#ifndef EXPERTD_FRONTEND_SERVER_H
+#define EXPERTD_FRONTEND_SERVER_H
+
+#include <stdalign.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/config.h"
+#include "frontend/buffer.h"
+#include "frontend/counters.h"
+#include "frontend/deadline.h"
+#include "frontend/device_link.h"
+#include "frontend/expert_table.h"
+#include "frontend/incoming.h"
+#include "frontend/peer.h"
+#include "frontend/replay.h"
+#include "frontend/reply.h"
+#include "frontend/request.h"
+#include "proto/message.h"
+
+struct server {
+    const struct config *config;
+    void *context, *socket;
+    int socket_fd, bell_fd;
+    struct device_link **devices;
+    unsigned devices_count;
+    struct expert_table *experts;
+    struct requests *requests;
+    struct deadlines *deadlines;
+    struct request_list checkpoints; /* that wait */
+    struct peers *peers;
+    struct buffers *buffers;
+    struct replay *replay;
+    struct counters counters;
+    struct replier replier;
+    struct incoming incoming;
+    struct message_arena arena;
+    bool socket_empty; /* the last receive found nothing, and nothing was sent since: see server_sleep */
+    uint64_t start_ns, next_look_ns;
+    uint64_t list_generation; /* of LIST's answer */
+    uint64_t last_ticket;     /* of a checkpoint */
+    alignas(16) unsigned char arena_memory[MESSAGE_REQUEST_ARENA];
+};
+
+/* Binds, and attaches to what is there. Keeps config. 0 or -errno; logs why. */
+int server_create(struct server **server, const struct config *config);
+/* Serves until a stop signal; then answers what waits with UNAVAILABLE. 0 or -errno. */
+int server_run(struct server *server);
+void server_destroy(struct server **server);
+
+/* Answers a request for good: its slot still has to be given back. message NULL: none. */
+void server_answer(struct server *server, struct request *request, enum status status, const char *message);
+/* The same when the reply itself was sent by other means. */
+void server_answered(struct server *server, struct request *request);
+
+#endif

@@ -1,0 +1,376 @@
+#include "frontend/task.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/uid.h"
+#include "frontend/validate.h"
+#include "frontend/roster.h"
+
+/* --- the end of a request -------------------------------------------------------------------------------------------
+ */
+
+/* Its slot is free again. */
+static void forget(struct server *server, struct request *request)
+{
+    if (request->keyed)
+        replay_end(server->replay, &request->key, request);
+    request_list_remove(&request->pool->requests, request);
+    requests_give(server->requests, request);
+}
+
+/* Its asker is told now; the task is cancelled, and runs only if it has begun. */
+static void end_early(struct server *server, struct request *request, enum status status, const char *message)
+{
+    pool_cancel(request->pool->pool, request->task);
+    server_answer(server, request, status, message);
+    /* Waiting for a result that a repeat might want is a favour, as long as slots are plenty. */
+    if (request->keyed && requests_taken(server->requests) <= requests_capacity(server->requests) / 2)
+        request->state = REQUEST_ABANDONED;
+    else
+        forget(server, request);
+}
+
+void task_expire(struct server *server, struct request *request)
+{
+    end_early(server, request, STATUS_DEADLINE_EXCEEDED,
+              request->keyed ? "the deadline came first; the step may still be applied" : "the deadline came first");
+}
+
+static void fail_pool(struct server *server, struct pool_link *link, enum status status, const char *message)
+{
+    for (struct request *request = link->requests.first, *next; request; request = next) {
+        next = request->next;
+        if (request->state == REQUEST_WAITING)
+            end_early(server, request, status, message);
+    }
+}
+
+void task_fail_device(struct server *server, struct device_link *device, enum status status, const char *message)
+{
+    for (uint32_t p = 0; device->in_flight > 0 && p < 2 * device->experts_count; p++) {
+        if (device->pools[p])
+            fail_pool(server, device->pools[p], status, message);
+    }
+    assert(device->in_flight == 0);
+}
+
+void task_forget_device(struct server *server, struct device_link *device)
+{
+    for (uint32_t p = 0; p < 2 * device->experts_count; p++) {
+        while (device->pools[p] && device->pools[p]->requests.first)
+            forget(server, device->pools[p]->requests.first);
+    }
+}
+
+static void break_pool(struct server *server, struct pool_link *link)
+{
+    if (link->broken)
+        return;
+    link->broken = true;
+    log_error("the shared memory of pool %" PRIu32 " of device '%s' is damaged; it is not used until the device's "
+              "runtime makes a new one",
+              link->index, link->device->name);
+    fail_pool(server, link, STATUS_UNAVAILABLE, "the expert's task pool is damaged");
+}
+
+/* --- results --------------------------------------------------------------------------------------------------------
+ */
+
+/* A repeat that was queued because its first had been given up, and the first's answer has come after all. */
+static void answer_twin(struct server *server, const struct request *first, struct buffer *answer)
+{
+    struct request *twin = replay_find(server->replay, &first->key).running;
+    if (!twin || twin == first || twin->state != REQUEST_WAITING)
+        return;
+    reply_send(&server->replier, &twin->to, answer);
+    server->counters.replay_answered++;
+    server_answered(server, twin);
+    pool_cancel(twin->pool->pool, twin->task);
+    twin->state = REQUEST_ABANDONED; /* until its result, ALREADY_EXISTS, has come */
+}
+
+static void finish_ok(struct server *server, struct pool_link *link, struct request *request,
+                      const struct pool_result *result)
+{
+    const struct schema *outputs = &pool_header(link->pool)->outputs;
+    const void *data[SCHEMA_MAX_TENSORS];
+    for (uint32_t i = 0; i < outputs->count; i++)
+        data[i] = (char *)pool_output(link->pool, i) + result->row * pool_output_row_bytes(link->pool, i);
+    struct buffer *answer = reply_build(&server->replier, request->to.request_id, outputs, result->rows, data);
+    pool_release(link->pool, result->task);
+    if (!answer) {
+        if (request->state == REQUEST_WAITING)
+            server_answer(server, request, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
+        forget(server, request);
+        return;
+    }
+    if (request->state == REQUEST_WAITING) {
+        reply_send(&server->replier, &request->to, answer);
+        server_answered(server, request);
+    }
+    if (request->keyed) {
+        answer_twin(server, request, answer);
+        replay_keep(server->replay, &request->key, answer);
+    }
+    buffer_release(answer);
+    forget(server, request);
+}
+
+static const char *default_message(enum status status)
+{
+    switch (status) {
+    case STATUS_DEADLINE_EXCEEDED:
+        return "the deadline came while the request was queued";
+    case STATUS_ALREADY_EXISTS:
+        return "this request was applied before, and its answer is no longer kept";
+    case STATUS_ABORTED:
+        return "a gradient was NaN or Inf; the expert has not changed";
+    case STATUS_UNAVAILABLE:
+        return "the runtime died while it worked on this request";
+    default:
+        return "the batch failed on the device; see the runtime's log";
+    }
+}
+
+static void finish_error(struct server *server, struct request *request, const struct pool_result *result,
+                         uint64_t now_ns)
+{
+    if (request->state == REQUEST_WAITING) {
+        enum status status = result->status;
+        char message[POOL_MESSAGE_SIZE];
+        memcpy(message, result->message, sizeof message);
+        message_clean(message);
+        struct buffer *kept = NULL;
+        if (request->keyed && status == STATUS_ALREADY_EXISTS)
+            kept = replay_find(server->replay, &request->key).kept;
+        if (kept) {
+            reply_send(&server->replier, &request->to, kept);
+            server->counters.replay_answered++;
+            server_answered(server, request);
+        } else if (status == STATUS_DEADLINE_EXCEEDED &&
+                   (request->deadline.place == 0 || request->deadline.due_ns > now_ns)) {
+            /* A repeat took the place of its first, whose earlier deadline the task still had. */
+            server_answer(server, request, STATUS_UNAVAILABLE, "the first request expired in the queue; repeat it");
+        } else {
+            server_answer(server, request, status, message[0] ? message : default_message(status));
+        }
+    }
+    forget(server, request);
+}
+
+uint32_t task_results(struct server *server, struct pool_link *link)
+{
+    uint32_t count = 0;
+    struct pool_result result;
+    if (link->broken)
+        return 0;
+    const uint64_t now_ns = clock_now_ns();
+    int rc;
+    while ((rc = pool_next_result(link->pool, &result)) > 0) {
+        count++;
+        struct request *request = link->requests.first;
+        if (result.orphan || !request || request->task != result.task) {
+            server->counters.results_dropped++;
+            pool_release(link->pool, result.task);
+        } else if (result.status == STATUS_OK) {
+            finish_ok(server, link, request, &result);
+        } else {
+            pool_release(link->pool, result.task);
+            finish_error(server, request, &result, now_ns);
+        }
+    }
+    if (count)
+        device_link_progress(link->device, now_ns);
+    if (rc < 0)
+        break_pool(server, link);
+    return count;
+}
+
+/* --- the beginning --------------------------------------------------------------------------------------------------
+ */
+
+/* A request on its way in. */
+struct order {
+    const Expertd__RequestHeader *header;
+    const struct reply_to *to;
+    const struct expert_place *place;
+    enum pool_kind kind;
+    bool keyed;
+    struct replay_key key;
+    uint64_t now_ns, deadline_ns; /* 0: none */
+    char why[VALIDATE_WHY_SIZE];
+};
+
+static enum status read_ids(struct order *order)
+{
+    const ProtobufCBinaryData *id = &order->header->client_id;
+    if (id->len == 0)
+        return STATUS_OK;
+    uint64_t client[2] = {0};
+    if (id->len == MESSAGE_CLIENT_ID_SIZE)
+        memcpy(client, id->data, sizeof client);
+    if ((client[0] | client[1]) == 0) {
+        snprintf(order->why, sizeof order->why, "client_id has to be 16 random bytes, or absent");
+        return STATUS_INVALID_ARGUMENT;
+    }
+    order->keyed = order->kind == POOL_BACKWARD;
+    if (order->keyed)
+        order->key = (struct replay_key){.uid_hash = order->place->uid_hash,
+                                         .client = {client[0], client[1]},
+                                         .request_id = order->header->request_id};
+    return STATUS_OK;
+}
+
+/* A BACKWARD that was here before: true if that settles it. */
+static bool meet_first(struct server *server, const struct order *order)
+{
+    const struct replay_found found = replay_find(server->replay, &order->key);
+    if (found.kept) {
+        server->counters.replay_answered++;
+        reply_send(&server->replier, order->to, found.kept);
+        return true;
+    }
+    /* One that was given up is cancelled, so it may never run: then the repeat is queued behind it, and the runtime,
+     * or the first's answer, tells whether it is still to be done. */
+    struct request *first = found.running;
+    if (!first || first->state != REQUEST_WAITING)
+        return false;
+    server->counters.replay_joined++;
+    peer_hold(order->to->peer);
+    peer_release(first->to.peer);
+    first->to = *order->to;
+    deadline_set(server->deadlines, &first->deadline, order->deadline_ns);
+    return true;
+}
+
+static enum status find_pool(struct server *server, struct order *order, struct pool_link **link)
+{
+    struct device_link *device = server->devices[order->place->device];
+    const char *refusal = roster_refusal(device, order->why, sizeof order->why);
+    if (!refusal && order->place->expert != EXPERT_ABSENT &&
+        device_link_pool(device, order->place->expert, order->kind, link) == 0)
+        return STATUS_OK;
+    if (!refusal)
+        snprintf(order->why, sizeof order->why, "the expert's task pool cannot be used now");
+    return STATUS_UNAVAILABLE;
+}
+
+static enum status claim_rows(struct server *server, struct order *order, struct pool_link *link, uint32_t rows,
+                              struct pool_claim *claim)
+{
+    const int rc = pool_claim(link->pool, rows, claim);
+    switch (rc) {
+    case 0:
+        return STATUS_OK;
+    case -EAGAIN:
+        snprintf(order->why, sizeof order->why, "the expert's pool is full: %" PRIu32 " requests are in it",
+                 pool_tasks_held(link->pool));
+        return STATUS_RESOURCE_EXHAUSTED;
+    case -ENOSPC:
+    case -ENOMEM:
+        snprintf(order->why, sizeof order->why, "the server's shared memory is full");
+        return STATUS_RESOURCE_EXHAUSTED;
+    default:
+        if (rc == -EPROTO)
+            break_pool(server, link);
+        snprintf(order->why, sizeof order->why, "the expert's task pool cannot be used now");
+        return STATUS_UNAVAILABLE;
+    }
+}
+
+static void copy_inputs(struct server *server, struct pool_link *link, const struct pool_claim *claim)
+{
+    const struct schema *inputs = &pool_header(link->pool)->inputs;
+    for (uint32_t i = 0; i < inputs->count; i++) {
+        unsigned char *row =
+            (unsigned char *)pool_input(link->pool, i) + claim->row * pool_input_row_bytes(link->pool, i);
+        const unsigned char *data = zmq_msg_data(&server->incoming.tensors[i]);
+        const size_t bytes = server->incoming.tensor_bytes[i];
+        if (inputs->tensors[i].dtype == DTYPE_BOOL) {
+            /* Kernels index and multiply with these: they are 0 or 1, whatever came. */
+            for (size_t b = 0; b < bytes; b++)
+                row[b] = data[b] != 0;
+        } else {
+            memcpy(row, data, bytes);
+        }
+    }
+}
+
+static enum status queue(struct server *server, struct order *order, struct pool_link *link, uint32_t rows)
+{
+    struct pool_claim claim;
+    struct request *request = requests_take(server->requests);
+    if (!request) {
+        snprintf(order->why, sizeof order->why, "the server is full: %" PRIu32 " requests are in it",
+                 requests_capacity(server->requests));
+        return STATUS_RESOURCE_EXHAUSTED;
+    }
+    enum status status = claim_rows(server, order, link, rows, &claim);
+    if (status == STATUS_OK && order->keyed && replay_begin(server->replay, &order->key, request) < 0) {
+        snprintf(order->why, sizeof order->why, "no memory");
+        status = STATUS_RESOURCE_EXHAUSTED; /* the claim is forgotten, and then nothing happened */
+    }
+    if (status != STATUS_OK) {
+        requests_give(server->requests, request);
+        return status;
+    }
+    copy_inputs(server, link, &claim);
+    const struct pool_task task = {.queued_ns = order->now_ns,
+                                   .deadline_ns = order->deadline_ns,
+                                   .client = {order->key.client[0], order->key.client[1]},
+                                   .request_id = order->key.request_id};
+    pool_commit(link->pool, &claim, &task);
+    request->to = *order->to;
+    peer_hold(request->to.peer);
+    request->keyed = order->keyed;
+    request->key = order->key;
+    request->pool = link;
+    request->task = claim.task;
+    request_list_append(&link->requests, request);
+    deadline_set(server->deadlines, &request->deadline, order->deadline_ns);
+    link->device->in_flight++;
+    device_link_ready(link->device, link->index);
+    return STATUS_OK;
+}
+
+static enum status begin(struct server *server, struct order *order)
+{
+    enum status status = read_ids(order);
+    if (status != STATUS_OK)
+        return status;
+    if (order->keyed && meet_first(server, order))
+        return STATUS_OK;
+    struct pool_link *link;
+    uint32_t rows;
+    status = find_pool(server, order, &link);
+    if (status == STATUS_OK) {
+        const struct pool_shared *header = pool_header(link->pool);
+        status = validate_tensors(&header->inputs, header->max_batch_size, order->header, server->incoming.tensor_bytes,
+                                  server->incoming.tensor_frames, &rows, order->why);
+    }
+    return status == STATUS_OK ? queue(server, order, link, rows) : status;
+}
+
+void task_begin(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header, uint64_t now_ns)
+{
+    const uint64_t deadline_ms = header->deadline_ms ? header->deadline_ms : server->config->frontend.default_deadline;
+    struct order order = {.header = header,
+                          .to = to,
+                          .place = expert_table_find(server->experts, header->uid),
+                          .kind = header->method == EXPERTD__METHOD__BACKWARD ? POOL_BACKWARD : POOL_FORWARD,
+                          .now_ns = now_ns,
+                          .deadline_ns = deadline_ms ? now_ns + deadline_ms * NS_PER_MS : 0};
+    enum status status = STATUS_NOT_FOUND;
+    if (order.place)
+        status = begin(server, &order);
+    else
+        snprintf(order.why, sizeof order.why, "no expert \"%.*s\" on this server", UID_SIZE - 1, header->uid);
+    if (status != STATUS_OK)
+        reply_status(&server->replier, to, status, message_clean(order.why));
+}
