@@ -54,6 +54,16 @@ static int make_queue(struct device *device)
     return 0;
 }
 
+static int make_control(struct device *device)
+{
+    float control[DEVICE_CONTROL_FLOATS] = {0};
+    control[DEVICE_CONTROL_OPEN + 2] = 1.0f;
+    int result = device_allocate(device, sizeof control, "control", &device->control);
+    if (result == 0)
+        result = device_allocate(device, DEVICE_PARTIALS * sizeof(float), "partial sums", &device->partials);
+    return result == 0 ? device_write(device, device->control, 0, control, sizeof control) : result;
+}
+
 int device_open(struct device **out, const struct config_device *config)
 {
     *out = NULL;
@@ -73,6 +83,8 @@ int device_open(struct device **out, const struct config_device *config)
         result = make_queue(device);
     if (result == 0)
         result = device_program_build(device);
+    if (result == 0)
+        result = make_control(device);
     if (result != 0) {
         log_error("device %s (%s): %s", config->name, device->info.name, device->error);
         device_destroy(&device);
@@ -96,6 +108,8 @@ void device_destroy(struct device **pointer)
     for (unsigned slot = 0; slot < DEVICE_STAGING_SLOTS; slot++)
         device_release(device, &device->staging[slot].buffer);
     device_release(device, &device->workspace);
+    device_release(device, &device->control);
+    device_release(device, &device->partials);
     for (unsigned k = 0; k < KERNEL_COUNT; k++) {
         if (device->kernels[k] != NULL)
             clReleaseKernel(device->kernels[k]);

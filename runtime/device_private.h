@@ -10,6 +10,11 @@ struct linear_provider;
 enum {
     DEVICE_STAGING_SLOTS = 2,
     DEVICE_PATH_SIZE = 1024,
+    /* device->control: what runs in the optimizer's kernels, then two constants (runtime/kernels/optimizer_*.cl). */
+    DEVICE_CONTROL_OPEN = 12,
+    DEVICE_CONTROL_CLOSED = 16,
+    DEVICE_CONTROL_FLOATS = 20,
+    DEVICE_PARTIALS = 1024,
 };
 
 /* Rows of one batch on a device that cannot see the slabs. */
@@ -36,6 +41,7 @@ struct device {
 
     cl_mem workspace; /* shared by all experts: the queue is in order */
     size_t workspace_bytes;
+    cl_mem control, partials; /* of the optimizer: DEVICE_CONTROL_FLOATS and DEVICE_PARTIALS */
     uint64_t memory_used;
     char cache_path[DEVICE_PATH_SIZE]; /* "": no folder could be had */
     bool lost;

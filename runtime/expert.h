@@ -59,7 +59,7 @@ struct expert_batch {
 
 struct expert_counters {
     uint64_t updates;  /* optimizer steps applied: Adam's t, and the schedule's step */
-    uint64_t examples; /* rows of backward batches that were applied or accumulated */
+    uint64_t examples; /* rows of backward batches that were not skipped */
     uint64_t skipped;  /* backward batches skipped because of NaN or Inf */
 };
 

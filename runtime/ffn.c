@@ -7,6 +7,7 @@
 
 #include "common/log.h"
 #include "runtime/blocks.h"
+#include "runtime/optimizer_step.h"
 
 enum { INNER_FACTOR = 4 };
 
@@ -122,23 +123,33 @@ static int ffn_create(struct expert **out, struct device *device, const struct c
     return 0;
 }
 
+/* Rows of a slab as bytes. */
+struct span {
+    size_t offset, bytes;
+};
+
+static struct span span_of(const struct ffn *ffn, const struct expert_batch *batch)
+{
+    const size_t row_bytes = (size_t)ffn->hidden * sizeof(float);
+    return (struct span){batch->first_row * row_bytes, batch->rows * row_bytes};
+}
+
 static int ffn_forward(struct expert *expert, struct expert_batch *batch)
 {
     struct ffn *ffn = (struct ffn *)expert;
     struct device *device = expert->device;
-    const size_t row_bytes = (size_t)ffn->hidden * sizeof(float);
-    const size_t offset = batch->first_row * row_bytes, bytes = batch->rows * row_bytes;
+    const struct span span = span_of(ffn, batch);
     struct device_rows in, out;
     int result = device_staging_begin(device, &batch->staging);
     if (result != 0)
         return result;
-    result = device_rows_in(device, batch->staging, &batch->inputs[0], offset, bytes, &in);
+    result = device_rows_in(device, batch->staging, &batch->inputs[0], span.offset, span.bytes, &in);
     if (result == 0)
-        result = device_rows_out(device, batch->staging, &batch->outputs[0], offset, bytes, &out);
+        result = device_rows_out(device, batch->staging, &batch->outputs[0], span.offset, span.bytes, &out);
     if (result == 0)
         result = ffn_enqueue_forward(ffn, batch->rows, &in, &out);
     if (result == 0)
-        result = device_rows_done(device, &batch->outputs[0], offset, bytes, &out);
+        result = device_rows_done(device, &batch->outputs[0], span.offset, span.bytes, &out);
     if (result == 0)
         result = device_mark(device, &batch->done);
     if (result != 0)
@@ -146,11 +157,55 @@ static int ffn_forward(struct expert *expert, struct expert_batch *batch)
     return result;
 }
 
+static int enqueue_backward(struct ffn *ffn, struct expert_batch *batch, bool dry)
+{
+    struct expert *expert = &ffn->base;
+    struct device *device = expert->device;
+    const struct span span = span_of(ffn, batch);
+    struct ffn_workspace at;
+    struct device_rows in, grad_output, grad_input;
+    int result = device_rows_in(device, batch->staging, &batch->inputs[0], span.offset, span.bytes, &in);
+    if (result == 0)
+        result = device_rows_in(device, batch->staging, &batch->inputs[1], span.offset, span.bytes, &grad_output);
+    if (result == 0)
+        result = device_rows_out(device, batch->staging, &batch->outputs[0], span.offset, span.bytes, &grad_input);
+    if (result == 0)
+        result = ffn_enqueue_backward(ffn, batch->rows, &in, &grad_output, &grad_input);
+    if (result == 0)
+        result = device_rows_done(device, &batch->outputs[0], span.offset, span.bytes, &grad_input);
+    ffn_workspace_layout(ffn, &at);
+    if (result == 0 && expert->optimizer.kind != OPTIMIZER_NONE)
+        result = optimizer_step_enqueue(expert, &ffn->parameters, device->workspace, at.gradient, dry);
+    return result == 0 ? device_mark(device, &batch->done) : result;
+}
+
+static int backward(struct expert *expert, struct expert_batch *batch, bool dry)
+{
+    int result = device_staging_begin(expert->device, &batch->staging);
+    if (result != 0)
+        return result;
+    result = enqueue_backward((struct ffn *)expert, batch, dry);
+    if (result != 0)
+        device_staging_abort(expert->device, batch->staging);
+    return result;
+}
+
+static int ffn_backward(struct expert *expert, struct expert_batch *batch)
+{
+    return backward(expert, batch, false);
+}
+
 static int ffn_finish(struct expert *expert, struct expert_batch *batch)
 {
     const int result = device_wait(expert->device, &batch->done);
     device_staging_end(expert->device, batch->staging);
-    return result;
+    if (result != 0 || !batch->backward)
+        return result;
+    if (expert->optimizer.kind != OPTIMIZER_NONE)
+        optimizer_step_finish(expert, &((struct ffn *)expert)->parameters, batch);
+    else
+        expert->counters.examples += batch->rows;
+    return 0;
 }
 
 /* One row through all kernels: PoCL compiles a kernel when it is first launched. */
@@ -159,15 +214,18 @@ static int ffn_warm(struct expert *expert)
     const size_t bytes = tensor_row_bytes(&expert->inputs.tensors[0]);
     struct device_slab slabs[3];
     char *memory = calloc(3, bytes);
-    int result = 0;
     if (memory == NULL)
         return -ENOMEM;
     for (unsigned i = 0; i < 3; i++)
         device_slab_wrap(&slabs[i], memory + i * bytes, bytes);
     struct expert_batch batch = {.rows = 1, .inputs = slabs, .outputs = &slabs[2]};
-    result = expert_forward(expert, &batch);
+    int result = ffn_forward(expert, &batch);
     if (result == 0)
-        result = expert_finish(expert, &batch);
+        result = ffn_finish(expert, &batch);
+    if (result == 0)
+        result = backward(expert, &batch, true);
+    if (result == 0)
+        result = ffn_finish(expert, &batch);
     for (unsigned i = 0; i < 3; i++)
         device_slab_unwrap(&slabs[i]);
     free(memory);
@@ -186,6 +244,7 @@ const struct expert_ops expert_ffn = {
     .create = ffn_create,
     .warm = ffn_warm,
     .forward = ffn_forward,
+    .backward = ffn_backward,
     .finish = ffn_finish,
     .parameters = ffn_parameters,
     .destroy = ffn_destroy,

@@ -41,9 +41,13 @@ struct ffn {
     unsigned chunk_rows;
 };
 
-/* Enqueue the kernels for rows that are in reach of the device. */
+/* Enqueue the kernels for rows that are in reach of the device. A backward leaves the parameter gradients, summed over
+ * all rows, in the workspace, unless the optimizer is none. */
 int ffn_enqueue_forward(struct ffn *ffn, uint64_t rows, const struct device_rows *input,
                         const struct device_rows *output);
+
+int ffn_enqueue_backward(struct ffn *ffn, uint64_t rows, const struct device_rows *input,
+                         const struct device_rows *grad_output, const struct device_rows *grad_input);
 
 void ffn_workspace_layout(const struct ffn *ffn, struct ffn_workspace *workspace);
 

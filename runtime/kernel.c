@@ -14,6 +14,11 @@ static const char *const names[KERNEL_COUNT] = {
     [KERNEL_LAYER_NORM_SUMS] = "layer_norm_sums",
     [KERNEL_COLUMN_SUMS] = "column_sums",
     [KERNEL_PACK_ROWS] = "pack_rows",
+    [KERNEL_NORM_PARTIALS] = "norm_partials",
+    [KERNEL_NORM_FINISH] = "norm_finish",
+    [KERNEL_ACCUMULATE] = "accumulate",
+    [KERNEL_STEP_ADAM] = "step_adam",
+    [KERNEL_STEP_SGD] = "step_sgd",
 };
 
 const char *kernel_name(enum kernel kernel)

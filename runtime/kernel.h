@@ -18,6 +18,11 @@ enum kernel {
     KERNEL_LAYER_NORM_SUMS,
     KERNEL_COLUMN_SUMS,
     KERNEL_PACK_ROWS,
+    KERNEL_NORM_PARTIALS,
+    KERNEL_NORM_FINISH,
+    KERNEL_ACCUMULATE,
+    KERNEL_STEP_ADAM,
+    KERNEL_STEP_SGD,
     KERNEL_COUNT
 };
 const char *kernel_name(enum kernel kernel);

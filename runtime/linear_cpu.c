@@ -10,7 +10,7 @@ enum {
     MAX_WORK_ITEMS = 4096, /* in a dimension: PoCL compiles another version for grids beyond 65535 */
 };
 
-static const char *const sources[] = {"common", "linear_cpu", "rows_cpu", NULL};
+static const char *const sources[] = {"common", "linear_cpu", "rows_cpu", "optimizer_cpu", NULL};
 
 /* As many accumulators as the vector registers hold: 24 of 32 with AVX-512, 12 of 16 with AVX2 and SSE. */
 static void cpu_shape(const struct device_info *info, struct kernel_shape *shape)
@@ -69,6 +69,20 @@ static void cpu_grid(const struct device *device, enum kernel kernel, uint64_t r
         break;
     case KERNEL_PACK_ROWS:
         grid->global[0] = at_most((rows + 7) / 8, 64);
+        grid->global[1] = kernel_panels(&device->shape, n);
+        break;
+    case KERNEL_NORM_PARTIALS:
+    case KERNEL_ACCUMULATE: /* n is a count of floats, shared out evenly */
+        grid->dims = 1;
+        grid->global[0] = at_most(at_most(kernel_panels(&device->shape, n), 8 * (uint64_t)device->info.compute_units),
+                                  DEVICE_PARTIALS);
+        break;
+    case KERNEL_NORM_FINISH:
+        grid->dims = 1;
+        break;
+    case KERNEL_STEP_ADAM:
+    case KERNEL_STEP_SGD:
+        grid->global[0] = kernel_panels(&device->shape, k);
         grid->global[1] = kernel_panels(&device->shape, n);
         break;
     default:

@@ -12,7 +12,10 @@
 #include "runtime/expert.h"
 #include "runtime/kernel.h"
 
-enum { PARAMETERS_MAX = 16 };
+enum {
+    PARAMETERS_MAX = 16,
+    PARAMETERS_RESULTS = 8, /* floats that an optimizer step reports */
+};
 
 enum parameter_init {
     PARAMETER_UNIFORM, /* uniform in +-1 / sqrt(fan_in): what PyTorch's nn.Linear makes of weight and bias */
@@ -45,7 +48,8 @@ struct parameters {
 
     cl_mem weights;
     cl_mem moment[2];
-    cl_mem gradient; /* sums over batches; only if accumulates */
+    cl_mem gradient;                   /* sums over batches; only if accumulates */
+    float results[PARAMETERS_RESULTS]; /* written by the device while a backward is in flight */
 };
 
 /* Adds one to a layout that is being made. */

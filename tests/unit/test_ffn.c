@@ -77,12 +77,143 @@ START_TEST(forward_through_staging_buffers_is_the_same)
 }
 END_TEST
 
+/* --- backward ----------------------------------------------------------------------------------------------------- */
+
+struct training {
+    struct support_device support;
+    struct expert *expert;
+    struct device_slab inputs[2], grad_inputs;
+    unsigned hidden, rows;
+};
+
+static void training_open(struct training *training, const char *kernel, bool staged, const char *device,
+                          unsigned hidden, unsigned rows, const char *options)
+{
+    char text[512];
+    snprintf(text, sizeof text, "hidden_dim: %u, max_batch_size: 64%s%s", hidden, options[0] != '\0' ? ", " : "",
+             options);
+    support_device_open(&training->support, kernel, staged, device, text);
+    training->expert = support_expert(&training->support);
+    training->hidden = hidden;
+    training->rows = rows;
+    for (unsigned i = 0; i < 2; i++)
+        training->inputs[i] = support_slab((size_t)rows * hidden);
+    training->grad_inputs = support_slab((size_t)rows * hidden);
+}
+
+static void training_close(struct training *training)
+{
+    for (unsigned i = 0; i < 2; i++)
+        support_slab_free(&training->inputs[i]);
+    support_slab_free(&training->grad_inputs);
+    expert_destroy(&training->expert);
+    support_device_close(&training->support);
+}
+
+/* One backward batch of rows [first, first + rows) of what the fixture's step takes. */
+static struct expert_batch train_rows(struct training *training, unsigned first, unsigned rows)
+{
+    struct expert_batch batch = {
+        .first_row = first, .rows = rows, .inputs = training->inputs, .outputs = &training->grad_inputs};
+    const struct device *device = training->support.device;
+    ck_assert_msg(expert_backward(training->expert, &batch) == 0, "%s", device_error(device));
+    ck_assert_msg(expert_finish(training->expert, &batch) == 0, "%s", device_error(device));
+    return batch;
+}
+
+static struct expert_batch train_step(struct training *training, unsigned step)
+{
+    const size_t count = (size_t)training->rows * training->hidden;
+    support_random(training->inputs[0].mapping, count, 100 + step, 2);
+    support_random(training->inputs[1].mapping, count, 300 + step, 0.5f);
+    return train_rows(training, 0, training->rows);
+}
+
+/* The tensor's sampled elements against the fixture's; 0 elements if the fixture stores none. */
+static double tensor_error(const struct training *training, const struct support_fixture *fixture, const char *name,
+                           const char *key)
+{
+    struct expert_tensor tensor;
+    size_t samples;
+    const int index = expert_tensor_find(training->expert, name);
+    ck_assert_int_ge(index, 0);
+    expert_tensor(training->expert, (unsigned)index, &tensor);
+    const float *expected = support_fixture_find(fixture, &samples, "%s.%s", key, name);
+    float *values = malloc(tensor.count * sizeof *values), *sample = malloc(samples * sizeof *sample);
+    ck_assert_int_eq(expert_tensor_read(training->expert, (unsigned)index, values), 0);
+    for (size_t i = 0; i < samples; i++)
+        sample[i] = values[sampled(i, tensor.count)];
+    const double error = support_error(sample, expected, samples);
+    free(values);
+    free(sample);
+    return error;
+}
+
+static const char *const parameters[] = {"ffn.weight",      "ffn.bias",          "ffn_output.weight",
+                                         "ffn_output.bias", "layer_norm.weight", "layer_norm.bias"};
+enum { PARAMETERS = sizeof parameters / sizeof parameters[0] };
+
+struct optimizer_case {
+    const char *name, *options;
+};
+#define CLIP_LINEAR ", clip_norm: 1.5, schedule: linear, warmup_steps: 10, total_steps: 120"
+static const struct optimizer_case optimizer_cases[] = {
+    {"adam", "optimizer: adam"},
+    {"adam_clip_linear", "optimizer: adam, learning_rate: 0.005, beta1: 0.8, beta2: 0.95, epsilon: 1e-6" CLIP_LINEAR},
+    {"sgd", "optimizer: sgd"},
+    {"sgd_momentum_clip_linear", "optimizer: sgd, learning_rate: 0.005, momentum: 0.9" CLIP_LINEAR},
+};
+
+static void training_agrees(const char *kernel, bool staged, const char *device, unsigned hidden, unsigned rows,
+                            const struct optimizer_case *wanted, unsigned steps)
+{
+    struct support_fixture *fixture = support_fixture_open("ffn");
+    struct training training;
+    training_open(&training, kernel, staged, device, hidden, rows, wanted->options);
+    for (unsigned step = 1; step <= steps; step++) {
+        const struct expert_batch batch = train_step(&training, step - 1);
+        char key[80];
+        size_t count;
+        ck_assert_int_eq(batch.step, EXPERT_STEP_APPLIED);
+        ck_assert_uint_eq(training.expert->counters.updates, step);
+        if (step == 1) {
+            const float *expected = support_fixture_find(fixture, &count, "backward.%u.grad_inputs", hidden);
+            ck_assert_double_le(support_error(training.grad_inputs.mapping, expected, count), 1e-5);
+        }
+        if (step != 1 && step != 2 && step != 100)
+            continue;
+        snprintf(key, sizeof key, "train.%u.%s.%u", hidden, wanted->name, step);
+        const float *norm = support_fixture_find(fixture, &count, "%s.norm", key);
+        ck_assert_double_le(fabs(batch.grad_norm / (double)norm[0] - 1), 1e-4);
+        for (unsigned p = 0; p < PARAMETERS; p++) {
+            const double error = tensor_error(&training, fixture, parameters[p], key);
+            ck_assert_msg(error <= 1e-4, "%s.%s: %g", key, parameters[p], error);
+        }
+    }
+    training_close(&training);
+    support_fixture_close(&fixture);
+}
+
+START_TEST(a_hundred_steps_of_each_optimizer_are_pytorchs)
+{
+    training_agrees("cpu", false, "", _i % 2 ? 96 : 64, _i % 2 ? 40 : 17, &optimizer_cases[_i / 2], 100);
+}
+END_TEST
+
+START_TEST(parameter_gradients_summed_over_chunks_are_pytorchs)
+{
+    training_agrees("cpu", true, "chunk_rows: 7", 64, 17, &optimizer_cases[0], 2);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("ffn");
     tcase_set_timeout(all, 60);
     tcase_add_loop_test(all, forward_on_the_cpu_kernels_is_pytorchs, 0, 4);
     tcase_add_test(all, forward_through_staging_buffers_is_the_same);
+    tcase_add_loop_test(all, a_hundred_steps_of_each_optimizer_are_pytorchs, 0, 8);
+    tcase_add_test(all, parameter_gradients_summed_over_chunks_are_pytorchs);
     Suite *suite = suite_create("ffn");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
