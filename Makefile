@@ -152,8 +152,8 @@ $(BUILD)/obj/tests/%.o: tests/%.c $(GEN_H)
 	$(CC) $(ALL_CFLAGS) -Itests $(call pkg_cflags,$(TEST_PKGS)) -MMD -MP -c -o $@ $<
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(HELPERS) $(foreach f,$(HAVE),$(call lib,$f))
 	$(link) -Wl,--start-group $^ -Wl,--end-group $(call pkg_libs,$(TEST_PKGS)) -ldl -lm
-TOOLS     := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
-$(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(foreach f,$(HAVE),$(call lib,$f))
+TOOLS     := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter-out tests/bench/support%,$(wildcard tests/bench/*.c)))
+$(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(call obj,$(wildcard tests/bench/support*.c)) $(foreach f,$(HAVE),$(call lib,$f))
 	$(link) -Wl,--start-group $^ -Wl,--end-group $(call pkg_libs,$(sort $(foreach f,$(HAVE),$($f_PKGS)))) -ldl -lm
 tests: $(UNIT) $(TOOLS)
 .PHONY: tests

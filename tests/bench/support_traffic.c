@@ -1,0 +1,271 @@
+#include "bench/support_traffic.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "common/clock.h"
+
+/* Latencies go into buckets of 1/64 of their power of two. */
+enum { SUB = 64, BUCKETS = SUB * 48, MAX_PROCESSES = 64, MAX_CLIENTS = 8192, HEADER_SIZE = 1024 };
+
+struct shared {
+    _Atomic unsigned ready;
+    _Atomic int phase; /* 0: wait, 1: warm up, 2: measure, 3: end */
+    _Atomic uint64_t errors;
+    _Atomic uint64_t total_ns, max_ns;
+    uint64_t per_client[MAX_CLIENTS];
+    uint64_t buckets[MAX_PROCESSES][BUCKETS];
+};
+
+struct client {
+    void *socket;
+    unsigned number, free_count;
+    unsigned free[TRAFFIC_MAX_IN_FLIGHT];
+    uint64_t sent_ns[TRAFFIC_MAX_IN_FLIGHT];
+};
+
+static unsigned bucket_of(uint64_t ns)
+{
+    if (ns < SUB)
+        return (unsigned)ns;
+    const unsigned power = 63 - (unsigned)__builtin_clzll(ns);
+    const unsigned bucket = (power - 5) * SUB + (unsigned)(ns >> (power - 6)) - SUB;
+    return bucket < BUCKETS ? bucket : BUCKETS - 1;
+}
+
+static double value_of(unsigned bucket)
+{
+    if (bucket < SUB)
+        return bucket;
+    const unsigned power = bucket / SUB + 5;
+    return ((double)(bucket % SUB) + SUB + 0.5) * (double)(UINT64_C(1) << (power - 6));
+}
+
+static void keep(void *data, void *hint)
+{
+    (void)data;
+    (void)hint;
+}
+
+static int send_one(struct client *client, const struct traffic_content *content)
+{
+    unsigned char header[HEADER_SIZE];
+    const unsigned id = client->free[--client->free_count];
+    const size_t size = content->header(content->context, client->number, id, header, sizeof header);
+    client->sent_ns[id] = clock_now_ns();
+    if (zmq_send(client->socket, header, size, content->frames ? ZMQ_SNDMORE : 0) < 0)
+        return -1;
+    for (unsigned f = 0; f < content->frames; f++) {
+        zmq_msg_t frame;
+        zmq_msg_init_data(&frame, (void *)(uintptr_t)content->frame[f], content->frame_bytes[f], keep, NULL);
+        if (zmq_msg_send(&frame, client->socket, f + 1 < content->frames ? ZMQ_SNDMORE : 0) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* 1: a reply was taken; 0: there is none. */
+static int receive_one(struct client *client, const struct traffic_content *content, struct shared *shared,
+                       uint64_t *buckets)
+{
+    zmq_msg_t frame;
+    zmq_msg_init(&frame);
+    if (zmq_msg_recv(&frame, client->socket, ZMQ_DONTWAIT) < 0) {
+        zmq_msg_close(&frame);
+        return errno == EAGAIN || errno == EINTR ? 0 : -1;
+    }
+    uint64_t id = content->reply(content->context, zmq_msg_data(&frame), zmq_msg_size(&frame));
+    const bool failed = id >> 63;
+    id &= ~(UINT64_C(1) << 63);
+    while (zmq_msg_more(&frame)) {
+        if (zmq_msg_recv(&frame, client->socket, 0) < 0)
+            return -1;
+    }
+    zmq_msg_close(&frame);
+    const uint64_t now_ns = clock_now_ns();
+    if (failed || id >= TRAFFIC_MAX_IN_FLIGHT)
+        atomic_fetch_add(&shared->errors, 1);
+    if (id >= TRAFFIC_MAX_IN_FLIGHT)
+        return -1;
+    client->free[client->free_count++] = (unsigned)id;
+    if (atomic_load_explicit(&shared->phase, memory_order_relaxed) != 2)
+        return 1;
+    const uint64_t took_ns = now_ns - client->sent_ns[id];
+    buckets[bucket_of(took_ns)]++;
+    shared->per_client[client->number]++;
+    atomic_fetch_add_explicit(&shared->total_ns, took_ns, memory_order_relaxed);
+    if (took_ns > atomic_load_explicit(&shared->max_ns, memory_order_relaxed))
+        atomic_store_explicit(&shared->max_ns, took_ns, memory_order_relaxed);
+    return 1;
+}
+
+static int open_clients(void *context, const struct traffic_options *options, struct client *clients, unsigned first,
+                        unsigned count)
+{
+    for (unsigned c = 0; c < count; c++) {
+        const int none = 0;
+        clients[c].number = first + c;
+        clients[c].socket = zmq_socket(context, ZMQ_DEALER);
+        if (!clients[c].socket)
+            return -1;
+        zmq_setsockopt(clients[c].socket, ZMQ_LINGER, &none, sizeof none);
+        zmq_setsockopt(clients[c].socket, ZMQ_SNDHWM, &none, sizeof none);
+        zmq_setsockopt(clients[c].socket, ZMQ_RCVHWM, &none, sizeof none);
+        if (zmq_connect(clients[c].socket, options->endpoint) != 0)
+            return -1;
+        for (unsigned i = options->in_flight; i > 0; i--)
+            clients[c].free[clients[c].free_count++] = i - 1;
+    }
+    return 0;
+}
+
+static int serve_client(struct client *client, const struct traffic_content *content, struct shared *shared,
+                        uint64_t *buckets)
+{
+    int rc;
+    do {
+        while (client->free_count) {
+            if (send_one(client, content) < 0)
+                return -1;
+        }
+        rc = receive_one(client, content, shared, buckets);
+    } while (rc > 0);
+    return rc;
+}
+
+static int client_process(const struct traffic_options *options, const struct traffic_content *content,
+                          struct shared *shared, unsigned process, unsigned first, unsigned count)
+{
+    void *context = zmq_ctx_new();
+    struct client *clients = calloc(count, sizeof *clients);
+    zmq_pollitem_t *items = calloc(count, sizeof *items);
+    zmq_ctx_set(context, ZMQ_MAX_SOCKETS, (int)count + 16);
+    if (!clients || !items || open_clients(context, options, clients, first, count) < 0)
+        return 1;
+    for (unsigned c = 0; c < count; c++)
+        items[c] = (zmq_pollitem_t){.socket = clients[c].socket, .events = ZMQ_POLLIN};
+    atomic_fetch_add(&shared->ready, 1);
+    while (atomic_load(&shared->phase) == 0)
+        usleep(1000);
+    for (unsigned c = 0; c < count; c++) {
+        if (serve_client(&clients[c], content, shared, shared->buckets[process]) < 0)
+            return 1;
+    }
+    while (atomic_load_explicit(&shared->phase, memory_order_relaxed) != 3) {
+        const int n = zmq_poll(items, (int)count, 100);
+        for (unsigned c = 0; n > 0 && c < count; c++) {
+            if ((items[c].revents & ZMQ_POLLIN) &&
+                serve_client(&clients[c], content, shared, shared->buckets[process]) < 0)
+                return 1;
+        }
+    }
+    for (unsigned c = 0; c < count; c++)
+        zmq_close(clients[c].socket);
+    zmq_ctx_term(context);
+    return 0;
+}
+
+static double quantile(const struct shared *shared, uint64_t total, double q)
+{
+    uint64_t seen = 0;
+    for (unsigned b = 0; b < BUCKETS; b++) {
+        for (unsigned p = 0; p < MAX_PROCESSES; p++)
+            seen += shared->buckets[p][b];
+        if ((double)seen >= q * (double)total && seen)
+            return value_of(b) / 1e3;
+    }
+    return 0;
+}
+
+static int compare(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void summarise(struct shared *shared, const struct traffic_options *options, double seconds,
+                      struct traffic_result *result)
+{
+    *result = (struct traffic_result){.seconds = seconds, .errors = shared->errors};
+    for (unsigned c = 0; c < options->clients; c++)
+        result->requests += shared->per_client[c];
+    qsort(shared->per_client, options->clients, sizeof shared->per_client[0], compare);
+    result->slowest_client = (double)shared->per_client[0];
+    result->median_client = (double)shared->per_client[options->clients / 2];
+    result->rate = (double)result->requests / seconds;
+    result->median_us = quantile(shared, result->requests, 0.5);
+    result->p99_us = quantile(shared, result->requests, 0.99);
+    result->p999_us = quantile(shared, result->requests, 0.999);
+    result->max_us = (double)shared->max_ns / 1e3;
+    result->mean_us = result->requests ? (double)shared->total_ns / (double)result->requests / 1e3 : 0;
+}
+
+int traffic_run(const struct traffic_options *options, const struct traffic_content *content,
+                struct traffic_result *result)
+{
+    unsigned processes = options->processes ? options->processes : options->clients < 16 ? options->clients : 16;
+    if (options->clients == 0 || options->clients > MAX_CLIENTS || options->in_flight == 0 ||
+        options->in_flight > TRAFFIC_MAX_IN_FLIGHT || processes > MAX_PROCESSES || processes > options->clients) {
+        fprintf(stderr, "clients have to be 1 to %d in at most %d processes, with 1 to %d in flight\n", MAX_CLIENTS,
+                MAX_PROCESSES, TRAFFIC_MAX_IN_FLIGHT);
+        return -1;
+    }
+    struct shared *shared =
+        mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (shared == MAP_FAILED)
+        return -1;
+    pid_t pids[MAX_PROCESSES];
+    for (unsigned p = 0, first = 0; p < processes; p++) {
+        const unsigned count = options->clients / processes + (p < options->clients % processes);
+        pids[p] = fork();
+        if (pids[p] == 0)
+            _exit(client_process(options, content, shared, p, first, count));
+        first += count;
+    }
+    while (atomic_load(&shared->ready) < processes && waitpid(-1, NULL, WNOHANG) == 0)
+        usleep(1000);
+    atomic_store(&shared->phase, 1);
+    usleep((useconds_t)(options->warmup_s * 1e6));
+    const uint64_t begin_ns = clock_now_ns();
+    atomic_store(&shared->phase, 2);
+    usleep((useconds_t)(options->seconds * 1e6));
+    atomic_store(&shared->phase, 3);
+    const double seconds = (double)(clock_now_ns() - begin_ns) / 1e9;
+    int rc = 0;
+    for (unsigned p = 0; p < processes; p++) {
+        int status;
+        if (waitpid(pids[p], &status, 0) != pids[p] || status != 0)
+            rc = -1;
+    }
+    if (rc < 0)
+        fprintf(stderr, "a client failed\n");
+    summarise(shared, options, seconds, result);
+    munmap(shared, sizeof *shared);
+    return rc;
+}
+
+void traffic_print(const char *name, const struct traffic_options *options, const struct traffic_result *r,
+                   double extra_value, const char *extra_name, bool json)
+{
+    if (json)
+        printf("{\"name\": \"%s\", \"clients\": %u, \"in_flight\": %u, \"requests\": %llu, \"errors\": %llu, "
+               "\"seconds\": %.3f, \"rate\": %.1f, \"median_us\": %.2f, \"p99_us\": %.2f, \"p999_us\": %.2f, "
+               "\"mean_us\": %.2f, \"max_us\": %.2f, \"slowest_client\": %.0f, \"median_client\": %.0f, "
+               "\"%s\": %.6g}\n",
+               name, options->clients, options->in_flight, (unsigned long long)r->requests,
+               (unsigned long long)r->errors, r->seconds, r->rate, r->median_us, r->p99_us, r->p999_us, r->mean_us,
+               r->max_us, r->slowest_client, r->median_client, extra_name, extra_value);
+    else
+        printf("%-28s %4u clients x %-4u %10.1f /s  median %9.2f us  p99 %9.2f us  max %9.2f us  errors %llu  "
+               "%s %.6g\n",
+               name, options->clients, options->in_flight, r->rate, r->median_us, r->p99_us, r->max_us,
+               (unsigned long long)r->errors, extra_name, extra_value);
+}

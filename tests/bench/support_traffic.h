@@ -1,0 +1,46 @@
+/* The clients of a benchmark: processes with DEALER sockets that keep so many requests in flight and time each reply.
+ * The same clients measure the bare echo (echo.c) and a server (load.c), so that the two can be compared. */
+#ifndef EXPERTD_BENCH_SUPPORT_TRAFFIC_H
+#define EXPERTD_BENCH_SUPPORT_TRAFFIC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { TRAFFIC_MAX_IN_FLIGHT = 4096, TRAFFIC_MAX_FRAMES = 16 };
+
+struct traffic_options {
+    const char *endpoint;
+    unsigned clients, processes; /* sockets; processes that they are spread over (0: one each, up to 16) */
+    unsigned in_flight;          /* of each client */
+    double warmup_s, seconds;
+};
+
+/* What is sent: a header of at most header_size bytes for each request, and frames that are all the same. */
+struct traffic_content {
+    /* Writes the header of request `id` (0 ... in_flight - 1: the free one of a client); returns its bytes. */
+    size_t (*header)(void *context, unsigned client, uint64_t id, unsigned char *header, size_t header_size);
+    /* The id of a reply's header; UINT64_MAX: an error. */
+    uint64_t (*reply)(void *context, const void *header, size_t header_size);
+    void *context;
+    unsigned frames;
+    const void *frame[TRAFFIC_MAX_FRAMES];
+    size_t frame_bytes[TRAFFIC_MAX_FRAMES];
+};
+
+struct traffic_result {
+    uint64_t requests, errors;
+    double seconds, rate;
+    double median_us, p99_us, p999_us, mean_us, max_us;
+    /* Requests of single clients: starvation shows as a slowest one far below the median. */
+    double slowest_client, median_client;
+};
+
+/* Runs the clients and waits for them. 0; -1 after a message on stderr. */
+int traffic_run(const struct traffic_options *options, const struct traffic_content *content,
+                struct traffic_result *result);
+/* One line for people, or one JSON object. */
+void traffic_print(const char *name, const struct traffic_options *options, const struct traffic_result *result,
+                   double extra_value, const char *extra_name, bool json);
+
+#endif
