@@ -186,14 +186,14 @@ C_FILES = $(shell git ls-files '*.c' '*.h')
 format:
 	clang-format -i $(C_FILES)
 format-check:
-	clang-format --dry-run -Werror $(C_FILES)
+	@clang-format --dry-run -Werror $(C_FILES)
 LINT_PKGS = $(sort $(foreach f,$(HAVE),$($f_PKGS)))
 LINT_C = $(shell git ls-files '*.c' | grep -v '^tests/')
 lint: directions format-check $(GEN_H) $(KERNELS_C)
-	cppcheck --quiet --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --std=c11 --library=posix \
+	@cppcheck --quiet --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --std=c11 --library=posix \
 	  -D_GNU_SOURCE -DEXPERTD_VERSION='""' -I. \
 	  --suppress=missingIncludeSystem --suppress=readdirCalled $(LINT_C)
-	printf '%s\n' $(LINT_C) | xargs -P $$(nproc) -I FILE \
+	@printf '%s\n' $(LINT_C) | xargs -P $$(nproc) -I FILE \
 	  clang-tidy --quiet FILE -- $(BASE) $(call pkg_cflags,$(LINT_PKGS))
 
 # --- installation ------------------------------------------------------------------------------------------------------
