@@ -7,8 +7,8 @@
 #include "client/client.h"
 #include "client/connection.h"
 #include "client/expertd.h"
-#include "client/reply.h"
-#include "client/request.h"
+#include "client/call_reply.h"
+#include "client/call_request.h"
 #include "common/clock.h"
 
 enum { DEADLINE_MS = 30000, QUEUE_LIMIT = 1000, HEARTBEAT_MS = 2000, CALLS_KEPT = 64 };
@@ -26,7 +26,7 @@ struct expertd_client {
     size_t count[CALL_STATES];
     struct call_list calls[CALL_STATES];
     struct call_table table;
-    struct reply_decoder decoder;
+    struct decoder decoder;
     struct expertd_client_counters counters;
 };
 
@@ -127,14 +127,14 @@ static void send_waiting(struct expertd_client *client)
 static void take_message(struct expertd_client *client, zmq_msg_t *frames, size_t count)
 {
     const char *why;
-    Expertd__ReplyHeader *header = reply_decode(&client->decoder, &frames[0], &why);
+    Expertd__ReplyHeader *header = call_reply_decode(&client->decoder, &frames[0], &why);
     struct expertd_call *call = header ? call_table_find(&client->table, header->request_id) : NULL;
     if (!header) {
         client->counters.malformed_replies++;
     } else if (!call || call->state != CALL_SENT) {
         client->counters.late_replies++;
     } else {
-        client->counters.malformed_replies += !reply_take(call, header, frames + 1, count - 1, why);
+        client->counters.malformed_replies += !call_reply_take(call, header, frames + 1, count - 1, why);
         finish(call);
     }
 }
@@ -239,20 +239,20 @@ static int launch(struct expertd_client *client, struct expertd_call *call)
     return 0;
 }
 
-int client_make_call(struct expertd_client *client, struct request *request, uint32_t deadline_ms,
+int client_make_call(struct expertd_client *client, struct call_request *request, uint32_t deadline_ms,
                      struct expertd_call **result)
 {
     struct expertd_call *call = new_call(client, request->method);
     *result = NULL;
     if (!call) {
-        request_free_tensors(request);
+        call_request_free_tensors(request);
         return -ENOMEM;
     }
     request->client_id = client->id;
     call->request_id = ++client->last_request_id;
     call->deadline_ms = deadline_ms ? deadline_ms : client->deadline_ms;
     client->counters.calls++;
-    if (request_make(call, request) != EXPERTD_OK) {
+    if (call_request_make(call, request) != EXPERTD_OK) {
         finish(call);
     } else if (launch(client, call) < 0) {
         call_drop_request(call);
@@ -267,7 +267,7 @@ int expertd_call_retry(struct expertd_call *call, uint32_t deadline_ms)
     if (call_in_flight(call) || !call_keeps_request(call) || call->n_request == 0)
         return -EINVAL;
     call->deadline_ms = deadline_ms ? deadline_ms : call->client->deadline_ms;
-    const int rc = request_set_deadline(call);
+    const int rc = call_request_set_deadline(call);
     if (rc < 0)
         return rc;
     call_drop_answer(call);
@@ -432,7 +432,7 @@ void expertd_client_destroy(struct expertd_client **pointer)
     }
     connection_close(&client->connection);
     call_table_clear(&client->table);
-    reply_decoder_clear(&client->decoder);
+    decoder_clear(&client->decoder);
     free(client->endpoint);
     free(client);
 }

@@ -3,10 +3,10 @@
 #define EXPERTD_CLIENT_CLIENT_H
 
 #include "client/expertd.h"
-#include "client/request.h"
+#include "client/call_request.h"
 
 /* Makes the request a call and puts it on its way, as the public functions that make calls say. Sets client_id. */
-int client_make_call(struct expertd_client *client, struct request *request, uint32_t deadline_ms,
+int client_make_call(struct expertd_client *client, struct call_request *request, uint32_t deadline_ms,
                      struct expertd_call **call);
 
 #endif

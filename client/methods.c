@@ -4,7 +4,7 @@
 
 int expertd_ping(struct expertd_client *client, uint32_t deadline_ms, struct expertd_call **call)
 {
-    struct request request = {.method = EXPERTD__METHOD__PING};
+    struct call_request request = {.method = EXPERTD__METHOD__PING};
     return client_make_call(client, &request, deadline_ms, call);
 }
 
@@ -12,7 +12,7 @@ int expertd_list(struct expertd_client *client, const char *prefix, uint32_t off
                  uint32_t deadline_ms, struct expertd_call **call)
 {
     Expertd__ListQuery query = EXPERTD__LIST_QUERY__INIT;
-    struct request request = {.method = EXPERTD__METHOD__LIST, .list = &query};
+    struct call_request request = {.method = EXPERTD__METHOD__LIST, .list = &query};
     if (prefix)
         query.prefix = (char *)(uintptr_t)prefix;
     query.offset = offset;
@@ -22,26 +22,27 @@ int expertd_list(struct expertd_client *client, const char *prefix, uint32_t off
 
 int expertd_info(struct expertd_client *client, const char *uid, uint32_t deadline_ms, struct expertd_call **call)
 {
-    struct request request = {.method = EXPERTD__METHOD__INFO, .uid = uid};
+    struct call_request request = {.method = EXPERTD__METHOD__INFO, .uid = uid};
     return client_make_call(client, &request, deadline_ms, call);
 }
 
 int expertd_stats(struct expertd_client *client, uint32_t deadline_ms, struct expertd_call **call)
 {
-    struct request request = {.method = EXPERTD__METHOD__STATS};
+    struct call_request request = {.method = EXPERTD__METHOD__STATS};
     return client_make_call(client, &request, deadline_ms, call);
 }
 
 int expertd_checkpoint(struct expertd_client *client, const char *uid, uint32_t deadline_ms, struct expertd_call **call)
 {
-    struct request request = {.method = EXPERTD__METHOD__CHECKPOINT, .uid = uid};
+    struct call_request request = {.method = EXPERTD__METHOD__CHECKPOINT, .uid = uid};
     return client_make_call(client, &request, deadline_ms, call);
 }
 
 int expertd_forward(struct expertd_client *client, const char *uid, const struct expertd_tensor *inputs,
                     size_t n_inputs, uint32_t deadline_ms, struct expertd_call **call)
 {
-    struct request request = {.method = EXPERTD__METHOD__FORWARD, .uid = uid, .tensors = {inputs}, .count = {n_inputs}};
+    struct call_request request = {
+        .method = EXPERTD__METHOD__FORWARD, .uid = uid, .tensors = {inputs}, .count = {n_inputs}};
     return client_make_call(client, &request, deadline_ms, call);
 }
 
@@ -49,9 +50,9 @@ int expertd_backward(struct expertd_client *client, const char *uid, const struc
                      size_t n_inputs, const struct expertd_tensor *grad_outputs, size_t n_grad_outputs,
                      uint32_t deadline_ms, struct expertd_call **call)
 {
-    struct request request = {.method = EXPERTD__METHOD__BACKWARD,
-                              .uid = uid,
-                              .tensors = {inputs, grad_outputs},
-                              .count = {n_inputs, n_grad_outputs}};
+    struct call_request request = {.method = EXPERTD__METHOD__BACKWARD,
+                                   .uid = uid,
+                                   .tensors = {inputs, grad_outputs},
+                                   .count = {n_inputs, n_grad_outputs}};
     return client_make_call(client, &request, deadline_ms, call);
 }

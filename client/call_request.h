@@ -1,10 +1,10 @@
 /* Makes a call's request frames. Checks what the program gave, so that only well-formed requests leave. */
-#ifndef EXPERTD_CLIENT_REQUEST_H
-#define EXPERTD_CLIENT_REQUEST_H
+#ifndef EXPERTD_CLIENT_CALL_REQUEST_H
+#define EXPERTD_CLIENT_CALL_REQUEST_H
 
 #include "client/call.h"
 
-struct request {
+struct call_request {
     Expertd__Method method;
     const char *uid;                         /* NULL: none */
     const struct expertd_tensor *tensors[2]; /* inputs; grad_outputs */
@@ -15,12 +15,12 @@ struct request {
 
 /* Fills call->request[] from the request, call->request_id and call->deadline_ms. EXPERTD_OK; or the status that the
  * call ends with, and its message is set. Tensors' data with a free_fn has been handed on, or freed, in every case. */
-enum expertd_status request_make(struct expertd_call *call, const struct request *request);
+enum expertd_status call_request_make(struct expertd_call *call, const struct call_request *request);
 
 /* Writes call->deadline_ms into the header of a kept request. -ENOMEM; nothing has changed then. */
-int request_set_deadline(struct expertd_call *call);
+int call_request_set_deadline(struct expertd_call *call);
 
 /* Frees all tensors' data that has a free_fn: for a request that there will be no call for. */
-void request_free_tensors(const struct request *request);
+void call_request_free_tensors(const struct call_request *request);
 
 #endif

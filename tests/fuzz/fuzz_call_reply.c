@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/reply.h"
+#include "client/call_reply.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -32,7 +32,7 @@ static void check(const struct expertd_call *call)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct reply_decoder decoder;
+    static struct decoder decoder;
     static struct expertd_call call;
     zmq_msg_t frames[1 + EXPERTD_MAX_TENSORS];
     const char *why;
@@ -50,9 +50,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t count = 1;
     for (size_t at = header_size; at < size && count < 1 + EXPERTD_MAX_TENSORS; at += 8)
         frame_of(&frames[count++], data + at, size - at < 8 ? size - at : 8);
-    const Expertd__ReplyHeader *header = reply_decode(&decoder, &frames[0], &why);
+    const Expertd__ReplyHeader *header = call_reply_decode(&decoder, &frames[0], &why);
     if (header) {
-        reply_take(&call, header, frames + 1, count - 1, why);
+        call_reply_take(&call, header, frames + 1, count - 1, why);
         check(&call);
         call_drop_answer(&call);
     }

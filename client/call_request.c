@@ -1,4 +1,4 @@
-#include "client/request.h"
+#include "client/call_request.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -12,12 +12,12 @@ _Static_assert((int)EXPERTD_FLOAT32 == (int)DTYPE_FLOAT32 && (int)EXPERTD_BOOL =
 /* A header within the limits: 16 tensors of 7 dimensions of 10 bytes, a uid, a prefix and some numbers. */
 enum { HEADER_MAX = 4096 };
 
-static const struct expertd_tensor *nth_tensor(const struct request *request, size_t index)
+static const struct expertd_tensor *nth_tensor(const struct call_request *request, size_t index)
 {
     return index < request->count[0] ? &request->tensors[0][index] : &request->tensors[1][index - request->count[0]];
 }
 
-void request_free_tensors(const struct request *request)
+void call_request_free_tensors(const struct call_request *request)
 {
     for (size_t which = 0; which < 2; which++) {
         for (size_t i = 0; i < request->count[which]; i++) {
@@ -45,7 +45,7 @@ static const char *tensor_problem(const struct expertd_tensor *tensor)
 }
 
 /* Sets the call's status and message if something is wrong. */
-static enum expertd_status check(struct expertd_call *call, const struct request *request)
+static enum expertd_status check(struct expertd_call *call, const struct call_request *request)
 {
     const char *text = request->list ? request->list->prefix : request->uid;
     if (text && strnlen(text, EXPERTD_MAX_UID + 1) > EXPERTD_MAX_UID)
@@ -80,7 +80,7 @@ static bool make_frame(zmq_msg_t *frame, const struct expertd_tensor *tensor)
 }
 
 /* The header's frame. The tensors' descriptions point into the program's shapes, which have the wire's type. */
-static bool make_header(struct expertd_call *call, const struct request *request)
+static bool make_header(struct expertd_call *call, const struct call_request *request)
 {
     Expertd__Tensor tensors[EXPERTD_MAX_TENSORS];
     Expertd__Tensor *pointers[EXPERTD_MAX_TENSORS];
@@ -113,19 +113,19 @@ static bool make_header(struct expertd_call *call, const struct request *request
     return true;
 }
 
-enum expertd_status request_make(struct expertd_call *call, const struct request *request)
+enum expertd_status call_request_make(struct expertd_call *call, const struct call_request *request)
 {
     const size_t count = request->count[0] + request->count[1];
     call->status = EXPERTD_OK;
     if (check(call, request) != EXPERTD_OK) {
-        request_free_tensors(request);
+        call_request_free_tensors(request);
         return call->status;
     }
     bool made = make_header(call, request);
     if (made)
         call->n_request = 1;
     else
-        request_free_tensors(request);
+        call_request_free_tensors(request);
     for (size_t i = 0; i < count && call->n_request > 0; i++) {
         /* After a failure the rest is gone through for the sake of what it borrows. */
         const struct expertd_tensor *tensor = nth_tensor(request, i);
@@ -147,7 +147,7 @@ enum expertd_status request_make(struct expertd_call *call, const struct request
     return EXPERTD_OK;
 }
 
-int request_set_deadline(struct expertd_call *call)
+int call_request_set_deadline(struct expertd_call *call)
 {
     _Alignas(16) unsigned char memory[MESSAGE_REQUEST_ARENA];
     unsigned char buffer[HEADER_MAX];

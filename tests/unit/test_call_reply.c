@@ -2,9 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/reply.h"
+#include "client/call_reply.h"
 
-static struct reply_decoder decoder;
+static struct decoder decoder;
 static struct expertd_call call;
 static zmq_msg_t frames[1 + EXPERTD_MAX_TENSORS];
 static size_t n_frames;
@@ -44,7 +44,7 @@ static void teardown(void)
     for (size_t i = 1; i < n_frames; i++)
         zmq_msg_close(&frames[i]);
     call_drop_answer(&call);
-    reply_decoder_clear(&decoder);
+    decoder_clear(&decoder);
 }
 
 static bool take(void)
@@ -53,9 +53,9 @@ static bool take(void)
     const size_t room = expertd__reply_header__get_packed_size(&header);
     ck_assert_int_eq(zmq_msg_init_size(&frames[0], room), 0);
     message_encode_reply(&header, zmq_msg_data(&frames[0]), room);
-    const Expertd__ReplyHeader *decoded = reply_decode(&decoder, &frames[0], &why);
+    const Expertd__ReplyHeader *decoded = call_reply_decode(&decoder, &frames[0], &why);
     ck_assert_ptr_nonnull(decoded);
-    const bool good = reply_take(&call, decoded, frames + 1, n_frames - 1, why);
+    const bool good = call_reply_take(&call, decoded, frames + 1, n_frames - 1, why);
     zmq_msg_close(&frames[0]);
     return good;
 }
@@ -259,7 +259,7 @@ START_TEST(garbage_is_no_header)
     memset(garbage, 0xff, sizeof garbage);
     ck_assert_int_eq(zmq_msg_init_size(&frames[0], sizeof garbage), 0);
     memcpy(zmq_msg_data(&frames[0]), garbage, sizeof garbage);
-    ck_assert_ptr_null(reply_decode(&decoder, &frames[0], &why));
+    ck_assert_ptr_null(call_reply_decode(&decoder, &frames[0], &why));
     ck_assert_ptr_nonnull(why);
     zmq_msg_close(&frames[0]);
 }
@@ -267,8 +267,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("reply");
-    TCase *tests = tcase_create("reply");
+    Suite *suite = suite_create("call_reply");
+    TCase *tests = tcase_create("call_reply");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, a_good_reply_is_taken);
     tcase_add_test(tests, a_frame_that_contradicts_its_shape_is_refused);

@@ -1,9 +1,8 @@
-#include "client/reply.h"
+#include "client/call_reply.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "client/answer.h"
@@ -12,36 +11,17 @@
  * decoded. */
 static const size_t decoder_max = (size_t)64 << 20;
 
-void reply_decoder_clear(struct reply_decoder *decoder)
-{
-    free(decoder->memory);
-    *decoder = (struct reply_decoder){0};
-}
-
-static bool decoder_grow(struct reply_decoder *decoder)
-{
-    const size_t size = decoder->size ? 4 * decoder->size : MESSAGE_REPLY_ARENA;
-    void *memory = size <= decoder_max ? malloc(size) : NULL;
-    if (!memory)
-        return false;
-    free(decoder->memory);
-    decoder->memory = memory;
-    decoder->size = size;
-    message_arena_init(&decoder->arena, memory, size);
-    return true;
-}
-
-Expertd__ReplyHeader *reply_decode(struct reply_decoder *decoder, zmq_msg_t *frame, const char **why)
+Expertd__ReplyHeader *call_reply_decode(struct decoder *decoder, zmq_msg_t *frame, const char **why)
 {
     Expertd__ReplyHeader *header = NULL;
     *why = "no memory";
-    if (!decoder->memory && !decoder_grow(decoder))
+    if (!decoder_ready(decoder))
         return NULL;
     for (;;) {
         const int rc = message_decode_reply(&decoder->arena, zmq_msg_data(frame), zmq_msg_size(frame), &header, why);
         if (rc == 0)
             *why = NULL;
-        if (rc != -ENOBUFS || !decoder_grow(decoder))
+        if (rc != -ENOBUFS || !decoder_grow(decoder, decoder_max))
             return header;
     }
 }
@@ -158,8 +138,8 @@ static void take_error(struct expertd_call *call, const Expertd__ReplyHeader *he
     message_clean(call->message);
 }
 
-bool reply_take(struct expertd_call *call, const Expertd__ReplyHeader *header, zmq_msg_t *frames, size_t n_frames,
-                const char *why)
+bool call_reply_take(struct expertd_call *call, const Expertd__ReplyHeader *header, zmq_msg_t *frames, size_t n_frames,
+                     const char *why)
 {
     if (header->version != MESSAGE_VERSION) {
         malformed(call, "");
