@@ -153,18 +153,20 @@ static void receive(struct expertd_client *client, const struct expertd_call *wa
     }
 }
 
-/* Answers that came before a loss count; the other calls that were sent end. */
-static void take_losses(struct expertd_client *client)
+/* Answers that came before a loss count; the other calls that were sent end. True if there was any news. */
+static bool take_news(struct expertd_client *client)
 {
     struct expertd_call *call;
-    if (!connection_lost(&client->connection))
-        return;
+    const enum connection_news news = connection_hear(&client->connection);
+    if (news != CONNECTION_LOST)
+        return news == CONNECTION_NEWS;
     receive(client, NULL);
     while ((call = TAILQ_FIRST(&client->calls[CALL_SENT])) != NULL) {
         call_set_status(call, EXPERTD_UNAVAILABLE, "%s: the connection was lost before the answer came%s",
                         client->endpoint, call->not_applied ? "" : "; the backward may have been applied");
         finish(call);
     }
+    return true;
 }
 
 static void expire_call(struct expertd_call *call)
@@ -202,14 +204,18 @@ static void expire(struct expertd_client *client)
     client->earliest_ns = earliest_ns;
 }
 
-/* What is there now, without waiting. Afterwards ZeroMQ has nothing that it would not signal anew. */
+/* What is there now, without waiting. If `wanted` has not ended, the last thing that was done to the connection is an
+ * attempt to receive that found nothing, as connection_wait() demands. */
 static void progress(struct expertd_client *client, const struct expertd_call *wanted)
 {
     receive(client, wanted);
     if (wanted && !call_in_flight(wanted))
         return;
-    take_losses(client);
-    send_waiting(client);
+    const bool news = take_news(client);
+    if (news || client->count[CALL_UNSENT] > 0) {
+        send_waiting(client);
+        receive(client, wanted);
+    }
     expire(client);
 }
 
@@ -224,7 +230,7 @@ static int launch(struct expertd_client *client, struct expertd_call *call)
         call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "no memory for the call");
         return -ENOMEM;
     }
-    take_losses(client); /* before the call could be counted among the lost ones */
+    take_news(client); /* before the call could be counted among the lost ones */
     send_waiting(client);
     if (client->count[CALL_UNSENT] >= client->queue_limit) {
         call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "%s: %u requests wait to be sent already", client->endpoint,

@@ -135,11 +135,13 @@ static bool next_event(struct connection *connection, uint16_t *event)
     return true;
 }
 
-bool connection_lost(struct connection *connection)
+enum connection_news connection_hear(struct connection *connection)
 {
-    bool lost = false;
+    enum connection_news news = CONNECTION_NO_NEWS;
     uint16_t event;
     while (next_event(connection, &event)) {
+        if (news == CONNECTION_NO_NEWS)
+            news = CONNECTION_NEWS;
         switch (event) {
         case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
             connection->up = true;
@@ -147,7 +149,8 @@ bool connection_lost(struct connection *connection)
             connection->connects++;
             break;
         case ZMQ_EVENT_DISCONNECTED:
-            lost |= connection->up;
+            if (connection->up)
+                news = CONNECTION_LOST;
             connection->disconnects += connection->up;
             connection->up = false;
             break;
@@ -164,7 +167,7 @@ bool connection_lost(struct connection *connection)
         size_t size = sizeof ignored;
         zmq_getsockopt(connection->socket, ZMQ_EVENTS, &ignored, &size);
     }
-    return lost;
+    return news;
 }
 
 int connection_send(struct connection *connection, zmq_msg_t *frames, size_t count)

@@ -35,10 +35,14 @@ struct connection_options {
 int connection_open(struct connection *connection, const char *endpoint, const struct connection_options *options);
 void connection_close(struct connection *connection);
 
+enum connection_news {
+    CONNECTION_NO_NEWS,
+    CONNECTION_NEWS,
+    CONNECTION_LOST, /* what was sent before gets no answer any more, but those that can be received already */
+};
 /* Takes in what the monitor says. Before sending, so that a loss that is already known is not blamed on the new
- * message, and after receiving. True if a connection was lost: what was sent before gets no answer any more. Answers
- * that came before the loss can still be received. */
-bool connection_lost(struct connection *connection);
+ * message, and after receiving. */
+enum connection_news connection_hear(struct connection *connection);
 
 /* Sends `count` frames as one message; a sent frame is left empty. -EAGAIN: no connection now, or its queue is full;
  * nothing was sent. -errno: frames are lost. */
@@ -48,8 +52,9 @@ int connection_send(struct connection *connection, zmq_msg_t *frames, size_t cou
  * frames it had; 0: there is no message. */
 size_t connection_receive(struct connection *connection, zmq_msg_t *frames, size_t limit);
 
-/* Sleeps until there may be a message, a loss, or room to send; at most timeout_ms (-1: for ever). ZeroMQ's edge
- * applies: only after connection_receive() has said 0. 0, or -EINTR. */
+/* Sleeps until there may be a message, a loss, or room to send; at most timeout_ms (-1: for ever). 0, or -EINTR.
+ * Only when connection_receive() has said 0 and nothing else was done since: any use of a ZeroMQ socket may take in the
+ * signal that a message has come. */
 int connection_wait(const struct connection *connection, int timeout_ms);
 
 #endif

@@ -1,0 +1,269 @@
+#include "client/dht_client.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/connection.h"
+#include "client/decoder.h"
+#include "common/clock.h"
+#include "common/uid.h"
+
+enum { VERSION = 1, HEARTBEAT_MS = 2000, ENDPOINT_MAX = 255 };
+static const uint64_t frame_bytes_max = UINT64_C(64) << 20;
+static const size_t decoder_max = (size_t)1 << 30;
+
+struct dht_client {
+    struct connection connection;
+    char *endpoint;
+    struct decoder decoder;
+    uint64_t last_request_id;
+};
+
+int dht_client_new(struct dht_client **result, const char *endpoint, void *context)
+{
+    const struct connection_options options = {
+        .context = context, .max_frame_bytes = frame_bytes_max, .heartbeat_ms = HEARTBEAT_MS};
+    struct dht_client *client = calloc(1, sizeof *client);
+    *result = NULL;
+    if (!client)
+        return -ENOMEM;
+    client->connection.fd = -1;
+    client->endpoint = strdup(endpoint);
+    const int rc = client->endpoint ? connection_open(&client->connection, endpoint, &options) : -ENOMEM;
+    if (rc < 0)
+        dht_client_destroy(&client);
+    *result = client;
+    return rc;
+}
+
+void dht_client_destroy(struct dht_client **pointer)
+{
+    struct dht_client *client = *pointer;
+    *pointer = NULL;
+    if (!client)
+        return;
+    connection_close(&client->connection);
+    decoder_clear(&client->decoder);
+    free(client->endpoint);
+    free(client);
+}
+
+const char *dht_client_endpoint(const struct dht_client *client)
+{
+    return client->endpoint;
+}
+
+/* ---- checks
+ * ---------------------------------------------------------------------------------------------------------- */
+
+static bool endpoints_good(const Expertd__Dht__Resolved *resolved)
+{
+    for (size_t i = 0; i < resolved->n_replicas; i++) {
+        const char *endpoint = resolved->replicas[i]->endpoint;
+        const size_t length = strlen(endpoint);
+        if (length == 0 || length > ENDPOINT_MAX)
+            return false;
+        for (size_t c = 0; c < length; c++)
+            if (endpoint[c] <= ' ' || endpoint[c] > '~')
+                return false;
+    }
+    return true;
+}
+
+static const char *check_resolved(const Expertd__Dht__Request *request, const Expertd__Dht__Reply *reply)
+{
+    if (reply->n_resolved != request->n_uids)
+        return "it has not one entry for each uid";
+    for (size_t i = 0; i < reply->n_resolved; i++) {
+        if (strcmp(reply->resolved[i]->uid, request->uids[i]) != 0)
+            return "its entries are not in the order of the uids";
+        if (!endpoints_good(reply->resolved[i]))
+            return "an endpoint is none";
+    }
+    return NULL;
+}
+
+static const char *check_ranges(Expertd__Dht__Range *const *ranges, size_t count)
+{
+    uint64_t from = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (ranges[i]->count == 0 || ranges[i]->first < from || ranges[i]->count > (UINT64_C(1) << 32) ||
+            ranges[i]->first + ranges[i]->count > (UINT64_C(1) << 32))
+            return "its ranges of coordinates are none";
+        from = ranges[i]->first + ranges[i]->count;
+    }
+    return NULL;
+}
+
+static const char *check_prefixes(const Expertd__Dht__Request *request, const Expertd__Dht__Reply *reply)
+{
+    const char *problem = reply->n_prefixes == request->n_prefixes ? NULL : "it has not one entry for each prefix";
+    for (size_t i = 0; i < reply->n_prefixes && !problem; i++) {
+        const Expertd__Dht__PrefixContent *content = reply->prefixes[i];
+        if (strcmp(content->prefix, request->prefixes[i]) != 0)
+            return "its entries are not in the order of the prefixes";
+        problem = check_ranges(content->experts, content->n_experts);
+        if (!problem)
+            problem = check_ranges(content->branches, content->n_branches);
+    }
+    return problem;
+}
+
+static const char *check_beam(const Expertd__Dht__BeamQuery *query, const Expertd__Dht__BeamResult *beam)
+{
+    uint64_t scores = 0;
+    if (!beam)
+        return "it has no beam";
+    for (size_t i = 0; i < query->n_grid_size; i++)
+        scores += query->grid_size[i];
+    if (scores == 0 || beam->n_rows != query->n_scores / scores)
+        return "it has not one row for each row of scores";
+    for (size_t i = 0; i < beam->n_experts; i++)
+        if (!uid_valid(beam->experts[i]->uid) || !endpoints_good(beam->experts[i]))
+            return "an expert's uid or endpoint is none";
+    for (size_t i = 0; i < beam->n_rows; i++) {
+        const Expertd__Dht__BeamResult__Row *row = beam->rows[i];
+        if (row->n_experts > query->beam_size || row->n_scores != row->n_experts)
+            return "a row has more experts than were asked for, or not as many scores";
+        for (size_t k = 0; k < row->n_experts; k++)
+            if (row->experts[k] >= beam->n_experts || isnan(row->scores[k]))
+                return "a row names an expert that is none";
+    }
+    return NULL;
+}
+
+static const char *check_draw(const Expertd__Dht__DrawQuery *query, const Expertd__Dht__DrawResult *draw)
+{
+    if (!draw)
+        return "it has no draw";
+    if (draw->n_uids > query->count)
+        return "it has more uids than were asked for";
+    for (size_t i = 0; i < draw->n_uids; i++)
+        if (!uid_valid(draw->uids[i]))
+            return "a uid is none";
+    return NULL;
+}
+
+const char *dht_client_check(const Expertd__Dht__Request *request, const Expertd__Dht__Reply *reply)
+{
+    if (reply->version != VERSION)
+        return "it is of another version of the protocol";
+    if (reply->status != EXPERTD_OK && reply->status != EXPERTD_DEADLINE_EXCEEDED)
+        return NULL;
+    switch (request->method) {
+    case EXPERTD__DHT__METHOD__RESOLVE:
+        return check_resolved(request, reply);
+    case EXPERTD__DHT__METHOD__PREFIX:
+        return check_prefixes(request, reply);
+    case EXPERTD__DHT__METHOD__BEAM_SEARCH:
+        return check_beam(request->beam, reply->beam);
+    case EXPERTD__DHT__METHOD__DRAW:
+        return check_draw(request->draw, reply->draw);
+    case EXPERTD__DHT__METHOD__STATUS:
+        return reply->node ? NULL : "it has no node";
+    default:
+        return NULL;
+    }
+}
+
+/* ---- asking
+ * ---------------------------------------------------------------------------------------------------------- */
+
+static Expertd__Dht__Reply *decode(struct dht_client *client, zmq_msg_t *frame)
+{
+    if (!decoder_ready(&client->decoder))
+        return NULL;
+    do {
+        struct message_arena *arena = &client->decoder.arena;
+        arena->used = 0;
+        arena->exhausted = false;
+        Expertd__Dht__Reply *reply =
+            expertd__dht__reply__unpack(&arena->allocator, zmq_msg_size(frame), zmq_msg_data(frame));
+        if (reply || !arena->exhausted)
+            return reply;
+    } while (decoder_grow(&client->decoder, decoder_max));
+    return NULL;
+}
+
+/* The reply with this number, if it is there; others are those of questions that were given up. */
+static Expertd__Dht__Reply *receive(struct dht_client *client, uint64_t request_id)
+{
+    zmq_msg_t frame;
+    Expertd__Dht__Reply *reply = NULL;
+    while (!reply && connection_receive(&client->connection, &frame, 1) > 0) {
+        reply = decode(client, &frame);
+        zmq_msg_close(&frame);
+        if (reply && reply->request_id != request_id)
+            reply = NULL;
+    }
+    return reply;
+}
+
+/* False when there is no connection to send over, yet. */
+static bool transmit(struct dht_client *client, const Expertd__Dht__Request *request)
+{
+    zmq_msg_t frame;
+    if (zmq_msg_init_size(&frame, expertd__dht__request__get_packed_size(request)) < 0)
+        return false;
+    expertd__dht__request__pack(request, zmq_msg_data(&frame));
+    const bool sent = connection_send(&client->connection, &frame, 1) == 0;
+    zmq_msg_close(&frame);
+    return sent;
+}
+
+static enum expertd_status unanswered(const struct dht_client *client, bool sent, uint32_t timeout_ms, char *message)
+{
+    if (sent) {
+        snprintf(message, DHT_CLIENT_MESSAGE, "%s: no answer within %u ms", client->endpoint, timeout_ms);
+        return EXPERTD_DEADLINE_EXCEEDED;
+    }
+    snprintf(message, DHT_CLIENT_MESSAGE, "%s: no connection within %u ms: is expertd-dht running there?",
+             client->endpoint, timeout_ms);
+    return EXPERTD_UNAVAILABLE;
+}
+
+static enum expertd_status judge(const struct dht_client *client, const Expertd__Dht__Request *request,
+                                 const Expertd__Dht__Reply **reply, char *message)
+{
+    const char *problem = dht_client_check(request, *reply);
+    const Expertd__Dht__Reply *checked = *reply;
+    const enum expertd_status status = (enum expertd_status)checked->status;
+    if (problem || (status != EXPERTD_OK && status != EXPERTD_DEADLINE_EXCEEDED))
+        *reply = NULL;
+    if (status == EXPERTD_OK && !problem)
+        return EXPERTD_OK;
+    if (status == EXPERTD_OK) {
+        snprintf(message, DHT_CLIENT_MESSAGE, "%s: the reply is malformed: %s", client->endpoint, problem);
+        return EXPERTD_INTERNAL;
+    }
+    snprintf(message, DHT_CLIENT_MESSAGE, "%s", checked->message[0] ? checked->message : "no reason given");
+    message_clean(message);
+    return strcmp(expertd_status_name(status), "UNKNOWN") == 0 ? EXPERTD_INTERNAL : status;
+}
+
+enum expertd_status dht_client_ask(struct dht_client *client, Expertd__Dht__Request *request, uint32_t timeout_ms,
+                                   const Expertd__Dht__Reply **reply, char message[DHT_CLIENT_MESSAGE])
+{
+    const uint64_t end_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
+    bool sent = false;
+    request->version = VERSION;
+    request->request_id = ++client->last_request_id;
+    request->deadline_ms = timeout_ms;
+    message[0] = 0;
+    for (;;) {
+        if (connection_hear(&client->connection) == CONNECTION_LOST)
+            sent = false;
+        if (!sent)
+            sent = transmit(client, request);
+        *reply = receive(client, request->request_id);
+        if (*reply)
+            return judge(client, request, reply, message);
+        const uint64_t now_ns = clock_now_ns();
+        if (now_ns >= end_ns)
+            return unanswered(client, sent, timeout_ms, message);
+        connection_wait(&client->connection, (int)((end_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS));
+    }
+}

@@ -1,0 +1,362 @@
+/* The command, run as scripts run it, against a server in this process. */
+#include <check.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "client/npy.h"
+#include "proto/dht.pb-c.h"
+#include "tests/unit/support_router.h"
+
+static struct router *router;
+static char folder[256], output[65536], dead[256];
+
+static void setup(void)
+{
+    const char *parent = getenv("TMPDIR");
+    struct router *gone = router_start(NULL, router_nop, NULL);
+    strcpy(dead, router_endpoint(gone));
+    router_stop(&gone);
+    snprintf(folder, sizeof folder, "%s/ctl.XXXXXX", parent ? parent : "/tmp");
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    ck_assert_int_eq(chdir(folder), 0);
+    router = router_start(NULL, router_nop, NULL);
+}
+
+static void teardown(void)
+{
+    router_stop(&router);
+    unlink("a.npy");
+    unlink("b.npy");
+    unlink("c.npy");
+    ck_assert_int_eq(chdir("/"), 0);
+    rmdir(folder);
+}
+
+static char program[4096];
+
+/* The exit code; stdout and stderr go to `output`. */
+static __attribute__((format(printf, 1, 2))) int ctl(const char *format, ...)
+{
+    char arguments[1024], command[8192];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(arguments, sizeof arguments, format, list);
+    va_end(list);
+    snprintf(command, sizeof command, "EXPERTD_ENDPOINT=%s EXPERTD_DHT= %s %s 2>&1", router_endpoint(router), program,
+             arguments);
+    FILE *pipe = popen(command, "r");
+    ck_assert_ptr_nonnull(pipe);
+    output[fread(output, 1, sizeof output - 1, pipe)] = 0;
+    const int status = pclose(pipe);
+    ck_assert_msg(WIFEXITED(status), "%s", output);
+    return WEXITSTATUS(status);
+}
+
+static void says(const char *text)
+{
+    ck_assert_msg(strstr(output, text), "'%s' is not in: %s", text, output);
+}
+
+static void write_array(const char *path)
+{
+    float data[8] = {1, 2, 3, 4, 5, 6, 7, -8};
+    char error[256];
+    struct npy array = {.dtype = DTYPE_FLOAT32, .ndim = 2, .shape = {2, 4}, .data = data, .bytes = sizeof data};
+    ck_assert_int_eq(npy_write(path, &array, error, sizeof error), 0);
+}
+
+START_TEST(each_question_is_answered_in_words_and_json)
+{
+    ck_assert_int_eq(ctl("ping"), 0);
+    says("1 experts, 1 alive");
+    ck_assert_int_eq(ctl("ping --json"), 0);
+    says("\"status\": \"OK\"");
+    says("\"experts_alive\": 1");
+    ck_assert_int_eq(ctl("list"), 0);
+    ck_assert_str_eq(output, "nop.0\talive\tcpu0\n");
+    ck_assert_int_eq(ctl("list --json nop"), 0);
+    says("\"experts\": [{\"uid\": \"nop.0\", \"alive\": true, \"device\": \"cpu0\"}], \"total\": 1}");
+    ck_assert_int_eq(ctl("list ffn"), 0);
+    ck_assert_str_eq(output, "");
+    ck_assert_int_eq(ctl("info nop.0"), 0);
+    says("forward_schema: x float32[rows, 4]");
+    ck_assert_int_eq(ctl("info nop.0 --json"), 0);
+    says("\"outputs_schema\": [{\"name\": \"x\", \"dtype\": \"float32\", \"row_shape\": [4]}]");
+    says("\"update_count\": 3");
+    ck_assert_int_eq(ctl("stats"), 0);
+    ck_assert_str_eq(output, "frontend.requests.ping 5\n");
+    ck_assert_int_eq(ctl("stats --json"), 0);
+    says("\"counters\": {\"frontend.requests.ping\": 5}");
+    ck_assert_int_eq(ctl("checkpoint nop.0"), 0);
+    ck_assert_int_eq(ctl("wait"), 0);
+    ck_assert_int_eq(ctl("wait nop.0 --json"), 0);
+}
+END_TEST
+
+START_TEST(forward_and_backward_go_from_file_to_file)
+{
+    write_array("a.npy");
+    ck_assert_int_eq(ctl("forward nop.0 --input a.npy --output b.npy"), 0);
+    says("float32[2, 4] min -8 max 7 mean 2.5 -> b.npy");
+    ck_assert_int_eq(system("cmp -s a.npy b.npy"), 0);
+    ck_assert_int_eq(ctl("backward nop.0 -i a.npy -g a.npy -o c.npy --json"), 0);
+    says("\"shape\": [2, 4]");
+    says("\"file\": \"c.npy\"");
+    ck_assert_int_eq(system("cmp -s a.npy c.npy"), 0);
+    ck_assert_int_eq(ctl("forward nop.0 -i - -o - < a.npy 2>/dev/null | cmp - a.npy"), 0);
+    ck_assert_int_eq(ctl("forward nop.0 -i a.npy -o b.npy -o c.npy"), 1);
+    says("2 --output");
+}
+END_TEST
+
+START_TEST(files_that_are_no_arrays_are_named)
+{
+    ck_assert_int_eq(ctl("forward nop.0 -i missing.npy"), 1);
+    says("missing.npy: No such file");
+    ck_assert_int_eq(system("echo nonsense > a.npy"), 0);
+    ck_assert_int_eq(ctl("forward nop.0 -i a.npy"), 1);
+    says("a.npy");
+    write_array("a.npy");
+    ck_assert_int_eq(ctl("forward nop.0 -i a.npy -o missing/b.npy"), 1);
+    says("missing/b.npy");
+}
+END_TEST
+
+START_TEST(wrong_usage_is_told_apart)
+{
+    static const char *const wrong[] = {"",
+                                        "dance",
+                                        "info",
+                                        "ping pong",
+                                        "info a.0 b.0",
+                                        "ping -i a.npy",
+                                        "ping --timeout never",
+                                        "ping --wat",
+                                        "-e nonsense ping",
+                                        "--dht nonsense resolve a.0",
+                                        "wait --experts -1",
+                                        "draw",
+                                        "list --count 3",
+                                        "ping --timeout -1",
+                                        "forward -g a.npy nop.0"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        ck_assert_msg(ctl("%s", wrong[i]) == 2, "%s: %s", wrong[i], output);
+    ck_assert_int_eq(ctl("--help"), 0);
+    says("Exit status");
+    ck_assert_int_eq(ctl("--version"), 0);
+}
+END_TEST
+
+static Expertd__Status status_to_send;
+static void refuse(void *context, struct router_request *request)
+{
+    (void)context;
+    router_reply_status(request, router_header(request), status_to_send, "not now");
+}
+
+START_TEST(statuses_become_exit_codes)
+{
+    static const struct {
+        int status, code;
+    } cases[] = {{3, 5}, {4, 6}, {5, 4}, {6, 9}, {8, 7}, {10, 8}, {12, 1}, {13, 1}, {14, 3}, {77, 1}};
+    router_stop(&router);
+    router = router_start(NULL, refuse, NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        status_to_send = (Expertd__Status)cases[i].status;
+        ck_assert_int_eq(ctl("info nop.0 --json"), cases[i].code);
+        says("not now");
+        says("{\"status\": \"");
+    }
+}
+END_TEST
+
+START_TEST(a_server_that_is_not_there_is_unavailable)
+{
+    ck_assert_int_eq(ctl("-e %s --timeout 0.05 ping", dead), 3);
+    says("UNAVAILABLE");
+    ck_assert_int_eq(ctl("-e %s --timeout 0.05 wait", dead), 3);
+    ck_assert_int_eq(ctl("--dht %s --timeout 0.05 resolve nop.0", dead), 3);
+    ck_assert_int_eq(ctl("--dht %s --timeout 0.05 search nop.", dead), 3);
+    ck_assert_int_eq(ctl("--dht %s --timeout 0.05 draw 'nop.[0:4]' --count 2 --json", dead), 3);
+    says("{\"status\": \"UNAVAILABLE\"");
+    ck_assert_int_eq(ctl("--dht %s --timeout 0.05 stats --json", dead), 3);
+    says("\"counters\"");
+}
+END_TEST
+
+START_TEST(waiting_for_more_than_there_is_ends)
+{
+    ck_assert_int_eq(ctl("wait --experts 2 --timeout 0.1"), 6);
+    says("1 of 2 experts");
+    ck_assert_int_eq(ctl("wait --experts 0"), 0);
+}
+END_TEST
+
+/* Experts come to life with the third request. */
+static void wake_slowly(void *context, struct router_request *request)
+{
+    atomic_int *count = context;
+    Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
+    Expertd__Pong pong = EXPERTD__PONG__INIT;
+    pong.experts = 3;
+    pong.experts_alive = ++*count < 3 ? 1 : 3;
+    reply.pong = &pong;
+    router_reply(request, router_header(request), &reply, NULL, 0);
+}
+
+START_TEST(wait_asks_until_all_experts_are_alive)
+{
+    atomic_int count = 0;
+    router_stop(&router);
+    router = router_start(NULL, wake_slowly, &count);
+    ck_assert_int_eq(ctl("wait"), 0);
+    ck_assert_int_eq(count, 3);
+}
+END_TEST
+
+/* Five experts in pages of two; the list changes once while it is read. */
+static void list_in_pages(void *context, struct router_request *request)
+{
+    atomic_int *count = context;
+    const Expertd__RequestHeader *header = router_header(request);
+    Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
+    Expertd__ExpertList list = EXPERTD__EXPERT_LIST__INIT;
+    Expertd__ExpertList__Entry entry[2], *entries[2] = {&entry[0], &entry[1]};
+    char uids[2][16];
+    for (uint32_t i = 0; i < 2 && header->list->offset + i < 5; i++) {
+        expertd__expert_list__entry__init(&entry[i]);
+        snprintf(uids[i], sizeof uids[i], "ffn.%u", header->list->offset + i);
+        entry[i].uid = uids[i];
+        list.n_experts++;
+    }
+    list.experts = entries;
+    list.total = 5;
+    list.generation = ++*count < 3 ? (uint64_t)*count : 3;
+    reply.list = &list;
+    router_reply(request, header, &reply, NULL, 0);
+}
+
+START_TEST(a_list_that_changes_while_it_is_read_is_read_again)
+{
+    atomic_int count = 0;
+    router_stop(&router);
+    router = router_start(NULL, list_in_pages, &count);
+    ck_assert_int_eq(ctl("list"), 0);
+    ck_assert_str_eq(output, "ffn.0\tdown\t\nffn.1\tdown\t\nffn.2\tdown\t\nffn.3\tdown\t\nffn.4\tdown\t\n");
+}
+END_TEST
+
+/* An expertd-dht: ffn.0 lives at two endpoints, nothing else does. */
+static void dht(void *context, struct router_request *request)
+{
+    Expertd__Dht__Request *asked =
+        expertd__dht__request__unpack(NULL, zmq_msg_size(&request->frames[0]), zmq_msg_data(&request->frames[0]));
+    Expertd__Dht__Reply reply = EXPERTD__DHT__REPLY__INIT;
+    Expertd__Dht__Replica replica = EXPERTD__DHT__REPLICA__INIT, *replicas[] = {&replica, &replica};
+    Expertd__Dht__Resolved resolved[4], *pointers[4];
+    Expertd__Dht__Range range[2] = {EXPERTD__DHT__RANGE__INIT, EXPERTD__DHT__RANGE__INIT},
+                        *ranges[] = {&range[0], &range[1]};
+    Expertd__Dht__PrefixContent content = EXPERTD__DHT__PREFIX_CONTENT__INIT, *contents[] = {&content};
+    Expertd__Dht__DrawResult draw = EXPERTD__DHT__DRAW_RESULT__INIT;
+    Expertd__Dht__NodeStatus node = EXPERTD__DHT__NODE_STATUS__INIT;
+    Expertd__Dht__NodeStatus__Counter counter = EXPERTD__DHT__NODE_STATUS__COUNTER__INIT, *counters[] = {&counter};
+    char endpoint[] = "tcp://10.0.0.1:31330", name[] = "dht.servers_alive", uid[] = "ffn.3", *uids[] = {uid};
+    unsigned char buffer[4096];
+    (void)context;
+    replica.endpoint = endpoint;
+    for (size_t i = 0; i < asked->n_uids; i++) {
+        pointers[i] = &resolved[i];
+        expertd__dht__resolved__init(&resolved[i]);
+        resolved[i].uid = asked->uids[i];
+        resolved[i].replicas = replicas;
+        resolved[i].n_replicas = strcmp(asked->uids[i], "ffn.0") == 0 ? 2 : 0;
+    }
+    reply.n_resolved = asked->n_uids;
+    reply.resolved = pointers;
+    if (asked->n_prefixes) {
+        content.prefix = asked->prefixes[0];
+        range[0].first = 1;
+        range[0].count = 1;
+        range[1].first = 4;
+        range[1].count = 4;
+        content.experts = content.branches = ranges;
+        content.n_experts = 2;
+        content.n_branches = 1;
+        reply.n_prefixes = 1;
+        reply.prefixes = contents;
+    }
+    draw.uids = uids;
+    draw.n_uids = draw.free = 1;
+    reply.draw = &draw;
+    counter.name = name;
+    counter.value = 2;
+    node.counters = counters;
+    node.n_counters = 1;
+    reply.node = &node;
+    reply.version = 1;
+    reply.request_id = asked->request_id;
+    router_send(request, &(struct router_frame){buffer, expertd__dht__reply__pack(&reply, buffer)}, 1);
+    expertd__dht__request__free_unpacked(asked, NULL);
+}
+
+START_TEST(the_dht_is_asked)
+{
+    struct router *node = router_start(NULL, dht, NULL);
+    const char *at = router_endpoint(node);
+    ck_assert_int_eq(ctl("--dht %s resolve ffn.0", at), 0);
+    ck_assert_str_eq(output, "ffn.0\ttcp://10.0.0.1:31330\ttcp://10.0.0.1:31330\n");
+    ck_assert_int_eq(ctl("--dht %s resolve ffn.0 ffn.9", at), 4);
+    says("ffn.9\t-\n");
+    ck_assert_int_eq(ctl("--dht %s resolve ffn.9 --json", at), 4);
+    says("\"status\": \"NOT_FOUND\"");
+    ck_assert_int_eq(ctl("--dht %s search ffn.", at), 0);
+    ck_assert_str_eq(output, "ffn.1\nffn.[4:8]\nffn.1.\n");
+    ck_assert_int_eq(ctl("--dht %s search ffn. --json", at), 0);
+    says("\"experts\": [[1, 2], [4, 8]], \"branches\": [[1, 2]]");
+    ck_assert_int_eq(ctl("--dht %s draw 'ffn.[0:4]' --count 2", at), 0);
+    ck_assert_str_eq(output, "ffn.3\n");
+    ck_assert_int_eq(ctl("--dht %s draw 'ffn.[0:4]' --json", at), 0);
+    says("\"uids\": [\"ffn.3\"]");
+    ck_assert_int_eq(ctl("--dht %s stats", at), 0);
+    ck_assert_str_eq(output, "frontend.requests.ping 5\ndht.servers_alive 2\n");
+    ck_assert_int_eq(ctl("--dht %s stats --json", at), 0);
+    says("\"dht\": {\"dht.servers_alive\": 2}");
+    router_stop(&node);
+}
+END_TEST
+
+int main(void)
+{
+    const char *build = getenv("BUILD");
+    char here[2048];
+    if (!getcwd(here, sizeof here))
+        return 1;
+    if (build && build[0] == '/')
+        snprintf(program, sizeof program, "%s/bin/expertctl", build);
+    else
+        snprintf(program, sizeof program, "%s/%s/bin/expertctl", here, build ? build : "build");
+    Suite *suite = suite_create("expertctl");
+    TCase *tests = tcase_create("expertctl");
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_test(tests, each_question_is_answered_in_words_and_json);
+    tcase_add_test(tests, forward_and_backward_go_from_file_to_file);
+    tcase_add_test(tests, files_that_are_no_arrays_are_named);
+    tcase_add_test(tests, wrong_usage_is_told_apart);
+    tcase_add_test(tests, statuses_become_exit_codes);
+    tcase_add_test(tests, a_server_that_is_not_there_is_unavailable);
+    tcase_add_test(tests, waiting_for_more_than_there_is_ends);
+    tcase_add_test(tests, wait_asks_until_all_experts_are_alive);
+    tcase_add_test(tests, a_list_that_changes_while_it_is_read_is_read_again);
+    tcase_add_test(tests, the_dht_is_asked);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
