@@ -33,10 +33,11 @@ static void echo_server(int endpoint_fd)
     }
 }
 
-static size_t header(void *context, unsigned client, uint64_t id, unsigned char *bytes, size_t size)
+static size_t header(void *context, unsigned client, uint64_t id, unsigned char *bytes, size_t size, unsigned *frames)
 {
     (void)context;
     (void)client;
+    (void)frames;
     (void)size;
     memset(bytes, 0, HEADER_BYTES);
     memcpy(bytes, &id, sizeof id);

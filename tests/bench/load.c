@@ -11,13 +11,17 @@
 #include "common/uid.h"
 #include "proto/message.h"
 
+enum { TURNS = 1 << 16 };
+
 struct load {
     Expertd__Method method;
     uint64_t rows;
     struct uid_pattern experts;
     uint64_t experts_count, next;
     uint32_t deadline_ms;
-    unsigned tensors;
+    bool train;
+    unsigned char turn[TURNS]; /* of each client's requests: odd for a backward */
+    unsigned inputs, tensors;  /* of a forward; of a backward, or of either */
     Expertd__Tensor tensor[TRAFFIC_MAX_FRAMES], *tensor_pointers[TRAFFIC_MAX_FRAMES];
     uint64_t shape[TRAFFIC_MAX_FRAMES][MESSAGE_MAX_DIMS];
     unsigned complained;
@@ -26,7 +30,15 @@ struct load {
 static _Alignas(16) unsigned char memory[MESSAGE_REPLY_ARENA];
 static struct message_arena arena;
 
-static size_t header(void *context, unsigned client, uint64_t id, unsigned char *bytes, size_t size)
+/* A trainer asks for a forward, then for the backward of the same rows. */
+static bool is_forward(struct load *load, unsigned client, uint64_t id)
+{
+    if (!load->train)
+        return load->method == EXPERTD__METHOD__FORWARD;
+    return (load->turn[(client * TRAFFIC_MAX_IN_FLIGHT + id) % TURNS]++ & 1) == 0;
+}
+
+static size_t header(void *context, unsigned client, uint64_t id, unsigned char *bytes, size_t size, unsigned *frames)
 {
     struct load *load = context;
     char uid[UID_SIZE];
@@ -35,9 +47,11 @@ static size_t header(void *context, unsigned client, uint64_t id, unsigned char 
     Expertd__RequestHeader request = EXPERTD__REQUEST_HEADER__INIT;
     request.version = MESSAGE_VERSION;
     request.request_id = id;
-    request.method = load->method;
+    const bool forward = is_forward(load, client, id);
+    *frames = forward ? load->inputs : load->tensors;
+    request.method = forward ? EXPERTD__METHOD__FORWARD : EXPERTD__METHOD__BACKWARD;
     request.uid = uid;
-    request.n_tensors = load->tensors;
+    request.n_tensors = *frames;
     request.tensors = load->tensor_pointers;
     request.deadline_ms = load->deadline_ms;
     const long n = message_encode_request(&request, bytes, size);
@@ -139,6 +153,7 @@ static int prepare(struct load *load, const char *endpoint, const char *experts,
     if (ask_info(endpoint, uid, &info) < 0 || !info->forward_schema || !info->outputs_schema)
         return -1;
     int rc = add_tensors(load, info->forward_schema, content);
+    load->inputs = load->tensors;
     if (rc == 0 && load->method == EXPERTD__METHOD__BACKWARD)
         rc = add_tensors(load, info->outputs_schema, content);
     return rc;
@@ -149,12 +164,12 @@ int main(int argc, char **argv)
     static const struct option flags[] = {
         {"endpoint", 1, NULL, 'e'}, {"uid", 1, NULL, 'u'},       {"backward", 0, NULL, 'b'},  {"rows", 1, NULL, 'r'},
         {"clients", 1, NULL, 'c'},  {"processes", 1, NULL, 'P'}, {"in-flight", 1, NULL, 'i'}, {"seconds", 1, NULL, 's'},
-        {"warmup", 1, NULL, 'w'},   {"deadline", 1, NULL, 'd'},  {"json", 0, NULL, 'j'},      {"help", 0, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"warmup", 1, NULL, 'w'},   {"deadline", 1, NULL, 'd'},  {"train", 0, NULL, 't'},     {"json", 0, NULL, 'j'},
+        {"help", 0, NULL, 'h'},     {NULL, 0, NULL, 0},
     };
     struct traffic_options options = {
         .endpoint = "tcp://127.0.0.1:31330", .clients = 1, .in_flight = 1, .seconds = 2, .warmup_s = 0.5};
-    struct load load = {.method = EXPERTD__METHOD__FORWARD, .rows = 1};
+    static struct load load = {.method = EXPERTD__METHOD__FORWARD, .rows = 1};
     const char *experts = "nop.0";
     bool json = false;
     int flag;
@@ -168,6 +183,10 @@ int main(int argc, char **argv)
             break;
         case 'b':
             load.method = EXPERTD__METHOD__BACKWARD;
+            break;
+        case 't':
+            load.method = EXPERTD__METHOD__BACKWARD;
+            load.train = true;
             break;
         case 'r':
             load.rows = strtoull(optarg, NULL, 10);
@@ -194,7 +213,8 @@ int main(int argc, char **argv)
             json = true;
             break;
         default:
-            puts("load [--endpoint E] [--uid UID or pattern] [--backward] [--rows N] [--clients N] [--processes N]\n"
+            puts("load [--endpoint E] [--uid UID or pattern] [--backward | --train (forward, backward, ...)] [--rows "
+                 "N] [--clients N] [--processes N]\n"
                  "     [--in-flight N] [--seconds S] [--warmup S] [--deadline MS] [--json]");
             return flag == 'h' ? 0 : 2;
         }
@@ -205,8 +225,10 @@ int main(int argc, char **argv)
     struct traffic_result result;
     if (prepare(&load, options.endpoint, experts, &content) < 0 || traffic_run(&options, &content, &result) < 0)
         return 1;
-    traffic_print(load.method == EXPERTD__METHOD__BACKWARD ? "backward" : "forward", &options, &result,
-                  result.rate * (double)load.rows, "rows_per_s", json);
+    traffic_print(load.train                                 ? "train"
+                  : load.method == EXPERTD__METHOD__BACKWARD ? "backward"
+                                                             : "forward",
+                  &options, &result, result.rate * (double)load.rows, "rows_per_s", json);
     for (unsigned f = 0; f < content.frames; f++)
         free((void *)(uintptr_t)content.frame[f]);
     return result.errors ? 1 : 0;

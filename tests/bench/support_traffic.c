@@ -59,14 +59,15 @@ static int send_one(struct client *client, const struct traffic_content *content
 {
     unsigned char header[HEADER_SIZE];
     const unsigned id = client->free[--client->free_count];
-    const size_t size = content->header(content->context, client->number, id, header, sizeof header);
+    unsigned frames = content->frames;
+    const size_t size = content->header(content->context, client->number, id, header, sizeof header, &frames);
     client->sent_ns[id] = clock_now_ns();
-    if (zmq_send(client->socket, header, size, content->frames ? ZMQ_SNDMORE : 0) < 0)
+    if (zmq_send(client->socket, header, size, frames ? ZMQ_SNDMORE : 0) < 0)
         return -1;
-    for (unsigned f = 0; f < content->frames; f++) {
+    for (unsigned f = 0; f < frames; f++) {
         zmq_msg_t frame;
         zmq_msg_init_data(&frame, (void *)(uintptr_t)content->frame[f], content->frame_bytes[f], keep, NULL);
-        if (zmq_msg_send(&frame, client->socket, f + 1 < content->frames ? ZMQ_SNDMORE : 0) < 0)
+        if (zmq_msg_send(&frame, client->socket, f + 1 < frames ? ZMQ_SNDMORE : 0) < 0)
             return -1;
     }
     return 0;
@@ -185,6 +186,21 @@ static double quantile(const struct shared *shared, uint64_t total, double q)
     return 0;
 }
 
+/* Four of the fine buckets make one that is worth drawing. */
+static void fill_histogram(const struct shared *shared, struct traffic_result *result)
+{
+    for (unsigned b = 0; b < BUCKETS && result->histogram_count < TRAFFIC_HISTOGRAM; b += 4) {
+        uint64_t requests = 0;
+        for (unsigned p = 0; p < MAX_PROCESSES; p++)
+            for (unsigned i = 0; i < 4; i++)
+                requests += shared->buckets[p][b + i];
+        if (requests == 0)
+            continue;
+        result->histogram[result->histogram_count].us = value_of(b + 2) / 1e3;
+        result->histogram[result->histogram_count++].requests = requests;
+    }
+}
+
 static int compare(const void *a, const void *b)
 {
     const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -205,6 +221,7 @@ static void summarise(struct shared *shared, const struct traffic_options *optio
     result->p99_us = quantile(shared, result->requests, 0.99);
     result->p999_us = quantile(shared, result->requests, 0.999);
     result->max_us = (double)shared->max_ns / 1e3;
+    fill_histogram(shared, result);
     result->mean_us = result->requests ? (double)shared->total_ns / (double)result->requests / 1e3 : 0;
 }
 
@@ -259,10 +276,14 @@ void traffic_print(const char *name, const struct traffic_options *options, cons
         printf("{\"name\": \"%s\", \"clients\": %u, \"in_flight\": %u, \"requests\": %llu, \"errors\": %llu, "
                "\"seconds\": %.3f, \"rate\": %.1f, \"median_us\": %.2f, \"p99_us\": %.2f, \"p999_us\": %.2f, "
                "\"mean_us\": %.2f, \"max_us\": %.2f, \"slowest_client\": %.0f, \"median_client\": %.0f, "
-               "\"%s\": %.6g}\n",
+               "\"%s\": %.6g, \"histogram\": [",
                name, options->clients, options->in_flight, (unsigned long long)r->requests,
                (unsigned long long)r->errors, r->seconds, r->rate, r->median_us, r->p99_us, r->p999_us, r->mean_us,
                r->max_us, r->slowest_client, r->median_client, extra_name, extra_value);
+    for (unsigned i = 0; json && i < r->histogram_count; i++)
+        printf("%s[%.2f, %llu]", i ? ", " : "", r->histogram[i].us, (unsigned long long)r->histogram[i].requests);
+    if (json)
+        puts("]}");
     else
         printf("%-28s %4u clients x %-4u %10.1f /s  median %9.2f us  p99 %9.2f us  max %9.2f us  errors %llu  "
                "%s %.6g\n",

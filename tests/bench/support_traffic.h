@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TRAFFIC_MAX_IN_FLIGHT = 4096, TRAFFIC_MAX_FRAMES = 16 };
+enum { TRAFFIC_MAX_IN_FLIGHT = 4096, TRAFFIC_MAX_FRAMES = 16, TRAFFIC_HISTOGRAM = 16 * 44 };
 
 struct traffic_options {
     const char *endpoint;
@@ -18,8 +18,10 @@ struct traffic_options {
 
 /* What is sent: a header of at most header_size bytes for each request, and frames that are all the same. */
 struct traffic_content {
-    /* Writes the header of request `id` (0 ... in_flight - 1: the free one of a client); returns its bytes. */
-    size_t (*header)(void *context, unsigned client, uint64_t id, unsigned char *header, size_t header_size);
+    /* Writes the header of request `id` (0 ... in_flight - 1: the free one of a client); returns its bytes. *frames is
+     * how many of the frames follow: all, unless it is lowered. */
+    size_t (*header)(void *context, unsigned client, uint64_t id, unsigned char *header, size_t header_size,
+                     unsigned *frames);
     /* The id of a reply's header; UINT64_MAX: an error. */
     uint64_t (*reply)(void *context, const void *header, size_t header_size);
     void *context;
@@ -34,6 +36,12 @@ struct traffic_result {
     double median_us, p99_us, p999_us, mean_us, max_us;
     /* Requests of single clients: starvation shows as a slowest one far below the median. */
     double slowest_client, median_client;
+    /* The latencies as a histogram: buckets of a 16th of their power of two, from the first that is not empty. */
+    unsigned histogram_count;
+    struct {
+        double us; /* middle of the bucket */
+        uint64_t requests;
+    } histogram[TRAFFIC_HISTOGRAM];
 };
 
 /* Runs the clients and waits for them. 0; -1 after a message on stderr. */
