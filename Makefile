@@ -179,6 +179,10 @@ fuzz-run: $(addprefix $(BUILD)/fuzz/,$(FUZZ))
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(foreach f,$(HAVE),$(call lib,$f))
 	$(link) -fsanitize=fuzzer -Wl,--start-group $^ -Wl,--end-group $(call pkg_libs,$(filter-out check,$(TEST_PKGS))) -ldl -lm
 
+# --- benchmarks --------------------------------------------------------------------------------------------------------
+bench: all tests
+	BUILD=$(BUILD) scripts/bench $(BENCH)
+
 # --- checks ------------------------------------------------------------------------------------------------------------
 directions:
 	scripts/check-includes
