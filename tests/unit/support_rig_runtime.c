@@ -203,9 +203,11 @@ static bool work(struct fake *fake)
         fake->knobs->garbage_done = 0;
         done(fake, 0);
     }
+    if (fake->knobs->hold)
+        return serve_checkpoints(fake);
     control_take_ready(fake->control, see_ready, &any);
     any = serve_checkpoints(fake);
-    for (uint32_t p = 0; p < POOLS && !fake->knobs->hold; p++)
+    for (uint32_t p = 0; p < POOLS; p++)
         any |= take(fake, p);
     return any;
 }
@@ -224,13 +226,14 @@ _Noreturn void rig_runtime(const struct rig *rig, bool fresh, int ready_fd)
     close(ready_fd);
     struct doorbell_word *bell = &control_page(fake.control)->runtime_bell;
     while (!stopping) {
-        const uint32_t ticket = doorbell_prepare(bell);
         if (work(&fake))
+            continue;
+        const uint32_t ticket = doorbell_prepare(bell);
+        if (!fake.knobs->hold && control_any_ready(fake.control))
             doorbell_cancel(bell);
         else /* a knob that is turned rings no bell */
             doorbell_sleep(bell, ticket, clock_now_ns() + 5 * NS_PER_MS);
     }
     control_retire(&fake.control);
-    ring(&fake);
-    _exit(0);
+    _exit(fake.bell_fd < 0 || write(fake.bell_fd, "!", 1) == 1 ? 0 : 1);
 }
