@@ -15,14 +15,14 @@
 #include "common/shm.h"
 #include "unit/support_rig_runtime.h"
 
-static void write_config(const struct rig *rig, const char *options)
+void rig_configure(const struct rig *rig, const char *listen, const char *options)
 {
     FILE *file = fopen(rig->config, "w");
     ck_assert_ptr_nonnull(file);
     fprintf(file,
             "server: {name: %s, run_dir: %s}\n"
             "frontend:\n"
-            "  listen: [\"tcp://127.0.0.1:*\"]\n"
+            "  listen: [%s]\n"
             "%s"
             "devices:\n"
             "  - {name: cpu0}\n"
@@ -31,7 +31,7 @@ static void write_config(const struct rig *rig, const char *options)
             "  - {uid: \"nop.[0:2]\", block: nop, hidden_dim: 16, device: cpu0}\n"
             "  - {uid: mask.0, block: nop, hidden_dim: 16, device: cpu0}\n"
             "  - {uid: away.0, block: nop, hidden_dim: 16, device: other}\n",
-            rig->name, rig->folder, options ? options : "");
+            rig->name, rig->folder, listen ? listen : "\"tcp://127.0.0.1:*\"", options ? options : "");
     ck_assert_int_eq(fclose(file), 0);
 }
 
@@ -40,10 +40,11 @@ void rig_open(struct rig *rig, const char *options)
     memset(rig, 0, sizeof *rig);
     strcpy(rig->folder, "/tmp/expertd-rig.XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(rig->folder));
-    snprintf(rig->name, sizeof rig->name, "rig%d", (int)getpid());
+    static unsigned number;
+    snprintf(rig->name, sizeof rig->name, "rig%d-%u", (int)getpid(), ++number);
     snprintf(rig->config, sizeof rig->config, "%s/config.yaml", rig->folder);
     snprintf(rig->log, sizeof rig->log, "%s/frontend.log", rig->folder);
-    write_config(rig, options);
+    rig_configure(rig, NULL, options);
     rig->knobs = mmap(NULL, sizeof *rig->knobs, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     ck_assert_ptr_ne(rig->knobs, MAP_FAILED);
 }

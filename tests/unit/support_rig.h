@@ -34,6 +34,8 @@ struct rig {
 
 /* options: lines of YAML for the section frontend, such as "  max_requests: 2\n". Starts nothing. */
 void rig_open(struct rig *rig, const char *options);
+/* Writes the configuration anew: listen is a list in YAML without its brackets; NULL: a free port of the loopback. */
+void rig_configure(const struct rig *rig, const char *listen, const char *options);
 /* Starts the frontend and waits until it listens; sets the endpoint. */
 void rig_start_frontend(struct rig *rig);
 /* Starts the runtime and waits until it is ready. It adopts what an earlier one left, unless `fresh`. */
