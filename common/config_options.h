@@ -39,14 +39,14 @@
     X(UINT, port, 4222, 0, 65535, "", "UDP port of the DHT node; 0: any free one")                                     \
     X(STRINGS, bootstrap, 0, 0, 0, "", "host:port of DHT nodes to join by; none: run alone")                           \
     X(BOOL, lan_discovery, false, 0, 0, "", "find peers on the local network by multicast")                            \
-    X(STRING, identity_file, "", 0, 0, "", "private key and certificate (made if missing); default: a new identity")   \
+    X(STRING, identity_file, "", 0, 0, "", "private key (Ed25519, PEM; made if missing); default: a new identity")     \
     X(UINT, network_id, 0, 0, 4294967295, "", "nodes of different networks ignore each other")                         \
     X(FLOAT, update_period, 30, 0.05, 86400, "s", "time between heartbeats")                                           \
     X(FLOAT, expiration, 0, 0, 86400, "s",                                                                             \
       "a server without a heartbeat for so long is dead; 0: max(2 * update_period, 3)")                                \
     X(STRING, frontend, "", 0, 0, "",                                                                                  \
       "frontend to publish: its ZeroMQ endpoint; default the first of frontend.listen; \"none\": publish nothing")     \
-    X(UINT, max_cache, 65536, 16, 16777216, "records", "look-ups kept fresh by listening")
+    X(UINT, max_cache, 8192, 16, 16777216, "keys", "prefixes and servers kept fresh by listening")
 
 #define CONFIG_CHECKPOINT_OPTIONS(X)                                                                                   \
     X(STRING, dir, "", 0, 0, "", "folder of checkpoints, <dir>/<uid>/; empty: none are written or loaded")             \

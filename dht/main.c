@@ -1,0 +1,54 @@
+/* expertd-dht: publishes this server's experts in a distributed hash table, and answers look-ups in it. */
+#include <stdlib.h>
+#include <sys/resource.h>
+
+#include "common/config.h"
+#include "common/log.h"
+#include "common/owner.h"
+#include "common/process.h"
+#include "dht/loop.h"
+
+static const char *const sections[] = {"server", "dht", "frontend", NULL};
+static const struct config_program program = {
+    .name = "expertd-dht",
+    .purpose = "Publishes this server's experts in a distributed hash table, and answers look-ups in it.",
+    .sections = sections,
+};
+
+/* Each client is a file: as many as the system lets us have. */
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct config config;
+    enum log_level level = LOG_LEVEL_INFO;
+    log_open(program.name, level);
+    if (config_load(&config, &program, argc, argv) < 0)
+        return EXIT_FAILURE;
+    if (log_level_parse(config.server.log_level, &level) == 0)
+        log_open(program.name, level);
+
+    struct loop *loop = NULL;
+    int rc = process_init(program.name);
+    if (rc == 0)
+        rc = owner_prepare_run_dir(config.server.run_dir);
+    /* The lock is let go of by the process's end. */
+    if (rc == 0)
+        rc = owner_acquire(config.server.run_dir, config.server.name, "dht");
+    if (rc >= 0) {
+        raise_file_limit();
+        rc = loop_create(&loop, &config);
+    }
+    if (rc == 0)
+        rc = loop_run(loop);
+    loop_destroy(&loop);
+    config_destroy(&config);
+    return rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,109 @@
+/* RESOLVE: uids -> the live servers of each. The uids are sorted by prefix, since what is asked for is the prefix. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "dht/lookup.h"
+#include "dht/prefix.h"
+
+struct item {
+    uint32_t number; /* in the request */
+    uint32_t coordinate;
+    char prefix[UID_SIZE];
+};
+
+struct state {
+    struct item *items;               /* ascending by prefix */
+    size_t *first;                    /* of each want; and one past the last */
+    Expertd__Dht__Resolved *resolved; /* in the request's order */
+};
+
+static int compare(const void *a, const void *b)
+{
+    const struct item *x = a, *y = b;
+    return strcmp(x->prefix, y->prefix);
+}
+
+static enum lookup_result run(struct lookup *lookup, struct moment now, bool last)
+{
+    struct state *state = lookup->state;
+    bool waiting = false;
+    for (size_t w = 0; w < lookup->wants_count; w++) {
+        struct lookup_want *want = &lookup->wants[w];
+        struct cache_entry *entry;
+        if (want->done)
+            continue;
+        const int known = lookup_ask(lookup, want, last, now, &entry);
+        if (known < 0)
+            return LOOKUP_DONE;
+        waiting |= known == 0;
+        for (size_t i = state->first[w]; known && i < state->first[w + 1]; i++) {
+            const struct item *item = &state->items[i];
+            if (lookup_replicas(lookup, entry, item->coordinate, now, &state->resolved[item->number]) != 0)
+                return LOOKUP_DONE;
+        }
+        want->done = known;
+    }
+    return waiting ? LOOKUP_WAITING : LOOKUP_DONE;
+}
+
+static const struct lookup_kind resolving = {.run = run};
+
+/* The wants: one for each prefix among the sorted items. */
+static int group(struct lookup *lookup, struct state *state, size_t count)
+{
+    size_t groups = 0;
+    for (size_t i = 0; i < count; i++)
+        groups += i == 0 || strcmp(state->items[i].prefix, state->items[i - 1].prefix) != 0;
+    state->first = arena_take(&lookup->arena, (groups + 1) * sizeof *state->first);
+    if (!state->first || lookup_make_wants(lookup, groups) != 0)
+        return -1;
+    size_t at = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0 && strcmp(state->items[i].prefix, state->items[i - 1].prefix) == 0)
+            continue;
+        memcpy(lookup->wants[at].prefix, state->items[i].prefix, UID_SIZE);
+        state->first[at++] = i;
+    }
+    state->first[at] = count;
+    return 0;
+}
+
+void resolve_init(struct lookup *lookup)
+{
+    const Expertd__Dht__Request *request = lookup->request;
+    const size_t count = request->n_uids;
+    if (count == 0 || count > LOOKUP_MAX_UIDS) {
+        lookup_fail(lookup, STATUS_INVALID_ARGUMENT, "RESOLVE takes 1 to %d uids, not %zu", LOOKUP_MAX_UIDS, count);
+        return;
+    }
+    struct state *state = arena_take(&lookup->arena, sizeof *state);
+    struct item *items = arena_take(&lookup->arena, count * sizeof *items);
+    Expertd__Dht__Resolved *resolved = arena_take(&lookup->arena, count * sizeof *resolved);
+    Expertd__Dht__Resolved **list = arena_take(&lookup->arena, count * sizeof(Expertd__Dht__Resolved *));
+    if (!state || !items || !resolved || !list) {
+        lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (!prefix_of_uid(request->uids[i], items[i].prefix, &items[i].coordinate)) {
+            lookup_fail(lookup, STATUS_INVALID_ARGUMENT, "uid %zu of the request is no uid: '%.100s'", i,
+                        request->uids[i]);
+            return;
+        }
+        items[i].number = (uint32_t)i;
+        expertd__dht__resolved__init(&resolved[i]);
+        resolved[i].uid = request->uids[i];
+        list[i] = &resolved[i];
+    }
+    qsort(items, count, sizeof *items, compare);
+    state->items = items;
+    state->resolved = resolved;
+    if (group(lookup, state, count) != 0) {
+        lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+        return;
+    }
+    lookup->state = state;
+    lookup->kind = &resolving;
+    lookup->reply.resolved = list;
+    lookup->reply.n_resolved = count;
+}

@@ -1,0 +1,327 @@
+#include "dht/service.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zmq.h>
+
+#include "common/log.h"
+
+enum { VERSION = 1, ENVELOPE_MAX = 3, FRAMES_MAX = 8, BURST = 64 };
+
+/* A lookup with the way back of its reply. */
+struct call {
+    struct lookup lookup;
+    struct service *service;
+    Expertd__Dht__Request *request;
+    zmq_msg_t envelope[ENVELOPE_MAX]; /* the peer's routing id, and what REQ puts in front */
+    int envelope_count;
+    size_t bytes;
+    bool runnable;
+    struct call *next, *prev; /* of all that are kept */
+    struct call *next_runnable;
+};
+
+struct service {
+    void *socket;
+    struct cache *cache;
+    service_status status;
+    void *status_context;
+    struct call kept; /* head of the ring */
+    size_t kept_count, kept_bytes;
+    struct call *runnable;
+    struct service_counters counters;
+};
+
+int service_create(struct service **service, void *context, const char *endpoint, struct cache *cache,
+                   service_status status, void *status_context)
+{
+    const int none = 0, one = 1, water = 10000;
+    const int64_t frame_max = SERVICE_FRAME_MAX;
+    struct service *made = calloc(1, sizeof *made);
+    *service = NULL;
+    if (!made)
+        return -ENOMEM;
+    made->cache = cache;
+    made->status = status;
+    made->status_context = status_context;
+    made->kept.next = made->kept.prev = &made->kept;
+    made->socket = zmq_socket(context, ZMQ_ROUTER);
+    if (!made->socket || zmq_setsockopt(made->socket, ZMQ_LINGER, &none, sizeof none) != 0 ||
+        zmq_setsockopt(made->socket, ZMQ_ROUTER_MANDATORY, &one, sizeof one) != 0 ||
+        zmq_setsockopt(made->socket, ZMQ_SNDHWM, &water, sizeof water) != 0 ||
+        zmq_setsockopt(made->socket, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max) != 0 ||
+        zmq_bind(made->socket, endpoint) != 0) {
+        const int error = zmq_errno();
+        log_error("cannot answer look-ups at '%s': %s (set dht.listen)", endpoint, zmq_strerror(error));
+        service_destroy(&made);
+        return -EADDRINUSE;
+    }
+    *service = made;
+    return 0;
+}
+
+void *service_socket(const struct service *service)
+{
+    return service->socket;
+}
+
+const struct service_counters *service_counters(const struct service *service)
+{
+    return &service->counters;
+}
+
+/* ---- calls ---------------------------------------------------------------------------------------------------------
+ */
+
+static void free_call(struct call *call)
+{
+    if (call->next) {
+        call->next->prev = call->prev;
+        call->prev->next = call->next;
+        call->service->kept_count--;
+        call->service->kept_bytes -= call->bytes;
+    }
+    lookup_destroy(&call->lookup);
+    if (call->request)
+        expertd__dht__request__free_unpacked(call->request, NULL);
+    for (int i = 0; i < call->envelope_count; i++)
+        zmq_msg_close(&call->envelope[i]);
+    free(call);
+}
+
+void service_destroy(struct service **service)
+{
+    struct service *old = *service;
+    *service = NULL;
+    if (!old)
+        return;
+    while (old->kept.next != &old->kept)
+        free_call(old->kept.next);
+    if (old->socket)
+        zmq_close(old->socket);
+    free(old);
+}
+
+static void make_runnable(struct lookup *lookup)
+{
+    struct call *call = (struct call *)lookup; /* its first member */
+    if (call->runnable)
+        return;
+    call->runnable = true;
+    call->next_runnable = call->service->runnable;
+    call->service->runnable = call;
+}
+
+static void keep(struct call *call, size_t bytes)
+{
+    struct service *service = call->service;
+    call->bytes = bytes;
+    call->next = &service->kept;
+    call->prev = service->kept.prev;
+    call->prev->next = call->next->prev = call;
+    service->kept_count++;
+    service->kept_bytes += bytes;
+}
+
+/* ---- replies -------------------------------------------------------------------------------------------------------
+ */
+
+static void free_packed(void *data, void *hint)
+{
+    (void)hint;
+    free(data);
+}
+
+/* The peer may be gone, or slow: then its reply is dropped, and counted. */
+static void send_reply(struct call *call)
+{
+    struct service *service = call->service;
+    Expertd__Dht__Reply *reply = &call->lookup.reply;
+    zmq_msg_t frame;
+    reply->version = VERSION;
+    reply->request_id = call->request ? call->request->request_id : 0;
+    const size_t size = expertd__dht__reply__get_packed_size(reply);
+    uint8_t *bytes = malloc(size ? size : 1);
+    if (!bytes) {
+        service->counters.unsent++;
+        return;
+    }
+    expertd__dht__reply__pack(reply, bytes);
+    if (zmq_msg_init_data(&frame, bytes, size, free_packed, NULL) != 0) {
+        free(bytes);
+        service->counters.unsent++;
+        return;
+    }
+    bool sent = true;
+    for (int i = 0; i < call->envelope_count && sent; i++)
+        sent = zmq_msg_send(&call->envelope[i], service->socket, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0;
+    if (!sent || zmq_msg_send(&frame, service->socket, ZMQ_DONTWAIT) < 0) {
+        zmq_msg_close(&frame);
+        service->counters.unsent++;
+    }
+    if (reply->status == STATUS_INVALID_ARGUMENT || reply->status == STATUS_RESOURCE_EXHAUSTED ||
+        reply->status == STATUS_UNIMPLEMENTED)
+        service->counters.refused++;
+    if (reply->status == STATUS_DEADLINE_EXCEEDED)
+        service->counters.late++;
+}
+
+/* Runs the call's lookup, and ends the call with it. */
+static void run(struct call *call, struct moment now)
+{
+    switch (lookup_run(&call->lookup, now)) {
+    case LOOKUP_DONE:
+        send_reply(call);
+        free_call(call);
+        break;
+    case LOOKUP_AGAIN:
+        make_runnable(&call->lookup);
+        break;
+    case LOOKUP_WAITING:
+        break;
+    }
+}
+
+/* ---- requests ------------------------------------------------------------------------------------------------------
+ */
+
+Expertd__Dht__Request *service_decode(const void *frame, size_t size, struct cache *cache, struct lookup *lookup,
+                                      struct moment now)
+{
+    static const Expertd__Dht__Request nothing = EXPERTD__DHT__REQUEST__INIT;
+    Expertd__Dht__Request *request =
+        size <= SERVICE_FRAME_MAX ? expertd__dht__request__unpack(NULL, size, frame) : NULL;
+    *lookup = (struct lookup){.cache = cache, .request = request ? request : &nothing};
+    if (!request)
+        lookup_fail(lookup, STATUS_INVALID_ARGUMENT, "the frame is no Request of dht.proto");
+    else if (request->version != VERSION)
+        lookup_fail(lookup, STATUS_INVALID_ARGUMENT, "protocol version %u is not spoken here: this is version %d",
+                    (unsigned)request->version, VERSION);
+    else if (request->method != EXPERTD__DHT__METHOD__STATUS)
+        lookup_init(lookup, cache, request, now);
+    return request;
+}
+
+static void answer_status(struct call *call, struct moment now)
+{
+    Expertd__Dht__NodeStatus *status = arena_take(&call->lookup.arena, sizeof *status);
+    expertd__dht__reply__init(&call->lookup.reply);
+    if (status)
+        expertd__dht__node_status__init(status);
+    if (!status || call->service->status(call->service->status_context, &call->lookup.arena, status, now) != 0)
+        lookup_fail(&call->lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+    else
+        call->lookup.reply.node = status;
+}
+
+static void begin(struct call *call, zmq_msg_t *frame, struct moment now)
+{
+    struct service *service = call->service;
+    const size_t size = zmq_msg_size(frame);
+    call->request = service_decode(zmq_msg_data(frame), size, service->cache, &call->lookup, now);
+    call->lookup.wake = make_runnable;
+    if (call->request && !call->lookup.failed && call->request->method == EXPERTD__DHT__METHOD__STATUS) {
+        answer_status(call, now);
+        send_reply(call);
+        free_call(call);
+        return;
+    }
+    /* What is decoded takes a few times what it took on the wire. */
+    const size_t bytes = sizeof *call + 4 * size + call->lookup.arena.bytes;
+    if (!call->lookup.failed &&
+        (service->kept_count >= SERVICE_KEPT_MAX || service->kept_bytes + bytes > SERVICE_KEPT_BYTES_MAX))
+        lookup_fail(&call->lookup, STATUS_RESOURCE_EXHAUSTED, "too many look-ups wait for the DHT: try again later");
+    keep(call, bytes);
+    run(call, now);
+}
+
+/* Whether the frames before the last are an envelope: a DEALER has only its routing id, a REQ an empty frame too, and
+ * before that perhaps the number of the request. */
+static bool envelope_valid(zmq_msg_t *frames, int count)
+{
+    if (count == 1)
+        return true;
+    if (count == 2)
+        return zmq_msg_size(&frames[1]) == 0;
+    return count == 3 && zmq_msg_size(&frames[1]) == 4 && zmq_msg_size(&frames[2]) == 0;
+}
+
+/* One message: at most FRAMES_MAX frames of it are kept, the others are dropped. The number kept; -EAGAIN: none came.
+ */
+static int receive(struct service *service, zmq_msg_t *frames, bool *too_many)
+{
+    int count = 0;
+    int more = 1;
+    *too_many = false;
+    while (more) {
+        zmq_msg_t frame;
+        zmq_msg_init(&frame);
+        if (zmq_msg_recv(&frame, service->socket, ZMQ_DONTWAIT) < 0) {
+            zmq_msg_close(&frame);
+            break;
+        }
+        more = zmq_msg_more(&frame);
+        if (count < FRAMES_MAX) {
+            zmq_msg_init(&frames[count]);
+            zmq_msg_move(&frames[count++], &frame);
+        } else {
+            *too_many = true;
+        }
+        zmq_msg_close(&frame);
+    }
+    return count > 0 ? count : -EAGAIN;
+}
+
+static void take_message(struct service *service, zmq_msg_t *frames, int count, bool too_many, struct moment now)
+{
+    struct call *call = calloc(1, sizeof *call);
+    const bool valid = count >= 2 && !too_many && count - 1 <= ENVELOPE_MAX && envelope_valid(frames, count - 1);
+    service->counters.requests++;
+    if (!call)
+        return;
+    call->service = service;
+    /* Whoever sends something else gets his answer without an envelope that he did not send. */
+    call->envelope_count = valid ? count - 1 : count >= 2 && zmq_msg_size(&frames[1]) == 0 ? 2 : 1;
+    for (int i = 0; i < call->envelope_count; i++) {
+        zmq_msg_init(&call->envelope[i]);
+        zmq_msg_move(&call->envelope[i], &frames[i]);
+    }
+    if (valid) {
+        begin(call, &frames[count - 1], now);
+        return;
+    }
+    lookup_fail(&call->lookup, STATUS_INVALID_ARGUMENT,
+                "a request is one frame, and from a REQ socket an empty one before");
+    send_reply(call);
+    free_call(call);
+}
+
+uint64_t service_step(struct service *service, struct moment now)
+{
+    zmq_msg_t frames[FRAMES_MAX];
+    bool too_many;
+    int count = 0;
+    for (int i = 0; i < BURST && (count = receive(service, frames, &too_many)) > 0; i++) {
+        take_message(service, frames, count, too_many, now);
+        for (int f = 0; f < count; f++)
+            zmq_msg_close(&frames[f]);
+    }
+    struct call *runnable = service->runnable;
+    service->runnable = NULL;
+    for (struct call *next; runnable; runnable = next) {
+        next = runnable->next_runnable;
+        runnable->runnable = false;
+        run(runnable, now);
+    }
+    uint64_t next_ns = count > 0 || service->runnable ? now.ns : UINT64_MAX;
+    for (struct call *call = service->kept.next, *next; call != &service->kept; call = next) {
+        next = call->next;
+        if (now.ns >= call->lookup.deadline_ns && !call->runnable)
+            run(call, now);
+        else if (call->lookup.deadline_ns < next_ns)
+            next_ns = call->lookup.deadline_ns;
+    }
+    return next_ns;
+}
