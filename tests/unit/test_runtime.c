@@ -1,0 +1,431 @@
+/* The real process: started, killed and started again, with this test as its frontend. */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/doorbell.h"
+#include "common/owner.h"
+#include "common/shm.h"
+#include "unit/support_frontend.h"
+#include "unit/support_pool.h"
+
+/* Expert 0 is nop.0, expert 1 ffn.0; pools 2e and 2e + 1. */
+enum { NOP = 0, NOP_BACKWARD = 1, FFN = 2, FFN_BACKWARD = 3, HIDDEN = 32 };
+
+static char folder[128];
+static pid_t child;
+static struct support_frontend frontend;
+
+/* --- the process -----------------------------------------------------------------------------------------------------
+ */
+
+static void write_config(const char *more_ffn, const char *more)
+{
+    char path[160];
+    snprintf(path, sizeof path, "%s/config.yaml", folder);
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    const char *build = getenv("BUILD");
+    fprintf(file,
+            "server: {name: %s, run_dir: %s/run}\n"
+            "devices:\n  - {name: d, cache_dir: %s/test-cache}\n"
+            "experts:\n"
+            "  - {uid: nop.0, block: nop, hidden_dim: %d, max_batch_size: 64}\n"
+            "  - {uid: ffn.0, block: ffn, hidden_dim: %d, max_batch_size: 64%s}\n%s",
+            support_server(), folder, build ? build : "build", HIDDEN, HIDDEN, more_ffn, more);
+    fclose(file);
+}
+
+/* Starts expertd-runtime with its log in <folder>/log; its process id. */
+static pid_t start(const char *flag)
+{
+    char program[160], config[160], log[160];
+    const char *build = getenv("BUILD");
+    snprintf(program, sizeof program, "%s/bin/expertd-runtime", build ? build : "build");
+    snprintf(config, sizeof config, "%s/config.yaml", folder);
+    snprintf(log, sizeof log, "%s/log", folder);
+    const pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid > 0)
+        return pid;
+    const int fd = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    dup2(fd, STDERR_FILENO);
+    dup2(fd, STDOUT_FILENO);
+    setpgid(0, getppid()); /* libcheck kills the group of a test that hangs */
+    execl(program, program, "--config", config, flag, NULL);
+    _exit(127);
+}
+
+static int wait_for(pid_t pid)
+{
+    int status;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+static void kill_child(void)
+{
+    kill(child, SIGKILL);
+    ck_assert_int_eq(wait_for(child), -SIGKILL);
+    child = 0;
+}
+
+static void stop_child(void)
+{
+    kill(child, SIGTERM);
+    ck_assert_int_eq(wait_for(child), 0);
+    child = 0;
+}
+
+static void expect_log(const char *what)
+{
+    char path[160], text[8192];
+    snprintf(path, sizeof path, "%s/log", folder);
+    FILE *file = fopen(path, "r");
+    ck_assert_ptr_nonnull(file);
+    text[fread(text, 1, sizeof text - 1, file)] = 0;
+    fclose(file);
+    ck_assert_msg(strstr(text, what), "\"%s\" is not in the log: %s", what, text);
+}
+
+/* A runtime that serves again what a dead one left is seen by its pid. */
+static void wait_adopted(void)
+{
+    const uint64_t until_ns = clock_now_ns() + 60 * NS_PER_S;
+    while (atomic_load(&control_page(frontend.control)->runtime.pid) != (uint32_t)child) {
+        ck_assert_msg(clock_now_ns() < until_ns, "the segments were not adopted");
+        poll(NULL, 0, 5);
+    }
+}
+
+static void attach(void)
+{
+    char run_dir[160];
+    snprintf(run_dir, sizeof run_dir, "%s/run", folder);
+    support_frontend_open(&frontend, run_dir, support_server(), "d");
+}
+
+static void start_and_attach(void)
+{
+    child = start(NULL);
+    attach();
+}
+
+static void set_up(void)
+{
+    char run_dir[160];
+    const char *parent = getenv("TMPDIR");
+    snprintf(folder, sizeof folder, "%s/runtime.XXXXXX", parent ? parent : "/tmp");
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(run_dir, sizeof run_dir, "%s/run", folder);
+    ck_assert_int_eq(owner_prepare_run_dir(run_dir), 0);
+    write_config("", "");
+}
+
+static int remove_segment(const char *name, void *context)
+{
+    (void)context;
+    return shm_remove(name);
+}
+
+static void tear_down(void)
+{
+    char command[sizeof folder + 16];
+    if (frontend.control)
+        support_frontend_close(&frontend);
+    if (child > 0)
+        kill_child();
+    ck_assert_int_eq(shm_each(support_server(), "d.", remove_segment, NULL), 0);
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    ck_assert_int_eq(system(command), 0);
+}
+
+/* --- tests -----------------------------------------------------------------------------------------------------------
+ */
+
+START_TEST(forwards_and_backwards_are_served)
+{
+    struct pool_result result;
+    start_and_attach();
+    const uint64_t nop = support_frontend_put(&frontend, NOP, 3, 4.5f);
+    const uint64_t ffn = support_frontend_put(&frontend, FFN, 64, 1);
+    const uint64_t back = support_frontend_put(&frontend, FFN_BACKWARD, 2, 1);
+    support_frontend_expect(&frontend, NOP, nop, STATUS_OK, 4.5f);
+    ck_assert_int_eq(support_frontend_wait(&frontend, FFN, ffn, &result), STATUS_OK);
+    const float *rows = (const float *)pool_output(frontend.pools[FFN], 0) + (size_t)result.row * HIDDEN;
+    ck_assert(isfinite(rows[0]) && rows[0] == rows[63 * HIDDEN]); /* equal rows give equal rows */
+    pool_release(frontend.pools[FFN], ffn);
+    support_frontend_expect(&frontend, FFN_BACKWARD, back, STATUS_OK, NAN);
+    ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_STEPS), 1);
+    ck_assert_uint_eq(atomic_load(&control_expert(frontend.control, 1)->runtime.updates), 1);
+    ck_assert_uint_eq(atomic_load(&control_expert(frontend.control, 1)->runtime.examples), 2);
+    const uint64_t bad = support_frontend_put(&frontend, FFN_BACKWARD, 2, NAN);
+    support_frontend_expect(&frontend, FFN_BACKWARD, bad, STATUS_ABORTED, NAN);
+    const uint64_t good = support_frontend_put(&frontend, FFN, 1, 1);
+    support_frontend_expect(&frontend, FFN, good, STATUS_OK, NAN);
+    stop_child();
+    ck_assert(control_retired(frontend.control));
+    expect_log("stopped");
+}
+END_TEST
+
+START_TEST(tasks_queued_when_it_is_killed_are_done_by_the_next_one)
+{
+    uint64_t tasks[20], back;
+    start_and_attach();
+    const uint64_t generation = control_generation(frontend.control);
+    kill(child, SIGSTOP);
+    for (uint32_t i = 0; i < 20; i++)
+        tasks[i] = support_frontend_put(&frontend, NOP, 1, (float)i);
+    back = support_frontend_put(&frontend, FFN_BACKWARD, 1, 1);
+    kill_child();
+    child = start(NULL);
+    for (uint32_t i = 0; i < 20; i++)
+        support_frontend_expect(&frontend, NOP, tasks[i], STATUS_OK, (float)i);
+    support_frontend_expect(&frontend, FFN_BACKWARD, back, STATUS_OK, NAN);
+    ck_assert_uint_eq(control_generation(frontend.control), generation);
+    expect_log("adopted");
+}
+END_TEST
+
+START_TEST(a_backward_that_runs_when_it_is_killed_is_answered_once)
+{
+    write_config("", "  - {uid: ffn.1, block: ffn, hidden_dim: 512, max_batch_size: 8192}\n");
+    start_and_attach();
+    const uint32_t pool = 5;
+    const uint64_t running = support_frontend_put(&frontend, pool, 8192, 1);
+    const uint64_t until_ns = clock_now_ns() + 60 * NS_PER_S;
+    while (atomic_load(&control_page(frontend.control)->runtime.busy_since_ns) == 0)
+        ck_assert_msg(clock_now_ns() < until_ns, "it did not begin");
+    const uint64_t queued = support_frontend_put(&frontend, pool, 1, 1);
+    kill_child();
+    child = start(NULL);
+    struct pool_result result;
+    const enum status status = support_frontend_wait(&frontend, pool, running, &result);
+    ck_assert_msg(status == STATUS_UNAVAILABLE, "%s", status_name(status));
+    pool_release(frontend.pools[pool], running);
+    support_frontend_expect(&frontend, pool, queued, STATUS_OK, NAN);
+    ck_assert_int_eq(pool_next_result(frontend.pools[pool], &result), 0);
+}
+END_TEST
+
+START_TEST(a_second_one_for_the_same_device_is_refused)
+{
+    start_and_attach();
+    const pid_t second = start(NULL);
+    ck_assert_int_eq(wait_for(second), 1);
+    expect_log("has a running runtime.d already");
+    const uint64_t task = support_frontend_put(&frontend, NOP, 1, 1);
+    support_frontend_expect(&frontend, NOP, task, STATUS_OK, 1);
+}
+END_TEST
+
+START_TEST(another_configuration_makes_a_new_generation)
+{
+    start_and_attach();
+    const uint64_t generation = control_generation(frontend.control);
+    kill(child, SIGSTOP);
+    support_frontend_put(&frontend, NOP, 1, 1);
+    kill_child();
+    write_config(", learning_rate: 0.5", "");
+    child = start(NULL);
+    const uint64_t until_ns = clock_now_ns() + 60 * NS_PER_S;
+    while (!control_retired(frontend.control)) {
+        ck_assert_msg(clock_now_ns() < until_ns, "the old generation was not withdrawn");
+        poll(NULL, 0, 5);
+    }
+    support_frontend_close(&frontend);
+    attach();
+    ck_assert_uint_gt(control_generation(frontend.control), generation);
+    const uint64_t task = support_frontend_put(&frontend, NOP, 1, 2);
+    support_frontend_expect(&frontend, NOP, task, STATUS_OK, 2);
+    ck_assert_double_eq(control_expert(frontend.control, 1)->learning_rate, 0.5);
+}
+END_TEST
+
+START_TEST(a_frontend_that_comes_back_is_served_and_answers_nothing_of_the_old_one)
+{
+    struct pool_result result;
+    start_and_attach();
+    kill(child, SIGSTOP);
+    const uint64_t old = support_frontend_put(&frontend, NOP, 1, 1);
+    support_frontend_close(&frontend);
+    attach();
+    const uint64_t task = support_frontend_put(&frontend, NOP, 1, 2);
+    kill(child, SIGCONT);
+    (void)support_frontend_wait(&frontend, NOP, old, &result);
+    ck_assert(result.orphan);
+    pool_release(frontend.pools[NOP], old);
+    support_frontend_expect(&frontend, NOP, task, STATUS_OK, 2);
+}
+END_TEST
+
+static uint64_t request_checkpoint(uint32_t expert)
+{
+    struct control_expert_shared *record = control_expert(frontend.control, expert);
+    struct control_shared *page = control_page(frontend.control);
+    const uint64_t ticket = atomic_load(&record->frontend.checkpoint_requested) + 1;
+    atomic_store(&record->frontend.checkpoint_requested, ticket);
+    atomic_fetch_add(&page->frontend.checkpoint_commands, 1);
+    doorbell_ring(&page->runtime_bell);
+    return ticket;
+}
+
+static uint32_t wait_checkpoint(uint32_t expert, uint64_t ticket)
+{
+    struct control_expert_shared *record = control_expert(frontend.control, expert);
+    const uint64_t until_ns = clock_now_ns() + 60 * NS_PER_S;
+    while (atomic_load(&record->runtime.checkpoint_served) != ticket) {
+        ck_assert_msg(clock_now_ns() < until_ns, "the checkpoint was not made");
+        poll(NULL, 0, 2);
+    }
+    return atomic_load(&record->runtime.checkpoint_errno);
+}
+
+static bool has_checkpoint(const char *uid, unsigned step)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/checkpoints/%s/%020u.safetensors", folder, uid, step);
+    return access(path, R_OK) == 0;
+}
+
+static void train(unsigned steps)
+{
+    for (unsigned i = 0; i < steps; i++) {
+        const uint64_t task = support_frontend_put(&frontend, FFN_BACKWARD, 1, 1);
+        support_frontend_expect(&frontend, FFN_BACKWARD, task, STATUS_OK, NAN);
+    }
+}
+
+static float forward_of(float value)
+{
+    struct pool_result result;
+    const uint64_t task = support_frontend_put(&frontend, FFN, 1, value);
+    ck_assert_int_eq(support_frontend_wait(&frontend, FFN, task, &result), STATUS_OK);
+    const float first = ((const float *)pool_output(frontend.pools[FFN], 0))[(size_t)result.row * HIDDEN];
+    pool_release(frontend.pools[FFN], task);
+    return first;
+}
+
+static void configure_checkpoints(const char *options)
+{
+    char text[256];
+    snprintf(text, sizeof text, "checkpoint: {dir: %s/checkpoints%s}\n", folder, options);
+    write_config("", text);
+}
+
+START_TEST(checkpoints_are_made_on_request_and_at_the_end_and_loaded_at_the_start)
+{
+    configure_checkpoints(", interval: 0, keep: 2");
+    start_and_attach();
+    train(3);
+    ck_assert_uint_eq(wait_checkpoint(1, request_checkpoint(1)), 0);
+    ck_assert(has_checkpoint("ffn.0", 3));
+    ck_assert_uint_eq(wait_checkpoint(0, request_checkpoint(0)), 0); /* nop.0 has nothing to save */
+    train(2);
+    const float trained = forward_of(0.5f);
+    support_frontend_close(&frontend);
+    stop_child();
+    ck_assert(has_checkpoint("ffn.0", 5));
+    start_and_attach();
+    ck_assert(forward_of(0.5f) == trained);
+    ck_assert_uint_eq(atomic_load(&control_expert(frontend.control, 1)->runtime.updates), 5);
+    train(1);
+    kill_child(); /* the sixth step is lost, and only that */
+    child = start(NULL);
+    wait_adopted();
+    ck_assert(forward_of(0.5f) == trained);
+}
+END_TEST
+
+START_TEST(checkpoints_are_made_on_an_interval_of_what_changed)
+{
+    configure_checkpoints(", interval: 0.05");
+    start_and_attach();
+    train(2);
+    const uint64_t until_ns = clock_now_ns() + 60 * NS_PER_S;
+    while (!has_checkpoint("ffn.0", 2)) {
+        ck_assert_msg(clock_now_ns() < until_ns, "no checkpoint was made");
+        poll(NULL, 0, 5);
+    }
+    ck_assert_uint_eq(wait_checkpoint(1, request_checkpoint(1)), 0);
+    const uint64_t made = support_frontend_counter(&frontend, CONTROL_CHECKPOINTS);
+    poll(NULL, 0, 200); /* four intervals without a change */
+    ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_CHECKPOINTS), made);
+}
+END_TEST
+
+START_TEST(checkpoints_that_cannot_be_written_do_not_stop_the_serving)
+{
+    char path[160];
+    configure_checkpoints(", interval: 0");
+    snprintf(path, sizeof path, "%s/checkpoints", folder);
+    start_and_attach();
+    FILE *file = fopen(path, "w"); /* where the folder should be */
+    fclose(file);
+    train(1);
+    ck_assert_uint_eq(wait_checkpoint(1, request_checkpoint(1)), ENOTDIR);
+    ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_CHECKPOINT_ERRORS), 1);
+    train(1);
+    expect_log("no checkpoint of 'ffn.0'");
+}
+END_TEST
+
+START_TEST(without_a_folder_a_request_is_answered_so)
+{
+    start_and_attach();
+    ck_assert_uint_eq(wait_checkpoint(1, request_checkpoint(1)), ENOTSUP);
+}
+END_TEST
+
+START_TEST(what_is_wrong_with_the_start_is_said_in_the_exit_status)
+{
+    write_config(", weights: /nowhere/x.safetensors", "");
+    ck_assert_int_eq(wait_for(start(NULL)), 1);
+    expect_log("/nowhere/x.safetensors");
+    write_config(", weights: examples/data/digits-experts/ffn.0.0.safetensors", "");
+    ck_assert_int_eq(wait_for(start(NULL)), 1);
+    expect_log("'ffn.weight' is F32[256, 64], expected F32[128, 32]");
+    write_config("", "");
+    ck_assert_int_eq(wait_for(start("--no-such-flag")), 2);
+    ck_assert_int_eq(wait_for(start("--device=e")), 2);
+    expect_log("no device 'e'");
+    write_config(", nonsense: 1", "");
+    ck_assert_int_eq(wait_for(start(NULL)), 2);
+    write_config("", "");
+    ck_assert_int_eq(wait_for(start("--list-devices")), 0);
+    expect_log("compute units");
+}
+END_TEST
+
+int main(void)
+{
+    TCase *all = tcase_create("runtime");
+    tcase_set_timeout(all, 300);
+    tcase_add_checked_fixture(all, set_up, tear_down);
+    tcase_add_test(all, forwards_and_backwards_are_served);
+    tcase_add_test(all, tasks_queued_when_it_is_killed_are_done_by_the_next_one);
+    tcase_add_test(all, a_backward_that_runs_when_it_is_killed_is_answered_once);
+    tcase_add_test(all, a_second_one_for_the_same_device_is_refused);
+    tcase_add_test(all, another_configuration_makes_a_new_generation);
+    tcase_add_test(all, a_frontend_that_comes_back_is_served_and_answers_nothing_of_the_old_one);
+    tcase_add_test(all, checkpoints_are_made_on_request_and_at_the_end_and_loaded_at_the_start);
+    tcase_add_test(all, checkpoints_are_made_on_an_interval_of_what_changed);
+    tcase_add_test(all, checkpoints_that_cannot_be_written_do_not_stop_the_serving);
+    tcase_add_test(all, without_a_folder_a_request_is_answered_so);
+    tcase_add_test(all, what_is_wrong_with_the_start_is_said_in_the_exit_status);
+    Suite *suite = suite_create("runtime");
+    suite_add_tcase(suite, all);
+    return support_pool_main(suite);
+}
