@@ -377,6 +377,7 @@ END_TEST
 int main(void)
 {
     TCase *all = tcase_create("checkpoint");
+    tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
     tcase_add_checked_fixture(all, set_up, tear_down);
     tcase_add_test(all, what_is_saved_is_loaded_with_the_optimizers_state);
     tcase_add_test(all, the_file_says_what_it_is);

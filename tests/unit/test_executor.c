@@ -338,6 +338,7 @@ END_TEST
 int main(void)
 {
     TCase *all = tcase_create("executor");
+    tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
     tcase_add_checked_fixture(all, set_up, tear_down);
     tcase_add_test(all, a_task_is_computed_and_announced);
     tcase_add_test(all, tasks_are_merged_and_answered_each);
