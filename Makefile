@@ -56,7 +56,7 @@ KERNELS_C := $(BUILD)/gen/runtime/kernel_sources.c
 .SUFFIXES:
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all programs check test lint format format-check fuzz bench install clean directions
+.PHONY: all programs check test lint cppcheck tidy format format-check fuzz bench install clean directions
 
 # A folder's programs are built as soon as their main file exists.
 PROGRAMS := $(if $(wildcard frontend/main.c),$(BUILD)/bin/expertd-frontend) $(if $(wildcard runtime/main.c),$(BUILD)/bin/expertd-runtime) \
@@ -193,10 +193,12 @@ format-check:
 	@clang-format --dry-run -Werror $(C_FILES)
 LINT_PKGS = $(sort $(foreach f,$(HAVE),$($f_PKGS)))
 LINT_C = $(shell git ls-files '*.c' | grep -v '^tests/')
-lint: directions format-check $(GEN_H) $(KERNELS_C)
+lint: directions format-check cppcheck tidy
+cppcheck:
 	@cppcheck --quiet --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --std=c11 --library=posix \
 	  -D_GNU_SOURCE -DEXPERTD_VERSION='""' -I. \
 	  --suppress=missingIncludeSystem --suppress=readdirCalled $(LINT_C)
+tidy: $(GEN_H) $(KERNELS_C)
 	@printf '%s\n' $(LINT_C) | xargs -P $$(nproc) -I FILE \
 	  clang-tidy --quiet FILE -- $(BASE) $(call pkg_cflags,$(LINT_PKGS))
 
