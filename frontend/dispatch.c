@@ -72,11 +72,11 @@ static const Expertd__RequestHeader *read_header(struct server *server, struct r
                                     &header, &why);
     if (header)
         to->request_id = header->request_id;
-    if (rc == 0 && header->version == MESSAGE_VERSION)
+    if (rc == 0 && header && header->version == MESSAGE_VERSION)
         return header;
     server->counters.requests[0]++;
     char text[96];
-    if (rc == 0) {
+    if (rc == 0 && header) {
         snprintf(text, sizeof text, "protocol version %u is not spoken here; version %d is", (unsigned)header->version,
                  MESSAGE_VERSION);
         why = text;

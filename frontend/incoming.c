@@ -93,9 +93,9 @@ static int receive_tensors(struct incoming *incoming, void *socket, bool more)
             return -EINPROGRESS;
         }
         const uint64_t n = incoming->tensor_frames;
-        zmq_msg_t surplus, *frame = n < MESSAGE_MAX_TENSORS ? &incoming->tensors[n] : &surplus;
-        if (frame == &surplus)
-            zmq_msg_init(&surplus);
+        zmq_msg_t surplus;
+        zmq_msg_init(&surplus);
+        zmq_msg_t *frame = n < MESSAGE_MAX_TENSORS ? &incoming->tensors[n] : &surplus;
         const int rc = receive_frame(socket, frame, &more);
         if (rc == 0) {
             incoming->bytes += zmq_msg_size(frame);
@@ -103,8 +103,7 @@ static int receive_tensors(struct incoming *incoming, void *socket, bool more)
                 incoming->tensor_bytes[n] = zmq_msg_size(frame);
             incoming->tensor_frames++;
         }
-        if (frame == &surplus)
-            zmq_msg_close(&surplus);
+        zmq_msg_close(&surplus);
         if (rc < 0)
             return rc;
     }

@@ -66,7 +66,7 @@ static void link_newest(struct peers *peers, struct peer *peer)
 /* Forgets the oldest peers beyond `keep`, as far as nothing points to them. A few looks a call bound the work. */
 static void forget_idle(struct peers *peers)
 {
-    for (int looks = 0; looks < 4 && peers->count > peers->keep; looks++) {
+    for (int looks = 0; looks < 4 && peers->oldest && peers->count > peers->keep; looks++) {
         struct peer *peer = peers->oldest;
         unlink_age(peers, peer);
         /* Acquire: pairs with the release in peer_credit, after which that thread does not touch the peer. */

@@ -135,9 +135,7 @@ static int remove_leftover(const char *name, void *context)
 static int remove_all(const char *server, const char *device, uint64_t *newest_generation)
 {
     char prefix[CONTROL_NAME_SIZE + 1], name[SHM_NAME_SIZE];
-    const size_t length = strlen(device);
-    memcpy(prefix, device, length);
-    memcpy(prefix + length, ".", 2);
+    snprintf(prefix, sizeof prefix, "%s.", device);
     int rc = shm_name(name, server, "%s", prefix);
     if (rc < 0)
         return rc;
@@ -241,7 +239,7 @@ static int open_existing(struct control **control, const char *server, const cha
     int rc = control_segment(name, server, device);
     if (rc == 0)
         rc = shm_attach_segment(name, POOL_PAGE, &mapping, &bytes);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     struct control_shared header;
     const struct control_shared *shared = mapping;
@@ -252,7 +250,7 @@ static int open_existing(struct control **control, const char *server, const cha
         rc = check_header(mapping, bytes, server, device, &header);
     if (rc == 0)
         rc = open_view(control, mapping, &header);
-    if (rc < 0) {
+    if (rc != 0) {
         shm_detach(mapping, bytes);
         return rc;
     }
@@ -264,9 +262,9 @@ int control_adopt(struct control **control, const char *server, const char *devi
                   uint32_t experts_count)
 {
     uint64_t found;
-    struct control *made;
+    struct control *made = NULL;
     const int rc = open_existing(&made, server, device, &found);
-    if (rc < 0)
+    if (rc != 0)
         return rc == -EAGAIN || rc == -EPROTO || rc == -EPERM ? -ESTALE : rc;
     if (found != fingerprint || made->experts_count != experts_count) {
         control_detach(&made);
@@ -301,9 +299,9 @@ void control_retire(struct control **control)
 int control_attach(struct control **control, const char *server, const char *device, bool frontend)
 {
     uint64_t fingerprint;
-    struct control *made;
+    struct control *made = NULL;
     const int rc = open_existing(&made, server, device, &fingerprint);
-    if (rc < 0)
+    if (rc != 0)
         return rc == -EPERM ? -EPROTO : rc;
     for (uint32_t e = 0; e < made->experts_count; e++)
         if (!expert_sane(&made->experts[e])) {

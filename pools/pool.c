@@ -166,7 +166,7 @@ int pool_create(struct pool **pool, const struct pool_layout *layout)
         rc = segment_name(name, layout->server, layout->device, layout->generation, layout->index);
     if (rc == 0)
         rc = shm_create_segment(name, bytes, POOL_PAGE, &mapping);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     memcpy(mapping, &header, constant_bytes); /* the rest of the page is zero, as positions begin */
     rc = pool_open_view(pool, mapping, bytes, name, POOL_CONSUMER, false);
@@ -207,7 +207,7 @@ int pool_attach(struct pool **pool, const char *server, const char *device, uint
     int rc = segment_name(name, server, device, generation, index);
     if (rc == 0)
         rc = shm_attach_segment(name, POOL_PAGE, &mapping, &bytes);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     /* Before the view: that one cancels tasks. */
     const struct pool_shared *shared = mapping;

@@ -38,7 +38,7 @@ static int lock_folder(const char *path)
     if (fd < 0)
         return -errno;
     if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-        return 0;
+        return 0; /* cppcheck-suppress resourceLeak */
     const int result = -errno;
     close(fd);
     return result;

@@ -161,6 +161,7 @@ int parameters_write(struct parameters *parameters, unsigned index, const float 
     const uint64_t primary = primary_floats(parameters, item);
     const uint64_t transposed =
         item->in > 0 && copy == 0 ? kernel_packed_floats(&parameters->shape, item->out, item->in) : 0;
+    assert(primary > 0);
     float *packed = calloc(primary > transposed ? primary : transposed, sizeof(float));
     if (packed == NULL)
         return -ENOMEM;
