@@ -4,7 +4,7 @@
 
 #include "runtime/device_private.h"
 
-static const struct linear_provider *const providers[] = {&linear_provider_cpu};
+static const struct linear_provider *const providers[] = {&linear_provider_cpu, &linear_provider_gpu};
 
 const struct linear_provider *linear_provider_find(const char *name, enum device_class class)
 {

@@ -53,6 +53,7 @@ struct linear_provider {
     int (*gradient)(struct device *device, const struct linear_gradient_call *call);
 };
 extern const struct linear_provider linear_provider_cpu;
+extern const struct linear_provider linear_provider_gpu;
 
 /* By config_device.linear_kernel ("auto": by the class); NULL for a name that is none. */
 const struct linear_provider *linear_provider_find(const char *name, enum device_class class);

@@ -77,6 +77,14 @@ START_TEST(forward_through_staging_buffers_is_the_same)
 }
 END_TEST
 
+START_TEST(forward_on_the_gpu_kernels_is_pytorchs)
+{
+    /* At 2,048 rows and 1,024 columns PoCL takes minutes for what a GPU does in a millisecond. */
+    static const unsigned sizes[] = {5, 5, 4, 3};
+    forward_agrees("gpu", _i % 2 == 1, hidden_sizes[_i], sizes[_i]);
+}
+END_TEST
+
 /* --- backward ----------------------------------------------------------------------------------------------------- */
 
 struct training {
@@ -206,6 +214,13 @@ START_TEST(parameter_gradients_summed_over_chunks_are_pytorchs)
 }
 END_TEST
 
+START_TEST(training_on_the_gpu_kernels_is_pytorchs)
+{
+    training_agrees("gpu", _i % 2 == 1, _i == 1 ? "chunk_rows: 7" : "", _i ? 64 : 96, _i ? 17 : 40,
+                    &optimizer_cases[_i], _i < 2 ? 2 : 100);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("ffn");
@@ -214,6 +229,8 @@ int main(void)
     tcase_add_test(all, forward_through_staging_buffers_is_the_same);
     tcase_add_loop_test(all, a_hundred_steps_of_each_optimizer_are_pytorchs, 0, 8);
     tcase_add_test(all, parameter_gradients_summed_over_chunks_are_pytorchs);
+    tcase_add_loop_test(all, forward_on_the_gpu_kernels_is_pytorchs, 0, 4);
+    tcase_add_loop_test(all, training_on_the_gpu_kernels_is_pytorchs, 0, 4);
     Suite *suite = suite_create("ffn");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);

@@ -1,0 +1,90 @@
+/* The provider for GPUs: runtime/kernels/linear_gpu.cl. */
+#include "runtime/device_private.h"
+#include "runtime/linear.h"
+
+enum {
+    GROUP = 256,      /* work-items of every group */
+    MAX_GROUPS = 4096 /* of kernels that walk over their data with the grid's stride */
+};
+
+static const char *const sources[] = {"common", "linear_gpu", "rows_gpu", "optimizer_gpu", NULL};
+
+static void gpu_shape(const struct device_info *info, struct kernel_shape *shape)
+{
+    (void)info;
+    *shape = (struct kernel_shape){.vec = 1, .panel = 32, .tile_rows = 8};
+}
+
+static uint64_t groups_of(uint64_t count, uint64_t each)
+{
+    const uint64_t groups = (count + each - 1) / each;
+    return groups < 1 ? 1 : groups;
+}
+
+/* The largest tile that still gives every compute unit one. */
+static void tile_grid(const struct device *device, uint64_t rows, uint64_t n, cl_int *tile, struct kernel_grid *grid)
+{
+    static const struct {
+        uint64_t rows, columns;
+    } tiles[] = {{16, 64}, {64, 64}, {128, 128}};
+    for (*tile = 2; *tile > 0; --*tile) {
+        const uint64_t count = groups_of(rows, tiles[*tile].rows) * groups_of(n, tiles[*tile].columns);
+        if (rows > tiles[*tile].rows / 2 && count >= device->info.compute_units)
+            break;
+    }
+    grid->global[0] = GROUP * groups_of(rows, tiles[*tile].rows);
+    grid->global[1] = groups_of(n, tiles[*tile].columns);
+}
+
+static void gpu_grid(const struct device *device, enum kernel kernel, uint64_t rows, uint64_t n, uint64_t k,
+                     struct kernel_grid *grid)
+{
+    *grid = (struct kernel_grid){.dims = 2, .global = {GROUP, 1}, .local = {GROUP, 1}};
+    const uint64_t panel = device->shape.panel;
+    switch (kernel) {
+    case KERNEL_LINEAR:
+        tile_grid(device, rows, n, &grid->group, grid);
+        break;
+    case KERNEL_WEIGHT_GRADIENT: /* its tiles are of k by n; the smallest is not worth having */
+        tile_grid(device, k, n, &grid->block, grid);
+        if (grid->block == 0) {
+            grid->block = 1;
+            grid->global[0] = GROUP * groups_of(k, 64);
+        }
+        break;
+    case KERNEL_LAYER_NORM:
+    case KERNEL_LAYER_NORM_BACKWARD:
+        grid->global[0] = GROUP * (rows < MAX_GROUPS ? rows : MAX_GROUPS);
+        break;
+    case KERNEL_PACK_ROWS:
+        grid->global[0] =
+            GROUP * (rows * panel < (uint64_t)GROUP * MAX_GROUPS ? groups_of(rows * panel, GROUP) : MAX_GROUPS);
+        grid->global[1] = kernel_panels(&device->shape, n);
+        break;
+    case KERNEL_NORM_PARTIALS:
+    case KERNEL_ACCUMULATE: /* n is a count of floats */
+        grid->dims = 1;
+        grid->global[0] = GROUP * (groups_of(n, GROUP) < DEVICE_PARTIALS ? groups_of(n, GROUP) : DEVICE_PARTIALS);
+        break;
+    case KERNEL_NORM_FINISH:
+        grid->dims = 1;
+        break;
+    case KERNEL_STEP_ADAM:
+    case KERNEL_STEP_SGD:
+        grid->global[0] = GROUP * kernel_panels(&device->shape, k);
+        grid->global[1] = kernel_panels(&device->shape, n);
+        break;
+    default: /* a group for each panel */
+        grid->global[0] = GROUP * kernel_panels(&device->shape, n);
+        break;
+    }
+}
+
+const struct linear_provider linear_provider_gpu = {
+    .name = "gpu",
+    .sources = sources,
+    .shape = gpu_shape,
+    .grid = gpu_grid,
+    .forward = linear_launch_forward,
+    .gradient = linear_launch_gradient,
+};
