@@ -31,8 +31,7 @@
     X(UINT, restart_grace, 5000, 0, 3600000, "ms",                                                                     \
       "what a dead runtime had queued waits so long for its restart before it is answered UNAVAILABLE")                \
     X(UINT, replay_cache, 67108864, 0, 1099511627776, "bytes",                                                         \
-      "answers of backward requests kept for clients that repeat one")                                                 \
-    X(UINT, zero_copy, 65536, 0, 1099511627776, "bytes", "replies from this size on are sent without a fresh buffer")
+      "answers of backward requests kept for clients that repeat one")
 
 #define CONFIG_DHT_OPTIONS(X)                                                                                          \
     X(STRING, listen, "tcp://127.0.0.1:31331", 0, 0, "", "ZeroMQ endpoint for look-ups")                               \
