@@ -369,7 +369,7 @@ static int open_writer(struct safetensors_writer **writer, const char *path, con
 static int write_file(const char *path, const struct expert *expert, const struct expert_snapshot *snapshot,
                       const char *uid)
 {
-    uint64_t largest = 0;
+    uint64_t largest = 1;
     struct safetensors_writer *writer = NULL;
     const unsigned count = expert_tensors(expert);
     struct expert_tensor *named = calloc(count, sizeof *named);
