@@ -73,8 +73,6 @@ int endpoint_open(const struct config_frontend *config, void **context, void **s
     *socket = NULL;
     *context = zmq_ctx_new();
     if (*context) {
-        /* Connections are files: the limit is the process's, not ZeroMQ's 1,023. */
-        zmq_ctx_set(*context, ZMQ_MAX_SOCKETS, zmq_ctx_get(*context, ZMQ_SOCKET_LIMIT));
         zmq_ctx_set(*context, ZMQ_IO_THREADS, (int)config->io_threads);
         *socket = zmq_socket(*context, ZMQ_ROUTER);
     }

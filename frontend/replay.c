@@ -3,8 +3,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
-#include "common/uid.h"
+#include "common/clock.h"
 #include "frontend/buffer.h"
 
 enum { BUCKETS = 1 << 14 };
@@ -23,6 +24,7 @@ struct replay {
     struct entry *newest, *oldest; /* of those that keep an answer */
     size_t keep_bytes, kept_bytes;
     uint32_t kept;
+    uint64_t secret[4];
 };
 
 int replay_create(struct replay **replay, size_t keep_bytes)
@@ -31,6 +33,11 @@ int replay_create(struct replay **replay, size_t keep_bytes)
     if (!*replay)
         return -ENOMEM;
     (*replay)->keep_bytes = keep_bytes;
+    /* Without random bytes, which Linux always has once it is up, the time has to do. */
+    if (getrandom((*replay)->secret, sizeof(*replay)->secret, GRND_NONBLOCK) < 0) {
+        for (int i = 0; i < 4; i++)
+            (*replay)->secret[i] = (clock_now_ns() + (uint64_t)i) * (clock_wall_ns() | 1);
+    }
     return 0;
 }
 
@@ -62,10 +69,19 @@ static void link_newest(struct replay *replay, struct entry *entry)
     replay->newest = entry;
 }
 
+static uint64_t fold(uint64_t a, uint64_t b)
+{
+    const unsigned __int128 product = (unsigned __int128)a * b;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/* Clients choose most of a key, so its hash has a secret: or they could choose keys of one bucket. */
 static struct entry **bucket_of(struct replay *replay, const struct replay_key *key)
 {
-    const uint64_t hash = uid_hash(key, sizeof *key);
-    return &replay->buckets[(hash ^ hash >> 32) % BUCKETS];
+    const uint64_t *secret = replay->secret;
+    const uint64_t half = fold(key->uid_hash ^ secret[0], key->client[0] ^ secret[1]);
+    const uint64_t hash = fold(half ^ key->client[1] ^ secret[2], key->request_id ^ secret[3]);
+    return &replay->buckets[hash % BUCKETS];
 }
 
 static struct entry *find(struct replay *replay, const struct replay_key *key)

@@ -1,9 +1,9 @@
 /* Replies: headers are encoded, tensors are copied out of the pool's rows into a recycled buffer and sent from there
  * without a further copy. Sending never waits: a client that is gone, or does not read, is counted. One thread.
  *
- * Why not from the rows themselves: the copy is a seventh of the frontend's time for 1 MiB replies, and nothing that can
- * be measured for small ones; but ZeroMQ cannot be made to give memory back, and a pool's rows come back in order, so
- * that one client that does not read would fill the pool for all. */
+ * Why not from the rows themselves: the copy is a seventh of the frontend's time for 1 MiB replies, and nothing that
+ * can be measured for small ones; but ZeroMQ cannot be made to give memory back, and a pool's rows come back in order,
+ * so that one client that does not read would fill the pool for all. */
 #ifndef EXPERTD_FRONTEND_REPLY_H
 #define EXPERTD_FRONTEND_REPLY_H
 
