@@ -61,21 +61,18 @@
     X(STRING, device, "", 0, 0, "",                                                                                    \
       "OpenCL device: its number in the platform, or a part of its name; default the "                                 \
       "first")                                                                                                         \
-    X(CHOICE, linear_kernel, "auto", 0, 0, "auto|cpu|gpu|clblast",                                                     \
-      "kernel of the linear layer; auto: by the device's class")                                                       \
-    X(CHOICE, precision, "fp32", 0, 0, "fp32|fp16|tf32", "of the matrix products; fp16 and tf32 where the device can") \
+    X(CHOICE, linear_kernel, "auto", 0, 0, "auto|cpu|gpu", "kernel of the linear layer; auto: by the device's class")  \
     X(STRING, cache_dir, "", 0, 0, "",                                                                                 \
-      "folder of compiled programs and tuning results; default "                                                       \
+      "folder of compiled programs; default "                                                                          \
       "$XDG_CACHE_HOME/expertd or ~/.cache/expertd; each device has its own in it")                                    \
-    X(UINT, chunk_rows, 1024, 1, 1048576, "rows", "rows that a kernel launch works on; bounds the workspace")          \
-    X(BOOL, tune, true, 0, 0, "", "measure kernel variants at the first start and keep the fastest")
+    X(UINT, chunk_rows, 1024, 1, 1048576, "rows", "rows that a kernel launch works on; bounds the workspace")
 
 /* One entry of the list `experts`. */
 #define CONFIG_EXPERT_OPTIONS(X)                                                                                       \
     X(STRING, uid, "", 0, 0, "", "uid (ffn.4.17) or pattern of uids (ffn.[0:4].[0:16])")                               \
     X(UINT, count, 0, 0, 16777216, "experts", "host so many distinct ones of the pattern, drawn at random; 0: all")    \
     X(UINT, seed, 0, 0, 18446744073709551615U, "", "seed of the draw and of the initial weights")                      \
-    X(STRING, block, "ffn", 0, 0, "", "ffn, nop, nop_delay, transformer, det_dropout, or the path of a shared object") \
+    X(STRING, block, "ffn", 0, 0, "", "ffn or nop")                                                                    \
     X(STRING, device, "", 0, 0, "", "name of the device; default the first of devices")                                \
     X(UINT, hidden_dim, 1024, 1, 1048576, "", "hidden size h: a row is h floats (nop: any row of h floats)")           \
     X(UINT, max_batch_size, 4096, 1, 1048576, "rows", "largest task, and largest batch")                               \

@@ -32,9 +32,6 @@ int device_complain(struct device *device, int result, const char *format, ...)
 static int take_provider(struct device *device)
 {
     const struct config_device *config = device->config;
-    if (strcmp(config->precision, "fp32") != 0)
-        return device_complain(device, -EINVAL, "precision %s is not one this device computes in: use fp32",
-                               config->precision);
     device->provider = linear_provider_find(config->linear_kernel, device->info.class);
     if (device->provider == NULL)
         return device_complain(device, -EINVAL, "linear_kernel %s is none of auto, cpu, gpu", config->linear_kernel);
