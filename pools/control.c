@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -137,9 +136,9 @@ static int remove_leftover(const char *name, void *context)
 static int remove_all(const char *server, const char *device, uint64_t *newest_generation)
 {
     char prefix[CONTROL_NAME_SIZE + 1], name[SHM_NAME_SIZE];
-    snprintf(prefix, sizeof prefix, "%s.", device);
-    int rc = shm_name(name, server, "%s", prefix);
-    if (rc < 0)
+    const int length = snprintf(prefix, sizeof prefix, "%s.", device);
+    int rc = length > 0 && (size_t)length < sizeof prefix ? shm_name(name, server, "%s", prefix) : -EINVAL;
+    if (rc != 0)
         return rc;
     struct leftovers leftovers = {.prefix_length = strlen(name)};
     rc = shm_each(server, prefix, remove_leftover, &leftovers);
@@ -170,11 +169,11 @@ int control_create(struct control **control, const char *server, const char *dev
     if (experts_count > CONTROL_MAX_EXPERTS)
         return -EINVAL;
     int rc = control_segment(name, server, device);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     retire_old(name);
     rc = remove_all(server, device, &newest);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
 
     /* After a clean end nothing tells what the last generation was; the wall clock makes another one than a frontend
@@ -190,11 +189,11 @@ int control_create(struct control **control, const char *server, const char *dev
     memcpy(header.device, device, strlen(device));
     void *mapping;
     rc = shm_create_segment(name, header.segment_bytes, header.segment_bytes, &mapping);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     memcpy(mapping, &header, offsetof(struct control_shared, runtime));
     rc = open_view(control, mapping, &header);
-    if (rc < 0) {
+    if (rc != 0) {
         shm_detach(mapping, header.segment_bytes);
         shm_remove(name);
         return rc;
@@ -264,7 +263,7 @@ int control_adopt(struct control **control, const char *server, const char *devi
                   uint32_t experts_count)
 {
     uint64_t found;
-    struct control *made = NULL;
+    struct control *made;
     const int rc = open_existing(&made, server, device, &found);
     if (rc != 0)
         return rc == -EAGAIN || rc == -EPROTO || rc == -EPERM ? -ESTALE : rc;
@@ -301,7 +300,7 @@ void control_retire(struct control **control)
 int control_attach(struct control **control, const char *server, const char *device, bool frontend)
 {
     uint64_t fingerprint;
-    struct control *made = NULL;
+    struct control *made;
     const int rc = open_existing(&made, server, device, &fingerprint);
     if (rc != 0)
         return rc == -EPERM ? -EPROTO : rc;

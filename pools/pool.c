@@ -147,7 +147,7 @@ int pool_open_view(struct pool **pool, void *mapping, size_t bytes, const char *
     for (uint32_t i = 0; i < header->outputs.count; i++)
         made->row_bytes += made->output_row_bytes[i] = tensor_row_bytes(&header->outputs.tensors[i]);
     const int rc = side == POOL_PRODUCER ? pool_producer_begin(made) : pool_consumer_begin(made);
-    if (rc < 0) {
+    if (rc != 0) {
         free(made);
         return rc;
     }
@@ -170,7 +170,7 @@ int pool_create(struct pool **pool, const struct pool_layout *layout)
         return rc;
     memcpy(mapping, &header, constant_bytes); /* the rest of the page is zero, as positions begin */
     rc = pool_open_view(pool, mapping, bytes, name, POOL_CONSUMER, false);
-    if (rc < 0) {
+    if (rc != 0) {
         shm_detach(mapping, bytes);
         shm_remove(name);
     }
@@ -186,15 +186,15 @@ int pool_adopt(struct pool **pool, const struct pool_layout *layout)
     int rc = pool_build_header(&header, layout, &expected);
     if (rc == 0)
         rc = segment_name(name, layout->server, layout->device, layout->generation, layout->index);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     rc = shm_attach_segment(name, POOL_PAGE, &mapping, &bytes);
-    if (rc < 0)
+    if (rc != 0)
         return rc == -EPROTO || rc == -EPERM ? -ESTALE : rc;
     rc = -EPROTO;
     if (bytes == expected && memcmp(mapping, &header, constant_bytes) == 0)
         rc = pool_open_view(pool, mapping, bytes, name, POOL_CONSUMER, false);
-    if (rc < 0)
+    if (rc != 0)
         shm_detach(mapping, bytes);
     return rc == -EPROTO ? -ESTALE : rc;
 }
@@ -214,7 +214,7 @@ int pool_attach(struct pool **pool, const char *server, const char *device, uint
     rc = shared->generation == generation && shared->index == index ? 0 : -EPROTO;
     if (rc == 0)
         rc = pool_open_view(pool, mapping, bytes, name, POOL_PRODUCER, false);
-    if (rc < 0)
+    if (rc != 0)
         shm_detach(mapping, bytes);
     return rc;
 }

@@ -31,7 +31,7 @@ static int rebuild_rows(struct pool *pool)
     uint64_t end = 0;
     for (uint64_t task = p->released; task < p->committed; task++) {
         struct pool_task_copy copy;
-        if (!pool_copy_task(pool, task, &copy) || copy.row_position < end)
+        if (!pool_copy_task(pool, task, &copy) || copy.row_position < end || copy.row + copy.rows > p->committed_rows)
             return -EPROTO;
         end = copy.row_position + copy.rows;
         if (task == p->released)
@@ -243,6 +243,8 @@ void pool_cancel(struct pool *pool, uint64_t task)
 
 static enum status known_status(uint32_t status)
 {
+    if (status == STATUS_OK)
+        return STATUS_OK;
     return strcmp(status_name((enum status)status), "UNKNOWN") == 0 ? STATUS_INTERNAL : (enum status)status;
 }
 
@@ -262,7 +264,7 @@ int pool_next_result(struct pool *pool, struct pool_result *result)
         return 0;
     struct pool_task_copy copy;
     if (!pool_copy_task(pool, p->next_result, &copy) || copy.row_position < p->row_tail ||
-        copy.row_position + copy.rows > p->row_head)
+        copy.row_position + copy.rows > p->row_head || copy.row + copy.rows > p->committed_rows)
         return pool_break(pool);
     const struct pool_task_shared *shared = pool_task_at(pool, p->next_result);
     result->task = p->next_result++;
