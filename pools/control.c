@@ -263,7 +263,7 @@ int control_adopt(struct control **control, const char *server, const char *devi
                   uint32_t experts_count)
 {
     uint64_t found;
-    struct control *made;
+    struct control *made = NULL;
     const int rc = open_existing(&made, server, device, &found);
     if (rc != 0)
         return rc == -EAGAIN || rc == -EPROTO || rc == -EPERM ? -ESTALE : rc;
@@ -300,7 +300,7 @@ void control_retire(struct control **control)
 int control_attach(struct control **control, const char *server, const char *device, bool frontend)
 {
     uint64_t fingerprint;
-    struct control *made;
+    struct control *made = NULL;
     const int rc = open_existing(&made, server, device, &fingerprint);
     if (rc != 0)
         return rc == -EPERM ? -EPROTO : rc;
