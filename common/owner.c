@@ -61,10 +61,10 @@ static int open_lock_file(const char *run_dir, const char *server, const char *r
     return -EPERM;
 }
 
-static long read_pid(int fd)
+long owner_watch_pid(int watch_fd)
 {
     char text[32] = {0};
-    return pread(fd, text, sizeof text - 1, 0) > 0 ? strtol(text, NULL, 10) : 0;
+    return pread(watch_fd, text, sizeof text - 1, 0) > 0 ? strtol(text, NULL, 10) : 0;
 }
 
 static void write_pid(int fd)
@@ -92,7 +92,7 @@ int owner_acquire(const char *run_dir, const char *server, const char *role)
     if (rc == -EAGAIN || rc == -EACCES) {
         rc = -EBUSY;
         log_error("server '%s' has a running %s already (process %ld): stop it, or give this one another server.name",
-                  server, role, read_pid(fd));
+                  server, role, owner_watch_pid(fd));
     } else {
         log_error("cannot lock %s/%s.%s.lock: %s", run_dir, server, role, strerror(-rc));
     }

@@ -18,5 +18,7 @@ bool owner_alive(const char *run_dir, const char *server, const char *role);
 /* For an asker in a hot place: keep the lock file open. A descriptor, or -errno (-ENOENT: nobody ever had the role). */
 int owner_watch(const char *run_dir, const char *server, const char *role);
 bool owner_watch_alive(int watch_fd);
+/* The pid that the newest owner wrote there, as its own namespace numbers it; 0: none. */
+long owner_watch_pid(int watch_fd);
 
 #endif

@@ -116,6 +116,8 @@ static void adopt_leftovers(struct device_link *device)
 /* --- life -----------------------------------------------------------------------------------------------------------
  */
 
+/* The runtime lives, and the control segment is its own: a restarted one has the lock long before it has adopted what
+ * the dead one left. */
 static bool runtime_alive(struct device_link *device)
 {
     if (device->watch_fd < 0) {
@@ -124,7 +126,8 @@ static bool runtime_alive(struct device_link *device)
         if (n > 0 && (size_t)n < sizeof role)
             device->watch_fd = owner_watch(device->run_dir, device->server, role);
     }
-    return owner_watch_alive(device->watch_fd);
+    const uint32_t pid = atomic_load_explicit(&control_page(device->control)->runtime.pid, memory_order_relaxed);
+    return owner_watch_alive(device->watch_fd) && owner_watch_pid(device->watch_fd) == (long)pid;
 }
 
 static enum device_change try_attach(struct device_link *device, uint64_t now_ns)

@@ -16,6 +16,7 @@ enum { RIG_COLUMNS = 16, RIG_MAX_BATCH = 8, RIG_QUEUE_ROWS = 32, RIG_QUEUE_TASKS
 
 /* What the test and its runtime share. */
 struct rig_knobs {
+    _Atomic int hold_start;   /* a runtime that starts has its lock, but nothing else yet */
     _Atomic int hold;         /* take nothing, but sleep as a runtime does that has nothing to do */
     _Atomic int hold_running; /* take a batch, and wait with it */
     _Atomic int hang;         /* stand still, with work and without sleeping */
@@ -38,7 +39,8 @@ void rig_open(struct rig *rig, const char *options);
 void rig_configure(const struct rig *rig, const char *listen, const char *options);
 /* Starts the frontend and waits until it listens; sets the endpoint. */
 void rig_start_frontend(struct rig *rig);
-/* Starts the runtime and waits until it is ready. It adopts what an earlier one left, unless `fresh`. */
+/* Starts the runtime and waits until it is ready (with hold_start: until it has its lock). It adopts what an earlier
+ * one left, unless `fresh`. */
 void rig_start_runtime(struct rig *rig, bool fresh);
 /* Sends the signal and waits for the end. The exit status, or 128 + the signal that killed it. */
 int rig_end(pid_t *process, int signal_number);

@@ -219,9 +219,14 @@ _Noreturn void rig_runtime(const struct rig *rig, bool fresh, int ready_fd)
     signal(SIGTERM, on_term);
     if (owner_acquire(rig->folder, rig->name, "runtime.cpu0") < 0)
         _exit(1);
+    const bool held = rig->knobs->hold_start;
+    if (held && write(ready_fd, "l", 1) != 1)
+        _exit(1);
+    while (rig->knobs->hold_start && !stopping)
+        usleep(500);
     open_segments(&fake, fresh);
     ring(&fake);
-    if (write(ready_fd, "r", 1) != 1)
+    if (!held && write(ready_fd, "r", 1) != 1)
         _exit(1);
     close(ready_fd);
     struct doorbell_word *bell = &control_page(fake.control)->runtime_bell;

@@ -138,6 +138,27 @@ START_TEST(what_waits_for_a_dead_runtime_is_answered_after_the_grace)
 }
 END_TEST
 
+START_TEST(a_restarted_runtime_is_up_when_it_has_its_segments_and_not_before)
+{
+    begin_up("  restart_grace: 60000\n");
+    rig.knobs->hold = 1;
+    const uint64_t id = send(EXPERTD__METHOD__FORWARD, "nop.0", 5);
+    in_flight(1);
+    rig_end(&rig.runtime, SIGKILL);
+    RIG_WAIT(ask_counter(&one, "device.cpu0.alive") == 0);
+    rig.knobs->hold = 0;
+    rig.knobs->hold_start = 1;
+    rig_start_runtime(&rig, false);
+    usleep(300000); /* time enough to look, and be wrong */
+    expect(send(EXPERTD__METHOD__FORWARD, "nop.0", 6), STATUS_UNAVAILABLE);
+    ck_assert_ptr_nonnull(strstr(answer.header->message, "not back yet"));
+    rig.knobs->hold_start = 0;
+    expect(id, STATUS_OK);
+    ask_until_up(&one);
+    ask_alive(&one);
+}
+END_TEST
+
 START_TEST(a_deadline_counts_while_the_runtime_is_dead)
 {
     begin_up("  restart_grace: 60000\n");
@@ -308,6 +329,7 @@ int main(void)
     tcase_add_test(all, a_dead_runtime_is_noticed_and_what_waits_survives_its_restart);
     tcase_add_test(all, a_forward_that_ran_when_its_runtime_died_runs_again_and_a_backward_does_not);
     tcase_add_test(all, what_waits_for_a_dead_runtime_is_answered_after_the_grace);
+    tcase_add_test(all, a_restarted_runtime_is_up_when_it_has_its_segments_and_not_before);
     tcase_add_test(all, a_deadline_counts_while_the_runtime_is_dead);
     tcase_add_test(all, a_runtime_that_stops_cleanly_is_told_at_once_and_comes_back);
     tcase_add_test(all, segments_of_another_layout_take_the_place_of_the_old_ones);
