@@ -66,7 +66,10 @@ PROGRAMS := $(if $(wildcard frontend/main.c),$(BUILD)/bin/expertd-frontend) $(if
 EXAMPLES := $(patsubst examples/%.c,$(BUILD)/bin/%,$(wildcard examples/*.c))
 LIBRARIES := $(if $(wildcard client/*.c),$(BUILD)/lib/libexpertd.a $(BUILD)/lib/libexpertd.so.$(VERSION))
 
-all: programs $(LIBRARIES) $(EXAMPLES)
+# Experts of one's own: a shared object beside its OpenCL source.
+OWN_EXPERTS := $(patsubst examples/own_expert/%.c,$(BUILD)/examples/%.so,$(wildcard examples/own_expert/*.c))
+
+all: programs $(LIBRARIES) $(EXAMPLES) $(OWN_EXPERTS)
 programs: $(PROGRAMS)
 
 # --- generated sources -----------------------------------------------------------------------------------------------
@@ -83,8 +86,10 @@ $(KERNELS_C): $(KERNELS) scripts/embed-kernels
 define folder_rules
 $(BUILD)/obj/$1/%.o: $1/%.c $$(GEN_H)
 	@mkdir -p $$(@D)
-	$$(CC) $$(ALL_CFLAGS) $$(call pkg_cflags,$$($1_PKGS)) -MMD -MP -c -o $$@ $$<
+	$$(CC) $$(ALL_CFLAGS) $$($1_CFLAGS) $$(call pkg_cflags,$$($1_PKGS)) -MMD -MP -c -o $$@ $$<
 endef
+# What own experts (runtime/own_expert.h) may call.
+runtime_CFLAGS := -fvisibility=default
 $(foreach f,$(FOLDERS) examples,$(eval $(call folder_rules,$f)))
 
 $(BUILD)/obj/gen/%.o: $(BUILD)/gen/%.c $(GEN_H)
@@ -118,7 +123,8 @@ link = @mkdir -p $(@D); $(CC) $(ALL_LDFLAGS) -o $@
 
 $(BUILD)/bin/expertd-frontend: $(BUILD)/obj/frontend/main.o $(foreach l,$(frontend_LIBS),$(call lib,$l))
 	$(link) $^ $(call pkg_libs,$(frontend_PKGS) $(common_PKGS)) -lm
-$(BUILD)/bin/expertd-runtime: $(BUILD)/obj/runtime/main.o $(foreach l,$(runtime_LIBS),$(call lib,$l))
+# All of runtime/, not only what is used: own experts may call it.
+$(BUILD)/bin/expertd-runtime: $(BUILD)/obj/runtime/main.o $(runtime_OBJ) $(foreach l,$(filter-out runtime,$(runtime_LIBS)),$(call lib,$l))
 	$(link) -rdynamic $^ $(call pkg_libs,$(runtime_PKGS) $(common_PKGS)) -ldl -lm
 $(BUILD)/bin/expertd-dht: $(BUILD)/obj/dht/main.o $(foreach l,$(dht_LIBS),$(call lib,$l))
 	$(link) $^ $(call pkg_libs,$(dht_PKGS) $(common_PKGS)) -lm
@@ -127,6 +133,11 @@ $(BUILD)/bin/expertctl: $(call obj,$(wildcard client/expertctl*.c)) $(foreach l,
 # An example is what a user would write: it sees only the library.
 $(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(call lib,examples) $(BUILD)/lib/libexpertd.a
 	$(link) $^ $(call pkg_libs,$(examples_PKGS)) -lm
+
+$(BUILD)/examples/%.so: examples/own_expert/%.c examples/own_expert/%.cl
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(call pkg_cflags,OpenCL) -MMD -MP -MF $(BUILD)/obj/$*.own.d $(ALL_LDFLAGS) -shared -o $@ $<
+	cp examples/own_expert/$*.cl $(@D)
 
 # libexpertd needs of common only what has no further package.
 libexpertd_OBJ = $(client_OBJ) $(proto_OBJ) $(call obj,$(filter-out common/config%.c,$(call src,common)))
@@ -153,11 +164,11 @@ $(BUILD)/obj/tests/%.o: tests/%.c $(GEN_H)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -Itests $(call pkg_cflags,$(TEST_PKGS)) -MMD -MP -c -o $@ $<
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(HELPERS) $(foreach f,$(HAVE),$(call lib,$f))
-	$(link) -Wl,--start-group $^ -Wl,--end-group $(call pkg_libs,$(TEST_PKGS)) -ldl -lm
+	$(link) -rdynamic -Wl,--start-group $^ -Wl,--end-group $(call pkg_libs,$(TEST_PKGS)) -ldl -lm
 TOOLS     := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter-out tests/bench/support%,$(wildcard tests/bench/*.c)))
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(call obj,$(wildcard tests/bench/support*.c)) $(foreach f,$(HAVE),$(call lib,$f))
 	$(link) -Wl,--start-group $^ -Wl,--end-group $(call pkg_libs,$(sort $(foreach f,$(HAVE),$($f_PKGS)))) -ldl -lm
-tests: $(UNIT) $(TOOLS)
+tests: $(UNIT) $(TOOLS) $(OWN_EXPERTS)
 .PHONY: tests
 check test: all tests
 	BUILD=$(BUILD) tests/run $(T)

@@ -6,12 +6,15 @@
 #include "common/log.h"
 #include "runtime/blocks.h"
 #include "runtime/device_private.h"
+#include "runtime/own_expert.h"
 #include "runtime/parameters.h"
 
 static const struct expert_ops *const blocks[] = {&expert_ffn, &expert_nop};
 
 const struct expert_ops *expert_find(const char *block)
 {
+    if (strchr(block, '/') != NULL)
+        return own_expert_find(block);
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
         if (strcmp(blocks[i]->name, block) == 0)
             return blocks[i];

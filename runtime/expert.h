@@ -108,7 +108,7 @@ struct expert {
     struct optimizer_settings optimizer; /* kind OPTIMIZER_NONE for a block without parameters */
 };
 
-/* The block by its name in the configuration; NULL if there is none. */
+/* The block by its name in the configuration, or by its path (runtime/own_expert.h); NULL if there is none. */
 const struct expert_ops *expert_find(const char *block);
 
 int expert_schema(const struct config_expert *config, struct schema *inputs, struct schema *outputs);

@@ -37,10 +37,9 @@ struct kernel_view kernel_view_packed(const struct kernel_shape *shape, cl_mem b
     return (struct kernel_view){buffer, offset, shape->panel, (cl_long)(rows * shape->panel), false};
 }
 
-int kernel_launch(struct device *device, enum kernel kernel, const struct kernel_grid *grid,
-                  const struct kernel_argument *arguments, unsigned count)
+int kernel_launch_object(struct device *device, cl_kernel object, const char *name, const struct kernel_grid *grid,
+                         const struct kernel_argument *arguments, unsigned count)
 {
-    cl_kernel object = device->kernels[kernel];
     cl_int error = CL_SUCCESS;
     char what[64];
     if (device->lost)
@@ -52,6 +51,12 @@ int kernel_launch(struct device *device, enum kernel kernel, const struct kernel
             clEnqueueNDRangeKernel(device->queue, object, grid->dims, NULL, grid->global, grid->local, 0, NULL, NULL);
     if (error == CL_SUCCESS)
         return 0;
-    snprintf(what, sizeof what, "kernel %s", kernel_name(kernel));
+    snprintf(what, sizeof what, "kernel %s", name);
     return device_fail(device, error, what);
+}
+
+int kernel_launch(struct device *device, enum kernel kernel, const struct kernel_grid *grid,
+                  const struct kernel_argument *arguments, unsigned count)
+{
+    return kernel_launch_object(device, device->kernels[kernel], kernel_name(kernel), grid, arguments, count);
 }

@@ -72,5 +72,8 @@ struct kernel_argument {
 /* Enqueues; does not wait. */
 int kernel_launch(struct device *device, enum kernel kernel, const struct kernel_grid *grid,
                   const struct kernel_argument *arguments, unsigned count);
+/* The same with a kernel that is none of these; `name` is for the error. */
+int kernel_launch_object(struct device *device, cl_kernel object, const char *name, const struct kernel_grid *grid,
+                         const struct kernel_argument *arguments, unsigned count);
 
 #endif

@@ -1,0 +1,146 @@
+/* examples/own_expert/affine.c, as any expert of one's own. */
+#include <check.h>
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime/own_expert.h"
+#include "unit/support_device.h"
+
+enum { HIDDEN = 21, ROWS = 3 };
+
+static struct support_device support;
+static char object[PATH_MAX + 32];
+
+static void open_with(bool staged, const char *options)
+{
+    char expert[PATH_MAX + 128];
+    const char *build = getenv("BUILD");
+    ck_assert_ptr_nonnull(realpath(build ? build : "build", object));
+    strcat(object, "/examples/affine.so");
+    snprintf(expert, sizeof expert, "block: \"%s\", hidden_dim: %d, max_batch_size: 8, %s", object, HIDDEN, options);
+    support_device_open(&support, "cpu", staged, "", expert);
+}
+
+static void write_tensor(struct expert *expert, const char *name, float first)
+{
+    float values[HIDDEN];
+    for (int i = 0; i < HIDDEN; i++)
+        values[i] = first + (float)i;
+    const int index = expert_tensor_find(expert, name);
+    ck_assert_int_ge(index, 0);
+    ck_assert_int_eq(expert_tensor_write(expert, (unsigned)index, values), 0);
+}
+
+static float read_last(struct expert *expert, const char *name)
+{
+    float values[HIDDEN];
+    const int index = expert_tensor_find(expert, name);
+    ck_assert_int_ge(index, 0);
+    ck_assert_int_eq(expert_tensor_read(expert, (unsigned)index, values), 0);
+    return values[HIDDEN - 1];
+}
+
+static void forward_and_backward(bool staged)
+{
+    open_with(staged, "optimizer: sgd, learning_rate: 0.5");
+    struct expert *expert = NULL;
+    ck_assert_msg(expert_create(&expert, support.device, &support.config.experts[0], 1) == 0, "%s",
+                  device_error(support.device));
+    write_tensor(expert, "weight", 2);
+    write_tensor(expert, "bias", -1);
+    struct device_slab inputs[2] = {support_slab(8 * HIDDEN), support_slab(8 * HIDDEN)};
+    struct device_slab outputs = support_slab(8 * HIDDEN);
+    float *x = inputs[0].mapping, *dy = inputs[1].mapping, *y = outputs.mapping;
+    for (int i = 0; i < ROWS * HIDDEN; i++) {
+        x[2 * HIDDEN + i] = (float)(i % 5);
+        dy[2 * HIDDEN + i] = 0.25f;
+    }
+    struct expert_batch batch = {.first_row = 2, .rows = ROWS, .inputs = inputs, .outputs = &outputs};
+    ck_assert_int_eq(expert_forward(expert, &batch), 0);
+    ck_assert_int_eq(expert_finish(expert, &batch), 0);
+    for (int i = 0; i < ROWS * HIDDEN; i++)
+        ck_assert(y[2 * HIDDEN + i] == (float)(i % 5) * (float)(2 + i % HIDDEN) + (float)(i % HIDDEN - 1));
+    ck_assert(isnan(y[2 * HIDDEN - 1]) && isnan(y[(2 + ROWS) * HIDDEN]));
+    ck_assert_int_eq(expert_backward(expert, &batch), 0);
+    ck_assert_int_eq(expert_finish(expert, &batch), 0);
+    ck_assert_int_eq(batch.step, EXPERT_STEP_APPLIED);
+    ck_assert_uint_eq(expert->counters.updates, 1);
+    ck_assert(y[2 * HIDDEN] == 0.25f * 2);
+    /* Column 20 of the three rows: i = 20, 41, 62, so x = 0, 1, 2 and dw = 0.75; db = 0.75. */
+    ck_assert(read_last(expert, "weight") == 2 + 20 - 0.5f * 0.75f);
+    ck_assert(read_last(expert, "bias") == -1 + 20 - 0.5f * 0.75f);
+    for (int i = 0; i < 2; i++)
+        support_slab_free(&inputs[i]);
+    support_slab_free(&outputs);
+    expert_destroy(&expert);
+    support_device_close(&support);
+}
+
+START_TEST(an_own_expert_computes_and_learns)
+{
+    forward_and_backward(false);
+}
+END_TEST
+
+START_TEST(an_own_expert_computes_on_a_device_with_its_own_memory)
+{
+    forward_and_backward(true);
+}
+END_TEST
+
+START_TEST(experts_of_one_block_share_their_kernels)
+{
+    open_with(false, "optimizer: none");
+    struct own_program *first, *second;
+    const struct expert_ops *ops = expert_find(object);
+    ck_assert_ptr_nonnull(ops);
+    ck_assert_str_eq(ops->name, "affine");
+    ck_assert_ptr_eq(own_expert_find(object), ops);
+    ck_assert_int_eq(own_program_open(&first, support.device, ops, "affine.cl"), 0);
+    ck_assert_int_eq(own_program_open(&second, support.device, ops, "affine.cl"), 0);
+    ck_assert_ptr_eq(first, second);
+    own_program_close(&first);
+    const struct kernel_grid grid = {.dims = 1, .global = {1}, .local = {1}};
+    ck_assert_int_lt(own_program_launch(second, "no_such_kernel", &grid, NULL, 0), 0);
+    own_program_close(&second);
+    ck_assert_int_eq(own_program_open(&first, support.device, ops, "none.cl"), -EINVAL);
+    ck_assert_ptr_null(first);
+    ck_assert_ptr_nonnull(strstr(device_error(support.device), "none.cl"));
+    support_device_close(&support);
+}
+END_TEST
+
+START_TEST(what_is_no_block_is_refused)
+{
+    char path[256];
+    const char *build = getenv("BUILD");
+    ck_assert_ptr_null(own_expert_find("/nowhere/block.so"));
+    ck_assert_ptr_null(own_expert_find("./Makefile"));
+    snprintf(path, sizeof path, "./%s/lib/libexpertd.so", build ? build : "build");
+    if (access(path, R_OK) == 0)
+        ck_assert_ptr_null(own_expert_find(path)); /* a shared object without own_expert */
+    ck_assert_ptr_null(expert_find("nonsense"));
+}
+END_TEST
+
+int main(void)
+{
+    TCase *all = tcase_create("own_expert");
+    tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
+    tcase_add_test(all, an_own_expert_computes_and_learns);
+    tcase_add_test(all, an_own_expert_computes_on_a_device_with_its_own_memory);
+    tcase_add_test(all, experts_of_one_block_share_their_kernels);
+    tcase_add_test(all, what_is_no_block_is_refused);
+    Suite *suite = suite_create("own_expert");
+    suite_add_tcase(suite, all);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
