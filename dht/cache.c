@@ -60,6 +60,7 @@ static struct peer *add_peer(struct cache *cache, const uint8_t id[SERVER_ID_SIZ
         free(peer);
         return NULL;
     }
+    cache->next_tick_ns = 0; /* the tick starts what is queued */
     return peer;
 }
 
@@ -357,6 +358,8 @@ void cache_on_value(struct cache *cache, uint64_t token, bool expired, const uin
     struct seal seal;
     if (!fetch)
         return;
+    if (!fetch->known && !fetch->heard)
+        cache->next_tick_ns = 0; /* its grace begins */
     if (!expired)
         fetch_heard(fetch);
     if (fetch->of_peer) {

@@ -194,6 +194,7 @@ Expertd__Dht__Request *service_decode(const void *frame, size_t size, struct cac
     Expertd__Dht__Request *request =
         size <= SERVICE_FRAME_MAX ? expertd__dht__request__unpack(NULL, size, frame) : NULL;
     *lookup = (struct lookup){.cache = cache, .request = request ? request : &nothing};
+    expertd__dht__reply__init(&lookup->reply);
     if (!request)
         lookup_fail(lookup, STATUS_INVALID_ARGUMENT, "the frame is no Request of dht.proto");
     else if (request->version != VERSION)
@@ -207,7 +208,6 @@ Expertd__Dht__Request *service_decode(const void *frame, size_t size, struct cac
 static void answer_status(struct call *call, struct moment now)
 {
     Expertd__Dht__NodeStatus *status = arena_take(&call->lookup.arena, sizeof *status);
-    expertd__dht__reply__init(&call->lookup.reply);
     if (status)
         expertd__dht__node_status__init(status);
     if (!status || call->service->status(call->service->status_context, &call->lookup.arena, status, now) != 0)
