@@ -227,7 +227,7 @@ install: all
 	ln -sf libexpertd.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libexpertd.so
 	install -m 644 $(PUBLIC_HEADERS) $(DESTDIR)$(PREFIX)/include/expertd
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' client/libexpertd.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/libexpertd.pc
-	install -m 644 proto/*.proto $(DESTDIR)$(PREFIX)/share/expertd
+	install -m 644 proto/*.proto scripts/supervisord.conf.in $(DESTDIR)$(PREFIX)/share/expertd
 	install -m 644 README.md proto/PROTOCOL.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/expertd
 
 clean:
