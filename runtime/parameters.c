@@ -200,7 +200,7 @@ static int initialise(struct parameters *parameters, uint64_t seed)
         const float bound = item->fan_in > 0 ? (float)(1.0 / sqrt((double)item->fan_in)) : 0.0f;
         if (item->init == PARAMETER_ZERO)
             continue; /* the buffers are */
-        float *values = malloc(count * sizeof *values);
+        float *values = calloc(count, sizeof *values);
         if (values == NULL)
             return -ENOMEM;
         for (uint64_t i = 0; i < count; i++)
