@@ -1,7 +1,10 @@
 /* A device's memory: buffers within a budget, slabs in place, and staging for devices that do not see the slabs. */
 #include <errno.h>
 
+#include <sys/mman.h>
+
 #include "common/config.h"
+#include "common/shm.h"
 #include "runtime/device_private.h"
 
 uint64_t device_memory_used(const struct device *device)
@@ -15,9 +18,42 @@ uint64_t device_memory_budget(const struct device *device)
     return device->info.memory_bytes / 100 * 95;
 }
 
+enum { LARGE_PAGE = 2 << 20 };
+
 static double mebibytes(uint64_t bytes)
 {
     return (double)bytes / (1 << 20);
+}
+
+/* A CPU device computes in the host's memory, so that the host can choose the pages: large ones are worth up to a tenth
+ * of the speed of a product, whose panels lie far apart. */
+static void *map_large_pages(size_t bytes)
+{
+    const size_t length = shm_round_up(bytes, LARGE_PAGE);
+    char *mapping = mmap(NULL, length + LARGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapping == MAP_FAILED)
+        return NULL;
+    char *start = (char *)shm_round_up((size_t)mapping, LARGE_PAGE);
+    if (start > mapping)
+        munmap(mapping, (size_t)(start - mapping));
+    munmap(start + length, (size_t)(mapping + LARGE_PAGE - start));
+    madvise(start, length, MADV_HUGEPAGE); /* a wish; without it the pages are small */
+    return start;
+}
+
+static cl_mem create_buffer(struct device *device, size_t bytes, cl_int *error)
+{
+    if (device->info.class != DEVICE_CLASS_CPU)
+        return clCreateBuffer(device->context, CL_MEM_READ_WRITE, bytes, NULL, error);
+    void *memory = map_large_pages(bytes);
+    *error = CL_OUT_OF_HOST_MEMORY;
+    if (memory == NULL)
+        return NULL;
+    const cl_mem buffer =
+        clCreateBuffer(device->context, CL_MEM_READ_WRITE | CL_MEM_USE_HOST_PTR, bytes, memory, error);
+    if (buffer == NULL)
+        munmap(memory, shm_round_up(bytes, LARGE_PAGE));
+    return buffer;
 }
 
 int device_allocate(struct device *device, size_t bytes, const char *what, cl_mem *buffer)
@@ -32,7 +68,7 @@ int device_allocate(struct device *device, size_t bytes, const char *what, cl_me
     if (bytes > device->info.max_allocation_bytes)
         return device_complain(device, -ENOMEM, "%s of %.0f MiB does not fit: the device allocates at most %.0f MiB",
                                what, mebibytes(bytes), mebibytes(device->info.max_allocation_bytes));
-    *buffer = clCreateBuffer(device->context, CL_MEM_READ_WRITE, bytes, NULL, &error);
+    *buffer = create_buffer(device, bytes, &error);
     if (*buffer == NULL)
         return device_fail(device, error, what);
     device->memory_used += bytes;
@@ -46,14 +82,21 @@ int device_allocate(struct device *device, size_t bytes, const char *what, cl_me
     return device_fail(device, error, what);
 }
 
+/* The host's memory may go only when nothing that was enqueued uses it. */
 void device_release(struct device *device, cl_mem *buffer)
 {
     size_t bytes = 0;
+    void *memory = NULL;
     if (*buffer == NULL)
         return;
     clGetMemObjectInfo(*buffer, CL_MEM_SIZE, sizeof bytes, &bytes, NULL);
-    device->memory_used -= bytes;
+    clGetMemObjectInfo(*buffer, CL_MEM_HOST_PTR, sizeof memory, &memory, NULL);
+    if (memory != NULL && !device->lost)
+        clFinish(device->queue);
     clReleaseMemObject(*buffer);
+    if (memory != NULL)
+        munmap(memory, shm_round_up(bytes, LARGE_PAGE));
+    device->memory_used -= bytes;
     *buffer = NULL;
 }
 
@@ -61,7 +104,7 @@ int device_reserve_workspace(struct device *device, size_t bytes)
 {
     if (bytes <= device->workspace_bytes)
         return 0;
-    device_release(device, &device->workspace); /* what is enqueued keeps its own reference */
+    device_release(device, &device->workspace);
     device->workspace_bytes = 0;
     const int result = device_allocate(device, bytes, "workspace", &device->workspace);
     if (result == 0)

@@ -5,7 +5,7 @@
 enum {
     BLOCK_K = 128,      /* panel of 64 floats: 32 KiB, what the first-level cache holds */
     BLOCK_ROWS = 252,   /* by BLOCK_K: 126 KiB of the second-level cache */
-    GRADIENT_ROWS = 64, /* of x and dy, a panel each: 32 KiB */
+    GRADIENT_ROWS = 48, /* of x and dy, a panel each: 24 KiB */
     MAX_GROUP_PANELS = 8,
     MAX_WORK_ITEMS = 4096, /* in a dimension: PoCL compiles another version for grids beyond 65535 */
 };
@@ -38,16 +38,17 @@ static void linear_grid(const struct device *device, uint64_t rows, uint64_t n, 
     const uint64_t row_groups = at_most((rows + BLOCK_ROWS - 1) / BLOCK_ROWS, MAX_WORK_ITEMS);
     /* Some work-items for each core, so that none waits long for another at the end. */
     const uint64_t wanted = 6 * (uint64_t)device->info.compute_units;
-    uint64_t group = row_groups * panels / wanted;
+    const bool few_rows = rows <= 2 * device->shape.tile_rows;
+    uint64_t group = few_rows ? 1 : row_groups * panels / wanted;
     group = group < 1 ? 1 : at_most(group, MAX_GROUP_PANELS);
     if (panels / group > MAX_WORK_ITEMS)
         group = (panels + MAX_WORK_ITEMS - 1) / MAX_WORK_ITEMS;
     grid->global[0] = row_groups;
     grid->global[1] = (panels + group - 1) / group;
     grid->group = (cl_int)group;
-    /* With few tiles nothing is met again in the cache: the sums stay in registers for the whole of k. */
-    grid->block = rows <= 2 * device->shape.tile_rows ? (cl_int)(kernel_panels(&device->shape, k) * device->shape.panel)
-                                                      : BLOCK_K;
+    /* With one tile or two nothing is met again in the cache: the sums stay in registers for the whole of k, and the
+     * speed is that of reading w once. */
+    grid->block = few_rows ? (cl_int)(kernel_panels(&device->shape, k) * device->shape.panel) : BLOCK_K;
 }
 
 static void cpu_grid(const struct device *device, enum kernel kernel, uint64_t rows, uint64_t n, uint64_t k,

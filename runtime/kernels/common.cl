@@ -11,8 +11,12 @@ typedef float vec;
 #define GLUE_(a, b) a##b
 #define GLUE(a, b) GLUE_(a, b)
 typedef GLUE(float, VEC) vec;
-#define vec_load(p) GLUE(vload, VEC)(0, p)
-#define vec_store(v, p) GLUE(vstore, VEC)(v, 0, p)
+/* One unaligned instruction each. PoCL's own vstore16 is three stores and two extractions. */
+typedef vec vec_unaligned __attribute__((aligned(4)));
+#define vec_load_private(p) (*(const vec_unaligned *)(p))
+#define vec_store_private(v, p) (*(vec_unaligned *)(p) = (v))
+#define vec_load(p) (*(__global const vec_unaligned *)(p))
+#define vec_store(v, p) (*(__global vec_unaligned *)(p) = (v))
 #endif
 
 /* What `linear` does with a sum before it stores it, in this order. runtime/linear.h has the same numbers. */
@@ -21,6 +25,7 @@ typedef GLUE(float, VEC) vec;
 #define LINEAR_GELU 4      /* gelu(value) */
 #define LINEAR_GELU_GRAD 8 /* value * gelu'(second), second being the pre-activation */
 #define LINEAR_ADD 16      /* value + second */
+#define LINEAR_EPILOGUE (LINEAR_BIAS | LINEAR_SAVE | LINEAR_GELU | LINEAR_GELU_GRAD | LINEAR_ADD)
 /* The output, the second operand is row-major: it has no pad columns. */
 #define LINEAR_OUT_ROWS 32
 #define LINEAR_SECOND_ROWS 64

@@ -11,6 +11,14 @@
 #define EACH_VECTOR _Pragma("unroll") for (int j = 0; j < NV; j++)
 #define EACH_ROW(R) _Pragma("unroll") for (int r = 0; r < R; r++)
 
+/* Into the second-level cache: the way there from memory is what a tile would wait for. */
+#if __has_builtin(__builtin_prefetch)
+#define PREFETCH(p) __builtin_prefetch((const void *)(ulong)(p), 0, 2)
+#else
+#define PREFETCH(p)
+#endif
+#define CACHE_LINE_FLOATS 16
+
 /* Columns [0, columns) of a panel's row; the others are 0. Only a row-major matrix has fewer than PANEL. */
 void load_columns(vec *v, __global const float *p, int columns)
 {
@@ -21,7 +29,7 @@ void load_columns(vec *v, __global const float *p, int columns)
     float row[PANEL];
     for (int c = 0; c < PANEL; c++)
         row[c] = c < columns ? p[c] : 0.0f;
-    EACH_VECTOR v[j] = vec_load(row + j * VEC);
+    EACH_VECTOR v[j] = vec_load_private(row + j * VEC);
 }
 
 void store_columns(const vec *v, __global float *p, int columns)
@@ -31,36 +39,64 @@ void store_columns(const vec *v, __global float *p, int columns)
         return;
     }
     float row[PANEL];
-    EACH_VECTOR vec_store(v[j], row + j * VEC);
+    EACH_VECTOR vec_store_private(v[j], row + j * VEC);
     for (int c = 0; c < columns; c++)
         p[c] = row[c];
 }
 
-/* acc += a[rows][k0, k1) * w[k0, k1)[panel], with acc taken from and put back to `tile`. */
+/* Where a tile's sums come from and go to. */
+#define TILE_ZERO 0  /* begin with 0 */
+#define TILE_OUT 1   /* whole panel rows of the output: straight to the registers and back */
+#define TILE_LOCAL 2 /* the array `tile`: what has an epilogue, or fewer columns than a panel */
+
+#define TILE_BEGIN(R)                                                                                            \
+    vec acc[R][NV];                                                                                                    \
+    if (begin == TILE_ZERO) {                                                                                          \
+        EACH_ROW(R) EACH_VECTOR acc[r][j] = 0.0f;                                                                      \
+    } else if (begin == TILE_OUT) {                                                                                    \
+        EACH_ROW(R) EACH_VECTOR acc[r][j] = vec_load(out + r * out_row_stride + j * VEC); \
+    } else {                                                                                                           \
+        EACH_ROW(R) EACH_VECTOR acc[r][j] = tile[r][j];                                                                \
+    }
+#define TILE_END(R)                                                                                                    \
+    if (end == TILE_OUT) {                                                                                             \
+        EACH_ROW(R) EACH_VECTOR vec_store(acc[r][j], out + r * out_row_stride + j * VEC); \
+    } else {                                                                                                           \
+        EACH_ROW(R) EACH_VECTOR tile[r][j] = acc[r][j];                                                                \
+    }
+
+#define LINEAR_STEP(R)                                                                                                 \
+    {                                                                                                                  \
+        vec b[NV];                                                                                                     \
+        EACH_VECTOR b[j] = vec_load(wp + k * PANEL + j * VEC);                                                         \
+        EACH_ROW(R)                                                                                                    \
+        {                                                                                                              \
+            const vec s = (vec)(ap[r * a_row_stride + k]);                                                             \
+            EACH_VECTOR acc[r][j] = fma(s, b[j], acc[r][j]);                                                           \
+        }                                                                                                              \
+    }
+
+/* acc += a[rows][k0, k1) * w[k0, k1)[panel]. */
 #define LINEAR_BODY(R)                                                                                                 \
     case R: {                                                                                                          \
-        vec acc[R][NV];                                                                                                \
-        EACH_ROW(R) EACH_VECTOR acc[r][j] = tile[r][j];                                                                \
+        TILE_BEGIN(R)                                                                                                  \
         for (int kp = k0; kp < k1; kp += PANEL) {                                                                      \
-            __global const float *ap = a + (long)(kp / PANEL) * a_panel_stride;                                        \
+            __global const float *ap = a + (kp / PANEL) * a_panel_stride;                                              \
             __global const float *wp = w + (long)kp * PANEL;                                                           \
             const int kn = min(PANEL, k1 - kp);                                                                        \
-            for (int k = 0; k < kn; k++) {                                                                             \
-                vec b[NV];                                                                                             \
-                EACH_VECTOR b[j] = vec_load(wp + k * PANEL + j * VEC);                                                 \
-                EACH_ROW(R)                                                                                            \
-                {                                                                                                      \
-                    const vec s = (vec)(ap[r * a_row_stride + k]);                                                     \
-                    EACH_VECTOR acc[r][j] = fma(s, b[j], acc[r][j]);                                                   \
-                }                                                                                                      \
+            if (kn == PANEL) {                                                                                         \
+                _Pragma("unroll 4") for (int k = 0; k < PANEL; k++) LINEAR_STEP(R)                                     \
+            } else {                                                                                                   \
+                for (int k = 0; k < kn; k++)                                                                           \
+                    LINEAR_STEP(R)                                                                                     \
             }                                                                                                          \
         }                                                                                                              \
-        EACH_ROW(R) EACH_VECTOR tile[r][j] = acc[r][j];                                                                \
+        TILE_END(R)                                                                                                    \
         break;                                                                                                         \
     }
 
-void linear_tile(vec (*tile)[NV], int rows, int k0, int k1, __global const float *a, long a_row_stride,
-                 long a_panel_stride, __global const float *w)
+void linear_tile(vec (*tile)[NV], int begin, int end, __global float *out, long out_row_stride, int rows, int k0, int k1,
+                 __global const float *a, long a_row_stride, long a_panel_stride, __global const float *w)
 {
     switch (rows) {
         LINEAR_BODY(1)
@@ -69,15 +105,26 @@ void linear_tile(vec (*tile)[NV], int rows, int k0, int k1, __global const float
         LINEAR_BODY(4)
         LINEAR_BODY(5)
         LINEAR_BODY(6)
-#if TILE_ROWS > 6
-        LINEAR_BODY(7)
-        LINEAR_BODY(8)
-        LINEAR_BODY(9)
-        LINEAR_BODY(10)
-        LINEAR_BODY(11)
-        LINEAR_BODY(12)
-#endif
     }
+}
+
+/* What happens to a finished row of sums before it is stored. */
+void linear_epilogue(vec *sums, int flags, __global const float *bias, __global const float *second, int second_columns,
+                     __global float *save, int columns)
+{
+    vec other[NV];
+    if (flags & (LINEAR_ADD | LINEAR_GELU_GRAD))
+        load_columns(other, second, second_columns);
+    if (flags & LINEAR_BIAS)
+        EACH_VECTOR sums[j] += vec_load(bias + j * VEC);
+    if (flags & LINEAR_SAVE)
+        store_columns(sums, save, columns);
+    if (flags & LINEAR_GELU)
+        EACH_VECTOR sums[j] = gelu(sums[j]);
+    if (flags & LINEAR_GELU_GRAD)
+        EACH_VECTOR sums[j] *= gelu_grad(other[j]);
+    if (flags & LINEAR_ADD)
+        EACH_VECTOR sums[j] += other[j];
 }
 
 /* out[M][N] = epilogue(a[M][K] * w), w in panels over N: [ceil(N / PANEL)][K][PANEL]. `second` and `save` are not `out`
@@ -96,73 +143,70 @@ void linear(int M, int N, int K, int flags, int group_panels, int block_k,
     const int first_row = (long)M * group / groups, end_row = (long)M * (group + 1) / groups;
     const int first_panel = get_global_id(1) * group_panels;
     const int end_panel = min(first_panel + group_panels, (N + PANEL - 1) / PANEL);
+    /* As many rows in each tile, or one less. */
     const int tiles = (end_row - first_row + TILE_ROWS - 1) / TILE_ROWS;
+    const int least_rows = (end_row - first_row) / tiles, larger_tiles = (end_row - first_row) % tiles;
 
     for (int k0 = 0; k0 < K; k0 += block_k) {
         const int k1 = min(k0 + block_k, K);
         for (int panel = first_panel; panel < end_panel; panel++) {
             const int columns = flags & LINEAR_OUT_ROWS ? N - panel * PANEL : PANEL;
             const int second_columns = flags & LINEAR_SECOND_ROWS ? N - panel * PANEL : PANEL;
+            const int begin = k0 == 0 ? TILE_ZERO : columns >= PANEL ? TILE_OUT : TILE_LOCAL;
+            const int end = columns < PANEL || (k1 == K && (flags & LINEAR_EPILOGUE) != 0) ? TILE_LOCAL : TILE_OUT;
             __global const float *w = weights + w_offset + (long)panel * K * PANEL;
-            for (int t = 0; t < tiles; t++) {
-                const int row = first_row + (end_row - first_row) * t / tiles;
-                const int rows = first_row + (end_row - first_row) * (t + 1) / tiles - row;
+            /* The block of w that comes after this one is fetched a little with each tile. */
+            const int next_k0 = panel + 1 < end_panel ? k0 : k1, next_panel = panel + 1 < end_panel ? panel + 1 : first_panel;
+            __global const float *next = weights + w_offset + ((long)next_panel * K + next_k0) * PANEL;
+            const int lines = (min(next_k0 + block_k, K) - next_k0) * PANEL / CACHE_LINE_FLOATS;
+            for (int t = 0, row = first_row, rows; t < tiles; t++, row += rows) {
+                rows = least_rows + (t < larger_tiles);
+                for (int line = lines * t / tiles; line < lines * (t + 1) / tiles; line++)
+                    PREFETCH(next + line * CACHE_LINE_FLOATS);
                 const long at = panel * out_panel_stride + row * out_row_stride;
+                __global float *to = out + out_offset + at;
                 vec tile[TILE_ROWS][NV];
+                if (begin == TILE_LOCAL)
+                    for (int r = 0; r < rows; r++)
+                        load_columns(tile[r], to + r * out_row_stride, columns);
+                linear_tile(tile, begin, end, to, out_row_stride, rows, k0, k1, a + a_offset + row * a_row_stride,
+                            a_row_stride, a_panel_stride, w);
+                if (end == TILE_OUT)
+                    continue;
                 for (int r = 0; r < rows; r++) {
-                    if (k0 == 0) {
-                        EACH_VECTOR tile[r][j] = 0.0f;
-                    } else {
-                        load_columns(tile[r], out + out_offset + at + r * out_row_stride, columns);
-                    }
-                }
-                linear_tile(tile, rows, k0, k1, a + a_offset + row * a_row_stride, a_row_stride, a_panel_stride, w);
-                for (int r = 0; r < rows; r++) {
-                    if (k1 == K) {
-                        vec other[NV];
-                        if (flags & (LINEAR_ADD | LINEAR_GELU_GRAD))
-                            load_columns(other,
-                                         second + second_offset + panel * second_panel_stride +
-                                             (row + r) * second_row_stride,
-                                         second_columns);
-                        if (flags & LINEAR_BIAS)
-                            EACH_VECTOR tile[r][j] += vec_load(bias + bias_offset + panel * PANEL + j * VEC);
-                        if (flags & LINEAR_SAVE)
-                            store_columns(tile[r], save + save_offset + at + r * out_row_stride, columns);
-                        if (flags & LINEAR_GELU)
-                            EACH_VECTOR tile[r][j] = gelu(tile[r][j]);
-                        if (flags & LINEAR_GELU_GRAD)
-                            EACH_VECTOR tile[r][j] *= gelu_grad(other[j]);
-                        if (flags & LINEAR_ADD)
-                            EACH_VECTOR tile[r][j] += other[j];
-                    }
-                    store_columns(tile[r], out + out_offset + at + r * out_row_stride, columns);
+                    if (k1 == K)
+                        linear_epilogue(tile[r], flags, bias + bias_offset + panel * PANEL,
+                                        second + second_offset + panel * second_panel_stride + (row + r) * second_row_stride,
+                                        second_columns, save + save_offset + at + r * out_row_stride, columns);
+                    store_columns(tile[r], to + r * out_row_stride, columns);
                 }
             }
         }
     }
 }
 
-/* acc[R][NV] += x[m0, m1)[R columns]^T * dy[m0, m1)[panel]. */
+/* acc += x[m0, m0 + mn)[R columns]^T * dy[m0, m0 + mn)[panel]. */
 #define GRADIENT_BODY(R)                                                                                               \
     case R: {                                                                                                          \
-        vec acc[R][NV];                                                                                                \
-        EACH_ROW(R) EACH_VECTOR acc[r][j] = tile[r][j];                                                                \
+        TILE_BEGIN(R)                                                                                                  \
         for (int m = 0; m < mn; m++) {                                                                                 \
             vec b[NV];                                                                                                 \
-            EACH_VECTOR b[j] = vec_load(dy + m * PANEL + j * VEC);                                                     \
+            EACH_VECTOR b[j] = vec_load(dy + m * PANEL + j * VEC); \
             EACH_ROW(R)                                                                                                \
             {                                                                                                          \
                 const vec s = (vec)(x[m * PANEL + r]);                                                                 \
                 EACH_VECTOR acc[r][j] = fma(s, b[j], acc[r][j]);                                                       \
             }                                                                                                          \
         }                                                                                                              \
-        EACH_ROW(R) EACH_VECTOR tile[r][j] = acc[r][j];                                                                \
+        TILE_END(R)                                                                                                    \
         break;                                                                                                         \
     }
 
-void gradient_tile(vec (*tile)[NV], int rows, int mn, __global const float *x, __global const float *dy)
+void gradient_tile(int begin, __global float *out, int rows, int mn, __global const float *x, __global const float *dy)
 {
+    const long out_row_stride = PANEL;
+    const int end = TILE_OUT;
+    vec tile[TILE_ROWS][NV]; /* not used: a gradient is in panels */
     switch (rows) {
         GRADIENT_BODY(1)
         GRADIENT_BODY(2)
@@ -170,14 +214,6 @@ void gradient_tile(vec (*tile)[NV], int rows, int mn, __global const float *x, _
         GRADIENT_BODY(4)
         GRADIENT_BODY(5)
         GRADIENT_BODY(6)
-#if TILE_ROWS > 6
-        GRADIENT_BODY(7)
-        GRADIENT_BODY(8)
-        GRADIENT_BODY(9)
-        GRADIENT_BODY(10)
-        GRADIENT_BODY(11)
-        GRADIENT_BODY(12)
-#endif
     }
 }
 
@@ -192,20 +228,17 @@ void weight_gradient(int M, int N, int K, int accumulate, int block_m, __global 
     __global const float *dyp = dy + dy_offset + (long)panel * M * PANEL;
     __global float *dwp = dw + dw_offset + ((long)panel * K + k0) * PANEL;
     for (int m0 = 0; m0 < M; m0 += block_m) {
-        const int mn = min(block_m, M - m0);
+        const int begin = m0 == 0 && !accumulate ? TILE_ZERO : TILE_OUT;
+        /* The next rows of both are fetched a little with each tile. */
+        const int next_m0 = m0 + block_m, lines = max(min(block_m, M - next_m0), 0) * PANEL / CACHE_LINE_FLOATS;
         for (int t = 0; t < tiles; t++) {
             const int k = kn * t / tiles, rows = kn * (t + 1) / tiles - k;
-            vec tile[TILE_ROWS][NV];
-            for (int r = 0; r < rows; r++) {
-                if (m0 == 0 && !accumulate) {
-                    EACH_VECTOR tile[r][j] = 0.0f;
-                } else {
-                    load_columns(tile[r], dwp + (k + r) * PANEL, PANEL);
-                }
+            for (int line = lines * t / tiles; line < lines * (t + 1) / tiles; line++) {
+                PREFETCH(xp + (long)next_m0 * PANEL + line * CACHE_LINE_FLOATS);
+                PREFETCH(dyp + (long)next_m0 * PANEL + line * CACHE_LINE_FLOATS);
             }
-            gradient_tile(tile, rows, mn, xp + (long)m0 * PANEL + k, dyp + (long)m0 * PANEL);
-            for (int r = 0; r < rows; r++)
-                store_columns(tile[r], dwp + (k + r) * PANEL, PANEL);
+            gradient_tile(begin, dwp + k * PANEL, rows, min(block_m, M - m0), xp + (long)m0 * PANEL + k,
+                          dyp + (long)m0 * PANEL);
         }
     }
 }

@@ -92,7 +92,7 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
         vec_store(mi, m + i);
         vec_store(vi, v + i);
         vec_store(wi, w + i);
-        vec_store(wi, block + i);
+        vec_store_private(wi, block + i);
     }
     if (transposed_offset != ~(ulong)0)
         store_transposed(block, kn, min(PANEL, N - panel * PANEL),
@@ -121,7 +121,7 @@ void step_sgd(int K, int N, float momentum, float rate, __global float *weights,
         }
         const vec wi = vec_load(w + i) - rate * gi;
         vec_store(wi, w + i);
-        vec_store(wi, block + i);
+        vec_store_private(wi, block + i);
     }
     if (transposed_offset != ~(ulong)0)
         store_transposed(block, kn, min(PANEL, N - panel * PANEL),

@@ -4,7 +4,7 @@
 float vec_sum(vec v)
 {
     float lanes[VEC], sum = 0.0f;
-    vec_store(v, lanes);
+    vec_store_private(v, lanes);
     for (int i = 0; i < VEC; i++)
         sum += lanes[i];
     return sum;
@@ -16,10 +16,10 @@ void clear_columns(vec *v, int columns)
     if (columns >= PANEL)
         return;
     float row[PANEL];
-    EACH_VECTOR vec_store(v[j], row + j * VEC);
+    EACH_VECTOR vec_store_private(v[j], row + j * VEC);
     for (int c = columns; c < PANEL; c++)
         row[c] = 0.0f;
-    EACH_VECTOR v[j] = vec_load(row + j * VEC);
+    EACH_VECTOR v[j] = vec_load_private(row + j * VEC);
 }
 
 /* Mean and 1 / sqrt(variance + eps) of one row of a view with C columns. Two passes: the second meets the row in the cache. */

@@ -1,0 +1,335 @@
+/* How fast the kernels are beside what the device can do: its multiply-add peak, by an OpenCL kernel, in the same run.
+ *
+ *     build/bench/kernels [--hidden 1024] [--kernel auto|cpu|gpu] [--seconds 0.5] [--json FILE] [--cpu-time]
+ *
+ * --cpu-time counts the processor time of this process over its cores instead of the time on the wall: for a CPU device
+ * on a machine that is busy with other things. It does not see what idles at a kernel's end.
+ *
+ * Each figure is the best of the repetitions that fit the time, as the machine may have other things to do; the peak is
+ * measured again before each figure, and the ratio is to the best of all. A forward counts 16 h^2 operations a row (two
+ * products), forward and backward with the optimizer's step 64 h^2 (eight). */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/clock.h"
+#include "common/config.h"
+#include "runtime/device_private.h"
+#include "runtime/expert.h"
+#include "runtime/linear.h"
+
+enum { MAX_ROWS = 1024, MAX_FIGURES = 64, PEAK_STEPS = 100000, ACCUMULATORS = 20 };
+static const unsigned row_counts[] = {1, 4, 16, 64, 256, 1024};
+
+struct figure {
+    char name[64];
+    double gflops, microseconds;
+};
+
+struct bench {
+    struct config config;
+    struct device *device;
+    struct expert *expert;
+    struct device_slab inputs[2], outputs;
+    cl_program program;
+    cl_kernel peak_kernel;
+    cl_mem peak_buffer;
+    double peak, seconds;
+    struct figure figures[MAX_FIGURES];
+    unsigned count;
+    unsigned hidden;
+    bool cpu_time;
+};
+
+static double now_ns(const struct bench *bench)
+{
+    struct timespec t;
+    if (!bench->cpu_time)
+        return (double)clock_now_ns();
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return ((double)t.tv_sec * 1e9 + (double)t.tv_nsec) / bench->device->info.compute_units;
+}
+
+static void check(cl_int error, const char *what)
+{
+    if (error == CL_SUCCESS)
+        return;
+    fprintf(stderr, "%s: %s\n", what, opencl_error_name(error));
+    exit(1);
+}
+
+static void must(const struct bench *bench, int result)
+{
+    if (result == 0)
+        return;
+    fprintf(stderr, "kernels: %s\n", bench->device != NULL ? device_error(bench->device) : "no device");
+    exit(1);
+}
+
+/* --- the peak: multiply-adds in registers, on every core -------------------------------------------------------------
+ */
+
+static const char peak_source[] =
+    "#if VEC == 1\ntypedef float vec;\n#else\n#define G2(a, b) a##b\n#define G(a, b) G2(a, b)\n"
+    "typedef G(float, VEC) vec;\n#endif\n"
+    "__kernel void peak(__global float *values, int steps) {\n"
+    "    vec sum[ACCUMULATORS];\n"
+    "    const vec a = values[0], b = values[1];\n"
+    "    for (int i = 0; i < ACCUMULATORS; i++) sum[i] = (vec)(i + (float)get_global_id(0));\n"
+    "    for (int k = 0; k < steps; k++) {\n"
+    "        _Pragma(\"unroll\") for (int i = 0; i < ACCUMULATORS; i++) sum[i] = fma(sum[i], a, b);\n"
+    "    }\n"
+    "    for (int i = 1; i < ACCUMULATORS; i++) sum[0] += sum[i];\n"
+    "    if (((float *)&sum[0])[0] == 1234.5f) values[2] = 1.0f;\n"
+    "}\n";
+
+static void peak_open(struct bench *bench)
+{
+    struct device *device = bench->device;
+    const char *source = peak_source;
+    const float values[16] = {0.5f, 0.5f};
+    char options[64];
+    cl_int error;
+    snprintf(options, sizeof options, "-DVEC=%u -DACCUMULATORS=%d", device->shape.vec, ACCUMULATORS);
+    bench->program = clCreateProgramWithSource(device->context, 1, &source, NULL, &error);
+    check(error, "peak");
+    check(clBuildProgram(bench->program, 1, &device->id, options, NULL, NULL), "building the peak kernel");
+    bench->peak_kernel = clCreateKernel(bench->program, "peak", &error);
+    check(error, "peak");
+    must(bench, device_allocate(device, sizeof values, "peak", &bench->peak_buffer));
+    must(bench, device_write(device, bench->peak_buffer, 0, values, sizeof values));
+}
+
+static double peak_once(struct bench *bench)
+{
+    const struct device *device = bench->device;
+    const bool cpu = device->info.class == DEVICE_CLASS_CPU;
+    const cl_int steps = PEAK_STEPS / (cpu ? 1 : 10);
+    const size_t local = cpu ? 1 : 256, global = local * device->info.compute_units * (cpu ? 4 : 16);
+    check(clSetKernelArg(bench->peak_kernel, 0, sizeof(cl_mem), &bench->peak_buffer), "peak");
+    check(clSetKernelArg(bench->peak_kernel, 1, sizeof steps, &steps), "peak");
+    const double start = now_ns(bench);
+    check(clEnqueueNDRangeKernel(device->queue, bench->peak_kernel, 1, NULL, &global, &local, 0, NULL, NULL), "peak");
+    check(clFinish(device->queue), "peak");
+    return 2.0 * ACCUMULATORS * device->shape.vec * steps * (double)global / (now_ns(bench) - start);
+}
+
+/* --- figures ---------------------------------------------------------------------------------------------------------
+ */
+
+struct work {
+    void (*run)(struct bench *bench, const struct work *work);
+    double operations;
+    unsigned rows, n, k;
+    bool rows_in, rows_out;
+};
+
+static void measure(struct bench *bench, const char *name, const struct work *work)
+{
+    struct figure *figure = &bench->figures[bench->count];
+    double best = 1e30;
+    for (unsigned i = 0; i < 3; i++) {
+        const double peak = peak_once(bench);
+        bench->peak = peak > bench->peak ? peak : bench->peak;
+    }
+    work->run(bench, work);
+    must(bench, device_finish(bench->device));
+    const uint64_t deadline = clock_now_ns() + (uint64_t)(bench->seconds * 1e9);
+    for (unsigned i = 0; i < 5 || clock_now_ns() < deadline; i++) {
+        const double start = now_ns(bench);
+        work->run(bench, work);
+        must(bench, device_finish(bench->device));
+        const double took = now_ns(bench) - start;
+        best = took < best ? took : best;
+    }
+    snprintf(figure->name, sizeof figure->name, "%s", name);
+    figure->gflops = work->operations / best;
+    figure->microseconds = best / 1000;
+    fprintf(stderr, "%-44s %10.1f us %8.1f GFLOP/s\n", name, figure->microseconds, figure->gflops);
+    bench->count++;
+}
+
+static void run_linear(struct bench *bench, const struct work *work)
+{
+    const struct kernel_shape *shape = &bench->device->shape;
+    const cl_mem memory = bench->device->workspace;
+    const uint64_t b = (uint64_t)work->rows * (work->k + shape->panel), c = b + (uint64_t)work->n * work->k;
+    const struct linear_call call = {
+        .rows = (cl_int)work->rows,
+        .n = (cl_int)work->n,
+        .k = (cl_int)work->k,
+        .a = work->rows_in ? kernel_view_rows(shape, memory, 0, work->k)
+                           : kernel_view_packed(shape, memory, 0, work->rows),
+        .weights = memory,
+        .weights_offset = b,
+        .out = work->rows_out ? kernel_view_rows(shape, memory, c, work->n)
+                              : kernel_view_packed(shape, memory, c, work->rows),
+    };
+    must(bench, linear_layer_forward(bench->device, &call));
+}
+
+static void run_gradient(struct bench *bench, const struct work *work)
+{
+    const cl_mem memory = bench->device->workspace;
+    const uint64_t dy = (uint64_t)work->rows * work->k, dw = dy + (uint64_t)work->rows * work->n;
+    const struct linear_gradient_call call = {
+        .rows = (cl_int)work->rows,
+        .n = (cl_int)work->n,
+        .k = (cl_int)work->k,
+        .x = memory,
+        .dy = memory,
+        .dw = memory,
+        .dy_offset = dy,
+        .dw_offset = dw,
+    };
+    must(bench, linear_layer_gradient(bench->device, &call));
+}
+
+static void run_forward(struct bench *bench, const struct work *work)
+{
+    struct expert_batch batch = {.rows = work->rows, .inputs = bench->inputs, .outputs = &bench->outputs};
+    must(bench, expert_forward(bench->expert, &batch));
+    must(bench, expert_finish(bench->expert, &batch));
+}
+
+static void run_train(struct bench *bench, const struct work *work)
+{
+    struct expert_batch batch = {.rows = work->rows, .inputs = bench->inputs, .outputs = &bench->outputs};
+    run_forward(bench, work);
+    must(bench, expert_backward(bench->expert, &batch));
+    must(bench, expert_finish(bench->expert, &batch));
+}
+
+static void measure_all(struct bench *bench)
+{
+    const unsigned h = bench->hidden;
+    const double square = (double)h * h;
+    for (size_t i = 0; i < sizeof row_counts / sizeof row_counts[0]; i++) {
+        const unsigned rows = row_counts[i];
+        char name[64];
+        const struct work works[] = {
+            {run_linear, 8 * square * rows, rows, 4 * h, h, true, false},
+            {run_linear, 8 * square * rows, rows, h, 4 * h, false, true},
+            {run_gradient, 8 * square * rows, rows, 4 * h, h, false, false},
+            {run_forward, 16 * square * rows, rows, 0, 0, false, false},
+            {run_train, 64 * square * rows, rows, 0, 0, false, false},
+        };
+        static const char *const names[] = {"linear h to 4h", "linear 4h to h", "weight gradient", "ffn forward",
+                                            "ffn forward, backward, adam"};
+        for (size_t w = 0; w < sizeof works / sizeof works[0]; w++) {
+            snprintf(name, sizeof name, "%s, %u rows", names[w], rows);
+            measure(bench, name, &works[w]);
+        }
+    }
+}
+
+/* --- the report ------------------------------------------------------------------------------------------------------
+ */
+
+static void print_table(const struct bench *bench)
+{
+    printf("%s, %s kernels, h = %u: multiply-add peak %.1f GFLOP/s\n", bench->device->info.name,
+           device_linear_kernel(bench->device), bench->hidden, bench->peak);
+    for (unsigned i = 0; i < bench->count; i++)
+        printf("%-44s %10.1f us %8.1f GFLOP/s %5.1f %%\n", bench->figures[i].name, bench->figures[i].microseconds,
+               bench->figures[i].gflops, 100 * bench->figures[i].gflops / bench->peak);
+}
+
+static void write_json(const struct bench *bench, const char *path)
+{
+    FILE *file = fopen(path, "w");
+    if (file == NULL) {
+        perror(path);
+        exit(1);
+    }
+    fprintf(file, "[\n");
+    for (unsigned i = 0; i < bench->count; i++)
+        fprintf(file,
+                "  {\"name\": \"%s\", \"unit\": \"GFLOP/s\", \"value\": %.2f, \"floor\": %.2f, \"ratio\": %.4f}%s\n",
+                bench->figures[i].name, bench->figures[i].gflops, bench->peak, bench->figures[i].gflops / bench->peak,
+                i + 1 < bench->count ? "," : "");
+    fprintf(file, "]\n");
+    fclose(file);
+}
+
+static struct device_slab make_slab(size_t floats)
+{
+    struct device_slab slab;
+    const size_t bytes = (floats * sizeof(float) + 4095) / 4096 * 4096;
+    float *values = aligned_alloc(4096, bytes);
+    if (values == NULL)
+        exit(1);
+    for (size_t i = 0; i < bytes / sizeof(float); i++)
+        values[i] = (float)(i * 2654435761u % 1024) / 512.0f - 1.0f;
+    device_slab_wrap(&slab, values, bytes);
+    return slab;
+}
+
+static void drop_slab(struct device_slab *slab)
+{
+    void *memory = slab->mapping;
+    device_slab_unwrap(slab);
+    free(memory);
+}
+
+static void bench_open(struct bench *bench, const char *kernel)
+{
+    char text[512];
+    snprintf(text, sizeof text,
+             "devices:\n  - {name: bench, linear_kernel: %s}\nexperts:\n  - {uid: ffn.0, hidden_dim: %u}\n", kernel,
+             bench->hidden);
+    if (config_parse(&bench->config, text, strlen(text), "kernels") != 0 ||
+        device_open(&bench->device, &bench->config.devices[0]) != 0)
+        exit(1);
+    must(bench, expert_create(&bench->expert, bench->device, &bench->config.experts[0], 1));
+    for (unsigned i = 0; i < 2; i++)
+        bench->inputs[i] = make_slab((size_t)MAX_ROWS * bench->hidden);
+    bench->outputs = make_slab((size_t)MAX_ROWS * bench->hidden);
+    peak_open(bench);
+}
+
+static void bench_close(struct bench *bench)
+{
+    for (unsigned i = 0; i < 2; i++)
+        drop_slab(&bench->inputs[i]);
+    drop_slab(&bench->outputs);
+    device_release(bench->device, &bench->peak_buffer);
+    clReleaseKernel(bench->peak_kernel);
+    clReleaseProgram(bench->program);
+    expert_destroy(&bench->expert);
+    device_destroy(&bench->device);
+    config_destroy(&bench->config);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"hidden", required_argument, NULL, 'h'},  {"kernel", required_argument, NULL, 'k'},
+        {"seconds", required_argument, NULL, 's'}, {"json", required_argument, NULL, 'j'},
+        {"cpu-time", no_argument, NULL, 'c'},      {0}};
+    struct bench bench = {.hidden = 1024, .seconds = 0.5};
+    const char *kernel = "auto", *json = NULL;
+    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        if (option == 'h')
+            bench.hidden = (unsigned)strtoul(optarg, NULL, 10);
+        else if (option == 'k')
+            kernel = optarg;
+        else if (option == 's')
+            bench.seconds = strtod(optarg, NULL);
+        else if (option == 'j')
+            json = optarg;
+        else if (option == 'c')
+            bench.cpu_time = true;
+        else
+            return 2;
+    }
+    bench_open(&bench, kernel);
+    measure_all(&bench);
+    print_table(&bench);
+    if (json != NULL)
+        write_json(&bench, json);
+    bench_close(&bench);
+    return 0;
+}
