@@ -72,7 +72,7 @@
     X(STRING, uid, "", 0, 0, "", "uid (ffn.4.17) or pattern of uids (ffn.[0:4].[0:16])")                               \
     X(UINT, count, 0, 0, 16777216, "experts", "host so many distinct ones of the pattern, drawn at random; 0: all")    \
     X(UINT, seed, 0, 0, 18446744073709551615U, "", "seed of the draw and of the initial weights")                      \
-    X(STRING, block, "ffn", 0, 0, "", "ffn or nop")                                                                    \
+    X(STRING, block, "ffn", 0, 0, "", "ffn, nop, or the path of an own one's shared object")                           \
     X(STRING, device, "", 0, 0, "", "name of the device; default the first of devices")                                \
     X(UINT, hidden_dim, 1024, 1, 1048576, "", "hidden size h: a row is h floats (nop: any row of h floats)")           \
     X(UINT, max_batch_size, 4096, 1, 1048576, "rows", "largest task, and largest batch")                               \

@@ -161,6 +161,17 @@ static void retire_old(const char *name)
 /* --- making, finding ------------------------------------------------------------------------------------------------
  */
 
+int control_remove(const char *server, const char *device)
+{
+    char name[SHM_NAME_SIZE];
+    uint64_t newest;
+    const int rc = control_segment(name, server, device);
+    if (rc != 0)
+        return rc;
+    retire_old(name);
+    return remove_all(server, device, &newest);
+}
+
 int control_create(struct control **control, const char *server, const char *device, uint64_t fingerprint,
                    uint32_t experts_count)
 {

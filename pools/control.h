@@ -20,6 +20,9 @@ int control_create(struct control **control, const char *server, const char *dev
  * pools are ready then, and after control_attach by a frontend all are done: what took the bits may have died. */
 int control_adopt(struct control **control, const char *server, const char *device, uint64_t fingerprint,
                   uint32_t experts_count);
+/* Runtime that ends cleanly before it adopted or created: retires and removes what a killed one of this device left, so
+ * that a clean end leaves nothing behind. 0 or -errno. */
+int control_remove(const char *server, const char *device);
 /* Runtime: everything is in place; lets the frontend in. */
 void control_publish(struct control *control);
 /* Runtime, at a clean end: RETIRED, and all segments of the device are removed. Nulls. */

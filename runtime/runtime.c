@@ -284,6 +284,8 @@ int runtime_create(struct runtime **runtime, const struct config *config, const 
     if (rc == 0)
         rc = create_workers(r);
     if (rc < 0) {
+        if (rc == -EINTR) /* a clean end, if an early one */
+            (void)control_remove(config->server.name, device->name);
         runtime_destroy(runtime);
         return rc;
     }

@@ -131,6 +131,27 @@ START_TEST(the_next_generation_retires_the_last_one)
 }
 END_TEST
 
+START_TEST(what_a_killed_runtime_left_can_be_removed_without_another_generation)
+{
+    struct control *killed = make(1);
+    control_publish(killed);
+    struct control *frontend = attach(true);
+    struct pool_pair pair;
+    support_layout(&pair, POOL_BACKWARD, 64, 8, 16, 16);
+    pair.layout.device = device;
+    pair.layout.generation = control_generation(killed);
+    ck_assert_int_eq(pool_create(&pair.runtime, &pair.layout), 0);
+    pool_detach(&pair.runtime);
+    control_detach(&killed);
+    ck_assert_int_eq(control_remove(support_server(), device), 0);
+    ck_assert_int_eq(count_segments(), 0);
+    ck_assert(control_retired(frontend));
+    ck_assert_int_eq(attach_error(), -ENOENT);
+    ck_assert_int_eq(control_remove(support_server(), device), 0);
+    control_detach(&frontend);
+}
+END_TEST
+
 START_TEST(segments_of_others_are_not_touched)
 {
     char others[6][SHM_NAME_SIZE], server[64];
@@ -431,6 +452,7 @@ int main(void)
     tcase_add_checked_fixture(all, setup, NULL);
     tcase_add_test(all, a_frontend_waits_until_it_is_published);
     tcase_add_test(all, the_next_generation_retires_the_last_one);
+    tcase_add_test(all, what_a_killed_runtime_left_can_be_removed_without_another_generation);
     tcase_add_test(all, segments_of_others_are_not_touched);
     tcase_add_test(all, a_runtime_adopts_only_what_fits);
     tcase_add_test(all, marks_are_taken_once_and_in_order);
