@@ -10,7 +10,11 @@
 /* Pages are committed in doubling steps, so that their number stays small; not less than GROW_BYTES at once, so that
  * small rows do not begin with a dozen steps, and not more than GROW_BYTES_MAX beyond the need, so that no request
  * waits for the page faults of a gigabyte. */
-enum { GROW_BYTES = 64 << 10, GROW_BYTES_MAX = 4 << 20 };
+enum {
+    GROW_BYTES = 64 << 10,
+    GROW_BYTES_MAX = 4 << 20,
+    LAP_LOADS = 4, /* rows with pages over rows in use, from which on a lap ends early */
+};
 
 /* --- the books ------------------------------------------------------------------------------------------------------
  */
@@ -179,24 +183,39 @@ static uint64_t round_up_position(uint64_t position, uint32_t unit)
     return (position + unit - 1) / unit * unit;
 }
 
+/* Where the next task's rows begin: behind the last one's; at row 0 when the pool is empty or the slab ends. Also at
+ * row 0, where that is free, rather than on fresh pages, once the rows that have pages are many times those in use:
+ * under a steady load a pool is seldom empty, and its tasks would wander through the whole slab, past every cache. A
+ * gap ends a batch, so the lap must be long beside the load. UINT64_MAX: there is no room. */
+static uint64_t place(const struct pool *pool, uint32_t rows)
+{
+    const struct pool_producer *p = &pool->producer;
+    const uint32_t capacity = pool->header.capacity_rows;
+    const uint64_t next_lap = round_up_position(p->row_head, capacity), row = p->row_head % capacity;
+    if (p->committed == p->released)
+        return next_lap;
+    const uint64_t in_use = p->row_head - p->row_tail + rows;
+    const bool next_fits = next_lap + rows - p->row_tail <= capacity;
+    if (row + rows > capacity)
+        return next_fits ? next_lap : UINT64_MAX;
+    if (row + rows > p->committed_rows && p->committed_rows >= LAP_LOADS * in_use && next_fits)
+        return next_lap;
+    return in_use <= capacity ? p->row_head : UINT64_MAX;
+}
+
 int pool_claim(struct pool *pool, uint32_t rows, struct pool_claim *claim)
 {
     struct pool_producer *p = &pool->producer;
-    const uint32_t capacity = pool->header.capacity_rows;
     if (pool->broken)
         return -EPROTO;
     if (rows == 0 || rows > pool->header.max_batch_size)
         return -EINVAL;
     if (p->committed - p->released >= pool->header.capacity_tasks)
         return -EAGAIN;
-    const bool empty = p->committed == p->released;
-    uint64_t position = p->row_head;
-    if (empty || position % capacity + rows > capacity)
-        position = round_up_position(position, capacity);
-    if (!empty && position + rows - p->row_tail > capacity)
+    const uint64_t position = place(pool, rows);
+    if (position == UINT64_MAX)
         return -EAGAIN;
-
-    const uint32_t row = (uint32_t)(position % capacity), slot = pool_slot_of(pool, p->committed);
+    const uint32_t row = (uint32_t)(position % pool->header.capacity_rows), slot = pool_slot_of(pool, p->committed);
     int rc = need_bits(pool);
     if (rc == 0 && slot >= p->committed_tasks)
         rc = grow_tasks(pool, slot + 1);
