@@ -31,8 +31,7 @@ void call_set_status(struct expertd_call *call, enum expertd_status status, cons
     va_end(arguments);
 }
 
-/* ---- table: request ids count up, so their low bits spread by themselves ------------------------------------------
- */
+/* ---- table: request ids count up, so their low bits spread by themselves --------------------------------------- */
 
 static struct expertd_call **bucket_of(const struct call_table *table, uint64_t request_id)
 {
@@ -102,8 +101,7 @@ void call_table_clear(struct call_table *table)
     *table = (struct call_table){0};
 }
 
-/* ---- what programs see of a call ------------------------------------------------------------------------------------
- */
+/* ---- what programs see of a call ------------------------------------------------------------------------------- */
 
 bool expertd_call_done(const struct expertd_call *call)
 {

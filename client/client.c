@@ -30,8 +30,7 @@ struct expertd_client {
     struct expertd_client_counters counters;
 };
 
-/* ---- a call's way
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- a call's way ---------------------------------------------------------------------------------------------- */
 
 static void move(struct expertd_call *call, enum call_state state)
 {
@@ -219,8 +218,7 @@ static void progress(struct expertd_client *client, const struct expertd_call *w
     expire(client);
 }
 
-/* ---- making calls
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- making calls ---------------------------------------------------------------------------------------------- */
 
 /* Puts the call, whose request is made, on its way. Its status may be there at once. */
 static int launch(struct expertd_client *client, struct expertd_call *call)
@@ -281,8 +279,7 @@ int expertd_call_retry(struct expertd_call *call, uint32_t deadline_ms)
     return launch(call->client, call);
 }
 
-/* ---- waiting
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- waiting --------------------------------------------------------------------------------------------------- */
 
 static size_t in_flight(const struct expertd_client *client)
 {
@@ -380,8 +377,7 @@ void expertd_call_release(struct expertd_call **pointer)
     }
 }
 
-/* ---- the client itself
- * ----------------------------------------------------------------------------------------------- */
+/* ---- the client itself ----------------------------------------------------------------------------------------- */
 
 static int set_up(struct expertd_client *client, const char *endpoint, const struct expertd_client_options *options)
 {

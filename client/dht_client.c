@@ -56,8 +56,7 @@ const char *dht_client_endpoint(const struct dht_client *client)
     return client->endpoint;
 }
 
-/* ---- checks
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- checks ---------------------------------------------------------------------------------------------------- */
 
 static bool endpoints_good(const Expertd__Dht__Resolved *resolved)
 {
@@ -169,8 +168,7 @@ const char *dht_client_check(const Expertd__Dht__Request *request, const Expertd
     }
 }
 
-/* ---- asking
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- asking ---------------------------------------------------------------------------------------------------- */
 
 static Expertd__Dht__Reply *decode(struct dht_client *client, zmq_msg_t *frame)
 {

@@ -46,8 +46,7 @@ enum exit_code expertctl_ping(struct expertctl *ctl)
     return code;
 }
 
-/* ---- list
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- list ------------------------------------------------------------------------------------------------------ */
 
 struct pages {
     struct expertd_call **calls; /* released with the client */
@@ -132,8 +131,7 @@ enum exit_code expertctl_list(struct expertctl *ctl)
     return code;
 }
 
-/* ---- info
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- info ------------------------------------------------------------------------------------------------------ */
 
 static void json_schema(struct json *json, const char *key, const struct expertd_schema *schema)
 {
@@ -235,8 +233,7 @@ enum exit_code expertctl_info(struct expertctl *ctl)
     return code;
 }
 
-/* ---- stats and checkpoint
- * -------------------------------------------------------------------------------------------- */
+/* ---- stats and checkpoint -------------------------------------------------------------------------------------- */
 
 enum exit_code expertctl_stats(struct expertctl *ctl)
 {

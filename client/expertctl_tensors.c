@@ -73,8 +73,7 @@ static enum exit_code write_files(const struct expertctl *ctl, const struct expe
     return EXIT_OK;
 }
 
-/* ---- what is told about a tensor
- * ------------------------------------------------------------------------------------- */
+/* ---- what is told about a tensor ------------------------------------------------------------------------------- */
 
 static double half_value(uint16_t bits)
 {
@@ -196,8 +195,7 @@ static void show_text(const struct expertctl *ctl, const struct expertd_call *ca
     fprintf(stream, "%.3f ms\n", latency_ms);
 }
 
-/* ---- the commands
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- the commands ---------------------------------------------------------------------------------------------- */
 
 static enum exit_code ask(struct expertctl *ctl, struct expertd_client *client, const struct arrays *inputs,
                           const struct arrays *grad_outputs)

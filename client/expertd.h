@@ -106,8 +106,7 @@ static inline struct expertd_tensor expertd_tensor_f32(const float *data, uint64
     return tensor;
 }
 
-/* ---- client --------------------------------------------------------------------------------------------------------
- */
+/* ---- client ---------------------------------------------------------------------------------------------------- */
 
 struct expertd_client;
 struct expertd_call;
@@ -159,10 +158,10 @@ EXPERTD_API void expertd_client_counters(const struct expertd_client *client, st
  * it acts on the whole process. Elsewhere than on glibc it does nothing. */
 EXPERTD_API void expertd_tune_allocator(void);
 
-/* ---- calls
- * ----------------------------------------------------------------------------------------------------------- Each
- * returns 0 and a call, or -ENOMEM and no call. deadline_ms counts from now; 0 is the client's default. The uid and the
- * arrays are copied; the tensors' data is copied or borrowed as free_fn says. */
+/* ---- calls ----------------------------------------------------------------------------------------------------- */
+
+/* Each returns 0 and a call, or -ENOMEM and no call. deadline_ms counts from now; 0 is the client's default. The uid
+ * and the arrays are copied; the tensors' data is copied or borrowed as free_fn says. */
 
 EXPERTD_API int expertd_ping(struct expertd_client *client, uint32_t deadline_ms, struct expertd_call **call);
 /* uids that begin with prefix (NULL: all), without the first `offset`, at most `limit` (0: 4096). */
@@ -206,8 +205,7 @@ EXPERTD_API size_t expertd_call_output_count(const struct expertd_call *call); /
 /* NULL when there are not so many. Data is aligned for its dtype. */
 EXPERTD_API const struct expertd_tensor *expertd_call_output(const struct expertd_call *call, size_t index);
 
-/* ---- what the other methods answer (NULL unless the call is OK and of that method)
- * ----------------------------------- */
+/* ---- what the other methods answer (NULL unless the call is OK and of that method) ----------------------------- */
 
 struct expertd_pong {
     const char *server;   /* its name */

@@ -25,8 +25,7 @@
 extern "C" {
 #endif
 
-/* ---- dht: look-ups, and the connections to the servers that they find
- * ------------------------------------------------ */
+/* ---- dht: look-ups, and the connections to the servers that they find ------------------------------------------ */
 
 struct expertd_dht;
 
@@ -51,8 +50,7 @@ struct expertd_dht_counters {
 };
 EXPERTD_API void expertd_dht_counters(const struct expertd_dht *dht, struct expertd_dht_counters *counters);
 
-/* ---- tasks of remote experts
- * ----------------------------------------------------------------------------------------- */
+/* ---- tasks of remote experts ----------------------------------------------------------------------------------- */
 
 /* An expert somewhere (hivemind's RemoteExpert). By uid alone it is looked up when it is called: calls go to the server
  * with the fewest of this dht's calls in flight, in turn among equals; when a server fails, to the next; when all have,
@@ -92,12 +90,12 @@ EXPERTD_API const char *expertd_task_endpoint(const struct expertd_task *task); 
 EXPERTD_API size_t expertd_task_output_count(const struct expertd_task *task);
 EXPERTD_API const struct expertd_tensor *expertd_task_output(const struct expertd_task *task, size_t index);
 
-/* ---- mixtures
- * --------------------------------------------------------------------------------------------------------- The gate is
- * a linear layer from in_features to sum(grid_size) scores; an expert's score is the sum of its coordinates' scores.
- * Each row goes to the k_best live experts with the highest scores, which a beam search by the expertd-dht finds; each
- * expert gets one call with all rows that chose it (several, if they are more than max_rows). Inputs and outputs are
- * float32. */
+/* ---- mixtures -------------------------------------------------------------------------------------------------- */
+
+/* The gate is a linear layer from in_features to sum(grid_size) scores; an expert's score is the sum of its
+ * coordinates' scores. Each row goes to the k_best live experts with the highest scores, which a beam search by the
+ * expertd-dht finds; each expert gets one call with all rows that chose it (several, if they are more than max_rows).
+ * Inputs and outputs are float32. */
 
 struct expertd_mixture_options {
     uint32_t in_features;

@@ -86,8 +86,7 @@ static char *free_endpoint(void)
     return endpoint;
 }
 
-/* ---- answers
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- answers --------------------------------------------------------------------------------------------------- */
 
 START_TEST(every_method_is_answered)
 {
@@ -212,8 +211,7 @@ START_TEST(the_servers_status_and_printable_message_arrive)
 }
 END_TEST
 
-/* ---- many in flight
- * --------------------------------------------------------------------------------------------------- */
+/* ---- many in flight -------------------------------------------------------------------------------------------- */
 
 struct reverse {
     size_t count;
@@ -293,8 +291,7 @@ START_TEST(thousands_in_flight_are_all_answered)
 }
 END_TEST
 
-/* ---- time, loss and return
- * ---------------------------------------------------------------------------------------------- */
+/* ---- time, loss and return ------------------------------------------------------------------------------------- */
 
 /* Counts what is no ping, and answers only pings. */
 static void ignore(void *context, struct router_request *request)
@@ -505,8 +502,7 @@ START_TEST(an_endpoint_that_is_none_is_refused)
 }
 END_TEST
 
-/* ---- at most once
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- at most once ---------------------------------------------------------------------------------------------- */
 
 struct seen {
     uint64_t request_id;
@@ -580,8 +576,7 @@ START_TEST(two_clients_have_different_ids)
 }
 END_TEST
 
-/* ---- what programs give
- * ------------------------------------------------------------------------------------------------- */
+/* ---- what programs give ---------------------------------------------------------------------------------------- */
 
 static atomic_int freed;
 static void count_free(void *data, void *hint)

@@ -1,0 +1,146 @@
+#include "client/server_list.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+#include <zmq.h>
+
+enum {
+    SERVERS_KEPT = 256,
+    MAX_SOCKETS = 65535, /* ZeroMQ's own limit is 1023 in a context; a server needs three */
+};
+
+int server_list_init(struct server_list *list, const struct expertd_client_options *options)
+{
+    *list = (struct server_list){.fd = -1, .options = *options};
+    TAILQ_INIT(&list->servers);
+    list->fd = epoll_create1(EPOLL_CLOEXEC);
+    if (list->fd < 0)
+        return -errno;
+    if (!options->zmq_context) {
+        list->options.zmq_context = zmq_ctx_new();
+        if (!list->options.zmq_context)
+            return -errno;
+        list->owns_context = true;
+        zmq_ctx_set(list->options.zmq_context, ZMQ_MAX_SOCKETS, MAX_SOCKETS);
+    }
+    return 0;
+}
+
+static void destroy(struct server_list *list, struct server *server)
+{
+    TAILQ_REMOVE(&list->servers, server, link);
+    list->count--;
+    expertd_client_destroy(&server->client);
+    free(server);
+}
+
+void server_list_clear(struct server_list *list)
+{
+    struct server *server;
+    while ((server = TAILQ_FIRST(&list->servers)) != NULL)
+        destroy(list, server);
+    if (list->fd >= 0)
+        close(list->fd);
+    list->fd = -1;
+    if (list->owns_context)
+        while (zmq_ctx_term(list->options.zmq_context) < 0 && errno == EINTR)
+            ;
+    list->owns_context = false;
+}
+
+static void drop_oldest(struct server_list *list)
+{
+    struct server *oldest = NULL, *server;
+    TAILQ_FOREACH(server, &list->servers, link)
+    if (server->refs == 0 && (!oldest || server->last_used < oldest->last_used))
+        oldest = server;
+    if (oldest)
+        destroy(list, oldest);
+}
+
+static struct server *add(struct server_list *list, const char *endpoint)
+{
+    struct server *server = calloc(1, sizeof *server);
+    if (!server)
+        return NULL;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = server};
+    int rc = expertd_client_new(&server->client, endpoint, &list->options);
+    if (rc == 0 && epoll_ctl(list->fd, EPOLL_CTL_ADD, expertd_client_fd(server->client), &event) < 0)
+        rc = -errno;
+    if (rc < 0) {
+        expertd_client_destroy(&server->client);
+        free(server);
+        errno = -rc;
+        return NULL;
+    }
+    TAILQ_INSERT_TAIL(&list->servers, server, link);
+    list->count++;
+    return server;
+}
+
+struct server *server_list_get(struct server_list *list, const char *endpoint)
+{
+    struct server *server;
+    TAILQ_FOREACH(server, &list->servers, link)
+    if (strcmp(expertd_client_endpoint(server->client), endpoint) == 0)
+        break;
+    if (!server) {
+        if (list->count >= SERVERS_KEPT)
+            drop_oldest(list);
+        server = add(list, endpoint);
+    }
+    if (server)
+        server->refs++;
+    return server;
+}
+
+void server_release(struct server *server)
+{
+    server->refs--;
+}
+
+void server_use(struct server_list *list, struct server *server)
+{
+    server->last_used = ++list->uses;
+}
+
+static void take_in(struct server *server)
+{
+    expertd_poll(server->client, 0);
+    if (expertd_client_connected(server->client))
+        server->down = false;
+}
+
+bool server_usable(struct server *server)
+{
+    if (server->down)
+        take_in(server);
+    return !server->down;
+}
+
+void server_list_poll(struct server_list *list)
+{
+    struct server *server;
+    TAILQ_FOREACH(server, &list->servers, link)
+    {
+        if (server->calls == 0)
+            continue;
+        expertd_poll(server->client, 0);
+        if (expertd_client_connected(server->client))
+            server->down = false;
+    }
+}
+
+int server_list_wait(const struct server_list *list, int timeout_ms)
+{
+    enum { EVENTS = 32 };
+    struct epoll_event events[EVENTS];
+    const int count = epoll_wait(list->fd, events, EVENTS, timeout_ms);
+    /* Those without calls, too, which have news of their connection: or they would signal it for ever. */
+    for (int i = 0; i < count; i++)
+        take_in(events[i].data.ptr);
+    return count < 0 ? -errno : 0;
+}

@@ -1,0 +1,49 @@
+/* The servers that this process has connections to: one client each, made when first needed, closed when there are many
+ * and it is the one that was not needed for the longest time. One thread at a time. */
+#ifndef EXPERTD_CLIENT_SERVER_LIST_H
+#define EXPERTD_CLIENT_SERVER_LIST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "client/expertd.h"
+
+struct server {
+    TAILQ_ENTRY(server) link;
+    struct expertd_client *client;
+    size_t refs;        /* who holds a pointer to it */
+    size_t calls;       /* in flight, by the holders' own account */
+    uint64_t last_used; /* a number that grows with each use of any server */
+    bool down;          /* a call failed for want of a connection, and there has been none since */
+};
+
+struct server_list {
+    TAILQ_HEAD(, server) servers;
+    size_t count;
+    struct expertd_client_options options;
+    bool owns_context;
+    int fd; /* epoll over the clients' descriptors */
+    uint64_t uses;
+};
+
+int server_list_init(struct server_list *list, const struct expertd_client_options *options); /* -errno */
+void server_list_clear(struct server_list *list); /* safe after a failed init */
+
+/* The server at an endpoint, held until server_release(). NULL and errno: EINVAL for no endpoint. */
+struct server *server_list_get(struct server_list *list, const char *endpoint);
+void server_release(struct server *server);
+
+/* Notes that the server is about to be called. */
+void server_use(struct server_list *list, struct server *server);
+/* Whether a call has a chance: there is a connection, or none has failed yet. Takes in what is known by now. */
+bool server_usable(struct server *server);
+
+/* Takes in the answers of all servers that have calls in flight. */
+void server_list_poll(struct server_list *list);
+/* Sleeps until one of them may have more, at most timeout_ms; right after server_list_poll(). 0, or -EINTR. Afterwards
+ * answers may have been taken in. */
+int server_list_wait(const struct server_list *list, int timeout_ms);
+
+#endif
