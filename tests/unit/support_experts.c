@@ -153,14 +153,17 @@ static double score(const Expertd__Dht__BeamQuery *query, const float *scores, c
     size_t prefix;
     uint32_t coordinates[UID_MAX_DIMS];
     double sum = 0;
-    const int dims = uid_split(uid, &prefix, coordinates);
-    if (dims != (int)query->n_grid_size || strlen(query->prefix) != prefix + 1 ||
-        strncmp(uid, query->prefix, prefix + 1) != 0)
+    const int dims = uid_split(uid, &prefix, coordinates), before = dims - (int)query->n_grid_size;
+    size_t dots = 0;
+    for (const char *at = query->prefix; *at; at++)
+        dots += *at == '.';
+    if (before < 0 || (int)dots != before + 1 || strncmp(uid, query->prefix, strlen(query->prefix)) != 0)
         return NAN;
-    for (int d = 0; d < dims; d++) {
-        if (coordinates[d] >= query->grid_size[d])
+    for (size_t d = 0; d < query->n_grid_size; d++) {
+        const uint32_t coordinate = coordinates[(size_t)before + d];
+        if (coordinate >= query->grid_size[d])
             return NAN;
-        sum += scores[coordinates[d]];
+        sum += scores[coordinate];
         scores += query->grid_size[d];
     }
     return sum;
