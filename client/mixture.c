@@ -130,8 +130,11 @@ enum expertd_status expertd_mixture_backward(struct expertd_mixture *mixture, st
     struct moe *moe = &mixture->moe;
     float *grad_weights = malloc(pass->route.rows * pass->route.k * sizeof *grad_weights);
     float *grad_scores = calloc(pass->route.rows * moe->gate.n_scores, sizeof *grad_scores);
-    enum expertd_status status = grad_weights && grad_scores ? moe_pass_backward(pass, grad_outputs, grad_weights)
-                                                             : moe_fail(moe, EXPERTD_RESOURCE_EXHAUSTED, "no memory");
+    enum expertd_status status = EXPERTD_RESOURCE_EXHAUSTED;
+    if (grad_weights && grad_scores)
+        status = moe_pass_backward(pass, grad_outputs, grad_weights);
+    else
+        moe_fail(moe, status, "no memory");
     if (status == EXPERTD_OK) {
         softmax_backward(pass, grad_weights, grad_scores);
         status = moe_pass_finish(pass, grad_scores, grad_inputs);

@@ -57,7 +57,7 @@ int moe_calls_make(struct moe_calls *calls, const struct moe *moe, const struct 
 
 void moe_calls_clear(struct moe_calls *calls)
 {
-    for (size_t i = 0; i < calls->count; i++) {
+    for (size_t i = 0; calls->calls && i < calls->count; i++) {
         expertd_task_release(&calls->calls[i].forward);
         expertd_task_release(&calls->calls[i].backward);
         shared_data_release(calls->calls[i].inputs);
@@ -108,17 +108,11 @@ static const char *answer_problem(const struct round *round, const struct expert
     return NULL;
 }
 
-static void note_failure(struct round *round, const struct moe_call *call, const struct expertd_task *task,
-                         const char *problem)
+static void note_failure(struct round *round, const struct moe_call *call, const char *status, const char *problem)
 {
-    if (round->n_failed++ > 0)
-        return;
-    const char *uid = round->route->experts[call->expert].uid;
-    if (problem)
-        snprintf(round->failure, sizeof round->failure, "%s: %s", uid, problem);
-    else
-        snprintf(round->failure, sizeof round->failure, "%s: %s: %.160s", uid,
-                 expertd_status_name(expertd_task_status(task)), expertd_task_message(task));
+    if (round->n_failed++ == 0)
+        snprintf(round->failure, sizeof round->failure, "%s: %s%s%.160s", round->route->experts[call->expert].uid,
+                 status, *status ? ": " : "", problem);
 }
 
 static void take(struct round *round, struct moe_call *call)
@@ -131,8 +125,10 @@ static void take(struct round *round, struct moe_call *call)
         call->backward_ok = ok;
     else
         call->forward_ok = ok;
-    if (!ok)
-        note_failure(round, call, task, problem);
+    if (problem)
+        note_failure(round, call, "", problem);
+    else if (!ok)
+        note_failure(round, call, expertd_status_name(expertd_task_status(task)), expertd_task_message(task));
     for (size_t i = 0; i < call->count; i++) {
         const size_t row = call->places[i] / round->route->k;
         const bool before = settled(round, row);
@@ -172,7 +168,7 @@ static void give_up(struct round *round)
 {
     while (round->n_open > 0) {
         struct moe_call *call = round->open[--round->n_open];
-        note_failure(round, call, NULL, "no answer in time");
+        note_failure(round, call, "", "no answer in time");
         expertd_task_release(task_of(round, call));
     }
 }
@@ -257,32 +253,39 @@ static uint32_t ms_until(uint64_t end_ns)
     return now_ns >= end_ns ? 1 : (uint32_t)((end_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS);
 }
 
-static enum expertd_status run(struct round *round, struct moe_calls *calls, const float *x, const float *weights,
-                               uint64_t end_ns)
+static enum expertd_status start_all(struct round *round, struct moe_calls *calls, const float *x, const float *weights,
+                                     uint64_t end_ns)
 {
-    const size_t rows = round->route->rows;
-    enum expertd_status status = EXPERTD_OK;
-    round->open = malloc((calls->count + 1) * sizeof(struct moe_call *));
-    round->answers = calloc(rows, sizeof *round->answers);
-    round->expected = calloc(rows, sizeof *round->expected);
-    if (!round->open || !round->answers || !round->expected)
-        status = moe_fail(round->moe, EXPERTD_RESOURCE_EXHAUSTED, "no memory");
-    for (size_t i = 0; i < calls->count && status == EXPERTD_OK; i++) {
+    for (size_t i = 0; i < calls->count; i++) {
         struct moe_call *call = &calls->calls[i];
         if (round->backward && !call->forward_ok)
             continue;
         const int rc = round->backward ? start_backward(round->moe, round->route, call, weights, x, ms_until(end_ns))
                                        : start_forward(round->moe, round->route, call, x, ms_until(end_ns));
         if (rc < 0)
-            status = moe_fail(round->moe, EXPERTD_RESOURCE_EXHAUSTED, "no memory for the calls");
-        else
-            round->open[round->n_open++] = call;
-        for (size_t p = 0; p < call->count && rc == 0; p++)
+            return moe_fail(round->moe, EXPERTD_RESOURCE_EXHAUSTED, "no memory for the calls");
+        round->open[round->n_open++] = call;
+        for (size_t p = 0; p < call->count; p++)
             round->expected[call->places[p] / round->route->k]++;
     }
     round->n_calls = round->n_open;
-    if (status == EXPERTD_OK)
-        status = wait_for(round, end_ns);
+    return EXPERTD_OK;
+}
+
+static enum expertd_status run(struct round *round, struct moe_calls *calls, const float *x, const float *weights,
+                               uint64_t end_ns)
+{
+    enum expertd_status status = EXPERTD_RESOURCE_EXHAUSTED;
+    round->open = malloc((calls->count + 1) * sizeof(struct moe_call *));
+    round->answers = calloc(round->route->rows + 1, sizeof *round->answers);
+    round->expected = calloc(round->route->rows + 1, sizeof *round->expected);
+    if (round->open && round->answers && round->expected) {
+        status = start_all(round, calls, x, weights, end_ns);
+        if (status == EXPERTD_OK)
+            status = wait_for(round, end_ns);
+    } else {
+        moe_fail(round->moe, status, "no memory");
+    }
     free(round->open);
     free(round->answers);
     free(round->expected);

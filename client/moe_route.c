@@ -127,9 +127,9 @@ static bool reachable(struct expertd_dht *dht, const char *uid)
 static bool any_down(const struct expertd_dht *dht)
 {
     const struct server *server;
-    TAILQ_FOREACH(server, &dht->servers.servers, link)
-    if (server->down)
-        return true;
+    for (server = TAILQ_FIRST(&dht->servers.servers); server; server = TAILQ_NEXT(server, link))
+        if (server->down)
+            return true;
     return false;
 }
 

@@ -313,8 +313,7 @@ static bool look_up(struct expertd_dht *dht)
     const Expertd__Dht__Reply *reply;
     uint32_t timeout_ms = UINT32_MAX;
     size_t count = 0;
-    TAILQ_FOREACH(task, &dht->tasks[TASK_LOOKUP], link)
-    {
+    for (task = TAILQ_FIRST(&dht->tasks[TASK_LOOKUP]); task; task = TAILQ_NEXT(task, link)) {
         if (count == UIDS_A_LOOKUP)
             break;
         const uint32_t left_ms = remaining_ms(task);
@@ -344,8 +343,7 @@ static bool take_answers(struct expertd_dht *dht)
     struct server *server;
     struct expertd_call *ended;
     server_list_poll(&dht->servers);
-    TAILQ_FOREACH(server, &dht->servers.servers, link)
-    {
+    for (server = TAILQ_FIRST(&dht->servers.servers); server; server = TAILQ_NEXT(server, link)) {
         while ((ended = expertd_next_done(server->client)) != NULL) {
             call_ended(expertd_call_user(ended));
             any = true;

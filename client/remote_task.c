@@ -11,10 +11,9 @@ static uint64_t next_event_ns(const struct expertd_dht *dht)
 {
     uint64_t next_ns = UINT64_MAX;
     struct expertd_task *task;
-    TAILQ_FOREACH(task, &dht->tasks[TASK_PAUSED], link)
-    next_ns = task->wake_ns < next_ns ? task->wake_ns : next_ns;
-    TAILQ_FOREACH(task, &dht->tasks[TASK_CALLED], link)
-    {
+    for (task = TAILQ_FIRST(&dht->tasks[TASK_PAUSED]); task; task = TAILQ_NEXT(task, link))
+        next_ns = task->wake_ns < next_ns ? task->wake_ns : next_ns;
+    for (task = TAILQ_FIRST(&dht->tasks[TASK_CALLED]); task; task = TAILQ_NEXT(task, link)) {
         const uint64_t at_ns = task->wake_ns && task->wake_ns < task->deadline_ns ? task->wake_ns : task->deadline_ns;
         next_ns = at_ns < next_ns ? at_ns : next_ns;
     }

@@ -29,19 +29,16 @@ int server_list_init(struct server_list *list, const struct expertd_client_optio
     return 0;
 }
 
-static void destroy(struct server_list *list, struct server *server)
-{
-    TAILQ_REMOVE(&list->servers, server, link);
-    list->count--;
-    expertd_client_destroy(&server->client);
-    free(server);
-}
-
 void server_list_clear(struct server_list *list)
 {
-    struct server *server;
-    while ((server = TAILQ_FIRST(&list->servers)) != NULL)
-        destroy(list, server);
+    struct server *next;
+    for (struct server *server = TAILQ_FIRST(&list->servers); server; server = next) {
+        next = TAILQ_NEXT(server, link);
+        expertd_client_destroy(&server->client);
+        free(server);
+    }
+    TAILQ_INIT(&list->servers);
+    list->count = 0;
     if (list->fd >= 0)
         close(list->fd);
     list->fd = -1;
@@ -53,12 +50,17 @@ void server_list_clear(struct server_list *list)
 
 static void drop_oldest(struct server_list *list)
 {
-    struct server *oldest = NULL, *server;
-    TAILQ_FOREACH(server, &list->servers, link)
-    if (server->refs == 0 && (!oldest || server->last_used < oldest->last_used))
-        oldest = server;
-    if (oldest)
-        destroy(list, oldest);
+    struct server *oldest = NULL;
+    struct server *server;
+    for (server = TAILQ_FIRST(&list->servers); server; server = TAILQ_NEXT(server, link))
+        if (server->refs == 0 && (!oldest || server->last_used < oldest->last_used))
+            oldest = server;
+    if (!oldest)
+        return;
+    TAILQ_REMOVE(&list->servers, oldest, link);
+    list->count--;
+    expertd_client_destroy(&oldest->client);
+    free(oldest);
 }
 
 static struct server *add(struct server_list *list, const char *endpoint)
@@ -84,9 +86,9 @@ static struct server *add(struct server_list *list, const char *endpoint)
 struct server *server_list_get(struct server_list *list, const char *endpoint)
 {
     struct server *server;
-    TAILQ_FOREACH(server, &list->servers, link)
-    if (strcmp(expertd_client_endpoint(server->client), endpoint) == 0)
-        break;
+    for (server = TAILQ_FIRST(&list->servers); server; server = TAILQ_NEXT(server, link))
+        if (strcmp(expertd_client_endpoint(server->client), endpoint) == 0)
+            break;
     if (!server) {
         if (list->count >= SERVERS_KEPT)
             drop_oldest(list);
@@ -124,8 +126,7 @@ bool server_usable(struct server *server)
 void server_list_poll(struct server_list *list)
 {
     struct server *server;
-    TAILQ_FOREACH(server, &list->servers, link)
-    {
+    for (server = TAILQ_FIRST(&list->servers); server; server = TAILQ_NEXT(server, link)) {
         if (server->calls == 0)
             continue;
         expertd_poll(server->client, 0);

@@ -19,8 +19,10 @@ struct server {
     bool down;          /* a call failed for want of a connection, and there has been none since */
 };
 
+TAILQ_HEAD(server_queue, server);
+
 struct server_list {
-    TAILQ_HEAD(, server) servers;
+    struct server_queue servers;
     size_t count;
     struct expertd_client_options options;
     bool owns_context;

@@ -201,7 +201,7 @@ static enum expertd_status choose_and_call(struct expertd_pass *pass, const floa
     moe_gate_scores(&moe->gate, pass->x, pass->route.rows, pass->scores);
     if (training)
         drop_coordinates(pass);
-    float *scores = malloc(count * sizeof *scores);
+    float *scores = calloc(count, sizeof *scores);
     if (!scores)
         return moe_fail(moe, EXPERTD_RESOURCE_EXHAUSTED, "no memory");
     memcpy(scores, pass->scores, count * sizeof *scores);
@@ -217,8 +217,8 @@ static enum expertd_status weigh_and_combine(struct expertd_switch *mixture, str
                                              float *loss, bool training)
 {
     const size_t size = mixture->moe.gate.n_scores * sizeof(float);
-    float *used = malloc(size);
-    pass->utilization = malloc(size);
+    float *used = calloc(1, size);
+    pass->utilization = calloc(1, size);
     if (!used || !pass->utilization) {
         free(used);
         return moe_fail(&mixture->moe, EXPERTD_RESOURCE_EXHAUSTED, "no memory");
@@ -315,8 +315,11 @@ enum expertd_status expertd_switch_backward(struct expertd_switch *mixture, stru
     struct moe *moe = &mixture->moe;
     float *grad_weights = malloc(pass->route.rows * pass->route.k * sizeof *grad_weights);
     float *grad_scores = calloc(pass->route.rows * moe->gate.n_scores, sizeof *grad_scores);
-    enum expertd_status status = grad_weights && grad_scores ? moe_pass_backward(pass, grad_outputs, grad_weights)
-                                                             : moe_fail(moe, EXPERTD_RESOURCE_EXHAUSTED, "no memory");
+    enum expertd_status status = EXPERTD_RESOURCE_EXHAUSTED;
+    if (grad_weights && grad_scores)
+        status = moe_pass_backward(pass, grad_outputs, grad_weights);
+    else
+        moe_fail(moe, status, "no memory");
     if (status == EXPERTD_OK) {
         probabilities_backward(pass, grad_weights, balancing_weight, grad_scores);
         softmax_backward(pass, grad_scores);

@@ -46,19 +46,27 @@ static void experts_backward(const char *uid, const float *x, const float *grad_
         grad_x[i] = (float)sums[i];
 }
 
+/* Frames lie anywhere in ZeroMQ's buffers. */
+static float *aligned(zmq_msg_t *frame)
+{
+    float *copy = malloc(zmq_msg_size(frame));
+    assert(copy);
+    return memcpy(copy, zmq_msg_data(frame), zmq_msg_size(frame));
+}
+
 static void compute(struct experts *experts, struct router_request *request, const Expertd__RequestHeader *header)
 {
     const bool backward = header->method == EXPERTD__METHOD__BACKWARD;
     const uint64_t rows = header->tensors[0]->shape[0];
-    const float *x = zmq_msg_data(&request->frames[1]);
+    float *x = aligned(&request->frames[1]);
+    float *g = backward ? aligned(&request->frames[2]) : NULL;
     const size_t width = backward ? EXPERTS_IN : EXPERTS_OUT + (experts->wrong_shape ? 1 : 0);
     float *out = calloc(rows * width, sizeof *out);
     assert(out && request->count == (backward ? 3 : 2));
     assert(zmq_msg_size(&request->frames[1]) == rows * EXPERTS_IN * sizeof *x);
     for (uint64_t r = 0; r < rows; r++) {
         if (backward)
-            experts_backward(header->uid, x + r * EXPERTS_IN,
-                             (const float *)zmq_msg_data(&request->frames[2]) + r * EXPERTS_OUT, out + r * width);
+            experts_backward(header->uid, x + r * EXPERTS_IN, g + r * EXPERTS_OUT, out + r * width);
         else
             experts_forward(header->uid, x + r * EXPERTS_IN, out + r * width);
         if (experts->nan)
@@ -78,6 +86,8 @@ static void compute(struct experts *experts, struct router_request *request, con
         experts->rows += (int)rows;
     router_reply(request, header, &reply, &(struct router_frame){out, rows * width * sizeof *out}, 1);
     free(out);
+    free(x);
+    free(g);
 }
 
 static void serve(void *context, struct router_request *request)

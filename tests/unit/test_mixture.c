@@ -465,6 +465,7 @@ START_TEST(a_gate_gone_mad_is_an_error)
     forward_as(EXPERTD_INVALID_ARGUMENT);
     expertd_mixture_gate(mixture)->bias[1] = -INFINITY;
     forward_as(EXPERTD_OK);
+    expertd_pass_release(&pass);
     ck_assert_int_eq(expertd_mixture_forward(mixture, x, 0, y, &pass), EXPERTD_INVALID_ARGUMENT);
 }
 END_TEST
