@@ -200,10 +200,12 @@ static void show_info(struct json *json, const struct expertd_info *info)
         json_bool(json, "alive", info->alive);
         json_schema(json, "forward_schema", &info->forward_schema);
         json_schema(json, "outputs_schema", &info->outputs_schema);
+        json_schema(json, "backward_schema", &info->backward_schema);
     } else {
         printf("alive: %s\n", info->alive ? "yes" : "no");
         print_schema("forward_schema", &info->forward_schema);
         print_schema("outputs_schema", &info->outputs_schema);
+        print_schema("backward_schema", &info->backward_schema);
     }
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         if (json->stream)

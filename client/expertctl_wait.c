@@ -15,6 +15,7 @@ struct waiting {
     struct expertctl *ctl;
     struct expertd_client *client;
     uint64_t end_ns;
+    bool answered;              /* something is known of the server, if only that it does not answer */
     enum expertd_status status; /* of what is missing */
     char missing[512];
 };
@@ -33,8 +34,16 @@ static struct expertd_call *answer(struct waiting *waiting, const char *uid)
         return NULL;
     while (expertd_call_wait(call, -1) < 0)
         ;
-    if (expertd_call_status(call) == EXPERTD_OK)
+    if (expertd_call_status(call) == EXPERTD_OK) {
+        waiting->answered = true;
         return call;
+    }
+    /* The last moment's question has no time to be answered: what is known says more. */
+    if (deadline_ms < ANSWER_MS && waiting->answered && expertd_call_status(call) == EXPERTD_DEADLINE_EXCEEDED) {
+        expertd_call_release(&call);
+        return NULL;
+    }
+    waiting->answered = true;
     waiting->status = expertd_call_status(call);
     snprintf(waiting->missing, sizeof waiting->missing, "%s%s%s", uid ? uid : "", uid ? ": " : "",
              expertd_call_message(call));

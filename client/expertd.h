@@ -255,8 +255,9 @@ struct expertd_info {
     const char *optimizer;
     const char *schedule;
     bool alive;
-    struct expertd_schema forward_schema; /* a backward takes these, then outputs_schema's as grad_outputs */
+    struct expertd_schema forward_schema;
     struct expertd_schema outputs_schema;
+    struct expertd_schema backward_schema; /* forward_schema's, then outputs_schema's as grad_outputs */
     uint64_t max_batch_size, hidden_dim;
     double learning_rate, beta1, beta2, epsilon, momentum, clip_norm;
     uint64_t warmup_steps, total_steps, grad_accumulation;

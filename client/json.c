@@ -85,7 +85,9 @@ void json_unsigned(struct json *json, const char *key, uint64_t value)
 void json_number(struct json *json, const char *key, double value)
 {
     lead(json, key);
-    if (isfinite(value))
+    if (fabs(value) < 0x1p53 && value == trunc(value))
+        fprintf(json->stream, "%.0f", value); /* a counter: every digit of it */
+    else if (isfinite(value))
         fprintf(json->stream, "%.15g", value);
     else
         fputs("null", json->stream);

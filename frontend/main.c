@@ -8,10 +8,14 @@
 #include "common/process.h"
 #include "frontend/server.h"
 
+enum { EXIT_USAGE = 2 };
+
 static const char *const sections[] = {"server", "frontend", "devices", "experts", NULL};
 static const struct config_program program = {
     .name = "expertd-frontend",
-    .purpose = "Answers clients over ZeroMQ from the experts of this server's runtimes.",
+    .purpose =
+        "Answers clients over ZeroMQ from the experts of this server's runtimes. Exit status: 0 after a stop signal, "
+        "1 when it cannot start, 2 for a wrong flag or configuration.",
     .sections = sections,
 };
 
@@ -31,7 +35,7 @@ int main(int argc, char **argv)
     enum log_level level = LOG_LEVEL_INFO;
     log_open(program.name, level);
     if (config_load(&config, &program, argc, argv) < 0)
-        return EXIT_FAILURE;
+        return EXIT_USAGE;
     if (log_level_parse(config.server.log_level, &level) == 0)
         log_open(program.name, level);
 

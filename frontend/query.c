@@ -111,6 +111,23 @@ static Expertd__Schema *describe(struct schema_message *message, struct schema *
     return &message->schema;
 }
 
+/* The tensors of a backward: the inputs, then the outputs' gradients. */
+struct backward_message {
+    Expertd__Schema schema;
+    Expertd__Schema__Field *pointers[2 * SCHEMA_MAX_TENSORS];
+};
+
+static Expertd__Schema *describe_backward(struct backward_message *message, const Expertd__Schema *inputs,
+                                          const Expertd__Schema *outputs)
+{
+    expertd__schema__init(&message->schema);
+    message->schema.tensors = message->pointers;
+    memcpy(message->pointers, inputs->tensors, inputs->n_tensors * sizeof *inputs->tensors);
+    memcpy(message->pointers + inputs->n_tensors, outputs->tensors, outputs->n_tensors * sizeof *outputs->tensors);
+    message->schema.n_tensors = inputs->n_tensors + outputs->n_tensors;
+    return &message->schema;
+}
+
 /* One copy of what control_attach had checked; ended strings, since it lies where the runtime can write. */
 static bool copy_expert(struct device_link *device, uint32_t expert, struct control_expert_shared *copy)
 {
@@ -161,6 +178,7 @@ void query_info(struct server *server, const struct reply_to *to, const Expertd_
         return;
     }
     struct schema_message inputs, outputs;
+    struct backward_message backward;
     Expertd__ExpertInfo info = EXPERTD__EXPERT_INFO__INIT;
     Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
     fill_info(&info, &copy);
@@ -169,6 +187,7 @@ void query_info(struct server *server, const struct reply_to *to, const Expertd_
     info.alive = place_alive(server, place);
     info.forward_schema = describe(&inputs, &copy.inputs);
     info.outputs_schema = describe(&outputs, &copy.outputs);
+    info.backward_schema = describe_backward(&backward, info.forward_schema, info.outputs_schema);
     struct control_expert_shared *shared = control_expert(device->control, place->expert);
     info.update_count = atomic_load_explicit(&shared->runtime.updates, memory_order_relaxed);
     info.examples_processed = atomic_load_explicit(&shared->runtime.examples, memory_order_relaxed);

@@ -87,6 +87,7 @@ START_TEST(each_question_is_answered_in_words_and_json)
     says("forward_schema: x float32[rows, 4]");
     ck_assert_int_eq(ctl("info nop.0 --json"), 0);
     says("\"outputs_schema\": [{\"name\": \"x\", \"dtype\": \"float32\", \"row_shape\": [4]}]");
+    says("\"backward_schema\": [{\"name\": \"x\", \"dtype\": \"float32\", \"row_shape\": [4]}, {\"name\": \"x\",");
     says("\"update_count\": 3");
     ck_assert_int_eq(ctl("stats"), 0);
     ck_assert_str_eq(output, "frontend.requests.ping 5\n");
@@ -216,6 +217,24 @@ START_TEST(wait_asks_until_all_experts_are_alive)
     router = router_start(NULL, wake_slowly, &count);
     ck_assert_int_eq(ctl("wait"), 0);
     ck_assert_int_eq(count, 3);
+}
+END_TEST
+
+/* One of three experts is alive, and then nothing is answered any more. */
+static void answer_once(void *context, struct router_request *request)
+{
+    atomic_int *count = context;
+    if (*count == 0)
+        wake_slowly(context, request);
+}
+
+START_TEST(a_wait_that_ends_tells_what_was_missing)
+{
+    atomic_int count = 0;
+    router_stop(&router);
+    router = router_start(NULL, answer_once, &count);
+    ck_assert_int_eq(ctl("wait --timeout 0.3"), 6);
+    says("1 of 3 experts are alive");
 }
 END_TEST
 
@@ -351,6 +370,7 @@ int main(void)
     tcase_add_test(tests, a_server_that_is_not_there_is_unavailable);
     tcase_add_test(tests, waiting_for_more_than_there_is_ends);
     tcase_add_test(tests, wait_asks_until_all_experts_are_alive);
+    tcase_add_test(tests, a_wait_that_ends_tells_what_was_missing);
     tcase_add_test(tests, a_list_that_changes_while_it_is_read_is_read_again);
     tcase_add_test(tests, the_dht_is_asked);
     suite_add_tcase(suite, tests);

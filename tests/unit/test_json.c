@@ -55,6 +55,17 @@ START_TEST(what_is_no_utf8_is_replaced)
 }
 END_TEST
 
+START_TEST(whole_numbers_keep_every_digit)
+{
+    json_open(&json, NULL, '[');
+    json_number(&json, NULL, 1795422967364541);
+    json_number(&json, NULL, -3);
+    json_number(&json, NULL, 0.1);
+    json_close(&json, ']');
+    is("[1795422967364541, -3, 0.1]");
+}
+END_TEST
+
 START_TEST(numbers_that_json_lacks_are_null)
 {
     json_open(&json, NULL, '[');
@@ -74,6 +85,7 @@ int main(void)
     tcase_add_test(tests, values_are_separated_by_commas_at_every_depth);
     tcase_add_test(tests, strings_are_escaped);
     tcase_add_test(tests, what_is_no_utf8_is_replaced);
+    tcase_add_test(tests, whole_numbers_keep_every_digit);
     tcase_add_test(tests, numbers_that_json_lacks_are_null);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -114,6 +114,9 @@ START_TEST(info_tells_schemas_settings_and_counters)
     ck_assert_uint_eq(info->forward_schema->tensors[1]->n_row_shape, 1);
     ck_assert_uint_eq(info->forward_schema->tensors[1]->row_shape[0], RIG_COLUMNS);
     ck_assert_uint_eq(info->outputs_schema->n_tensors, 2);
+    ck_assert_uint_eq(info->backward_schema->n_tensors, 4);
+    ck_assert_str_eq(info->backward_schema->tensors[1]->name, "mask");
+    ck_assert_str_eq(info->backward_schema->tensors[3]->name, info->outputs_schema->tensors[1]->name);
     ask_prepare(&one, &question, EXPERTD__METHOD__BACKWARD, "nop.1", 3, 1);
     ask_call(&one, &question, &answer, STATUS_OK);
     ask_prepare(&one, &question, EXPERTD__METHOD__INFO, "nop.1", 0, 0);

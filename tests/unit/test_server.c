@@ -154,7 +154,7 @@ START_TEST(a_wrong_configuration_is_refused)
     char log[96];
     rig_open(&rig, "  no_such_option: 5\n");
     snprintf(log, sizeof log, "%s/wrong.log", rig.folder);
-    ck_assert_int_ne(rig_run_second(&rig, log), 0);
+    ck_assert_int_eq(rig_run_second(&rig, log), 2);
     ck_assert(file_says(log, "no_such_option"));
     rig_close(&rig);
     begin(NULL);
