@@ -16,6 +16,7 @@
 #include "examples/digits/dataset.h"
 #include "examples/digits/flags.h"
 #include "examples/digits/head.h"
+#include "examples/digits/order.h"
 #include "examples/digits/remote.h"
 
 enum { MAX_EXPERTS = 16, MAX_CLIENTS = 64, MAX_ROWS = 1024, ERROR_SIZE = 512 };
@@ -34,8 +35,7 @@ struct training {
     const struct dataset *digits;
     pthread_mutex_t lock;
     struct head head;
-    size_t *order; /* training images, shuffled for this epoch */
-    size_t next;   /* index into order of the next image that no client has taken */
+    struct order order;
     size_t seen, right, lost;
     double loss;
     float learning_rate;
@@ -127,17 +127,9 @@ static int backward_experts(struct worker *worker, size_t rows)
 static size_t take_minibatch(struct worker *worker)
 {
     struct training *training = worker->training;
-    const struct dataset *digits = training->digits;
     pthread_mutex_lock(&training->lock);
-    size_t left = training->failed ? 0 : digits->train_count - training->next;
-    size_t rows = left < training->options->rows ? left : training->options->rows;
-    for (size_t r = 0; r < rows; r++) {
-        size_t image = training->order[training->next + r];
-        memcpy(worker->pixels + r * DATASET_PIXELS, digits->pixels + image * DATASET_PIXELS,
-               DATASET_PIXELS * sizeof(float));
-        worker->labels[r] = digits->labels[image];
-    }
-    training->next += rows;
+    size_t rows =
+        training->failed ? 0 : order_take(&training->order, training->options->rows, worker->pixels, worker->labels);
     linear_forward(&training->head.front, worker->pixels, rows, worker->activations[0]);
     pthread_mutex_unlock(&training->lock);
     return rows;
@@ -218,21 +210,6 @@ static double test_accuracy(struct worker *worker)
     return 100.0 * (double)right / (double)(count - digits->train_count);
 }
 
-static uint64_t next_random(uint64_t *state)
-{
-    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return *state >> 33;
-}
-
-static void shuffle(size_t *order, size_t count, uint64_t *state)
-{
-    for (size_t i = count; i > 1; i--) {
-        size_t j = next_random(state) % i, kept = order[i - 1];
-        order[i - 1] = order[j];
-        order[j] = kept;
-    }
-}
-
 static double seconds_since(const struct timespec *begin)
 {
     struct timespec now;
@@ -244,7 +221,7 @@ static double seconds_since(const struct timespec *begin)
 static int run_epoch(struct training *training, struct worker *workers)
 {
     size_t started = 0;
-    training->next = training->seen = training->right = 0;
+    training->seen = training->right = 0;
     training->loss = 0;
     for (; started < training->options->clients; started++) {
         int rc = pthread_create(&workers[started].thread, NULL, train_epoch, &workers[started]);
@@ -266,11 +243,10 @@ static int train(struct training *training, struct worker *workers)
 {
     const struct options *options = training->options;
     struct timespec begin;
-    uint64_t state = 1;
     clock_gettime(CLOCK_MONOTONIC, &begin);
     for (size_t epoch = 1; epoch <= options->epochs; epoch++) {
         double before = seconds_since(&begin);
-        shuffle(training->order, training->digits->train_count, &state);
+        order_shuffle(&training->order);
         training->learning_rate =
             (float)(options->learning_rate * (double)(options->epochs + 1 - epoch) / (double)options->epochs);
         int rc = run_epoch(training, workers);
@@ -346,23 +322,19 @@ static int run_all(const struct options *options, const struct dataset *digits)
     char error[ERROR_SIZE] = "out of memory";
     int rc = options->eval_only ? head_load(&training.head, options->head, error, sizeof error)
                                 : head_create(&training.head, options->hidden, 1);
-    training.order = malloc(digits->count * sizeof *training.order);
-    if (rc == 0 && (!workers || !training.order)) {
+    if (rc == 0 && (!workers || order_create(&training.order, digits, 1) != 0)) {
         rc = -ENOMEM;
     }
     if (rc != 0) {
         fprintf(stderr, "train_digits: %s\n", error);
     } else {
-        for (size_t i = 0; i < digits->count; i++) {
-            training.order[i] = i;
-        }
         rc = work(&training, workers);
     }
     for (size_t i = 0; workers && i < options->clients; i++) {
         worker_destroy(&workers[i]);
     }
     free(workers);
-    free(training.order);
+    order_destroy(&training.order);
     head_destroy(&training.head);
     pthread_mutex_destroy(&training.lock);
     return rc;
