@@ -228,7 +228,7 @@ install: all
 	install -m 644 $(PUBLIC_HEADERS) $(DESTDIR)$(PREFIX)/include/expertd
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' client/libexpertd.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/libexpertd.pc
 	install -m 644 proto/*.proto scripts/supervisord.conf.in $(DESTDIR)$(PREFIX)/share/expertd
-	install -m 644 README.md proto/PROTOCOL.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/expertd
+	install -m 644 README.md proto/PROTOCOL.md proto/PROTOCOL-dht.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/expertd
 
 clean:
 	rm -rf build

@@ -87,12 +87,12 @@ static void use_fakes(void)
 /* --- set up ----------------------------------------------------------------------------------------------------------
  */
 
-static void set_up(void)
+static void start(const char *expert)
 {
     const char *parent = getenv("TMPDIR");
     snprintf(run_dir, sizeof run_dir, "%s/executor.XXXXXX", parent ? parent : "/tmp");
     ck_assert_ptr_nonnull(mkdtemp(run_dir));
-    support_device_open(&support, "cpu", false, "", "block: nop, hidden_dim: 16, max_batch_size: 8, queue_rows: 32");
+    support_device_open(&support, "cpu", false, "", expert);
     ck_assert_int_eq(control_create(&control, support_server(), "d", 1, EXPERTS), 0);
     const struct backend_place place = {
         .server = support_server(), .device = "d", .generation = control_generation(control)};
@@ -112,6 +112,16 @@ static void set_up(void)
                                          .server = support_server()};
     ck_assert_int_eq(executor_create(&executor, &setup), 0);
     support_frontend_open(&frontend, run_dir, support_server(), "d");
+}
+
+static void set_up(void)
+{
+    start("block: nop, hidden_dim: 16, max_batch_size: 8, queue_rows: 32");
+}
+
+static void set_up_ffn(void)
+{
+    start("block: ffn, hidden_dim: 16, max_batch_size: 8, queue_rows: 32, optimizer: adam");
 }
 
 static void tear_down(void)
@@ -335,6 +345,97 @@ START_TEST(what_was_queued_before_the_executor_came_is_found)
 }
 END_TEST
 
+/* --- batches of a real block -----------------------------------------------------------------------------------------
+ */
+
+static float *tensor_of(int expert, unsigned index, size_t *bytes)
+{
+    struct expert_tensor tensor;
+    expert_tensor(backends[expert].expert, index, &tensor);
+    float *values = malloc(*bytes = tensor.count * sizeof *values);
+    ck_assert_int_eq(expert_tensor_read(backends[expert].expert, index, values), 0);
+    return values;
+}
+
+static void make_alike(int expert, int model)
+{
+    for (unsigned i = 0; i < expert_tensors(backends[model].expert); i++) {
+        size_t bytes;
+        float *values = tensor_of(model, i, &bytes);
+        ck_assert_int_eq(expert_tensor_write(backends[expert].expert, i, values), 0);
+        free(values);
+    }
+}
+
+static void expect_alike(int expert, int model)
+{
+    for (unsigned i = 0; i < expert_tensors(backends[model].expert); i++) {
+        size_t bytes;
+        float *one = tensor_of(model, i, &bytes), *other = tensor_of(expert, i, &bytes);
+        ck_assert_mem_eq(one, other, bytes);
+        free(one);
+        free(other);
+    }
+}
+
+/* Tasks of these rows, MAX_ROWS in all, with the same content whatever they are divided into; their outputs. */
+static const float *run_tasks(uint32_t pool, const uint32_t rows[], unsigned tasks)
+{
+    struct pool *p = frontend.pools[pool];
+    struct pool_result result;
+    uint64_t position[MAX_ROWS];
+    for (unsigned i = 0; i < tasks; i++)
+        position[i] = support_frontend_put(&frontend, pool, rows[i], 0);
+    for (uint32_t i = 0; i < pool_header(p)->inputs.count; i++)
+        support_random(pool_input(p, i), MAX_ROWS * HIDDEN, 70 + i, 1);
+    run_all();
+    for (unsigned i = 0; i < tasks; i++)
+        ck_assert_int_eq(support_frontend_wait(&frontend, pool, position[i], &result), STATUS_OK);
+    return pool_output(p, 0);
+}
+
+START_TEST(merged_tasks_give_exactly_what_one_task_of_all_rows_gives)
+{
+    static const uint32_t one[] = {MAX_ROWS}, some[] = {3, 1, 4}, each[] = {1, 1, 1, 1, 1, 1, 1, 1};
+    make_alike(1, 0);
+    make_alike(2, 0);
+    for (uint32_t kind = FORWARD; kind <= BACKWARD; kind++) {
+        const float *of_one = run_tasks(kind, one, 1), *of_some = run_tasks(2 + kind, some, 3);
+        const float *of_each = run_tasks(4 + kind, each, MAX_ROWS);
+        ck_assert_mem_eq(of_one, of_some, MAX_ROWS * HIDDEN * sizeof(float));
+        ck_assert_mem_eq(of_one, of_each, MAX_ROWS * HIDDEN * sizeof(float));
+    }
+    ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_BATCHES), 6);
+    ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_STEPS), 3);
+    expect_alike(1, 0);
+    expect_alike(2, 0);
+}
+END_TEST
+
+/* What the healthy ones of a batch do is what they do alone, one by one. */
+START_TEST(a_poisoned_task_leaves_the_expert_to_the_healthy_ones_of_its_batch)
+{
+    struct pool_result result;
+    make_alike(1, 0);
+    for (int i = 0; i < 2; i++) {
+        const uint64_t alone = support_frontend_put(&frontend, BACKWARD, 2, i ? 0.5f : 1);
+        run_all();
+        support_frontend_expect(&frontend, BACKWARD, alone, STATUS_OK, NAN);
+    }
+    const uint64_t first = support_frontend_put(&frontend, 2 + BACKWARD, 2, 1);
+    const uint64_t poisoned = support_frontend_put(&frontend, 2 + BACKWARD, 1, INFINITY);
+    const uint64_t last = support_frontend_put(&frontend, 2 + BACKWARD, 2, 0.5f);
+    run_all();
+    support_frontend_expect(&frontend, 2 + BACKWARD, first, STATUS_OK, NAN);
+    ck_assert_int_eq(support_frontend_wait(&frontend, 2 + BACKWARD, poisoned, &result), STATUS_ABORTED);
+    pool_release(frontend.pools[2 + BACKWARD], poisoned);
+    support_frontend_expect(&frontend, 2 + BACKWARD, last, STATUS_OK, NAN);
+    ck_assert_uint_eq(backends[1].expert->counters.updates, 2);
+    ck_assert_uint_eq(backends[1].expert->counters.examples, 4);
+    expect_alike(1, 0);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("executor");
@@ -352,7 +453,13 @@ int main(void)
     tcase_add_test(all, a_repeated_backward_does_not_step_twice);
     tcase_add_test(all, a_backward_whose_step_was_skipped_may_be_repeated);
     tcase_add_test(all, what_was_queued_before_the_executor_came_is_found);
+    TCase *real = tcase_create("real blocks");
+    tcase_set_timeout(real, 200);
+    tcase_add_checked_fixture(real, set_up_ffn, tear_down);
+    tcase_add_test(real, merged_tasks_give_exactly_what_one_task_of_all_rows_gives);
+    tcase_add_test(real, a_poisoned_task_leaves_the_expert_to_the_healthy_ones_of_its_batch);
     Suite *suite = suite_create("executor");
     suite_add_tcase(suite, all);
+    suite_add_tcase(suite, real);
     return support_pool_main(suite);
 }

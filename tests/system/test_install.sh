@@ -1,0 +1,82 @@
+#!/bin/bash
+# What `make install` leaves under DESTDIR: every program, a library that exports nothing but expertd_*, and enough for a
+# stranger's client to be compiled with pkg-config alone, in C and in C++, shared and static.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+BUILD=${BUILD:-build}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+fail() {
+    echo "FAILED: $*"
+    exit 1
+}
+if nm -D "$BUILD/lib/libexpertd.so" | grep -qE '__(asan|ubsan|tsan)_'; then
+    echo "instrumented libraries are not for installing"
+    exit 77
+fi
+prefix=/opt/expertd
+root=$work/root$prefix
+# What is built is installed: nothing is to be made anew here, beside other tests.
+make -s -o all install BUILD="$BUILD" DESTDIR="$work/root" PREFIX=$prefix >"$work/log" 2>&1 || {
+    cat "$work/log"
+    fail "make install"
+}
+for program in expertd-frontend expertd-runtime expertd-dht expertctl; do
+    "$root/bin/$program" --version | grep -q expert || fail "$program is there"
+done
+for file in share/expertd/expertd.proto share/expertd/dht.proto share/doc/expertd/PROTOCOL.md share/doc/expertd/PROTOCOL-dht.md \
+    share/doc/expertd/LICENSE; do
+    [ -s "$root/$file" ] || fail "$file is there"
+done
+grep -rq "$work" "$root/lib/pkgconfig" && fail "DESTDIR must not be in what is installed"
+
+strangers=$(nm -D --defined-only "$root/lib/libexpertd.so" | awk '{print $3}' | grep -v '^expertd_')
+[ -z "$strangers" ] || fail "the shared library exports $strangers"
+strangers=$(nm -g --defined-only "$root/lib/libexpertd.a" | awk 'NF == 3 {print $3}' | grep -v '^expertd_')
+[ -z "$strangers" ] || fail "the static library exports $strangers"
+
+cat >"$work/client.c" <<'C'
+#include <expertd.h>
+#include <expertd_moe.h>
+#include <stdio.h>
+
+int status_name(void); /* a name of the user's own that the library has inside, too */
+int status_name(void)
+{
+    return 1;
+}
+
+int main(void)
+{
+    struct expertd_client *client;
+    struct expertd_call *call;
+    if (expertd_client_new(&client, "tcp://127.0.0.1:1", NULL) < 0 || expertd_ping(client, 1, &call) < 0)
+        return 2;
+    while (expertd_call_wait(call, -1) < 0)
+        ;
+    printf("%s %d\n", expertd_status_name(expertd_call_status(call)), status_name());
+    expertd_call_release(&call);
+    expertd_client_destroy(&client);
+    return 0;
+}
+C
+# Not the sysroot variable: it would move the system's own libraries too.
+sed "s|^prefix=.*|prefix=$root|" "$root/lib/pkgconfig/libexpertd.pc" >"$work/libexpertd.pc"
+grep -q "^prefix=$prefix\$" "$root/lib/pkgconfig/libexpertd.pc" || fail "the pkg-config file knows PREFIX"
+export PKG_CONFIG_PATH=$work
+cflags=$(pkg-config --cflags libexpertd) || fail "pkg-config"
+read -ra flags <<<"$cflags -Wall -Wextra -Werror"
+read -ra shared <<<"$(pkg-config --libs libexpertd)"
+read -ra static <<<"$(pkg-config --libs libzmq libprotobuf-c) -lm -pthread"
+
+gcc "${flags[@]}" "$work/client.c" -o "$work/shared" "${shared[@]}" || fail "a client against the shared library"
+said=$(LD_LIBRARY_PATH=$root/lib "$work/shared") || fail "it runs"
+[ "$said" = "UNAVAILABLE 1" ] || fail "it says $said"
+LD_LIBRARY_PATH=$root/lib ldd "$work/shared" | grep -q "libexpertd.so.0 => $root/lib" || fail "it needs the library by its soname"
+gcc "${flags[@]}" "$work/client.c" -o "$work/static" "$root/lib/libexpertd.a" "${static[@]}" ||
+    fail "a client against the static library"
+[ "$("$work/static")" = "UNAVAILABLE 1" ] || fail "it runs"
+ldd "$work/static" | grep -q libexpertd && fail "it needs no shared library of ours"
+g++ -x c++ "${flags[@]}" -fsyntax-only "$work/client.c" || fail "the headers are C++, too"
+echo "install: ok"
