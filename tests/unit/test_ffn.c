@@ -172,6 +172,23 @@ static const struct optimizer_case optimizer_cases[] = {
     {"sgd_momentum_clip_linear", "optimizer: sgd, learning_rate: 0.005, momentum: 0.9" CLIP_LINEAR},
 };
 
+/* The parameters after that many steps, and the last one's norm, where the fixture has that number. */
+static void step_agrees(const struct training *training, const struct support_fixture *fixture, const char *name,
+                        unsigned step, double grad_norm)
+{
+    char key[80];
+    size_t count;
+    if (step != 1 && step != 2 && step != 100)
+        return;
+    snprintf(key, sizeof key, "train.%u.%s.%u", training->hidden, name, step);
+    const float *norm = support_fixture_find(fixture, &count, "%s.norm", key);
+    ck_assert_double_le(fabs(grad_norm / (double)norm[0] - 1), 1e-4);
+    for (unsigned p = 0; p < PARAMETERS; p++) {
+        const double error = tensor_error(training, fixture, parameters[p], key);
+        ck_assert_msg(error <= 1e-4, "%s.%s: %g", key, parameters[p], error);
+    }
+}
+
 static void training_agrees(const char *kernel, bool staged, const char *device, unsigned hidden, unsigned rows,
                             const struct optimizer_case *wanted, unsigned steps)
 {
@@ -180,7 +197,6 @@ static void training_agrees(const char *kernel, bool staged, const char *device,
     training_open(&training, kernel, staged, device, hidden, rows, wanted->options);
     for (unsigned step = 1; step <= steps; step++) {
         const struct expert_batch batch = train_step(&training, step - 1);
-        char key[80];
         size_t count;
         ck_assert_int_eq(batch.step, EXPERT_STEP_APPLIED);
         ck_assert_uint_eq(training.expert->counters.updates, step);
@@ -188,15 +204,7 @@ static void training_agrees(const char *kernel, bool staged, const char *device,
             const float *expected = support_fixture_find(fixture, &count, "backward.%u.grad_inputs", hidden);
             ck_assert_double_le(support_error(training.grad_inputs.mapping, expected, count), 1e-5);
         }
-        if (step != 1 && step != 2 && step != 100)
-            continue;
-        snprintf(key, sizeof key, "train.%u.%s.%u", hidden, wanted->name, step);
-        const float *norm = support_fixture_find(fixture, &count, "%s.norm", key);
-        ck_assert_double_le(fabs(batch.grad_norm / (double)norm[0] - 1), 1e-4);
-        for (unsigned p = 0; p < PARAMETERS; p++) {
-            const double error = tensor_error(&training, fixture, parameters[p], key);
-            ck_assert_msg(error <= 1e-4, "%s.%s: %g", key, parameters[p], error);
-        }
+        step_agrees(&training, fixture, wanted->name, step, batch.grad_norm);
     }
     training_close(&training);
     support_fixture_close(&fixture);
@@ -221,6 +229,32 @@ START_TEST(training_on_the_gpu_kernels_is_pytorchs)
 }
 END_TEST
 
+/* Gradients are sums over rows, so the rows of one of PyTorch's batches in three of ours make the same step. */
+START_TEST(accumulated_batches_make_pytorchs_steps)
+{
+    const struct optimizer_case *wanted = &optimizer_cases[_i / 2 ? 3 : 1];
+    const unsigned hidden = 64, rows = 17, steps = _i % 2 ? 2 : 100;
+    char options[256];
+    snprintf(options, sizeof options, "%s, grad_accumulation: 3", wanted->options);
+    struct support_fixture *fixture = support_fixture_open("ffn");
+    struct training training;
+    training_open(&training, _i % 2 ? "gpu" : "cpu", false, "", hidden, rows, options);
+    for (unsigned step = 1; step <= steps; step++) {
+        support_random(training.inputs[0].mapping, rows * hidden, 99 + step, 2);
+        support_random(training.inputs[1].mapping, rows * hidden, 299 + step, 0.5f);
+        ck_assert_int_eq(train_rows(&training, 0, 3).step, EXPERT_STEP_ACCUMULATED);
+        ck_assert_int_eq(train_rows(&training, 3, 1).step, EXPERT_STEP_ACCUMULATED);
+        const struct expert_batch last = train_rows(&training, 4, rows - 4);
+        ck_assert_int_eq(last.step, EXPERT_STEP_APPLIED);
+        step_agrees(&training, fixture, wanted->name, step, last.grad_norm);
+    }
+    ck_assert_uint_eq(training.expert->counters.updates, steps);
+    ck_assert_uint_eq(training.expert->counters.examples, steps * rows);
+    training_close(&training);
+    support_fixture_close(&fixture);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("ffn");
@@ -231,6 +265,7 @@ int main(void)
     tcase_add_test(all, parameter_gradients_summed_over_chunks_are_pytorchs);
     tcase_add_loop_test(all, forward_on_the_gpu_kernels_is_pytorchs, 0, 4);
     tcase_add_loop_test(all, training_on_the_gpu_kernels_is_pytorchs, 0, 4);
+    tcase_add_loop_test(all, accumulated_batches_make_pytorchs_steps, 0, 4);
     Suite *suite = suite_create("ffn");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);

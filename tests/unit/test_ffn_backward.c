@@ -1,0 +1,169 @@
+/* The gradients of the block ffn against finite differences of its own forward. The loss is the sum of outputs times
+ * fixed factors, so that the factors are grad_outputs; it is summed in double. */
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "unit/support_device.h"
+
+static const char *const kernels[] = {"cpu", "gpu"};
+enum { PROVIDERS = 2, HIDDEN = 33, ROWS = 13, ROW_FLOATS = ROWS * HIDDEN };
+
+static struct support_device support;
+static struct expert *expert;
+static struct device_slab inputs[2], outputs;
+
+static void begin(const char *kernel)
+{
+    char text[160];
+    /* With the rate 1 a step of plain SGD is the gradient. */
+    snprintf(text, sizeof text, "hidden_dim: %d, max_batch_size: %d, optimizer: sgd, learning_rate: 1", HIDDEN, ROWS);
+    support_device_open(&support, kernel, false, "chunk_rows: 5", text);
+    expert = support_expert(&support);
+    inputs[0] = support_slab(ROW_FLOATS);
+    inputs[1] = support_slab(ROW_FLOATS);
+    outputs = support_slab(ROW_FLOATS);
+    support_random(inputs[0].mapping, ROW_FLOATS, 60, 2);
+    support_random(inputs[1].mapping, ROW_FLOATS, 61, 1);
+}
+
+static void end(void)
+{
+    support_slab_free(&inputs[0]);
+    support_slab_free(&inputs[1]);
+    support_slab_free(&outputs);
+    expert_destroy(&expert);
+    support_device_close(&support);
+}
+
+static double loss(void)
+{
+    struct expert_batch batch = {.rows = ROWS, .inputs = inputs, .outputs = &outputs};
+    ck_assert_int_eq(expert_forward(expert, &batch), 0);
+    ck_assert_int_eq(expert_finish(expert, &batch), 0);
+    const float *y = outputs.mapping, *factors = inputs[1].mapping;
+    double sum = 0;
+    for (size_t i = 0; i < ROW_FLOATS; i++)
+        sum += (double)y[i] * (double)factors[i];
+    return sum;
+}
+
+static double length(const float *values, size_t count)
+{
+    double sum = 0;
+    for (size_t i = 0; i < count; i++)
+        sum += (double)values[i] * (double)values[i];
+    return sqrt(sum);
+}
+
+/* Half along the gradient, so that the slope is no small difference of large numbers, and half anywhere. Its length is
+ * 1 at most. */
+static void direction_from(const float *gradient, size_t count, unsigned stream, float *direction)
+{
+    support_random(direction, count, stream, 1);
+    const double of_gradient = length(gradient, count), of_random = length(direction, count);
+    for (size_t i = 0; i < count; i++)
+        direction[i] = (float)((double)gradient[i] / of_gradient + (double)direction[i] / of_random) / 2;
+}
+
+/* A tensor of the expert, or (-1) the inputs. */
+static void put(int index, const float *values, size_t count)
+{
+    if (index < 0)
+        memcpy(inputs[0].mapping, values, count * sizeof *values);
+    else
+        ck_assert_int_eq(expert_tensor_write(expert, (unsigned)index, values), 0);
+}
+
+static void slope_agrees(int index, const char *name, const float *values, const float *gradient, size_t count)
+{
+    const double h = 0.01;
+    float *direction = malloc(count * sizeof *direction), *moved = malloc(count * sizeof *moved);
+    double expected = 0, found[2];
+    direction_from(gradient, count, 80, direction);
+    for (size_t i = 0; i < count; i++)
+        expected += (double)gradient[i] * (double)direction[i];
+    for (unsigned side = 0; side < 2; side++) {
+        for (size_t i = 0; i < count; i++)
+            moved[i] = (float)((double)values[i] + (side ? h : -h) * (double)direction[i]);
+        put(index, moved, count);
+        found[side] = loss();
+    }
+    put(index, values, count);
+    const double slope = (found[1] - found[0]) / (2 * h);
+    ck_assert_msg(fabs(slope - expected) <= 2e-3 * fabs(expected), "%s: slope %g, gradient %g", name, slope, expected);
+    free(direction);
+    free(moved);
+}
+
+START_TEST(gradients_are_the_slopes_of_the_loss)
+{
+    begin(kernels[_i]);
+    const unsigned parameters = 6;
+    float *before[6], *gradient[6];
+    struct expert_tensor tensors[6];
+    ck_assert_uint_eq(expert_tensors(expert), parameters);
+    for (unsigned p = 0; p < parameters; p++) {
+        expert_tensor(expert, p, &tensors[p]);
+        before[p] = malloc(tensors[p].count * sizeof(float));
+        gradient[p] = malloc(tensors[p].count * sizeof(float));
+        ck_assert_int_eq(expert_tensor_read(expert, p, before[p]), 0);
+    }
+    struct expert_batch batch = {.rows = ROWS, .inputs = inputs, .outputs = &outputs};
+    ck_assert_int_eq(expert_backward(expert, &batch), 0);
+    ck_assert_int_eq(expert_finish(expert, &batch), 0);
+    ck_assert_int_eq(batch.step, EXPERT_STEP_APPLIED);
+    float grad_inputs[ROW_FLOATS], x[ROW_FLOATS];
+    memcpy(grad_inputs, outputs.mapping, sizeof grad_inputs);
+    memcpy(x, inputs[0].mapping, sizeof x);
+    for (unsigned p = 0; p < parameters; p++) {
+        ck_assert_int_eq(expert_tensor_read(expert, p, gradient[p]), 0);
+        for (size_t i = 0; i < tensors[p].count; i++)
+            gradient[p][i] = before[p][i] - gradient[p][i];
+        put((int)p, before[p], tensors[p].count);
+    }
+    slope_agrees(-1, "inputs", x, grad_inputs, ROW_FLOATS);
+    for (unsigned p = 0; p < parameters; p++) {
+        slope_agrees((int)p, tensors[p].name, before[p], gradient[p], tensors[p].count);
+        free(before[p]);
+        free(gradient[p]);
+    }
+    end();
+}
+END_TEST
+
+/* One row after another through other tiles than all at once. */
+START_TEST(grad_inputs_of_a_row_do_not_depend_on_the_rows_beside_it)
+{
+    begin(kernels[_i]);
+    float together[ROW_FLOATS];
+    struct expert_batch batch = {.rows = ROWS, .inputs = inputs, .outputs = &outputs};
+    expert->optimizer.learning_rate = 0;
+    ck_assert_int_eq(expert_backward(expert, &batch), 0);
+    ck_assert_int_eq(expert_finish(expert, &batch), 0);
+    memcpy(together, outputs.mapping, sizeof together);
+    for (unsigned row = 0; row < ROWS; row++) {
+        batch = (struct expert_batch){.first_row = row, .rows = 1, .inputs = inputs, .outputs = &outputs};
+        ck_assert_int_eq(expert_backward(expert, &batch), 0);
+        ck_assert_int_eq(expert_finish(expert, &batch), 0);
+    }
+    ck_assert_double_le(support_error(outputs.mapping, together, ROW_FLOATS), 1e-6);
+    end();
+}
+END_TEST
+
+int main(void)
+{
+    TCase *all = tcase_create("ffn_backward");
+    tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
+    tcase_add_loop_test(all, gradients_are_the_slopes_of_the_loss, 0, PROVIDERS);
+    tcase_add_loop_test(all, grad_inputs_of_a_row_do_not_depend_on_the_rows_beside_it, 0, PROVIDERS);
+    Suite *suite = suite_create("ffn_backward");
+    suite_add_tcase(suite, all);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
