@@ -50,8 +50,11 @@ void store_transposed(__local const float *block, int kn, int columns, __global 
 {
     barrier(CLK_LOCAL_MEM_FENCE);
     const int k = get_local_id(0) % PANEL;
-    for (int n = get_local_id(0) / PANEL; n < columns; n += GROUP / PANEL) {
-        if (k < kn)
+    /* As many turns for every work-item: where a barrier is conditional, PoCL takes a loop's first condition for all of the
+     * group from its first work-item, and rows beyond `columns` would be written. */
+    for (int first = 0; first < PANEL; first += GROUP / PANEL) {
+        const int n = first + get_local_id(0) / PANEL;
+        if (n < columns && k < kn)
             to[n * PANEL + k] = block[k * (PANEL + 1) + n];
     }
 }

@@ -1,0 +1,166 @@
+#include "unit/support_reference.h"
+
+#include <math.h>
+
+#include "runtime/linear.h"
+
+static double gelu(double x)
+{
+    return x / 2 * (1 + tanh(0.7978845608 * x * (1 + 0.044715 * x * x)));
+}
+
+static double gelu_grad(double x)
+{
+    const double t = tanh(0.7978845608 * x * (1 + 0.044715 * x * x));
+    return (1 + t) / 2 + x / 2 * (1 - t * t) * 0.7978845608 * (1 + 3 * 0.044715 * x * x);
+}
+
+static double epilogue(const struct support_product *call, size_t at, size_t column, double value)
+{
+    if (call->flags & LINEAR_BIAS)
+        value += (double)call->bias[column];
+    if (call->flags & LINEAR_SAVE)
+        call->save[at] = (float)value;
+    if (call->flags & LINEAR_GELU)
+        value = gelu(value);
+    if (call->flags & LINEAR_GELU_GRAD)
+        value *= gelu_grad((double)call->second[at]);
+    if (call->flags & LINEAR_ADD)
+        value += (double)call->second[at];
+    return value;
+}
+
+void support_reference_product(const struct support_product *call)
+{
+    for (size_t row = 0; row < call->rows; row++) {
+        for (size_t column = 0; column < call->n; column++) {
+            double sum = 0;
+            for (size_t i = 0; i < call->k; i++)
+                sum += (double)call->a[row * call->k + i] * (double)call->b[i * call->n + column];
+            const size_t at = row * call->n + column;
+            call->out[at] = (float)epilogue(call, at, column, sum);
+        }
+    }
+}
+
+void support_reference_gradient(size_t rows, size_t n, size_t k, const float *x, const float *dy, bool accumulate,
+                                float *dw)
+{
+    for (size_t i = 0; i < k; i++) {
+        for (size_t column = 0; column < n; column++) {
+            double sum = accumulate ? (double)dw[i * n + column] : 0;
+            for (size_t row = 0; row < rows; row++)
+                sum += (double)x[row * k + i] * (double)dy[row * n + column];
+            dw[i * n + column] = (float)sum;
+        }
+    }
+}
+
+static void statistics(const float *row, size_t columns, double eps, double *mean, double *rstd)
+{
+    double sum = 0, squares = 0;
+    for (size_t c = 0; c < columns; c++)
+        sum += (double)row[c];
+    *mean = sum / (double)columns;
+    for (size_t c = 0; c < columns; c++)
+        squares += ((double)row[c] - *mean) * ((double)row[c] - *mean);
+    *rstd = 1 / sqrt(squares / (double)columns + eps);
+}
+
+void support_reference_layer_norm(size_t rows, size_t columns, double eps, const float *gamma, const float *beta,
+                                  const float *x, float *y)
+{
+    for (size_t row = 0; row < rows; row++, x += columns, y += columns) {
+        double mean, rstd;
+        statistics(x, columns, eps, &mean, &rstd);
+        for (size_t c = 0; c < columns; c++)
+            y[c] = (float)(((double)x[c] - mean) * rstd * (double)gamma[c] + (double)beta[c]);
+    }
+}
+
+void support_reference_layer_norm_backward(size_t rows, size_t columns, double eps, const float *gamma, const float *x,
+                                           const float *dy, const struct support_norm_gradients *out)
+{
+    for (size_t row = 0; row < rows; row++) {
+        const float *xr = x + row * columns, *dyr = dy + row * columns;
+        double mean, rstd, sum_g = 0, sum_gz = 0;
+        statistics(xr, columns, eps, &mean, &rstd);
+        for (size_t c = 0; c < columns; c++) {
+            const double g = (double)dyr[c] * (double)gamma[c];
+            sum_g += g;
+            sum_gz += g * ((double)xr[c] - mean) * rstd;
+        }
+        for (size_t c = 0; c < columns; c++) {
+            const double g = (double)dyr[c] * (double)gamma[c], z = ((double)xr[c] - mean) * rstd;
+            out->dx[row * columns + c] = (float)(rstd * (g - sum_g / (double)columns - z * sum_gz / (double)columns));
+        }
+        out->stats[2 * row] = (float)mean;
+        out->stats[2 * row + 1] = (float)rstd;
+    }
+    for (size_t c = 0; c < columns; c++) {
+        double dgamma = 0;
+        for (size_t row = 0; row < rows; row++)
+            dgamma += (double)dy[row * columns + c] * ((double)x[row * columns + c] - (double)out->stats[2 * row]) *
+                      (double)out->stats[2 * row + 1];
+        out->dgamma[c] = (float)dgamma;
+    }
+    support_reference_column_sums(rows, columns, dy, out->dbeta);
+    support_reference_column_sums(rows, columns, out->dx, out->dbias);
+}
+
+void support_reference_column_sums(size_t rows, size_t columns, const float *data, float *sums)
+{
+    for (size_t c = 0; c < columns; c++) {
+        double sum = 0;
+        for (size_t row = 0; row < rows; row++)
+            sum += (double)data[row * columns + c];
+        sums[c] = (float)sum;
+    }
+}
+
+double support_reference_norm(const float *values, size_t count)
+{
+    double sum = 0;
+    for (size_t i = 0; i < count; i++)
+        sum += (double)values[i] * (double)values[i];
+    return sqrt(sum);
+}
+
+void support_reference_step(const struct optimizer_settings *settings, unsigned update, double factor, size_t count,
+                            const float *gradient, float *w, float *m, float *v)
+{
+    const double rate = optimizer_rate(settings, update);
+    const double correction1 = 1 - pow(settings->beta1, update + 1), correction2 = 1 - pow(settings->beta2, update + 1);
+    for (size_t i = 0; i < count; i++) {
+        const double g = (double)gradient[i] * factor;
+        if (settings->kind == OPTIMIZER_ADAM) {
+            const double mi = settings->beta1 * (double)m[i] + (1 - settings->beta1) * g;
+            const double vi = settings->beta2 * (double)v[i] + (1 - settings->beta2) * g * g;
+            w[i] = (float)((double)w[i] - rate / correction1 * mi / (sqrt(vi) / sqrt(correction2) + settings->epsilon));
+            m[i] = (float)mi;
+            v[i] = (float)vi;
+        } else {
+            const double buffer = settings->momentum > 0 ? settings->momentum * (double)m[i] + g : g;
+            w[i] = (float)((double)w[i] - rate * buffer);
+            if (settings->momentum > 0)
+                m[i] = (float)buffer;
+        }
+    }
+}
+
+void support_reference_pack(size_t rows, size_t columns, size_t panel, const float *plain, float *packed)
+{
+    for (size_t first = 0; first < columns; first += panel)
+        for (size_t row = 0; row < rows; row++)
+            for (size_t c = first; c < first + panel; c++)
+                *packed++ = c < columns ? plain[row * columns + c] : 0.0f;
+}
+
+void support_reference_unpack(size_t rows, size_t columns, size_t panel, const float *packed, float *plain)
+{
+    for (size_t first = 0; first < columns; first += panel)
+        for (size_t row = 0; row < rows; row++)
+            for (size_t c = first; c < first + panel; c++, packed++)
+                if (c < columns)
+                    plain[row * columns + c] = *packed;
+}

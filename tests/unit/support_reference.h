@@ -1,0 +1,46 @@
+/* Every kernel in plain C, to compare what a device computes with. Matrices are row-major; sums are made in double, and
+ * each result is rounded to float once. A kernel adds in another order and in float, so its results differ by the
+ * rounding of its sums: SUPPORT_TOLERANCE, of the greatest magnitude (support_error). Formulas are those of
+ * runtime/ffn.h, runtime/layer_norm.h and runtime/optimizer.h. */
+#ifndef EXPERTD_TESTS_SUPPORT_REFERENCE_H
+#define EXPERTD_TESTS_SUPPORT_REFERENCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "runtime/optimizer.h"
+
+#define SUPPORT_TOLERANCE 1e-5
+
+/* out[rows][n] = epilogue(a[rows][k] b[k][n]); flags of runtime/linear.h. What they do not need may be NULL. */
+struct support_product {
+    size_t rows, n, k;
+    unsigned flags;
+    const float *a, *b, *bias, *second;
+    float *out, *save;
+};
+void support_reference_product(const struct support_product *call);
+/* dw[k][n] (+)= x[rows][k]^T dy[rows][n]. */
+void support_reference_gradient(size_t rows, size_t n, size_t k, const float *x, const float *dy, bool accumulate,
+                                float *dw);
+
+void support_reference_layer_norm(size_t rows, size_t columns, double eps, const float *gamma, const float *beta,
+                                  const float *x, float *y);
+/* dgamma, dbeta and dbias are overwritten; stats[row] = {mean, 1 / deviation}. */
+struct support_norm_gradients {
+    float *dx, *stats, *dgamma, *dbeta, *dbias;
+};
+void support_reference_layer_norm_backward(size_t rows, size_t columns, double eps, const float *gamma, const float *x,
+                                           const float *dy, const struct support_norm_gradients *out);
+void support_reference_column_sums(size_t rows, size_t columns, const float *data, float *sums);
+
+double support_reference_norm(const float *values, size_t count);
+/* Update number `update` (from 0) of `count` parameters, their gradients times `factor`. v: adam only. */
+void support_reference_step(const struct optimizer_settings *settings, unsigned update, double factor, size_t count,
+                            const float *gradient, float *w, float *m, float *v);
+
+/* To and from [ceil(columns / panel)][rows][panel]; packing fills the pad columns with 0. */
+void support_reference_pack(size_t rows, size_t columns, size_t panel, const float *plain, float *packed);
+void support_reference_unpack(size_t rows, size_t columns, size_t panel, const float *packed, float *plain);
+
+#endif

@@ -1,0 +1,382 @@
+/* Each kernel of each provider against its plain C reference, at sizes that no tile divides, in both layouts. Around
+ * every output lies NaN that must stay, and pad columns must be 0. */
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/layer_norm.h"
+#include "runtime/linear.h"
+#include "runtime/rows.h"
+#include "unit/support_device.h"
+#include "unit/support_reference.h"
+
+static const char *const kernels[] = {"cpu", "gpu"};
+enum { PROVIDERS = 2, GUARD_ROWS = 5, MAX_BUFFERS = 16 };
+
+static struct support_device support;
+static struct device *device;
+static cl_mem buffers[MAX_BUFFERS];
+static unsigned n_buffers;
+static float *memories[2 * MAX_BUFFERS];
+static unsigned n_memories;
+
+static void begin(const char *kernel)
+{
+    support_device_open(&support, kernel, false, "", "hidden_dim: 8");
+    device = support.device;
+}
+
+/* What a size took; the device stays. */
+static void forget(void)
+{
+    while (n_buffers > 0)
+        device_release(device, &buffers[--n_buffers]);
+    while (n_memories > 0)
+        free(memories[--n_memories]);
+}
+
+static void end(void)
+{
+    forget();
+    support_device_close(&support);
+}
+
+static float *floats(size_t count)
+{
+    ck_assert_uint_lt(n_memories, 2 * MAX_BUFFERS);
+    float *values = calloc(count, sizeof *values);
+    ck_assert_ptr_nonnull(values);
+    return memories[n_memories++] = values;
+}
+
+static float *random_floats(size_t count, unsigned stream)
+{
+    float *values = floats(count);
+    support_random(values, count, stream, 1);
+    return values;
+}
+
+/* --- matrices on the device ------------------------------------------------------------------------------------------
+ */
+
+/* A matrix within its buffer: guards of NaN lie before and behind it. */
+struct matrix {
+    struct kernel_view view;
+    size_t rows, columns, guard, floats;
+};
+
+static struct matrix matrix_put(size_t rows, size_t columns, bool packed, const float *plain)
+{
+    const size_t panel = device->shape.panel;
+    struct matrix matrix = {.rows = rows, .columns = columns};
+    matrix.floats = packed ? kernel_packed_floats(&device->shape, rows, columns) : rows * columns;
+    matrix.guard = GUARD_ROWS * (packed ? panel : columns); /* as far as a batch's first row may lie */
+    const size_t total = matrix.floats + 2 * matrix.guard;
+    float *all = malloc(total * sizeof *all);
+    for (size_t i = 0; i < total; i++)
+        all[i] = NAN;
+    if (plain != NULL && packed)
+        support_reference_pack(rows, columns, panel, plain, all + matrix.guard);
+    else if (plain != NULL)
+        memcpy(all + matrix.guard, plain, matrix.floats * sizeof *all);
+    ck_assert_uint_lt(n_buffers, MAX_BUFFERS);
+    cl_mem *buffer = &buffers[n_buffers++];
+    ck_assert_int_eq(device_allocate(device, total * sizeof *all, "a test", buffer), 0);
+    ck_assert_int_eq(device_write(device, *buffer, 0, all, total * sizeof *all), 0);
+    free(all);
+    matrix.view = packed ? kernel_view_packed(&device->shape, *buffer, matrix.guard, rows)
+                         : kernel_view_rows(&device->shape, *buffer, matrix.guard, columns);
+    return matrix;
+}
+
+static struct device_rows matrix_rows(const struct matrix *matrix)
+{
+    return (struct device_rows){matrix->view.buffer, matrix->view.offset};
+}
+
+static void matrix_is(const struct matrix *matrix, const float *expected, double tolerance, const char *what)
+{
+    const size_t total = matrix->floats + 2 * matrix->guard;
+    float *all = malloc(total * sizeof *all), *plain = malloc(matrix->rows * matrix->columns * sizeof *plain);
+    ck_assert_int_eq(device_read(device, matrix->view.buffer, 0, all, total * sizeof *all), 0);
+    for (size_t i = 0; i < matrix->guard; i++)
+        ck_assert_msg(isnan(all[i]) && isnan(all[total - 1 - i]), "%s: written outside of its rows", what);
+    const float *data = all + matrix->guard;
+    if (matrix->view.rows) {
+        memcpy(plain, data, matrix->floats * sizeof *plain);
+    } else {
+        float *again = malloc(matrix->floats * sizeof *again);
+        support_reference_unpack(matrix->rows, matrix->columns, device->shape.panel, data, plain);
+        support_reference_pack(matrix->rows, matrix->columns, device->shape.panel, plain, again);
+        for (size_t i = 0; i < matrix->floats; i++)
+            ck_assert_msg(again[i] == data[i], "%s: a pad column is not 0", what);
+        free(again);
+    }
+    const double error = support_error(plain, expected, matrix->rows * matrix->columns);
+    ck_assert_msg(error <= tolerance, "%s, %zu rows of %zu: error %g", what, matrix->rows, matrix->columns, error);
+    free(all);
+    free(plain);
+}
+
+/* --- the linear layer ------------------------------------------------------------------------------------------------
+ */
+
+struct size {
+    size_t rows, n, k;
+};
+static const struct size sizes[] = {{1, 1, 1},    {1, 130, 65},  {2, 33, 7},    {3, 64, 129},
+                                    {5, 31, 200}, {7, 65, 64},   {13, 100, 33}, {17, 9, 257},
+                                    {67, 70, 31}, {255, 66, 40}, {129, 129, 5}, {12, 192, 128}};
+enum { SIZES = sizeof sizes / sizeof sizes[0] };
+
+/* As the block ffn uses them, in its order. */
+static const struct {
+    unsigned flags;
+    bool a_packed, out_packed, second_packed;
+} uses[] = {
+    {LINEAR_BIAS | LINEAR_GELU, false, true, false},
+    {LINEAR_BIAS | LINEAR_ADD, true, false, false},
+    {LINEAR_BIAS | LINEAR_SAVE | LINEAR_GELU, true, true, false},
+    {LINEAR_BIAS | LINEAR_ADD, true, true, true},
+    {LINEAR_GELU_GRAD, true, true, true},
+    {LINEAR_ADD, true, false, true},
+    {0, false, false, false},
+};
+enum { USES = sizeof uses / sizeof uses[0] };
+
+static void product_agrees(const struct size *size, unsigned use)
+{
+    const unsigned flags = uses[use].flags;
+    const struct support_product expected = {
+        .rows = size->rows,
+        .n = size->n,
+        .k = size->k,
+        .flags = flags,
+        .a = random_floats(size->rows * size->k, 10),
+        .b = random_floats(size->k * size->n, 11),
+        .bias = random_floats(size->n, 12),
+        .second = random_floats(size->rows * size->n, 13),
+        .out = floats(size->rows * size->n),
+        .save = floats(size->rows * size->n),
+    };
+    support_reference_product(&expected);
+    const struct matrix a = matrix_put(size->rows, size->k, uses[use].a_packed, expected.a);
+    const struct matrix b = matrix_put(size->k, size->n, true, expected.b);
+    const struct matrix bias = matrix_put(1, size->n, true, expected.bias);
+    const struct matrix second = matrix_put(size->rows, size->n, uses[use].second_packed, expected.second);
+    const struct matrix out = matrix_put(size->rows, size->n, uses[use].out_packed, NULL);
+    const struct matrix save = matrix_put(size->rows, size->n, uses[use].out_packed, NULL);
+    struct linear_call call = {
+        .rows = (cl_int)size->rows,
+        .n = (cl_int)size->n,
+        .k = (cl_int)size->k,
+        .flags = flags,
+        .a = a.view,
+        .weights = b.view.buffer,
+        .weights_offset = b.view.offset,
+        .out = out.view,
+    };
+    if (flags & LINEAR_BIAS) {
+        call.bias = bias.view.buffer;
+        call.bias_offset = bias.view.offset;
+    }
+    if (flags & (LINEAR_ADD | LINEAR_GELU_GRAD))
+        call.second = second.view;
+    if (flags & LINEAR_SAVE) {
+        call.save = save.view.buffer;
+        call.save_offset = save.view.offset;
+    }
+    ck_assert_msg(linear_layer_forward(device, &call) == 0, "%s", device_error(device));
+    ck_assert_int_eq(device_finish(device), 0);
+    matrix_is(&out, expected.out, SUPPORT_TOLERANCE, "linear");
+    if (flags & LINEAR_SAVE)
+        matrix_is(&save, expected.save, SUPPORT_TOLERANCE, "linear's saved values");
+}
+
+START_TEST(products_with_every_epilogue_are_the_references)
+{
+    begin(kernels[_i]);
+    for (unsigned size = 0; size < SIZES; size++) {
+        for (unsigned use = 0; use < USES; use++) {
+            product_agrees(&sizes[size], use);
+            forget();
+        }
+    }
+    end();
+}
+END_TEST
+
+START_TEST(weight_gradients_are_the_references)
+{
+    begin(kernels[_i]);
+    for (unsigned i = 0; i < SIZES; i++) {
+        const size_t rows = sizes[i].rows, n = sizes[i].n, k = sizes[i].k;
+        const float *x = random_floats(rows * k, 20), *dy = random_floats(rows * n, 21);
+        float *expected = floats(k * n);
+        const struct matrix xs = matrix_put(rows, k, true, x), dys = matrix_put(rows, n, true, dy);
+        const struct matrix dw = matrix_put(k, n, true, NULL);
+        struct linear_gradient_call call = {
+            .rows = (cl_int)rows,
+            .n = (cl_int)n,
+            .k = (cl_int)k,
+            .x = xs.view.buffer,
+            .dy = dys.view.buffer,
+            .dw = dw.view.buffer,
+            .x_offset = xs.view.offset,
+            .dy_offset = dys.view.offset,
+            .dw_offset = dw.view.offset,
+        };
+        for (call.accumulate = 0; call.accumulate < 2; call.accumulate++) {
+            ck_assert_msg(linear_layer_gradient(device, &call) == 0, "%s", device_error(device));
+            ck_assert_int_eq(device_finish(device), 0);
+            support_reference_gradient(rows, n, k, x, dy, call.accumulate != 0, expected);
+            matrix_is(&dw, expected, SUPPORT_TOLERANCE, "weight_gradient");
+        }
+        forget();
+    }
+    end();
+}
+END_TEST
+
+/* --- rows ------------------------------------------------------------------------------------------------------------
+ */
+
+static const struct size row_sizes[] = {{1, 3, 0}, {2, 33, 0}, {7, 64, 0}, {13, 130, 0}, {65, 257, 0}, {255, 31, 0}};
+enum { ROW_SIZES = sizeof row_sizes / sizeof row_sizes[0] };
+static const double epsilons[] = {1e-12, 1e-5};
+
+START_TEST(layer_norm_is_the_references)
+{
+    begin(kernels[_i]);
+    for (unsigned i = 0; i < ROW_SIZES; i++) {
+        const size_t rows = row_sizes[i].rows, columns = row_sizes[i].n;
+        const float *x = random_floats(rows * columns, 30);
+        const float *gamma = random_floats(columns, 31), *beta = random_floats(columns, 32);
+        float *expected = floats(rows * columns);
+        const double eps = epsilons[i % 2];
+        const struct matrix data = matrix_put(rows, columns, false, x), norm = matrix_put(2, columns, true, NULL);
+        const struct matrix gammas = matrix_put(1, columns, true, gamma), betas = matrix_put(1, columns, true, beta);
+        const struct device_rows in_place = matrix_rows(&data);
+        /* Both vectors lie in one buffer. */
+        float *both = floats(norm.floats);
+        support_reference_pack(1, columns, device->shape.panel, gamma, both);
+        support_reference_pack(1, columns, device->shape.panel, beta, both + gammas.floats);
+        ck_assert_int_eq(device_write(device, norm.view.buffer, norm.view.offset * sizeof(float), both,
+                                      (gammas.floats + betas.floats) * sizeof(float)),
+                         0);
+        ck_assert_int_eq(layer_norm_forward(device, (cl_int)rows, (cl_int)columns, (cl_float)eps, &in_place,
+                                            norm.view.buffer, norm.view.offset, norm.view.offset + gammas.floats),
+                         0);
+        ck_assert_int_eq(device_finish(device), 0);
+        support_reference_layer_norm(rows, columns, eps, gamma, beta, x, expected);
+        matrix_is(&data, expected, SUPPORT_TOLERANCE, "layer_norm");
+        forget();
+    }
+    end();
+}
+END_TEST
+
+static void norm_backward_agrees(size_t rows, size_t columns, double eps)
+{
+    const float *x = random_floats(rows * columns, 40), *dy = random_floats(rows * columns, 41);
+    const float *gamma = random_floats(columns, 42);
+    const struct support_norm_gradients expected = {
+        .dx = floats(rows * columns),
+        .stats = floats(2 * rows),
+        .dgamma = floats(columns),
+        .dbeta = floats(columns),
+        .dbias = floats(columns),
+    };
+    support_reference_layer_norm_backward(rows, columns, eps, gamma, x, dy, &expected);
+    const struct matrix xs = matrix_put(rows, columns, true, x), dys = matrix_put(rows, columns, false, dy);
+    const struct matrix dx = matrix_put(rows, columns, true, NULL), stats = matrix_put(rows, 2, false, NULL);
+    const struct matrix gammas = matrix_put(1, columns, true, gamma);
+    const size_t padded = gammas.floats;
+    const struct matrix sums = matrix_put(3, padded, false, NULL);
+    struct layer_norm_backward_call call = {
+        .rows = (cl_int)rows,
+        .columns = (cl_int)columns,
+        .eps = (cl_float)eps,
+        .x = matrix_rows(&xs),
+        .dy = matrix_rows(&dys),
+        .dx = matrix_rows(&dx),
+        .stats = matrix_rows(&stats),
+        .weights = gammas.view.buffer,
+        .gamma_offset = gammas.view.offset,
+        .gradients = sums.view.buffer,
+        .dgamma_offset = sums.view.offset,
+        .dbeta_offset = sums.view.offset + padded,
+        .dbias_offset = sums.view.offset + 2 * padded,
+    };
+    float *expected_sums = floats(3 * padded);
+    for (call.accumulate = 0; call.accumulate < 2; call.accumulate++) {
+        ck_assert_msg(layer_norm_backward(device, &call) == 0, "%s", device_error(device));
+        ck_assert_msg(layer_norm_sums(device, &call) == 0, "%s", device_error(device));
+        ck_assert_int_eq(device_finish(device), 0);
+        const float *const each[3] = {expected.dgamma, expected.dbeta, expected.dbias};
+        for (size_t i = 0; i < 3 * padded; i++)
+            expected_sums[i] = i % padded < columns ? (float)(call.accumulate + 1) * each[i / padded][i % padded] : 0;
+        matrix_is(&dx, expected.dx, SUPPORT_TOLERANCE, "layer_norm_backward");
+        matrix_is(&stats, expected.stats, SUPPORT_TOLERANCE, "layer_norm_backward's statistics");
+        matrix_is(&sums, expected_sums, SUPPORT_TOLERANCE, "layer_norm_sums");
+    }
+}
+
+START_TEST(layer_norm_backward_and_its_sums_are_the_references)
+{
+    begin(kernels[_i]);
+    for (unsigned i = 0; i < ROW_SIZES; i++) {
+        norm_backward_agrees(row_sizes[i].rows, row_sizes[i].n, epsilons[i % 2]);
+        forget();
+    }
+    end();
+}
+END_TEST
+
+START_TEST(column_sums_and_packing_are_the_references)
+{
+    begin(kernels[_i]);
+    for (unsigned i = 0; i < ROW_SIZES; i++) {
+        const size_t rows = row_sizes[i].rows, columns = row_sizes[i].n;
+        const float *x = random_floats(rows * columns, 50);
+        const struct matrix plain = matrix_put(rows, columns, false, x), packed = matrix_put(rows, columns, true, NULL);
+        const struct matrix sums = matrix_put(1, columns, true, NULL);
+        const struct device_rows from = matrix_rows(&plain), to = matrix_rows(&packed);
+        float *expected = floats(columns);
+        ck_assert_int_eq(rows_pack(device, (cl_int)rows, (cl_int)columns, &from, &to), 0);
+        ck_assert_int_eq(device_finish(device), 0);
+        matrix_is(&packed, x, 0, "pack_rows");
+        support_reference_column_sums(rows, columns, x, expected);
+        for (cl_int accumulate = 0; accumulate < 2; accumulate++) {
+            ck_assert_int_eq(rows_column_sums(device, (cl_int)rows, (cl_int)columns, accumulate, &to, sums.view.buffer,
+                                              sums.view.offset),
+                             0);
+            ck_assert_int_eq(device_finish(device), 0);
+            for (size_t c = 0; c < columns && accumulate; c++)
+                expected[c] *= 2;
+            matrix_is(&sums, expected, SUPPORT_TOLERANCE, "column_sums");
+        }
+        forget();
+    }
+    end();
+}
+END_TEST
+
+int main(void)
+{
+    TCase *all = tcase_create("kernel");
+    tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
+    tcase_add_loop_test(all, products_with_every_epilogue_are_the_references, 0, PROVIDERS);
+    tcase_add_loop_test(all, weight_gradients_are_the_references, 0, PROVIDERS);
+    tcase_add_loop_test(all, layer_norm_is_the_references, 0, PROVIDERS);
+    tcase_add_loop_test(all, layer_norm_backward_and_its_sums_are_the_references, 0, PROVIDERS);
+    tcase_add_loop_test(all, column_sums_and_packing_are_the_references, 0, PROVIDERS);
+    Suite *suite = suite_create("kernel");
+    suite_add_tcase(suite, all);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

@@ -1,0 +1,250 @@
+/* The optimizer's kernels of each provider against their plain C reference: norm, clipping, accumulation, adam, sgd, on
+ * parameters of sizes that no panel divides; and what is not finite changes nothing. */
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/device_private.h"
+#include "runtime/optimizer_step.h"
+#include "unit/support_device.h"
+#include "unit/support_reference.h"
+
+static const char *const kernels[] = {"cpu", "gpu"};
+enum { PROVIDERS = 2, HIDDEN = 33, UPDATES = 3 };
+
+static struct support_device support;
+static struct expert *expert;
+static struct parameters *parameters;
+static cl_mem gradient_buffer;
+static float *gradients[PARAMETERS_MAX];   /* by parameter, row-major */
+static float *expected[3][PARAMETERS_MAX]; /* weights and moments */
+
+static void begin(const char *kernel, const char *options)
+{
+    char text[256];
+    snprintf(text, sizeof text, "hidden_dim: %d, %s", HIDDEN, options);
+    support_device_open(&support, kernel, false, "", text);
+    expert = support_expert(&support);
+    parameters = expert->ops->parameters(expert);
+    ck_assert_int_eq(
+        device_allocate(support.device, parameters->primary_floats * sizeof(float), "a test", &gradient_buffer), 0);
+    for (unsigned p = 0; p < parameters->count; p++) {
+        struct expert_tensor tensor;
+        expert_tensor(expert, p, &tensor);
+        gradients[p] = calloc(tensor.count, sizeof(float));
+        for (unsigned copy = 0; copy < 3; copy++)
+            expected[copy][p] = calloc(tensor.count, sizeof(float));
+        ck_assert_int_eq(expert_tensor_read(expert, p, expected[0][p]), 0);
+    }
+}
+
+static void end(void)
+{
+    for (unsigned p = 0; p < parameters->count; p++) {
+        free(gradients[p]);
+        for (unsigned copy = 0; copy < 3; copy++)
+            free(expected[copy][p]);
+    }
+    device_release(support.device, &gradient_buffer);
+    expert_destroy(&expert);
+    support_device_close(&support);
+}
+
+/* A weight (out, in) lies as the panels of its transpose, (in, out). */
+static void transpose(const float *plain, size_t rows, size_t columns, float *transposed)
+{
+    for (size_t row = 0; row < rows; row++)
+        for (size_t column = 0; column < columns; column++)
+            transposed[column * rows + row] = plain[row * columns + column];
+}
+
+/* Gradients of that stream to the device; their norm. */
+static double put_gradients(unsigned stream, float scale)
+{
+    float *all = calloc(parameters->primary_floats, sizeof *all);
+    double squares = 0;
+    for (unsigned p = 0; p < parameters->count; p++) {
+        const struct parameter *item = &parameters->items[p];
+        const size_t in = item->in > 0 ? item->in : 1, count = item->out * in;
+        float *turned = malloc(count * sizeof *turned);
+        support_random(gradients[p], count, stream + p, scale);
+        transpose(gradients[p], item->out, in, turned);
+        support_reference_pack(in, item->out, parameters->shape.panel, turned, all + item->offset);
+        squares += pow(support_reference_norm(gradients[p], count), 2);
+        free(turned);
+    }
+    ck_assert_int_eq(device_write(support.device, gradient_buffer, 0, all, parameters->primary_floats * sizeof *all),
+                     0);
+    free(all);
+    return sqrt(squares);
+}
+
+static struct expert_batch step(void)
+{
+    struct expert_batch batch = {.rows = 5, .backward = true};
+    ck_assert_msg(optimizer_step_enqueue(expert, parameters, gradient_buffer, 0, false) == 0, "%s",
+                  device_error(support.device));
+    ck_assert_int_eq(device_finish(support.device), 0);
+    optimizer_step_finish(expert, parameters, &batch);
+    return batch;
+}
+
+static void expect_steps(unsigned update, double norm)
+{
+    const double clip = expert->optimizer.clip_norm;
+    for (unsigned p = 0; p < parameters->count; p++) {
+        struct expert_tensor tensor;
+        expert_tensor(expert, p, &tensor);
+        support_reference_step(&expert->optimizer, update, clip > 0 ? fmin(1, clip / (norm + 1e-6)) : 1, tensor.count,
+                               gradients[p], expected[0][p], expected[1][p], expected[2][p]);
+    }
+}
+
+static void state_agrees(double tolerance)
+{
+    for (unsigned i = 0; i < (1 + parameters->moments) * parameters->count; i++) {
+        struct expert_tensor tensor;
+        expert_tensor(expert, i, &tensor);
+        float *values = malloc(tensor.count * sizeof *values);
+        ck_assert_int_eq(expert_tensor_read(expert, i, values), 0);
+        const double error =
+            support_error(values, expected[i / parameters->count][i % parameters->count], tensor.count);
+        ck_assert_msg(error <= tolerance, "%s: %g", tensor.name, error);
+        free(values);
+    }
+}
+
+/* The orientation that backward reads is written along, to the bit. */
+static void orientations_agree(void)
+{
+    float *all = malloc(parameters->total_floats * sizeof *all);
+    ck_assert_int_eq(device_read(support.device, parameters->weights, 0, all, parameters->total_floats * sizeof *all),
+                     0);
+    for (unsigned p = 0; p < parameters->count; p++) {
+        const struct parameter *item = &parameters->items[p];
+        if (item->in == 0)
+            continue;
+        const size_t count = item->in * item->out;
+        float *one = malloc(count * sizeof *one), *other = malloc(count * sizeof *other),
+              *turned = malloc(count * sizeof *turned);
+        support_reference_unpack(item->in, item->out, parameters->shape.panel, all + item->offset, one);
+        support_reference_unpack(item->out, item->in, parameters->shape.panel, all + item->transposed, other);
+        transpose(other, item->out, item->in, turned);
+        ck_assert_mem_eq(one, turned, count * sizeof *one);
+        free(one);
+        free(other);
+        free(turned);
+    }
+    free(all);
+}
+
+static const char *const optimizers[] = {
+    "optimizer: adam",
+    "optimizer: adam, learning_rate: 0.01, beta1: 0.7, beta2: 0.9, epsilon: 1e-5, clip_norm: 2.5",
+    "optimizer: sgd",
+    "optimizer: sgd, learning_rate: 0.1, momentum: 0.8, clip_norm: 2.5",
+    "optimizer: sgd, learning_rate: 0.1, schedule: linear, warmup_steps: 2, total_steps: 3",
+};
+enum { OPTIMIZERS = sizeof optimizers / sizeof optimizers[0] };
+
+START_TEST(steps_are_the_references)
+{
+    begin(kernels[_i % PROVIDERS], optimizers[_i / PROVIDERS]);
+    for (unsigned update = 0; update < UPDATES; update++) {
+        const double norm = put_gradients(100 * (update + 1), 0.5f);
+        const struct expert_batch batch = step();
+        ck_assert_int_eq(batch.step, EXPERT_STEP_APPLIED);
+        ck_assert_double_le(fabs(batch.grad_norm / norm - 1), SUPPORT_TOLERANCE);
+        expect_steps(update, norm);
+        state_agrees(SUPPORT_TOLERANCE);
+        orientations_agree();
+    }
+    ck_assert_uint_eq(expert->counters.updates, UPDATES);
+    ck_assert_uint_eq(expert->counters.examples, UPDATES * 5);
+    end();
+}
+END_TEST
+
+START_TEST(accumulated_gradients_make_one_step_of_their_sum)
+{
+    begin(kernels[_i], "optimizer: adam, clip_norm: 2.5, grad_accumulation: 3");
+    float *sums[PARAMETERS_MAX];
+    for (unsigned p = 0; p < parameters->count; p++)
+        sums[p] = calloc(parameters->items[p].out * (parameters->items[p].in + 1), sizeof(float));
+    double squares = 0;
+    for (unsigned batch = 0; batch < 3; batch++) {
+        put_gradients(100 * (batch + 1), 0.5f);
+        ck_assert_int_eq(step().step, batch < 2 ? EXPERT_STEP_ACCUMULATED : EXPERT_STEP_APPLIED);
+        for (unsigned p = 0; p < parameters->count; p++) {
+            struct expert_tensor tensor;
+            expert_tensor(expert, p, &tensor);
+            for (uint64_t i = 0; i < tensor.count; i++)
+                sums[p][i] += gradients[p][i];
+            squares += batch == 2 ? pow(support_reference_norm(sums[p], tensor.count), 2) : 0;
+        }
+        if (batch < 2)
+            state_agrees(0); /* parameters and moments are as they were */
+    }
+    for (unsigned p = 0; p < parameters->count; p++) {
+        free(gradients[p]);
+        gradients[p] = sums[p];
+    }
+    expect_steps(0, sqrt(squares));
+    state_agrees(SUPPORT_TOLERANCE);
+    orientations_agree();
+    ck_assert_uint_eq(expert->counters.updates, 1);
+    end();
+}
+END_TEST
+
+/* Finite ones whose norm overflows are no better than infinite ones. */
+static const float bad_values[] = {NAN, INFINITY, -INFINITY, 3e38f};
+
+START_TEST(gradients_that_are_not_finite_change_nothing)
+{
+    for (unsigned bad = 0; bad < sizeof bad_values / sizeof bad_values[0]; bad++) {
+        begin(kernels[_i % PROVIDERS], _i / PROVIDERS ? "optimizer: adam, grad_accumulation: 2" : "optimizer: adam");
+        const unsigned needed = expert->optimizer.grad_accumulation;
+        put_gradients(100, 0.5f);
+        const size_t at = parameters->items[1].offset; /* one element of one bias */
+        ck_assert_int_eq(
+            device_write(support.device, gradient_buffer, at * sizeof(float), &bad_values[bad], sizeof bad_values[bad]),
+            0);
+        ck_assert_int_eq(step().step, EXPERT_STEP_SKIPPED);
+        ck_assert_uint_eq(expert->counters.skipped, 1);
+        ck_assert_uint_eq(expert->counters.updates, 0);
+        ck_assert_uint_eq(expert->counters.examples, 0);
+        state_agrees(0);
+        orientations_agree();
+        double norm = 0;
+        for (unsigned batch = 0; batch < needed; batch++) {
+            norm = put_gradients(200, 0.5f / (float)needed);
+            ck_assert_int_eq(step().step, batch + 1 < needed ? EXPERT_STEP_ACCUMULATED : EXPERT_STEP_APPLIED);
+        }
+        for (unsigned p = 0; p < parameters->count; p++)
+            support_random(gradients[p],
+                           parameters->items[p].out * (parameters->items[p].in ? parameters->items[p].in : 1), 200 + p,
+                           0.5f);
+        expect_steps(0, norm * needed);
+        state_agrees(SUPPORT_TOLERANCE);
+        end();
+    }
+}
+END_TEST
+
+int main(void)
+{
+    TCase *all = tcase_create("optimizer_step");
+    tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
+    tcase_add_loop_test(all, steps_are_the_references, 0, PROVIDERS * OPTIMIZERS);
+    tcase_add_loop_test(all, accumulated_gradients_make_one_step_of_their_sum, 0, PROVIDERS);
+    tcase_add_loop_test(all, gradients_that_are_not_finite_change_nothing, 0, 2 * PROVIDERS);
+    Suite *suite = suite_create("optimizer_step");
+    suite_add_tcase(suite, all);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
