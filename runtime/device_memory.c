@@ -30,6 +30,7 @@ static double mebibytes(uint64_t bytes)
 static void *map_large_pages(size_t bytes)
 {
     const size_t length = shm_round_up(bytes, LARGE_PAGE);
+    /* cppcheck-suppress invalidFunctionArg ; an anonymous mapping has no file */
     char *mapping = mmap(NULL, length + LARGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapping == MAP_FAILED)
         return NULL;
@@ -37,13 +38,13 @@ static void *map_large_pages(size_t bytes)
     if (start > mapping)
         munmap(mapping, (size_t)(start - mapping));
     munmap(start + length, (size_t)(mapping + LARGE_PAGE - start));
-    madvise(start, length, MADV_HUGEPAGE); /* a wish; without it the pages are small */
+    madvise(start, bytes / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE); /* a wish; and none for a page that is not full */
     return start;
 }
 
 static cl_mem create_buffer(struct device *device, size_t bytes, cl_int *error)
 {
-    if (device->info.class != DEVICE_CLASS_CPU)
+    if (device->info.class != DEVICE_CLASS_CPU || bytes < LARGE_PAGE)
         return clCreateBuffer(device->context, CL_MEM_READ_WRITE, bytes, NULL, error);
     void *memory = map_large_pages(bytes);
     *error = CL_OUT_OF_HOST_MEMORY;

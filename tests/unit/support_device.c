@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "runtime/device_private.h"
+#include "runtime/linear.h"
 #include "runtime/parameters.h"
 
 void support_device_open(struct support_device *support, const char *kernel, bool staged, const char *device,
@@ -23,6 +24,18 @@ void support_device_open(struct support_device *support, const char *kernel, boo
     ck_assert_int_eq(device_open(&support->device, &support->config.devices[0]), 0);
     if (staged)
         support->device->staged = true;
+}
+
+void support_device_narrow(struct support_device *support, unsigned vector_width)
+{
+    struct device *device = support->device;
+    for (unsigned k = 0; k < KERNEL_COUNT; k++)
+        clReleaseKernel(device->kernels[k]);
+    clReleaseProgram(device->program);
+    device->program = NULL;
+    device->info.vector_width = vector_width;
+    device->provider->shape(&device->info, &device->shape);
+    ck_assert_msg(device_program_build(device) == 0, "%s", device_error(device));
 }
 
 void support_device_close(struct support_device *support)

@@ -20,6 +20,8 @@ struct support_device {
  * `device` more options of the device, or "". */
 void support_device_open(struct support_device *support, const char *kernel, bool staged, const char *device,
                          const char *expert);
+/* Builds the CPU kernels again as for a device with narrower vectors: 8 floats (AVX2) or 4 (SSE, NEON). */
+void support_device_narrow(struct support_device *support, unsigned vector_width);
 void support_device_close(struct support_device *support);
 
 /* An expert of the configuration's entry, from seed 1, with a LayerNorm that is not just 1 and 0. */

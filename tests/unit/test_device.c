@@ -1,0 +1,191 @@
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "runtime/device_private.h"
+#include "unit/support_device.h"
+
+static struct config_device wanted(const char *platform, const char *device)
+{
+    static char cache[256];
+    const char *build = getenv("BUILD");
+    snprintf(cache, sizeof cache, "%s/test-cache", build != NULL ? build : "build");
+    return (struct config_device){.name = "test-device",
+                                  .platform = platform,
+                                  .device = device,
+                                  .linear_kernel = "auto",
+                                  .cache_dir = cache,
+                                  .chunk_rows = 1024};
+}
+
+START_TEST(the_list_describes_each_device)
+{
+    struct device_info *list;
+    unsigned count;
+    const struct config_device config = wanted("", "");
+    device_cache_prepare(&config);
+    ck_assert_int_eq(device_list(&list, &count), 0);
+    ck_assert_uint_ge(count, 1);
+    for (unsigned i = 0; i < count; i++) {
+        ck_assert_uint_gt(strlen(list[i].name), 0);
+        ck_assert_uint_gt(list[i].memory_bytes, 0);
+        ck_assert_uint_ge(list[i].memory_bytes, list[i].max_allocation_bytes);
+        ck_assert_uint_gt(list[i].compute_units, 0);
+        ck_assert(list[i].class != DEVICE_CLASS_CPU || list[i].unified_memory);
+        ck_assert_str_ne(device_class_name(list[i].class), "unknown");
+    }
+    free(list);
+}
+END_TEST
+
+START_TEST(a_device_is_found_by_number_and_by_a_part_of_its_name_in_any_case)
+{
+    struct device *device;
+    struct device_info *list;
+    unsigned count;
+    char part[8];
+    struct config_device config = wanted("0", "0");
+    ck_assert_int_eq(device_open(&device, &config), 0);
+    snprintf(part, sizeof part, "%.5s", device_info(device)->name);
+    device_destroy(&device);
+    ck_assert_ptr_null(device);
+    for (char *c = part; *c != '\0'; c++)
+        *c = (char)(*c >= 'a' && *c <= 'z' ? *c - 'a' + 'A' : *c);
+    config.platform = "";
+    config.device = part;
+    ck_assert_int_eq(device_open(&device, &config), 0);
+    ck_assert_int_eq(device_list(&list, &count), 0);
+    ck_assert_str_eq(device_info(device)->name, list[0].name);
+    free(list);
+    device_destroy(&device);
+}
+END_TEST
+
+START_TEST(what_the_configuration_cannot_have_is_refused)
+{
+    static const char *const bad[][3] = {{"no such platform", "", "auto"},
+                                         {"", "no such device", "auto"},
+                                         {"", "4294967296", "auto"},
+                                         {"", "", "metal"}};
+    struct device *device;
+    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct config_device config = wanted(bad[i][0], bad[i][1]);
+        config.linear_kernel = bad[i][2];
+        ck_assert_int_eq(device_open(&device, &config), -EINVAL);
+        ck_assert_ptr_null(device);
+    }
+}
+END_TEST
+
+START_TEST(memory_beyond_the_device_is_refused_with_the_figures_and_nothing_is_lost)
+{
+    struct support_device support;
+    struct expert *expert;
+    uint64_t own, workspace;
+    support_device_open(&support, "cpu", false, "", "hidden_dim: 1048576");
+    const uint64_t used = device_memory_used(support.device);
+    ck_assert_int_eq(expert_memory(support.device, &support.config.experts[0], &own, &workspace), 0);
+    ck_assert_uint_gt(own, (uint64_t)1 << 40);
+    ck_assert_int_eq(expert_create(&expert, support.device, &support.config.experts[0], 1), -ENOMEM);
+    ck_assert_ptr_null(expert);
+    ck_assert_ptr_nonnull(strstr(device_error(support.device), "MiB"));
+    ck_assert_uint_eq(device_memory_used(support.device), used);
+    ck_assert(!device_is_lost(support.device));
+    support_device_close(&support);
+}
+END_TEST
+
+START_TEST(memory_of_experts_is_what_was_announced_and_comes_back)
+{
+    struct support_device support;
+    struct expert *experts[2];
+    uint64_t own, workspace;
+    support_device_open(&support, "cpu", false, "", "hidden_dim: 48, max_batch_size: 100");
+    const uint64_t used = device_memory_used(support.device);
+    ck_assert_int_eq(expert_memory(support.device, &support.config.experts[0], &own, &workspace), 0);
+    for (unsigned i = 0; i < 2; i++)
+        ck_assert_int_eq(expert_create(&experts[i], support.device, &support.config.experts[0], 1), 0);
+    ck_assert_uint_eq(device_memory_used(support.device), used + 2 * own + workspace);
+    for (unsigned i = 0; i < 2; i++)
+        expert_destroy(&experts[i]);
+    ck_assert_uint_eq(device_memory_used(support.device), used + workspace);
+    support_device_close(&support);
+}
+END_TEST
+
+START_TEST(an_opencl_error_is_named_and_the_device_goes_on)
+{
+    struct support_device support;
+    const struct kernel_grid grid = {.dims = 2, .global = {3, 1}, .local = {2, 1}};
+    cl_mem buffer;
+    support_device_open(&support, "cpu", false, "", "");
+    ck_assert_int_eq(kernel_launch(support.device, KERNEL_LINEAR, &grid, NULL, 0), -EIO);
+    ck_assert_ptr_nonnull(strstr(device_error(support.device), "kernel linear: CL_INVALID_"));
+    ck_assert_int_eq(device_allocate(support.device, 4096, "test", &buffer), 0);
+    device_release(support.device, &buffer);
+    support_device_close(&support);
+}
+END_TEST
+
+START_TEST(a_lost_device_says_so_from_then_on)
+{
+    struct support_device support;
+    const struct kernel_grid grid = {.dims = 1, .global = {1}, .local = {1}};
+    float value;
+    support_device_open(&support, "cpu", false, "", "");
+    ck_assert_int_eq(device_fail(support.device, CL_DEVICE_NOT_AVAILABLE, "a batch"), -ENODEV);
+    ck_assert(device_is_lost(support.device));
+    ck_assert_str_eq(device_error(support.device), "a batch: CL_DEVICE_NOT_AVAILABLE");
+    ck_assert_int_eq(kernel_launch(support.device, KERNEL_LINEAR, &grid, NULL, 0), -ENODEV);
+    ck_assert_int_eq(device_read(support.device, support.device->control, 0, &value, sizeof value), -ENODEV);
+    support_device_close(&support);
+}
+END_TEST
+
+START_TEST(compiled_kernels_are_kept_in_a_private_folder)
+{
+    struct support_device support;
+    struct stat status;
+    support_device_open(&support, "cpu", false, "", "");
+    ck_assert_uint_gt(strlen(support.device->cache_path), 0);
+    ck_assert_int_eq(stat(support.device->cache_path, &status), 0);
+    ck_assert_uint_eq(status.st_mode & 077, 0);
+    ck_assert_str_eq(getenv("POCL_CACHE_DIR"), support.device->cache_path);
+    support_device_close(&support);
+}
+END_TEST
+
+START_TEST(a_cache_folder_that_cannot_be_is_only_a_warning)
+{
+    struct device *device;
+    struct config_device config = wanted("", "");
+    config.cache_dir = "/proc/expertd";
+    ck_assert_int_eq(device_open(&device, &config), 0);
+    ck_assert_str_eq(device->cache_path, "");
+    device_destroy(&device);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *all = tcase_create("device");
+    tcase_set_timeout(all, 60);
+    tcase_add_test(all, the_list_describes_each_device);
+    tcase_add_test(all, a_device_is_found_by_number_and_by_a_part_of_its_name_in_any_case);
+    tcase_add_test(all, what_the_configuration_cannot_have_is_refused);
+    tcase_add_test(all, memory_beyond_the_device_is_refused_with_the_figures_and_nothing_is_lost);
+    tcase_add_test(all, memory_of_experts_is_what_was_announced_and_comes_back);
+    tcase_add_test(all, an_opencl_error_is_named_and_the_device_goes_on);
+    tcase_add_test(all, a_lost_device_says_so_from_then_on);
+    tcase_add_test(all, compiled_kernels_are_kept_in_a_private_folder);
+    tcase_add_test(all, a_cache_folder_that_cannot_be_is_only_a_warning);
+    Suite *suite = suite_create("device");
+    suite_add_tcase(suite, all);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

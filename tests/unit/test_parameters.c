@@ -1,0 +1,155 @@
+#include <check.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/parameters.h"
+#include "unit/support_device.h"
+
+static struct expert *create(struct support_device *support, uint64_t seed)
+{
+    struct expert *expert;
+    ck_assert_int_eq(expert_create(&expert, support->device, &support->config.experts[0], seed), 0);
+    return expert;
+}
+
+static float *values_of(struct expert *expert, const char *name, struct expert_tensor *tensor)
+{
+    const int index = expert_tensor_find(expert, name);
+    ck_assert_msg(index >= 0, "no tensor %s", name);
+    expert_tensor(expert, (unsigned)index, tensor);
+    float *values = malloc(tensor->count * sizeof *values);
+    ck_assert_int_eq(expert_tensor_read(expert, (unsigned)index, values), 0);
+    return values;
+}
+
+START_TEST(tensors_have_pytorchs_names_and_shapes_parameters_first)
+{
+    static const struct {
+        const char *name;
+        unsigned ndim;
+        uint64_t dims[2];
+    } wanted[] = {
+        {"ffn.weight", 2, {200, 50}},    {"ffn.bias", 1, {200, 0}},         {"ffn_output.weight", 2, {50, 200}},
+        {"ffn_output.bias", 1, {50, 0}}, {"layer_norm.weight", 1, {50, 0}}, {"layer_norm.bias", 1, {50, 0}},
+    };
+    struct support_device support;
+    struct expert_tensor tensor;
+    support_device_open(&support, "cpu", false, "", "hidden_dim: 50, grad_accumulation: 3");
+    struct expert *expert = create(&support, 1);
+    ck_assert_uint_eq(expert_tensors(expert), 4 * 6);
+    for (unsigned i = 0; i < 6; i++) {
+        expert_tensor(expert, i, &tensor);
+        ck_assert_str_eq(tensor.name, wanted[i].name);
+        ck_assert_uint_eq(tensor.ndim, wanted[i].ndim);
+        ck_assert_int_eq(memcmp(tensor.dims, wanted[i].dims, sizeof tensor.dims), 0);
+        ck_assert(tensor.is_parameter);
+    }
+    expert_tensor(expert, 6, &tensor);
+    ck_assert_str_eq(tensor.name, "optimizer.exp_avg.ffn.weight");
+    ck_assert(!tensor.is_parameter);
+    expert_tensor(expert, 17, &tensor);
+    ck_assert_str_eq(tensor.name, "optimizer.exp_avg_sq.layer_norm.bias");
+    expert_tensor(expert, 18, &tensor);
+    ck_assert_str_eq(tensor.name, "optimizer.gradient.ffn.weight");
+    ck_assert_int_eq(expert_tensor_find(expert, "ffn.weigh"), -ENOENT);
+    expert_destroy(&expert);
+    support_device_close(&support);
+}
+END_TEST
+
+START_TEST(initial_values_are_uniform_within_the_fan_ins_bound_and_come_from_the_seed)
+{
+    struct support_device support;
+    struct expert_tensor tensor;
+    support_device_open(&support, "cpu", false, "", "hidden_dim: 100");
+    struct expert *expert = create(&support, 7), *same = create(&support, 7), *other = create(&support, 8);
+    static const struct {
+        const char *name;
+        double fan_in;
+    } wanted[] = {{"ffn.weight", 100}, {"ffn.bias", 100}, {"ffn_output.weight", 400}, {"ffn_output.bias", 400}};
+    for (unsigned i = 0; i < 4; i++) {
+        float *a = values_of(expert, wanted[i].name, &tensor), *b = values_of(same, wanted[i].name, &tensor);
+        float *c = values_of(other, wanted[i].name, &tensor);
+        const double bound = 1 / sqrt(wanted[i].fan_in);
+        double sum = 0, squares = 0;
+        for (uint64_t j = 0; j < tensor.count; j++) {
+            ck_assert_double_le(fabs((double)a[j]), bound * (1 + 1e-6));
+            sum += (double)a[j];
+            squares += (double)a[j] * (double)a[j];
+        }
+        ck_assert_double_le(fabs(sum / (double)tensor.count), 5 * bound / sqrt(3 * (double)tensor.count));
+        ck_assert_double_eq_tol(squares / (double)tensor.count / (bound * bound / 3), 1, 0.2);
+        ck_assert_int_eq(memcmp(a, b, tensor.count * sizeof *a), 0);
+        ck_assert_int_ne(memcmp(a, c, tensor.count * sizeof *a), 0);
+        free(a);
+        free(b);
+        free(c);
+    }
+    float *gamma = values_of(expert, "layer_norm.weight", &tensor);
+    float *beta = values_of(expert, "layer_norm.bias", &tensor);
+    for (unsigned i = 0; i < 100; i++)
+        ck_assert(gamma[i] == 1 && beta[i] == 0);
+    free(gamma);
+    free(beta);
+    expert_destroy(&expert);
+    expert_destroy(&same);
+    expert_destroy(&other);
+    support_device_close(&support);
+}
+END_TEST
+
+START_TEST(what_is_written_is_read_back_and_is_in_a_snapshot)
+{
+    static const char *const kernels[] = {"cpu", "gpu"};
+    struct support_device support;
+    struct expert_tensor tensor;
+    for (unsigned k = 0; k < 2; k++) {
+        support_device_open(&support, kernels[k], false, "", "hidden_dim: 33");
+        struct expert *expert = create(&support, 1);
+        struct expert_snapshot snapshot = {.memory = malloc(expert_snapshot_bytes(expert))};
+        for (unsigned i = 0; i < expert_tensors(expert); i++) {
+            expert_tensor(expert, i, &tensor);
+            float *values = malloc(tensor.count * sizeof *values);
+            support_random(values, tensor.count, i, 1);
+            ck_assert_int_eq(expert_tensor_write(expert, i, values), 0);
+            free(values);
+        }
+        expert_set_counters(expert, &(struct expert_counters){3, 4, 5}, 0);
+        ck_assert_int_eq(expert_snapshot_take(expert, &snapshot), 0);
+        ck_assert_uint_eq(snapshot.counters.examples, 4);
+        for (unsigned i = 0; i < expert_tensors(expert); i++) {
+            expert_tensor(expert, i, &tensor);
+            float *values = malloc(tensor.count * sizeof *values), *expected = malloc(tensor.count * sizeof *values);
+            support_random(expected, tensor.count, i, 1);
+            ck_assert_int_eq(expert_tensor_read(expert, i, values), 0);
+            ck_assert_int_eq(memcmp(values, expected, tensor.count * sizeof *values), 0);
+            memset(values, 0, tensor.count * sizeof *values);
+            expert_snapshot_tensor(expert, &snapshot, i, values);
+            ck_assert_int_eq(memcmp(values, expected, tensor.count * sizeof *values), 0);
+            free(values);
+            free(expected);
+        }
+        free(snapshot.memory);
+        expert_destroy(&expert);
+        support_device_close(&support);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    TCase *all = tcase_create("parameters");
+    tcase_set_timeout(all, 60);
+    tcase_add_test(all, tensors_have_pytorchs_names_and_shapes_parameters_first);
+    tcase_add_test(all, initial_values_are_uniform_within_the_fan_ins_bound_and_come_from_the_seed);
+    tcase_add_test(all, what_is_written_is_read_back_and_is_in_a_snapshot);
+    Suite *suite = suite_create("parameters");
+    suite_add_tcase(suite, all);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
