@@ -171,6 +171,9 @@ enum exit_code expertctl_draw(struct expertctl *ctl)
         json_close(&json, ']');
         expertctl_json_end(&json);
     }
+    if (reply->draw->n_uids < ctl->count)
+        fprintf(stderr, "expertctl: draw: %zu of %" PRIu32 " uids: no more of the pattern are free\n",
+                reply->draw->n_uids, ctl->count);
     dht_client_destroy(&client);
     return code;
 }

@@ -105,6 +105,9 @@ def found():
     assert ctl("search", "ffn.") == "ffn.0.\n"
     drawn = ctl("draw", "ffn.0.[0:4]", "--count", "4").split()
     assert sorted(drawn) == ["ffn.0.2", "ffn.0.3"]
+    said = subprocess.run([f"{BUILD}/bin/expertctl", "--dht", DHT, "draw", "ffn.0.[0:4]", "--count", "4"],
+                          capture_output=True, text=True, timeout=60)
+    assert "2 of 4 uids" in said.stderr, said  # a script that asked for four has to be told
     ctl("draw", "ffn.0.[4:0]", status=5)
     counters = ctl("stats", "--json")
     assert counters["counters"]["frontend.requests.forward"] >= 3 and counters["dht"]["dht.experts_alive"] == 3
