@@ -233,7 +233,7 @@ START_TEST(a_wait_that_ends_tells_what_was_missing)
     atomic_int count = 0;
     router_stop(&router);
     router = router_start(NULL, answer_once, &count);
-    ck_assert_int_eq(ctl("wait --timeout 3"), 6);
+    ck_assert_int_eq(ctl("wait --timeout 0.9"), 6);
     says("1 of 3 experts are alive");
 }
 END_TEST
