@@ -196,6 +196,8 @@ static bool expire(struct server *server, uint64_t now_ns)
         else
             task_expire(server, request);
     }
+    if (any)
+        ring_all(server);
     return any;
 }
 

@@ -38,8 +38,12 @@ static void end_early(struct server *server, struct request *request, enum statu
 
 void task_expire(struct server *server, struct request *request)
 {
+    struct pool_link *link = request->pool;
     end_early(server, request, STATUS_DEADLINE_EXCEEDED,
               request->keyed ? "the deadline came first; the step may still be applied" : "the deadline came first");
+    /* A pool that waits for min_batch_size is looked at when its batch_timeout ends: until then the rows would be
+     * taken. */
+    device_link_ready(link->device, link->index);
 }
 
 static void fail_pool(struct server *server, struct pool_link *link, enum status status, const char *message)

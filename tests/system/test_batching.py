@@ -72,8 +72,12 @@ def all_alive():
         time.sleep(0.02)
 
 
+def counter(client, name):
+    return {c.name: c.value for c in client.call(pb.STATS).stats.counters}["device.cpu0." + name]
+
+
 def batches(client):
-    return {c.name: c.value for c in client.call(pb.STATS).stats.counters}["device.cpu0.batches"]
+    return counter(client, "batches")
 
 
 def rows_are_waited_for():
@@ -84,7 +88,12 @@ def rows_are_waited_for():
     assert one.receive().status == other.receive().status == pb.OK
     assert batches(asker) == before + 1, "two tasks of half of min_batch_size make one batch"
     assert one.call(pb.FORWARD, "patient.0", 4).status == pb.OK
+    skipped = counter(asker, "skipped_tasks")
     assert one.call(pb.FORWARD, "patient.0", 3, deadline_ms=100).status == pb.DEADLINE_EXCEEDED
+    end = time.monotonic() + 60
+    while counter(asker, "skipped_tasks") == skipped:
+        assert time.monotonic() < end, "an expired task keeps its rows while its pool waits for min_batch_size"
+        time.sleep(0.01)
     assert one.call(pb.FORWARD, "brief.0", 1).status == pb.OK, "batch_timeout ends the wait"
 
 
