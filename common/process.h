@@ -19,5 +19,7 @@ int process_stop_fd(void);
 /* A futex word in shared memory or here, that the handler increments and wakes at a stop signal: for a process that
  * sleeps on a futex. The word must outlive the process's use; NULL takes it back. */
 void process_stop_futex(_Atomic uint32_t *word);
+/* As many open files as the system lets this process have: for programs whose clients are files. */
+void process_raise_file_limit(void);
 
 #endif

@@ -1,6 +1,5 @@
 /* expertd-dht: publishes this server's experts in a distributed hash table, and answers look-ups in it. */
 #include <stdlib.h>
-#include <sys/resource.h>
 
 #include "common/config.h"
 #include "common/log.h"
@@ -18,16 +17,6 @@ static const struct config_program program = {
         "after a stop signal, 1 when it cannot start, 2 for a wrong flag or configuration.",
     .sections = sections,
 };
-
-/* Each client is a file: as many as the system lets us have. */
-static void raise_file_limit(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-        limit.rlim_cur = limit.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &limit);
-    }
-}
 
 int main(int argc, char **argv)
 {
@@ -47,7 +36,7 @@ int main(int argc, char **argv)
     if (rc == 0)
         rc = owner_acquire(config.server.run_dir, config.server.name, "dht");
     if (rc >= 0) {
-        raise_file_limit();
+        process_raise_file_limit(); /* each client is a file */
         rc = loop_create(&loop, &config);
     }
     if (rc == 0)
