@@ -1,0 +1,267 @@
+/* What it costs to publish and to find experts: many DHT nodes in one process, over loopback.
+ *
+ *     build/bench/dht [--nodes 32] [--experts 16384] [--contiguous] [--json]
+ *
+ * The experts are drawn from ffn.[0:rows].[0:256] with rows = experts / 256 and dealt out to all nodes at random, so
+ * that every node has a record for nearly every prefix (--contiguous: each has a block of its own, and a few records).
+ * Look-ups and searches are made by nodes that joined later and know nothing ("cold"), and then again ("warm"). Each
+ * node has threads of its own, but all share this machine's cores. */
+#include <getopt.h>
+#include <math.h>
+
+#include "unit/dht_swarm.h"
+
+#include "common/log.h"
+
+enum { COLUMNS = 256, GRID_ROWS = 32, BEAM_SIZE = 4, COLD_RUNS = 7, WARM_RUNS = 1000, SINGLE_RUNS = 1000 };
+
+static struct swarm swarm;
+static bool as_json;
+static unsigned lines;
+
+static void print(const char *name, double value, const char *unit)
+{
+    if (as_json)
+        printf("%s{\"name\": \"%s\", \"value\": %g, \"unit\": \"%s\"}", lines ? ",\n " : "[", name, value, unit);
+    else
+        printf("%-52s %10.3f %s\n", name, value, unit);
+    lines++;
+    fflush(stdout);
+}
+
+static void die(const char *what)
+{
+    fprintf(stderr, "dht: %s\n", what);
+    exit(1);
+}
+
+static int compare(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, size_t count)
+{
+    qsort(values, count, sizeof *values, compare);
+    return values[count / 2];
+}
+
+static double ms_since(uint64_t begin_ns)
+{
+    return (double)(clock_now_ns() - begin_ns) / 1e6;
+}
+
+/* ---- the swarm -----------------------------------------------------------------------------------------------------
+ */
+
+static void start(unsigned nodes)
+{
+    static char endpoints[SWARM_MAX][32];
+    swarm.network_id = (uint32_t)getpid();
+    swarm.update_period_ns = 30 * NS_PER_S;
+    swarm.expiration_ns = 3600 * NS_PER_S; /* nobody confirms the frontends that there are not */
+    for (unsigned i = 0; i < nodes; i++) {
+        snprintf(endpoints[i], sizeof endpoints[i], "tcp://10.0.%u.%u:31330", i / 256, i % 256);
+        if (!swarm_add(&swarm, endpoints[i]))
+            die("cannot start a node");
+        if (i % 16 == 15)
+            swarm_step(&swarm, 1);
+    }
+    if (!SWARM_UNTIL(&swarm, 60000, swarm_joined(&swarm)))
+        die("the nodes do not find each other");
+    /* Routing tables fill up. */
+    (void)SWARM_UNTIL(&swarm, 1000, false);
+}
+
+static struct agent *add_reader(void)
+{
+    struct agent *reader = swarm_add(&swarm, NULL);
+    if (!reader || !SWARM_UNTIL(&swarm, 20000, swarm_joined(&swarm)))
+        die("cannot add a node");
+    (void)SWARM_UNTIL(&swarm, 300, false);
+    return reader;
+}
+
+static void publish(unsigned nodes, unsigned experts, bool contiguous)
+{
+    struct catalog *catalogs = calloc(nodes, sizeof *catalogs);
+    char uid[UID_SIZE];
+    uint64_t records = 0;
+    for (unsigned e = 0; catalogs && e < experts; e++) {
+        const unsigned node = contiguous ? (unsigned)((uint64_t)e * nodes / experts) : (unsigned)rand() % nodes;
+        snprintf(uid, sizeof uid, "ffn.%u.%u", e / COLUMNS, e % COLUMNS);
+        if (catalog_add(&catalogs[node], uid, true) != 0)
+            die("out of memory");
+    }
+    const uint64_t begin_ns = clock_now_ns();
+    for (unsigned i = 0; catalogs && i < nodes; i++)
+        if (catalog_finish(&catalogs[i]) != 0 ||
+            publisher_set(swarm.agents[i]->publisher, &catalogs[i], clock_now_ns()) != 0)
+            die("out of memory");
+    if (!SWARM_UNTIL(&swarm, 600000, swarm_published(&swarm)))
+        die("not everything could be published");
+    const double ms = ms_since(begin_ns);
+    uint64_t failures = 0;
+    for (unsigned i = 0; i < nodes; i++) {
+        records += publisher_counters(swarm.agents[i]->publisher)->records;
+        failures += publisher_counters(swarm.agents[i]->publisher)->put_failures;
+    }
+    print("publish, all together", ms, "ms");
+    print("publish, per expert", ms / experts, "ms");
+    print("publish, per record", ms / (double)records, "ms");
+    print("records", (double)records, "");
+    print("puts that failed", (double)failures, "");
+    free(catalogs);
+}
+
+/* ---- look-ups ------------------------------------------------------------------------------------------------------
+ */
+
+static void resolve(size_t reader, char **uids, size_t count)
+{
+    Expertd__Dht__Request request = EXPERTD__DHT__REQUEST__INIT;
+    struct lookup lookup;
+    request.method = EXPERTD__DHT__METHOD__RESOLVE;
+    request.deadline_ms = LOOKUP_DEADLINE_MAX_MS;
+    request.uids = uids;
+    request.n_uids = count;
+    if (swarm_ask(&swarm, reader, &request, &lookup) != STATUS_OK)
+        die(lookup.reply.message);
+    for (size_t i = 0; i < count; i++)
+        if (lookup.reply.resolved[i]->n_replicas != 1)
+            die("an expert was not found");
+    lookup_destroy(&lookup);
+}
+
+static void look_up(unsigned experts)
+{
+    char(*text)[UID_SIZE] = calloc(experts, UID_SIZE);
+    char **uids = calloc(experts, sizeof(char *));
+    if (!text || !uids)
+        die("out of memory");
+    for (unsigned e = 0; e < experts; e++) {
+        snprintf(text[e], UID_SIZE, "ffn.%u.%u", e / COLUMNS, e % COLUMNS);
+        uids[e] = text[e];
+    }
+    const size_t reader = swarm.count;
+    add_reader();
+    uint64_t begin_ns = clock_now_ns();
+    resolve(reader, uids, experts);
+    print("look up all, cold, per expert", ms_since(begin_ns) / experts, "ms");
+    begin_ns = clock_now_ns();
+    resolve(reader, uids, experts);
+    print("look up all, warm, per expert", ms_since(begin_ns) / experts, "ms");
+    begin_ns = clock_now_ns();
+    for (int i = 0; i < SINGLE_RUNS; i++)
+        resolve(reader, &uids[(unsigned)rand() % experts], 1);
+    print("look up one, warm", ms_since(begin_ns) / SINGLE_RUNS, "ms");
+    double cold[COLD_RUNS];
+    for (int run = 0; run < COLD_RUNS; run++) {
+        const size_t fresh = swarm.count;
+        add_reader();
+        begin_ns = clock_now_ns();
+        resolve(fresh, &uids[(unsigned)rand() % experts], 1);
+        cold[run] = ms_since(begin_ns);
+    }
+    print("look up one, cold (median)", median(cold, COLD_RUNS), "ms");
+    free(text);
+    free(uids);
+}
+
+/* ---- beam searches -------------------------------------------------------------------------------------------------
+ */
+
+static void search(size_t reader, size_t rows)
+{
+    static float scores[256 * (GRID_ROWS + COLUMNS)];
+    uint32_t grid[] = {GRID_ROWS, COLUMNS};
+    Expertd__Dht__BeamQuery beam = EXPERTD__DHT__BEAM_QUERY__INIT;
+    Expertd__Dht__Request request = EXPERTD__DHT__REQUEST__INIT;
+    struct lookup lookup;
+    const size_t count = rows * (GRID_ROWS + COLUMNS);
+    for (size_t i = 0; i < count; i++)
+        scores[i] = (float)rand() / (float)RAND_MAX;
+    beam.prefix = (char *)"ffn.";
+    beam.grid_size = grid;
+    beam.n_grid_size = 2;
+    beam.scores = scores;
+    beam.n_scores = count;
+    beam.beam_size = BEAM_SIZE;
+    request.method = EXPERTD__DHT__METHOD__BEAM_SEARCH;
+    request.deadline_ms = LOOKUP_DEADLINE_MAX_MS;
+    request.beam = &beam;
+    if (swarm_ask(&swarm, reader, &request, &lookup) != STATUS_OK)
+        die(lookup.reply.message);
+    if (lookup.reply.beam->rows[0]->n_experts != BEAM_SIZE)
+        die("a search found too few experts");
+    lookup_destroy(&lookup);
+}
+
+static void search_all(void)
+{
+    double cold[COLD_RUNS];
+    static double warm[WARM_RUNS];
+    size_t reader = 0;
+    for (int run = 0; run < COLD_RUNS; run++) {
+        reader = swarm.count;
+        add_reader();
+        const uint64_t begin_ns = clock_now_ns();
+        search(reader, 1);
+        cold[run] = ms_since(begin_ns);
+    }
+    print("beam search 32x256, beam 4, cold (median)", median(cold, COLD_RUNS), "ms");
+    print("beam search 32x256, beam 4, cold (worst)", cold[COLD_RUNS - 1], "ms");
+    for (int run = 0; run < 100; run++)
+        search(reader, 1);
+    for (int run = 0; run < WARM_RUNS; run++) {
+        const uint64_t begin_ns = clock_now_ns();
+        search(reader, 1);
+        warm[run] = ms_since(begin_ns);
+    }
+    print("beam search 32x256, beam 4, warm (median)", median(warm, WARM_RUNS), "ms");
+    print("beam search 32x256, beam 4, warm (p99)", warm[WARM_RUNS * 99 / 100], "ms");
+    const uint64_t begin_ns = clock_now_ns();
+    for (int run = 0; run < 20; run++)
+        search(reader, 256);
+    print("beam search of 256 rows at once, warm, per row", ms_since(begin_ns) / 20 / 256, "ms");
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option flags[] = {{"nodes", 1, NULL, 'n'},      {"experts", 1, NULL, 'e'},
+                                          {"contiguous", 0, NULL, 'c'}, {"json", 0, NULL, 'j'},
+                                          {"help", 0, NULL, 'h'},       {NULL, 0, NULL, 0}};
+    unsigned nodes = 32, experts = 16384;
+    bool contiguous = false;
+    for (int flag; (flag = getopt_long(argc, argv, "", flags, NULL)) != -1;) {
+        if (flag == 'n')
+            nodes = (unsigned)strtoul(optarg, NULL, 10);
+        else if (flag == 'e')
+            experts = (unsigned)strtoul(optarg, NULL, 10);
+        else if (flag == 'c')
+            contiguous = true;
+        else if (flag == 'j')
+            as_json = true;
+        else {
+            puts("dht [--nodes N] [--experts N] [--contiguous] [--json]");
+            return flag == 'h' ? 0 : 2;
+        }
+    }
+    if (nodes < 2 || nodes > 1000 || experts < GRID_ROWS * COLUMNS || experts > LOOKUP_MAX_UIDS)
+        die("2 to 1000 nodes, 8192 to 65536 experts");
+    log_open("dht", LOG_LEVEL_WARNING);
+    srand(1);
+    const uint64_t begin_ns = clock_now_ns();
+    start(nodes);
+    print("nodes", nodes, "");
+    print("experts", experts, "");
+    print("start and join", ms_since(begin_ns), "ms");
+    publish(nodes, experts, contiguous);
+    look_up(experts);
+    search_all();
+    if (as_json)
+        puts("]");
+    swarm_end(&swarm);
+    return 0;
+}
