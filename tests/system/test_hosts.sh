@@ -15,6 +15,10 @@ skip() {
 }
 command -v ip >/dev/null || skip "no ip(8) here (Debian: iproute2)"
 ip netns add "$far" 2>/dev/null || skip "this machine lets us make no network namespace"
+if ! ip netns exec "$far" true 2>/dev/null; then # in a chroot, say
+    ip netns delete "$far"
+    skip "this machine lets us run nothing in a network namespace"
+fi
 pids=()
 clean_up() {
     kill -TERM "${pids[@]}" 2>/dev/null
