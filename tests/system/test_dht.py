@@ -152,11 +152,13 @@ def test_the_best_of_a_grid():
     a = Dht()
     servers = [Dht(a, frontend=f) for f in frontends]
     client = Dht(a)
-    until(lambda: len({e for r in client.resolve(*hosted) for e in r}) == 2, 5, "both are found")
     rows, scores = 5, []
     for _ in range(rows):
         scores += [random.gauss(0, 1) for _ in range(40)]
     for dht in (client, servers[0], Dht(a)):
+        # What two servers publish arrives record by record, also at a node that asks for the first time.
+        until(lambda: all(set(dht.resolve(uid)) == at for uid, at in hosted.items()), 10, "all are found")
+        until(lambda: dht.prefix("ffn.")[1] == sorted({int(u.split(".")[1]) for u in hosted}), 10, "and their rows")
         answer = dht.beam("ffn.", [8, 32], scores, 6)
         expect(len(answer.rows) == rows, "a row for each row")
         for r, row in enumerate(answer.rows):
