@@ -1,13 +1,13 @@
 /* How fast the kernels are beside what the device can do: its multiply-add peak, by an OpenCL kernel, in the same run.
  *
- *     build/bench/kernels [--hidden 1024] [--kernel auto|cpu|gpu] [--seconds 0.5] [--json FILE] [--cpu-time]
+ *     build/bench/kernels [--hidden 1024] [--kernel auto|cpu|gpu] [--rows N] [--seconds 0.5] [--json FILE] [--cpu-time]
  *
  * --cpu-time counts the processor time of this process over its cores instead of the time on the wall: for a CPU device
  * on a machine that is busy with other things. It does not see what idles at a kernel's end.
  *
- * Each figure is the best of the repetitions that fit the time, as the machine may have other things to do; the peak is
- * measured again before each figure, and the ratio is to the best of all. A forward counts 16 h^2 operations a row (two
- * products), forward and backward with the optimizer's step 64 h^2 (eight). */
+ * The peak is measured before and after each repetition, as clocks change from one millisecond to the next: a figure's
+ * ratio is the median over the repetitions that fit the time, its GFLOP/s are those of the best one. A forward counts
+ * 16 h^2 operations a row (two products), forward and backward with the optimizer's step 64 h^2 (eight). */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,12 +20,12 @@
 #include "runtime/expert.h"
 #include "runtime/linear.h"
 
-enum { MAX_ROWS = 1024, MAX_FIGURES = 64, PEAK_STEPS = 100000, ACCUMULATORS = 20 };
-static const unsigned row_counts[] = {1, 4, 16, 64, 256, 1024};
+enum { MAX_ROWS = 1024, MAX_FIGURES = 64, MAX_REPEATS = 4096, PEAK_STEPS = 100000, ACCUMULATORS = 20 };
+static const unsigned row_counts[] = {1, 2, 4, 8, 16, 32, 64, 256, 1024};
 
 struct figure {
     char name[64];
-    double gflops, microseconds;
+    double gflops, microseconds, ratio;
 };
 
 struct bench {
@@ -39,7 +39,7 @@ struct bench {
     double peak, seconds;
     struct figure figures[MAX_FIGURES];
     unsigned count;
-    unsigned hidden;
+    unsigned hidden, rows; /* rows 0: all of row_counts */
     bool cpu_time;
 };
 
@@ -126,29 +126,39 @@ struct work {
     bool rows_in, rows_out;
 };
 
+static int compare_doubles(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
 static void measure(struct bench *bench, const char *name, const struct work *work)
 {
-    struct figure *figure = &bench->figures[bench->count];
+    static double ratios[MAX_REPEATS];
+    struct figure *figure = &bench->figures[bench->count++];
     double best = 1e30;
-    for (unsigned i = 0; i < 3; i++) {
-        const double peak = peak_once(bench);
-        bench->peak = peak > bench->peak ? peak : bench->peak;
-    }
+    unsigned repeats = 0;
     work->run(bench, work);
     must(bench, device_finish(bench->device));
     const uint64_t deadline = clock_now_ns() + (uint64_t)(bench->seconds * 1e9);
-    for (unsigned i = 0; i < 5 || clock_now_ns() < deadline; i++) {
+    double before = peak_once(bench);
+    while (repeats < MAX_REPEATS && (repeats < 5 || clock_now_ns() < deadline)) {
         const double start = now_ns(bench);
         work->run(bench, work);
         must(bench, device_finish(bench->device));
-        const double took = now_ns(bench) - start;
+        const double took = now_ns(bench) - start, after = peak_once(bench);
+        ratios[repeats++] = work->operations / took / ((before + after) / 2);
         best = took < best ? took : best;
+        bench->peak = after > bench->peak ? after : bench->peak;
+        before = after;
     }
+    qsort(ratios, repeats, sizeof ratios[0], compare_doubles);
     snprintf(figure->name, sizeof figure->name, "%s", name);
     figure->gflops = work->operations / best;
     figure->microseconds = best / 1000;
-    fprintf(stderr, "%-44s %10.1f us %8.1f GFLOP/s\n", name, figure->microseconds, figure->gflops);
-    bench->count++;
+    figure->ratio = ratios[repeats / 2];
+    fprintf(stderr, "%-44s %10.1f us %8.1f GFLOP/s %5.1f %% of the peak\n", name, figure->microseconds, figure->gflops,
+            100 * figure->ratio);
 }
 
 static void run_linear(struct bench *bench, const struct work *work)
@@ -207,7 +217,9 @@ static void measure_all(struct bench *bench)
     const unsigned h = bench->hidden;
     const double square = (double)h * h;
     for (size_t i = 0; i < sizeof row_counts / sizeof row_counts[0]; i++) {
-        const unsigned rows = row_counts[i];
+        const unsigned rows = bench->rows != 0 ? bench->rows : row_counts[i];
+        if (bench->rows != 0 && i > 0)
+            break;
         char name[64];
         const struct work works[] = {
             {run_linear, 8 * square * rows, rows, 4 * h, h, true, false},
@@ -234,7 +246,7 @@ static void print_table(const struct bench *bench)
            device_linear_kernel(bench->device), bench->hidden, bench->peak);
     for (unsigned i = 0; i < bench->count; i++)
         printf("%-44s %10.1f us %8.1f GFLOP/s %5.1f %%\n", bench->figures[i].name, bench->figures[i].microseconds,
-               bench->figures[i].gflops, 100 * bench->figures[i].gflops / bench->peak);
+               bench->figures[i].gflops, 100 * bench->figures[i].ratio);
 }
 
 static void write_json(const struct bench *bench, const char *path)
@@ -248,7 +260,7 @@ static void write_json(const struct bench *bench, const char *path)
     for (unsigned i = 0; i < bench->count; i++)
         fprintf(file,
                 "  {\"name\": \"%s\", \"unit\": \"GFLOP/s\", \"value\": %.2f, \"floor\": %.2f, \"ratio\": %.4f}%s\n",
-                bench->figures[i].name, bench->figures[i].gflops, bench->peak, bench->figures[i].gflops / bench->peak,
+                bench->figures[i].name, bench->figures[i].gflops, bench->peak, bench->figures[i].ratio,
                 i + 1 < bench->count ? "," : "");
     fprintf(file, "]\n");
     fclose(file);
@@ -284,9 +296,10 @@ static void bench_open(struct bench *bench, const char *kernel)
         device_open(&bench->device, &bench->config.devices[0]) != 0)
         exit(1);
     must(bench, expert_create(&bench->expert, bench->device, &bench->config.experts[0], 1));
+    const size_t rows = bench->rows > MAX_ROWS ? bench->rows : MAX_ROWS;
     for (unsigned i = 0; i < 2; i++)
-        bench->inputs[i] = make_slab((size_t)MAX_ROWS * bench->hidden);
-    bench->outputs = make_slab((size_t)MAX_ROWS * bench->hidden);
+        bench->inputs[i] = make_slab(rows * bench->hidden);
+    bench->outputs = make_slab(rows * bench->hidden);
     peak_open(bench);
 }
 
@@ -305,10 +318,13 @@ static void bench_close(struct bench *bench)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"hidden", required_argument, NULL, 'h'},  {"kernel", required_argument, NULL, 'k'},
-        {"seconds", required_argument, NULL, 's'}, {"json", required_argument, NULL, 'j'},
-        {"cpu-time", no_argument, NULL, 'c'},      {0}};
+    static const struct option options[] = {{"hidden", required_argument, NULL, 'h'},
+                                            {"kernel", required_argument, NULL, 'k'},
+                                            {"seconds", required_argument, NULL, 's'},
+                                            {"json", required_argument, NULL, 'j'},
+                                            {"cpu-time", no_argument, NULL, 'c'},
+                                            {"rows", required_argument, NULL, 'r'},
+                                            {0}};
     struct bench bench = {.hidden = 1024, .seconds = 0.5};
     const char *kernel = "auto", *json = NULL;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -316,6 +332,8 @@ int main(int argc, char **argv)
             bench.hidden = (unsigned)strtoul(optarg, NULL, 10);
         else if (option == 'k')
             kernel = optarg;
+        else if (option == 'r')
+            bench.rows = (unsigned)strtoul(optarg, NULL, 10);
         else if (option == 's')
             bench.seconds = strtod(optarg, NULL);
         else if (option == 'j')
