@@ -75,6 +75,8 @@ int device_open(struct device **out, const struct config_device *config)
         return result;
     }
     device->staged = !device->info.unified_memory;
+    /* PoCL's own cache also holds what it compiles at a kernel's first launch. */
+    device->keeps_binaries = strstr(device->info.platform, "Portable Computing Language") == NULL;
     result = take_provider(device);
     if (result == 0)
         result = make_queue(device);

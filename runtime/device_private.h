@@ -44,6 +44,7 @@ struct device {
     cl_mem control, partials; /* of the optimizer: DEVICE_CONTROL_FLOATS and DEVICE_PARTIALS */
     uint64_t memory_used;
     char cache_path[DEVICE_PATH_SIZE]; /* "": no folder could be had */
+    bool keeps_binaries;               /* compiled kernels go there; not PoCL's, which keeps its own there */
     bool lost;
     char error[512];
 };

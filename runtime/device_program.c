@@ -12,8 +12,9 @@
 #include "runtime/device_private.h"
 #include "runtime/kernels.h"
 #include "runtime/linear.h"
+#include "runtime/program_file.h"
 
-enum { MAX_SOURCES = 16, MAX_CACHES = 64, MAX_BINARY_BYTES = 256 << 20 };
+enum { MAX_SOURCES = 16, MAX_CACHES = 64 };
 
 /* --- the folder --------------------------------------------------------------------------------------------------- */
 
@@ -95,20 +96,18 @@ void device_cache_prepare(const struct config_device *config)
 
 /* --- binaries ----------------------------------------------------------------------------------------------------- */
 
+/* With its zero, so that where one text ends counts. */
 static uint64_t hash_text(uint64_t hash, const char *text)
 {
-    for (; *text != '\0'; text++)
-        hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
-    return hash * 0x100000001b3u;
+    return program_file_hash(hash, text, strlen(text) + 1);
 }
 
-/* PoCL keeps its own, which also holds what it compiles at a kernel's first launch. */
 static bool binary_path(const struct device *device, const char *const *texts, unsigned count, const char *options,
                         char *path, size_t size)
 {
-    if (device->cache_path[0] == '\0' || strstr(device->info.platform, "Portable Computing Language") != NULL)
+    if (device->cache_path[0] == '\0' || !device->keeps_binaries)
         return false;
-    uint64_t hash = hash_text(hash_text(0xcbf29ce484222325u, device->info.name), device->info.driver);
+    uint64_t hash = hash_text(hash_text(PROGRAM_FILE_HASH, device->info.name), device->info.driver);
     hash = hash_text(hash, options);
     for (unsigned i = 0; i < count; i++)
         hash = hash_text(hash, texts[i]);
@@ -118,50 +117,42 @@ static bool binary_path(const struct device *device, const char *const *texts, u
 
 static cl_program load_binary(struct device *device, const char *path, const char *options)
 {
-    FILE *file = fopen(path, "rbe");
-    struct stat status;
+    unsigned char *bytes;
+    size_t length;
     cl_program program = NULL;
-    unsigned char *bytes = NULL;
-    if (file == NULL)
-        return NULL;
-    if (fstat(fileno(file), &status) == 0 && status.st_size > 0 && status.st_size <= MAX_BINARY_BYTES)
-        bytes = malloc((size_t)status.st_size);
-    if (bytes != NULL && fread(bytes, 1, (size_t)status.st_size, file) == (size_t)status.st_size) {
-        const size_t length = (size_t)status.st_size;
+    cl_int error = CL_SUCCESS, state;
+    const int result = program_file_read(path, &bytes, &length);
+    if (result == 0) {
         const unsigned char *binary = bytes;
-        cl_int error, state;
         program = clCreateProgramWithBinary(device->context, 1, &device->id, &length, &binary, &state, &error);
-        if (program != NULL && clBuildProgram(program, 1, &device->id, options, NULL, NULL) != CL_SUCCESS) {
+        if (program != NULL)
+            error = clBuildProgram(program, 1, &device->id, options, NULL, NULL);
+        if (program != NULL && error != CL_SUCCESS) {
             clReleaseProgram(program);
-            program = NULL; /* of another driver, or damaged: the sources are at hand */
+            program = NULL;
         }
+        free(bytes);
     }
-    free(bytes);
-    fclose(file);
+    if (program == NULL && result != -ENOENT)
+        log_warning("device %s: %s is no use (%s); the kernels are compiled again", device->config->name, path,
+                    result != 0 ? strerror(-result) : "the driver refuses it");
     return program;
 }
 
 static void save_binary(const struct device *device, cl_program program, const char *path)
 {
     size_t length = 0;
-    unsigned char *bytes = NULL;
-    char temporary[DEVICE_PATH_SIZE + 64];
+    int result = -EIO;
     if (clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof length, &length, NULL) != CL_SUCCESS || length == 0)
         return;
-    bytes = malloc(length);
+    unsigned char *bytes = malloc(length);
     if (bytes == NULL)
         return;
-    snprintf(temporary, sizeof temporary, "%s.%ld", path, (long)getpid());
-    FILE *file = NULL;
     if (clGetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof bytes, &bytes, NULL) == CL_SUCCESS)
-        file = fopen(temporary, "wbxe");
-    if (file != NULL) {
-        const bool written = fwrite(bytes, 1, length, file) == length;
-        if (fclose(file) != 0 || !written || rename(temporary, path) != 0) {
-            log_debug("device %s: compiled kernels were not kept in %s", device->config->name, path);
-            unlink(temporary);
-        }
-    }
+        result = program_file_write(path, bytes, length);
+    if (result != 0)
+        log_warning("device %s: compiled kernels are not kept in %s: %s", device->config->name, path,
+                    strerror(-result));
     free(bytes);
 }
 

@@ -1,10 +1,14 @@
 #include <check.h>
 #include <errno.h>
+#include <glob.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "runtime/device_private.h"
+#include "runtime/program_file.h"
 #include "unit/support_device.h"
 
 static struct config_device wanted(const char *platform, const char *device)
@@ -157,6 +161,140 @@ START_TEST(compiled_kernels_are_kept_in_a_private_folder)
 }
 END_TEST
 
+/* --- compiled kernels in a file --------------------------------------------------------------------------------------
+ * PoCL is not asked for them in earnest, but has them, too. */
+
+static void rebuild(struct device *device)
+{
+    for (unsigned k = 0; k < KERNEL_COUNT; k++)
+        clReleaseKernel(device->kernels[k]);
+    clReleaseProgram(device->program);
+    device->program = NULL;
+    ck_assert_msg(device_program_build(device) == 0, "%s", device_error(device));
+}
+
+/* Only a program of our sources has any. */
+static bool comes_from_file(const struct device *device)
+{
+    size_t size = 0;
+    ck_assert_int_eq(clGetProgramInfo(device->program, CL_PROGRAM_SOURCE, 0, NULL, &size), CL_SUCCESS);
+    return size <= 1;
+}
+
+/* The one file of compiled kernels in `dir`. */
+static void find_file(const char *dir, char *path, size_t size)
+{
+    char pattern[DEVICE_PATH_SIZE + 8];
+    glob_t found;
+    snprintf(pattern, sizeof pattern, "%s/*.bin*", dir);
+    ck_assert_int_eq(glob(pattern, 0, NULL, &found), 0);
+    ck_assert_uint_eq(found.gl_pathc, 1);
+    snprintf(path, size, "%s", found.gl_pathv[0]);
+    globfree(&found);
+}
+
+/* Builds again while what is logged goes into `text`. */
+static void rebuild_and_listen(struct device *device, char *text, size_t size)
+{
+    FILE *log = tmpfile();
+    const int real_stderr = dup(STDERR_FILENO);
+    ck_assert_ptr_nonnull(log);
+    ck_assert_int_ge(dup2(fileno(log), STDERR_FILENO), 0);
+    rebuild(device);
+    dup2(real_stderr, STDERR_FILENO);
+    close(real_stderr);
+    rewind(log);
+    text[fread(text, 1, size - 1, log)] = '\0';
+    fclose(log);
+}
+
+static void open_keeping(struct support_device *support, char dir[DEVICE_PATH_SIZE])
+{
+    const char *base = getenv("TMPDIR");
+    snprintf(dir, DEVICE_PATH_SIZE, "%s/expertd-programs.XXXXXX", base != NULL ? base : "/tmp");
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    support_device_open(support, "cpu", false, "", "hidden_dim: 48");
+    snprintf(support->device->cache_path, DEVICE_PATH_SIZE, "%s", dir);
+    support->device->keeps_binaries = true;
+}
+
+START_TEST(compiled_kernels_are_built_once_and_then_taken_from_their_file)
+{
+    struct support_device support;
+    char dir[DEVICE_PATH_SIZE], path[DEVICE_PATH_SIZE + 64], text[4096];
+    open_keeping(&support, dir);
+    rebuild(support.device);
+    ck_assert(!comes_from_file(support.device));
+    find_file(dir, path, sizeof path);
+    rebuild_and_listen(support.device, text, sizeof text);
+    ck_assert_str_eq(text, "");
+    ck_assert(comes_from_file(support.device));
+    /* They run: kernels fill and pack the expert's parameters, and unpack them. */
+    struct expert *expert = support_expert(&support);
+    const int weight = expert_tensor_find(expert, "ffn.weight");
+    struct expert_tensor tensor;
+    ck_assert_int_ge(weight, 0);
+    expert_tensor(expert, (unsigned)weight, &tensor);
+    float *values = malloc(2 * tensor.count * sizeof *values), *again = values + tensor.count;
+    support_random(values, tensor.count, 5, 1.0f);
+    ck_assert_int_eq(expert_tensor_write(expert, (unsigned)weight, values), 0);
+    ck_assert_int_eq(expert_tensor_read(expert, (unsigned)weight, again), 0);
+    ck_assert_mem_eq(values, again, tensor.count * sizeof *values);
+    free(values);
+    expert_destroy(&expert);
+    support_device_close(&support);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(rmdir(dir), 0);
+}
+END_TEST
+
+START_TEST(a_damaged_file_of_compiled_kernels_is_reported_and_made_anew)
+{
+    struct support_device support;
+    char dir[DEVICE_PATH_SIZE], path[DEVICE_PATH_SIZE + 64], text[4096];
+    struct stat status;
+    open_keeping(&support, dir);
+    rebuild(support.device);
+    find_file(dir, path, sizeof path);
+    for (unsigned damage = 0; damage < 3; damage++) {
+        static const unsigned char nonsense[] = "no program of any driver";
+        ck_assert_int_eq(stat(path, &status), 0);
+        if (damage == 0)
+            ck_assert_int_eq(truncate(path, status.st_size / 2), 0);
+        else if (damage == 1)
+            ck_assert_int_eq(truncate(path, 0), 0);
+        else
+            ck_assert_int_eq(program_file_write(path, nonsense, sizeof nonsense), 0); /* whole, but not a driver's */
+        rebuild_and_listen(support.device, text, sizeof text);
+        ck_assert_msg(strstr(text, path) != NULL && strstr(text, "compiled again") != NULL, "%u: %s", damage, text);
+        ck_assert(!comes_from_file(support.device));
+        rebuild_and_listen(support.device, text, sizeof text);
+        ck_assert_str_eq(text, "");
+        ck_assert(comes_from_file(support.device));
+    }
+    support_device_close(&support);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(rmdir(dir), 0);
+}
+END_TEST
+
+START_TEST(other_options_have_another_file_of_compiled_kernels)
+{
+    struct support_device support;
+    char dir[DEVICE_PATH_SIZE], path[DEVICE_PATH_SIZE + 64];
+    open_keeping(&support, dir);
+    rebuild(support.device);
+    find_file(dir, path, sizeof path);
+    support_device_narrow(&support, support.device->info.vector_width == 4 ? 8 : 4);
+    ck_assert(!comes_from_file(support.device));
+    ck_assert_int_eq(unlink(path), 0);
+    find_file(dir, path, sizeof path);
+    support_device_close(&support);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(rmdir(dir), 0);
+}
+END_TEST
+
 START_TEST(a_cache_folder_that_cannot_be_is_only_a_warning)
 {
     struct device *device;
@@ -180,6 +318,9 @@ int main(void)
     tcase_add_test(all, an_opencl_error_is_named_and_the_device_goes_on);
     tcase_add_test(all, a_lost_device_says_so_from_then_on);
     tcase_add_test(all, compiled_kernels_are_kept_in_a_private_folder);
+    tcase_add_test(all, compiled_kernels_are_built_once_and_then_taken_from_their_file);
+    tcase_add_test(all, a_damaged_file_of_compiled_kernels_is_reported_and_made_anew);
+    tcase_add_test(all, other_options_have_another_file_of_compiled_kernels);
     tcase_add_test(all, a_cache_folder_that_cannot_be_is_only_a_warning);
     Suite *suite = suite_create("device");
     suite_add_tcase(suite, all);
