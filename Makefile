@@ -217,9 +217,12 @@ tidy: $(GEN_H) $(KERNELS_C)
 
 # --- installation ------------------------------------------------------------------------------------------------------
 PUBLIC_HEADERS := $(wildcard client/expertd*.h)
+# What an expert of one's own may include, and whatever that includes. In folders of its own: a client sees none of it.
+OWN_EXPERT_HEADERS = $(filter %.h,$(shell $(CC) $(BASE) $(call pkg_cflags,OpenCL) -MM -x c $(patsubst %,-include runtime/%.h, \
+  own_expert blocks linear optimizer_step parameters) /dev/null))
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/expertd \
-	  $(DESTDIR)$(PREFIX)/share/expertd $(DESTDIR)$(PREFIX)/share/doc/expertd
+	  $(DESTDIR)$(PREFIX)/share/expertd/own_expert $(DESTDIR)$(PREFIX)/share/doc/expertd
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(BUILD)/lib/libexpertd.a $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(BUILD)/lib/libexpertd.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib
@@ -227,6 +230,12 @@ install: all
 	ln -sf libexpertd.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libexpertd.so
 	install -m 644 $(PUBLIC_HEADERS) $(DESTDIR)$(PREFIX)/include/expertd
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' client/libexpertd.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/libexpertd.pc
+	set -e; for header in $(OWN_EXPERT_HEADERS); do \
+	  install -D -m 644 $$header $(DESTDIR)$(PREFIX)/include/expertd-runtime/$$header; done
+	sed -e 's|EXPERTD_VERSION|"$(VERSION)"|' runtime/own_expert.h > $(DESTDIR)$(PREFIX)/include/expertd-runtime/runtime/own_expert.h
+	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' runtime/expertd-runtime.pc.in > \
+	  $(DESTDIR)$(PREFIX)/lib/pkgconfig/expertd-runtime.pc
+	install -m 644 examples/own_expert/* $(DESTDIR)$(PREFIX)/share/expertd/own_expert
 	install -m 644 proto/*.proto scripts/supervisord.conf.in $(DESTDIR)$(PREFIX)/share/expertd
 	install -m 644 README.md proto/PROTOCOL.md proto/PROTOCOL-dht.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/expertd
 

@@ -5,7 +5,8 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+started=()
+trap '[ ${#started[@]} = 0 ] || kill "${started[@]}"; wait; rm -rf "$work"' EXIT
 
 fail() {
     echo "FAILED: $*"
@@ -79,4 +80,29 @@ gcc "${flags[@]}" "$work/client.c" -o "$work/static" "$root/lib/libexpertd.a" "$
 [ "$("$work/static")" = "UNAVAILABLE 1" ] || fail "it runs"
 ldd "$work/static" | grep -q libexpertd && fail "it needs no shared library of ours"
 g++ -x c++ "${flags[@]}" -fsyntax-only "$work/client.c" || fail "the headers are C++, too"
+
+# An expert of one's own: the README's two lines, and a server that has nothing but what is installed.
+sed "s|^prefix=.*|prefix=$root|" "$root/lib/pkgconfig/expertd-runtime.pc" >"$work/expertd-runtime.pc"
+sed -n '/^cp .*own_expert/,/^gcc .*expertd-runtime/p' README.md | sed "s|/usr/local|$root|g" >"$work/own-expert"
+[ "$(wc -l <"$work/own-expert")" = 2 ] || fail "the README shows two lines for an expert of one's own"
+mkdir "$work/own"
+(cd "$work/own" && bash -e ../own-expert) || fail "an expert of one's own, as the README says"
+port=$(/usr/bin/python3 -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])')
+export EXPERTD_ENDPOINT=tcp://127.0.0.1:$port
+cat >"$work/expertd.yaml" <<YAML
+server: {name: install-$$, run_dir: "$work/run"}
+frontend: {listen: ["$EXPERTD_ENDPOINT"]}
+devices:
+  - {name: one, cache_dir: "$work/cache"}
+experts:
+  - {uid: affine.0, block: "$work/own/affine.so", hidden_dim: 8, max_batch_size: 16}
+YAML
+for program in frontend runtime; do
+    "$root/bin/expertd-$program" --config "$work/expertd.yaml" >"$work/$program.log" 2>&1 &
+    started+=($!)
+done
+"$root/bin/expertctl" --timeout 60 wait affine.0 || {
+    cat "$work"/*.log
+    fail "the installed runtime serves it"
+}
 echo "install: ok"
