@@ -58,7 +58,7 @@ KERNELS_C := $(BUILD)/gen/runtime/kernel_sources.c
 .SUFFIXES:
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all programs check test lint cppcheck tidy format format-check fuzz bench install clean directions
+.PHONY: FORCE all programs check test lint cppcheck tidy format format-check fuzz bench install clean directions
 
 # A folder's programs are built as soon as their main file exists.
 PROGRAMS := $(if $(wildcard frontend/main.c),$(BUILD)/bin/expertd-frontend) $(if $(wildcard runtime/main.c),$(BUILD)/bin/expertd-runtime) \
@@ -106,8 +106,20 @@ client_OBJ   := $(call obj,$(call src,client))
 # What the examples share; examples/*.c themselves are programs.
 examples_OBJ := $(call obj,$(wildcard examples/digits/*.c))
 
+# How each kind of program is linked: $(kind_WITH) is what all of that kind are made of, $(kind_LINK) how. Programs depend
+# on a file with both, which changes when they do: so an object or a library that is no longer there is linked no more. An
+# archive, likewise, depends on the list of its objects.
+$(BUILD)/links/%: FORCE
+	@mkdir -p $(@D); printf '%s\n' '$(subst ','\'',$(strip $(if $(filter archive-%,$*),,$(CC) $(ALL_LDFLAGS)) $($*_WITH) $($*_LINK)))' > $@.now
+	@if cmp -s $@.now $@; then rm $@.now; else mv $@.now $@; fi
+FORCE:
+# What a program of a kind needs besides its own objects; and the command. A group: archives may need one another.
+with = $($1_WITH) $(BUILD)/links/$1
+link = @mkdir -p $(@D); $(CC) $(ALL_LDFLAGS) -o $@ -Wl,--start-group $(filter-out $(BUILD)/links/%,$^) -Wl,--end-group $($1_LINK)
+
 define archive_rule
-$(call lib,$1): $$($1_OBJ)
+archive-$1_WITH = $$($1_OBJ)
+$(call lib,$1): $$(call with,archive-$1)
 	@mkdir -p $$(@D)
 	@rm -f $$@
 	$$(AR) rcs $$@ $$($1_OBJ)
@@ -115,42 +127,50 @@ endef
 $(foreach f,$(FOLDERS) examples,$(eval $(call archive_rule,$f)))
 
 # --- programs and libraries ------------------------------------------------------------------------------------------
-frontend_LIBS := frontend pools proto common
-runtime_LIBS  := runtime pools common
-dht_LIBS      := dht proto common
-ctl_LIBS      := client proto common
-link = @mkdir -p $(@D); $(CC) $(ALL_LDFLAGS) -o $@
-
-$(BUILD)/bin/expertd-frontend: $(BUILD)/obj/frontend/main.o $(foreach l,$(frontend_LIBS),$(call lib,$l))
-	$(link) $^ $(call pkg_libs,$(frontend_PKGS) $(common_PKGS)) -lm
+libs = $(foreach l,$1,$(call lib,$l))
+frontend_WITH = $(call libs,frontend pools proto common)
+frontend_LINK = $(call pkg_libs,$(frontend_PKGS) $(common_PKGS)) -lm
 # All of runtime/, not only what is used: own experts may call it.
-$(BUILD)/bin/expertd-runtime: $(BUILD)/obj/runtime/main.o $(runtime_OBJ) $(foreach l,$(filter-out runtime,$(runtime_LIBS)),$(call lib,$l))
-	$(link) -rdynamic $^ $(call pkg_libs,$(runtime_PKGS) $(common_PKGS)) -ldl -lm
-$(BUILD)/bin/expertd-dht: $(BUILD)/obj/dht/main.o $(foreach l,$(dht_LIBS),$(call lib,$l))
-	$(link) $^ $(call pkg_libs,$(dht_PKGS) $(common_PKGS)) -lm
-$(BUILD)/bin/expertctl: $(call obj,$(wildcard client/expertctl*.c)) $(foreach l,$(ctl_LIBS),$(call lib,$l))
-	$(link) $^ $(call pkg_libs,$(client_PKGS) $(common_PKGS)) -lm
+runtime_WITH  = $(runtime_OBJ) $(call libs,pools common)
+runtime_LINK  = -rdynamic $(call pkg_libs,$(runtime_PKGS) $(common_PKGS)) -ldl -lm
+dht_WITH      = $(call libs,dht proto common)
+dht_LINK      = $(call pkg_libs,$(dht_PKGS) $(common_PKGS)) -lm
+expertctl_WITH = $(call obj,$(wildcard client/expertctl*.c)) $(call libs,client proto common)
+expertctl_LINK = $(call pkg_libs,$(client_PKGS) $(common_PKGS)) -lm
 # An example is what a user would write: it sees only the library.
-$(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(call lib,examples) $(BUILD)/lib/libexpertd.a
-	$(link) $^ $(call pkg_libs,$(examples_PKGS)) -lm
+examples_WITH = $(call lib,examples) $(BUILD)/lib/libexpertd.a
+examples_LINK = $(call pkg_libs,$(examples_PKGS)) -lm
 
-$(BUILD)/examples/%.so: examples/own_expert/%.c examples/own_expert/%.cl
+$(BUILD)/bin/expertd-frontend: $(BUILD)/obj/frontend/main.o $(call with,frontend)
+	$(call link,frontend)
+$(BUILD)/bin/expertd-runtime: $(BUILD)/obj/runtime/main.o $(call with,runtime)
+	$(call link,runtime)
+$(BUILD)/bin/expertd-dht: $(BUILD)/obj/dht/main.o $(call with,dht)
+	$(call link,dht)
+$(BUILD)/bin/expertctl: $(call with,expertctl)
+	$(call link,expertctl)
+$(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(call with,examples)
+	$(call link,examples)
+
+own_expert_LINK = -shared
+$(BUILD)/examples/%.so: examples/own_expert/%.c examples/own_expert/%.cl $(BUILD)/links/own_expert
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(call pkg_cflags,OpenCL) -MMD -MP -MF $(BUILD)/obj/$*.own.d $(ALL_LDFLAGS) -shared -o $@ $<
+	$(CC) $(ALL_CFLAGS) $(call pkg_cflags,OpenCL) -MMD -MP -MF $(BUILD)/obj/$*.own.d $(ALL_LDFLAGS) $(own_expert_LINK) -o $@ $<
 	cp examples/own_expert/$*.cl $(@D)
 
 # libexpertd needs of common only what has no further package.
 libexpertd_OBJ = $(client_OBJ) $(proto_OBJ) $(call obj,$(filter-out common/config%.c,$(call src,common)))
+libexpertd_WITH = $(libexpertd_OBJ)
+libexpertd_LINK = -shared -Wl,-soname,libexpertd.so.$(SOVERSION) $(call pkg_libs,$(client_PKGS)) -lm
 # One object whose hidden names are local: a program may have a status_name() of its own.
-$(BUILD)/lib/libexpertd.a: $(libexpertd_OBJ)
+$(BUILD)/lib/libexpertd.a: $(call with,libexpertd)
 	@mkdir -p $(@D)
 	@rm -f $@
-	$(LD) -r -o $(BUILD)/lib/libexpertd.o $^
+	$(LD) -r -o $(BUILD)/lib/libexpertd.o $(libexpertd_OBJ)
 	$(OBJCOPY) --localize-hidden $(BUILD)/lib/libexpertd.o
 	$(AR) rcs $@ $(BUILD)/lib/libexpertd.o
-$(BUILD)/lib/libexpertd.so.$(VERSION): $(libexpertd_OBJ)
-	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -shared -Wl,-soname,libexpertd.so.$(SOVERSION) -o $@ $^ $(call pkg_libs,$(client_PKGS)) -lm
+$(BUILD)/lib/libexpertd.so.$(VERSION): $(call with,libexpertd)
+	$(call link,libexpertd)
 	ln -sf libexpertd.so.$(VERSION) $(BUILD)/lib/libexpertd.so.$(SOVERSION)
 	ln -sf libexpertd.so.$(SOVERSION) $(BUILD)/lib/libexpertd.so
 
@@ -163,11 +183,15 @@ TEST_PKGS := check $(sort $(foreach f,$(HAVE),$($f_PKGS)))
 $(BUILD)/obj/tests/%.o: tests/%.c $(GEN_H)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -Itests $(call pkg_cflags,$(TEST_PKGS)) -MMD -MP -c -o $@ $<
-$(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(HELPERS) $(foreach f,$(HAVE),$(call lib,$f))
-	$(link) -rdynamic -Wl,--start-group $^ -Wl,--end-group $(call pkg_libs,$(TEST_PKGS)) -ldl -lm
+tests_WITH = $(HELPERS) $(call libs,$(HAVE))
+tests_LINK = -rdynamic $(call pkg_libs,$(TEST_PKGS)) -ldl -lm
+$(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call with,tests)
+	$(call link,tests)
 TOOLS     := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter-out tests/bench/support%,$(wildcard tests/bench/*.c)))
-$(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(call obj,$(wildcard tests/bench/support*.c)) $(foreach f,$(HAVE),$(call lib,$f))
-	$(link) -Wl,--start-group $^ -Wl,--end-group $(call pkg_libs,$(sort $(foreach f,$(HAVE),$($f_PKGS)))) -ldl -lm
+bench_WITH = $(call obj,$(wildcard tests/bench/support*.c)) $(call libs,$(HAVE))
+bench_LINK = $(call pkg_libs,$(sort $(foreach f,$(HAVE),$($f_PKGS)))) -ldl -lm
+$(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(call with,bench)
+	$(call link,bench)
 tests: $(UNIT) $(TOOLS) $(OWN_EXPERTS)
 .PHONY: tests
 check test: all tests
@@ -189,8 +213,10 @@ fuzz-run: $(addprefix $(BUILD)/fuzz/,$(FUZZ))
 	    echo "PASS $$name: $$(grep '^Done' $(BUILD)/$$name.log)"; \
 	  else status=1; echo "FAIL $$name:"; tail -n 60 $(BUILD)/$$name.log; fi; done; exit $$status
 .PHONY: fuzz-run
-$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(foreach f,$(HAVE),$(call lib,$f))
-	$(link) -fsanitize=fuzzer -Wl,--start-group $^ -Wl,--end-group $(call pkg_libs,$(filter-out check,$(TEST_PKGS))) -ldl -lm
+fuzz_WITH = $(call libs,$(HAVE))
+fuzz_LINK = -fsanitize=fuzzer $(call pkg_libs,$(filter-out check,$(TEST_PKGS))) -ldl -lm
+$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(call with,fuzz)
+	$(call link,fuzz)
 
 # --- benchmarks --------------------------------------------------------------------------------------------------------
 bench: all tests
