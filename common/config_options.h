@@ -61,7 +61,11 @@
     X(STRING, device, "", 0, 0, "",                                                                                    \
       "OpenCL device: its number in the platform, or a part of its name; default the "                                 \
       "first")                                                                                                         \
-    X(CHOICE, linear_kernel, "auto", 0, 0, "auto|cpu|gpu", "kernel of the linear layer; auto: by the device's class")  \
+    X(CHOICE, linear_kernel, "auto", 0, 0, "auto|cpu|gpu|mma",                                                         \
+      "kernel of the linear layer; auto: by the device's class and the precision")                                     \
+    X(CHOICE, precision, "fp32", 0, 0, "fp32|tf32|fp16",                                                               \
+      "of what matrix products multiply; what is kept and summed is fp32; tf32 and fp16 need NVIDIA's matrix units "   \
+      "(compute capability 8.0 or more)")                                                                              \
     X(STRING, cache_dir, "", 0, 0, "",                                                                                 \
       "folder of compiled programs; default "                                                                          \
       "$XDG_CACHE_HOME/expertd or ~/.cache/expertd; each device has its own in it")                                    \

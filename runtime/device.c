@@ -32,10 +32,16 @@ int device_complain(struct device *device, int result, const char *format, ...)
 static int take_provider(struct device *device)
 {
     const struct config_device *config = device->config;
-    device->provider = linear_provider_find(config->linear_kernel, device->info.class);
+    device->provider = linear_provider_find(config, device->info.class);
     if (device->provider == NULL)
-        return device_complain(device, -EINVAL, "linear_kernel %s is none of auto, cpu, gpu", config->linear_kernel);
+        return device_complain(device, -EINVAL, "there is no linear_kernel %s", config->linear_kernel);
     device->provider->shape(&device->info, &device->shape);
+    if (device->provider->check != NULL)
+        return device->provider->check(device);
+    if (strcmp(config->precision, "fp32") != 0)
+        return device_complain(device, -EINVAL,
+                               "linear_kernel %s multiplies in fp32 alone: set linear_kernel: auto, or precision: fp32",
+                               config->linear_kernel);
     return 0;
 }
 
@@ -49,6 +55,19 @@ static int make_queue(struct device *device)
     if (device->queue == NULL)
         return device_fail(device, error, "clCreateCommandQueue");
     return 0;
+}
+
+static int make_kernels(struct device *device)
+{
+    char why[sizeof device->error];
+    const int result = device_program_build(device);
+    if (result == 0)
+        return device->provider->probe != NULL ? device->provider->probe(device) : 0;
+    if (result != -EIO || device->provider->probe == NULL)
+        return result;
+    memcpy(why, device->error, sizeof why);
+    return device_complain(device, result, "%.400s; what precision %s needs, precision: fp32 does not", why,
+                           device->config->precision);
 }
 
 static int make_control(struct device *device)
@@ -81,7 +100,7 @@ int device_open(struct device **out, const struct config_device *config)
     if (result == 0)
         result = make_queue(device);
     if (result == 0)
-        result = device_program_build(device);
+        result = make_kernels(device);
     if (result == 0)
         result = make_control(device);
     if (result != 0) {
@@ -89,9 +108,9 @@ int device_open(struct device **out, const struct config_device *config)
         device_destroy(&device);
         return result;
     }
-    log_info("device %s: %s, %s, %s, %u compute units, %.1f GiB, %s kernels", config->name, device->info.name,
-             device->info.vendor, device_class_name(device->info.class), device->info.compute_units,
-             (double)device->info.memory_bytes / (1u << 30), device->provider->name);
+    log_info("device %s: %s, %s, %s, %u compute units, %.1f GiB, %s kernels, precision %s", config->name,
+             device->info.name, device->info.vendor, device_class_name(device->info.class), device->info.compute_units,
+             (double)device->info.memory_bytes / (1u << 30), device->provider->name, config->precision);
     *out = device;
     return 0;
 }

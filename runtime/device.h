@@ -58,7 +58,7 @@ void device_cache_prepare(const struct config_device *config);
 const struct device_info *device_info(const struct device *device);
 const char *device_error(const struct device *device); /* of the last call that failed; "" before that */
 bool device_is_lost(const struct device *device);
-/* Kernels for "cpu" or "gpu": what config_device.linear_kernel made of the device's class. */
+/* The provider's name, what config_device.linear_kernel "auto" became: "cpu", "gpu", ... */
 const char *device_linear_kernel(const struct device *device);
 uint64_t device_memory_used(const struct device *device);   /* bytes of buffers that this process made on it */
 uint64_t device_memory_budget(const struct device *device); /* bytes that it may make */

@@ -201,14 +201,14 @@ int device_program_build(struct device *device)
 {
     const char *texts[MAX_SOURCES];
     unsigned count = 0;
-    char options[128];
+    char options[256];
     for (const char *const *name = device->provider->sources; *name != NULL && count < MAX_SOURCES; name++) {
         texts[count] = find_source(*name);
         if (texts[count++] == NULL)
             return device_complain(device, -EINVAL, "no kernel source %s", *name);
     }
-    snprintf(options, sizeof options, "-DVEC=%u -DPANEL=%u -DTILE_ROWS=%u", device->shape.vec, device->shape.panel,
-             device->shape.tile_rows);
+    snprintf(options, sizeof options, "-DVEC=%u -DPANEL=%u -DTILE_ROWS=%u %s", device->shape.vec, device->shape.panel,
+             device->shape.tile_rows, device->provider->options != NULL ? device->provider->options(device) : "");
     const int result = build(device, texts, count, options);
     if (result != 0)
         return result;

@@ -4,11 +4,15 @@
 
 #include "runtime/device_private.h"
 
-static const struct linear_provider *const providers[] = {&linear_provider_cpu, &linear_provider_gpu};
+static const struct linear_provider *const providers[] = {&linear_provider_cpu, &linear_provider_gpu,
+                                                          &linear_provider_mma};
 
-const struct linear_provider *linear_provider_find(const char *name, enum device_class class)
+const struct linear_provider *linear_provider_find(const struct config_device *config, enum device_class class)
 {
-    if (strcmp(name, "auto") == 0)
+    const char *name = config->linear_kernel;
+    if (strcmp(name, "auto") == 0 && strcmp(config->precision, "fp32") != 0)
+        name = "mma";
+    else if (strcmp(name, "auto") == 0)
         name = class == DEVICE_CLASS_CPU ? "cpu" : "gpu";
     for (size_t i = 0; i < sizeof providers / sizeof providers[0]; i++) {
         if (strcmp(providers[i]->name, name) == 0)

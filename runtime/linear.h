@@ -1,5 +1,16 @@
 /* The linear layer's products on a device, with what surrounds them fused in. A provider is one way to compute them;
- * which one fits is a matter of the device's class (a GPU kernel on a CPU device is a disaster, and the reverse). */
+ * which one fits is a matter of the device's class (a GPU kernel on a CPU device is a disaster, and the reverse).
+ *
+ * config_device.precision is that of a product's operands: activations, gradients and weights, each rounded to nearest
+ * when it is read. In memory all of them are fp32, and so are the sums of products, the epilogues, LayerNorm, column
+ * sums and the optimizer. With u = 2^-11 (tf32 and fp16 both have 11 significant bits), a sum of K products differs
+ * from the exact one by at most
+ *     (2u + u^2 + K 2^-23) * sum |a_i b_i|,
+ * the last term being the sum's own rounding (matrix units cut where others round).
+ * tf32 has fp32's range. fp16 has not: an operand of 65520 or more becomes infinite, and so (or NaN) the rows and
+ * gradients it goes into: a backward that has such is not applied, as any that has. Below 2^-14 the error is absolute,
+ * up to 2^-25, which adds 2^-25 * sum(|a_i| + |b_i|) to the bound: gradients that small are lost, and there is no loss
+ * scaling but what a client does to its own grad_outputs. */
 #ifndef EXPERTD_RUNTIME_LINEAR_H
 #define EXPERTD_RUNTIME_LINEAR_H
 
@@ -45,6 +56,11 @@ struct linear_gradient_call {
 struct linear_provider {
     const char *name;
     const char *const *sources; /* of runtime/kernels/, in order; NULL ends */
+    /* NULL for a provider of fp32 alone. check: 0, or -EINVAL with the error for people when the device has not what
+     * the provider or the precision needs. probe: the same by a computation, with the kernels built. */
+    int (*check)(struct device *device);
+    int (*probe)(struct device *device);
+    const char *(*options)(const struct device *device); /* more of them for the compiler; NULL: none */
     void (*shape)(const struct device_info *info, struct kernel_shape *shape);
     /* How to launch a kernel over a matrix of rows by n columns (k of them contracted, where that matters). */
     void (*grid)(const struct device *device, enum kernel kernel, uint64_t rows, uint64_t n, uint64_t k,
@@ -54,9 +70,10 @@ struct linear_provider {
 };
 extern const struct linear_provider linear_provider_cpu;
 extern const struct linear_provider linear_provider_gpu;
+extern const struct linear_provider linear_provider_mma;
 
-/* By config_device.linear_kernel ("auto": by the class); NULL for a name that is none. */
-const struct linear_provider *linear_provider_find(const char *name, enum device_class class);
+/* By config_device.linear_kernel ("auto": by the precision and the class); NULL for a name that is none. */
+const struct linear_provider *linear_provider_find(const struct config_device *config, enum device_class class);
 
 /* Enqueue on the device's provider. */
 int linear_layer_forward(struct device *device, const struct linear_call *call);

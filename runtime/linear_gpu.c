@@ -7,7 +7,7 @@ enum {
     MAX_GROUPS = 4096 /* of kernels that walk over their data with the grid's stride */
 };
 
-static const char *const sources[] = {"common", "linear_gpu", "rows_gpu", "optimizer_gpu", NULL};
+static const char *const sources[] = {"common", "linear_finish", "linear_gpu", "rows_gpu", "optimizer_gpu", NULL};
 
 static void gpu_shape(const struct device_info *info, struct kernel_shape *shape)
 {

@@ -1,6 +1,7 @@
 #include "unit/support_reference.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "runtime/linear.h"
 
@@ -115,6 +116,33 @@ void support_reference_column_sums(size_t rows, size_t columns, const float *dat
         for (size_t row = 0; row < rows; row++)
             sum += (double)data[row * columns + c];
         sums[c] = (float)sum;
+    }
+}
+
+/* To 11 significant bits, ties away from zero. */
+static float round_tf32(float value)
+{
+    int exponent;
+    frexp((double)value, &exponent);
+    const double unit = ldexp(1, exponent - 11);
+    return (float)(round((double)value / unit) * unit);
+}
+
+/* Ties to even, and 2^-24 the smallest unit. */
+static float round_fp16(float value)
+{
+    int exponent;
+    frexp((double)value, &exponent);
+    const double unit = ldexp(1, exponent < -13 ? -24 : exponent - 11), result = rint((double)value / unit) * unit;
+    return fabs(result) > 65504 ? copysignf(INFINITY, value) : (float)result;
+}
+
+void support_round(const char *precision, const float *values, size_t count, float *rounded)
+{
+    const bool tf32 = strcmp(precision, "tf32") == 0, fp16 = strcmp(precision, "fp16") == 0;
+    for (size_t i = 0; i < count; i++) {
+        const bool finite = isfinite(values[i]) != 0;
+        rounded[i] = tf32 && finite ? round_tf32(values[i]) : fp16 && finite ? round_fp16(values[i]) : values[i];
     }
 }
 

@@ -34,6 +34,9 @@ void support_reference_layer_norm_backward(size_t rows, size_t columns, double e
                                            const float *dy, const struct support_norm_gradients *out);
 void support_reference_column_sums(size_t rows, size_t columns, const float *data, float *sums);
 
+/* As precision "fp32", "tf32" or "fp16" (config_device.precision) rounds the operands of products. */
+void support_round(const char *precision, const float *values, size_t count, float *rounded);
+
 double support_reference_norm(const float *values, size_t count);
 /* Update number `update` (from 0) of `count` parameters, their gradients times `factor`. v: adam only. */
 void support_reference_step(const struct optimizer_settings *settings, unsigned update, double factor, size_t count,

@@ -79,7 +79,7 @@ START_TEST(what_the_file_says_is_taken_and_the_rest_completed)
                "  advertise: tcp://10.0.0.7:7000\n"
                "  io_threads: 4\n"
                "dht: {update_period: 1.0, lan_discovery: yes, bootstrap: [\"a:1\", \"b:2\"]}\n"
-               "devices: [{name: cpu0, chunk_rows: 7}, {name: gpu0, linear_kernel: gpu}]\n"
+               "devices: [{name: cpu0, chunk_rows: 7}, {name: gpu0, linear_kernel: gpu, precision: tf32}]\n"
                "experts:\n"
                "  - {uid: \"ffn.[0:4].[0:16]\", hidden_dim: 64, seed: 18446744073709551615, learning_rate: 1e-4}\n"
                "  - {uid: nop.0, block: nop, device: gpu0, max_batch_size: 16, queue_rows: 16}\n");
@@ -93,6 +93,8 @@ START_TEST(what_the_file_says_is_taken_and_the_rest_completed)
     ck_assert_str_eq(config.dht.bootstrap.items[1], "b:2");
     ck_assert_uint_eq(config.devices[0].chunk_rows, 7);
     ck_assert_str_eq(config.devices[1].linear_kernel, "gpu");
+    ck_assert_str_eq(config.devices[0].precision, "fp32");
+    ck_assert_str_eq(config.devices[1].precision, "tf32");
     ck_assert_uint_eq(config.experts_count, 2);
     ck_assert_str_eq(config.experts[0].device, "cpu0");
     ck_assert_uint_eq(config.experts[0].seed, UINT64_MAX);
@@ -142,6 +144,7 @@ static const struct {
     {"devices: [{name: a, linear_kernel: aut}]", "'aut' is not one of"},
     {"devices: [{name: a, linear_kernel: auto|cpu}]", "'auto|cpu' is not one of"},
     {"devices: [{name: a, linear_kernel: \"\"}]", "'' is not one of"},
+    {"devices: [{name: a, precision: bf16}]", "'bf16' is not one of fp32|tf32|fp16"},
     {"experts: [{uid: a.1, optimizer: lamb}]", "experts[0].optimizer"},
     {"experts: [{uid: a.1, schedule: cosine}]", "experts[0].schedule"},
     {"server: {log_level: loud}", "server.log_level"},

@@ -20,6 +20,7 @@ static struct config_device wanted(const char *platform, const char *device)
                                   .platform = platform,
                                   .device = device,
                                   .linear_kernel = "auto",
+                                  .precision = "fp32",
                                   .cache_dir = cache,
                                   .chunk_rows = 1024};
 }
@@ -69,14 +70,21 @@ END_TEST
 
 START_TEST(what_the_configuration_cannot_have_is_refused)
 {
-    static const char *const bad[][3] = {{"no such platform", "", "auto"},
-                                         {"", "no such device", "auto"},
-                                         {"", "4294967296", "auto"},
-                                         {"", "", "metal"}};
+    static const char *const bad[][4] = {
+        {"no such platform", "", "auto", "fp32"},
+        {"", "no such device", "auto", "fp32"},
+        {"", "4294967296", "auto", "fp32"},
+        {"", "", "metal", "fp32"},
+        {"", "", "mma", "fp32"},
+        {"", "", "cpu", "fp16"},
+        {"", "", "gpu", "tf32"},
+        {"portable", "", "auto", "tf32"},
+    };
     struct device *device;
     for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct config_device config = wanted(bad[i][0], bad[i][1]);
         config.linear_kernel = bad[i][2];
+        config.precision = bad[i][3];
         ck_assert_int_eq(device_open(&device, &config), -EINVAL);
         ck_assert_ptr_null(device);
     }

@@ -2,6 +2,7 @@
  * every output lies NaN that must stay, and pad columns must be 0. */
 #include <check.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,11 +16,16 @@
 static const struct {
     const char *kernel;
     unsigned vector_width;
-} providers[] = {{"cpu", 0}, {"cpu", 8}, {"cpu", 4}, {"gpu", 0}};
-enum { PROVIDERS = 4, GUARD_ROWS = 5, MAX_BUFFERS = 16 };
+    const char *precision; /* of what products multiply: their references round the same */
+} providers[] = {
+    {"cpu", 0, "fp32"}, {"cpu", 8, "fp32"}, {"cpu", 4, "fp32"},
+    {"gpu", 0, "fp32"}, {"mma", 0, "tf32"}, {"mma", 0, "fp16"},
+};
+enum { PROVIDERS = 6, FIRST_ROUNDING = 4, GUARD_ROWS = 5, MAX_BUFFERS = 16 };
 
 static struct support_device support;
 static struct device *device;
+static const char *precision;
 static cl_mem buffers[MAX_BUFFERS];
 static unsigned n_buffers;
 static float *memories[2 * MAX_BUFFERS];
@@ -27,7 +33,10 @@ static unsigned n_memories;
 
 static void begin(int provider)
 {
-    support_device_open(&support, providers[provider].kernel, false, "", "hidden_dim: 8");
+    char options[32];
+    precision = providers[provider].precision;
+    snprintf(options, sizeof options, "precision: %s", precision);
+    support_device_open(&support, providers[provider].kernel, false, options, "hidden_dim: 8");
     if (providers[provider].vector_width != 0)
         support_device_narrow(&support, providers[provider].vector_width);
     device = support.device;
@@ -61,6 +70,13 @@ static float *random_floats(size_t count, unsigned stream)
     float *values = floats(count);
     support_random(values, count, stream, 1);
     return values;
+}
+
+static float *rounded(const float *values, size_t count)
+{
+    float *result = floats(count);
+    support_round(precision, values, count, result);
+    return result;
 }
 
 /* --- matrices on the device ------------------------------------------------------------------------------------------
@@ -154,7 +170,7 @@ enum { USES = sizeof uses / sizeof uses[0] };
 static void product_agrees(const struct size *size, unsigned use)
 {
     const unsigned flags = uses[use].flags;
-    const struct support_product expected = {
+    struct support_product expected = {
         .rows = size->rows,
         .n = size->n,
         .k = size->k,
@@ -166,9 +182,12 @@ static void product_agrees(const struct size *size, unsigned use)
         .out = floats(size->rows * size->n),
         .save = floats(size->rows * size->n),
     };
+    const float *plain_a = expected.a, *plain_b = expected.b;
+    expected.a = rounded(plain_a, size->rows * size->k);
+    expected.b = rounded(plain_b, size->k * size->n);
     support_reference_product(&expected);
-    const struct matrix a = matrix_put(size->rows, size->k, uses[use].a_packed, expected.a);
-    const struct matrix b = matrix_put(size->k, size->n, true, expected.b);
+    const struct matrix a = matrix_put(size->rows, size->k, uses[use].a_packed, plain_a);
+    const struct matrix b = matrix_put(size->k, size->n, true, plain_b);
     const struct matrix bias = matrix_put(1, size->n, true, expected.bias);
     const struct matrix second = matrix_put(size->rows, size->n, uses[use].second_packed, expected.second);
     const struct matrix out = matrix_put(size->rows, size->n, uses[use].out_packed, NULL);
@@ -219,6 +238,7 @@ START_TEST(weight_gradients_are_the_references)
     for (unsigned i = 0; i < SIZES; i++) {
         const size_t rows = sizes[i].rows, n = sizes[i].n, k = sizes[i].k;
         const float *x = random_floats(rows * k, 20), *dy = random_floats(rows * n, 21);
+        const float *rounded_x = rounded(x, rows * k), *rounded_dy = rounded(dy, rows * n);
         float *expected = floats(k * n);
         const struct matrix xs = matrix_put(rows, k, true, x), dys = matrix_put(rows, n, true, dy);
         const struct matrix dw = matrix_put(k, n, true, NULL);
@@ -236,7 +256,7 @@ START_TEST(weight_gradients_are_the_references)
         for (call.accumulate = 0; call.accumulate < 2; call.accumulate++) {
             ck_assert_msg(linear_layer_gradient(device, &call) == 0, "%s", device_error(device));
             ck_assert_int_eq(device_finish(device), 0);
-            support_reference_gradient(rows, n, k, x, dy, call.accumulate != 0, expected);
+            support_reference_gradient(rows, n, k, rounded_x, rounded_dy, call.accumulate != 0, expected);
             matrix_is(&dw, expected, SUPPORT_TOLERANCE, "weight_gradient");
         }
         forget();

@@ -1,0 +1,190 @@
+/* The provider for NVIDIA's matrix units: runtime/kernels/linear_mma.cl. On a CPU device it emulates them, for tests.
+ */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "runtime/device_private.h"
+#include "runtime/linear.h"
+
+enum {
+    GROUP = 256,             /* work-items of every group */
+    LOCAL_BYTES = 24 * 1024, /* what the kernels take of local memory */
+    NEEDED_MAJOR = 8,        /* compute capability: the first that has both instructions */
+    PROBE_WORK_ITEMS = 32,
+    PROBE_ROWS = 16,
+    PROBE_COLUMNS = 8,
+    PROBE_MAX_DEPTH = 16,
+    /* cl_nv_device_attribute_query, which not every vendor's cl_ext.h has. */
+    DEVICE_COMPUTE_CAPABILITY_MAJOR_NV = 0x4000,
+    DEVICE_COMPUTE_CAPABILITY_MINOR_NV = 0x4001,
+};
+
+static const char *const sources[] = {"common", "linear_finish", "linear_mma", "rows_gpu", "optimizer_gpu", NULL};
+
+#define WAY_OUT "set precision: fp32 for this device"
+
+static bool is_fp16(const struct device *device)
+{
+    return strcmp(device->config->precision, "fp16") == 0;
+}
+
+static bool is_emulated(const struct device *device)
+{
+    return device->info.class == DEVICE_CLASS_CPU;
+}
+
+static int mma_check(struct device *device)
+{
+    const struct config_device *config = device->config;
+    cl_uint major = 0, minor = 0;
+    if (strcmp(config->precision, "fp32") == 0)
+        return device_complain(device, -EINVAL,
+                               "linear_kernel mma multiplies in tf32 or fp16: set precision to one of them, or "
+                               "linear_kernel: auto");
+    if (is_emulated(device) && strcmp(config->linear_kernel, "mma") == 0) {
+        log_warning("device %s: the matrix units are emulated, which is for tests and very slow", config->name);
+        return 0;
+    }
+    if (strstr(device->info.vendor, "NVIDIA") == NULL)
+        return device_complain(device, -EINVAL,
+                               "precision %s is for NVIDIA GPUs of compute capability %d.0 or more, and this is one of "
+                               "%s: " WAY_OUT,
+                               config->precision, NEEDED_MAJOR, device->info.vendor);
+    if (clGetDeviceInfo(device->id, DEVICE_COMPUTE_CAPABILITY_MAJOR_NV, sizeof major, &major, NULL) != CL_SUCCESS ||
+        clGetDeviceInfo(device->id, DEVICE_COMPUTE_CAPABILITY_MINOR_NV, sizeof minor, &minor, NULL) != CL_SUCCESS)
+        return device_complain(device, -EINVAL,
+                               "precision %s: the driver %s does not say the device's compute capability: " WAY_OUT,
+                               config->precision, device->info.driver);
+    if (major < NEEDED_MAJOR || device->info.local_memory_bytes < LOCAL_BYTES)
+        return device_complain(device, -EINVAL,
+                               "precision %s needs compute capability %d.0 or more and %d KiB of local memory; this "
+                               "device has %u.%u and %llu KiB: " WAY_OUT,
+                               config->precision, NEEDED_MAJOR, LOCAL_BYTES / 1024, major, minor,
+                               (unsigned long long)device->info.local_memory_bytes / 1024);
+    return 0;
+}
+
+static const char *mma_options(const struct device *device)
+{
+    if (is_emulated(device))
+        return is_fp16(device) ? "-DMMA_FP16" : "";
+    return is_fp16(device) ? "-DMMA_PTX -DMMA_FP16" : "-DMMA_PTX";
+}
+
+/* Small whole numbers, which both precisions hold exactly, and no symmetry that would hide a swap. */
+static void probe_values(unsigned depth, float *a, float *b, float *expected)
+{
+    for (unsigned i = 0; i < PROBE_ROWS * depth; i++)
+        a[i] = (float)((i * 37 + i / 5) % 23) - 11.0f;
+    for (unsigned i = 0; i < depth * PROBE_COLUMNS; i++)
+        b[i] = (float)((i * 53 + i / 3) % 19) - 9.0f;
+    for (unsigned row = 0; row < PROBE_ROWS; row++) {
+        for (unsigned column = 0; column < PROBE_COLUMNS; column++) {
+            float sum = 0;
+            for (unsigned k = 0; k < depth; k++)
+                sum += a[row * depth + k] * b[k * PROBE_COLUMNS + column];
+            expected[row * PROBE_COLUMNS + column] = sum;
+        }
+    }
+}
+
+static int run_probe(struct device *device, cl_kernel kernel, cl_mem memory[3], float *found, size_t found_bytes)
+{
+    const struct kernel_grid grid = {.dims = 2, .global = {PROBE_WORK_ITEMS, 1}, .local = {PROBE_WORK_ITEMS, 1}};
+    const struct kernel_argument arguments[] = {
+        KERNEL_ARGUMENT(memory[0]),
+        KERNEL_ARGUMENT(memory[1]),
+        KERNEL_ARGUMENT(memory[2]),
+    };
+    const int result = kernel_launch_object(device, kernel, "mma_probe", &grid, arguments, 3);
+    return result == 0 ? device_read(device, memory[2], 0, found, found_bytes) : result;
+}
+
+/* One product by the matrix units: whether the driver's compiler makes of the PTX what the kernels rely on. */
+static int mma_probe(struct device *device)
+{
+    float a[PROBE_ROWS * PROBE_MAX_DEPTH], b[PROBE_MAX_DEPTH * PROBE_COLUMNS];
+    float expected[PROBE_ROWS * PROBE_COLUMNS], found[PROBE_ROWS * PROBE_COLUMNS];
+    const unsigned depth = is_fp16(device) ? PROBE_MAX_DEPTH : PROBE_MAX_DEPTH / 2;
+    cl_mem memory[3] = {NULL, NULL, NULL};
+    cl_int error;
+    cl_kernel kernel = clCreateKernel(device->program, "mma_probe", &error);
+    if (kernel == NULL)
+        return device_fail(device, error, "mma_probe");
+    probe_values(depth, a, b, expected);
+    int result = device_allocate(device, sizeof a, "the matrix units' probe", &memory[0]);
+    if (result == 0)
+        result = device_allocate(device, sizeof b, "the matrix units' probe", &memory[1]);
+    if (result == 0)
+        result = device_allocate(device, sizeof found, "the matrix units' probe", &memory[2]);
+    if (result == 0)
+        result = device_write(device, memory[0], 0, a, PROBE_ROWS * depth * sizeof *a);
+    if (result == 0)
+        result = device_write(device, memory[1], 0, b, depth * PROBE_COLUMNS * sizeof *b);
+    if (result == 0)
+        result = run_probe(device, kernel, memory, found, sizeof found);
+    for (unsigned i = 0; i < PROBE_ROWS * PROBE_COLUMNS && result == 0; i++) {
+        if (fabsf(found[i] - expected[i]) > 0)
+            result = device_complain(
+                device, -EINVAL, "precision %s: the matrix units computed %g where %g is right (driver %s): " WAY_OUT,
+                device->config->precision, (double)found[i], (double)expected[i], device->info.driver);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        device_release(device, &memory[i]);
+    clReleaseKernel(kernel);
+    return result;
+}
+
+static uint64_t groups_of(uint64_t count, uint64_t each)
+{
+    const uint64_t groups = (count + each - 1) / each;
+    return groups < 1 ? 1 : groups;
+}
+
+/* The largest tile, from `smallest` on, that still gives every compute unit one. */
+static void tile_grid(const struct device *device, uint64_t rows, uint64_t n, cl_int smallest, cl_int *tile,
+                      struct kernel_grid *grid)
+{
+    static const struct {
+        uint64_t rows, columns;
+    } tiles[] = {{16, 64}, {64, 64}, {128, 128}};
+    for (*tile = 2; *tile > smallest; --*tile) {
+        const uint64_t count = groups_of(rows, tiles[*tile].rows) * groups_of(n, tiles[*tile].columns);
+        if (rows > tiles[*tile].rows / 2 && count >= device->info.compute_units)
+            break;
+    }
+    grid->global[0] = GROUP * groups_of(rows, tiles[*tile].rows);
+    grid->global[1] = groups_of(n, tiles[*tile].columns);
+}
+
+static void mma_shape(const struct device_info *info, struct kernel_shape *shape)
+{
+    linear_provider_gpu.shape(info, shape);
+}
+
+static void mma_grid(const struct device *device, enum kernel kernel, uint64_t rows, uint64_t n, uint64_t k,
+                     struct kernel_grid *grid)
+{
+    *grid = (struct kernel_grid){.dims = 2, .global = {GROUP, 1}, .local = {GROUP, 1}};
+    if (kernel == KERNEL_LINEAR)
+        tile_grid(device, rows, n, 0, &grid->group, grid);
+    else if (kernel == KERNEL_WEIGHT_GRADIENT)
+        tile_grid(device, k, n, 1, &grid->block, grid);
+    else /* the same kernels */
+        linear_provider_gpu.grid(device, kernel, rows, n, k, grid);
+}
+
+const struct linear_provider linear_provider_mma = {
+    .name = "mma",
+    .sources = sources,
+    .check = mma_check,
+    .options = mma_options,
+    .probe = mma_probe,
+    .shape = mma_shape,
+    .grid = mma_grid,
+    .forward = linear_launch_forward,
+    .gradient = linear_launch_gradient,
+};
