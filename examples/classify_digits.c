@@ -2,18 +2,17 @@
  * server one after the other, a linear layer here. Many requests are in flight on one connection, so that the server
  * forms batches of them. Prints accuracy, latency and throughput. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "client/expertd.h"
 #include "examples/digits/dataset.h"
 #include "examples/digits/flags.h"
 #include "examples/digits/head.h"
 #include "examples/digits/remote.h"
+#include "examples/digits/stopwatch.h"
 
 enum { MAX_EXPERTS = 16, MAX_IN_FLIGHT = 1024, MAX_ROWS = 1024, DEADLINE_MS = 10000, ERROR_SIZE = 512 };
 
@@ -42,13 +41,6 @@ struct run {
     size_t next, done, right, right_in_test, samples;
 };
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
-}
-
 static int send_chunk(struct run *run, struct chunk *chunk, const float *rows)
 {
     struct expertd_tensor input = expertd_tensor_f32(rows, chunk->rows, run->head->hidden);
@@ -68,7 +60,7 @@ static int start_chunk(struct run *run, struct chunk *chunk)
     chunk->first = run->next;
     chunk->rows = left < run->options->rows ? left : run->options->rows;
     chunk->stage = 0;
-    chunk->started_ns = now_ns();
+    chunk->started_ns = stopwatch_ns();
     run->next += chunk->rows;
     linear_forward(&run->head->front, run->digits->pixels + chunk->first * DATASET_PIXELS, chunk->rows, run->hidden);
     return send_chunk(run, chunk, run->hidden);
@@ -88,7 +80,7 @@ static void finish_chunk(struct run *run, const struct chunk *chunk, const float
         run->right += right;
         run->right_in_test += right && image >= run->digits->train_count;
     }
-    run->latency_ns[run->samples++] = now_ns() - chunk->started_ns;
+    run->latency_ns[run->samples++] = stopwatch_ns() - chunk->started_ns;
     run->done += chunk->rows;
 }
 
@@ -195,10 +187,10 @@ static int run_all(struct run *run)
         rc = warm_up(run);
     }
     if (rc == 0) {
-        uint64_t begin_ns = now_ns();
+        uint64_t begin_ns = stopwatch_ns();
         rc = classify(run);
         if (rc == 0) {
-            rc = report(run, now_ns() - begin_ns);
+            rc = report(run, stopwatch_ns() - begin_ns);
         }
     }
     expertd_client_destroy(&run->client);
@@ -208,62 +200,25 @@ static int run_all(struct run *run)
     return rc;
 }
 
-static const char help[] =
-    "usage: classify_digits [options] UID...\n"
-    "Classifies the handwritten digits through the experts UID... of a running server, one after the other.\n\n"
-    "  --endpoint URL   of the server's frontend (tcp://127.0.0.1:31330)\n"
-    "  --data FILE      the digits (examples/data/digits.csv)\n"
-    "  --head FILE      the linear layers (examples/data/digits-experts/head.safetensors)\n"
-    "  --rows N         images in a request (1)\n"
-    "  --in-flight N    requests in flight (16)\n"
-    "  --at-least P     exit with 1 when accuracy is below P percent (0)\n";
-
 static void parse_options(struct options *options, int argc, char **argv)
 {
-    static const struct option known[] = {{"endpoint", required_argument, NULL, 'e'},
-                                          {"data", required_argument, NULL, 'd'},
-                                          {"head", required_argument, NULL, 'h'},
-                                          {"rows", required_argument, NULL, 'r'},
-                                          {"in-flight", required_argument, NULL, 'i'},
-                                          {"at-least", required_argument, NULL, 'a'},
-                                          {"help", no_argument, NULL, 'H'},
-                                          {0}};
-    int option;
-    while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
-        switch (option) {
-        case 'e':
-            options->endpoint = optarg;
-            break;
-        case 'd':
-            options->data = optarg;
-            break;
-        case 'h':
-            options->head = optarg;
-            break;
-        case 'r':
-            options->rows = flags_count("rows", optarg, MAX_ROWS);
-            break;
-        case 'i':
-            options->in_flight = flags_count("in-flight", optarg, MAX_IN_FLIGHT);
-            break;
-        case 'a':
-            options->at_least = flags_number("at-least", optarg, 0, 100);
-            break;
-        case 'H':
-            fputs(help, stdout);
-            exit(0);
-        default:
-            fputs(help, stderr);
-            exit(2);
-        }
-    }
-    for (; optind < argc && options->experts < MAX_EXPERTS; optind++) {
-        options->uids[options->experts++] = argv[optind];
-    }
-    if (options->experts == 0 || optind < argc) {
-        fputs(help, stderr);
-        exit(2);
-    }
+    const struct flag all[] = {
+        {"endpoint", "URL", "of the server's frontend", .text = &options->endpoint},
+        {"data", "FILE", "the digits", .text = &options->data},
+        {"head", "FILE", "the linear layers", .text = &options->head},
+        {"rows", "N", "images in a request", .count = &options->rows, .most = MAX_ROWS},
+        {"in-flight", "N", "requests in flight", .count = &options->in_flight, .most = MAX_IN_FLIGHT},
+        {"at-least", "P", "exit with 1 when accuracy is below P percent", .number = &options->at_least, .most = 100},
+        {0}};
+    const struct flags flags = {
+        .usage = "[options] UID...",
+        .purpose = "Classifies the handwritten digits through the experts UID... of a running server, one after the "
+                   "other.",
+        .all = all,
+        .words = options->uids,
+        .words_count = &options->experts,
+        .most_words = MAX_EXPERTS};
+    flags_parse(&flags, argc, argv);
 }
 
 int main(int argc, char **argv)

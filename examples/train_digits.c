@@ -4,29 +4,29 @@
  * minibatches: asynchronously, as the clients of a decentralised mixture do. */
 #include <assert.h>
 #include <errno.h>
-#include <getopt.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "client/expertd.h"
 #include "examples/digits/dataset.h"
 #include "examples/digits/flags.h"
 #include "examples/digits/head.h"
+#include "examples/digits/minibatch.h"
 #include "examples/digits/order.h"
 #include "examples/digits/remote.h"
+#include "examples/digits/stopwatch.h"
 
-enum { MAX_EXPERTS = 16, MAX_CLIENTS = 64, MAX_ROWS = 1024, ERROR_SIZE = 512 };
+enum { MAX_EXPERTS = 16, MAX_CLIENTS = 64, MAX_ROWS = 1024, MAX_EPOCHS = 100000, ERROR_SIZE = 512 };
 
 struct options {
     const char *endpoint, *data, *head;
     const char *uids[MAX_EXPERTS];
     size_t experts, clients, epochs, rows, hidden;
     double learning_rate, at_least;
-    bool eval_only, checkpoint;
+    bool eval_only, no_checkpoint;
 };
 
 /* What the clients share; `lock` guards all that changes. */
@@ -42,30 +42,22 @@ struct training {
     int failed;
 };
 
-/* One client: a connection, and room for one minibatch. rows x hidden floats each, but for those said otherwise. */
+/* One client: a connection, and a minibatch. */
 struct worker {
     struct training *training;
     struct expertd_client *client;
     pthread_t thread;
-    float *pixels;                       /* rows x DATASET_PIXELS */
-    uint8_t *labels;                     /* rows */
-    float *activations[MAX_EXPERTS + 1]; /* [0] goes into the first expert, the last comes out of the last */
-    float *logits;                       /* rows x DATASET_CLASSES */
-    float *gradient;                     /* of rows at an expert's output, then at its input */
-    float *head_gradient;                /* of the larger layer's parameters */
+    struct minibatch minibatch;
+    float *activations[MAX_EXPERTS + 1]; /* rows x hidden: [0] into the first expert, the last out of the last */
 };
 
 static void worker_destroy(struct worker *worker)
 {
     expertd_client_destroy(&worker->client);
-    free(worker->pixels);
-    free(worker->labels);
+    minibatch_destroy(&worker->minibatch);
     for (size_t i = 0; i <= MAX_EXPERTS; i++) {
         free(worker->activations[i]);
     }
-    free(worker->logits);
-    free(worker->gradient);
-    free(worker->head_gradient);
     *worker = (struct worker){0};
 }
 
@@ -73,22 +65,15 @@ static int worker_create(struct worker *worker, struct training *training)
 {
     const struct options *options = training->options;
     const struct head *head = &training->head;
-    size_t row_bytes = options->rows * sizeof(float);
-    size_t parameters = head->front.count > head->back.count ? head->front.count : head->back.count;
     *worker = (struct worker){.training = training};
     int rc = expertd_client_new(&worker->client, options->endpoint, NULL);
     if (rc != 0) {
         fprintf(stderr, "train_digits: %s: %s\n", options->endpoint, strerror(-rc));
         return rc;
     }
-    worker->pixels = malloc(row_bytes * DATASET_PIXELS);
-    worker->labels = malloc(options->rows);
-    worker->logits = malloc(row_bytes * DATASET_CLASSES);
-    worker->gradient = malloc(row_bytes * head->hidden);
-    worker->head_gradient = malloc(parameters * sizeof(float));
-    bool whole = worker->pixels && worker->labels && worker->logits && worker->gradient && worker->head_gradient;
+    bool whole = minibatch_create(&worker->minibatch, options->rows, head) == 0;
     for (size_t i = 0; whole && i <= options->experts; i++) {
-        worker->activations[i] = malloc(row_bytes * head->hidden);
+        worker->activations[i] = malloc(options->rows * head->hidden * sizeof(float));
         whole = worker->activations[i] != NULL;
     }
     if (!whole) {
@@ -111,14 +96,15 @@ static int forward_experts(struct worker *worker, size_t rows)
     return rc;
 }
 
-/* Back through the experts, which learn: worker->gradient is at the output, and then at the input. */
-static int backward_experts(struct worker *worker, size_t rows)
+/* Back through the experts, which learn: the minibatch's gradient is at the output, and then at the input. */
+static int backward_experts(struct worker *worker)
 {
+    struct minibatch *minibatch = &worker->minibatch;
     const struct training *training = worker->training;
     int rc = 0;
     for (size_t i = training->options->experts; rc == 0 && i-- > 0;) {
-        rc = remote_backward(worker->client, training->options->uids[i], worker->activations[i], worker->gradient, rows,
-                             training->head.hidden, worker->gradient);
+        rc = remote_backward(worker->client, training->options->uids[i], worker->activations[i], minibatch->gradient,
+                             minibatch->rows, training->head.hidden, minibatch->gradient);
     }
     return rc;
 }
@@ -128,40 +114,33 @@ static size_t take_minibatch(struct worker *worker)
 {
     struct training *training = worker->training;
     pthread_mutex_lock(&training->lock);
-    size_t rows =
-        training->failed ? 0 : order_take(&training->order, training->options->rows, worker->pixels, worker->labels);
-    linear_forward(&training->head.front, worker->pixels, rows, worker->activations[0]);
+    size_t rows = training->failed ? 0 : minibatch_take(&worker->minibatch, &training->order);
+    linear_forward(&training->head.front, worker->minibatch.pixels, rows, worker->activations[0]);
     pthread_mutex_unlock(&training->lock);
     return rows;
 }
 
 /* The layer behind: loss, one step, and the gradient for the last expert. */
-static void train_back(struct worker *worker, size_t rows)
+static void train_back(struct worker *worker)
 {
     struct training *training = worker->training;
-    struct linear *back = &training->head.back;
+    struct minibatch *minibatch = &worker->minibatch;
     const float *features = worker->activations[training->options->experts];
     size_t right;
-    memset(worker->head_gradient, 0, back->count * sizeof(float));
     pthread_mutex_lock(&training->lock);
-    linear_forward(back, features, rows, worker->logits);
-    training->loss +=
-        (double)rows * linear_cross_entropy(worker->logits, worker->labels, rows, DATASET_CLASSES, &right);
+    double loss = minibatch_train_back(minibatch, &training->head, features, training->learning_rate, &right);
+    training->loss += (double)minibatch->rows * loss;
     training->right += right;
-    training->seen += rows;
-    linear_backward(back, features, worker->logits, rows, worker->head_gradient, worker->gradient);
-    linear_step(back, worker->head_gradient, training->learning_rate);
+    training->seen += minibatch->rows;
     pthread_mutex_unlock(&training->lock);
 }
 
-static void train_front(struct worker *worker, size_t rows)
+static void train_front(struct worker *worker)
 {
     struct training *training = worker->training;
-    struct linear *front = &training->head.front;
-    memset(worker->head_gradient, 0, front->count * sizeof(float));
-    linear_backward(front, worker->pixels, worker->gradient, rows, worker->head_gradient, NULL);
+    minibatch_front_gradient(&worker->minibatch, &training->head); /* reads none of what changes */
     pthread_mutex_lock(&training->lock);
-    linear_step(front, worker->head_gradient, training->learning_rate);
+    linear_step(&training->head.front, worker->minibatch.head_gradient, training->learning_rate);
     pthread_mutex_unlock(&training->lock);
 }
 
@@ -174,11 +153,11 @@ static void *train_epoch(void *argument)
     while (rc >= 0 && (rows = take_minibatch(worker)) > 0) {
         rc = forward_experts(worker, rows);
         if (rc == 0) {
-            train_back(worker, rows);
-            rc = backward_experts(worker, rows);
+            train_back(worker);
+            rc = backward_experts(worker);
         }
         if (rc == 0) {
-            train_front(worker, rows);
+            train_front(worker);
         }
         if (rc != 0) {
             pthread_mutex_lock(&training->lock);
@@ -203,18 +182,12 @@ static double test_accuracy(struct worker *worker)
         if (forward_experts(worker, rows) != 0) {
             return -1;
         }
-        linear_forward(&training->head.back, worker->activations[training->options->experts], rows, worker->logits);
-        linear_cross_entropy(worker->logits, digits->labels + first, rows, DATASET_CLASSES, &right_now);
+        linear_forward(&training->head.back, worker->activations[training->options->experts], rows,
+                       worker->minibatch.logits);
+        linear_cross_entropy(worker->minibatch.logits, digits->labels + first, rows, DATASET_CLASSES, &right_now);
         right += right_now;
     }
     return 100.0 * (double)right / (double)(count - digits->train_count);
-}
-
-static double seconds_since(const struct timespec *begin)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)(now.tv_sec - begin->tv_sec) + (double)(now.tv_nsec - begin->tv_nsec) / 1e9;
 }
 
 /* One epoch by all clients. 0 or -errno. */
@@ -242,22 +215,21 @@ static int run_epoch(struct training *training, struct worker *workers)
 static int train(struct training *training, struct worker *workers)
 {
     const struct options *options = training->options;
-    struct timespec begin;
-    clock_gettime(CLOCK_MONOTONIC, &begin);
+    const uint64_t begin_ns = stopwatch_ns();
     for (size_t epoch = 1; epoch <= options->epochs; epoch++) {
-        double before = seconds_since(&begin);
+        double before = stopwatch_seconds(begin_ns);
         order_shuffle(&training->order);
         training->learning_rate =
             (float)(options->learning_rate * (double)(options->epochs + 1 - epoch) / (double)options->epochs);
         int rc = run_epoch(training, workers);
-        double took = seconds_since(&begin) - before, accuracy = rc == 0 ? test_accuracy(&workers[0]) : -1;
+        double took = stopwatch_seconds(begin_ns) - before, accuracy = rc == 0 ? test_accuracy(&workers[0]) : -1;
         if (accuracy < 0) {
             return rc ? rc : -EIO;
         }
         printf("epoch %3zu/%zu  loss %.4f  train %6.2f %%  test %6.2f %%  %6.0f images/s  %5.1f s\n", epoch,
                options->epochs, training->loss / (double)training->seen,
                100.0 * (double)training->right / (double)training->seen, accuracy, (double)training->seen / took,
-               seconds_since(&begin));
+               stopwatch_seconds(begin_ns));
         fflush(stdout);
     }
     if (training->lost > 0) {
@@ -271,7 +243,7 @@ static int keep(struct training *training, struct worker *worker)
 {
     char error[ERROR_SIZE];
     int rc = 0;
-    for (size_t i = 0; rc == 0 && training->options->checkpoint && i < training->options->experts; i++) {
+    for (size_t i = 0; rc == 0 && !training->options->no_checkpoint && i < training->options->experts; i++) {
         rc = remote_checkpoint(worker->client, training->options->uids[i]);
     }
     if (rc == 0 && training->options->head) {
@@ -340,91 +312,35 @@ static int run_all(const struct options *options, const struct dataset *digits)
     return rc;
 }
 
-static const char help[] =
-    "usage: train_digits [options] UID...\n"
-    "Trains on the handwritten digits through the experts UID... of a running server, one after the other.\n\n"
-    "  --endpoint URL       of the server's frontend (tcp://127.0.0.1:31330)\n"
-    "  --data FILE          the digits (examples/data/digits.csv)\n"
-    "  --head FILE          where the two linear layers are kept after training (they are not)\n"
-    "  --eval-only          no training: load the layers from --head, and only test\n"
-    "  --no-checkpoint      do not ask the server for a checkpoint after training\n"
-    "  --clients N          that train at once (4)\n"
-    "  --epochs N           (30)\n"
-    "  --rows N             images in a minibatch (64)\n"
-    "  --hidden N           hidden size of the experts (64)\n"
-    "  --learning-rate R    of the two layers at the start, falling to 0 (0.003)\n"
-    "  --at-least P         exit with 1 when the test accuracy is below P percent (0)\n";
-
-static void take_option(struct options *options, int option)
-{
-    switch (option) {
-    case 'e':
-        options->endpoint = optarg;
-        break;
-    case 'd':
-        options->data = optarg;
-        break;
-    case 'h':
-        options->head = optarg;
-        break;
-    case 'o':
-        options->eval_only = true;
-        break;
-    case 'k':
-        options->checkpoint = false;
-        break;
-    case 'c':
-        options->clients = flags_count("clients", optarg, MAX_CLIENTS);
-        break;
-    case 'n':
-        options->epochs = flags_count("epochs", optarg, 100000);
-        break;
-    case 'r':
-        options->rows = flags_count("rows", optarg, MAX_ROWS);
-        break;
-    case 'w':
-        options->hidden = flags_count("hidden", optarg, HEAD_MAX_HIDDEN);
-        break;
-    case 'l':
-        options->learning_rate = flags_number("learning-rate", optarg, 0, 10);
-        break;
-    case 'a':
-        options->at_least = flags_number("at-least", optarg, 0, 100);
-        break;
-    case 'H':
-        fputs(help, stdout);
-        exit(0);
-    default:
-        fputs(help, stderr);
-        exit(2);
-    }
-}
-
 static void parse_options(struct options *options, int argc, char **argv)
 {
-    static const struct option known[] = {{"endpoint", required_argument, NULL, 'e'},
-                                          {"data", required_argument, NULL, 'd'},
-                                          {"head", required_argument, NULL, 'h'},
-                                          {"eval-only", no_argument, NULL, 'o'},
-                                          {"no-checkpoint", no_argument, NULL, 'k'},
-                                          {"clients", required_argument, NULL, 'c'},
-                                          {"epochs", required_argument, NULL, 'n'},
-                                          {"rows", required_argument, NULL, 'r'},
-                                          {"hidden", required_argument, NULL, 'w'},
-                                          {"learning-rate", required_argument, NULL, 'l'},
-                                          {"at-least", required_argument, NULL, 'a'},
-                                          {"help", no_argument, NULL, 'H'},
-                                          {0}};
-    int option;
-    while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
-        take_option(options, option);
-    }
-    for (; optind < argc && options->experts < MAX_EXPERTS; optind++) {
-        options->uids[options->experts++] = argv[optind];
-    }
-    if (options->experts == 0 || optind < argc || (options->eval_only && !options->head)) {
-        fputs(help, stderr);
-        exit(2);
+    const struct flag all[] = {
+        {"endpoint", "URL", "of the server's frontend", .text = &options->endpoint},
+        {"data", "FILE", "the digits", .text = &options->data},
+        {"head", "FILE", "where the two linear layers are kept after training (they are not)", .text = &options->head},
+        {"eval-only", NULL, "no training: load the layers from --head, and only test", .given = &options->eval_only},
+        {"no-checkpoint", NULL, "do not ask the server for a checkpoint after training",
+         .given = &options->no_checkpoint},
+        {"clients", "N", "that train at once", .count = &options->clients, .most = MAX_CLIENTS},
+        {"epochs", "N", "of training", .count = &options->epochs, .most = MAX_EPOCHS},
+        {"rows", "N", "images in a minibatch", .count = &options->rows, .most = MAX_ROWS},
+        {"hidden", "N", "hidden size of the experts", .count = &options->hidden, .most = HEAD_MAX_HIDDEN},
+        {"learning-rate", "R", "of the two layers at the start, falling to 0", .number = &options->learning_rate,
+         .most = 10},
+        {"at-least", "P", "exit with 1 when the test accuracy is below P percent", .number = &options->at_least,
+         .most = 100},
+        {0}};
+    const struct flags flags = {
+        .usage = "[options] UID...",
+        .purpose = "Trains on the handwritten digits through the experts UID... of a running server, one after the "
+                   "other.",
+        .all = all,
+        .words = options->uids,
+        .words_count = &options->experts,
+        .most_words = MAX_EXPERTS};
+    flags_parse(&flags, argc, argv);
+    if (options->eval_only && !options->head) {
+        flags_refuse("--eval-only needs --head, where the layers are");
     }
 }
 
@@ -436,19 +352,13 @@ int main(int argc, char **argv)
                               .epochs = 30,
                               .rows = 64,
                               .hidden = 64,
-                              .learning_rate = 0.003,
-                              .checkpoint = true};
+                              .learning_rate = 0.003};
     char error[ERROR_SIZE];
     struct dataset digits;
     expertd_tune_allocator();
     parse_options(&options, argc, argv);
-    if (dataset_load(&digits, options.data, error, sizeof error) != 0) {
+    if (dataset_load_parts(&digits, options.data, error, sizeof error) != 0) {
         fprintf(stderr, "train_digits: %s\n", error);
-        return 1;
-    }
-    if (digits.train_count == digits.count) {
-        fprintf(stderr, "train_digits: %s: too few images to keep some for testing\n", options.data);
-        dataset_destroy(&digits);
         return 1;
     }
     int rc = run_all(&options, &digits);

@@ -3,7 +3,6 @@
  * go meanwhile: an expert that does not answer contributes nothing, and one whose server is dead is soon not chosen any
  * more. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,12 +14,15 @@
 #include "examples/digits/flags.h"
 #include "examples/digits/head.h"
 #include "examples/digits/middle.h"
+#include "examples/digits/minibatch.h"
 #include "examples/digits/order.h"
+#include "examples/digits/stopwatch.h"
 
 enum {
     MAX_DIMS = 4,
     MAX_EXPERTS = 65536,
     MAX_ROWS = 1024,
+    MAX_EPOCHS = 100000,
     ERROR_SIZE = 512,
     PAUSE_MS = 100,
     PRINT_MS = 500,  /* between lines of progress, when nothing is wrong */
@@ -28,7 +30,7 @@ enum {
 };
 
 struct options {
-    const char *dht, *data, *prefix;
+    const char *dht, *data, *prefix, *grid_text;
     uint32_t grid[MAX_DIMS];
     size_t dims, epochs, rows, hidden, k_best;
     double learning_rate, balancing_weight, timeout_s, at_least;
@@ -53,19 +55,10 @@ struct training {
     struct expertd_dht *dht;
     struct middle middle;
     struct report report;
-    struct timespec answered; /* when there last was an answer */
-    /* rows wide */
-    float *pixels, *inputs, *features, *logits, *gradient;
-    uint8_t *labels;
-    float *head_gradient; /* of the larger layer's parameters */
+    uint64_t answered_ns; /* when there last was an answer */
+    struct minibatch minibatch;
+    float *inputs, *features; /* of the middle: rows x hidden */
 };
-
-static double seconds_since(const struct timespec *begin)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)(now.tv_sec - begin->tv_sec) + (double)(now.tv_nsec - begin->tv_nsec) / 1e9;
-}
 
 /* The place in the grid of an expert of it. The library has checked what the DHT said. */
 static size_t grid_index(const struct options *options, const char *uid)
@@ -107,7 +100,7 @@ static void note_failure(struct training *training)
 static bool bear(struct training *training, enum expertd_status status)
 {
     bool transient = status == EXPERTD_UNAVAILABLE || status == EXPERTD_DEADLINE_EXCEEDED;
-    if (!transient || seconds_since(&training->answered) > PATIENCE_S) {
+    if (!transient || stopwatch_seconds(training->answered_ns) > PATIENCE_S) {
         fprintf(stderr, "train_mixture: %s: %s\n", expertd_status_name(status), middle_message(&training->middle));
         return false;
     }
@@ -117,59 +110,42 @@ static bool bear(struct training *training, enum expertd_status status)
     return true;
 }
 
-/* Loss of the features, one step of the layer behind, and the gradient by the features. */
-static void train_back(struct training *training, size_t rows, float learning_rate)
-{
-    struct report *report = &training->report;
-    struct linear *back = &training->head.back;
-    size_t right;
-    memset(training->head_gradient, 0, back->count * sizeof(float));
-    linear_forward(back, training->features, rows, training->logits);
-    report->loss +=
-        (double)rows * linear_cross_entropy(training->logits, training->labels, rows, DATASET_CLASSES, &right);
-    report->right += right;
-    report->seen += rows;
-    linear_backward(back, training->features, training->logits, rows, training->head_gradient, training->gradient);
-    linear_step(back, training->head_gradient, learning_rate);
-}
-
-static void train_front(struct training *training, size_t rows, float learning_rate)
-{
-    struct linear *front = &training->head.front;
-    memset(training->head_gradient, 0, front->count * sizeof(float));
-    linear_backward(front, training->pixels, training->gradient, rows, training->head_gradient, NULL);
-    linear_step(front, training->head_gradient, learning_rate);
-}
-
 /* One minibatch. A status that is not OK: it is lost, at least for the layer in front and the gate. */
-static enum expertd_status train_minibatch(struct training *training, size_t rows, float learning_rate)
+static enum expertd_status train_minibatch(struct training *training, float learning_rate)
 {
     struct expertd_pass *pass;
     struct middle *middle = &training->middle;
-    linear_forward(&training->head.front, training->pixels, rows, training->inputs);
-    enum expertd_status status = middle_forward(middle, training->inputs, rows, training->features, &pass);
+    struct minibatch *minibatch = &training->minibatch;
+    struct report *report = &training->report;
+    struct head *head = &training->head;
+    size_t right;
+    linear_forward(&head->front, minibatch->pixels, minibatch->rows, training->inputs);
+    enum expertd_status status = middle_forward(middle, training->inputs, minibatch->rows, training->features, &pass);
     if (status != EXPERTD_OK) {
         return status;
     }
     note_failure(training);
-    note_answers(training, pass, rows);
-    train_back(training, rows, learning_rate);
-    status = middle_backward(middle, &pass, training->gradient, training->gradient);
+    note_answers(training, pass, minibatch->rows);
+    double loss = minibatch_train_back(minibatch, head, training->features, learning_rate, &right);
+    report->loss += (double)minibatch->rows * loss;
+    report->right += right;
+    report->seen += minibatch->rows;
+    status = middle_backward(middle, &pass, minibatch->gradient, minibatch->gradient);
     if (status == EXPERTD_OK) {
         note_failure(training);
-        train_front(training, rows, learning_rate);
+        minibatch_front_gradient(minibatch, head);
+        linear_step(&head->front, minibatch->head_gradient, learning_rate);
         middle_step(middle, learning_rate);
-        clock_gettime(CLOCK_MONOTONIC, &training->answered);
+        training->answered_ns = stopwatch_ns();
     }
     return status;
 }
 
 static int train_epoch(struct training *training, float learning_rate)
 {
-    size_t rows;
     order_shuffle(&training->order);
-    while ((rows = order_take(&training->order, training->options->rows, training->pixels, training->labels)) > 0) {
-        enum expertd_status status = train_minibatch(training, rows, learning_rate);
+    while (minibatch_take(&training->minibatch, &training->order) > 0) {
+        enum expertd_status status = train_minibatch(training, learning_rate);
         if (status != EXPERTD_OK) {
             training->report.lost++;
             if (!bear(training, status)) {
@@ -197,9 +173,9 @@ static double test_accuracy(struct training *training)
             }
         }
         note_failure(training);
-        clock_gettime(CLOCK_MONOTONIC, &training->answered);
-        linear_forward(&training->head.back, training->features, rows, training->logits);
-        linear_cross_entropy(training->logits, digits->labels + first, rows, DATASET_CLASSES, &right_now);
+        training->answered_ns = stopwatch_ns();
+        linear_forward(&training->head.back, training->features, rows, training->minibatch.logits);
+        linear_cross_entropy(training->minibatch.logits, digits->labels + first, rows, DATASET_CLASSES, &right_now);
         right += right_now;
     }
     return 100.0 * (double)right / (double)(count - digits->train_count);
@@ -229,20 +205,19 @@ static void print_progress(const struct training *training, size_t epoch, double
 static int train(struct training *training)
 {
     const struct options *options = training->options;
-    struct timespec begin;
+    const uint64_t begin_ns = stopwatch_ns();
     double accuracy = 0, printed = 0, took = 0;
-    clock_gettime(CLOCK_MONOTONIC, &begin);
-    training->answered = begin;
+    training->answered_ns = begin_ns;
     for (size_t epoch = 1; epoch <= options->epochs; epoch++) {
-        double before = seconds_since(&begin);
+        double before = stopwatch_seconds(begin_ns);
         double rate = options->learning_rate * (double)(options->epochs + 1 - epoch) / (double)options->epochs;
         int rc = train_epoch(training, (float)rate);
-        took += seconds_since(&begin) - before;
+        took += stopwatch_seconds(begin_ns) - before;
         accuracy = rc == 0 ? test_accuracy(training) : -1;
         if (accuracy < 0) {
             return -EIO;
         }
-        double now = seconds_since(&begin);
+        double now = stopwatch_seconds(begin_ns);
         if (epoch == options->epochs || training->report.failure[0] || now - printed > PRINT_MS / 1e3) {
             print_progress(training, epoch, accuracy, took, now);
             printed = now;
@@ -264,13 +239,9 @@ static void training_destroy(struct training *training)
     expertd_dht_destroy(&training->dht);
     head_destroy(&training->head);
     order_destroy(&training->order);
-    free(training->pixels);
+    minibatch_destroy(&training->minibatch);
     free(training->inputs);
     free(training->features);
-    free(training->logits);
-    free(training->gradient);
-    free(training->labels);
-    free(training->head_gradient);
 }
 
 static int create_middle(struct training *training)
@@ -297,7 +268,6 @@ static int create_middle(struct training *training)
 
 static int training_create(struct training *training, const struct options *options, const struct dataset *digits)
 {
-    size_t row_bytes = options->rows * sizeof(float);
     *training = (struct training){.options = options, .digits = digits};
     int rc = expertd_dht_new(&training->dht, options->dht, NULL);
     if (rc != 0) {
@@ -311,16 +281,12 @@ static int training_create(struct training *training, const struct options *opti
     if (rc == 0) {
         rc = order_create(&training->order, digits, 1);
     }
-    size_t front = training->head.front.count, back = training->head.back.count;
-    training->pixels = malloc(row_bytes * DATASET_PIXELS);
-    training->inputs = malloc(row_bytes * options->hidden);
-    training->features = malloc(row_bytes * options->hidden);
-    training->logits = malloc(row_bytes * DATASET_CLASSES);
-    training->gradient = malloc(row_bytes * options->hidden);
-    training->labels = malloc(options->rows);
-    training->head_gradient = malloc((front > back ? front : back) * sizeof(float) + 1);
-    if (rc == 0 && (!training->pixels || !training->inputs || !training->features || !training->logits ||
-                    !training->gradient || !training->labels || !training->head_gradient)) {
+    if (rc == 0) {
+        rc = minibatch_create(&training->minibatch, options->rows, &training->head);
+    }
+    training->inputs = malloc(options->rows * options->hidden * sizeof(float));
+    training->features = malloc(options->rows * options->hidden * sizeof(float));
+    if (rc == 0 && (!training->inputs || !training->features)) {
         rc = -ENOMEM;
     }
     if (rc != 0) {
@@ -330,118 +296,51 @@ static int training_create(struct training *training, const struct options *opti
     return rc;
 }
 
-static const char help[] =
-    "usage: train_mixture [options]\n"
-    "Trains on the handwritten digits through a mixture of experts that an expertd-dht finds.\n\n"
-    "  --dht URL            of any expertd-dht (tcp://127.0.0.1:31331)\n"
-    "  --prefix PREFIX      of the experts' uids, with its dot (ffn.)\n"
-    "  --grid N[xN...]      coordinates behind the prefix (4x4)\n"
-    "  --k N                experts for each image (4)\n"
-    "  --switch             a switch instead: one expert for each image, and a loss that balances them\n"
-    "  --balance R          weight of that loss (0.5)\n"
-    "  --data FILE          the digits (examples/data/digits.csv)\n"
-    "  --epochs N           (30)\n"
-    "  --rows N             images in a minibatch (64)\n"
-    "  --hidden N           hidden size of the experts (64)\n"
-    "  --learning-rate R    of gate and layers at the start, falling to 0 (0.003)\n"
-    "  --timeout S          how long experts are waited for (3)\n"
-    "  --at-least P         exit with 1 when the test accuracy is below P percent (0)\n";
-
-static void usage(FILE *to)
-{
-    fputs(help, to);
-    exit(to == stdout ? 0 : 2);
-}
-
 /* "4x16" */
-static void parse_grid(struct options *options, char *text)
+static void parse_grid(struct options *options)
 {
     size_t experts = 1;
+    char *text = strdup(options->grid_text), *save;
     options->dims = 0;
-    for (char *save, *size = strtok_r(text, "x", &save); size; size = strtok_r(NULL, "x", &save)) {
+    for (char *size = text ? strtok_r(text, "x", &save) : NULL; size; size = strtok_r(NULL, "x", &save)) {
         if (options->dims == MAX_DIMS) {
-            fprintf(stderr, "train_mixture: --grid has at most %d dimensions\n", MAX_DIMS);
-            exit(2);
+            flags_refuse("--grid has too many dimensions");
         }
         options->grid[options->dims] = (uint32_t)flags_count("grid", size, MAX_EXPERTS / experts);
         experts *= options->grid[options->dims++];
     }
+    free(text);
     if (options->dims == 0) {
-        usage(stderr);
-    }
-}
-
-static void take_option(struct options *options, int option)
-{
-    switch (option) {
-    case 't':
-        options->dht = optarg;
-        break;
-    case 'p':
-        options->prefix = optarg;
-        break;
-    case 'g':
-        parse_grid(options, optarg);
-        break;
-    case 'k':
-        options->k_best = flags_count("k", optarg, MAX_EXPERTS);
-        break;
-    case 's':
-        options->is_switch = true;
-        break;
-    case 'b':
-        options->balancing_weight = flags_number("balance", optarg, 0, 10);
-        break;
-    case 'd':
-        options->data = optarg;
-        break;
-    case 'n':
-        options->epochs = flags_count("epochs", optarg, 100000);
-        break;
-    case 'r':
-        options->rows = flags_count("rows", optarg, MAX_ROWS);
-        break;
-    case 'w':
-        options->hidden = flags_count("hidden", optarg, HEAD_MAX_HIDDEN);
-        break;
-    case 'l':
-        options->learning_rate = flags_number("learning-rate", optarg, 0, 10);
-        break;
-    case 'o':
-        options->timeout_s = flags_number("timeout", optarg, 0.01, 3600);
-        break;
-    case 'a':
-        options->at_least = flags_number("at-least", optarg, 0, 100);
-        break;
-    default:
-        usage(option == 'H' ? stdout : stderr);
+        flags_refuse("--grid must be like 4x16");
     }
 }
 
 static void parse_options(struct options *options, int argc, char **argv)
 {
-    static const struct option known[] = {{"dht", required_argument, NULL, 't'},
-                                          {"prefix", required_argument, NULL, 'p'},
-                                          {"grid", required_argument, NULL, 'g'},
-                                          {"k", required_argument, NULL, 'k'},
-                                          {"switch", no_argument, NULL, 's'},
-                                          {"balance", required_argument, NULL, 'b'},
-                                          {"data", required_argument, NULL, 'd'},
-                                          {"epochs", required_argument, NULL, 'n'},
-                                          {"rows", required_argument, NULL, 'r'},
-                                          {"hidden", required_argument, NULL, 'w'},
-                                          {"learning-rate", required_argument, NULL, 'l'},
-                                          {"timeout", required_argument, NULL, 'o'},
-                                          {"at-least", required_argument, NULL, 'a'},
-                                          {"help", no_argument, NULL, 'H'},
-                                          {0}};
-    int option;
-    while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
-        take_option(options, option);
-    }
-    if (optind < argc) {
-        usage(stderr);
-    }
+    const struct flag all[] = {
+        {"dht", "URL", "of any expertd-dht", .text = &options->dht},
+        {"prefix", "PREFIX", "of the experts' uids, with its dot", .text = &options->prefix},
+        {"grid", "N[xN...]", "coordinates behind the prefix", .text = &options->grid_text},
+        {"k", "N", "experts for each image", .count = &options->k_best, .most = MAX_EXPERTS},
+        {"switch", NULL, "a switch instead: one expert for each image, and a loss that balances them",
+         .given = &options->is_switch},
+        {"balance", "R", "weight of that loss", .number = &options->balancing_weight, .most = 10},
+        {"data", "FILE", "the digits", .text = &options->data},
+        {"epochs", "N", "of training", .count = &options->epochs, .most = MAX_EPOCHS},
+        {"rows", "N", "images in a minibatch", .count = &options->rows, .most = MAX_ROWS},
+        {"hidden", "N", "hidden size of the experts", .count = &options->hidden, .most = HEAD_MAX_HIDDEN},
+        {"learning-rate", "R", "of gate and layers at the start, falling to 0", .number = &options->learning_rate,
+         .most = 10},
+        {"timeout", "S", "how long experts are waited for", .number = &options->timeout_s, .least = 0.01, .most = 3600},
+        {"at-least", "P", "exit with 1 when the test accuracy is below P percent", .number = &options->at_least,
+         .most = 100},
+        {0}};
+    const struct flags flags = {
+        .usage = "[options]",
+        .purpose = "Trains on the handwritten digits through a mixture of experts that an expertd-dht finds.",
+        .all = all};
+    flags_parse(&flags, argc, argv);
+    parse_grid(options);
 }
 
 int main(int argc, char **argv)
@@ -449,8 +348,7 @@ int main(int argc, char **argv)
     struct options options = {.dht = "tcp://127.0.0.1:31331",
                               .prefix = "ffn.",
                               .data = "examples/data/digits.csv",
-                              .grid = {4, 4},
-                              .dims = 2,
+                              .grid_text = "4x4",
                               .epochs = 30,
                               .rows = 64,
                               .hidden = 64,
@@ -463,11 +361,7 @@ int main(int argc, char **argv)
     struct dataset digits;
     expertd_tune_allocator();
     parse_options(&options, argc, argv);
-    int rc = dataset_load(&digits, options.data, error, sizeof error);
-    if (rc == 0 && digits.train_count == digits.count) {
-        rc = -EINVAL;
-        snprintf(error, sizeof error, "%s: too few images to keep some for testing", options.data);
-    }
+    int rc = dataset_load_parts(&digits, options.data, error, sizeof error);
     if (rc != 0) {
         fprintf(stderr, "train_mixture: %s\n", error);
     } else {

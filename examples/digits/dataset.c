@@ -167,6 +167,17 @@ int dataset_load(struct dataset *dataset, const char *path, char *error, size_t 
     return rc;
 }
 
+int dataset_load_parts(struct dataset *dataset, const char *path, char *error, size_t error_size)
+{
+    int rc = dataset_load(dataset, path, error, error_size);
+    if (rc == 0 && dataset->train_count == dataset->count) {
+        snprintf(error, error_size, "%s: too few images to keep some for testing", path);
+        dataset_destroy(dataset);
+        rc = -EINVAL;
+    }
+    return rc;
+}
+
 void dataset_destroy(struct dataset *dataset)
 {
     free(dataset->pixels);

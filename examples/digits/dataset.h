@@ -26,6 +26,8 @@ struct dataset {
 int dataset_read(struct dataset *dataset, FILE *source, const char *origin, char *error, size_t error_size);
 /* The same from a file by name; also -errno of opening it. */
 int dataset_load(struct dataset *dataset, const char *path, char *error, size_t error_size);
+/* The same, and -EINVAL when no image is for testing. */
+int dataset_load_parts(struct dataset *dataset, const char *path, char *error, size_t error_size);
 /* Frees what it holds and empties it; an empty one is fine. */
 void dataset_destroy(struct dataset *dataset);
 

@@ -1,6 +1,8 @@
 #include "examples/digits/flags.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -17,14 +19,96 @@ size_t flags_count(const char *name, const char *text, size_t most)
     return value;
 }
 
-double flags_number(const char *name, const char *text, double least, double most)
+static double parse_number(const struct flag *flag, const char *text)
 {
     char *end;
     double value = strtod(text, &end);
-    if (end == text || *end || !(value >= least && value <= most)) {
-        fprintf(stderr, "%s: --%s must be a number from %g to %g, not \"%s\"\n", program_invocation_short_name, name,
-                least, most, text);
+    if (end == text || *end || !(value >= flag->least && value <= flag->most)) {
+        fprintf(stderr, "%s: --%s must be a number from %g to %g, not \"%s\"\n", program_invocation_short_name,
+                flag->name, flag->least, flag->most, text);
         exit(2);
     }
     return value;
+}
+
+/* "name VALUE" */
+static int print_name(const struct flag *flag, char *to, size_t size)
+{
+    return snprintf(to, size, "%s%s%s", flag->name, flag->value ? " " : "", flag->value ? flag->value : "");
+}
+
+static void print_help(const struct flags *flags, FILE *to)
+{
+    char name[64];
+    int widest = 0;
+    fprintf(to, "usage: %s %s\n%s\n\n", program_invocation_short_name, flags->usage, flags->purpose);
+    for (const struct flag *flag = flags->all; flag->name; flag++) {
+        int width = print_name(flag, name, sizeof name);
+        widest = width > widest ? width : widest;
+    }
+    for (const struct flag *flag = flags->all; flag->name; flag++) {
+        print_name(flag, name, sizeof name);
+        fprintf(to, "  --%-*s   %s", widest, name, flag->help);
+        if (flag->text && *flag->text) {
+            fprintf(to, " (%s)", *flag->text);
+        } else if (flag->count) {
+            fprintf(to, " (%zu)", *flag->count);
+        } else if (flag->number) {
+            fprintf(to, " (%g)", *flag->number);
+        }
+        fputc('\n', to);
+    }
+}
+
+_Noreturn void flags_refuse(const char *message)
+{
+    fprintf(stderr, "%s: %s\n", program_invocation_short_name, message);
+    exit(2);
+}
+
+static void take(const struct flag *flag, const char *text)
+{
+    if (flag->text) {
+        *flag->text = text;
+    } else if (flag->count) {
+        *flag->count = flags_count(flag->name, text, (size_t)flag->most);
+    } else if (flag->number) {
+        *flag->number = parse_number(flag, text);
+    } else {
+        *flag->given = true;
+    }
+}
+
+void flags_parse(const struct flags *flags, int argc, char **argv)
+{
+    enum { FIRST = 256, HELP = FIRST + FLAGS_MAX }; /* no characters: there are no short flags */
+    struct option known[FLAGS_MAX + 2] = {{"help", no_argument, NULL, HELP}};
+    const char *given[FLAGS_MAX] = {NULL};
+    int option, count = 0;
+    for (; flags->all[count].name; count++) {
+        const struct flag *flag = &flags->all[count];
+        assert(count < FLAGS_MAX);
+        known[count + 1] =
+            (struct option){flag->name, flag->value ? required_argument : no_argument, NULL, FIRST + count};
+    }
+    while ((option = getopt_long(argc, argv, "", known, NULL)) >= FIRST && option != HELP) {
+        given[option - FIRST] = optarg ? optarg : "";
+    }
+    size_t words = argc > optind ? (size_t)(argc - optind) : 0;
+    if (option != -1 || (flags->words ? words < 1 || words > flags->most_words : words > 0)) {
+        print_help(flags, option == HELP ? stdout : stderr);
+        exit(option == HELP ? 0 : 2);
+    }
+    /* Only now: the help shows what was there before. */
+    for (int i = 0; i < count; i++) {
+        if (given[i]) {
+            take(&flags->all[i], given[i]);
+        }
+    }
+    for (size_t i = 0; i < words; i++) {
+        flags->words[i] = argv[(size_t)optind + i];
+    }
+    if (flags->words) {
+        *flags->words_count = words;
+    }
 }

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "examples/digits/dataset.h"
 
@@ -120,6 +121,29 @@ START_TEST(no_images_long_lines_and_binary_are_refused)
 }
 END_TEST
 
+START_TEST(a_file_without_any_image_for_testing_is_refused_where_both_parts_are_wanted)
+{
+    const char *base = getenv("TMPDIR");
+    char path[256], text[4096] = "";
+    struct dataset dataset;
+    snprintf(path, sizeof path, "%s/expertd-digits.XXXXXX", base ? base : "/tmp");
+    int fd = mkstemp(path);
+    ck_assert_int_ge(fd, 0);
+    for (int i = 1; i <= DATASET_TEST_EVERY; i++) {
+        text[0] = '\0';
+        add_line(text, 1, 3);
+        ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+        int rc = dataset_load_parts(&dataset, path, error, sizeof error);
+        ck_assert_int_eq(rc, i < DATASET_TEST_EVERY ? -EINVAL : 0);
+        ck_assert(rc == 0 || strstr(error, "too few images"));
+        ck_assert_uint_eq(dataset.count, rc == 0 ? (size_t)i : 0);
+        dataset_destroy(&dataset);
+    }
+    close(fd);
+    unlink(path);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("dataset");
@@ -127,6 +151,7 @@ int main(void)
     tcase_add_test(all, every_fifth_image_of_a_digit_is_for_testing);
     tcase_add_test(all, bad_lines_are_refused_with_their_number);
     tcase_add_test(all, no_images_long_lines_and_binary_are_refused);
+    tcase_add_test(all, a_file_without_any_image_for_testing_is_refused_where_both_parts_are_wanted);
     Suite *suite = suite_create("dataset");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
