@@ -1,0 +1,220 @@
+/* The matrix units' provider, emulated on the CPU: how operands are rounded, and that products keep to the bounds that
+ * runtime/linear.h states. That tiles, edges and epilogues are right is test_kernel's, with the references rounded. */
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/device_private.h"
+#include "runtime/linear.h"
+#include "unit/support_device.h"
+#include "unit/support_reference.h"
+
+static const char *const precisions[] = {"tf32", "fp16"};
+enum { TF32, FP16, PRECISIONS };
+
+static struct support_device support;
+static struct device *device;
+
+static void begin(int precision)
+{
+    char options[32];
+    snprintf(options, sizeof options, "precision: %s", precisions[precision]);
+    support_device_open(&support, "mma", false, options, "hidden_dim: 8");
+    device = support.device;
+}
+
+static cl_mem put(const float *values, size_t count)
+{
+    cl_mem buffer = NULL;
+    ck_assert_int_eq(device_allocate(device, count * sizeof *values, "a test", &buffer), 0);
+    ck_assert_int_eq(device_write(device, buffer, 0, values, count * sizeof *values), 0);
+    return buffer;
+}
+
+/* out[rows][n] = a[rows][k] b[k][n], all of them row-major. */
+static void multiply(size_t rows, size_t n, size_t k, const float *a, const float *b, float *out)
+{
+    const size_t packed_floats = kernel_packed_floats(&device->shape, k, n);
+    float *packed = malloc(packed_floats * sizeof *packed);
+    support_reference_pack(k, n, device->shape.panel, b, packed);
+    cl_mem left = put(a, rows * k), right = put(packed, packed_floats), product = put(out, rows * n);
+    const struct linear_call call = {
+        .rows = (cl_int)rows,
+        .n = (cl_int)n,
+        .k = (cl_int)k,
+        .a = kernel_view_rows(&device->shape, left, 0, k),
+        .weights = right,
+        .out = kernel_view_rows(&device->shape, product, 0, n),
+    };
+    ck_assert_msg(linear_layer_forward(device, &call) == 0, "%s", device_error(device));
+    ck_assert_int_eq(device_read(device, product, 0, out, rows * n * sizeof *out), 0);
+    device_release(device, &left);
+    device_release(device, &right);
+    device_release(device, &product);
+    free(packed);
+}
+
+/* Powers of 2 and halfway between what the precision holds, to both sides of it, and of both signs. */
+static size_t awkward_values(float *values)
+{
+    static const float whole[] = {0,        -0.0f,    1,        65503,    65504,    65519,     65520,    65536,
+                                  1e6f,     3e38f,    INFINITY, 0x1p-14f, 0x1p-24f, 0x1p-25f,  0x3p-26f, 0x1p-126f,
+                                  0x1p-40f, 0x3p-25f, 2047.5f,  2048.5f,  2049,     0x1.ffdp0f};
+    size_t count = 0;
+    for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++) {
+        values[count++] = whole[i];
+        values[count++] = -whole[i];
+    }
+    for (int exponent = -16; exponent <= 15; exponent++) {
+        for (unsigned last = 0; last < 4; last++) { /* 11 bits, then a half and what is just beside it */
+            const float tie = ldexpf(1025.5f + (float)last, exponent);
+            values[count++] = tie;
+            values[count++] = nextafterf(tie, 0);
+            values[count++] = -nextafterf(tie, INFINITY);
+        }
+    }
+    return count;
+}
+
+START_TEST(operands_are_rounded_to_nearest)
+{
+    float values[512], expected[512], found[512];
+    const float one = 1;
+    begin(_i);
+    const size_t count = awkward_values(values);
+    ck_assert_uint_le(count, 512);
+    support_round(precisions[_i], values, count, expected);
+    multiply(count, 1, 1, values, &one, found);
+    for (size_t i = 0; i < count; i++)
+        ck_assert_msg(found[i] == expected[i], "%a became %a instead of %a", (double)values[i], (double)found[i],
+                      (double)expected[i]);
+    const float none[2] = {NAN, -NAN};
+    multiply(2, 1, 1, none, &one, found);
+    ck_assert(isnan(found[0]) && isnan(found[1]));
+    support_device_close(&support);
+}
+END_TEST
+
+/* The bound for each element, from the sums of magnitudes. */
+static void bound_holds(int precision, size_t rows, size_t n, size_t k, float scale)
+{
+    const double u = 0x1p-11;
+    float *a = malloc(rows * k * sizeof *a), *b = malloc(k * n * sizeof *b), *out = calloc(rows * n, sizeof *out);
+    support_random(a, rows * k, 1, scale);
+    support_random(b, k * n, 2, scale);
+    multiply(rows, n, k, a, b, out);
+    double largest = 0;
+    for (size_t at = 0; at < rows * n; at++) {
+        double exact = 0, magnitude = 0, magnitudes = 0;
+        for (size_t i = 0; i < k; i++) {
+            const double x = (double)a[at / n * k + i], y = (double)b[i * n + at % n];
+            exact += x * y;
+            magnitude += fabs(x * y);
+            magnitudes += fabs(x) + fabs(y);
+        }
+        double bound = (2 * u + u * u + (double)k * 0x1p-23) * magnitude;
+        if (precision == FP16)
+            bound += 0x1p-25 * magnitudes;
+        const double error = fabs((double)out[at] - exact);
+        ck_assert_msg(error <= bound, "%zu of %zu x %zu x %zu: off by %g, beyond %g", at, rows, n, k, error, bound);
+        largest = fmax(largest, error / bound);
+    }
+    ck_assert_msg(largest > 0, "nothing was rounded");
+    free(a);
+    free(b);
+    free(out);
+}
+
+START_TEST(products_keep_to_the_stated_bound)
+{
+    begin(_i);
+    bound_holds(_i, 5, 7, 1, 1);
+    bound_holds(_i, 17, 33, 10, 1);
+    bound_holds(_i, 70, 65, 100, 100);
+    bound_holds(_i, 9, 40, 3000, 1);
+    bound_holds(_i, 20, 20, 64, 1e-4f);
+    bound_holds(_i, 20, 20, 64, 1e-6f);
+    support_device_close(&support);
+}
+END_TEST
+
+START_TEST(what_fp16_does_not_hold_is_infinite_and_what_tf32_holds_is_not)
+{
+    float a[2 * 3] = {65520, 1, 1, 65519, 1, 1}, out[2];
+    const float b[3] = {1, 1, 1};
+    begin(_i);
+    multiply(2, 1, 3, a, b, out);
+    ck_assert(_i == FP16 ? isinf(out[0]) : fabsf(out[0] - 65522) <= 33);
+    ck_assert(fabsf(out[1] - 65521) <= 33);
+    support_device_close(&support);
+}
+END_TEST
+
+/* fp16 has 6e-8 at the least and no loss scaling; the state is then as it was. */
+START_TEST(a_backward_beyond_fp16_is_not_applied)
+{
+    enum { HIDDEN = 40, ROWS = 3, COUNT = ROWS * HIDDEN };
+    char options[32];
+    snprintf(options, sizeof options, "precision: %s", precisions[_i]);
+    support_device_open(&support, "mma", false, options, "hidden_dim: 40, max_batch_size: 8");
+    struct expert *expert = support_expert(&support);
+    struct device_slab inputs[2] = {support_slab(COUNT), support_slab(COUNT)}, grad_inputs = support_slab(COUNT);
+    struct expert_tensor tensor;
+    float before[HIDDEN], after[HIDDEN];
+    support_random(inputs[0].mapping, COUNT, 7, 1);
+    support_random(inputs[1].mapping, COUNT, 8, 1e7f);
+    expert_tensor(expert, (unsigned)expert_tensor_find(expert, "layer_norm.bias"), &tensor);
+    ck_assert_uint_eq(tensor.count, HIDDEN);
+    const unsigned bias = (unsigned)expert_tensor_find(expert, "layer_norm.bias");
+    ck_assert_int_eq(expert_tensor_read(expert, bias, before), 0);
+    struct expert_batch batch = {.rows = ROWS, .inputs = inputs, .outputs = &grad_inputs};
+    ck_assert_int_eq(expert_backward(expert, &batch), 0);
+    ck_assert_int_eq(expert_finish(expert, &batch), 0);
+    ck_assert_int_eq(expert_tensor_read(expert, bias, after), 0);
+    if (_i == FP16) {
+        ck_assert_int_ne(batch.step, EXPERT_STEP_APPLIED);
+        ck_assert_mem_eq(before, after, sizeof before);
+    } else {
+        ck_assert_int_eq(batch.step, EXPERT_STEP_APPLIED);
+    }
+    support_slab_free(&inputs[0]);
+    support_slab_free(&inputs[1]);
+    support_slab_free(&grad_inputs);
+    expert_destroy(&expert);
+    support_device_close(&support);
+}
+END_TEST
+
+START_TEST(auto_takes_the_matrix_units_for_what_they_are_there_for)
+{
+    struct config_device config = {.linear_kernel = "auto", .precision = "fp32"};
+    ck_assert_str_eq(linear_provider_find(&config, DEVICE_CLASS_CPU)->name, "cpu");
+    ck_assert_str_eq(linear_provider_find(&config, DEVICE_CLASS_GPU)->name, "gpu");
+    for (unsigned i = 0; i < PRECISIONS; i++) {
+        config.precision = precisions[i];
+        ck_assert_ptr_eq(linear_provider_find(&config, DEVICE_CLASS_GPU), &linear_provider_mma);
+    }
+    config.linear_kernel = "gpu";
+    ck_assert_ptr_eq(linear_provider_find(&config, DEVICE_CLASS_GPU), &linear_provider_gpu);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *all = tcase_create("linear_mma");
+    tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
+    tcase_add_loop_test(all, operands_are_rounded_to_nearest, 0, PRECISIONS);
+    tcase_add_loop_test(all, products_keep_to_the_stated_bound, 0, PRECISIONS);
+    tcase_add_loop_test(all, what_fp16_does_not_hold_is_infinite_and_what_tf32_holds_is_not, 0, PRECISIONS);
+    tcase_add_loop_test(all, a_backward_beyond_fp16_is_not_applied, 0, PRECISIONS);
+    tcase_add_test(all, auto_takes_the_matrix_units_for_what_they_are_there_for);
+    Suite *suite = suite_create("linear_mma");
+    suite_add_tcase(suite, all);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
