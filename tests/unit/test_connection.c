@@ -1,0 +1,238 @@
+/* What becomes of calls when the server is late, away or back, over client/connection.c. */
+#include <arpa/inet.h>
+#include <check.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "tests/unit/support_session.h"
+
+/* ---- time, loss and return ------------------------------------------------------------------------------------- */
+
+/* Counts what is no ping, and answers only pings. */
+static void ignore(void *context, struct router_request *request)
+{
+    const Expertd__RequestHeader *header = router_header(request);
+    if (header->method == EXPERTD__METHOD__PING)
+        router_nop(NULL, request);
+    else
+        ++*(atomic_int *)context;
+}
+
+START_TEST(a_call_without_answer_ends_at_its_deadline)
+{
+    atomic_int ignored = 0;
+    session_start(ignore, &ignored);
+    session_ping();
+    const uint64_t start_ns = clock_now_ns();
+    session_forward(1, SESSION_SHORT_MS, &session.call);
+    ck_assert_int_eq(expertd_call_wait(session.call, 0), -ETIMEDOUT);
+    session_finish_as(session.call, EXPERTD_DEADLINE_EXCEEDED);
+    ck_assert(clock_now_ns() - start_ns >= SESSION_SHORT_MS * NS_PER_MS);
+    expertd_call_release(&session.call);
+    session_backward(SESSION_SHORT_MS, &session.call);
+    session_finish_as(session.call, EXPERTD_DEADLINE_EXCEEDED);
+    ck_assert(!expertd_call_not_applied(session.call));
+    session_ping();
+    ck_assert_int_eq(ignored, 2);
+}
+END_TEST
+
+START_TEST(a_wait_shorter_than_the_deadline_leaves_the_call_in_flight)
+{
+    atomic_int ignored = 0;
+    session_start(ignore, &ignored);
+    session_forward(1, SESSION_LONG_MS, &session.call);
+    ck_assert_int_eq(expertd_call_wait(session.call, 20), -ETIMEDOUT);
+    ck_assert_int_eq(expertd_poll(session.client, 20), 0);
+    ck_assert(!expertd_call_done(session.call));
+}
+END_TEST
+
+static void answer_late(void *context, struct router_request *request)
+{
+    static Expertd__RequestHeader first;
+    const Expertd__RequestHeader *header = router_header(request);
+    (void)context;
+    if (header->method != EXPERTD__METHOD__PING) {
+        first = *header; /* only its id is used */
+        return;
+    }
+    router_reply_status(request, &first, EXPERTD__STATUS__OK, "");
+    router_nop(NULL, request);
+}
+
+START_TEST(the_answer_to_a_given_up_call_is_dropped)
+{
+    struct expertd_client_counters counters;
+    session_start(answer_late, NULL);
+    session_forward(1, SESSION_LONG_MS, &session.call);
+    expertd_call_release(&session.call);
+    session_ping();
+    session_forward(1, 1, &session.call);
+    session_finish_as(session.call, EXPERTD_DEADLINE_EXCEEDED);
+    session_ping();
+    expertd_client_counters(session.client, &counters);
+    ck_assert_uint_eq(counters.late_replies, 2);
+    ck_assert_uint_eq(counters.in_flight, 0);
+    ck_assert_uint_eq(counters.calls, 4);
+}
+END_TEST
+
+START_TEST(without_a_server_a_call_ends_unavailable_and_was_not_applied)
+{
+    ck_assert_int_eq(expertd_client_new(&session.client, session_free_endpoint(), NULL), 0);
+    session_backward(SESSION_SHORT_MS, &session.call);
+    session_finish_as(session.call, EXPERTD_UNAVAILABLE);
+    ck_assert(expertd_call_not_applied(session.call));
+    ck_assert(!expertd_client_connected(session.client));
+}
+END_TEST
+
+START_TEST(a_call_waits_for_a_server_that_starts_later)
+{
+    const char *endpoint = session_free_endpoint();
+    ck_assert_int_eq(expertd_client_new(&session.client, endpoint, NULL), 0);
+    session_forward(1, SESSION_LONG_MS, &session.call);
+    ck_assert_int_eq(expertd_call_wait(session.call, 30), -ETIMEDOUT);
+    session.router = router_start(endpoint, router_nop, NULL);
+    session_finish_as(session.call, EXPERTD_OK);
+    ck_assert(expertd_client_connected(session.client));
+}
+END_TEST
+
+START_TEST(a_request_that_expired_unsent_is_never_sent)
+{
+    atomic_int received = 0;
+    const char *endpoint = session_free_endpoint();
+    ck_assert_int_eq(expertd_client_new(&session.client, endpoint, NULL), 0);
+    session_backward(SESSION_SHORT_MS, &session.call);
+    session_finish_as(session.call, EXPERTD_UNAVAILABLE);
+    session.router = router_start(endpoint, ignore, &received);
+    session_ping();
+    ck_assert_int_eq(received, 0);
+}
+END_TEST
+
+START_TEST(a_lost_connection_ends_what_was_sent)
+{
+    atomic_int ignored = 0;
+    struct expertd_call *other;
+    session_start(ignore, &ignored);
+    session_ping();
+    session_backward(SESSION_LONG_MS, &session.call);
+    session_forward(1, SESSION_LONG_MS, &other);
+    session_ping();
+    router_stop(&session.router);
+    session_finish_as(session.call, EXPERTD_UNAVAILABLE);
+    session_finish_as(other, EXPERTD_UNAVAILABLE);
+    ck_assert(!expertd_call_not_applied(session.call));
+    ck_assert(expertd_call_not_applied(other));
+}
+END_TEST
+
+START_TEST(a_restarted_server_is_found_again)
+{
+    char endpoint[256];
+    struct expertd_client_counters counters;
+    session_start(router_nop, NULL);
+    strcpy(endpoint, router_endpoint(session.router));
+    for (int i = 0; i < 5; i++) {
+        session_ping();
+        router_stop(&session.router);
+        session.router = router_start(endpoint, router_nop, NULL);
+        /* The loss that happened while the client looked elsewhere is not blamed on the next call: at worst it ends
+         * with the old connection, if that had not been seen to break. */
+        do {
+            expertd_call_release(&session.call);
+            session_forward(1, SESSION_LONG_MS, &session.call);
+            ck_assert_int_eq(expertd_call_wait(session.call, -1), 0);
+        } while (expertd_call_status(session.call) == EXPERTD_UNAVAILABLE);
+        ck_assert_int_eq(expertd_call_status(session.call), EXPERTD_OK);
+    }
+    expertd_client_counters(session.client, &counters);
+    ck_assert_uint_eq(counters.connects, 6);
+    ck_assert_uint_eq(counters.disconnects, 5);
+}
+END_TEST
+
+START_TEST(more_unsent_requests_than_the_limit_are_refused)
+{
+    struct expertd_client_options options = {.queue_limit = 2};
+    struct expertd_call *calls[3];
+    ck_assert_int_eq(expertd_client_new(&session.client, session_free_endpoint(), &options), 0);
+    for (size_t i = 0; i < 3; i++)
+        session_forward(1, SESSION_LONG_MS, &calls[i]);
+    ck_assert(!expertd_call_done(calls[1]));
+    session_finish_as(calls[2], EXPERTD_RESOURCE_EXHAUSTED);
+    expertd_call_release(&calls[0]);
+    session_forward(1, SESSION_LONG_MS, &calls[2]);
+    ck_assert(!expertd_call_done(calls[2]));
+}
+END_TEST
+
+START_TEST(a_handshake_that_fails_is_named)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    char endpoint[64];
+    const int listener = socket(AF_INET, SOCK_STREAM, 0);
+    ck_assert_int_eq(bind(listener, (struct sockaddr *)&address, size), 0);
+    ck_assert_int_eq(listen(listener, 8), 0);
+    ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&address, &size), 0);
+    snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%d", ntohs(address.sin_port));
+    ck_assert_int_eq(expertd_client_new(&session.client, endpoint, NULL), 0);
+    session_forward(1, 500, &session.call);
+    const int connection = accept(listener, NULL, NULL);
+    /* ZMTP 3.0's greeting, of a peer that wants names and passwords. */
+    static const char greeting[64] = "\xff\0\0\0\0\0\0\0\1\x7f\3\0PLAIN";
+    ck_assert_int_eq(write(connection, greeting, sizeof greeting), sizeof greeting);
+    session_finish_as(session.call, EXPERTD_UNAVAILABLE);
+    ck_assert_msg(strstr(expertd_call_message(session.call), "handshake"), "%s", expertd_call_message(session.call));
+    close(connection);
+    close(listener);
+}
+END_TEST
+
+START_TEST(a_client_with_calls_in_flight_can_be_destroyed)
+{
+    atomic_int ignored = 0;
+    session_start(ignore, &ignored);
+    session_forward(1, SESSION_LONG_MS, &session.call);
+    session_backward(SESSION_LONG_MS, &session.call);
+    session_ping();
+    session_forward(1, SESSION_LONG_MS, &session.call);
+    expertd_client_destroy(&session.client);
+    ck_assert_ptr_null(session.client);
+    expertd_client_destroy(&session.client);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("connection");
+    TCase *tests = tcase_create("connection");
+    tcase_add_checked_fixture(tests, session_open, session_close);
+    tcase_add_test(tests, a_call_without_answer_ends_at_its_deadline);
+    tcase_add_test(tests, a_wait_shorter_than_the_deadline_leaves_the_call_in_flight);
+    tcase_add_test(tests, the_answer_to_a_given_up_call_is_dropped);
+    tcase_add_test(tests, without_a_server_a_call_ends_unavailable_and_was_not_applied);
+    tcase_add_test(tests, a_call_waits_for_a_server_that_starts_later);
+    tcase_add_test(tests, a_request_that_expired_unsent_is_never_sent);
+    tcase_add_test(tests, a_lost_connection_ends_what_was_sent);
+    tcase_add_test(tests, a_restarted_server_is_found_again);
+    tcase_add_test(tests, more_unsent_requests_than_the_limit_are_refused);
+    tcase_add_test(tests, a_handshake_that_fails_is_named);
+    tcase_add_test(tests, a_client_with_calls_in_flight_can_be_destroyed);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
