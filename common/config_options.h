@@ -66,6 +66,10 @@
     X(CHOICE, precision, "fp32", 0, 0, "fp32|tf32|fp16",                                                               \
       "of what matrix products multiply; what is kept and summed is fp32; tf32 and fp16 need NVIDIA's matrix units "   \
       "(compute capability 8.0 or more)")                                                                              \
+    X(CHOICE, tune, "auto", 0, 0, "auto|off|force",                                                                    \
+      "measure at the start which tiles of the GPU's products are the fastest, once for each size; auto: not on a "    \
+      "CPU; force: anew, and also there")                                                                              \
+    X(FLOAT, tune_time, 30, 0.01, 3600, "s", "longest time that this takes; the next start goes on")                   \
     X(STRING, cache_dir, "", 0, 0, "",                                                                                 \
       "folder of compiled programs; default "                                                                          \
       "$XDG_CACHE_HOME/expertd or ~/.cache/expertd; each device has its own in it")                                    \

@@ -101,6 +101,8 @@ int device_open(struct device **out, const struct config_device *config)
         result = make_queue(device);
     if (result == 0)
         result = make_kernels(device);
+    if (result == 0 && device->provider->open != NULL)
+        result = device->provider->open(device);
     if (result == 0)
         result = make_control(device);
     if (result != 0) {
@@ -128,6 +130,8 @@ void device_destroy(struct device **pointer)
     device_release(device, &device->workspace);
     device_release(device, &device->control);
     device_release(device, &device->partials);
+    if (device->provider != NULL && device->provider->close != NULL)
+        device->provider->close(device);
     for (unsigned k = 0; k < KERNEL_COUNT; k++) {
         if (device->kernels[k] != NULL)
             clReleaseKernel(device->kernels[k]);

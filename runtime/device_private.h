@@ -6,6 +6,7 @@
 #include "runtime/kernel.h"
 
 struct linear_provider;
+struct tuner;
 
 enum {
     DEVICE_STAGING_SLOTS = 2,
@@ -32,6 +33,7 @@ struct device {
     cl_command_queue queue; /* in order */
     const struct linear_provider *provider;
     struct kernel_shape shape;
+    struct tuner *tuner; /* of providers that have one; NULL */
     cl_program program;
     cl_kernel kernels[KERNEL_COUNT];
 
@@ -93,6 +95,12 @@ int device_wait(struct device *device, cl_event *done);
 void device_cache_open(const struct config_device *config, char path[DEVICE_PATH_SIZE]);
 /* Builds the provider's kernels into device->program and device->kernels. */
 int device_program_build(struct device *device);
+/* Compiles sources of runtime/kernels/ (a list that NULL ends) for the device's shape, or takes them from its folder.
+ * more_options: "", or "-D..." */
+int device_program_compile(struct device *device, const char *const *sources, const char *more_options,
+                           cl_program *program);
+/* Changes with the device, its driver and those sources. */
+uint64_t device_program_hash(const struct device *device, const char *const *sources);
 /* Fills info and *id with what the configuration names. */
 int device_choose(const struct config_device *config, struct device_info *info, cl_device_id *id);
 

@@ -177,39 +177,52 @@ static int build_failed(struct device *device, cl_program program, cl_int error)
     return device_fail(device, error, "building the kernels");
 }
 
-static int build(struct device *device, const char **texts, unsigned count, const char *options)
+static int build(struct device *device, const char **texts, unsigned count, const char *options, cl_program *program)
 {
     char path[DEVICE_PATH_SIZE + 32];
     const bool cached = binary_path(device, texts, count, options, path, sizeof path);
     cl_int error;
     if (cached)
-        device->program = load_binary(device, path, options);
-    if (device->program != NULL)
+        *program = load_binary(device, path, options);
+    if (*program != NULL)
         return 0;
-    device->program = clCreateProgramWithSource(device->context, count, texts, NULL, &error);
-    if (device->program == NULL)
+    *program = clCreateProgramWithSource(device->context, count, texts, NULL, &error);
+    if (*program == NULL)
         return device_fail(device, error, "clCreateProgramWithSource");
-    error = clBuildProgram(device->program, 1, &device->id, options, NULL, NULL);
-    if (error != CL_SUCCESS)
-        return build_failed(device, device->program, error);
+    error = clBuildProgram(*program, 1, &device->id, options, NULL, NULL);
+    if (error != CL_SUCCESS) {
+        const int result = build_failed(device, *program, error);
+        clReleaseProgram(*program);
+        *program = NULL;
+        return result;
+    }
     if (cached)
-        save_binary(device, device->program, path);
+        save_binary(device, *program, path);
     return 0;
 }
 
-int device_program_build(struct device *device)
+int device_program_compile(struct device *device, const char *const *sources, const char *more_options,
+                           cl_program *program)
 {
     const char *texts[MAX_SOURCES];
     unsigned count = 0;
-    char options[256];
-    for (const char *const *name = device->provider->sources; *name != NULL && count < MAX_SOURCES; name++) {
+    char options[512];
+    *program = NULL;
+    for (const char *const *name = sources; *name != NULL && count < MAX_SOURCES; name++) {
         texts[count] = find_source(*name);
         if (texts[count++] == NULL)
             return device_complain(device, -EINVAL, "no kernel source %s", *name);
     }
     snprintf(options, sizeof options, "-DVEC=%u -DPANEL=%u -DTILE_ROWS=%u %s", device->shape.vec, device->shape.panel,
-             device->shape.tile_rows, device->provider->options != NULL ? device->provider->options(device) : "");
-    const int result = build(device, texts, count, options);
+             device->shape.tile_rows, more_options);
+    return build(device, texts, count, options, program);
+}
+
+int device_program_build(struct device *device)
+{
+    const int result = device_program_compile(
+        device, device->provider->sources, device->provider->options != NULL ? device->provider->options(device) : "",
+        &device->program);
     if (result != 0)
         return result;
     for (unsigned k = 0; k < KERNEL_COUNT; k++) {
@@ -219,4 +232,14 @@ int device_program_build(struct device *device)
             return device_fail(device, error, kernel_name(k));
     }
     return 0;
+}
+
+uint64_t device_program_hash(const struct device *device, const char *const *sources)
+{
+    uint64_t hash = hash_text(hash_text(PROGRAM_FILE_HASH, device->info.name), device->info.driver);
+    for (const char *const *name = sources; *name != NULL; name++) {
+        const char *text = find_source(*name);
+        hash = hash_text(hash, text != NULL ? text : "");
+    }
+    return hash;
 }

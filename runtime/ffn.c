@@ -7,6 +7,7 @@
 
 #include "common/log.h"
 #include "runtime/blocks.h"
+#include "runtime/linear.h"
 #include "runtime/optimizer_step.h"
 
 enum { INNER_FACTOR = 4 };
@@ -113,6 +114,11 @@ static int ffn_create(struct expert **out, struct device *device, const struct c
     if (result == 0) /* a backward's: inputs, grad_outputs and grad_inputs */
         result =
             device_reserve_staging(device, 3 * (config->max_batch_size * config->hidden_dim * sizeof(float) + 256));
+    if (result == 0) {
+        const uint64_t h = config->hidden_dim;
+        const struct linear_size sizes[] = {{INNER_FACTOR * h, h}, {h, INNER_FACTOR * h}};
+        result = linear_layer_prepare(device, ffn->chunk_rows, sizes, 2);
+    }
     if (result == 0)
         result = parameters_create(&ffn->parameters, device, seed);
     if (result != 0) {

@@ -58,5 +58,6 @@ int kernel_launch_object(struct device *device, cl_kernel object, const char *na
 int kernel_launch(struct device *device, enum kernel kernel, const struct kernel_grid *grid,
                   const struct kernel_argument *arguments, unsigned count)
 {
-    return kernel_launch_object(device, device->kernels[kernel], kernel_name(kernel), grid, arguments, count);
+    return kernel_launch_object(device, grid->object != NULL ? grid->object : device->kernels[kernel],
+                                kernel_name(kernel), grid, arguments, count);
 }

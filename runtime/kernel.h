@@ -58,6 +58,7 @@ struct kernel_grid {
     size_t global[2], local[2];
     cl_int group,
         block; /* of `linear`: panels of a work-item, columns of k between two stores; of weight_gradient: rows */
+    cl_kernel object; /* one of the same arguments, for this size; NULL: the device's own */
 };
 
 struct kernel_argument {

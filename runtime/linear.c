@@ -21,6 +21,11 @@ const struct linear_provider *linear_provider_find(const struct config_device *c
     return NULL;
 }
 
+int linear_layer_prepare(struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count)
+{
+    return device->provider->prepare != NULL ? device->provider->prepare(device, rows, sizes, count) : 0;
+}
+
 int linear_layer_forward(struct device *device, const struct linear_call *call)
 {
     return device->provider->forward(device, call);

@@ -53,6 +53,11 @@ struct linear_gradient_call {
     cl_ulong x_offset, dy_offset, dw_offset;
 };
 
+/* A layer's k inputs and n outputs. */
+struct linear_size {
+    uint64_t n, k;
+};
+
 struct linear_provider {
     const char *name;
     const char *const *sources; /* of runtime/kernels/, in order; NULL ends */
@@ -67,6 +72,10 @@ struct linear_provider {
                  struct kernel_grid *grid);
     int (*forward)(struct device *device, const struct linear_call *call);
     int (*gradient)(struct device *device, const struct linear_gradient_call *call);
+    /* Any of these may be NULL. */
+    int (*open)(struct device *device);   /* when its program is built */
+    void (*close)(struct device *device); /* also after an open that failed, or none */
+    int (*prepare)(struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count);
 };
 extern const struct linear_provider linear_provider_cpu;
 extern const struct linear_provider linear_provider_gpu;
@@ -74,6 +83,11 @@ extern const struct linear_provider linear_provider_mma;
 
 /* By config_device.linear_kernel ("auto": by the precision and the class); NULL for a name that is none. */
 const struct linear_provider *linear_provider_find(const struct config_device *config, enum device_class class);
+
+/* For experts that are being created: makes products and weight gradients of these sizes, of up to so many rows, ready,
+ * so that none of them compiles or searches anything later. May take seconds at a size that is new to the device. The
+ * workspace has been reserved; what it holds is lost. */
+int linear_layer_prepare(struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count);
 
 /* Enqueue on the device's provider. */
 int linear_layer_forward(struct device *device, const struct linear_call *call);

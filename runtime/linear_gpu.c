@@ -1,13 +1,14 @@
 /* The provider for GPUs: runtime/kernels/linear_gpu.cl. */
 #include "runtime/device_private.h"
 #include "runtime/linear.h"
+#include "runtime/tuner.h"
 
 enum {
-    GROUP = 256,      /* work-items of every group */
+    GROUP = 256,      /* work-items of every group, but for products */
     MAX_GROUPS = 4096 /* of kernels that walk over their data with the grid's stride */
 };
 
-static const char *const sources[] = {"common", "linear_finish", "linear_gpu", "rows_gpu", "optimizer_gpu", NULL};
+static const char *const sources[] = {"common", "linear_gpu", "rows_gpu", "optimizer_gpu", NULL};
 
 static void gpu_shape(const struct device_info *info, struct kernel_shape *shape)
 {
@@ -21,21 +22,6 @@ static uint64_t groups_of(uint64_t count, uint64_t each)
     return groups < 1 ? 1 : groups;
 }
 
-/* The largest tile that still gives every compute unit one. */
-static void tile_grid(const struct device *device, uint64_t rows, uint64_t n, cl_int *tile, struct kernel_grid *grid)
-{
-    static const struct {
-        uint64_t rows, columns;
-    } tiles[] = {{16, 64}, {64, 64}, {128, 128}};
-    for (*tile = 2; *tile > 0; --*tile) {
-        const uint64_t count = groups_of(rows, tiles[*tile].rows) * groups_of(n, tiles[*tile].columns);
-        if (rows > tiles[*tile].rows / 2 && count >= device->info.compute_units)
-            break;
-    }
-    grid->global[0] = GROUP * groups_of(rows, tiles[*tile].rows);
-    grid->global[1] = groups_of(n, tiles[*tile].columns);
-}
-
 static void gpu_grid(const struct device *device, enum kernel kernel, uint64_t rows, uint64_t n, uint64_t k,
                      struct kernel_grid *grid)
 {
@@ -43,14 +29,10 @@ static void gpu_grid(const struct device *device, enum kernel kernel, uint64_t r
     const uint64_t panel = device->shape.panel;
     switch (kernel) {
     case KERNEL_LINEAR:
-        tile_grid(device, rows, n, &grid->group, grid);
+        tuner_grid(device, TUNING_FORWARD, rows, n, k, grid);
         break;
-    case KERNEL_WEIGHT_GRADIENT: /* its tiles are of k by n; the smallest is not worth having */
-        tile_grid(device, k, n, &grid->block, grid);
-        if (grid->block == 0) {
-            grid->block = 1;
-            grid->global[0] = GROUP * groups_of(k, 64);
-        }
+    case KERNEL_WEIGHT_GRADIENT:
+        tuner_grid(device, TUNING_GRADIENT, rows, n, k, grid);
         break;
     case KERNEL_LAYER_NORM:
     case KERNEL_LAYER_NORM_BACKWARD:
@@ -87,4 +69,7 @@ const struct linear_provider linear_provider_gpu = {
     .grid = gpu_grid,
     .forward = linear_launch_forward,
     .gradient = linear_launch_gradient,
+    .open = tuner_open,
+    .close = tuner_close,
+    .prepare = tuner_prepare,
 };

@@ -1,5 +1,5 @@
-/* What surrounds the product of a linear layer, for one element: the epilogue of the providers for GPUs. Needs VEC 1. `at` is where
- * the element goes in out and save. */
+/* What surrounds the product of a linear layer, for one element: the epilogue of providers for GPUs that store their sums one by one
+ * (linear_gpu.cl stores four). Needs VEC 1. `at` is where the element goes in out and save. */
 void finish_element(float value, int row, int column, int N, int flags, __global float *out, long at,
                     __global const float *bias, __global const float *second, long second_row_stride,
                     long second_panel_stride, __global float *save)

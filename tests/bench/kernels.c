@@ -1,6 +1,7 @@
 /* How fast the kernels are beside what the device can do: its multiply-add peak, by an OpenCL kernel, in the same run.
  *
- *     build/bench/kernels [--hidden 1024] [--kernel auto|cpu|gpu] [--rows N] [--seconds 0.5] [--json FILE] [--cpu-time]
+ *     build/bench/kernels [--hidden 1024] [--kernel auto|cpu|gpu] [--tune auto|off|force] [--rows N] [--seconds 0.5]
+ *                         [--json FILE] [--cpu-time]
  *
  * --cpu-time counts the processor time of this process over its cores instead of the time on the wall: for a CPU device
  * on a machine that is busy with other things. It does not see what idles at a kernel's end.
@@ -286,12 +287,13 @@ static void drop_slab(struct device_slab *slab)
     free(memory);
 }
 
-static void bench_open(struct bench *bench, const char *kernel)
+static void bench_open(struct bench *bench, const char *kernel, const char *tune)
 {
     char text[512];
     snprintf(text, sizeof text,
-             "devices:\n  - {name: bench, linear_kernel: %s}\nexperts:\n  - {uid: ffn.0, hidden_dim: %u}\n", kernel,
-             bench->hidden);
+             "devices:\n  - {name: bench, linear_kernel: %s, tune: %s, tune_time: 600}\n"
+             "experts:\n  - {uid: ffn.0, hidden_dim: %u}\n",
+             kernel, tune, bench->hidden);
     if (config_parse(&bench->config, text, strlen(text), "kernels") != 0 ||
         device_open(&bench->device, &bench->config.devices[0]) != 0)
         exit(1);
@@ -318,15 +320,13 @@ static void bench_close(struct bench *bench)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"hidden", required_argument, NULL, 'h'},
-                                            {"kernel", required_argument, NULL, 'k'},
-                                            {"seconds", required_argument, NULL, 's'},
-                                            {"json", required_argument, NULL, 'j'},
-                                            {"cpu-time", no_argument, NULL, 'c'},
-                                            {"rows", required_argument, NULL, 'r'},
-                                            {0}};
+    static const struct option options[] = {
+        {"hidden", required_argument, NULL, 'h'},  {"kernel", required_argument, NULL, 'k'},
+        {"seconds", required_argument, NULL, 's'}, {"json", required_argument, NULL, 'j'},
+        {"cpu-time", no_argument, NULL, 'c'},      {"rows", required_argument, NULL, 'r'},
+        {"tune", required_argument, NULL, 't'},    {0}};
     struct bench bench = {.hidden = 1024, .seconds = 0.5};
-    const char *kernel = "auto", *json = NULL;
+    const char *kernel = "auto", *tune = "auto", *json = NULL;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'h')
             bench.hidden = (unsigned)strtoul(optarg, NULL, 10);
@@ -334,6 +334,8 @@ int main(int argc, char **argv)
             kernel = optarg;
         else if (option == 'r')
             bench.rows = (unsigned)strtoul(optarg, NULL, 10);
+        else if (option == 't')
+            tune = optarg;
         else if (option == 's')
             bench.seconds = strtod(optarg, NULL);
         else if (option == 'j')
@@ -343,7 +345,7 @@ int main(int argc, char **argv)
         else
             return 2;
     }
-    bench_open(&bench, kernel);
+    bench_open(&bench, kernel, tune);
     measure_all(&bench);
     print_table(&bench);
     if (json != NULL)

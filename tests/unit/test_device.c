@@ -21,6 +21,7 @@ static struct config_device wanted(const char *platform, const char *device)
                                   .device = device,
                                   .linear_kernel = "auto",
                                   .precision = "fp32",
+                                  .tune = "auto",
                                   .cache_dir = cache,
                                   .chunk_rows = 1024};
 }

@@ -1,0 +1,161 @@
+#include "runtime/tile.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "runtime/device_private.h"
+
+#define TILE(rows, columns, row_sums, column_sums, slab, stages)                                                       \
+    {                                                                                                                  \
+#rows "x" #columns "-" #row_sums "x" #column_sums "-" #slab "-" #stages, rows, columns, row_sums, column_sums, \
+            slab, stages                                                                                               \
+    }
+
+/* The first three are what tile_rule() takes. Then: narrow ones, since few rows are bound by reading the weights and
+ * need many groups for that; middle ones with fewer work-items that have more sums each; large ones. */
+const struct tile tile_list[TILE_COUNT] = {
+    [TILE_FEW_ROWS] = TILE(16, 64, 1, 4, 16, 1),
+    [TILE_OF_PROGRAM] = TILE(64, 64, 4, 4, 16, 1),
+    [TILE_LARGE] = TILE(128, 128, 8, 8, 16, 1),
+    TILE(8, 32, 1, 4, 32, 1),
+    TILE(16, 32, 2, 4, 32, 2),
+    TILE(16, 128, 2, 4, 16, 2),
+    TILE(32, 32, 2, 4, 32, 2),
+    TILE(32, 64, 4, 4, 16, 2),
+    TILE(64, 64, 4, 4, 16, 2),
+    TILE(64, 64, 8, 4, 16, 2),
+    TILE(64, 128, 8, 4, 16, 2),
+    TILE(128, 64, 8, 4, 16, 2),
+    TILE(128, 128, 8, 8, 8, 2),
+    TILE(128, 128, 8, 8, 16, 2),
+};
+
+int tile_find(const char *name, size_t length)
+{
+    for (int i = 0; i < TILE_COUNT; i++) {
+        if (strlen(tile_list[i].name) == length && memcmp(tile_list[i].name, name, length) == 0)
+            return i;
+    }
+    return -ENOENT;
+}
+
+unsigned tile_group(const struct tile *tile)
+{
+    return tile->rows / tile->row_sums * (tile->columns / tile->column_sums);
+}
+
+size_t tile_local_bytes(const struct tile *tile)
+{
+    return sizeof(float) * tile->stages * tile->slab * (tile->rows + 4 + tile->columns);
+}
+
+bool tile_suits(const struct tile *tile, uint64_t rows)
+{
+    const uint64_t most = rows < 16 ? 32 : 2 * rows, least = rows < 512 ? rows / 16 : 32;
+    return tile->rows <= most && tile->rows >= least;
+}
+
+static uint64_t groups_of(uint64_t count, uint64_t each)
+{
+    const uint64_t groups = (count + each - 1) / each;
+    return groups < 1 ? 1 : groups;
+}
+
+unsigned tile_rule(const struct device_info *info, uint64_t rows, uint64_t columns)
+{
+    static const unsigned order[] = {TILE_LARGE, TILE_OF_PROGRAM};
+    for (unsigned i = 0; i < 2; i++) {
+        const struct tile *tile = &tile_list[order[i]];
+        const uint64_t count = groups_of(rows, tile->rows) * groups_of(columns, tile->columns);
+        if (rows > tile->rows / 2 && count >= info->compute_units)
+            return order[i];
+    }
+    return TILE_FEW_ROWS;
+}
+
+/* --- a device's kernels ------------------------------------------------------------------------------------------- */
+
+static bool fits(const struct device *device, const struct tile *tile)
+{
+    size_t group = 0;
+    return clGetDeviceInfo(device->id, CL_DEVICE_MAX_WORK_GROUP_SIZE, sizeof group, &group, NULL) == CL_SUCCESS &&
+           tile_group(tile) <= group && tile_local_bytes(tile) <= device->info.local_memory_bytes;
+}
+
+/* A kernel that needs more registers than a group of its size may have cannot be launched. */
+static bool launches(const struct device *device, const struct tile *tile, cl_kernel kernel)
+{
+    size_t group = 0;
+    return clGetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof group, &group, NULL) ==
+               CL_SUCCESS &&
+           tile_group(tile) <= group;
+}
+
+int tile_build(struct tile_kernels *kernels, struct device *device, unsigned index)
+{
+    static const char *const sources[] = {"common", "linear_gpu", NULL};
+    const struct tile *tile = &tile_list[index];
+    char options[192];
+    cl_int error;
+    if (kernels->of[index].linear != NULL || index == TILE_OF_PROGRAM)
+        return 0;
+    if (kernels->of[index].refused)
+        return -ENOTSUP;
+    kernels->of[index].refused = true;
+    if (!fits(device, tile))
+        return -ENOTSUP;
+    snprintf(options, sizeof options, "-DTILE_M=%u -DTILE_N=%u -DSUMS_M=%u -DSUMS_N=%u -DSLAB=%u -DSTAGES=%u",
+             tile->rows, tile->columns, tile->row_sums, tile->column_sums, tile->slab, tile->stages);
+    cl_program program = NULL;
+    int result = device_program_compile(device, sources, options, &program);
+    if (result != 0)
+        return result;
+    cl_kernel linear = clCreateKernel(program, "linear", &error), weight_gradient = NULL;
+    if (linear != NULL)
+        weight_gradient = clCreateKernel(program, "weight_gradient", &error);
+    if (weight_gradient == NULL)
+        result = device_fail(device, error, tile->name);
+    else if (!launches(device, tile, linear) || !launches(device, tile, weight_gradient))
+        result = -ENOTSUP;
+    if (result == 0) {
+        kernels->of[index].program = program;
+        kernels->of[index].linear = linear;
+        kernels->of[index].weight_gradient = weight_gradient;
+        kernels->of[index].refused = false;
+        return 0;
+    }
+    if (linear != NULL)
+        clReleaseKernel(linear);
+    if (weight_gradient != NULL)
+        clReleaseKernel(weight_gradient);
+    clReleaseProgram(program);
+    return result;
+}
+
+void tile_release(struct tile_kernels *kernels)
+{
+    for (unsigned i = 0; i < TILE_COUNT; i++) {
+        if (kernels->of[i].linear == NULL)
+            continue;
+        clReleaseKernel(kernels->of[i].linear);
+        clReleaseKernel(kernels->of[i].weight_gradient);
+        clReleaseProgram(kernels->of[i].program);
+    }
+    memset(kernels, 0, sizeof *kernels);
+}
+
+void tile_grid(const struct tile_kernels *kernels, unsigned index, enum kernel kernel, uint64_t rows, uint64_t columns,
+               struct kernel_grid *grid)
+{
+    const struct tile *tile = &tile_list[index];
+    const size_t group = tile_group(tile);
+    *grid = (struct kernel_grid){
+        .dims = 2,
+        .global = {group * groups_of(rows, tile->rows), groups_of(columns, tile->columns)},
+        .local = {group, 1},
+    };
+    if (index != TILE_OF_PROGRAM)
+        grid->object = kernel == KERNEL_LINEAR ? kernels->of[index].linear : kernels->of[index].weight_gradient;
+}
