@@ -1,5 +1,4 @@
 /* The floor of everything that goes over ZeroMQ: a bare DEALER-ROUTER echo of a small header and one payload frame. */
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,10 +7,10 @@
 #include <unistd.h>
 #include <zmq.h>
 
-#include "bench/support_traffic.h"
+#include "bench/support_flags.h"
 #include "common/process.h"
 
-enum { HEADER_BYTES = 32 };
+enum { HEADER_BYTES = 32, PAYLOAD = 0x200 };
 
 static void echo_server(int endpoint_fd)
 {
@@ -53,46 +52,33 @@ static uint64_t reply(void *context, const void *bytes, size_t size)
     return id;
 }
 
+struct echo {
+    struct flags flags;
+    size_t payload_bytes;
+};
+
+static error_t take(int key, char *text, struct argp_state *state)
+{
+    struct echo *echo = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &echo->flags;
+        return 0;
+    case PAYLOAD:
+        echo->payload_bytes = flags_number(state, text, 1U << 30);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
 int main(int argc, char **argv)
 {
-    static const struct option flags[] = {
-        {"payload", 1, NULL, 'p'},   {"clients", 1, NULL, 'c'}, {"processes", 1, NULL, 'P'},
-        {"in-flight", 1, NULL, 'i'}, {"seconds", 1, NULL, 's'}, {"warmup", 1, NULL, 'w'},
-        {"json", 0, NULL, 'j'},      {"help", 0, NULL, 'h'},    {NULL, 0, NULL, 0},
-    };
-    struct traffic_options options = {.clients = 1, .in_flight = 1, .seconds = 2, .warmup_s = 0.3};
-    size_t payload_bytes = 4096;
-    bool json = false;
-    int flag;
-    while ((flag = getopt_long(argc, argv, "", flags, NULL)) != -1) {
-        switch (flag) {
-        case 'p':
-            payload_bytes = strtoull(optarg, NULL, 10);
-            break;
-        case 'c':
-            options.clients = (unsigned)atoi(optarg);
-            break;
-        case 'P':
-            options.processes = (unsigned)atoi(optarg);
-            break;
-        case 'i':
-            options.in_flight = (unsigned)atoi(optarg);
-            break;
-        case 's':
-            options.seconds = atof(optarg);
-            break;
-        case 'w':
-            options.warmup_s = atof(optarg);
-            break;
-        case 'j':
-            json = true;
-            break;
-        default:
-            puts("echo [--payload BYTES] [--clients N] [--processes N] [--in-flight N] [--seconds S] [--warmup S] "
-                 "[--json]");
-            return flag == 'h' ? 0 : 2;
-        }
-    }
+    static const struct argp_option own[] = {{"payload", PAYLOAD, "BYTES", 0, "of the second frame (4096)", 0}, {0}};
+    static const struct argp argp = {.options = own, .parser = take, .children = flags_children};
+    struct echo echo = {.flags.traffic = {.clients = 1, .in_flight = 1, .seconds = 2, .warmup_s = 0.3},
+                        .payload_bytes = 4096};
+    flags_parse(&argp, argc, argv, &echo);
     process_init("echo");
     int ends[2];
     char endpoint[128] = "";
@@ -103,18 +89,18 @@ int main(int argc, char **argv)
         echo_server(ends[1]);
     if (read(ends[0], endpoint, sizeof endpoint - 1) <= 0)
         return 1;
-    options.endpoint = endpoint;
+    echo.flags.traffic.endpoint = endpoint;
     const struct traffic_content content = {.header = header,
                                             .reply = reply,
                                             .frames = 1,
-                                            .frame = {calloc(1, payload_bytes + 1)},
-                                            .frame_bytes = {payload_bytes}};
+                                            .frame = {calloc(1, echo.payload_bytes + 1)},
+                                            .frame_bytes = {echo.payload_bytes}};
     struct traffic_result result;
-    const int rc = traffic_run(&options, &content, &result);
+    const int rc = traffic_run(&echo.flags.traffic, &content, &result);
     kill(server, SIGKILL);
     waitpid(server, NULL, 0);
     if (rc == 0)
-        traffic_print("echo", &options, &result, (double)payload_bytes, "payload", json);
+        traffic_print("echo", &echo.flags.traffic, &result, (double)echo.payload_bytes, "payload", echo.flags.json);
     free((void *)(uintptr_t)content.frame[0]);
     return rc == 0 ? 0 : 1;
 }

@@ -1,12 +1,11 @@
 /* The same clients as echo.c, against a server's experts: FORWARD or BACKWARD of so many rows. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zmq.h>
 
-#include "bench/support_traffic.h"
+#include "bench/support_flags.h"
 #include "common/process.h"
 #include "common/uid.h"
 #include "proto/message.h"
@@ -14,6 +13,8 @@
 enum { TURNS = 1 << 16 };
 
 struct load {
+    struct flags flags;
+    const char *uid; /* or a pattern */
     Expertd__Method method;
     uint64_t rows;
     struct uid_pattern experts;
@@ -140,17 +141,17 @@ static int add_tensors(struct load *load, const Expertd__Schema *schema, struct 
     return 0;
 }
 
-static int prepare(struct load *load, const char *endpoint, const char *experts, struct traffic_content *content)
+static int prepare(struct load *load, struct traffic_content *content)
 {
     char error[256], uid[UID_SIZE];
-    if (uid_pattern_parse(&load->experts, experts, error, sizeof error) < 0) {
+    if (uid_pattern_parse(&load->experts, load->uid, error, sizeof error) < 0) {
         fprintf(stderr, "%s\n", error);
         return -1;
     }
     load->experts_count = uid_pattern_count(&load->experts);
     uid_pattern_nth(&load->experts, 0, uid);
     Expertd__ExpertInfo *info;
-    if (ask_info(endpoint, uid, &info) < 0 || !info->forward_schema || !info->outputs_schema)
+    if (ask_info(load->flags.traffic.endpoint, uid, &info) < 0 || !info->forward_schema || !info->outputs_schema)
         return -1;
     int rc = add_tensors(load, info->forward_schema, content);
     load->inputs = load->tensors;
@@ -159,76 +160,71 @@ static int prepare(struct load *load, const char *endpoint, const char *experts,
     return rc;
 }
 
+enum { ENDPOINT = 0x200, UID, ROWS, BACKWARD, TRAIN, DEADLINE };
+
+static const struct argp_option options[] = {
+    {"endpoint", ENDPOINT, "URL", 0, "of the server's frontend (tcp://127.0.0.1:31330)", 0},
+    {"uid", UID, "UID", 0, "of the expert; a pattern: of several, in turn (nop.0)", 0},
+    {"rows", ROWS, "N", 0, "of each request (1)", 0},
+    {"backward", BACKWARD, NULL, 0, "ask for backwards, not forwards", 0},
+    {"train", TRAIN, NULL, 0, "ask for a forward, then its backward", 0},
+    {"deadline", DEADLINE, "MS", 0, "of each request (0: none)", 0},
+    {0},
+};
+
+static error_t take(int key, char *text, struct argp_state *state)
+{
+    struct load *load = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &load->flags;
+        return 0;
+    case ENDPOINT:
+        load->flags.traffic.endpoint = text;
+        return 0;
+    case UID:
+        load->uid = text;
+        return 0;
+    case ROWS:
+        load->rows = flags_number(state, text, UINT32_MAX);
+        return 0;
+    case TRAIN:
+        load->train = true;
+        load->method = EXPERTD__METHOD__BACKWARD;
+        return 0;
+    case BACKWARD:
+        load->method = EXPERTD__METHOD__BACKWARD;
+        return 0;
+    case DEADLINE:
+        load->deadline_ms = (uint32_t)flags_number(state, text, UINT32_MAX);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
 int main(int argc, char **argv)
 {
-    static const struct option flags[] = {
-        {"endpoint", 1, NULL, 'e'}, {"uid", 1, NULL, 'u'},       {"backward", 0, NULL, 'b'},  {"rows", 1, NULL, 'r'},
-        {"clients", 1, NULL, 'c'},  {"processes", 1, NULL, 'P'}, {"in-flight", 1, NULL, 'i'}, {"seconds", 1, NULL, 's'},
-        {"warmup", 1, NULL, 'w'},   {"deadline", 1, NULL, 'd'},  {"train", 0, NULL, 't'},     {"json", 0, NULL, 'j'},
-        {"help", 0, NULL, 'h'},     {NULL, 0, NULL, 0},
+    static const struct argp argp = {.options = options, .parser = take, .children = flags_children};
+    static struct load load = {
+        .flags.traffic =
+            {.endpoint = "tcp://127.0.0.1:31330", .clients = 1, .in_flight = 1, .seconds = 2, .warmup_s = 0.5},
+        .uid = "nop.0",
+        .method = EXPERTD__METHOD__FORWARD,
+        .rows = 1,
     };
-    struct traffic_options options = {
-        .endpoint = "tcp://127.0.0.1:31330", .clients = 1, .in_flight = 1, .seconds = 2, .warmup_s = 0.5};
-    static struct load load = {.method = EXPERTD__METHOD__FORWARD, .rows = 1};
-    const char *experts = "nop.0";
-    bool json = false;
-    int flag;
-    while ((flag = getopt_long(argc, argv, "", flags, NULL)) != -1) {
-        switch (flag) {
-        case 'e':
-            options.endpoint = optarg;
-            break;
-        case 'u':
-            experts = optarg;
-            break;
-        case 'b':
-            load.method = EXPERTD__METHOD__BACKWARD;
-            break;
-        case 't':
-            load.method = EXPERTD__METHOD__BACKWARD;
-            load.train = true;
-            break;
-        case 'r':
-            load.rows = strtoull(optarg, NULL, 10);
-            break;
-        case 'c':
-            options.clients = (unsigned)atoi(optarg);
-            break;
-        case 'P':
-            options.processes = (unsigned)atoi(optarg);
-            break;
-        case 'i':
-            options.in_flight = (unsigned)atoi(optarg);
-            break;
-        case 's':
-            options.seconds = atof(optarg);
-            break;
-        case 'w':
-            options.warmup_s = atof(optarg);
-            break;
-        case 'd':
-            load.deadline_ms = (uint32_t)atoi(optarg);
-            break;
-        case 'j':
-            json = true;
-            break;
-        default:
-            puts("load [--endpoint E] [--uid UID or pattern] [--backward | --train (forward, backward, ...)] [--rows "
-                 "N] [--clients N] [--processes N]\n"
-                 "     [--in-flight N] [--seconds S] [--warmup S] [--deadline MS] [--json]");
-            return flag == 'h' ? 0 : 2;
-        }
-    }
+    const struct traffic_options *traffic = &load.flags.traffic;
+    flags_parse(&argp, argc, argv, &load);
     process_init("load");
     message_arena_init(&arena, memory, sizeof memory);
     struct traffic_content content = {.header = header, .reply = reply, .context = &load};
     struct traffic_result result;
-    if (prepare(&load, options.endpoint, experts, &content) < 0 || traffic_run(&options, &content, &result) < 0)
+    if (prepare(&load, &content) < 0 || traffic_run(traffic, &content, &result) < 0)
         return 1;
     traffic_print(load.train                                 ? "train"
                   : load.method == EXPERTD__METHOD__BACKWARD ? "backward"
                                                              : "forward",
-                  &options, &result, result.rate * (double)load.rows, "rows_per_s", json);
+                  traffic, &result, result.rate * (double)load.rows, "rows_per_s", load.flags.json);
     for (unsigned f = 0; f < content.frames; f++)
         free((void *)(uintptr_t)content.frame[f]);
     return result.errors ? 1 : 0;
