@@ -77,6 +77,8 @@ static int make_control(struct device *device)
     int result = device_allocate(device, sizeof control, "control", &device->control);
     if (result == 0)
         result = device_allocate(device, DEVICE_PARTIALS * sizeof(float), "partial sums", &device->partials);
+    if (result == 0)
+        result = device_allocate(device, 2 * sizeof(cl_int), "shares", &device->shares);
     return result == 0 ? device_write(device, device->control, 0, control, sizeof control) : result;
 }
 
@@ -130,6 +132,7 @@ void device_destroy(struct device **pointer)
     device_release(device, &device->workspace);
     device_release(device, &device->control);
     device_release(device, &device->partials);
+    device_release(device, &device->shares);
     if (device->provider != NULL && device->provider->close != NULL)
         device->provider->close(device);
     for (unsigned k = 0; k < KERNEL_COUNT; k++) {

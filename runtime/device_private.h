@@ -43,6 +43,7 @@ struct device {
 
     cl_mem workspace; /* shared by all experts: the queue is in order */
     size_t workspace_bytes;
+    cl_mem shares;            /* two counters: runtime/kernels/shares_cpu.cl */
     cl_mem control, partials; /* of the optimizer: DEVICE_CONTROL_FLOATS and DEVICE_PARTIALS */
     uint64_t memory_used;
     char cache_path[DEVICE_PATH_SIZE]; /* "": no folder could be had */

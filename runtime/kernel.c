@@ -3,8 +3,12 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "runtime/device_private.h"
+#include "runtime/linear.h"
+
+enum { MAX_ARGUMENTS = 32 };
 
 static const char *const names[KERNEL_COUNT] = {
     [KERNEL_LINEAR] = "linear",
@@ -55,9 +59,26 @@ int kernel_launch_object(struct device *device, cl_kernel object, const char *na
     return device_fail(device, error, what);
 }
 
+/* As runtime/kernels/shares_cpu.cl says: the grid becomes the last two arguments. */
+static int launch_shares(struct device *device, enum kernel kernel, const struct kernel_grid *grid,
+                         const struct kernel_argument *arguments, unsigned count)
+{
+    const cl_int2 cells = {{(cl_int)grid->global[0], grid->dims > 1 ? (cl_int)grid->global[1] : 1}};
+    const size_t shares = (size_t)cells.s[0] * (size_t)cells.s[1], cores = device->info.compute_units;
+    const struct kernel_grid workers = {.dims = 1, .global = {shares < cores ? shares : cores}, .local = {1}};
+    const struct kernel_argument last[] = {KERNEL_ARGUMENT(device->shares), KERNEL_ARGUMENT(cells)};
+    struct kernel_argument all[MAX_ARGUMENTS];
+    assert(count + 2 <= MAX_ARGUMENTS);
+    memcpy(all, arguments, count * sizeof arguments[0]);
+    memcpy(all + count, last, sizeof last);
+    return kernel_launch_object(device, device->kernels[kernel], kernel_name(kernel), &workers, all, count + 2);
+}
+
 int kernel_launch(struct device *device, enum kernel kernel, const struct kernel_grid *grid,
                   const struct kernel_argument *arguments, unsigned count)
 {
+    if (device->provider->shares)
+        return launch_shares(device, kernel, grid, arguments, count);
     return kernel_launch_object(device, grid->object != NULL ? grid->object : device->kernels[kernel],
                                 kernel_name(kernel), grid, arguments, count);
 }

@@ -56,8 +56,7 @@ struct kernel_view kernel_view_packed(const struct kernel_shape *shape, cl_mem b
 struct kernel_grid {
     unsigned dims;
     size_t global[2], local[2];
-    cl_int group,
-        block; /* of `linear`: panels of a work-item, columns of k between two stores; of weight_gradient: rows */
+    cl_int group, block; /* what the provider's `linear` and `weight_gradient` make of them */
     cl_kernel object; /* one of the same arguments, for this size; NULL: the device's own */
 };
 

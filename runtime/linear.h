@@ -60,6 +60,8 @@ struct linear_size {
 
 struct linear_provider {
     const char *name;
+    bool
+        shares; /* a launch is a work-item for each core, which take the grid's shares: runtime/kernels/shares_cpu.cl */
     const char *const *sources; /* of runtime/kernels/, in order; NULL ends */
     /* NULL for a provider of fp32 alone. check: 0, or -EINVAL with the error for people when the device has not what
      * the provider or the precision needs. probe: the same by a computation, with the kernels built. */

@@ -4,20 +4,22 @@
  * of k costs NV loads and TILE_ROWS broadcasts for TILE_ROWS * NV multiply-adds. Every count of rows has its own body, so a
  * batch of one row does the work of one row, and nothing is written past the batch's rows.
  *
- * A work-item makes a block of rows by some panels and walks k in blocks: the block of a panel stays in the first-level
- * cache for all the tiles of the rows, the block of the rows in the second-level cache for all panels. Between blocks of k
- * the sums wait in the output. */
+ * A share is a block of rows by one panel, and walks k in blocks: the block of the panel and that of the rows stay in the
+ * second-level cache, from where a tile reads them as fast as it multiplies; between blocks of k the sums wait in the
+ * output. Meanwhile the part of w that comes next is fetched from memory, some lines with every few steps of k: what is
+ * asked for in one burst waits for its turn, and the tile with it. */
 #define NV (PANEL / VEC)
 #define EACH_VECTOR _Pragma("unroll") for (int j = 0; j < NV; j++)
 #define EACH_ROW(R) _Pragma("unroll") for (int r = 0; r < R; r++)
 
-/* Into the second-level cache: the way there from memory is what a tile would wait for. */
+/* Into the second-level cache. */
 #if __has_builtin(__builtin_prefetch)
 #define PREFETCH(p) __builtin_prefetch((const void *)(ulong)(p), 0, 2)
 #else
 #define PREFETCH(p)
 #endif
 #define CACHE_LINE_FLOATS 16
+#define FETCH_STEPS 8 /* of k between two fetches */
 
 /* Columns [0, columns) of a panel's row; the others are 0. Only a row-major matrix has fewer than PANEL. */
 void load_columns(vec *v, __global const float *p, int columns)
@@ -76,7 +78,7 @@ void store_columns(const vec *v, __global float *p, int columns)
         }                                                                                                              \
     }
 
-/* acc += a[rows][k0, k1) * w[k0, k1)[panel]. */
+/* acc += a[rows][k0, k1) * w[k0, k1)[panel]; [next, next_end) is fetched, `fetch` lines at a time. */
 #define LINEAR_BODY(R)                                                                                                 \
     case R: {                                                                                                          \
         TILE_BEGIN(R)                                                                                                  \
@@ -85,7 +87,11 @@ void store_columns(const vec *v, __global float *p, int columns)
             __global const float *wp = w + (long)kp * PANEL;                                                           \
             const int kn = min(PANEL, k1 - kp);                                                                        \
             if (kn == PANEL) {                                                                                         \
-                _Pragma("unroll 4") for (int k = 0; k < PANEL; k++) LINEAR_STEP(R)                                     \
+                for (int kf = 0; kf < PANEL; kf += FETCH_STEPS) {                                                      \
+                    for (int i = 0; i < fetch && next < next_end; i++, next += CACHE_LINE_FLOATS)                      \
+                        PREFETCH(next);                                                                                \
+                    _Pragma("unroll") for (int k = kf; k < kf + FETCH_STEPS; k++) LINEAR_STEP(R)                       \
+                }                                                                                                      \
             } else {                                                                                                   \
                 for (int k = 0; k < kn; k++)                                                                           \
                     LINEAR_STEP(R)                                                                                     \
@@ -96,7 +102,8 @@ void store_columns(const vec *v, __global float *p, int columns)
     }
 
 void linear_tile(vec (*tile)[NV], int begin, int end, __global float *out, long out_row_stride, int rows, int k0, int k1,
-                 __global const float *a, long a_row_stride, long a_panel_stride, __global const float *w)
+                 __global const float *a, long a_row_stride, long a_panel_stride, __global const float *w,
+                 __global const float *next, __global const float *next_end, int fetch)
 {
     switch (rows) {
         LINEAR_BODY(1)
@@ -129,40 +136,52 @@ void linear_epilogue(vec *sums, int flags, __global const float *bias, __global 
 
 /* out[M][N] = epilogue(a[M][K] * w), w in panels over N: [ceil(N / PANEL)][K][PANEL]. `second` and `save` are not `out`
  * (the sums wait there), and bias is padded to whole panels. block_k is a multiple of PANEL.
- * Global size {groups of rows, groups of panels}; a group's rows are those that an even division gives. */
+ * Grid {groups of rows, panels}; a group's rows are those that an even division gives. The shares of `together` groups come
+ * one behind the other for the same panel, so that the cores meet w at the same time. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
-void linear(int M, int N, int K, int flags, int group_panels, int block_k,
+void linear(int M, int N, int K, int flags, int together, int block_k,
             __global const float *a, ulong a_offset, long a_row_stride, long a_panel_stride,
             __global const float *weights, ulong w_offset,
             __global float *out, ulong out_offset, long out_row_stride, long out_panel_stride,
             __global const float *bias, ulong bias_offset,
             __global const float *second, ulong second_offset, long second_row_stride, long second_panel_stride,
-            __global float *save, ulong save_offset)
+            __global float *save, ulong save_offset, SHARES)
 {
-    const int groups = get_global_size(0), group = get_global_id(0);
-    const int first_row = (long)M * group / groups, end_row = (long)M * (group + 1) / groups;
-    const int first_panel = get_global_id(1) * group_panels;
-    const int end_panel = min(first_panel + group_panels, (N + PANEL - 1) / PANEL);
-    /* As many rows in each tile, or one less. */
-    const int tiles = (end_row - first_row + TILE_ROWS - 1) / TILE_ROWS;
-    const int least_rows = (end_row - first_row) / tiles, larger_tiles = (end_row - first_row) % tiles;
+    EACH_SHARE
+    {
+        const int groups = grid.x, panels = grid.y;
+        const int first_group = share / (panels * together) * together, side_by_side = min(together, groups - first_group);
+        const int rest = share - first_group * panels;
+        const int panel = rest / side_by_side, group = first_group + rest % side_by_side;
+        const int first_row = (long)M * group / groups, end_row = (long)M * (group + 1) / groups;
+        /* As many rows in each tile, or one less. */
+        const int tiles = (end_row - first_row + TILE_ROWS - 1) / TILE_ROWS;
+        const int least_rows = (end_row - first_row) / tiles, larger_tiles = (end_row - first_row) % tiles;
+        const int columns = flags & LINEAR_OUT_ROWS ? N - panel * PANEL : PANEL;
+        const int second_columns = flags & LINEAR_SECOND_ROWS ? N - panel * PANEL : PANEL;
+        __global const float *w = weights + w_offset + (long)panel * K * PANEL;
+        /* Which panel this core takes next is a guess: the others go on as it does. */
+        const int ahead = max(1, (int)get_global_size(0) / side_by_side);
 
-    for (int k0 = 0; k0 < K; k0 += block_k) {
-        const int k1 = min(k0 + block_k, K);
-        for (int panel = first_panel; panel < end_panel; panel++) {
-            const int columns = flags & LINEAR_OUT_ROWS ? N - panel * PANEL : PANEL;
-            const int second_columns = flags & LINEAR_SECOND_ROWS ? N - panel * PANEL : PANEL;
+        for (int k0 = 0; k0 < K; k0 += block_k) {
+            const int k1 = min(k0 + block_k, K);
             const int begin = k0 == 0 ? TILE_ZERO : columns >= PANEL ? TILE_OUT : TILE_LOCAL;
             const int end = columns < PANEL || (k1 == K && (flags & LINEAR_EPILOGUE) != 0) ? TILE_LOCAL : TILE_OUT;
-            __global const float *w = weights + w_offset + (long)panel * K * PANEL;
-            /* The block of w that comes after this one is fetched a little with each tile. */
-            const int next_k0 = panel + 1 < end_panel ? k0 : k1, next_panel = panel + 1 < end_panel ? panel + 1 : first_panel;
-            __global const float *next = weights + w_offset + ((long)next_panel * K + next_k0) * PANEL;
-            const int lines = (min(next_k0 + block_k, K) - next_k0) * PANEL / CACHE_LINE_FLOATS;
+            /* One tile waits for w itself: it looks ahead. Several meanwhile fetch the block that comes next. */
+            __global const float *next = w + (long)(k0 + PANEL) * PANEL;
+            int lines = (k1 - k0) * PANEL / CACHE_LINE_FLOATS;
+            if (tiles > 1) {
+                next = k1 < K ? w + (long)k1 * PANEL : w + (long)ahead * K * PANEL;
+                if (k1 < K)
+                    lines = (min(k1 + block_k, K) - k1) * PANEL / CACHE_LINE_FLOATS;
+                else if (panel + ahead >= panels)
+                    lines = 0;
+                else
+                    lines = min(block_k, K) * PANEL / CACHE_LINE_FLOATS;
+            }
+            const int fetch = (lines * FETCH_STEPS + tiles * (k1 - k0) - 1) / (tiles * (k1 - k0));
             for (int t = 0, row = first_row, rows; t < tiles; t++, row += rows) {
                 rows = least_rows + (t < larger_tiles);
-                for (int line = lines * t / tiles; line < lines * (t + 1) / tiles; line++)
-                    PREFETCH(next + line * CACHE_LINE_FLOATS);
                 const long at = panel * out_panel_stride + row * out_row_stride;
                 __global float *to = out + out_offset + at;
                 vec tile[TILE_ROWS][NV];
@@ -170,7 +189,8 @@ void linear(int M, int N, int K, int flags, int group_panels, int block_k,
                     for (int r = 0; r < rows; r++)
                         load_columns(tile[r], to + r * out_row_stride, columns);
                 linear_tile(tile, begin, end, to, out_row_stride, rows, k0, k1, a + a_offset + row * a_row_stride,
-                            a_row_stride, a_panel_stride, w);
+                            a_row_stride, a_panel_stride, w, next + (long)lines * t / tiles * CACHE_LINE_FLOATS,
+                            next + (long)lines * (t + 1) / tiles * CACHE_LINE_FLOATS, fetch);
                 if (end == TILE_OUT)
                     continue;
                 for (int r = 0; r < rows; r++) {
@@ -217,28 +237,31 @@ void gradient_tile(int begin, __global float *out, int rows, int mn, __global co
     }
 }
 
-/* dw[ceil(N / PANEL)][K][PANEL] (+)= x^T dy, x[M][K] and dy[M][N] in panels. Global size {panels of K, panels of N}. */
+/* dw[ceil(N / PANEL)][K][PANEL] (+)= x^T dy, x[M][K] and dy[M][N] in panels. Grid {panels of K, panels of N}. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void weight_gradient(int M, int N, int K, int accumulate, int block_m, __global const float *x, ulong x_offset,
-                     __global const float *dy, ulong dy_offset, __global float *dw, ulong dw_offset)
+                     __global const float *dy, ulong dy_offset, __global float *dw, ulong dw_offset, SHARES)
 {
-    const int k0 = get_global_id(0) * PANEL, panel = get_global_id(1);
-    const int kn = min(PANEL, K - k0), tiles = (kn + TILE_ROWS - 1) / TILE_ROWS;
-    __global const float *xp = x + x_offset + (long)get_global_id(0) * M * PANEL;
-    __global const float *dyp = dy + dy_offset + (long)panel * M * PANEL;
-    __global float *dwp = dw + dw_offset + ((long)panel * K + k0) * PANEL;
-    for (int m0 = 0; m0 < M; m0 += block_m) {
-        const int begin = m0 == 0 && !accumulate ? TILE_ZERO : TILE_OUT;
-        /* The next rows of both are fetched a little with each tile. */
-        const int next_m0 = m0 + block_m, lines = max(min(block_m, M - next_m0), 0) * PANEL / CACHE_LINE_FLOATS;
-        for (int t = 0; t < tiles; t++) {
-            const int k = kn * t / tiles, rows = kn * (t + 1) / tiles - k;
-            for (int line = lines * t / tiles; line < lines * (t + 1) / tiles; line++) {
-                PREFETCH(xp + (long)next_m0 * PANEL + line * CACHE_LINE_FLOATS);
-                PREFETCH(dyp + (long)next_m0 * PANEL + line * CACHE_LINE_FLOATS);
+    EACH_SHARE
+    {
+        const int panel_k = share % grid.x, k0 = panel_k * PANEL, panel = share / grid.x;
+        const int kn = min(PANEL, K - k0), tiles = (kn + TILE_ROWS - 1) / TILE_ROWS;
+        __global const float *xp = x + x_offset + (long)panel_k * M * PANEL;
+        __global const float *dyp = dy + dy_offset + (long)panel * M * PANEL;
+        __global float *dwp = dw + dw_offset + ((long)panel * K + k0) * PANEL;
+        for (int m0 = 0; m0 < M; m0 += block_m) {
+            const int begin = m0 == 0 && !accumulate ? TILE_ZERO : TILE_OUT;
+            /* The next rows of both are fetched a little with each tile. */
+            const int next_m0 = m0 + block_m, lines = max(min(block_m, M - next_m0), 0) * PANEL / CACHE_LINE_FLOATS;
+            for (int t = 0; t < tiles; t++) {
+                const int k = kn * t / tiles, rows = kn * (t + 1) / tiles - k;
+                for (int line = lines * t / tiles; line < lines * (t + 1) / tiles; line++) {
+                    PREFETCH(xp + (long)next_m0 * PANEL + line * CACHE_LINE_FLOATS);
+                    PREFETCH(dyp + (long)next_m0 * PANEL + line * CACHE_LINE_FLOATS);
+                }
+                gradient_tile(begin, dwp + k * PANEL, rows, min(block_m, M - m0), xp + (long)m0 * PANEL + k,
+                              dyp + (long)m0 * PANEL);
             }
-            gradient_tile(begin, dwp + k * PANEL, rows, min(block_m, M - m0), xp + (long)m0 * PANEL + k,
-                          dyp + (long)m0 * PANEL);
         }
     }
 }

@@ -2,58 +2,67 @@
  *
  * A control is 4 floats: {global norm of the gradients, factor that clips them, 1 if the step is to be taken, unused}. */
 
-/* partials[i] = sum of squares of the i-th share of g; `count` is a multiple of PANEL. Global size {shares}. */
+/* partials[i] = sum of squares of the i-th share of g; `count` is a multiple of PANEL. Grid {shares}. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
-void norm_partials(ulong count, __global const float *g_buffer, ulong g_offset, __global float *partials)
+void norm_partials(ulong count, __global const float *g_buffer, ulong g_offset, __global float *partials, SHARES)
 {
-    const ulong panels = count / PANEL, share = get_global_id(0), shares = get_global_size(0);
-    const ulong first = panels * share / shares, end = panels * (share + 1) / shares;
-    __global const float *g = g_buffer + g_offset;
-    vec sum[NV];
-    EACH_VECTOR sum[j] = 0.0f;
-    for (ulong p = first; p < end; p++) {
-        vec v[NV];
-        EACH_VECTOR v[j] = vec_load(g + p * PANEL + j * VEC);
-        EACH_VECTOR sum[j] += v[j] * v[j];
+    EACH_SHARE
+    {
+        const ulong panels = count / PANEL, parts = grid.x;
+        const ulong first = panels * share / parts, end = panels * (share + 1) / parts;
+        __global const float *g = g_buffer + g_offset;
+        vec sum[NV];
+        EACH_VECTOR sum[j] = 0.0f;
+        for (ulong p = first; p < end; p++) {
+            vec v[NV];
+            EACH_VECTOR v[j] = vec_load(g + p * PANEL + j * VEC);
+            EACH_VECTOR sum[j] += v[j] * v[j];
+        }
+        float total = 0.0f;
+        for (int j = 0; j < NV; j++)
+            total += vec_sum(sum[j]);
+        partials[share] = total;
     }
-    float total = 0.0f;
-    for (int j = 0; j < NV; j++)
-        total += vec_sum(sum[j]);
-    partials[share] = total;
 }
 
 /* The control at control_offset from the partials; no step if the norm is not finite, or if the control at gate_offset
  * says so. clip 0: never. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void norm_finish(int count, float clip, __global const float *partials, __global float *control, ulong control_offset,
-                 ulong gate_offset)
+                 ulong gate_offset, SHARES)
 {
-    float sum = 0.0f;
-    for (int i = 0; i < count; i++)
-        sum += partials[i];
-    const float norm = sqrt(sum);
-    const bool take = isfinite(norm) && control[gate_offset + 2] != 0.0f;
-    control[control_offset] = norm;
-    control[control_offset + 1] = clip > 0.0f ? min(1.0f, clip / (norm + 1e-6f)) : 1.0f;
-    control[control_offset + 2] = take ? 1.0f : 0.0f;
+    EACH_SHARE
+    {
+        float sum = 0.0f;
+        for (int i = 0; i < count; i++)
+            sum += partials[i];
+        const float norm = sqrt(sum);
+        const bool take = isfinite(norm) && control[gate_offset + 2] != 0.0f;
+        control[control_offset] = norm;
+        control[control_offset + 1] = clip > 0.0f ? min(1.0f, clip / (norm + 1e-6f)) : 1.0f;
+        control[control_offset + 2] = take ? 1.0f : 0.0f;
+    }
 }
 
-/* sum (+)= g, unless the control says no. Global size {shares}. */
+/* sum (+)= g, unless the control says no. Grid {shares}. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void accumulate(ulong count, int overwrite, __global const float *g_buffer, ulong g_offset, __global float *sum,
-                __global const float *control, ulong control_offset)
+                __global const float *control, ulong control_offset, SHARES)
 {
-    const ulong panels = count / PANEL, share = get_global_id(0), shares = get_global_size(0);
-    const ulong first = panels * share / shares, end = panels * (share + 1) / shares;
-    if (control[control_offset + 2] == 0.0f)
-        return;
-    for (ulong p = first; p < end; p++) {
-        for (int j = 0; j < NV; j++) {
-            __global float *to = sum + p * PANEL + j * VEC;
-            vec v = vec_load(g_buffer + g_offset + p * PANEL + j * VEC);
-            if (!overwrite)
-                v += vec_load(to);
-            vec_store(v, to);
+    EACH_SHARE
+    {
+        const ulong panels = count / PANEL, parts = grid.x;
+        const ulong first = panels * share / parts, end = panels * (share + 1) / parts;
+        if (control[control_offset + 2] == 0.0f)
+            continue;
+        for (ulong p = first; p < end; p++) {
+            for (int j = 0; j < NV; j++) {
+                __global float *to = sum + p * PANEL + j * VEC;
+                vec v = vec_load(g_buffer + g_offset + p * PANEL + j * VEC);
+                if (!overwrite)
+                    v += vec_load(to);
+                vec_store(v, to);
+            }
         }
     }
 }
@@ -69,61 +78,67 @@ void store_transposed(const float *block, int kn, int columns, __global float *t
 
 /* One step of Adam, as PyTorch takes it: m and v, then w -= step_size * m / (sqrt(v) * inverse_sqrt_correction2 + eps).
  * The parameter has K rows of N columns in panels over N; its other orientation is written along unless transposed_offset is
- * ~0. Global size {ceil(K / PANEL), ceil(N / PANEL)}. */
+ * ~0. Grid {ceil(K / PANEL), ceil(N / PANEL)}. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, float one_minus_beta2, float step_size,
                float inverse_sqrt_correction2, float eps, __global float *weights, ulong offset, ulong transposed_offset,
                __global const float *gradient, ulong gradient_offset, __global float *m_buffer, __global float *v_buffer,
-               __global const float *control, ulong control_offset)
+               __global const float *control, ulong control_offset, SHARES)
 {
-    const int k0 = get_global_id(0) * PANEL, panel = get_global_id(1), kn = min(PANEL, K - k0);
-    const ulong at = ((ulong)panel * K + k0) * PANEL;
-    __global float *w = weights + offset + at, *m = m_buffer + offset + at, *v = v_buffer + offset + at;
-    __global const float *g = gradient + gradient_offset + offset + at;
-    const float factor = control[control_offset + 1];
-    float block[PANEL * PANEL];
-    if (control[control_offset + 2] == 0.0f)
-        return;
-    for (int i = 0; i < kn * PANEL; i += VEC) {
-        const vec gi = vec_load(g + i) * factor;
-        const vec mi = beta1 * vec_load(m + i) + one_minus_beta1 * gi;
-        const vec vi = beta2 * vec_load(v + i) + one_minus_beta2 * (gi * gi);
-        const vec wi = vec_load(w + i) - step_size * mi / (sqrt(vi) * inverse_sqrt_correction2 + eps);
-        vec_store(mi, m + i);
-        vec_store(vi, v + i);
-        vec_store(wi, w + i);
-        vec_store_private(wi, block + i);
+    EACH_SHARE
+    {
+        const int block_k = share % grid.x, k0 = block_k * PANEL, panel = share / grid.x, kn = min(PANEL, K - k0);
+        const ulong at = ((ulong)panel * K + k0) * PANEL;
+        __global float *w = weights + offset + at, *m = m_buffer + offset + at, *v = v_buffer + offset + at;
+        __global const float *g = gradient + gradient_offset + offset + at;
+        const float factor = control[control_offset + 1];
+        float block[PANEL * PANEL];
+        if (control[control_offset + 2] == 0.0f)
+            continue;
+        for (int i = 0; i < kn * PANEL; i += VEC) {
+            const vec gi = vec_load(g + i) * factor;
+            const vec mi = beta1 * vec_load(m + i) + one_minus_beta1 * gi;
+            const vec vi = beta2 * vec_load(v + i) + one_minus_beta2 * (gi * gi);
+            const vec wi = vec_load(w + i) - step_size * mi / (sqrt(vi) * inverse_sqrt_correction2 + eps);
+            vec_store(mi, m + i);
+            vec_store(vi, v + i);
+            vec_store(wi, w + i);
+            vec_store_private(wi, block + i);
+        }
+        if (transposed_offset != ~(ulong)0)
+            store_transposed(block, kn, min(PANEL, N - panel * PANEL),
+                             weights + transposed_offset + (ulong)block_k * N * PANEL + panel * PANEL * PANEL);
     }
-    if (transposed_offset != ~(ulong)0)
-        store_transposed(block, kn, min(PANEL, N - panel * PANEL),
-                         weights + transposed_offset + (ulong)get_global_id(0) * N * PANEL + panel * PANEL * PANEL);
 }
 
 /* One step of SGD: buffer = momentum * buffer + g (none with momentum 0), w -= rate * buffer. The rest is step_adam's. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void step_sgd(int K, int N, float momentum, float rate, __global float *weights, ulong offset, ulong transposed_offset,
               __global const float *gradient, ulong gradient_offset, __global float *m_buffer,
-              __global const float *control, ulong control_offset)
+              __global const float *control, ulong control_offset, SHARES)
 {
-    const int k0 = get_global_id(0) * PANEL, panel = get_global_id(1), kn = min(PANEL, K - k0);
-    const ulong at = ((ulong)panel * K + k0) * PANEL;
-    __global float *w = weights + offset + at, *m = m_buffer + offset + at;
-    __global const float *g = gradient + gradient_offset + offset + at;
-    const float factor = control[control_offset + 1];
-    float block[PANEL * PANEL];
-    if (control[control_offset + 2] == 0.0f)
-        return;
-    for (int i = 0; i < kn * PANEL; i += VEC) {
-        vec gi = vec_load(g + i) * factor;
-        if (momentum != 0.0f) {
-            gi += momentum * vec_load(m + i);
-            vec_store(gi, m + i);
+    EACH_SHARE
+    {
+        const int block_k = share % grid.x, k0 = block_k * PANEL, panel = share / grid.x, kn = min(PANEL, K - k0);
+        const ulong at = ((ulong)panel * K + k0) * PANEL;
+        __global float *w = weights + offset + at, *m = m_buffer + offset + at;
+        __global const float *g = gradient + gradient_offset + offset + at;
+        const float factor = control[control_offset + 1];
+        float block[PANEL * PANEL];
+        if (control[control_offset + 2] == 0.0f)
+            continue;
+        for (int i = 0; i < kn * PANEL; i += VEC) {
+            vec gi = vec_load(g + i) * factor;
+            if (momentum != 0.0f) {
+                gi += momentum * vec_load(m + i);
+                vec_store(gi, m + i);
+            }
+            const vec wi = vec_load(w + i) - rate * gi;
+            vec_store(wi, w + i);
+            vec_store_private(wi, block + i);
         }
-        const vec wi = vec_load(w + i) - rate * gi;
-        vec_store(wi, w + i);
-        vec_store_private(wi, block + i);
+        if (transposed_offset != ~(ulong)0)
+            store_transposed(block, kn, min(PANEL, N - panel * PANEL),
+                             weights + transposed_offset + (ulong)block_k * N * PANEL + panel * PANEL * PANEL);
     }
-    if (transposed_offset != ~(ulong)0)
-        store_transposed(block, kn, min(PANEL, N - panel * PANEL),
-                         weights + transposed_offset + (ulong)get_global_id(0) * N * PANEL + panel * PANEL * PANEL);
 }

@@ -45,17 +45,20 @@ float2 row_statistics(int C, float eps, __global const float *row, long panel_st
 /* data[M][C], row-major, in place: (x - mean) * rstd * gamma + beta. gamma and beta are padded to whole panels. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void layer_norm(int M, int C, float eps, __global float *data, ulong offset, __global const float *gamma,
-                ulong gamma_offset, __global const float *beta, ulong beta_offset)
+                ulong gamma_offset, __global const float *beta, ulong beta_offset, SHARES)
 {
-    for (int row = get_global_id(0); row < M; row += get_global_size(0)) {
-        __global float *x = data + offset + (long)row * C;
-        const float2 stats = row_statistics(C, eps, x, PANEL);
-        for (int c = 0; c < C; c += PANEL) {
-            vec v[NV];
-            load_columns(v, x + c, C - c);
-            EACH_VECTOR v[j] = (v[j] - stats.x) * stats.y * vec_load(gamma + gamma_offset + c + j * VEC) +
-                               vec_load(beta + beta_offset + c + j * VEC);
-            store_columns(v, x + c, C - c);
+    EACH_SHARE
+    {
+        for (int row = share; row < M; row += grid.x) {
+            __global float *x = data + offset + (long)row * C;
+            const float2 stats = row_statistics(C, eps, x, PANEL);
+            for (int c = 0; c < C; c += PANEL) {
+                vec v[NV];
+                load_columns(v, x + c, C - c);
+                EACH_VECTOR v[j] = (v[j] - stats.x) * stats.y * vec_load(gamma + gamma_offset + c + j * VEC) +
+                                   vec_load(beta + beta_offset + c + j * VEC);
+                store_columns(v, x + c, C - c);
+            }
         }
     }
 }
@@ -66,100 +69,111 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void layer_norm_backward(int M, int C, float eps, __global const float *v_buffer, ulong v_offset,
                          __global const float *dy_buffer, ulong dy_offset, __global const float *gamma,
                          ulong gamma_offset, __global float *dx_buffer, ulong dx_offset, __global float *stats_buffer,
-                         ulong stats_offset)
+                         ulong stats_offset, SHARES)
 {
-    const long panel_stride = (long)M * PANEL;
-    for (int row = get_global_id(0); row < M; row += get_global_size(0)) {
-        __global const float *v = v_buffer + v_offset + (long)row * PANEL;
-        __global const float *dy = dy_buffer + dy_offset + (long)row * C;
-        __global float *dx = dx_buffer + dx_offset + (long)row * PANEL;
-        const float2 stats = row_statistics(C, eps, v, panel_stride);
-        vec sum_g = 0.0f, sum_gz = 0.0f;
-        for (int p = 0; p * PANEL < C; p++) {
-            vec x[NV], g[NV];
-            load_columns(x, v + p * panel_stride, PANEL);
-            load_columns(g, dy + p * PANEL, C - p * PANEL);
-            EACH_VECTOR g[j] *= vec_load(gamma + gamma_offset + p * PANEL + j * VEC);
-            EACH_VECTOR sum_g += g[j];
-            EACH_VECTOR sum_gz += g[j] * ((x[j] - stats.x) * stats.y);
+    EACH_SHARE
+    {
+        const long panel_stride = (long)M * PANEL;
+        for (int row = share; row < M; row += grid.x) {
+            __global const float *v = v_buffer + v_offset + (long)row * PANEL;
+            __global const float *dy = dy_buffer + dy_offset + (long)row * C;
+            __global float *dx = dx_buffer + dx_offset + (long)row * PANEL;
+            const float2 stats = row_statistics(C, eps, v, panel_stride);
+            vec sum_g = 0.0f, sum_gz = 0.0f;
+            for (int p = 0; p * PANEL < C; p++) {
+                vec x[NV], g[NV];
+                load_columns(x, v + p * panel_stride, PANEL);
+                load_columns(g, dy + p * PANEL, C - p * PANEL);
+                EACH_VECTOR g[j] *= vec_load(gamma + gamma_offset + p * PANEL + j * VEC);
+                EACH_VECTOR sum_g += g[j];
+                EACH_VECTOR sum_gz += g[j] * ((x[j] - stats.x) * stats.y);
+            }
+            const float mean_g = vec_sum(sum_g) / C, mean_gz = vec_sum(sum_gz) / C;
+            for (int p = 0; p * PANEL < C; p++) {
+                vec x[NV], g[NV];
+                load_columns(x, v + p * panel_stride, PANEL);
+                load_columns(g, dy + p * PANEL, C - p * PANEL);
+                EACH_VECTOR g[j] *= vec_load(gamma + gamma_offset + p * PANEL + j * VEC);
+                EACH_VECTOR x[j] = stats.y * (g[j] - mean_g - (x[j] - stats.x) * stats.y * mean_gz);
+                clear_columns(x, C - p * PANEL);
+                store_columns(x, dx + p * panel_stride, PANEL);
+            }
+            stats_buffer[stats_offset + 2 * row] = stats.x;
+            stats_buffer[stats_offset + 2 * row + 1] = stats.y;
         }
-        const float mean_g = vec_sum(sum_g) / C, mean_gz = vec_sum(sum_gz) / C;
-        for (int p = 0; p * PANEL < C; p++) {
-            vec x[NV], g[NV];
-            load_columns(x, v + p * panel_stride, PANEL);
-            load_columns(g, dy + p * PANEL, C - p * PANEL);
-            EACH_VECTOR g[j] *= vec_load(gamma + gamma_offset + p * PANEL + j * VEC);
-            EACH_VECTOR x[j] = stats.y * (g[j] - mean_g - (x[j] - stats.x) * stats.y * mean_gz);
-            clear_columns(x, C - p * PANEL);
-            store_columns(x, dx + p * panel_stride, PANEL);
-        }
-        stats_buffer[stats_offset + 2 * row] = stats.x;
-        stats_buffer[stats_offset + 2 * row + 1] = stats.y;
     }
 }
 
 /* The gradients that are column sums after LayerNorm's backward: dgamma = sum dy * z, dbeta = sum dy, dbias = sum dx, each
- * padded to whole panels. Global size {panels}. */
+ * padded to whole panels. Grid {panels}. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void layer_norm_sums(int M, int C, int accumulate, __global const float *v_buffer, ulong v_offset,
                      __global const float *dy_buffer, ulong dy_offset, __global const float *dx_buffer, ulong dx_offset,
                      __global const float *stats, ulong stats_offset, __global float *dgamma, ulong dgamma_offset,
-                     __global float *dbeta, ulong dbeta_offset, __global float *dbias, ulong dbias_offset)
+                     __global float *dbeta, ulong dbeta_offset, __global float *dbias, ulong dbias_offset, SHARES)
 {
-    const int panel = get_global_id(0), columns = C - panel * PANEL;
-    __global const float *v = v_buffer + v_offset + (long)panel * M * PANEL;
-    __global const float *dx = dx_buffer + dx_offset + (long)panel * M * PANEL;
-    __global const float *dy = dy_buffer + dy_offset + panel * PANEL;
-    vec sums[3][NV];
-    for (int j = 0; j < NV; j++)
-        sums[0][j] = sums[1][j] = sums[2][j] = 0.0f;
-    for (int row = 0; row < M; row++) {
-        const float mean = stats[stats_offset + 2 * row], rstd = stats[stats_offset + 2 * row + 1];
-        vec g[NV];
-        load_columns(g, dy + (long)row * C, columns);
-        EACH_VECTOR sums[0][j] += g[j] * ((vec_load(v + (long)row * PANEL + j * VEC) - mean) * rstd);
-        EACH_VECTOR sums[1][j] += g[j];
-        EACH_VECTOR sums[2][j] += vec_load(dx + (long)row * PANEL + j * VEC);
-    }
-    for (int s = 0; s < 3; s++) {
-        __global float *to = s == 0 ? dgamma + dgamma_offset : s == 1 ? dbeta + dbeta_offset : dbias + dbias_offset;
-        for (int j = 0; j < NV; j++) {
-            vec sum = sums[s][j];
-            if (accumulate)
-                sum += vec_load(to + panel * PANEL + j * VEC);
-            vec_store(sum, to + panel * PANEL + j * VEC);
+    EACH_SHARE
+    {
+        const int panel = share, columns = C - panel * PANEL;
+        __global const float *v = v_buffer + v_offset + (long)panel * M * PANEL;
+        __global const float *dx = dx_buffer + dx_offset + (long)panel * M * PANEL;
+        __global const float *dy = dy_buffer + dy_offset + panel * PANEL;
+        vec sums[3][NV];
+        for (int j = 0; j < NV; j++)
+            sums[0][j] = sums[1][j] = sums[2][j] = 0.0f;
+        for (int row = 0; row < M; row++) {
+            const float mean = stats[stats_offset + 2 * row], rstd = stats[stats_offset + 2 * row + 1];
+            vec g[NV];
+            load_columns(g, dy + (long)row * C, columns);
+            EACH_VECTOR sums[0][j] += g[j] * ((vec_load(v + (long)row * PANEL + j * VEC) - mean) * rstd);
+            EACH_VECTOR sums[1][j] += g[j];
+            EACH_VECTOR sums[2][j] += vec_load(dx + (long)row * PANEL + j * VEC);
+        }
+        for (int s = 0; s < 3; s++) {
+            __global float *to = s == 0 ? dgamma + dgamma_offset : s == 1 ? dbeta + dbeta_offset : dbias + dbias_offset;
+            for (int j = 0; j < NV; j++) {
+                vec sum = sums[s][j];
+                if (accumulate)
+                    sum += vec_load(to + panel * PANEL + j * VEC);
+                vec_store(sum, to + panel * PANEL + j * VEC);
+            }
         }
     }
 }
 
-/* sums[c] (+)= sum over rows of data[M][.] in panels. Global size {panels}. */
+/* sums[c] (+)= sum over rows of data[M][.] in panels. Grid {panels}. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void column_sums(int M, int accumulate, __global const float *data_buffer, ulong data_offset, __global float *sums,
-                 ulong sums_offset)
+                 ulong sums_offset, SHARES)
 {
-    const int panel = get_global_id(0);
-    __global const float *data = data_buffer + data_offset + (long)panel * M * PANEL;
-    __global float *to = sums + sums_offset + panel * PANEL;
-    vec sum[NV];
-    EACH_VECTOR sum[j] = 0.0f;
-    for (int row = 0; row < M; row++)
-        EACH_VECTOR sum[j] += vec_load(data + (long)row * PANEL + j * VEC);
-    for (int j = 0; j < NV; j++) {
-        if (accumulate)
-            sum[j] += vec_load(to + j * VEC);
-        vec_store(sum[j], to + j * VEC);
+    EACH_SHARE
+    {
+        const int panel = share;
+        __global const float *data = data_buffer + data_offset + (long)panel * M * PANEL;
+        __global float *to = sums + sums_offset + panel * PANEL;
+        vec sum[NV];
+        EACH_VECTOR sum[j] = 0.0f;
+        for (int row = 0; row < M; row++)
+            EACH_VECTOR sum[j] += vec_load(data + (long)row * PANEL + j * VEC);
+        for (int j = 0; j < NV; j++) {
+            if (accumulate)
+                sum[j] += vec_load(to + j * VEC);
+            vec_store(sum[j], to + j * VEC);
+        }
     }
 }
 
-/* Row-major in[M][C] into panels, pad columns 0. Global size {some, panels}. */
+/* Row-major in[M][C] into panels, pad columns 0. Grid {some, panels}. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
-void pack_rows(int M, int C, __global const float *in, ulong in_offset, __global float *out, ulong out_offset)
+void pack_rows(int M, int C, __global const float *in, ulong in_offset, __global float *out, ulong out_offset, SHARES)
 {
-    const int panel = get_global_id(1);
-    const int step = get_global_size(0);
-    for (int row = get_global_id(0); row < M; row += step) {
-        vec v[NV];
-        load_columns(v, in + in_offset + (long)row * C + panel * PANEL, C - panel * PANEL);
-        store_columns(v, out + out_offset + ((long)panel * M + row) * PANEL, PANEL);
+    EACH_SHARE
+    {
+        const int panel = share / grid.x;
+        for (int row = share % grid.x; row < M; row += grid.x) {
+            vec v[NV];
+            load_columns(v, in + in_offset + (long)row * C + panel * PANEL, C - panel * PANEL);
+            store_columns(v, out + out_offset + ((long)panel * M + row) * PANEL, PANEL);
+        }
     }
 }
