@@ -61,9 +61,7 @@ static int make_kernels(struct device *device)
 {
     char why[sizeof device->error];
     const int result = device_program_build(device);
-    if (result == 0)
-        return device->provider->probe != NULL ? device->provider->probe(device) : 0;
-    if (result != -EIO || device->provider->probe == NULL)
+    if (result != -EIO || strcmp(device->config->precision, "fp32") == 0)
         return result;
     memcpy(why, device->error, sizeof why);
     return device_complain(device, result, "%.400s; what precision %s needs, precision: fp32 does not", why,

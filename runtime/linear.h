@@ -63,10 +63,9 @@ struct linear_provider {
     bool
         shares; /* a launch is a work-item for each core, which take the grid's shares: runtime/kernels/shares_cpu.cl */
     const char *const *sources; /* of runtime/kernels/, in order; NULL ends */
-    /* NULL for a provider of fp32 alone. check: 0, or -EINVAL with the error for people when the device has not what
-     * the provider or the precision needs. probe: the same by a computation, with the kernels built. */
+    /* 0, or -EINVAL with the error for people where the device has not what the provider or the precision needs; NULL
+     * for a provider of fp32 alone. */
     int (*check)(struct device *device);
-    int (*probe)(struct device *device);
     const char *(*options)(const struct device *device); /* more of them for the compiler; NULL: none */
     void (*shape)(const struct device_info *info, struct kernel_shape *shape);
     /* How to launch a kernel over a matrix of rows by n columns (k of them contracted, where that matters). */

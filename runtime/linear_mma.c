@@ -22,7 +22,7 @@ enum {
     DEVICE_COMPUTE_CAPABILITY_MINOR_NV = 0x4001,
 };
 
-static const char *const sources[] = {"common", "linear_finish", "linear_mma", "rows_gpu", "optimizer_gpu", NULL};
+static const char *const sources[] = {"common", "linear_mma", "rows_gpu", "optimizer_gpu", NULL};
 
 #define WAY_OUT "set precision: fp32 for this device"
 
@@ -182,9 +182,9 @@ const struct linear_provider linear_provider_mma = {
     .sources = sources,
     .check = mma_check,
     .options = mma_options,
-    .probe = mma_probe,
     .shape = mma_shape,
     .grid = mma_grid,
     .forward = linear_launch_forward,
     .gradient = linear_launch_gradient,
+    .open = mma_probe,
 };

@@ -1,7 +1,9 @@
 /* How fast the kernels are beside what the device can do: its multiply-add peak, by an OpenCL kernel, in the same run.
  *
  *     build/bench/kernels [--hidden 1024] [--kernel auto|cpu|gpu] [--tune auto|off|force] [--rows N] [--seconds 0.5]
- *                         [--json FILE] [--cpu-time]
+ *                         [--json FILE] [--cpu-time] [--device OPTIONS]
+ *
+ * OPTIONS are more of an entry of the configuration's `devices`: "platform: nvidia, precision: tf32".
  *
  * --cpu-time counts the processor time of this process over its cores instead of the time on the wall: for a CPU device
  * on a machine that is busy with other things. It does not see what idles at a kernel's end.
@@ -21,7 +23,14 @@
 #include "runtime/expert.h"
 #include "runtime/linear.h"
 
-enum { MAX_ROWS = 1024, MAX_FIGURES = 64, MAX_REPEATS = 4096, PEAK_STEPS = 100000, ACCUMULATORS = 20 };
+enum {
+    MAX_ROWS = 1024,
+    EXPERT_ROWS = 4096,
+    MAX_FIGURES = 64,
+    MAX_REPEATS = 4096,
+    PEAK_STEPS = 100000,
+    ACCUMULATORS = 20
+};
 static const unsigned row_counts[] = {1, 2, 4, 8, 16, 32, 64, 256, 1024};
 
 struct figure {
@@ -287,18 +296,27 @@ static void drop_slab(struct device_slab *slab)
     free(memory);
 }
 
-static void bench_open(struct bench *bench, const char *kernel, const char *tune)
+/* The single products lie in the workspace, all rows at once. */
+static void reserve_products(struct bench *bench, uint64_t rows)
 {
-    char text[512];
+    const uint64_t narrow = bench->hidden + bench->device->shape.panel, wide = 4 * narrow;
+    must(bench, device_reserve_workspace(bench->device, (rows * (narrow + wide) + narrow * wide) * sizeof(float)));
+}
+
+static void bench_open(struct bench *bench, const char *kernel, const char *tune, const char *device)
+{
+    char text[1024];
     snprintf(text, sizeof text,
-             "devices:\n  - {name: bench, linear_kernel: %s, tune: %s, tune_time: 600}\n"
-             "experts:\n  - {uid: ffn.0, hidden_dim: %u}\n",
-             kernel, tune, bench->hidden);
+             "devices:\n  - {name: bench, linear_kernel: %s, tune: %s, tune_time: 600%s%s}\n"
+             "experts:\n  - {uid: ffn.0, hidden_dim: %u, max_batch_size: %u}\n",
+             kernel, tune, device[0] != '\0' ? ", " : "", device, bench->hidden,
+             bench->rows > EXPERT_ROWS ? bench->rows : EXPERT_ROWS);
     if (config_parse(&bench->config, text, strlen(text), "kernels") != 0 ||
         device_open(&bench->device, &bench->config.devices[0]) != 0)
         exit(1);
     must(bench, expert_create(&bench->expert, bench->device, &bench->config.experts[0], 1));
     const size_t rows = bench->rows > MAX_ROWS ? bench->rows : MAX_ROWS;
+    reserve_products(bench, rows);
     for (unsigned i = 0; i < 2; i++)
         bench->inputs[i] = make_slab(rows * bench->hidden);
     bench->outputs = make_slab(rows * bench->hidden);
@@ -320,13 +338,17 @@ static void bench_close(struct bench *bench)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"hidden", required_argument, NULL, 'h'},  {"kernel", required_argument, NULL, 'k'},
-        {"seconds", required_argument, NULL, 's'}, {"json", required_argument, NULL, 'j'},
-        {"cpu-time", no_argument, NULL, 'c'},      {"rows", required_argument, NULL, 'r'},
-        {"tune", required_argument, NULL, 't'},    {0}};
+    static const struct option options[] = {{"hidden", required_argument, NULL, 'h'},
+                                            {"kernel", required_argument, NULL, 'k'},
+                                            {"seconds", required_argument, NULL, 's'},
+                                            {"json", required_argument, NULL, 'j'},
+                                            {"cpu-time", no_argument, NULL, 'c'},
+                                            {"rows", required_argument, NULL, 'r'},
+                                            {"tune", required_argument, NULL, 't'},
+                                            {"device", required_argument, NULL, 'd'},
+                                            {0}};
     struct bench bench = {.hidden = 1024, .seconds = 0.5};
-    const char *kernel = "auto", *tune = "auto", *json = NULL;
+    const char *kernel = "auto", *tune = "auto", *device = "", *json = NULL;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'h')
             bench.hidden = (unsigned)strtoul(optarg, NULL, 10);
@@ -336,6 +358,8 @@ int main(int argc, char **argv)
             bench.rows = (unsigned)strtoul(optarg, NULL, 10);
         else if (option == 't')
             tune = optarg;
+        else if (option == 'd')
+            device = optarg;
         else if (option == 's')
             bench.seconds = strtod(optarg, NULL);
         else if (option == 'j')
@@ -345,7 +369,7 @@ int main(int argc, char **argv)
         else
             return 2;
     }
-    bench_open(&bench, kernel, tune);
+    bench_open(&bench, kernel, tune, device);
     measure_all(&bench);
     print_table(&bench);
     if (json != NULL)

@@ -1,6 +1,9 @@
-/* The device's floors: multiply-add peak and memory bandwidth, each the best of the passes that fit the time.
+/* The device's floors: multiply-add peak (and, where the precision is tf32 or fp16, that of the matrix units) and
+ * memory bandwidth, each the best of the passes that fit the time.
  *
- *     build/bench/peak [--seconds 0.3] [--kernel auto|cpu|gpu] [--json] */
+ *     build/bench/peak [--seconds 0.3] [--device OPTIONS] [--json]
+ *
+ * OPTIONS are those of an entry of the configuration's `devices`: "platform: nvidia, precision: tf32". */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,31 +28,31 @@ static double best_of(struct peak *peak, double (*pass)(struct peak *), double s
 int main(int argc, char **argv)
 {
     static const struct option flags[] = {{"seconds", 1, NULL, 's'},
-                                          {"kernel", 1, NULL, 'k'},
+                                          {"device", 1, NULL, 'd'},
                                           {"json", 0, NULL, 'j'},
                                           {"help", 0, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
     double seconds = 0.3;
-    const char *kernel = "auto";
+    const char *options = "linear_kernel: auto";
     bool json = false;
     int flag;
     while ((flag = getopt_long(argc, argv, "", flags, NULL)) != -1) {
         if (flag == 's') {
             seconds = atof(optarg);
-        } else if (flag == 'k') {
-            kernel = optarg;
+        } else if (flag == 'd') {
+            options = optarg;
         } else if (flag == 'j') {
             json = true;
         } else {
-            puts("peak [--seconds S] [--kernel auto|cpu|gpu] [--json]");
+            puts("peak [--seconds S] [--device \"platform: nvidia, precision: tf32\"] [--json]");
             return flag == 'h' ? 0 : 2;
         }
     }
     struct config config;
-    static const char text[] = "devices: [{name: bench}]\n";
-    if (config_parse(&config, text, sizeof text - 1, "peak") < 0)
+    char text[1024];
+    const int length = snprintf(text, sizeof text, "devices: [{name: bench, %s}]\n", options);
+    if (length < 0 || length >= (int)sizeof text || config_parse(&config, text, (size_t)length, "peak") < 0)
         return 1;
-    config.devices[0].linear_kernel = kernel;
     struct device *device;
     struct peak *peak = NULL;
     if (device_open(&device, &config.devices[0]) < 0)
@@ -57,9 +60,11 @@ int main(int argc, char **argv)
     const int rc = peak_open(&peak, device);
     if (rc == 0) {
         const double fma = best_of(peak, peak_fma, seconds), read = best_of(peak, peak_read, seconds);
-        printf(json ? "{\"device\": \"%s\", \"fma_gflops\": %.2f, \"read_gbytes\": %.2f}\n"
-                    : "%s: %.1f GFLOP/s of multiply-adds, %.1f GB/s read\n",
-               device_info(device)->name, fma, read);
+        const double mma = peak_mma(peak) > 0 ? best_of(peak, peak_mma, seconds) : 0;
+        printf(json ? "{\"device\": \"%s\", \"kernels\": \"%s\", \"fma_gflops\": %.2f, \"mma_gflops\": %.2f, "
+                      "\"read_gbytes\": %.2f}\n"
+                    : "%s, %s kernels: %.1f GFLOP/s of multiply-adds, %.1f by matrix units, %.1f GB/s read\n",
+               device_info(device)->name, device_linear_kernel(device), fma, mma, read);
     }
     peak_close(&peak);
     device_destroy(&device);

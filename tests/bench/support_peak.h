@@ -12,6 +12,9 @@ int peak_open(struct peak **peak, struct device *device);
 void peak_close(struct peak **peak);
 /* Multiply-adds in registers, on every core: one pass of some 10 ms; GFLOP/s, a multiply-add being two. */
 double peak_fma(struct peak *peak);
+/* The same by the matrix units, in the precision of the device's configuration; 0 on a device without (fp32). On a CPU
+ * device it is the emulation's and says nothing of the machine. */
+double peak_mma(struct peak *peak);
 /* Bytes read once from memory by all cores: one pass over 256 MiB; GB/s. */
 double peak_read(struct peak *peak);
 
