@@ -70,6 +70,10 @@
       "measure at the start which tiles of the GPU's products are the fastest, once for each size; auto: not on a "    \
       "CPU; force: anew, and also there")                                                                              \
     X(FLOAT, tune_time, 30, 0.01, 3600, "s", "longest time that this takes; the next start goes on")                   \
+    X(CHOICE, slabs, "auto", 0, 0, "auto|in_place|staged",                                                             \
+      "whether kernels work on the task pools' memory or rows are copied to the device and back; auto: in place "      \
+      "where the device shares the host's memory")                                                                     \
+    X(UINT, memory, 0, 0, 1099511627776, "MiB", "device memory to use at most; 0: 95 % of what the device has")        \
     X(STRING, cache_dir, "", 0, 0, "",                                                                                 \
       "folder of compiled programs; default "                                                                          \
       "$XDG_CACHE_HOME/expertd or ~/.cache/expertd; each device has its own in it")                                    \

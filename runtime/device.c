@@ -80,6 +80,12 @@ static int make_control(struct device *device)
     return result == 0 ? device_write(device, device->control, 0, control, sizeof control) : result;
 }
 
+static bool stages_rows(const struct device *device)
+{
+    const char *slabs = device->config->slabs;
+    return strcmp(slabs, "auto") == 0 ? !device->info.unified_memory : strcmp(slabs, "staged") == 0;
+}
+
 int device_open(struct device **out, const struct config_device *config)
 {
     *out = NULL;
@@ -93,12 +99,14 @@ int device_open(struct device **out, const struct config_device *config)
         free(device);
         return result;
     }
-    device->staged = !device->info.unified_memory;
+    device->staged = stages_rows(device);
     /* PoCL's own cache also holds what it compiles at a kernel's first launch. */
     device->keeps_binaries = strstr(device->info.platform, "Portable Computing Language") == NULL;
     result = take_provider(device);
     if (result == 0)
         result = make_queue(device);
+    if (result == 0 && device->staged)
+        result = device_staging_open(device);
     if (result == 0)
         result = make_kernels(device);
     if (result == 0 && device->provider->open != NULL)
@@ -124,9 +132,8 @@ void device_destroy(struct device **pointer)
         return;
     *pointer = NULL;
     if (device->queue != NULL && !device->lost)
-        clFinish(device->queue);
-    for (unsigned slot = 0; slot < DEVICE_STAGING_SLOTS; slot++)
-        device_release(device, &device->staging[slot].buffer);
+        (void)device_finish(device);
+    device_staging_close(device);
     device_release(device, &device->workspace);
     device_release(device, &device->control);
     device_release(device, &device->partials);
@@ -166,31 +173,17 @@ const char *device_linear_kernel(const struct device *device)
     return device->provider->name;
 }
 
+bool device_stages_rows(const struct device *device)
+{
+    return device->staged;
+}
+
 int device_finish(struct device *device)
 {
-    const cl_int error = clFinish(device->queue);
+    cl_int error = clFinish(device->queue);
+    if (error == CL_SUCCESS && device->upload_queue != NULL)
+        error = clFinish(device->upload_queue);
+    if (error == CL_SUCCESS && device->download_queue != NULL)
+        error = clFinish(device->download_queue);
     return error == CL_SUCCESS ? 0 : device_fail(device, error, "clFinish");
-}
-
-int device_mark(struct device *device, cl_event *done)
-{
-    cl_int error = clEnqueueMarkerWithWaitList(device->queue, 0, NULL, done);
-    if (error == CL_SUCCESS)
-        error = clFlush(device->queue);
-    return error == CL_SUCCESS ? 0 : device_fail(device, error, "the end of a batch");
-}
-
-int device_wait(struct device *device, cl_event *done)
-{
-    cl_int status = CL_COMPLETE;
-    if (*done == NULL)
-        return 0;
-    cl_int error = clWaitForEvents(1, done);
-    /* "An event in the list failed" says less than the event itself. */
-    if (clGetEventInfo(*done, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status, &status, NULL) == CL_SUCCESS &&
-        status < 0)
-        error = status;
-    clReleaseEvent(*done);
-    *done = NULL;
-    return error == CL_SUCCESS ? 0 : device_fail(device, error, "a batch");
 }

@@ -39,7 +39,7 @@ struct device_info {
     unsigned compute_units;
     unsigned vector_width; /* native, in floats; 1 on most GPUs */
     bool fp16;
-    bool unified_memory; /* slabs are OpenCL buffers in place; else they are staged */
+    bool unified_memory; /* with the host's: slabs are OpenCL buffers in place, unless config_device.slabs says else */
 };
 
 /* Everything the machine offers, in the platforms' order: a malloc'd array. No platform at all is 0 and *count == 0. */
@@ -60,8 +60,12 @@ const char *device_error(const struct device *device); /* of the last call that 
 bool device_is_lost(const struct device *device);
 /* The provider's name, what config_device.linear_kernel "auto" became: "cpu", "gpu", ... */
 const char *device_linear_kernel(const struct device *device);
+/* Rows are copied to the device and back; false: it computes on the slabs in place. */
+bool device_stages_rows(const struct device *device);
 uint64_t device_memory_used(const struct device *device);   /* bytes of buffers that this process made on it */
 uint64_t device_memory_budget(const struct device *device); /* bytes that it may make */
+/* So many bytes of experts (expert_memory's `own`) are going to be made, so that they are allocated together. */
+void device_expect(struct device *device, uint64_t bytes, uint64_t experts);
 /* Waits until everything enqueued is done. */
 int device_finish(struct device *device);
 

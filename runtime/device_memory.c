@@ -1,4 +1,4 @@
-/* A device's memory: buffers within a budget, slabs in place, and staging for devices that do not see the slabs. */
+/* A device's memory: buffers within a budget. */
 #include <errno.h>
 
 #include <sys/mman.h>
@@ -15,7 +15,8 @@ uint64_t device_memory_used(const struct device *device)
 /* Drivers keep a part of a card for themselves, and a host has other things to hold. */
 uint64_t device_memory_budget(const struct device *device)
 {
-    return device->info.memory_bytes / 100 * 95;
+    const uint64_t most = device->info.memory_bytes / 100 * 95, wanted = device->config->memory << 20;
+    return wanted > 0 && wanted < most ? wanted : most;
 }
 
 enum { LARGE_PAGE = 2 << 20 };
@@ -62,10 +63,10 @@ int device_allocate(struct device *device, size_t bytes, const char *what, cl_me
     const cl_float zero = 0.0f;
     cl_int error;
     *buffer = NULL;
-    if (bytes > device_memory_budget(device) - device->memory_used)
+    const uint64_t budget = device_memory_budget(device);
+    if (device->memory_used > budget || bytes > budget - device->memory_used)
         return device_complain(device, -ENOMEM, "%s of %.0f MiB does not fit: %.0f of %.0f MiB are used", what,
-                               mebibytes(bytes), mebibytes(device->memory_used),
-                               mebibytes(device_memory_budget(device)));
+                               mebibytes(bytes), mebibytes(device->memory_used), mebibytes(budget));
     if (bytes > device->info.max_allocation_bytes)
         return device_complain(device, -ENOMEM, "%s of %.0f MiB does not fit: the device allocates at most %.0f MiB",
                                what, mebibytes(bytes), mebibytes(device->info.max_allocation_bytes));
@@ -88,8 +89,14 @@ void device_release(struct device *device, cl_mem *buffer)
 {
     size_t bytes = 0;
     void *memory = NULL;
+    cl_mem parent = NULL;
     if (*buffer == NULL)
         return;
+    clGetMemObjectInfo(*buffer, CL_MEM_ASSOCIATED_MEMOBJECT, sizeof parent, &parent, NULL);
+    if (parent != NULL) {
+        device_release_part(device, buffer);
+        return;
+    }
     clGetMemObjectInfo(*buffer, CL_MEM_SIZE, sizeof bytes, &bytes, NULL);
     clGetMemObjectInfo(*buffer, CL_MEM_HOST_PTR, sizeof memory, &memory, NULL);
     if (memory != NULL && !device->lost)
@@ -103,30 +110,17 @@ void device_release(struct device *device, cl_mem *buffer)
 
 int device_reserve_workspace(struct device *device, size_t bytes)
 {
-    if (bytes <= device->workspace_bytes)
+    const size_t had = device->workspace_bytes;
+    if (bytes <= had)
         return 0;
     device_release(device, &device->workspace);
     device->workspace_bytes = 0;
     const int result = device_allocate(device, bytes, "workspace", &device->workspace);
     if (result == 0)
         device->workspace_bytes = bytes;
+    else if (had > 0 && !device->lost && device_allocate(device, had, "workspace", &device->workspace) == 0)
+        device->workspace_bytes = had;
     return result;
-}
-
-int device_reserve_staging(struct device *device, size_t bytes)
-{
-    for (unsigned slot = 0; device->staged && slot < DEVICE_STAGING_SLOTS; slot++) {
-        struct device_staging *staging = &device->staging[slot];
-        if (bytes <= staging->bytes)
-            continue;
-        device_release(device, &staging->buffer);
-        staging->bytes = 0;
-        const int result = device_allocate(device, bytes, "staging buffer", &staging->buffer);
-        if (result != 0)
-            return result;
-        staging->bytes = bytes;
-    }
-    return 0;
 }
 
 int device_read(struct device *device, cl_mem buffer, size_t offset_bytes, void *to, size_t bytes)
@@ -143,98 +137,4 @@ int device_write(struct device *device, cl_mem buffer, size_t offset_bytes, cons
         return -ENODEV;
     const cl_int error = clEnqueueWriteBuffer(device->queue, buffer, CL_TRUE, offset_bytes, bytes, from, 0, NULL, NULL);
     return error == CL_SUCCESS ? 0 : device_fail(device, error, "clEnqueueWriteBuffer");
-}
-
-/* --- slabs -------------------------------------------------------------------------------------------------------- */
-
-void device_slab_wrap(struct device_slab *slab, void *mapping, size_t bytes)
-{
-    *slab = (struct device_slab){mapping, bytes, NULL};
-}
-
-void device_slab_unwrap(struct device_slab *slab)
-{
-    if (slab->buffer != NULL)
-        clReleaseMemObject(slab->buffer);
-    *slab = (struct device_slab){NULL, 0, NULL};
-}
-
-static int slab_rows(struct device *device, struct device_slab *slab, size_t offset_bytes, struct device_rows *rows)
-{
-    cl_int error;
-    if (slab->buffer == NULL) {
-        slab->buffer = clCreateBuffer(device->context, CL_MEM_READ_WRITE | CL_MEM_USE_HOST_PTR, slab->bytes,
-                                      slab->mapping, &error);
-        if (slab->buffer == NULL)
-            return device_fail(device, error, "buffer over a pool's slab");
-    }
-    *rows = (struct device_rows){slab->buffer, offset_bytes / sizeof(float)};
-    return 0;
-}
-
-int device_staging_begin(struct device *device, unsigned *slot)
-{
-    *slot = 0;
-    if (!device->staged)
-        return 0;
-    struct device_staging *staging = &device->staging[device->next_slot];
-    if (staging->in_flight)
-        return device_complain(device, -EBUSY, "%d batches are in flight", DEVICE_STAGING_SLOTS);
-    staging->in_flight = true;
-    staging->used = 0;
-    *slot = device->next_slot;
-    device->next_slot = (device->next_slot + 1) % DEVICE_STAGING_SLOTS;
-    return 0;
-}
-
-void device_staging_end(struct device *device, unsigned slot)
-{
-    device->staging[slot].in_flight = false;
-}
-
-void device_staging_abort(struct device *device, unsigned slot)
-{
-    clFinish(device->queue);
-    device_staging_end(device, slot);
-}
-
-static int staging_take(struct device *device, unsigned slot, size_t bytes, struct device_rows *rows)
-{
-    struct device_staging *staging = &device->staging[slot];
-    if (bytes > staging->bytes - staging->used)
-        return device_complain(device, -ENOMEM, "batch exceeds the staging buffer");
-    *rows = (struct device_rows){staging->buffer, staging->used / sizeof(float)};
-    staging->used += (bytes + 255) / 256 * 256; /* rows of the next tensor begin aligned */
-    if (staging->used > staging->bytes)
-        staging->used = staging->bytes;
-    return 0;
-}
-
-int device_rows_in(struct device *device, unsigned slot, struct device_slab *slab, size_t offset_bytes, size_t bytes,
-                   struct device_rows *rows)
-{
-    if (!device->staged)
-        return slab_rows(device, slab, offset_bytes, rows);
-    const int result = staging_take(device, slot, bytes, rows);
-    if (result != 0)
-        return result;
-    const cl_int error = clEnqueueWriteBuffer(device->queue, rows->buffer, CL_FALSE, rows->offset * sizeof(float),
-                                              bytes, (char *)slab->mapping + offset_bytes, 0, NULL, NULL);
-    return error == CL_SUCCESS ? 0 : device_fail(device, error, "upload of a batch");
-}
-
-int device_rows_out(struct device *device, unsigned slot, struct device_slab *slab, size_t offset_bytes, size_t bytes,
-                    struct device_rows *rows)
-{
-    return device->staged ? staging_take(device, slot, bytes, rows) : slab_rows(device, slab, offset_bytes, rows);
-}
-
-int device_rows_done(struct device *device, struct device_slab *slab, size_t offset_bytes, size_t bytes,
-                     const struct device_rows *rows)
-{
-    if (!device->staged)
-        return 0;
-    const cl_int error = clEnqueueReadBuffer(device->queue, rows->buffer, CL_FALSE, rows->offset * sizeof(float), bytes,
-                                             (char *)slab->mapping + offset_bytes, 0, NULL, NULL);
-    return error == CL_SUCCESS ? 0 : device_fail(device, error, "download of a batch");
 }

@@ -4,12 +4,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 #include "common/doorbell.h"
 #include "common/log.h"
 #include "runtime/scheduler.h"
+
+/* The end of a batch is looked for without a pause for so long. */
+static const uint64_t spin_ns = 100 * NS_PER_US;
 
 /* A batch on its way through the device. */
 struct flight {
@@ -210,9 +214,20 @@ static int redo_one_by_one(struct executor *executor, struct flight *flight)
     return rc;
 }
 
+static int wait_for(struct executor *executor, struct flight *flight)
+{
+    return expert_finish(backend_of(executor, flight->index)->expert, &flight->work);
+}
+
 static int finish(struct executor *executor, struct flight *flight)
 {
-    const int rc = expert_finish(backend_of(executor, flight->index)->expert, &flight->work);
+    int rc = wait_for(executor, flight);
+    /* Nothing of it has run; maybe it only lay behind a batch that failed. */
+    if (rc == -EAGAIN) {
+        rc = enqueue(executor, flight);
+        if (rc == 0)
+            rc = wait_for(executor, flight);
+    }
     if (rc < 0)
         return fail(executor, flight->index, &flight->batch, rc);
     if (flight->index % 2 == POOL_BACKWARD) {
@@ -264,7 +279,7 @@ static int start(struct executor *executor, const struct flight *flight)
     if (drained < 0)
         return drained;
     set_busy(executor, true);
-    if (rc == -EBUSY)
+    if (rc == -EBUSY || rc == -EAGAIN)
         rc = enqueue(executor, slot);
     if (rc == 0) {
         executor->in_flight++;
@@ -290,7 +305,7 @@ static bool may_take(struct executor *executor, uint32_t index, bool *full_only)
         /* One step after the other; and what became of the first one decides what of the next ones is to run. */
         if (index % 2 == POOL_BACKWARD && other == index)
             return false;
-        *full_only = device_info(executor->setup.device)->unified_memory;
+        *full_only = !device_stages_rows(executor->setup.device);
     }
     return true;
 }
@@ -318,6 +333,22 @@ static void on_ready(uint32_t pool, void *context)
     scheduler_notice(executor->scheduler, pool, executor->now_ns);
 }
 
+/* Waits until the oldest batch is done: true; or until there may be another one to put beside it. */
+static bool await_oldest(struct executor *executor, uint64_t retry_ns)
+{
+    static const struct timespec nap = {.tv_nsec = 20 * NS_PER_US};
+    const struct flight *flight = &executor->flights[executor->oldest];
+    while (!expert_batch_is_done(&flight->work)) {
+        const uint64_t now_ns = clock_now_ns();
+        if (control_any_ready(executor->setup.control) || now_ns >= retry_ns)
+            return false;
+        /* Drivers of such devices wait like this too; a core is free meanwhile. */
+        if (now_ns - executor->now_ns > spin_ns)
+            nanosleep(&nap, NULL);
+    }
+    return true;
+}
+
 int executor_step(struct executor *executor, uint64_t *retry_ns)
 {
     executor->now_ns = clock_now_ns();
@@ -330,6 +361,10 @@ int executor_step(struct executor *executor, uint64_t *retry_ns)
     }
     if (executor->in_flight == 0)
         return 0;
+    /* The upload of a batch that comes now is hidden behind the one that computes. */
+    if (executor->in_flight < EXPERT_IN_FLIGHT && device_stages_rows(executor->setup.device) &&
+        !await_oldest(executor, *retry_ns))
+        return 1;
     const int rc = finish_oldest(executor);
     return rc < 0 ? rc : 1;
 }

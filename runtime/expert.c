@@ -110,6 +110,11 @@ int expert_finish(struct expert *expert, struct expert_batch *batch)
     return result;
 }
 
+bool expert_batch_is_done(const struct expert_batch *batch)
+{
+    return device_is_done(batch->done);
+}
+
 void expert_set_counters(struct expert *expert, const struct expert_counters *counters, unsigned accumulated)
 {
     expert->counters = *counters;

@@ -8,8 +8,9 @@
  * parameters. On a device with its own memory at most EXPERT_IN_FLIGHT batches: -EBUSY says that the oldest must be
  * finished first.
  *
- * Errors are those of runtime/device.h, with the text in device_error(). A failed batch leaves the expert as it was
- * before, but for a backward that failed in its optimizer step on a device that reports errors late.
+ * Errors are those of runtime/device.h, with the text in device_error(), and -EAGAIN: nothing of the batch has run,
+ * because a command before its first kernel failed; it may be given to the expert again. A failed batch leaves the
+ * expert as it was before, but for a backward that failed in its optimizer step on a device that reports errors late.
  *
  * Thread: that of the device, for everything but expert_snapshot_tensor(). */
 #ifndef EXPERTD_RUNTIME_EXPERT_H
@@ -122,6 +123,7 @@ void expert_destroy(struct expert **expert); /* finish its batches first */
 int expert_forward(struct expert *expert, struct expert_batch *batch);
 int expert_backward(struct expert *expert, struct expert_batch *batch);
 int expert_finish(struct expert *expert, struct expert_batch *batch);
+bool expert_batch_is_done(const struct expert_batch *batch); /* expert_finish would not wait */
 
 /* The state, for checkpoints. Tensors are numbered; the order never changes; parameters come first. */
 unsigned expert_tensors(const struct expert *expert);

@@ -74,6 +74,12 @@ void ffn_workspace_layout(const struct ffn *ffn, struct ffn_workspace *workspace
     workspace->floats = at;
 }
 
+/* A backward's: inputs, grad_outputs and grad_inputs. */
+static size_t staging_bytes(const struct config_expert *config)
+{
+    return 3 * (config->max_batch_size * config->hidden_dim * sizeof(float) + 256);
+}
+
 static void ffn_memory(const struct device *device, const struct config_expert *config, uint64_t *own,
                        uint64_t *workspace)
 {
@@ -86,7 +92,7 @@ static void ffn_memory(const struct device *device, const struct config_expert *
     layout(&ffn, device, config, &optimizer);
     ffn_workspace_layout(&ffn, &offsets);
     *own = parameters_bytes(&ffn.parameters);
-    *workspace = offsets.floats * sizeof(float);
+    *workspace = offsets.floats * sizeof(float) + device_staging_memory(device, staging_bytes(config));
 }
 
 static void ffn_destroy(struct expert **expert)
@@ -111,9 +117,8 @@ static int ffn_create(struct expert **out, struct device *device, const struct c
         ffn_workspace_layout(ffn, &offsets);
         result = device_reserve_workspace(device, offsets.floats * sizeof(float));
     }
-    if (result == 0) /* a backward's: inputs, grad_outputs and grad_inputs */
-        result =
-            device_reserve_staging(device, 3 * (config->max_batch_size * config->hidden_dim * sizeof(float) + 256));
+    if (result == 0)
+        result = device_reserve_staging(device, staging_bytes(config));
     if (result == 0) {
         const uint64_t h = config->hidden_dim;
         const struct linear_size sizes[] = {{INNER_FACTOR * h, h}, {h, INNER_FACTOR * h}};
@@ -140,13 +145,23 @@ static struct span span_of(const struct ffn *ffn, const struct expert_batch *bat
     return (struct span){batch->first_row * row_bytes, batch->rows * row_bytes};
 }
 
+/* It is as large as it was when the expert was made, unless there was no memory to make it so again. */
+static int have_workspace(const struct ffn *ffn)
+{
+    struct ffn_workspace offsets;
+    ffn_workspace_layout(ffn, &offsets);
+    return device_reserve_workspace(ffn->base.device, offsets.floats * sizeof(float));
+}
+
 static int ffn_forward(struct expert *expert, struct expert_batch *batch)
 {
     struct ffn *ffn = (struct ffn *)expert;
     struct device *device = expert->device;
     const struct span span = span_of(ffn, batch);
     struct device_rows in, out;
-    int result = device_staging_begin(device, &batch->staging);
+    int result = have_workspace(ffn);
+    if (result == 0)
+        result = device_staging_begin(device, &batch->staging);
     if (result != 0)
         return result;
     result = device_rows_in(device, batch->staging, &batch->inputs[0], span.offset, span.bytes, &in);
@@ -187,7 +202,9 @@ static int enqueue_backward(struct ffn *ffn, struct expert_batch *batch, bool dr
 
 static int backward(struct expert *expert, struct expert_batch *batch, bool dry)
 {
-    int result = device_staging_begin(expert->device, &batch->staging);
+    int result = have_workspace((struct ffn *)expert);
+    if (result == 0)
+        result = device_staging_begin(expert->device, &batch->staging);
     if (result != 0)
         return result;
     result = enqueue_backward((struct ffn *)expert, batch, dry);

@@ -46,13 +46,19 @@ int kernel_launch_object(struct device *device, cl_kernel object, const char *na
 {
     cl_int error = CL_SUCCESS;
     char what[64];
+    cl_uint waits = 0;
+    const cl_event *wait_for = NULL;
+    cl_event *event = NULL;
     if (device->lost)
         return -ENODEV;
+    const int result = device->current != NULL ? device_staging_launch(device, &waits, &wait_for, &event) : 0;
+    if (result != 0)
+        return result;
     for (unsigned i = 0; i < count && error == CL_SUCCESS; i++)
         error = clSetKernelArg(object, i, arguments[i].size, arguments[i].value);
     if (error == CL_SUCCESS)
-        error =
-            clEnqueueNDRangeKernel(device->queue, object, grid->dims, NULL, grid->global, grid->local, 0, NULL, NULL);
+        error = clEnqueueNDRangeKernel(device->queue, object, grid->dims, NULL, grid->global, grid->local, waits,
+                                       wait_for, event);
     if (error == CL_SUCCESS)
         return 0;
     snprintf(what, sizeof what, "kernel %s", name);

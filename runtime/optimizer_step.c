@@ -166,7 +166,9 @@ int optimizer_step_enqueue(struct expert *expert, struct parameters *parameters,
         .gradient_offset = gradient_offset,
         .control = CONTROL_BATCH,
     };
-    int result = enqueue_norm(device, parameters, gradient, gradient_offset, settings->clip_norm, CONTROL_BATCH, gate);
+    int result = device_gate(device);
+    if (result == 0)
+        result = enqueue_norm(device, parameters, gradient, gradient_offset, settings->clip_norm, CONTROL_BATCH, gate);
     if (result == 0 && parameters->accumulates)
         result = enqueue_accumulate(device, parameters, gradient, gradient_offset, expert->accumulated == 0);
     if (result == 0 && parameters->accumulates) {
@@ -178,11 +180,8 @@ int optimizer_step_enqueue(struct expert *expert, struct parameters *parameters,
     }
     if (result == 0 && (dry || expert->accumulated + 1 >= settings->grad_accumulation))
         result = enqueue_steps(device, &step);
-    if (result != 0)
-        return result;
-    const cl_int error = clEnqueueReadBuffer(device->queue, device->control, CL_FALSE, 0, sizeof parameters->results,
-                                             parameters->results, 0, NULL, NULL);
-    return error == CL_SUCCESS ? 0 : device_fail(device, error, "result of an optimizer step");
+    return result == 0 ? device_fetch(device, device->control, 0, parameters->results, sizeof parameters->results)
+                       : result;
 }
 
 void optimizer_step_finish(struct expert *expert, const struct parameters *parameters, struct expert_batch *batch)

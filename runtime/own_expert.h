@@ -17,7 +17,7 @@
 #include "runtime/device_private.h"
 #include "runtime/expert.h"
 
-enum { OWN_EXPERT_ABI = 1 };
+enum { OWN_EXPERT_ABI = 2 };
 
 struct own_expert {
     uint32_t abi;

@@ -215,11 +215,12 @@ int parameters_create(struct parameters *parameters, struct device *device, uint
 {
     const size_t primary = parameters->primary_floats * sizeof(float);
     parameters->device = device;
-    int result = device_allocate(device, parameters->total_floats * sizeof(float), "weights", &parameters->weights);
+    int result =
+        device_allocate_part(device, parameters->total_floats * sizeof(float), "weights", &parameters->weights);
     for (unsigned m = 0; m < parameters->moments && result == 0; m++)
-        result = device_allocate(device, primary, "optimizer state", &parameters->moment[m]);
+        result = device_allocate_part(device, primary, "optimizer state", &parameters->moment[m]);
     if (result == 0 && parameters->accumulates)
-        result = device_allocate(device, primary, "accumulated gradients", &parameters->gradient);
+        result = device_allocate_part(device, primary, "accumulated gradients", &parameters->gradient);
     if (result == 0)
         result = initialise(parameters, seed);
     if (result != 0)

@@ -96,8 +96,10 @@ static int check_memory(struct runtime *runtime)
         plan.wanted += count;
         plan.own += own * count;
     }
-    if (plan.fitting == plan.wanted)
+    if (plan.fitting == plan.wanted) {
+        device_expect(runtime->device, plan.own, plan.wanted);
         return 0;
+    }
     log_error("device '%s' has memory for %" PRIu64 " of the %" PRIu64 " experts (%" PRIu64 " MiB of %" PRIu64
               " MiB): host fewer, or use more devices",
               runtime->entry->name, plan.fitting, plan.wanted, (plan.own + plan.workspace) >> 20, budget >> 20);

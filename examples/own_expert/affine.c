@@ -47,6 +47,12 @@ static void lay_out(struct parameters *parameters, const struct device *device, 
     parameters_layout(parameters, &device->shape, optimizer);
 }
 
+/* A backward's rows: inputs, grad_outputs and grad_inputs. */
+static size_t staging_bytes(const struct config_expert *config)
+{
+    return 3 * (config->max_batch_size * config->hidden_dim * sizeof(float) + 256);
+}
+
 static void affine_memory(const struct device *device, const struct config_expert *config, uint64_t *own,
                           uint64_t *workspace)
 {
@@ -57,7 +63,7 @@ static void affine_memory(const struct device *device, const struct config_exper
         return;
     lay_out(&parameters, device, config, &optimizer);
     *own = parameters_bytes(&parameters);
-    *workspace = parameters.primary_floats * sizeof(float);
+    *workspace = parameters.primary_floats * sizeof(float) + device_staging_memory(device, staging_bytes(config));
 }
 
 static void affine_destroy(struct expert **expert)
@@ -81,8 +87,8 @@ static int affine_create(struct expert **out, struct device *device, const struc
         lay_out(&affine->parameters, device, config, &expert->optimizer);
         rc = device_reserve_workspace(device, affine->parameters.primary_floats * sizeof(float));
     }
-    if (rc == 0) /* a backward's rows: inputs, grad_outputs and grad_inputs */
-        rc = device_reserve_staging(device, 3 * (config->max_batch_size * config->hidden_dim * sizeof(float) + 256));
+    if (rc == 0)
+        rc = device_reserve_staging(device, staging_bytes(config));
     if (rc == 0)
         rc = own_program_open(&affine->program, device, &affine_ops, "affine.cl");
     if (rc == 0)

@@ -27,14 +27,12 @@ void support_device_open(struct support_device *support, const char *kernel, boo
     char text[2048];
     opened = true;
     snprintf(text, sizeof text,
-             "devices:\n  - {name: \"test-%s\", cache_dir: \"%s/test-cache\", linear_kernel: %s%s%s}\n"
+             "devices:\n  - {name: \"test-%s\", cache_dir: \"%s/test-cache\", linear_kernel: %s%s%s%s}\n"
              "experts:\n  - {uid: ffn.0%s%s}\n",
-             kernel, build != NULL ? build : "build", kernel, device[0] != '\0' ? ", " : "", device,
-             expert[0] != '\0' ? ", " : "", expert);
+             kernel, build != NULL ? build : "build", kernel, staged ? ", slabs: staged" : "",
+             device[0] != '\0' ? ", " : "", device, expert[0] != '\0' ? ", " : "", expert);
     ck_assert_int_eq(config_parse(&support->config, text, strlen(text), "test"), 0);
     ck_assert_int_eq(device_open(&support->device, &support->config.devices[0]), 0);
-    if (staged)
-        support->device->staged = true;
 }
 
 void support_device_narrow(struct support_device *support, unsigned vector_width)

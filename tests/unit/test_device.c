@@ -22,6 +22,7 @@ static struct config_device wanted(const char *platform, const char *device)
                                   .linear_kernel = "auto",
                                   .precision = "fp32",
                                   .tune = "auto",
+                                  .slabs = "auto",
                                   .cache_dir = cache,
                                   .chunk_rows = 1024};
 }
@@ -115,7 +116,7 @@ START_TEST(memory_of_experts_is_what_was_announced_and_comes_back)
     struct support_device support;
     struct expert *experts[2];
     uint64_t own, workspace;
-    support_device_open(&support, "cpu", false, "", "hidden_dim: 48, max_batch_size: 100");
+    support_device_open(&support, "cpu", _i == 1, "", "hidden_dim: 48, max_batch_size: 100");
     const uint64_t used = device_memory_used(support.device);
     ck_assert_int_eq(expert_memory(support.device, &support.config.experts[0], &own, &workspace), 0);
     for (unsigned i = 0; i < 2; i++)
@@ -124,6 +125,70 @@ START_TEST(memory_of_experts_is_what_was_announced_and_comes_back)
     for (unsigned i = 0; i < 2; i++)
         expert_destroy(&experts[i]);
     ck_assert_uint_eq(device_memory_used(support.device), used + workspace);
+    support_device_close(&support);
+}
+END_TEST
+
+static int run_forward(struct expert *expert, struct device_slab *inputs, struct device_slab *outputs)
+{
+    struct expert_batch batch = {.rows = 3, .inputs = inputs, .outputs = outputs};
+    const int result = expert_forward(expert, &batch);
+    return result == 0 ? expert_finish(expert, &batch) : result;
+}
+
+/* `memory` is what the configuration lets the device have; 1 MiB is less than is used already. */
+START_TEST(what_cannot_grow_stays_and_a_batch_without_memory_fails_alone)
+{
+    struct support_device support;
+    struct device_slab inputs = support_slab(4096), outputs = support_slab(4096);
+    support_device_open(&support, "gpu", _i == 1, "", "hidden_dim: 256, max_batch_size: 8");
+    struct device *device = support.device;
+    struct expert *expert = support_expert(&support);
+    const size_t workspace = device->workspace_bytes;
+    support_random(inputs.mapping, 4096, 1, 1);
+    support.config.devices[0].memory = (device_memory_used(device) >> 20) + 2;
+    ck_assert_int_eq(device_reserve_workspace(device, 64 << 20), -ENOMEM);
+    ck_assert_uint_eq(device->workspace_bytes, workspace);
+    if (_i == 1)
+        ck_assert_int_eq(device_reserve_staging(device, 64 << 20), -ENOMEM);
+    ck_assert_ptr_nonnull(strstr(device_error(device), "does not fit"));
+    ck_assert_int_eq(run_forward(expert, &inputs, &outputs), 0);
+    support.config.devices[0].memory = 1;
+    ck_assert_int_eq(device_reserve_workspace(device, 64 << 20), -ENOMEM);
+    ck_assert_uint_eq(device->workspace_bytes, 0);
+    ck_assert_int_eq(run_forward(expert, &inputs, &outputs), -ENOMEM);
+    ck_assert(!device_is_lost(device));
+    support.config.devices[0].memory = 0;
+    ck_assert_int_eq(run_forward(expert, &inputs, &outputs), 0);
+    expert_destroy(&expert);
+    support_slab_free(&inputs);
+    support_slab_free(&outputs);
+    support_device_close(&support);
+}
+END_TEST
+
+/* A larger expert that comes while batches of a smaller one are in flight. */
+START_TEST(room_for_rows_grows_beside_batches_in_flight)
+{
+    struct support_device support;
+    struct device_slab inputs = support_slab(4096), outputs = support_slab(4096);
+    support_device_open(&support, "gpu", true, "", "hidden_dim: 64, max_batch_size: 4");
+    struct device *device = support.device;
+    struct expert *expert = support_expert(&support);
+    const size_t bytes = device->staging_bytes;
+    support_random(inputs.mapping, 4096, 1, 1);
+    struct expert_batch batch = {.rows = 4, .inputs = &inputs, .outputs = &outputs};
+    ck_assert_int_eq(expert_forward(expert, &batch), 0);
+    ck_assert_int_eq(device_reserve_staging(device, 4 * bytes), 0);
+    ck_assert_uint_eq(device->staging[batch.staging].bytes, bytes);
+    ck_assert_uint_gt(device->staging[1 - batch.staging].bytes, 4 * bytes);
+    ck_assert_int_eq(expert_finish(expert, &batch), 0);
+    for (unsigned i = 0; i < 2; i++)
+        ck_assert_int_eq(run_forward(expert, &inputs, &outputs), 0);
+    ck_assert_uint_eq(device->staging[0].bytes, device->staging[1].bytes);
+    expert_destroy(&expert);
+    support_slab_free(&inputs);
+    support_slab_free(&outputs);
     support_device_close(&support);
 }
 END_TEST
@@ -323,7 +388,9 @@ int main(void)
     tcase_add_test(all, a_device_is_found_by_number_and_by_a_part_of_its_name_in_any_case);
     tcase_add_test(all, what_the_configuration_cannot_have_is_refused);
     tcase_add_test(all, memory_beyond_the_device_is_refused_with_the_figures_and_nothing_is_lost);
-    tcase_add_test(all, memory_of_experts_is_what_was_announced_and_comes_back);
+    tcase_add_loop_test(all, memory_of_experts_is_what_was_announced_and_comes_back, 0, 2);
+    tcase_add_loop_test(all, what_cannot_grow_stays_and_a_batch_without_memory_fails_alone, 0, 2);
+    tcase_add_test(all, room_for_rows_grows_beside_batches_in_flight);
     tcase_add_test(all, an_opencl_error_is_named_and_the_device_goes_on);
     tcase_add_test(all, a_lost_device_says_so_from_then_on);
     tcase_add_test(all, compiled_kernels_are_kept_in_a_private_folder);

@@ -1,11 +1,14 @@
 #include <check.h>
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "runtime/device_private.h"
 #include "runtime/executor.h"
 #include "unit/support_device.h"
 #include "unit/support_frontend.h"
@@ -23,8 +26,8 @@ static struct support_frontend frontend;
 /* --- an expert that writes a diary instead of computing -------------------------------------------------------------
  */
 
-static char diary[256]; /* "+0" expert 0 was given a batch, "-0" it was finished */
-static int forward_error, finish_error;
+static char diary[256];                 /* "+0" expert 0 was given a batch, "-0" it was finished */
+static int forward_error, finish_error; /* an -EAGAIN is of the next call only */
 static bool busy_once;
 
 static void note(char what, const struct expert *expert)
@@ -44,8 +47,11 @@ static int fake_compute(struct expert *expert, struct expert_batch *batch)
         note('?', expert);
         return -EBUSY;
     }
-    if (forward_error)
-        return forward_error;
+    if (forward_error) {
+        const int result = forward_error;
+        forward_error = result == -EAGAIN ? 0 : result;
+        return result;
+    }
     note('+', expert);
     const float *in = (const float *)batch->inputs[0].mapping + batch->first_row * HIDDEN;
     float *out = (float *)batch->outputs[0].mapping + batch->first_row * HIDDEN;
@@ -56,8 +62,11 @@ static int fake_compute(struct expert *expert, struct expert_batch *batch)
 static int fake_finish(struct expert *expert, struct expert_batch *batch)
 {
     note('-', expert);
-    if (finish_error)
-        return finish_error;
+    if (finish_error) {
+        const int result = finish_error;
+        finish_error = result == -EAGAIN ? 0 : result;
+        return result;
+    }
     batch->step = batch->backward ? EXPERT_STEP_APPLIED : EXPERT_STEP_NONE;
     const float *in = (const float *)batch->inputs[0].mapping;
     for (uint64_t row = batch->first_row; batch->backward && row < batch->first_row + batch->rows; row++)
@@ -87,12 +96,12 @@ static void use_fakes(void)
 /* --- set up ----------------------------------------------------------------------------------------------------------
  */
 
-static void start(const char *expert)
+static void start(const char *kernel, bool staged, const char *expert)
 {
     const char *parent = getenv("TMPDIR");
     snprintf(run_dir, sizeof run_dir, "%s/executor.XXXXXX", parent ? parent : "/tmp");
     ck_assert_ptr_nonnull(mkdtemp(run_dir));
-    support_device_open(&support, "cpu", false, "", expert);
+    support_device_open(&support, kernel, staged, "", expert);
     ck_assert_int_eq(control_create(&control, support_server(), "d", 1, EXPERTS), 0);
     const struct backend_place place = {
         .server = support_server(), .device = "d", .generation = control_generation(control)};
@@ -116,12 +125,19 @@ static void start(const char *expert)
 
 static void set_up(void)
 {
-    start("block: nop, hidden_dim: 16, max_batch_size: 8, queue_rows: 32");
+    start("cpu", false, "block: nop, hidden_dim: 16, max_batch_size: 8, queue_rows: 32");
 }
+
+static const char *const ffn = "block: ffn, hidden_dim: 16, max_batch_size: 8, queue_rows: 32, optimizer: adam";
 
 static void set_up_ffn(void)
 {
-    start("block: ffn, hidden_dim: 16, max_batch_size: 8, queue_rows: 32, optimizer: adam");
+    start("cpu", false, ffn);
+}
+
+static void set_up_staged(void)
+{
+    start("gpu", true, ffn);
 }
 
 static void tear_down(void)
@@ -233,6 +249,29 @@ START_TEST(a_device_that_is_busy_is_given_time)
     ck_assert_str_eq(diary, "+0?1-0+1-1");
     support_frontend_expect(&frontend, 0, first, STATUS_OK, 1);
     support_frontend_expect(&frontend, 2, second, STATUS_OK, 2);
+}
+END_TEST
+
+START_TEST(a_batch_of_which_nothing_ran_is_run_again)
+{
+    uint64_t retry_ns;
+    use_fakes();
+    const uint64_t first = support_frontend_put(&frontend, BACKWARD, 1, 1);
+    const uint64_t second = support_frontend_put(&frontend, 2, 1, 2);
+    ck_assert_int_eq(executor_step(executor, &retry_ns), 1);
+    ck_assert_int_eq(executor_step(executor, &retry_ns), 1);
+    ck_assert_str_eq(diary, "+0+1");
+    finish_error = -EAGAIN;
+    run_all();
+    ck_assert_str_eq(diary, "+0+1-0+0-0-1");
+    support_frontend_expect(&frontend, BACKWARD, first, STATUS_OK, 1);
+    support_frontend_expect(&frontend, 2, second, STATUS_OK, 2);
+    ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_STEPS), 1);
+    forward_error = -EAGAIN;
+    const uint64_t third = support_frontend_put(&frontend, 4, 1, 3);
+    run_all();
+    support_frontend_expect(&frontend, 4, third, STATUS_OK, 3);
+    ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_FAILED_TASKS), 0);
 }
 END_TEST
 
@@ -436,6 +475,71 @@ START_TEST(a_poisoned_task_leaves_the_expert_to_the_healthy_ones_of_its_batch)
 }
 END_TEST
 
+/* --- a device with memory of its own ---------------------------------------------------------------------------------
+ */
+
+static atomic_bool waiting;
+static uint64_t late;
+
+static void *put_late(void *unused)
+{
+    while (!atomic_load(&waiting))
+        ;
+    late = support_frontend_put(&frontend, 2, 1, 0.5f);
+    return unused;
+}
+
+START_TEST(a_task_that_comes_while_a_batch_computes_is_put_beside_it)
+{
+    struct device *device = support.device;
+    struct pool_result result;
+    uint64_t retry_ns;
+    pthread_t thread;
+    cl_int error;
+    cl_event held = clCreateUserEvent(device->context, &error);
+    ck_assert_int_eq(clEnqueueBarrierWithWaitList(device->queue, 1, &held, NULL), CL_SUCCESS);
+    const uint64_t first = support_frontend_put(&frontend, 0, 1, 1);
+    ck_assert_int_eq(pthread_create(&thread, NULL, put_late, NULL), 0);
+    ck_assert_int_eq(executor_step(executor, &retry_ns), 1);
+    atomic_store(&waiting, true);
+    while (!device->staging[0].in_flight || !device->staging[1].in_flight)
+        ck_assert_int_eq(executor_step(executor, &retry_ns), 1);
+    pthread_join(thread, NULL);
+    ck_assert_int_eq(clSetUserEventStatus(held, CL_COMPLETE), CL_SUCCESS);
+    run_all();
+    ck_assert_int_eq(support_frontend_wait(&frontend, 0, first, &result), STATUS_OK);
+    ck_assert_int_eq(support_frontend_wait(&frontend, 2, late, &result), STATUS_OK);
+    clReleaseEvent(held);
+}
+END_TEST
+
+/* Both kinds of all experts at once, again and again: each answer is that of its own task. */
+START_TEST(batches_two_in_flight_answer_each_task_with_its_own)
+{
+    enum { TURNS = 20, POOLS = 2 * EXPERTS };
+    make_alike(1, 0);
+    make_alike(2, 0);
+    for (int turn = 0; turn < TURNS; turn++) {
+        struct pool_result result;
+        uint64_t task[POOLS];
+        float answer[POOLS];
+        for (uint32_t pool = 0; pool < POOLS; pool++) {
+            task[pool] = support_frontend_put(&frontend, pool, 1 + (uint32_t)turn % MAX_ROWS, (float)turn / TURNS);
+        }
+        run_all();
+        for (uint32_t pool = 0; pool < POOLS; pool++) {
+            ck_assert_int_eq(support_frontend_wait(&frontend, pool, task[pool], &result), STATUS_OK);
+            answer[pool] = ((const float *)pool_output(frontend.pools[pool], 0))[result.row * HIDDEN];
+            ck_assert(answer[pool] == answer[pool % 2]); /* alike at the start, and trained alike */
+            pool_release(frontend.pools[pool], task[pool]);
+        }
+    }
+    ck_assert_uint_eq(backends[0].expert->counters.updates, TURNS);
+    expect_alike(1, 0);
+    expect_alike(2, 0);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("executor");
@@ -447,6 +551,7 @@ int main(void)
     tcase_add_test(all, beside_a_batch_of_the_same_expert_only_a_full_one_is_taken);
     tcase_add_test(all, an_expert_never_has_two_backwards_in_flight);
     tcase_add_test(all, a_device_that_is_busy_is_given_time);
+    tcase_add_test(all, a_batch_of_which_nothing_ran_is_run_again);
     tcase_add_test(all, a_failed_batch_fails_its_own_tasks_only);
     tcase_add_test(all, a_lost_device_leaves_the_tasks_to_the_next_runtime);
     tcase_add_test(all, only_the_poisoned_task_of_a_backward_batch_is_refused);
@@ -458,8 +563,16 @@ int main(void)
     tcase_add_checked_fixture(real, set_up_ffn, tear_down);
     tcase_add_test(real, merged_tasks_give_exactly_what_one_task_of_all_rows_gives);
     tcase_add_test(real, a_poisoned_task_leaves_the_expert_to_the_healthy_ones_of_its_batch);
+    TCase *staged = tcase_create("rows that are staged");
+    tcase_set_timeout(staged, 200);
+    tcase_add_checked_fixture(staged, set_up_staged, tear_down);
+    tcase_add_test(staged, a_task_that_comes_while_a_batch_computes_is_put_beside_it);
+    tcase_add_test(staged, batches_two_in_flight_answer_each_task_with_its_own);
+    tcase_add_test(staged, merged_tasks_give_exactly_what_one_task_of_all_rows_gives);
+    tcase_add_test(staged, a_poisoned_task_leaves_the_expert_to_the_healthy_ones_of_its_batch);
     Suite *suite = suite_create("executor");
     suite_add_tcase(suite, all);
     suite_add_tcase(suite, real);
+    suite_add_tcase(suite, staged);
     return support_pool_main(suite);
 }

@@ -30,6 +30,8 @@ static struct support_frontend frontend;
 /* --- the process -----------------------------------------------------------------------------------------------------
  */
 
+static const char *more_device = "";
+
 static void write_config(const char *more_ffn, const char *more)
 {
     char path[160];
@@ -39,11 +41,11 @@ static void write_config(const char *more_ffn, const char *more)
     const char *build = getenv("BUILD");
     fprintf(file,
             "server: {name: %s, run_dir: %s/run}\n"
-            "devices:\n  - {name: d, cache_dir: %s/test-cache}\n"
+            "devices:\n  - {name: d, cache_dir: %s/test-cache%s}\n"
             "experts:\n"
             "  - {uid: nop.0, block: nop, hidden_dim: %d, max_batch_size: 64}\n"
             "  - {uid: ffn.0, block: ffn, hidden_dim: %d, max_batch_size: 64%s}\n%s",
-            support_server(), folder, build ? build : "build", HIDDEN, HIDDEN, more_ffn, more);
+            support_server(), folder, build ? build : "build", more_device, HIDDEN, HIDDEN, more_ffn, more);
     fclose(file);
 }
 
@@ -154,9 +156,18 @@ static void tear_down(void)
 /* --- tests -----------------------------------------------------------------------------------------------------------
  */
 
+/* In place as a CPU has it, or as a GPU does. */
+static void choose_device(int number)
+{
+    static const char *const more[] = {"", ", slabs: staged", ", linear_kernel: gpu, slabs: staged"};
+    more_device = more[number];
+    write_config("", "");
+}
+
 START_TEST(forwards_and_backwards_are_served)
 {
     struct pool_result result;
+    choose_device(_i);
     start_and_attach();
     const uint64_t nop = support_frontend_put(&frontend, NOP, 3, 4.5f);
     const uint64_t ffn = support_frontend_put(&frontend, FFN, 64, 1);
@@ -183,6 +194,7 @@ END_TEST
 START_TEST(tasks_queued_when_it_is_killed_are_done_by_the_next_one)
 {
     uint64_t tasks[20], back;
+    choose_device(_i);
     start_and_attach();
     const uint64_t generation = control_generation(frontend.control);
     kill(child, SIGSTOP);
@@ -201,6 +213,7 @@ END_TEST
 
 START_TEST(a_backward_that_runs_when_it_is_killed_is_answered_once)
 {
+    choose_device(_i);
     write_config("", "  - {uid: ffn.1, block: ffn, hidden_dim: 512, max_batch_size: 8192}\n");
     start_and_attach();
     const uint32_t pool = 5;
@@ -403,6 +416,11 @@ START_TEST(what_is_wrong_with_the_start_is_said_in_the_exit_status)
     expect_log("no device 'e'");
     write_config(", nonsense: 1", "");
     ck_assert_int_eq(wait_for(start(NULL)), 2);
+    more_device = ", memory: 24, slabs: staged";
+    write_config("", "  - {uid: \"ffn.[1:11]\", block: ffn, hidden_dim: 256, max_batch_size: 64}\n");
+    ck_assert_int_eq(wait_for(start(NULL)), 1);
+    expect_log("device 'd' has memory for 4 of the 12 experts (");
+    more_device = "";
     write_config("", "");
     ck_assert_int_eq(wait_for(start("--list-devices")), 0);
     expect_log("compute units");
@@ -414,9 +432,9 @@ int main(void)
     TCase *all = tcase_create("runtime");
     tcase_set_timeout(all, 300);
     tcase_add_checked_fixture(all, set_up, tear_down);
-    tcase_add_test(all, forwards_and_backwards_are_served);
-    tcase_add_test(all, tasks_queued_when_it_is_killed_are_done_by_the_next_one);
-    tcase_add_test(all, a_backward_that_runs_when_it_is_killed_is_answered_once);
+    tcase_add_loop_test(all, forwards_and_backwards_are_served, 0, 3);
+    tcase_add_loop_test(all, tasks_queued_when_it_is_killed_are_done_by_the_next_one, 0, 2);
+    tcase_add_loop_test(all, a_backward_that_runs_when_it_is_killed_is_answered_once, 0, 2);
     tcase_add_test(all, a_second_one_for_the_same_device_is_refused);
     tcase_add_test(all, another_configuration_makes_a_new_generation);
     tcase_add_test(all, a_frontend_that_comes_back_is_served_and_answers_nothing_of_the_old_one);

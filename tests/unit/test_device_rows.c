@@ -1,0 +1,103 @@
+/* Rows in place and rows that are staged give the same, bit by bit, whatever the device's class. */
+#include <check.h>
+#include <string.h>
+
+#include "runtime/device_private.h"
+#include "unit/support_training.h"
+
+enum { HIDDEN = 70, ROWS = 29, FIRST = 5, STEPS = 3 };
+
+static void as_class(struct training *training, enum device_class class)
+{
+    training->support.device->info.class = class;
+}
+
+static void train(struct training *training)
+{
+    for (unsigned step = 0; step < STEPS; step++) {
+        training_fill(training, step);
+        ck_assert_int_eq(training_backward(training, training->expert, FIRST, ROWS - FIRST - 1).step,
+                         EXPERT_STEP_APPLIED);
+    }
+}
+
+static void forward(struct training *training, struct device_slab *outputs)
+{
+    struct expert_batch batch = {
+        .first_row = FIRST, .rows = ROWS - FIRST - 1, .inputs = training->inputs, .outputs = outputs};
+    ck_assert_int_eq(expert_forward(training->expert, &batch), 0);
+    ck_assert_int_eq(expert_finish(training->expert, &batch), 0);
+}
+
+static void same_as_in_place_on_a_cpu(bool staged, enum device_class class)
+{
+    struct training plain, other;
+    struct device_slab plain_outputs = support_slab(ROWS * HIDDEN), outputs = support_slab(ROWS * HIDDEN);
+    training_open(&plain, "gpu", false, "chunk_rows: 11", HIDDEN, ROWS, "");
+    training_open(&other, "gpu", staged, "chunk_rows: 11", HIDDEN, ROWS, "");
+    ck_assert(device_stages_rows(other.support.device) == staged);
+    as_class(&other, class);
+    train(&plain);
+    train(&other);
+    training_check_same(plain.expert, other.expert);
+    forward(&plain, &plain_outputs);
+    forward(&other, &outputs);
+    ck_assert_mem_eq(plain.grad_inputs.mapping, other.grad_inputs.mapping, ROWS * HIDDEN * sizeof(float));
+    ck_assert_mem_eq(plain_outputs.mapping, outputs.mapping, ROWS * HIDDEN * sizeof(float));
+    /* In place is in place: no copy is asked for but by an integrated GPU's mapping. */
+    ck_assert(staged == (outputs.buffer == NULL));
+    ck_assert(staged == (other.support.device->upload_queue != NULL));
+    support_slab_free(&outputs);
+    support_slab_free(&plain_outputs);
+    training_close(&other);
+    training_close(&plain);
+}
+
+START_TEST(an_integrated_gpu_computes_on_the_slabs_in_place)
+{
+    same_as_in_place_on_a_cpu(false, DEVICE_CLASS_INTEGRATED);
+}
+END_TEST
+
+START_TEST(a_gpu_computes_on_rows_that_are_staged)
+{
+    same_as_in_place_on_a_cpu(true, DEVICE_CLASS_GPU);
+}
+END_TEST
+
+START_TEST(a_cpu_may_be_told_to_stage_rows)
+{
+    same_as_in_place_on_a_cpu(true, DEVICE_CLASS_CPU);
+}
+END_TEST
+
+START_TEST(where_slabs_are_used_is_what_the_configuration_says)
+{
+    struct support_device support;
+    static const struct {
+        const char *option;
+        bool staged;
+    } cases[] = {{"slabs: auto", false}, {"slabs: in_place", false}, {"slabs: staged", true}};
+    support_device_open(&support, "cpu", false, cases[_i].option, "");
+    ck_assert(support.device->info.unified_memory);
+    ck_assert(device_stages_rows(support.device) == cases[_i].staged);
+    support_device_close(&support);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *all = tcase_create("device_rows");
+    tcase_set_timeout(all, 100);
+    tcase_add_test(all, an_integrated_gpu_computes_on_the_slabs_in_place);
+    tcase_add_test(all, a_gpu_computes_on_rows_that_are_staged);
+    tcase_add_test(all, a_cpu_may_be_told_to_stage_rows);
+    tcase_add_loop_test(all, where_slabs_are_used_is_what_the_configuration_says, 0, 3);
+    Suite *suite = suite_create("device_rows");
+    suite_add_tcase(suite, all);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
