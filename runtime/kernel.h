@@ -29,7 +29,7 @@ const char *kernel_name(enum kernel kernel);
 
 struct kernel_shape {
     unsigned vec;       /* floats of a vector */
-    unsigned panel;     /* floats of a panel's row; a multiple of vec */
+    unsigned panel;     /* floats of a panel's row; a multiple of vec. 0: one panel, of the matrix's columns */
     unsigned tile_rows; /* rows of the largest tile */
 };
 
@@ -37,18 +37,22 @@ struct kernel_shape {
 struct kernel_view {
     cl_mem buffer;
     cl_ulong offset;
-    cl_long row_stride, panel_stride;
-    bool rows; /* row-major: no pad columns */
+    cl_long row_stride, panel_stride; /* 0 in panels of width 0 */
+    bool rows;                        /* row-major: no pad columns */
 };
 
-/* The panels that `columns` take, and the floats of a matrix in panels. */
+/* The panels that `columns` take, the floats of a panel's row, and those of a matrix in panels. */
 static inline uint64_t kernel_panels(const struct kernel_shape *shape, uint64_t columns)
 {
-    return (columns + shape->panel - 1) / shape->panel;
+    return shape->panel == 0 ? 1 : (columns + shape->panel - 1) / shape->panel;
+}
+static inline uint64_t kernel_panel_width(const struct kernel_shape *shape, uint64_t columns)
+{
+    return shape->panel == 0 ? columns : shape->panel;
 }
 static inline uint64_t kernel_packed_floats(const struct kernel_shape *shape, uint64_t rows, uint64_t columns)
 {
-    return kernel_panels(shape, columns) * rows * shape->panel;
+    return kernel_panels(shape, columns) * rows * kernel_panel_width(shape, columns);
 }
 struct kernel_view kernel_view_rows(const struct kernel_shape *shape, cl_mem buffer, uint64_t offset, uint64_t columns);
 struct kernel_view kernel_view_packed(const struct kernel_shape *shape, cl_mem buffer, uint64_t offset, uint64_t rows);
@@ -57,7 +61,7 @@ struct kernel_grid {
     unsigned dims;
     size_t global[2], local[2];
     cl_int group, block; /* what the provider's `linear` and `weight_gradient` make of them */
-    cl_kernel object; /* one of the same arguments, for this size; NULL: the device's own */
+    cl_kernel object;    /* one of the same arguments, for this size; NULL: the device's own */
 };
 
 struct kernel_argument {

@@ -5,6 +5,7 @@
 
 enum {
     GROUP = 256,      /* work-items of every group, but for products */
+    WIDTH = 32,       /* columns of a group, of kernels that do not take whole rows */
     MAX_GROUPS = 4096 /* of kernels that walk over their data with the grid's stride */
 };
 
@@ -13,7 +14,7 @@ static const char *const sources[] = {"common", "linear_gpu", "rows_gpu", "optim
 static void gpu_shape(const struct device_info *info, struct kernel_shape *shape)
 {
     (void)info;
-    *shape = (struct kernel_shape){.vec = 1, .panel = 32, .tile_rows = 8};
+    *shape = (struct kernel_shape){.vec = 1, .panel = WIDTH, .tile_rows = 8};
 }
 
 static uint64_t groups_of(uint64_t count, uint64_t each)
@@ -26,7 +27,6 @@ static void gpu_grid(const struct device *device, enum kernel kernel, uint64_t r
                      struct kernel_grid *grid)
 {
     *grid = (struct kernel_grid){.dims = 2, .global = {GROUP, 1}, .local = {GROUP, 1}};
-    const uint64_t panel = device->shape.panel;
     switch (kernel) {
     case KERNEL_LINEAR:
         tuner_grid(device, TUNING_FORWARD, rows, n, k, grid);
@@ -40,8 +40,8 @@ static void gpu_grid(const struct device *device, enum kernel kernel, uint64_t r
         break;
     case KERNEL_PACK_ROWS:
         grid->global[0] =
-            GROUP * (rows * panel < (uint64_t)GROUP * MAX_GROUPS ? groups_of(rows * panel, GROUP) : MAX_GROUPS);
-        grid->global[1] = kernel_panels(&device->shape, n);
+            GROUP * (rows * WIDTH < (uint64_t)GROUP * MAX_GROUPS ? groups_of(rows * WIDTH, GROUP) : MAX_GROUPS);
+        grid->global[1] = groups_of(n, WIDTH);
         break;
     case KERNEL_NORM_PARTIALS:
     case KERNEL_ACCUMULATE: /* n is a count of floats */
@@ -53,11 +53,11 @@ static void gpu_grid(const struct device *device, enum kernel kernel, uint64_t r
         break;
     case KERNEL_STEP_ADAM:
     case KERNEL_STEP_SGD:
-        grid->global[0] = GROUP * kernel_panels(&device->shape, k);
-        grid->global[1] = kernel_panels(&device->shape, n);
+        grid->global[0] = GROUP * groups_of(k, WIDTH);
+        grid->global[1] = groups_of(n, WIDTH);
         break;
-    default: /* a group for each panel */
-        grid->global[0] = GROUP * kernel_panels(&device->shape, n);
+    default: /* a group for each WIDTH columns */
+        grid->global[0] = GROUP * groups_of(n, WIDTH);
         break;
     }
 }

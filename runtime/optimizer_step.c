@@ -146,8 +146,8 @@ static int enqueue_steps(struct device *device, struct step *step)
     }
     if (result != 0 || parameters->vectors_floats == 0)
         return result;
-    step->k = (cl_int)(parameters->vectors_floats / parameters->shape.panel);
-    step->n = (cl_int)parameters->shape.panel;
+    step->n = (cl_int)kernel_panel_width(&parameters->shape, parameters->vectors_floats);
+    step->k = (cl_int)(parameters->vectors_floats / (uint64_t)step->n);
     step->offset = parameters->vectors_offset;
     step->transposed = ~(cl_ulong)0;
     return enqueue(device, step);

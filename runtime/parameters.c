@@ -69,7 +69,7 @@ static size_t row_major_index(uint64_t row, uint64_t column, uint64_t rows, uint
     return transposed ? column * rows + row : row * columns + column;
 }
 
-static void pack(float *packed, const float *plain, uint64_t rows, uint64_t columns, unsigned panel, bool transposed)
+static void pack(float *packed, const float *plain, uint64_t rows, uint64_t columns, uint64_t panel, bool transposed)
 {
     for (uint64_t first = 0; first < columns; first += panel) {
         const uint64_t width = columns - first < panel ? columns - first : panel;
@@ -81,7 +81,7 @@ static void pack(float *packed, const float *plain, uint64_t rows, uint64_t colu
     }
 }
 
-static void unpack(float *plain, const float *packed, uint64_t rows, uint64_t columns, unsigned panel, bool transposed)
+static void unpack(float *plain, const float *packed, uint64_t rows, uint64_t columns, uint64_t panel, bool transposed)
 {
     for (uint64_t first = 0; first < columns; first += panel) {
         const uint64_t width = columns - first < panel ? columns - first : panel;
@@ -96,7 +96,8 @@ static void unpack(float *plain, const float *packed, uint64_t rows, uint64_t co
 static void unpack_primary(const struct parameters *parameters, const struct parameter *item, float *plain,
                            const float *packed)
 {
-    unpack(plain, packed, item->in > 0 ? item->in : 1, item->out, parameters->shape.panel, true);
+    unpack(plain, packed, item->in > 0 ? item->in : 1, item->out, kernel_panel_width(&parameters->shape, item->out),
+           true);
 }
 
 /* --- tensors by number: the parameters, then each moment of each parameter, then the accumulated gradients ----------
@@ -156,21 +157,21 @@ int parameters_read(struct parameters *parameters, unsigned index, float *values
 int parameters_write(struct parameters *parameters, unsigned index, const float *values)
 {
     const struct parameter *item = &parameters->items[index % parameters->count];
-    const unsigned copy = index / parameters->count, panel = parameters->shape.panel;
+    const unsigned copy = index / parameters->count;
+    const struct kernel_shape *shape = &parameters->shape;
     const cl_mem buffer = buffer_of(parameters, copy);
     const uint64_t primary = primary_floats(parameters, item);
-    const uint64_t transposed =
-        item->in > 0 && copy == 0 ? kernel_packed_floats(&parameters->shape, item->out, item->in) : 0;
+    const uint64_t transposed = item->in > 0 && copy == 0 ? kernel_packed_floats(shape, item->out, item->in) : 0;
     assert(primary > 0);
     float *packed = calloc(primary > transposed ? primary : transposed, sizeof(float));
     if (packed == NULL)
         return -ENOMEM;
-    pack(packed, values, item->in > 0 ? item->in : 1, item->out, panel, true);
+    pack(packed, values, item->in > 0 ? item->in : 1, item->out, kernel_panel_width(shape, item->out), true);
     int result =
         device_write(parameters->device, buffer, item->offset * sizeof(float), packed, primary * sizeof(float));
     if (result == 0 && transposed > 0) {
         memset(packed, 0, transposed * sizeof(float));
-        pack(packed, values, item->out, item->in, panel, false);
+        pack(packed, values, item->out, item->in, kernel_panel_width(shape, item->in), false);
         result = device_write(parameters->device, buffer, item->transposed * sizeof(float), packed,
                               transposed * sizeof(float));
     }

@@ -20,8 +20,9 @@ int rows_column_sums(struct device *device, cl_int rows, cl_int columns, cl_int 
     struct kernel_grid grid;
     device->provider->grid(device, KERNEL_COLUMN_SUMS, (uint64_t)rows, (uint64_t)columns, 0, &grid);
     const struct kernel_argument arguments[] = {
-        KERNEL_ARGUMENT(rows),         KERNEL_ARGUMENT(accumulate), KERNEL_ARGUMENT(data->buffer),
-        KERNEL_ARGUMENT(data->offset), KERNEL_ARGUMENT(sums),       KERNEL_ARGUMENT(sums_offset),
+        KERNEL_ARGUMENT(rows),         KERNEL_ARGUMENT(columns),      KERNEL_ARGUMENT(accumulate),
+        KERNEL_ARGUMENT(data->buffer), KERNEL_ARGUMENT(data->offset), KERNEL_ARGUMENT(sums),
+        KERNEL_ARGUMENT(sums_offset),
     };
     return kernel_launch(device, KERNEL_COLUMN_SUMS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
 }

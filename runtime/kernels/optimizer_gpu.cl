@@ -45,35 +45,38 @@ void accumulate(ulong count, int overwrite, __global const float *g_buffer, ulon
         sum[i] = g_buffer[g_offset + i] + (overwrite ? 0.0f : sum[i]);
 }
 
-/* block[k][n], PANEL x PANEL in local memory with one column more against bank conflicts, transposed into the panels over k. */
-void store_transposed(__local const float *block, int kn, int columns, __global float *to)
+/* block[k][n] of K x N at (k0, n0), WIDTH x WIDTH in local memory with one column more against bank conflicts, to its place in the
+ * transposed matrix. */
+void store_transposed(__local const float *block, int k0, int n0, int K, int N, __global float *transposed)
 {
     barrier(CLK_LOCAL_MEM_FENCE);
-    const int k = get_local_id(0) % PANEL;
+    const int k = get_local_id(0) % WIDTH;
     /* As many turns for every work-item: where a barrier is conditional, PoCL takes a loop's first condition for all of the
-     * group from its first work-item, and rows beyond `columns` would be written. */
-    for (int first = 0; first < PANEL; first += GROUP / PANEL) {
-        const int n = first + get_local_id(0) / PANEL;
-        if (n < columns && k < kn)
-            to[n * PANEL + k] = block[k * (PANEL + 1) + n];
+     * group from its first work-item, and rows beyond N would be written. */
+    for (int first = 0; first < WIDTH; first += GROUP / WIDTH) {
+        const int n = first + get_local_id(0) / WIDTH;
+        if (n0 + n < N && k0 + k < K)
+            transposed[MATRIX_AT(n0 + n, k0 + k, N, K)] = block[k * (WIDTH + 1) + n];
     }
 }
 
-/* See optimizer_cpu.cl. A group for each block of PANEL x PANEL: global size {GROUP * ceil(K / PANEL), ceil(N / PANEL)}. */
+/* See optimizer_cpu.cl. A group for each block of WIDTH x WIDTH: global size {GROUP * ceil(K / WIDTH), ceil(N / WIDTH)}. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
 void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, float one_minus_beta2, float step_size,
                float inverse_sqrt_correction2, float eps, __global float *weights, ulong offset, ulong transposed_offset,
                __global const float *gradient, ulong gradient_offset, __global float *m_buffer, __global float *v_buffer,
                __global const float *control, ulong control_offset)
 {
-    __local float block[PANEL * (PANEL + 1)];
-    const int k0 = get_group_id(0) * PANEL, panel = get_group_id(1), kn = min(PANEL, K - k0);
-    const ulong at = ((ulong)panel * K + k0) * PANEL;
+    __local float block[WIDTH * (WIDTH + 1)];
+    const int k0 = get_group_id(0) * WIDTH, n0 = get_group_id(1) * WIDTH, kn = min(WIDTH, K - k0);
     const float factor = control[control_offset + 1];
     if (control[control_offset + 2] == 0.0f)
         return;
-    for (int i = get_local_id(0); i < kn * PANEL; i += GROUP) {
-        const ulong here = offset + at + i;
+    for (int i = get_local_id(0); i < kn * WIDTH; i += GROUP) {
+        const int k = i / WIDTH, n = i % WIDTH;
+        const ulong here = offset + MATRIX_AT(k0 + k, n0 + n, K, N);
+        if (n0 + n >= PADDED(N))
+            continue;
         const float g = gradient[gradient_offset + here] * factor;
         const float m = beta1 * m_buffer[here] + one_minus_beta1 * g;
         const float v = beta2 * v_buffer[here] + one_minus_beta2 * (g * g);
@@ -81,11 +84,10 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
         m_buffer[here] = m;
         v_buffer[here] = v;
         weights[here] = w;
-        block[i / PANEL * (PANEL + 1) + i % PANEL] = w;
+        block[k * (WIDTH + 1) + n] = w;
     }
     if (transposed_offset != ~(ulong)0)
-        store_transposed(block, kn, min(PANEL, N - panel * PANEL),
-                         weights + transposed_offset + (ulong)get_group_id(0) * N * PANEL + panel * PANEL * PANEL);
+        store_transposed(block, k0, n0, K, N, weights + transposed_offset);
 }
 
 /* See optimizer_cpu.cl; the rest is step_adam's. */
@@ -94,14 +96,16 @@ void step_sgd(int K, int N, float momentum, float rate, __global float *weights,
               __global const float *gradient, ulong gradient_offset, __global float *m_buffer,
               __global const float *control, ulong control_offset)
 {
-    __local float block[PANEL * (PANEL + 1)];
-    const int k0 = get_group_id(0) * PANEL, panel = get_group_id(1), kn = min(PANEL, K - k0);
-    const ulong at = ((ulong)panel * K + k0) * PANEL;
+    __local float block[WIDTH * (WIDTH + 1)];
+    const int k0 = get_group_id(0) * WIDTH, n0 = get_group_id(1) * WIDTH, kn = min(WIDTH, K - k0);
     const float factor = control[control_offset + 1];
     if (control[control_offset + 2] == 0.0f)
         return;
-    for (int i = get_local_id(0); i < kn * PANEL; i += GROUP) {
-        const ulong here = offset + at + i;
+    for (int i = get_local_id(0); i < kn * WIDTH; i += GROUP) {
+        const int k = i / WIDTH, n = i % WIDTH;
+        const ulong here = offset + MATRIX_AT(k0 + k, n0 + n, K, N);
+        if (n0 + n >= PADDED(N))
+            continue;
         float g = gradient[gradient_offset + here] * factor;
         if (momentum != 0.0f) {
             g += momentum * m_buffer[here];
@@ -109,9 +113,8 @@ void step_sgd(int K, int N, float momentum, float rate, __global float *weights,
         }
         const float w = weights[here] - rate * g;
         weights[here] = w;
-        block[i / PANEL * (PANEL + 1) + i % PANEL] = w;
+        block[k * (WIDTH + 1) + n] = w;
     }
     if (transposed_offset != ~(ulong)0)
-        store_transposed(block, kn, min(PANEL, N - panel * PANEL),
-                         weights + transposed_offset + (ulong)get_group_id(0) * N * PANEL + panel * PANEL * PANEL);
+        store_transposed(block, k0, n0, K, N, weights + transposed_offset);
 }

@@ -143,7 +143,7 @@ void layer_norm_sums(int M, int C, int accumulate, __global const float *v_buffe
 
 /* sums[c] (+)= sum over rows of data[M][.] in panels. Grid {panels}. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
-void column_sums(int M, int accumulate, __global const float *data_buffer, ulong data_offset, __global float *sums,
+void column_sums(int M, int unused_columns, int accumulate, __global const float *data_buffer, ulong data_offset, __global float *sums,
                  ulong sums_offset, SHARES)
 {
     EACH_SHARE

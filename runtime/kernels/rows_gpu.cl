@@ -1,7 +1,20 @@
-/* LayerNorm, column sums and repacking for GPUs: a work-group of 256 takes a row, or a panel of 32 columns, with neighbours in the group
- * at neighbouring addresses. */
+/* LayerNorm, column sums and repacking for GPUs: a work-group of 256 takes a row, or 32 columns, with neighbours in the group at
+ * neighbouring addresses. With PANEL 0 what is said to be in panels is row-major, as a BLAS wants it, and has no pads. */
 
-#define LANES (GROUP / PANEL)
+#if PANEL == 0
+#define WIDTH 32
+#define MATRIX_AT(r, c, R, C) ((long)(r) * (C) + (c)) /* where an element of an R x C matrix lies */
+#define ROW_AT(r, C) ((long)(r) * (C))                /* where a row begins */
+#define COLUMN_AT(c, panel_stride) (c)                /* and an element in it */
+#define PADDED(C) (C)                                 /* columns with the pads */
+#else
+#define WIDTH PANEL
+#define MATRIX_AT(r, c, R, C) (((long)((c) / PANEL) * (R) + (r)) * PANEL + (c) % PANEL)
+#define ROW_AT(r, C) ((long)(r) * PANEL)
+#define COLUMN_AT(c, panel_stride) ((c) / PANEL * (panel_stride) + (c) % PANEL)
+#define PADDED(C) (((C) + PANEL - 1) / PANEL * PANEL)
+#endif
+#define LANES (GROUP / WIDTH)
 
 /* Sum over the group, the same in every work-item; always in the same order. `shared` has GROUP floats. */
 float group_sum(float value, __local float *shared)
@@ -23,10 +36,10 @@ float2 row_statistics(int C, float eps, __global const float *row, long panel_st
 {
     float sum = 0.0f, squares = 0.0f;
     for (int c = get_local_id(0); c < C; c += GROUP)
-        sum += row[(c / PANEL) * panel_stride + c % PANEL];
+        sum += row[COLUMN_AT(c, panel_stride)];
     const float mean = group_sum(sum, shared) / C;
     for (int c = get_local_id(0); c < C; c += GROUP) {
-        const float d = row[(c / PANEL) * panel_stride + c % PANEL] - mean;
+        const float d = row[COLUMN_AT(c, panel_stride)] - mean;
         squares += d * d;
     }
     return (float2)(mean, 1.0f / sqrt(group_sum(squares, shared) / C + eps));
@@ -55,22 +68,22 @@ void layer_norm_backward(int M, int C, float eps, __global const float *v_buffer
 {
     __local float shared[GROUP];
     const long panel_stride = (long)M * PANEL;
-    const int padded = (C + PANEL - 1) / PANEL * PANEL;
+    const int padded = PADDED(C);
     for (int row = get_group_id(0); row < M; row += get_num_groups(0)) {
-        __global const float *v = v_buffer + v_offset + (long)row * PANEL;
+        __global const float *v = v_buffer + v_offset + ROW_AT(row, C);
         __global const float *dy = dy_buffer + dy_offset + (long)row * C;
-        __global float *dx = dx_buffer + dx_offset + (long)row * PANEL;
+        __global float *dx = dx_buffer + dx_offset + ROW_AT(row, C);
         const float2 stats = row_statistics(C, eps, v, panel_stride, shared);
         float sum_g = 0.0f, sum_gz = 0.0f;
         for (int c = get_local_id(0); c < C; c += GROUP) {
             const float g = dy[c] * gamma[gamma_offset + c];
             sum_g += g;
-            sum_gz += g * ((v[(c / PANEL) * panel_stride + c % PANEL] - stats.x) * stats.y);
+            sum_gz += g * ((v[COLUMN_AT(c, panel_stride)] - stats.x) * stats.y);
         }
         const float mean_g = group_sum(sum_g, shared) / C;
         const float mean_gz = group_sum(sum_gz, shared) / C;
         for (int c = get_local_id(0); c < padded; c += GROUP) {
-            const long at = (c / PANEL) * panel_stride + c % PANEL;
+            const long at = COLUMN_AT(c, panel_stride);
             dx[at] = c < C ? stats.y * (dy[c] * gamma[gamma_offset + c] - mean_g - (v[at] - stats.x) * stats.y * mean_gz)
                            : 0.0f;
         }
@@ -81,7 +94,7 @@ void layer_norm_backward(int M, int C, float eps, __global const float *v_buffer
     }
 }
 
-/* The sums of the group's LANES row lanes, for each of its PANEL columns; in the first lane. */
+/* The sums of the group's LANES row lanes, for each of its WIDTH columns; in the first lane. */
 float lanes_sum(float value, __local float *shared)
 {
     const int i = get_local_id(0);
@@ -90,11 +103,11 @@ float lanes_sum(float value, __local float *shared)
     barrier(CLK_LOCAL_MEM_FENCE);
     float sum = 0.0f;
     for (int lane = 0; lane < LANES; lane++)
-        sum += shared[lane * PANEL + i % PANEL];
+        sum += shared[lane * WIDTH + i % WIDTH];
     return sum;
 }
 
-/* See rows_cpu.cl. A group a panel. */
+/* See rows_cpu.cl. A group for WIDTH columns. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
 void layer_norm_sums(int M, int C, int accumulate, __global const float *v_buffer, ulong v_offset,
                      __global const float *dy_buffer, ulong dy_offset, __global const float *dx_buffer, ulong dx_offset,
@@ -102,10 +115,10 @@ void layer_norm_sums(int M, int C, int accumulate, __global const float *v_buffe
                      __global float *dbeta, ulong dbeta_offset, __global float *dbias, ulong dbias_offset)
 {
     __local float shared[GROUP];
-    const int panel = get_group_id(0), column = panel * PANEL + get_local_id(0) % PANEL;
+    const int column = get_group_id(0) * WIDTH + get_local_id(0) % WIDTH;
     float sum_gamma = 0.0f, sum_beta = 0.0f, sum_bias = 0.0f;
-    for (int row = get_local_id(0) / PANEL; row < M; row += LANES) {
-        const long at = ((long)panel * M + row) * PANEL + column % PANEL;
+    for (int row = get_local_id(0) / WIDTH; row < M && column < PADDED(C); row += LANES) {
+        const long at = MATRIX_AT(row, column, M, C);
         const float g = column < C ? dy_buffer[dy_offset + (long)row * C + column] : 0.0f;
         sum_gamma += g * ((v_buffer[v_offset + at] - stats[stats_offset + 2 * row]) * stats[stats_offset + 2 * row + 1]);
         sum_beta += g;
@@ -114,37 +127,36 @@ void layer_norm_sums(int M, int C, int accumulate, __global const float *v_buffe
     sum_gamma = lanes_sum(sum_gamma, shared);
     sum_beta = lanes_sum(sum_beta, shared);
     sum_bias = lanes_sum(sum_bias, shared);
-    if (get_local_id(0) < PANEL) {
+    if (get_local_id(0) < WIDTH && column < PADDED(C)) {
         dgamma[dgamma_offset + column] = sum_gamma + (accumulate ? dgamma[dgamma_offset + column] : 0.0f);
         dbeta[dbeta_offset + column] = sum_beta + (accumulate ? dbeta[dbeta_offset + column] : 0.0f);
         dbias[dbias_offset + column] = sum_bias + (accumulate ? dbias[dbias_offset + column] : 0.0f);
     }
 }
 
-/* sums[c] (+)= sum over rows of data[M][.] in panels. A group a panel. */
+/* sums[c] (+)= sum over rows of data[M][C] in panels. A group for WIDTH columns. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
-void column_sums(int M, int accumulate, __global const float *data_buffer, ulong data_offset, __global float *sums,
+void column_sums(int M, int C, int accumulate, __global const float *data_buffer, ulong data_offset, __global float *sums,
                  ulong sums_offset)
 {
     __local float shared[GROUP];
-    const int panel = get_group_id(0), c = get_local_id(0) % PANEL;
-    __global const float *data = data_buffer + data_offset + (long)panel * M * PANEL;
-    __global float *to = sums + sums_offset + panel * PANEL + c;
+    const int column = get_group_id(0) * WIDTH + get_local_id(0) % WIDTH;
+    __global float *to = sums + sums_offset + column;
     float sum = 0.0f;
-    for (int row = get_local_id(0) / PANEL; row < M; row += LANES)
-        sum += data[(long)row * PANEL + c];
+    for (int row = get_local_id(0) / WIDTH; row < M && column < PADDED(C); row += LANES)
+        sum += data_buffer[data_offset + MATRIX_AT(row, column, M, C)];
     sum = lanes_sum(sum, shared);
-    if (get_local_id(0) < PANEL)
+    if (get_local_id(0) < WIDTH && column < PADDED(C))
         *to = sum + (accumulate ? *to : 0.0f);
 }
 
-/* Row-major in[M][C] into panels, pad columns 0. Global size {elements of a panel, panels}. */
+/* Row-major in[M][C] into panels, pad columns 0. Global size {elements of WIDTH columns, WIDTHs of columns}. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
 void pack_rows(int M, int C, __global const float *in, ulong in_offset, __global float *out, ulong out_offset)
 {
-    const int panel = get_group_id(1);
-    for (long i = get_global_id(0); i < (long)M * PANEL; i += get_global_size(0)) {
-        const int column = panel * PANEL + i % PANEL;
-        out[out_offset + (long)panel * M * PANEL + i] = column < C ? in[in_offset + i / PANEL * C + column] : 0.0f;
+    for (long i = get_global_id(0); i < (long)M * WIDTH; i += get_global_size(0)) {
+        const int column = get_group_id(1) * WIDTH + i % WIDTH, row = i / WIDTH;
+        if (column < PADDED(C))
+            out[out_offset + MATRIX_AT(row, column, M, C)] = column < C ? in[in_offset + (long)row * C + column] : 0.0f;
     }
 }
