@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/doorbell.h"
 #include "common/log.h"
+#include "runtime/pace.h"
 #include "runtime/scheduler.h"
 
 /* The end of a batch is looked for without a pause for so long. */
@@ -20,16 +21,19 @@ struct flight {
     uint32_t index; /* of its pool */
     struct pool_batch batch;
     struct expert_batch work;
+    uint64_t started_ns;
 };
 
 struct executor {
     struct executor_setup setup;
     struct control_shared *page;
     struct scheduler *scheduler;
+    struct pace *paces;                      /* of the pools */
     struct flight flights[EXPERT_IN_FLIGHT]; /* a ring: the oldest at `oldest` */
     uint32_t oldest, in_flight;
-    uint64_t now_ns;  /* of this step */
-    uint64_t busy_ns; /* since when there has been a batch in flight; 0: there is none */
+    uint64_t now_ns;      /* of this step */
+    uint64_t finished_ns; /* when the last batch was */
+    uint64_t busy_ns;     /* since when there has been a batch in flight; 0: there is none */
     struct {
         int fd;
         uint64_t epoch;    /* of the frontend for which it was opened */
@@ -214,6 +218,18 @@ static int redo_one_by_one(struct executor *executor, struct flight *flight)
     return rc;
 }
 
+/* How long the device took for it, not counting the batch before, and what came meanwhile. */
+static void set_pace(struct executor *executor, const struct flight *flight)
+{
+    const uint64_t now_ns = clock_now_ns();
+    const uint64_t from_ns = flight->started_ns > executor->finished_ns ? flight->started_ns : executor->finished_ns;
+    const uint32_t queued = pool_tasks_queued(side_of(executor, flight->index)->pool);
+    const uint64_t queued_rows = (uint64_t)queued * flight->batch.rows / flight->batch.tasks;
+    pace_completed(&executor->paces[flight->index], flight->batch.rows,
+                   queued_rows < UINT32_MAX ? (uint32_t)queued_rows : UINT32_MAX, now_ns - from_ns, now_ns);
+    executor->finished_ns = now_ns;
+}
+
 static int wait_for(struct executor *executor, struct flight *flight)
 {
     return expert_finish(backend_of(executor, flight->index)->expert, &flight->work);
@@ -228,6 +244,7 @@ static int finish(struct executor *executor, struct flight *flight)
         if (rc == 0)
             rc = wait_for(executor, flight);
     }
+    set_pace(executor, flight);
     if (rc < 0)
         return fail(executor, flight->index, &flight->batch, rc);
     if (flight->index % 2 == POOL_BACKWARD) {
@@ -267,6 +284,8 @@ static int start(struct executor *executor, const struct flight *flight)
     /* The slot stays where it is: finishing moves `oldest` towards it. */
     struct flight *slot = &executor->flights[(executor->oldest + executor->in_flight) % EXPERT_IN_FLIGHT];
     *slot = *flight;
+    slot->started_ns = executor->now_ns;
+    pace_took(&executor->paces[slot->index], slot->batch.rows);
     set_busy(executor, true);
     int rc = enqueue(executor, slot);
     if (rc == 0) {
@@ -294,10 +313,11 @@ static int start(struct executor *executor, const struct flight *flight)
 /* --- what is next ----------------------------------------------------------------------------------------------------
  */
 
-/* Whether a batch of the pool may be taken now, and whether only a full one. */
-static bool may_take(struct executor *executor, uint32_t index, bool *full_only)
+/* Whether a batch of the pool may be taken now, and what it had better wait for. */
+static bool may_take(struct executor *executor, uint32_t index, struct scheduler_wish *wish)
 {
-    *full_only = false;
+    const struct pace *pace = &executor->paces[index];
+    *wish = (struct scheduler_wish){.rows = pace->rows, .until_ns = pace->until_ns};
     for (uint32_t i = 0; i < executor->in_flight; i++) {
         const uint32_t other = executor->flights[(executor->oldest + i) % EXPERT_IN_FLIGHT].index;
         if (other / 2 != index / 2)
@@ -305,7 +325,8 @@ static bool may_take(struct executor *executor, uint32_t index, bool *full_only)
         /* One step after the other; and what became of the first one decides what of the next ones is to run. */
         if (index % 2 == POOL_BACKWARD && other == index)
             return false;
-        *full_only = !device_stages_rows(executor->setup.device);
+        if (!device_stages_rows(executor->setup.device))
+            *wish = (struct scheduler_wish){.rows = PACE_FULL_ROWS, .until_ns = UINT64_MAX};
     }
     return true;
 }
@@ -313,15 +334,15 @@ static bool may_take(struct executor *executor, uint32_t index, bool *full_only)
 static int take(struct executor *executor, uint64_t *retry_ns)
 {
     struct flight flight;
-    bool full_only;
+    struct scheduler_wish wish;
     while (scheduler_next(executor->scheduler, executor->now_ns, &flight.index, retry_ns) == 1) {
-        if (!may_take(executor, flight.index, &full_only))
+        if (!may_take(executor, flight.index, &wish))
             return 0;
-        if (scheduler_take(executor->scheduler, flight.index, full_only, executor->now_ns, &flight.batch) == 1) {
+        if (scheduler_take(executor->scheduler, flight.index, &wish, executor->now_ns, &flight.batch) == 1) {
             const int rc = start(executor, &flight);
             return rc < 0 ? rc : 1;
         }
-        if (full_only)
+        if (wish.until_ns == UINT64_MAX)
             return 0;
     }
     return 0;
@@ -380,6 +401,11 @@ int executor_create(struct executor **executor, const struct executor_setup *set
     e->setup = *setup;
     e->page = control_page(setup->control);
     e->bell.fd = -1;
+    e->paces = calloc(2 * (size_t)setup->count + 1, sizeof *e->paces);
+    if (!e->paces) {
+        executor_destroy(executor);
+        return -ENOMEM;
+    }
     const int rc = scheduler_create(&e->scheduler, 2 * setup->count, on_skipped, e);
     if (rc < 0) {
         executor_destroy(executor);
@@ -399,6 +425,7 @@ void executor_destroy(struct executor **executor)
     if (!*executor)
         return;
     scheduler_destroy(&(*executor)->scheduler);
+    free((*executor)->paces);
     if ((*executor)->bell.fd >= 0)
         close((*executor)->bell.fd);
     free(*executor);

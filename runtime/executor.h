@@ -1,9 +1,10 @@
 /* Takes batches from the pools, in the scheduler's order, and has them computed: up to EXPERT_IN_FLIGHT of them are
  * enqueued on the device, so that the launch of one is hidden behind the other's work.
  *
- * A batch is not taken beside one of the same expert unless it is full already: by waiting it grows, and ten tasks in
- * one batch cost less than in two. (On a device with its own memory it is, since there a second batch's upload is
- * hidden too.)
+ * A small batch is not taken beside one of the same expert: by waiting it grows, and ten tasks in one batch cost less
+ * than in two; nor directly after one, if those who were answered are likely to come back at once (runtime/pace.h). One
+ * of PACE_FULL_ROWS rows is. (On a device with its own memory each is, since there a second batch's upload is hidden
+ * too.)
  *
  * A batch that fails is answered INTERNAL with the device's message. A backward whose gradients are NaN or Inf has
  * changed nothing: its tasks are worked off one by one, so that only the bad ones are answered ABORTED. The runtime's

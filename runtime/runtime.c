@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -16,9 +18,11 @@
 #include "runtime/backend.h"
 #include "runtime/checkpointer.h"
 #include "runtime/executor.h"
+#include "runtime/pace.h"
 
 /* Sleeps no longer, whatever the doorbell does: see common/doorbell.h on ringers that were killed. */
 static const uint64_t longest_sleep_ns = NS_PER_S;
+enum { NAP_NS = 40000, TIMER_SLACK_NS = 1000 };
 static const uint64_t progress_ns = 2 * NS_PER_S;
 
 struct runtime {
@@ -310,6 +314,13 @@ static void count_page_faults(struct runtime *runtime, uint64_t now_ns)
     runtime->page_faults.next_ns = now_ns + NS_PER_S;
 }
 
+/* For the moment that a batch waits for more rows: each of them would ring the bell, and wake this thread to count. */
+static void nap(void)
+{
+    const struct timespec time = {.tv_nsec = NAP_NS};
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL);
+}
+
 static void sleep_until(struct runtime *runtime, uint64_t deadline_ns)
 {
     struct doorbell_word *bell = &control_page(runtime->control)->runtime_bell;
@@ -324,6 +335,7 @@ static void sleep_until(struct runtime *runtime, uint64_t deadline_ns)
 
 int runtime_serve(struct runtime *runtime)
 {
+    (void)prctl(PR_SET_TIMERSLACK, (unsigned long)TIMER_SLACK_NS); /* of this thread: for naps; 50 us by default */
     while (!process_stopping()) {
         uint64_t retry_ns;
         int rc = executor_step(runtime->executor, &retry_ns);
@@ -343,7 +355,10 @@ int runtime_serve(struct runtime *runtime)
             const uint64_t next_ns = checkpointer_next_ns(runtime->checkpointer);
             uint64_t deadline_ns = now_ns + longest_sleep_ns;
             deadline_ns = retry_ns < deadline_ns ? retry_ns : deadline_ns;
-            sleep_until(runtime, next_ns < deadline_ns ? next_ns : deadline_ns);
+            if (retry_ns < now_ns + PACE_LONGEST_NS)
+                nap();
+            else
+                sleep_until(runtime, next_ns < deadline_ns ? next_ns : deadline_ns);
         }
     }
     return 0;

@@ -203,17 +203,29 @@ int scheduler_next(struct scheduler *scheduler, uint64_t now_ns, uint32_t *index
     return 0;
 }
 
-int scheduler_take(struct scheduler *scheduler, uint32_t index, bool full_only, uint64_t now_ns,
+/* The pool's own limits, raised to the wish. */
+static struct pool_limits wished_limits(const struct entry *entry, const struct scheduler_wish *wish)
+{
+    const uint32_t most = pool_header(entry->pool)->max_batch_size;
+    struct pool_limits limits = entry->limits;
+    const uint32_t rows = wish->rows < most ? wish->rows : most;
+    if (rows <= limits.min_batch_size)
+        return limits;
+    limits.min_batch_size = rows;
+    /* The key is when the oldest task was queued, from which its wait counts. */
+    limits.batch_timeout_ns = wish->until_ns == UINT64_MAX  ? 3600 * NS_PER_S
+                              : wish->until_ns > entry->key ? wish->until_ns - entry->key
+                                                            : 0;
+    return limits;
+}
+
+int scheduler_take(struct scheduler *scheduler, uint32_t index, const struct scheduler_wish *wish, uint64_t now_ns,
                    struct pool_batch *batch)
 {
     struct entry *entry = &scheduler->entries[index];
-    struct pool_limits limits = entry->limits;
+    const struct pool_limits limits = wished_limits(entry, wish);
     uint64_t retry_ns = 0;
     uint32_t completed = 0;
-    if (full_only) {
-        limits.min_batch_size = pool_header(entry->pool)->max_batch_size;
-        limits.batch_timeout_ns = 3600 * NS_PER_S;
-    }
     const int rc = pool_take(entry->pool, &limits, now_ns, batch, &retry_ns, &completed);
     report_skipped(scheduler, index, completed);
     if (rc < 0) {
@@ -222,7 +234,7 @@ int scheduler_take(struct scheduler *scheduler, uint32_t index, bool full_only, 
     }
     if (rc == 1)
         place_by_age(scheduler, index, now_ns);
-    else if (!full_only)
+    else if (wish->until_ns != UINT64_MAX)
         move(scheduler, index, retry_ns == UINT64_MAX ? PLACE_IDLE : PLACE_WAITING, retry_ns);
     return rc;
 }

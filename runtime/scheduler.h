@@ -29,9 +29,15 @@ void scheduler_notice(struct scheduler *scheduler, uint32_t index, uint64_t now_
 /* 1 and *index of the pool whose turn it is; 0: no pool has a task to run now, and before *retry_ns (UINT64_MAX: ever)
  * only a notice changes that. It stays its turn until a batch is taken. */
 int scheduler_next(struct scheduler *scheduler, uint64_t now_ns, uint32_t *index, uint64_t *retry_ns);
-/* Takes a batch of the pool that scheduler_next gave: 1 and *batch; 0: the pool waits for more rows, ask for the next
- * one. full_only: only a batch that would not grow by waiting; if it would, 0, and it stays that pool's turn. */
-int scheduler_take(struct scheduler *scheduler, uint32_t index, bool full_only, uint64_t now_ns,
+/* What the caller would rather wait for than take a smaller batch, beside the pool's own limits; all 0: nothing. */
+struct scheduler_wish {
+    uint32_t rows;     /* so many, or as many as the batch can ever get */
+    uint64_t until_ns; /* UINT64_MAX: for ever */
+};
+
+/* Takes a batch of the pool that scheduler_next gave: 1 and *batch; 0: the pool waits for more rows. Then ask for the
+ * next one; but if the wish is for ever, it stays that pool's turn. */
+int scheduler_take(struct scheduler *scheduler, uint32_t index, const struct scheduler_wish *wish, uint64_t now_ns,
                    struct pool_batch *batch);
 
 #endif

@@ -57,6 +57,8 @@ static void close_pools(void)
     }
 }
 
+static const struct scheduler_wish no_wish = {0}, full = {.rows = UINT32_MAX, .until_ns = UINT64_MAX};
+
 static uint64_t queue(uint32_t index, uint32_t rows, uint64_t queued_ns, uint64_t deadline_ns)
 {
     struct pool_claim claim;
@@ -78,7 +80,7 @@ static int run_next(uint64_t now_ns, uint32_t *rows)
     uint64_t retry_ns;
     struct pool_batch batch;
     while (scheduler_next(scheduler, now_ns, &index, &retry_ns) == 1) {
-        if (scheduler_take(scheduler, index, false, now_ns, &batch) == 0)
+        if (scheduler_take(scheduler, index, &no_wish, now_ns, &batch) == 0)
             continue;
         pool_complete(consumers[index], &batch, STATUS_OK, NULL);
         if (rows)
@@ -157,7 +159,7 @@ START_TEST(a_pool_waits_for_its_least_rows_and_not_longer_than_its_timeout)
     /* The rows come before the timeout. */
     queue_and_notice(4, 2, NOW + 200);
     ck_assert_int_eq(scheduler_next(scheduler, NOW + 200, &index, &retry_ns), 1);
-    ck_assert_int_eq(scheduler_take(scheduler, index, false, NOW + 200, &batch), 1);
+    ck_assert_int_eq(scheduler_take(scheduler, index, &no_wish, NOW + 200, &batch), 1);
     ck_assert_uint_eq(batch.rows, 4);
     pool_complete(consumers[4], &batch, STATUS_OK, NULL);
     ck_assert_int_eq(scheduler_next(scheduler, NOW + 200, &index, &retry_ns), 0);
@@ -191,11 +193,39 @@ START_TEST(a_batch_that_would_grow_can_be_left)
     struct pool_batch batch;
     queue_and_notice(1, 5, 100);
     ck_assert_int_eq(scheduler_next(scheduler, NOW, &index, &retry_ns), 1);
-    ck_assert_int_eq(scheduler_take(scheduler, index, true, NOW, &batch), 0);
+    ck_assert_int_eq(scheduler_take(scheduler, index, &full, NOW, &batch), 0);
     ck_assert_int_eq(scheduler_next(scheduler, NOW, &index, &retry_ns), 1); /* it is still its turn */
     queue_and_notice(1, 4, 200);                                            /* does not fit: so it is full */
-    ck_assert_int_eq(scheduler_take(scheduler, index, true, NOW, &batch), 1);
+    ck_assert_int_eq(scheduler_take(scheduler, index, &full, NOW, &batch), 1);
     ck_assert_uint_eq(batch.rows, 5);
+    pool_complete(consumers[1], &batch, STATUS_OK, NULL);
+}
+END_TEST
+
+START_TEST(a_wish_ends_at_its_time_and_does_not_keep_others_waiting)
+{
+    uint32_t index, rows;
+    uint64_t retry_ns;
+    struct pool_batch batch;
+    const struct scheduler_wish wish = {.rows = 4, .until_ns = NOW + 50};
+    queue_and_notice(1, 2, NOW - 100);
+    queue_and_notice(2, 1, NOW - 50);
+    ck_assert_int_eq(scheduler_next(scheduler, NOW, &index, &retry_ns), 1);
+    ck_assert_uint_eq(index, 1);
+    ck_assert_int_eq(scheduler_take(scheduler, index, &wish, NOW, &batch), 0);
+    ck_assert_int_eq(run_next(NOW, NULL), 2); /* the younger one, as the older waits */
+    ck_assert_int_eq(scheduler_next(scheduler, NOW + 49, &index, &retry_ns), 0);
+    ck_assert_uint_eq(retry_ns, NOW + 50);
+    ck_assert_int_eq(run_next(NOW + 50, &rows), 1);
+    ck_assert_uint_eq(rows, 2);
+
+    queue_and_notice(1, 2, NOW);
+    ck_assert_int_eq(scheduler_next(scheduler, NOW, &index, &retry_ns), 1);
+    ck_assert_int_eq(scheduler_take(scheduler, index, &wish, NOW, &batch), 0);
+    queue_and_notice(1, 2, NOW);
+    ck_assert_int_eq(scheduler_next(scheduler, NOW, &index, &retry_ns), 1);
+    ck_assert_int_eq(scheduler_take(scheduler, index, &wish, NOW, &batch), 1);
+    ck_assert_uint_eq(batch.rows, 4);
     pool_complete(consumers[1], &batch, STATUS_OK, NULL);
 }
 END_TEST
@@ -259,6 +289,7 @@ int main(void)
     tcase_add_test(all, a_pool_waits_for_its_least_rows_and_not_longer_than_its_timeout);
     tcase_add_test(all, cancelled_and_expired_tasks_do_not_count_as_oldest);
     tcase_add_test(all, a_batch_that_would_grow_can_be_left);
+    tcase_add_test(all, a_wish_ends_at_its_time_and_does_not_keep_others_waiting);
     tcase_add_test(all, a_damaged_pool_is_left_alone_and_the_others_are_served);
     tcase_add_test(all, any_sequence_of_tasks_is_served_oldest_first);
     Suite *suite = suite_create("scheduler");
