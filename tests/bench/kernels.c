@@ -1,16 +1,18 @@
 /* How fast the kernels are beside what the device can do: its multiply-add peak, by an OpenCL kernel, in the same run.
  *
  *     build/bench/kernels [--hidden 1024] [--kernel auto|cpu|gpu] [--tune auto|off|force] [--rows N] [--seconds 0.5]
- *                         [--json FILE] [--cpu-time] [--device OPTIONS]
+ *                         [--json FILE] [--cpu-time] [--staged] [--device OPTIONS]
  *
  * OPTIONS are more of an entry of the configuration's `devices`: "platform: nvidia, precision: tf32".
+ * --staged treats the device as one with memory of its own.
  *
  * --cpu-time counts the processor time of this process over its cores instead of the time on the wall: for a CPU device
  * on a machine that is busy with other things. It does not see what idles at a kernel's end.
  *
  * The peak is measured before and after each repetition, as clocks change from one millisecond to the next: a figure's
  * ratio is the median over the repetitions that fit the time, its GFLOP/s are those of the best one. A forward counts
- * 16 h^2 operations a row (two products), forward and backward with the optimizer's step 64 h^2 (eight). */
+ * 16 h^2 operations a row (two products), a backward, which computes the forward again, with the optimizer's step 48
+ * h^2 (six). "On the device" is without the copies of rows to a device with memory of its own and back. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,12 +23,14 @@
 #include "common/config.h"
 #include "runtime/device_private.h"
 #include "runtime/expert.h"
+#include "runtime/ffn.h"
 #include "runtime/linear.h"
+#include "runtime/optimizer_step.h"
 
 enum {
     MAX_ROWS = 1024,
     EXPERT_ROWS = 4096,
-    MAX_FIGURES = 64,
+    MAX_FIGURES = 96,
     MAX_REPEATS = 4096,
     PEAK_STEPS = 100000,
     ACCUMULATORS = 20
@@ -45,12 +49,12 @@ struct bench {
     struct device_slab inputs[2], outputs;
     cl_program program;
     cl_kernel peak_kernel;
-    cl_mem peak_buffer;
+    cl_mem peak_buffer, rows_buffer; /* the latter on a staged device */
     double peak, seconds;
     struct figure figures[MAX_FIGURES];
     unsigned count;
     unsigned hidden, rows; /* rows 0: all of row_counts */
-    bool cpu_time;
+    bool cpu_time, staged;
 };
 
 static double now_ns(const struct bench *bench)
@@ -214,12 +218,50 @@ static void run_forward(struct bench *bench, const struct work *work)
     must(bench, expert_finish(bench->expert, &batch));
 }
 
-static void run_train(struct bench *bench, const struct work *work)
+static void run_backward(struct bench *bench, const struct work *work)
 {
     struct expert_batch batch = {.rows = work->rows, .inputs = bench->inputs, .outputs = &bench->outputs};
-    run_forward(bench, work);
     must(bench, expert_backward(bench->expert, &batch));
     must(bench, expert_finish(bench->expert, &batch));
+}
+
+static void run_train(struct bench *bench, const struct work *work)
+{
+    run_forward(bench, work);
+    run_backward(bench, work);
+}
+
+/* Rows where the bench has them on the device: inputs, grad_outputs and results, one behind the other. */
+static struct device_rows resident(const struct bench *bench, const struct work *work, unsigned which)
+{
+    return (struct device_rows){bench->rows_buffer, (cl_ulong)which * work->rows * bench->hidden};
+}
+
+static void run_resident_forward(struct bench *bench, const struct work *work)
+{
+    const struct device_rows in = resident(bench, work, 0), out = resident(bench, work, 2);
+    must(bench, ffn_enqueue_forward((struct ffn *)bench->expert, work->rows, &in, &out));
+}
+
+static void run_resident_backward(struct bench *bench, const struct work *work)
+{
+    struct ffn *ffn = (struct ffn *)bench->expert;
+    struct expert_batch batch = {.rows = work->rows, .backward = true};
+    struct ffn_workspace at;
+    const struct device_rows in = resident(bench, work, 0), grad_out = resident(bench, work, 1);
+    const struct device_rows grad_in = resident(bench, work, 2);
+    must(bench, ffn_enqueue_backward(ffn, work->rows, &in, &grad_out, &grad_in));
+    ffn_workspace_layout(ffn, &at);
+    must(bench, optimizer_step_enqueue(bench->expert, &ffn->parameters, bench->device->workspace, at.gradient, false));
+    must(bench, device_mark(bench->device, &batch.done));
+    must(bench, device_wait(bench->device, &batch.done));
+    optimizer_step_finish(bench->expert, &ffn->parameters, &batch);
+}
+
+static void run_resident_train(struct bench *bench, const struct work *work)
+{
+    run_resident_forward(bench, work);
+    run_resident_backward(bench, work);
 }
 
 static void measure_all(struct bench *bench)
@@ -236,11 +278,22 @@ static void measure_all(struct bench *bench)
             {run_linear, 8 * square * rows, rows, h, 4 * h, false, true},
             {run_gradient, 8 * square * rows, rows, 4 * h, h, false, false},
             {run_forward, 16 * square * rows, rows, 0, 0, false, false},
+            {run_backward, 48 * square * rows, rows, 0, 0, false, false},
             {run_train, 64 * square * rows, rows, 0, 0, false, false},
+            {run_resident_forward, 16 * square * rows, rows, 0, 0, false, false},
+            {run_resident_backward, 48 * square * rows, rows, 0, 0, false, false},
+            {run_resident_train, 64 * square * rows, rows, 0, 0, false, false},
         };
-        static const char *const names[] = {"linear h to 4h", "linear 4h to h", "weight gradient", "ffn forward",
-                                            "ffn forward, backward, adam"};
-        for (size_t w = 0; w < sizeof works / sizeof works[0]; w++) {
+        static const char *const names[] = {"linear h to 4h",
+                                            "linear 4h to h",
+                                            "weight gradient",
+                                            "ffn forward",
+                                            "ffn backward, adam",
+                                            "ffn forward, backward, adam",
+                                            "ffn forward on the device",
+                                            "ffn backward, adam on the device",
+                                            "ffn forward, backward, adam on the device"};
+        for (size_t w = 0; w < sizeof works / sizeof works[0] - (bench->device->staged ? 0 : 3); w++) {
             snprintf(name, sizeof name, "%s, %u rows", names[w], rows);
             measure(bench, name, &works[w]);
         }
@@ -314,12 +367,16 @@ static void bench_open(struct bench *bench, const char *kernel, const char *tune
     if (config_parse(&bench->config, text, strlen(text), "kernels") != 0 ||
         device_open(&bench->device, &bench->config.devices[0]) != 0)
         exit(1);
+    bench->device->staged = bench->device->staged || bench->staged;
     must(bench, expert_create(&bench->expert, bench->device, &bench->config.experts[0], 1));
     const size_t rows = bench->rows > MAX_ROWS ? bench->rows : MAX_ROWS;
     reserve_products(bench, rows);
     for (unsigned i = 0; i < 2; i++)
         bench->inputs[i] = make_slab(rows * bench->hidden);
     bench->outputs = make_slab(rows * bench->hidden);
+    if (bench->device->staged)
+        must(bench,
+             device_allocate(bench->device, 3 * rows * bench->hidden * sizeof(float), "rows", &bench->rows_buffer));
     peak_open(bench);
 }
 
@@ -329,6 +386,7 @@ static void bench_close(struct bench *bench)
         drop_slab(&bench->inputs[i]);
     drop_slab(&bench->outputs);
     device_release(bench->device, &bench->peak_buffer);
+    device_release(bench->device, &bench->rows_buffer);
     clReleaseKernel(bench->peak_kernel);
     clReleaseProgram(bench->program);
     expert_destroy(&bench->expert);
@@ -338,15 +396,12 @@ static void bench_close(struct bench *bench)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"hidden", required_argument, NULL, 'h'},
-                                            {"kernel", required_argument, NULL, 'k'},
-                                            {"seconds", required_argument, NULL, 's'},
-                                            {"json", required_argument, NULL, 'j'},
-                                            {"cpu-time", no_argument, NULL, 'c'},
-                                            {"rows", required_argument, NULL, 'r'},
-                                            {"tune", required_argument, NULL, 't'},
-                                            {"device", required_argument, NULL, 'd'},
-                                            {0}};
+    static const struct option options[] = {
+        {"hidden", required_argument, NULL, 'h'},  {"kernel", required_argument, NULL, 'k'},
+        {"seconds", required_argument, NULL, 's'}, {"json", required_argument, NULL, 'j'},
+        {"cpu-time", no_argument, NULL, 'c'},      {"rows", required_argument, NULL, 'r'},
+        {"tune", required_argument, NULL, 't'},    {"device", required_argument, NULL, 'd'},
+        {"staged", no_argument, NULL, 'S'},        {0}};
     struct bench bench = {.hidden = 1024, .seconds = 0.5};
     const char *kernel = "auto", *tune = "auto", *device = "", *json = NULL;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -366,6 +421,8 @@ int main(int argc, char **argv)
             json = optarg;
         else if (option == 'c')
             bench.cpu_time = true;
+        else if (option == 'S')
+            bench.staged = true;
         else
             return 2;
     }

@@ -61,10 +61,12 @@ int main(int argc, char **argv)
     if (rc == 0) {
         const double fma = best_of(peak, peak_fma, seconds), read = best_of(peak, peak_read, seconds);
         const double mma = peak_mma(peak) > 0 ? best_of(peak, peak_mma, seconds) : 0;
-        printf(json ? "{\"device\": \"%s\", \"kernels\": \"%s\", \"fma_gflops\": %.2f, \"mma_gflops\": %.2f, "
+        printf(json ? "{\"device\": \"%s\", \"class\": \"%s\", \"kernels\": \"%s\", \"fma_gflops\": %.2f, "
+                      "\"mma_gflops\": %.2f, "
                       "\"read_gbytes\": %.2f}\n"
-                    : "%s, %s kernels: %.1f GFLOP/s of multiply-adds, %.1f by matrix units, %.1f GB/s read\n",
-               device_info(device)->name, device_linear_kernel(device), fma, mma, read);
+                    : "%s (%s), %s kernels: %.1f GFLOP/s of multiply-adds, %.1f by matrix units, %.1f GB/s read\n",
+               device_info(device)->name, device_class_name(device_info(device)->class), device_linear_kernel(device),
+               fma, mma, read);
     }
     peak_close(&peak);
     device_destroy(&device);
