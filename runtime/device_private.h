@@ -33,7 +33,8 @@ struct device_staging {
     char *pinned;  /* `locked`, mapped for life */
     size_t bytes, used;
     bool in_flight;
-    bool gated; /* kernels wait for `first`: they write what outlives the batch */
+    bool launched; /* a kernel, since `ended` */
+    bool gated;    /* kernels wait for `first`: they write what outlives the batch */
     cl_event uploads[DEVICE_TRANSFERS_MAX];
     struct device_download downloads[DEVICE_TRANSFERS_MAX];
     unsigned uploads_count, downloads_count;

@@ -174,7 +174,7 @@ int device_staging_begin(struct device *device, unsigned *slot)
     /* If that fails, it is large enough for some. */
     (void)grow(device, staging, device->staging_bytes);
     staging->in_flight = true;
-    staging->gated = false;
+    staging->gated = staging->launched = false;
     staging->used = 0;
     device->current = staging;
     *slot = device->next_slot;
@@ -260,6 +260,7 @@ int device_staging_upload(struct device *device, const char *from, size_t bytes,
 int device_staging_launch(struct device *device, cl_uint *count, const cl_event **events, cl_event **event)
 {
     struct device_staging *staging = device->current;
+    staging->launched = true;
     if (staging->first != NULL) {
         *count = staging->gated;
         *events = staging->gated ? &staging->first : NULL;
@@ -280,7 +281,7 @@ int device_gate(struct device *device)
 }
 
 /* When `ready` has come, the bytes at `at` of the slot are copied to the pinned memory, and by device_staging_wait to
- * `to`. Takes over the caller's hold on `ready`. */
+ * `to`. `ready` is the end of the batch's kernels so far; takes over the caller's hold on it. */
 static int download(struct device *device, cl_event ready, size_t at, char *to, size_t bytes)
 {
     struct device_staging *staging = device->current;
@@ -306,7 +307,9 @@ static int download(struct device *device, cl_event ready, size_t at, char *to, 
         at += part;
         bytes -= part;
     }
-    drop(&ready);
+    drop(&staging->ended);
+    staging->ended = ready;
+    staging->launched = false;
     const cl_int error = clFlush(device->download_queue);
     return result != 0 || error == CL_SUCCESS ? result : device_fail(device, error, "download of a batch");
 }
@@ -344,18 +347,33 @@ int device_staging_fetch(struct device *device, cl_mem buffer, size_t offset_byt
     return device_fail(device, error, "what a batch's kernels report");
 }
 
+static cl_int mark_kernels(struct device *device, struct device_staging *staging)
+{
+    drop(&staging->ended);
+    const cl_int error = clEnqueueMarkerWithWaitList(device->queue, 0, NULL, &staging->ended);
+    return error == CL_SUCCESS ? clFlush(device->queue) : error;
+}
+
 int device_staging_mark(struct device *device, cl_event *done)
 {
     struct device_staging *staging = device->current;
-    cl_int error = clEnqueueMarkerWithWaitList(device->queue, 0, NULL, &staging->ended);
-    if (error == CL_SUCCESS)
-        error = clFlush(device->queue);
-    if (error == CL_SUCCESS && status_of(staging->ended) < 0)
-        error = status_of(staging->ended);
-    if (error == CL_SUCCESS)
-        error = clEnqueueMarkerWithWaitList(device->download_queue, 1, &staging->ended, done);
-    if (error == CL_SUCCESS)
-        error = clFlush(device->download_queue);
+    cl_int error = CL_SUCCESS;
+    *done = NULL;
+    /* Mostly the last download is the end, and waits for all kernels. */
+    const bool is_marked = !staging->launched && staging->downloads_count > 0;
+    if (is_marked) {
+        cl_event last = staging->downloads[staging->downloads_count - 1].event;
+        error = clRetainEvent(last);
+        *done = error == CL_SUCCESS ? last : NULL;
+    } else {
+        error = mark_kernels(device, staging);
+        if (error == CL_SUCCESS && status_of(staging->ended) < 0)
+            error = status_of(staging->ended);
+        if (error == CL_SUCCESS)
+            error = clEnqueueMarkerWithWaitList(device->download_queue, 1, &staging->ended, done);
+        if (error == CL_SUCCESS)
+            error = clFlush(device->download_queue);
+    }
     if (error != CL_SUCCESS) {
         drop(done);
         return blame(device, staging, error, "the end of a batch");

@@ -75,7 +75,8 @@ static int launch_shares(struct device *device, enum kernel kernel, const struct
     const struct kernel_argument last[] = {KERNEL_ARGUMENT(device->shares), KERNEL_ARGUMENT(cells)};
     struct kernel_argument all[MAX_ARGUMENTS];
     assert(count + 2 <= MAX_ARGUMENTS);
-    memcpy(all, arguments, count * sizeof arguments[0]);
+    if (count > 0)
+        memcpy(all, arguments, count * sizeof arguments[0]);
     memcpy(all + count, last, sizeof last);
     return kernel_launch_object(device, device->kernels[kernel], kernel_name(kernel), &workers, all, count + 2);
 }
