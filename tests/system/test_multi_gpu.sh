@@ -21,6 +21,8 @@ scripts/multi-gpu --out "$work/server" --name "multi-$$" --listen "$EXPERTD_ENDP
 scripts/multi-gpu --out "$work/server" --bin "$BUILD/bin" 2>/dev/null && fail "it does not overwrite"
 scripts/multi-gpu --out "$work/none" --class gpu --bin "$BUILD/bin" 2>/dev/null && fail "there is no GPU among these"
 
+# The second one as a card with memory of its own: rows go there and back, its kernels are a GPU's.
+sed -i 's/{name: device1,/{name: device1, slabs: staged, linear_kernel: gpu,/' "$work/server/expertd.yaml"
 # The dht would want its well-known ports.
 sed -i '/^\[program:expertd-dht\]/,$d' "$work/server/supervisord.conf"
 supervisord -n -c "$work/server/supervisord.conf" >"$work/server/supervisord.log" 2>&1 &
@@ -29,6 +31,33 @@ supervisor=$!
 for device in 0 1; do
     "$BUILD/bin/expertctl" list | grep "ffn\.$device\.1" | grep -q "device$device" || fail "device$device has its experts"
 done
+# Requests to both at once. What comes out of a LayerNorm that is new has mean 0 and variance 1.
+/usr/bin/python3 - "$work" <<'PYTHON' || fail "inputs are made"
+import sys, numpy
+numpy.save(sys.argv[1] + "/x.npy", numpy.random.default_rng(1).normal(size=(100, 32)).astype("float32"))
+PYTHON
+asked=()
+for device in 0 1; do
+    for expert in 0 1; do
+        "$BUILD/bin/expertctl" --timeout 60 forward ffn.$device.$expert -i "$work/x.npy" -o "$work/y.$device.$expert.npy" >/dev/null &
+        asked+=($!)
+        "$BUILD/bin/expertctl" --timeout 60 backward ffn.$device.$expert -i "$work/x.npy" -g "$work/x.npy" \
+            -o "$work/dx.$device.$expert.npy" >/dev/null &
+        asked+=($!)
+    done
+done
+for process in "${asked[@]}"; do
+    wait "$process" || fail "requests to both devices are answered"
+done
+/usr/bin/python3 - "$work" <<'PYTHON' || fail "what both devices answer is right"
+import sys, numpy
+for expert in ("0.0", "0.1", "1.0", "1.1"):
+    y = numpy.load(f"{sys.argv[1]}/y.{expert}.npy")
+    # A step of Adam may have come first: it moves gamma and beta by 0.001.
+    assert y.shape == (100, 32) and abs(y.mean(axis=1)).max() < 0.01 and abs(y.var(axis=1) - 1).max() < 0.01, expert
+    dx = numpy.load(f"{sys.argv[1]}/dx.{expert}.npy")
+    assert dx.shape == (100, 32) and numpy.isfinite(dx).all() and abs(dx).max() > 0, expert
+PYTHON
 kill -TERM $supervisor
 wait $supervisor
 supervisor=''
