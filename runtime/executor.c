@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/doorbell.h"
 #include "common/log.h"
+#include "runtime/completion.h"
 #include "runtime/pace.h"
 #include "runtime/scheduler.h"
 
@@ -22,6 +23,7 @@ struct flight {
     struct pool_batch batch;
     struct expert_batch work;
     uint64_t started_ns;
+    bool watched; /* its end rings the runtime's bell */
 };
 
 struct executor {
@@ -29,6 +31,7 @@ struct executor {
     struct control_shared *page;
     struct scheduler *scheduler;
     struct pace *paces;                      /* of the pools */
+    struct completion completion;            /* of batches during which others may come */
     struct flight flights[EXPERT_IN_FLIGHT]; /* a ring: the oldest at `oldest` */
     uint32_t oldest, in_flight;
     uint64_t now_ns;      /* of this step */
@@ -285,6 +288,7 @@ static int start(struct executor *executor, const struct flight *flight)
     struct flight *slot = &executor->flights[(executor->oldest + executor->in_flight) % EXPERT_IN_FLIGHT];
     *slot = *flight;
     slot->started_ns = executor->now_ns;
+    slot->watched = false;
     pace_took(&executor->paces[slot->index], slot->batch.rows);
     set_busy(executor, true);
     int rc = enqueue(executor, slot);
@@ -370,6 +374,29 @@ static bool await_oldest(struct executor *executor, uint64_t retry_ns)
     return true;
 }
 
+/* The same without a look now and then, which would take a core from the kernels: new tasks and the batch's end both
+ * ring the bell. A small batch is over before another one is worth while. */
+static bool sleep_with_oldest(struct executor *executor, uint64_t retry_ns)
+{
+    struct doorbell_word *bell = &executor->page->runtime_bell;
+    struct flight *flight = &executor->flights[executor->oldest];
+    if (flight->batch.rows < PACE_FULL_ROWS || flight->work.done == NULL)
+        return true;
+    if (!flight->watched && completion_watch(&executor->completion, flight->work.done) != 0)
+        return true;
+    flight->watched = true;
+    for (;;) {
+        const uint32_t ticket = doorbell_prepare(bell);
+        const uint64_t now_ns = clock_now_ns(), longest_ns = now_ns + NS_PER_S;
+        const bool done = expert_batch_is_done(&flight->work);
+        if (done || control_any_ready(executor->setup.control) || now_ns >= retry_ns) {
+            doorbell_cancel(bell);
+            return done;
+        }
+        doorbell_sleep(bell, ticket, retry_ns < longest_ns ? retry_ns : longest_ns);
+    }
+}
+
 int executor_step(struct executor *executor, uint64_t *retry_ns)
 {
     executor->now_ns = clock_now_ns();
@@ -382,10 +409,13 @@ int executor_step(struct executor *executor, uint64_t *retry_ns)
     }
     if (executor->in_flight == 0)
         return 0;
-    /* The upload of a batch that comes now is hidden behind the one that computes. */
-    if (executor->in_flight < EXPERT_IN_FLIGHT && device_stages_rows(executor->setup.device) &&
-        !await_oldest(executor, *retry_ns))
-        return 1;
+    /* What comes now is hidden behind the batch that computes: its upload, or at least its launch. */
+    if (executor->in_flight < EXPERT_IN_FLIGHT) {
+        const bool done = device_stages_rows(executor->setup.device) ? await_oldest(executor, *retry_ns)
+                                                                     : sleep_with_oldest(executor, *retry_ns);
+        if (!done)
+            return 1;
+    }
     const int rc = finish_oldest(executor);
     return rc < 0 ? rc : 1;
 }
@@ -401,6 +431,7 @@ int executor_create(struct executor **executor, const struct executor_setup *set
     e->setup = *setup;
     e->page = control_page(setup->control);
     e->bell.fd = -1;
+    e->completion.bell = &e->page->runtime_bell;
     e->paces = calloc(2 * (size_t)setup->count + 1, sizeof *e->paces);
     if (!e->paces) {
         executor_destroy(executor);
@@ -426,6 +457,11 @@ void executor_destroy(struct executor **executor)
         return;
     scheduler_destroy(&(*executor)->scheduler);
     free((*executor)->paces);
+    /* A driver that owes a ring has the address: then it stays. */
+    if (completion_drain(&(*executor)->completion) != 0) {
+        *executor = NULL;
+        return;
+    }
     if ((*executor)->bell.fd >= 0)
         close((*executor)->bell.fd);
     free(*executor);
