@@ -148,6 +148,17 @@ static int enqueue(struct executor *executor, struct flight *flight)
                                              : expert_backward(backend->expert, &flight->work);
 }
 
+static int wait_for(struct executor *executor, struct flight *flight)
+{
+    return expert_finish(backend_of(executor, flight->index)->expert, &flight->work);
+}
+
+static int run(struct executor *executor, struct flight *flight)
+{
+    const int rc = enqueue(executor, flight);
+    return rc == 0 ? wait_for(executor, flight) : rc;
+}
+
 /* Answers a batch that the device could not do. -ENODEV if it never will again: then the tasks stay for the next
  * runtime. */
 static int fail(struct executor *executor, uint32_t index, const struct pool_batch *batch, int error)
@@ -205,9 +216,9 @@ static int redo_one_by_one(struct executor *executor, struct flight *flight)
             one.batch = rest;
             rest.tasks = 0;
         }
-        rc = enqueue(executor, &one);
-        if (rc == 0)
-            rc = expert_finish(backend_of(executor, one.index)->expert, &one.work);
+        rc = run(executor, &one);
+        if (rc == -EAGAIN)
+            rc = run(executor, &one);
         if (rc < 0) {
             rc = fail(executor, one.index, &one.batch, rc);
             continue;
@@ -233,20 +244,12 @@ static void set_pace(struct executor *executor, const struct flight *flight)
     executor->finished_ns = now_ns;
 }
 
-static int wait_for(struct executor *executor, struct flight *flight)
-{
-    return expert_finish(backend_of(executor, flight->index)->expert, &flight->work);
-}
-
 static int finish(struct executor *executor, struct flight *flight)
 {
     int rc = wait_for(executor, flight);
     /* Nothing of it has run; maybe it only lay behind a batch that failed. */
-    if (rc == -EAGAIN) {
-        rc = enqueue(executor, flight);
-        if (rc == 0)
-            rc = wait_for(executor, flight);
-    }
+    if (rc == -EAGAIN)
+        rc = run(executor, flight);
     set_pace(executor, flight);
     if (rc < 0)
         return fail(executor, flight->index, &flight->batch, rc);

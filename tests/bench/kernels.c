@@ -12,7 +12,8 @@
  * The peak is measured before and after each repetition, as clocks change from one millisecond to the next: a figure's
  * ratio is the median over the repetitions that fit the time, its GFLOP/s are those of the best one. A forward counts
  * 16 h^2 operations a row (two products), a backward, which computes the forward again, with the optimizer's step 48
- * h^2 (six). "On the device" is without the copies of rows to a device with memory of its own and back. */
+ * h^2 (six). "On the device" is without the copies of rows to a device with memory of its own and back; "two in flight"
+ * is with them, as the server does it: PIPELINE batches, of which one computes while another one is copied. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,7 +34,8 @@ enum {
     MAX_FIGURES = 96,
     MAX_REPEATS = 4096,
     PEAK_STEPS = 100000,
-    ACCUMULATORS = 20
+    ACCUMULATORS = 20,
+    PIPELINE = 8,
 };
 static const unsigned row_counts[] = {1, 2, 4, 8, 16, 32, 64, 256, 1024};
 
@@ -225,6 +227,19 @@ static void run_backward(struct bench *bench, const struct work *work)
     must(bench, expert_finish(bench->expert, &batch));
 }
 
+static void run_pipeline(struct bench *bench, const struct work *work)
+{
+    struct expert_batch batches[2];
+    for (unsigned i = 0; i < PIPELINE + 1; i++) {
+        struct expert_batch *next = &batches[i % 2], *last = &batches[(i + 1) % 2];
+        *next = (struct expert_batch){.rows = work->rows, .inputs = bench->inputs, .outputs = &bench->outputs};
+        if (i < PIPELINE)
+            must(bench, expert_forward(bench->expert, next));
+        if (i > 0)
+            must(bench, expert_finish(bench->expert, last));
+    }
+}
+
 static void run_train(struct bench *bench, const struct work *work)
 {
     run_forward(bench, work);
@@ -280,6 +295,7 @@ static void measure_all(struct bench *bench)
             {run_forward, 16 * square * rows, rows, 0, 0, false, false},
             {run_backward, 48 * square * rows, rows, 0, 0, false, false},
             {run_train, 64 * square * rows, rows, 0, 0, false, false},
+            {run_pipeline, PIPELINE * 16 * square * rows, rows, 0, 0, false, false},
             {run_resident_forward, 16 * square * rows, rows, 0, 0, false, false},
             {run_resident_backward, 48 * square * rows, rows, 0, 0, false, false},
             {run_resident_train, 64 * square * rows, rows, 0, 0, false, false},
@@ -290,6 +306,7 @@ static void measure_all(struct bench *bench)
                                             "ffn forward",
                                             "ffn backward, adam",
                                             "ffn forward, backward, adam",
+                                            "ffn forward, two in flight",
                                             "ffn forward on the device",
                                             "ffn backward, adam on the device",
                                             "ffn forward, backward, adam on the device"};
@@ -360,14 +377,13 @@ static void bench_open(struct bench *bench, const char *kernel, const char *tune
 {
     char text[1024];
     snprintf(text, sizeof text,
-             "devices:\n  - {name: bench, linear_kernel: %s, tune: %s, tune_time: 600%s%s}\n"
+             "devices:\n  - {name: bench, linear_kernel: %s, tune: %s, tune_time: 600%s%s%s}\n"
              "experts:\n  - {uid: ffn.0, hidden_dim: %u, max_batch_size: %u}\n",
-             kernel, tune, device[0] != '\0' ? ", " : "", device, bench->hidden,
+             kernel, tune, bench->staged ? ", slabs: staged" : "", device[0] != '\0' ? ", " : "", device, bench->hidden,
              bench->rows > EXPERT_ROWS ? bench->rows : EXPERT_ROWS);
     if (config_parse(&bench->config, text, strlen(text), "kernels") != 0 ||
         device_open(&bench->device, &bench->config.devices[0]) != 0)
         exit(1);
-    bench->device->staged = bench->device->staged || bench->staged;
     must(bench, expert_create(&bench->expert, bench->device, &bench->config.experts[0], 1));
     const size_t rows = bench->rows > MAX_ROWS ? bench->rows : MAX_ROWS;
     reserve_products(bench, rows);
