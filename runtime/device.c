@@ -178,6 +178,22 @@ bool device_stages_rows(const struct device *device)
     return device->staged;
 }
 
+bool device_answers(struct device *device)
+{
+    cl_float value;
+    const size_t length = strlen(device->error);
+    if (device->lost)
+        return false;
+    const cl_int error =
+        clEnqueueReadBuffer(device->queue, device->control, CL_TRUE, 0, sizeof value, &value, 0, NULL, NULL);
+    if (error == CL_SUCCESS)
+        return true;
+    device->lost = true;
+    snprintf(device->error + length, sizeof device->error - length, "; then nothing works any more: %s",
+             opencl_error_name(error));
+    return false;
+}
+
 int device_finish(struct device *device)
 {
     cl_int error = clFinish(device->queue);

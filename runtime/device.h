@@ -66,6 +66,10 @@ uint64_t device_memory_used(const struct device *device);   /* bytes of buffers 
 uint64_t device_memory_budget(const struct device *device); /* bytes that it may make */
 /* So many bytes of experts (expert_memory's `own`) are going to be made, so that they are allocated together. */
 void device_expect(struct device *device, uint64_t bytes, uint64_t experts);
+/* After an error that did not say that the device is lost: whether it still does anything. Some drivers give their
+ * context up and answer everything with the error of the last command. Waits for what is enqueued; if not, the device
+ * is lost. */
+bool device_answers(struct device *device);
 /* Waits until everything enqueued is done. */
 int device_finish(struct device *device);
 

@@ -165,8 +165,10 @@ static int fail(struct executor *executor, uint32_t index, const struct pool_bat
 {
     static struct log_burst burst;
     const char *text = device_error(executor->setup.device);
-    if (error == -ENODEV || device_is_lost(executor->setup.device))
+    if (error == -ENODEV || !device_answers(executor->setup.device)) {
+        log_error("a batch failed with the device: %s", text);
         return -ENODEV;
+    }
     if (!*text)
         text = strerror(-error);
     if (log_burst_allows(&burst))

@@ -344,6 +344,25 @@ START_TEST(a_device_that_is_lost_on_the_way_is_lost)
 }
 END_TEST
 
+/* As a driver that gave its context up: every call ends with the error of the kernel that was the last. */
+START_TEST(a_device_that_answers_nothing_after_an_error_is_lost)
+{
+    hold_before_launch = 2;
+    forward(0);
+    wait_until_complete(device->staging[batches[0].staging].first);
+    let_go(CL_OUT_OF_RESOURCES);
+    ck_assert_int_eq(expert_finish(training.expert, &batches[0]), -EIO);
+    ck_assert(device_answers(device));
+    ck_assert(!device_is_lost(device));
+    bad_read.error = CL_OUT_OF_RESOURCES;
+    ck_assert(!device_answers(device));
+    ck_assert(device_is_lost(device));
+    ck_assert_ptr_nonnull(strstr(device_error(device), "kernels of a batch: "));
+    ck_assert_ptr_nonnull(strstr(device_error(device), "nothing works any more: CL_OUT_OF_RESOURCES"));
+    ck_assert_int_eq(expert_forward(training.expert, &batches[0]), -ENODEV);
+}
+END_TEST
+
 /* --- training --------------------------------------------------------------------------------------------------------
  */
 
@@ -495,6 +514,7 @@ int main(void)
     tcase_add_test(all, rows_that_never_arrive_fail_their_batch_only);
     tcase_add_test(all, a_command_that_cannot_be_enqueued_fails_its_batch_only);
     tcase_add_test(all, a_device_that_is_lost_on_the_way_is_lost);
+    tcase_add_test(all, a_device_that_answers_nothing_after_an_error_is_lost);
     tcase_add_test(all, a_backward_leaves_while_the_next_batch_computes_with_its_step);
     tcase_add_test(all, what_two_backwards_report_is_each_their_own);
     tcase_add_test(all, a_backward_whose_upload_fails_changes_nothing_and_steps_once_when_it_runs_again);
