@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "dht/prefix.h"
-#include "dht/seal.h"
 
 static const uint64_t sweep_ns = NS_PER_S;
 
@@ -30,6 +29,7 @@ static void remove_peer(struct cache *cache, struct peer *peer)
 {
     table_remove(&cache->peers, peer->id, SERVER_ID_SIZE);
     fetch_stop(&cache->fetcher, &peer->fetch);
+    cache_waiter_wake(&peer->waiters, CACHE_EXACT);
     peer_destroy(peer);
     free(peer);
 }
@@ -43,7 +43,7 @@ static void remove_holding(struct cache *cache, struct holding *holding)
         remove_peer(cache, peer);
 }
 
-static struct peer *add_peer(struct cache *cache, const uint8_t id[SERVER_ID_SIZE], struct moment now)
+static struct peer *add_peer(struct cache *cache, const uint8_t id[SERVER_ID_SIZE])
 {
     struct peer *peer = malloc(sizeof *peer);
     if (!peer)
@@ -55,12 +55,12 @@ static struct peer *add_peer(struct cache *cache, const uint8_t id[SERVER_ID_SIZ
     }
     peer->fetch.owner = peer;
     peer->fetch.of_peer = true;
-    if (fetch_start(&cache->fetcher, &peer->fetch, peer->key, now) != 0) {
+    peer->fetch.expected = FETCH_NODES / 2;
+    if (fetch_start(&cache->fetcher, &peer->fetch, peer->key) != 0) {
         table_remove(&cache->peers, peer->id, SERVER_ID_SIZE);
         free(peer);
         return NULL;
     }
-    cache->next_tick_ns = 0; /* the tick starts what is queued */
     return peer;
 }
 
@@ -81,22 +81,17 @@ static void link_newest(struct cache *cache, struct cache_entry *entry)
     cache->newest = entry;
 }
 
-static void free_entry(struct cache_entry *entry)
-{
-    free(entry->holdings);
-    ranges_destroy(&entry->experts);
-    ranges_destroy(&entry->branches);
-    free(entry);
-}
-
+/* Children go first. */
 static void remove_entry(struct cache *cache, struct cache_entry *entry)
 {
+    while (entry->children)
+        remove_entry(cache, entry->children);
     unlink_entry(cache, entry);
     table_remove(&cache->entries, entry->prefix, strlen(entry->prefix));
     fetch_stop(&cache->fetcher, &entry->fetch);
     for (size_t i = 0; i < entry->holdings_count; i++)
         remove_holding(cache, entry->holdings[i]);
-    free_entry(entry);
+    cache_entry_destroy(&entry);
 }
 
 void cache_destroy(struct cache *cache)
@@ -113,7 +108,7 @@ static bool make_room(struct cache *cache, const struct cache_entry *keep)
 {
     struct cache_entry *entry = cache->oldest;
     while (cache->entries.count + cache->peers.count >= cache->max_keys) {
-        while (entry && (entry->waiters || entry == keep))
+        while (entry && (entry->waiters || entry->children || entry == keep))
             entry = entry->newer;
         if (!entry)
             return false;
@@ -125,61 +120,35 @@ static bool make_room(struct cache *cache, const struct cache_entry *keep)
     return true;
 }
 
-static struct cache_entry *add_entry(struct cache *cache, const char *prefix, struct moment now)
+static struct cache_entry *add_entry(struct cache *cache, const char *prefix, struct cache_entry *parent,
+                                     uint32_t coordinate)
 {
-    struct cache_entry *entry = calloc(1, sizeof *entry);
+    struct cache_entry *entry = cache_entry_create(prefix, parent, coordinate);
     const size_t length = strlen(prefix);
     if (!entry)
         return NULL;
-    memcpy(entry->prefix, prefix, length + 1);
-    entry->fetch.owner = entry;
     if (table_insert(&cache->entries, entry->prefix, length, entry) != 0) {
-        free(entry);
+        cache_entry_destroy(&entry);
         return NULL;
     }
-    if (fetch_start(&cache->fetcher, &entry->fetch, entry->prefix, now) != 0) {
+    if (fetch_start(&cache->fetcher, &entry->fetch, entry->prefix) != 0) {
         table_remove(&cache->entries, entry->prefix, length);
-        free(entry);
+        cache_entry_destroy(&entry);
         return NULL;
     }
     link_newest(cache, entry);
     return entry;
 }
 
-/* Known with everything that its answer depends on. */
-static bool entry_known(struct cache_entry *entry)
+int cache_look(struct cache *cache, struct cache_entry *entry, bool maybe, struct moment now)
 {
-    if (entry->settled || !entry->fetch.known)
-        return entry->settled;
-    for (size_t i = 0; i < entry->holdings_count; i++)
-        if (!entry->holdings[i]->peer->fetch.known)
-            return false;
-    entry->settled = true;
-    return true;
-}
-
-static void wake_if_known(struct cache_entry *entry)
-{
-    if (!entry->waiters || !entry_known(entry))
-        return;
-    struct cache_waiter *waiter = entry->waiters;
-    entry->waiters = NULL;
-    for (struct cache_waiter *next; waiter; waiter = next) {
-        next = waiter->next;
-        waiter->at = NULL;
-        waiter->wake(waiter);
-    }
-}
-
-int cache_look(struct cache *cache, struct cache_entry *entry, struct moment now)
-{
-    if (entry->view_change == cache->change + 1)
+    if (entry->view_change == cache->change + 1 && entry->view_maybe == maybe)
         return 0;
     ranges_clear(&entry->experts);
     ranges_clear(&entry->branches);
     for (size_t i = 0; i < entry->holdings_count; i++) {
         struct holding *holding = entry->holdings[i];
-        if (!peer_alive(holding->peer, now))
+        if (!peer_alive(holding->peer, now) && !(maybe && !peer_known(holding->peer, now)))
             continue;
         if (holding_update(holding) != 0 || ranges_append_all(&entry->experts, &holding->experts) != 0 ||
             ranges_append_all(&entry->branches, &holding->branches) != 0)
@@ -188,16 +157,27 @@ int cache_look(struct cache *cache, struct cache_entry *entry, struct moment now
     ranges_normalize(&entry->experts);
     ranges_normalize(&entry->branches);
     entry->view_change = cache->change + 1; /* 0 is "never" */
+    entry->view_maybe = maybe;
     return 0;
 }
 
-int cache_find(struct cache *cache, const char *prefix, bool counted, struct moment now, struct cache_entry **entry)
+/* The prefix's entry, made the newest, after those above it. 0, -ENOSPC or -ENOMEM. */
+static int reach(struct cache *cache, const char *prefix, enum cache_level need, struct moment now,
+                 struct cache_entry **entry)
 {
     struct cache_entry *found = table_find(&cache->entries, prefix, strlen(prefix));
+    struct cache_entry *parent = NULL;
+    char above[UID_SIZE];
+    uint32_t coordinate = 0;
+    if ((!found || found->level < need) && prefix_parent(prefix, above, &coordinate)) {
+        const int rc = reach(cache, above, CACHE_COMPLETE, now, &parent);
+        if (rc != 0)
+            return rc;
+    }
     if (!found) {
-        if (!make_room(cache, NULL))
+        if (!make_room(cache, parent))
             return -ENOSPC;
-        found = add_entry(cache, prefix, now);
+        found = add_entry(cache, prefix, parent, coordinate);
         if (!found)
             return -ENOMEM;
         ask_local(cache, &found->fetch, now);
@@ -206,76 +186,71 @@ int cache_find(struct cache *cache, const char *prefix, bool counted, struct mom
         link_newest(cache, found);
     }
     found->used_ns = now.ns;
+    if (need > found->want)
+        found->want = need;
+    if (found->level < need) {
+        cache_entry_fetch(found, &cache->fetcher, ++cache->mark, now);
+        cache_entry_review(found, &cache->fetcher, ++cache->mark, now);
+        cache->stirred = true;
+    }
     *entry = found;
+    return 0;
+}
+
+int cache_find(struct cache *cache, const char *prefix, enum cache_level need, bool counted, struct moment now,
+               struct cache_entry **entry)
+{
     if (now.ns >= cache->next_tick_ns)
-        cache_tick(cache, now); /* so that nobody dead is taken for alive; it never removes the newest */
-    const bool known = entry_known(found);
+        cache_tick(cache, now); /* so that nobody dead is taken for alive */
+    int rc = reach(cache, prefix, need, now, entry);
+    if (rc != 0)
+        return rc;
+    const bool known = (*entry)->level >= need;
     if (counted)
         *(known ? &cache->counters.hits : &cache->counters.misses) += 1;
     if (!known) {
         fetcher_step(&cache->fetcher, now);
         return 0;
     }
-    const int rc = cache_look(cache, found, now);
+    rc = cache_look(cache, *entry, need < CACHE_EXACT, now);
     return rc != 0 ? rc : 1;
 }
 
 void cache_wait(struct cache_entry *entry, struct cache_waiter *waiter)
 {
-    waiter->next = entry->waiters;
-    waiter->at = &entry->waiters;
-    if (waiter->next)
-        waiter->next->at = &waiter->next;
-    entry->waiters = waiter;
+    cache_waiter_add(waiter, &entry->waiters);
 }
 
-void cache_unwait(struct cache_waiter *waiter)
+bool cache_settled(struct cache *cache, struct cache_entry *entry, uint32_t coordinate, struct cache_waiter *waiter,
+                   struct moment now)
 {
-    if (!waiter->at)
-        return;
-    *waiter->at = waiter->next;
-    if (waiter->next)
-        waiter->next->at = waiter->at;
-    waiter->at = NULL;
-}
-
-const struct peer *cache_replica(const struct cache_entry *entry, uint32_t coordinate, struct moment now, size_t *at)
-{
-    while (*at < entry->holdings_count) {
-        const struct holding *holding = entry->holdings[(*at)++];
-        if (peer_alive(holding->peer, now) && ranges_contain(&holding->experts, coordinate))
-            return holding->peer;
+    bool settled = true;
+    for (size_t i = 0; i < entry->holdings_count; i++) {
+        struct holding *holding = entry->holdings[i];
+        if (peer_known(holding->peer, now) || holding_update(holding) != 0 ||
+            !ranges_contain(&holding->experts, coordinate))
+            continue;
+        settled = false;
+        fetch_want(&cache->fetcher, &holding->peer->fetch, now);
+        if (!waiter->at)
+            cache_waiter_add(waiter, &holding->peer->waiters);
     }
-    return NULL;
+    if (!settled)
+        cache->stirred = true;
+    return settled;
 }
 
-/* ---- events --------------------------------------------------------------------------------------------------------
+/* ---- holdings ------------------------------------------------------------------------------------------------------
  */
 
-static struct holding *find_holding(const struct cache_entry *entry, const uint8_t id[SERVER_ID_SIZE], size_t *at)
+struct holding *cache_hold(struct cache *cache, struct cache_entry *entry, const uint8_t id[SERVER_ID_SIZE],
+                           struct moment now)
 {
-    for (*at = 0; *at < entry->holdings_count; ++*at)
-        if (memcmp(entry->holdings[*at]->peer->id, id, SERVER_ID_SIZE) == 0)
-            return entry->holdings[*at];
-    return NULL;
-}
-
-static struct holding *add_holding(struct cache *cache, struct cache_entry *entry, const uint8_t id[SERVER_ID_SIZE],
-                                   struct moment now)
-{
+    struct peer *peer = table_find(&cache->peers, id, SERVER_ID_SIZE);
     if (entry->holdings_count == CACHE_HOLDINGS_MAX)
         return NULL;
-    if (entry->holdings_count == entry->holdings_capacity) {
-        const size_t capacity = entry->holdings_capacity ? 2 * entry->holdings_capacity : 4;
-        struct holding **holdings = realloc(entry->holdings, capacity * sizeof(struct holding *));
-        if (!holdings)
-            return NULL;
-        entry->holdings = holdings;
-        entry->holdings_capacity = capacity;
-    }
-    struct peer *peer = table_find(&cache->peers, id, SERVER_ID_SIZE);
     if (!peer && make_room(cache, entry))
-        peer = add_peer(cache, id, now);
+        peer = add_peer(cache, id);
     if (!peer)
         return NULL;
     struct holding *holding = holding_create(peer, entry, entry->prefix);
@@ -284,8 +259,13 @@ static struct holding *add_holding(struct cache *cache, struct cache_entry *entr
             remove_peer(cache, peer);
         return NULL;
     }
-    entry->holdings[entry->holdings_count++] = holding;
     cache->records++;
+    if (cache_entry_add(entry, holding) != 0) {
+        remove_holding(cache, holding);
+        return NULL;
+    }
+    if (entry->want == CACHE_EXACT)
+        fetch_want(&cache->fetcher, &peer->fetch, now);
     if (!peer->heard)
         ask_local(cache, &peer->fetch, now);
     return holding;
@@ -296,128 +276,6 @@ static void drop_holding(struct cache *cache, struct cache_entry *entry, size_t 
     struct holding *holding = entry->holdings[at];
     entry->holdings[at] = entry->holdings[--entry->holdings_count];
     remove_holding(cache, holding);
-}
-
-static void on_record(struct cache *cache, struct cache_entry *entry, const struct seal *seal, bool expired,
-                      struct moment now)
-{
-    struct record record;
-    size_t at;
-    if (record_decode(&record, seal->payload, seal->size) != 0) {
-        cache->counters.ignored_garbled++;
-        return;
-    }
-    struct holding *holding = find_holding(entry, seal->server_id, &at);
-    if (strcmp(record.prefix, entry->prefix) != 0) {
-        cache->counters.ignored_forged++;
-    } else if (expired) {
-        if (holding && holding_forget(holding, &record))
-            drop_holding(cache, entry, at);
-        cache->change++;
-    } else if (!holding || holding_wants(holding, &record)) {
-        if (!seal_valid(seal, SEAL_RECORD))
-            cache->counters.ignored_forged++;
-        else if (!holding && !(holding = add_holding(cache, entry, seal->server_id, now)))
-            cache->counters.ignored_overflow++;
-        else if (holding_take(holding, &record) != 0)
-            cache->counters.ignored_garbled++;
-        cache->change++;
-    }
-    record_destroy(&record);
-}
-
-static void on_heartbeat(struct cache *cache, struct peer *peer, const uint8_t *value, size_t size, struct moment now)
-{
-    const uint64_t change = peer->change;
-    switch (peer_hear(peer, value, size, now)) {
-    case PEER_GARBLED:
-        cache->counters.ignored_garbled++;
-        break;
-    case PEER_FORGED:
-        cache->counters.ignored_forged++;
-        break;
-    case PEER_TIME:
-        cache->counters.ignored_time++;
-        break;
-    case PEER_TAKEN:
-        /* A heartbeat that only says "still here" changes no view. */
-        if (peer->change != change || peer_alive(peer, now) != peer->counted_alive)
-            cache->change++;
-        peer->counted_alive = peer_alive(peer, now);
-        cache->next_tick_ns = 0;
-        break;
-    case PEER_OLD:
-        break;
-    }
-}
-
-void cache_on_value(struct cache *cache, uint64_t token, bool expired, const uint8_t *value, size_t size,
-                    struct moment now)
-{
-    struct fetch *fetch = fetcher_find(&cache->fetcher, token);
-    struct seal seal;
-    if (!fetch)
-        return;
-    if (!fetch->known && !fetch->heard)
-        cache->next_tick_ns = 0; /* its grace begins */
-    if (!expired)
-        fetch_heard(fetch);
-    if (fetch->of_peer) {
-        if (!expired)
-            on_heartbeat(cache, fetch->owner, value, size, now);
-    } else if (seal_decode(&seal, value, size) != 0) {
-        cache->counters.ignored_garbled++;
-    } else {
-        on_record(cache, fetch->owner, &seal, expired, now);
-        seal_destroy(&seal);
-    }
-}
-
-void cache_on_own(struct cache *cache, const char *prefix, const uint8_t id[SERVER_ID_SIZE], const uint8_t *value,
-                  size_t size, struct moment now)
-{
-    const struct cache_entry *entry = prefix ? table_find(&cache->entries, prefix, strlen(prefix)) : NULL;
-    const struct peer *peer = prefix ? NULL : table_find(&cache->peers, id, SERVER_ID_SIZE);
-    if (entry || peer)
-        cache_on_value(cache, entry ? entry->fetch.token : peer->fetch.token, false, value, size, now);
-}
-
-void cache_set_alone(struct cache *cache, bool alone)
-{
-    if (cache->fetcher.alone != alone)
-        cache->next_tick_ns = 0;
-    cache->fetcher.alone = alone;
-}
-
-static void became_known(const struct fetch *fetch)
-{
-    if (!fetch->of_peer) {
-        wake_if_known(fetch->owner);
-        return;
-    }
-    for (struct holding *h = ((struct peer *)fetch->owner)->holdings; h; h = h->next)
-        wake_if_known(h->entry);
-}
-
-void cache_on_got(struct cache *cache, uint64_t token, bool ok, struct moment now)
-{
-    struct fetch *fetch = fetcher_find(&cache->fetcher, token);
-    if (fetch && fetch_ended(&cache->fetcher, fetch, ok, now))
-        became_known(fetch);
-    cache->next_tick_ns = 0;
-}
-
-void cache_on_connected(struct cache *cache, struct moment now)
-{
-    struct cache_entry *entry;
-    struct peer *peer;
-    for (size_t at = 0; (entry = table_next(&cache->entries, &at));)
-        if (entry->fetch.unconfirmed || entry->fetch.state == FETCH_RETRYING)
-            fetch_again(&cache->fetcher, &entry->fetch, now);
-    for (size_t at = 0; (peer = table_next(&cache->peers, &at));)
-        if (peer->fetch.unconfirmed || peer->fetch.state == FETCH_RETRYING)
-            fetch_again(&cache->fetcher, &peer->fetch, now);
-    fetcher_step(&cache->fetcher, now);
 }
 
 /* ---- time ----------------------------------------------------------------------------------------------------------
@@ -431,14 +289,19 @@ static void sooner(uint64_t *next_ns, uint64_t ns)
 
 static void tick_peer(struct cache *cache, struct peer *peer, struct moment now, uint64_t *next_ns)
 {
-    if (fetch_tick(&cache->fetcher, &peer->fetch, now))
-        became_known(&peer->fetch);
+    fetch_tick(&cache->fetcher, &peer->fetch, now);
     sooner(next_ns, fetch_due_ns(&cache->fetcher, &peer->fetch));
     const bool alive = peer_alive(peer, now);
-    if (alive != peer->counted_alive) {
+    const bool known = peer_known(peer, now);
+    if (alive != peer->counted_alive || known != peer->counted_known) {
         peer->counted_alive = alive;
+        peer->counted_known = known;
         cache->change++;
     }
+    if (known)
+        cache_waiter_wake(&peer->waiters, CACHE_EXACT);
+    if (peer->fetch.sure && peer->fetch.state == FETCH_IDLE)
+        fetch_listen(&cache->fetcher, &peer->fetch, now);
     if (!alive)
         return;
     sooner(next_ns, peer->alive_until_ns);
@@ -450,41 +313,84 @@ static void tick_peer(struct cache *cache, struct peer *peer, struct moment now,
         fetch_again(&cache->fetcher, &peer->fetch, now);
 }
 
+/* Records of the dead go when the DHT has forgotten them too. */
+static void bury(struct cache *cache, struct cache_entry *entry, struct moment now)
+{
+    for (size_t at = 0; at < entry->holdings_count;) {
+        struct peer *peer = entry->holdings[at]->peer;
+        const bool forgotten = entry->holdings[at]->forgotten;
+        if (forgotten)
+            fetch_want(&cache->fetcher, &peer->fetch, now);
+        if (forgotten && peer_known(peer, now) && !peer_alive(peer, now)) {
+            drop_holding(cache, entry, at);
+            cache->change++;
+        } else {
+            at++;
+        }
+    }
+}
+
 static void sweep_entry(struct cache *cache, struct cache_entry *entry, struct moment now)
 {
+    struct fetch *fetch = &entry->fetch;
     const uint64_t idle_s = (now.ns - entry->used_ns) / NS_PER_S;
-    const bool empty = entry->fetch.known && entry->holdings_count == 0;
-    if (!entry->waiters && entry != cache->newest && idle_s >= (empty ? CACHE_NEGATIVE_S : CACHE_IDLE_S)) {
+    const bool empty = entry->level >= CACHE_COMPLETE && entry->holdings_count == 0;
+    if (!entry->waiters && !entry->children && idle_s >= (empty ? CACHE_NEGATIVE_S : CACHE_IDLE_S)) {
         remove_entry(cache, entry);
         return;
     }
-    const uint64_t refresh_ns = (entry->fetch.unconfirmed ? 1 : CACHE_REFRESH_S) * NS_PER_S;
-    if (entry->used_ns > entry->fetch.since_ns && now.ns - entry->fetch.since_ns > refresh_ns)
-        fetch_again(&cache->fetcher, &entry->fetch, now);
+    bury(cache, entry, now);
+    const uint64_t refresh_ns = (fetch->unconfirmed ? 1 : CACHE_REFRESH_S) * NS_PER_S;
+    if (fetch->sure && entry->used_ns > fetch->since_ns && now.ns - fetch->since_ns > refresh_ns)
+        fetch_again(&cache->fetcher, fetch, now);
+}
+
+/* What became known of one may decide others, below it. */
+static void review(struct cache *cache, struct moment now, uint64_t *next_ns)
+{
+    bool risen;
+    do {
+        risen = false;
+        for (struct cache_entry *entry = cache->oldest; entry; entry = entry->newer)
+            if (cache_entry_review(entry, &cache->fetcher, ++cache->mark, now) && entry->children)
+                risen = true;
+    } while (risen);
+    for (const struct cache_entry *entry = cache->oldest; entry; entry = entry->newer) {
+        sooner(next_ns, cache_entry_due_ns(entry));
+        sooner(next_ns, fetch_due_ns(&cache->fetcher, &entry->fetch));
+    }
+}
+
+uint64_t cache_due_ns(const struct cache *cache)
+{
+    if (cache->stirred)
+        return 0;
+    return cache->next_tick_ns < cache->next_sweep_ns ? cache->next_tick_ns : cache->next_sweep_ns;
 }
 
 uint64_t cache_tick(struct cache *cache, struct moment now)
 {
     struct peer *peer;
     uint64_t next_ns = UINT64_MAX;
-    const bool sweep = now.ns >= cache->next_sweep_ns;
-    if (now.ns < cache->next_tick_ns && !sweep)
-        return cache->next_tick_ns < cache->next_sweep_ns ? cache->next_tick_ns : cache->next_sweep_ns;
+    if (now.ns < cache_due_ns(cache))
+        return cache_due_ns(cache);
+    cache->stirred = false;
+    cache->fetcher.nodes = cache->peers.count;
     for (size_t at = 0; (peer = table_next(&cache->peers, &at));)
         tick_peer(cache, peer, now, &next_ns);
+    const bool sweep = now.ns >= cache->next_sweep_ns;
     for (struct cache_entry *entry = cache->newest, *older; entry; entry = older) {
         older = entry->older;
-        if (fetch_tick(&cache->fetcher, &entry->fetch, now))
-            became_known(&entry->fetch);
-        sooner(&next_ns, fetch_due_ns(&cache->fetcher, &entry->fetch));
+        fetch_tick(&cache->fetcher, &entry->fetch, now);
         if (sweep)
             sweep_entry(cache, entry, now);
     }
     if (sweep)
         cache->next_sweep_ns = now.ns + sweep_ns;
-    fetcher_step(&cache->fetcher, now);
+    review(cache, now, &next_ns);
+    sooner(&next_ns, fetcher_step(&cache->fetcher, now));
     cache->next_tick_ns = next_ns;
-    return next_ns < cache->next_sweep_ns ? next_ns : cache->next_sweep_ns;
+    return cache_due_ns(cache);
 }
 
 size_t cache_peers_alive(const struct cache *cache, struct moment now)

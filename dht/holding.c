@@ -73,23 +73,34 @@ int holding_take(struct holding *holding, struct record *record)
     part->branches = record->branches;
     part->have = true;
     record->experts = record->branches = (struct ranges){0};
+    holding->forgotten = false;
     holding->updated = false;
     return 0;
 }
 
-bool holding_forget(struct holding *holding, const struct record *record)
+/* Of a life before the present one, as far as the heartbeats that were heard say so. */
+static bool obsolete(const struct holding *holding)
 {
-    if (record->sequence == holding->sequence && record->part < holding->parts_count) {
-        struct holding_part *part = &holding->parts[record->part];
-        ranges_destroy(&part->experts);
-        ranges_destroy(&part->branches);
-        part->have = false;
-        holding->updated = false;
-    }
+    return holding->peer->heard && holding->sequence < holding->peer->heartbeat.records_from;
+}
+
+bool holding_whole(const struct holding *holding)
+{
     for (uint32_t i = 0; i < holding->parts_count; i++)
-        if (holding->parts[i].have)
+        if (!holding->parts[i].have)
             return false;
-    return true;
+    return holding->parts_count > 0 && !obsolete(holding);
+}
+
+bool holding_claims(const struct holding *holding, uint32_t coordinate)
+{
+    bool all, claimed = false;
+    for (uint32_t i = 0; i < holding->parts_count && !claimed; i++)
+        claimed = ranges_contain(&holding->parts[i].branches, coordinate);
+    if (!claimed || obsolete(holding))
+        return false;
+    const struct exclusion *excluded = peer_exclusion(holding->peer, holding->prefix, &all);
+    return !all && !(excluded && ranges_contain(&excluded->branches, coordinate));
 }
 
 static int collect(struct holding *holding)
@@ -113,7 +124,7 @@ int holding_update(struct holding *holding)
     ranges_clear(&holding->experts);
     ranges_clear(&holding->branches);
     const struct exclusion *excluded = peer_exclusion(peer, holding->prefix, &all);
-    if (!all && peer->heard && holding->sequence >= peer->heartbeat.records_from)
+    if (!all && !obsolete(holding))
         rc = collect(holding);
     if (rc == 0 && excluded)
         rc = ranges_subtract(&holding->experts, &excluded->experts);

@@ -19,6 +19,7 @@ struct holding {
     struct holding_part *parts;
     struct ranges experts, branches; /* that live while the peer does; right after holding_update */
     bool updated;
+    bool forgotten;       /* the DHT says that it has expired */
     uint64_t peer_change; /* the peer's, when they were computed */
 };
 
@@ -30,8 +31,10 @@ void holding_destroy(struct holding **holding);
 bool holding_wants(const struct holding *holding, const struct record *record);
 /* Moves the record's lists in. 0; -EBADMSG: its parts contradict those that came before; -ENOMEM. */
 int holding_take(struct holding *holding, struct record *record);
-/* The DHT has forgotten that record. True if the holding is empty now. */
-bool holding_forget(struct holding *holding, const struct record *record);
+/* Whether all parts of its newest record are there, and it is not of a life before the server's present one. */
+bool holding_whole(const struct holding *holding);
+/* Whether the server says that it hosts something below the coordinate, so that it has a record there. */
+bool holding_claims(const struct holding *holding, uint32_t coordinate);
 /* Makes experts and branches right. 0 or -ENOMEM. */
 int holding_update(struct holding *holding);
 

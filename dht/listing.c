@@ -31,7 +31,7 @@ static enum lookup_result run(struct lookup *lookup, struct moment now, bool las
         struct cache_entry *entry;
         if (want->done)
             continue;
-        const int known = lookup_ask(lookup, want, last, now, &entry);
+        const int known = lookup_ask(lookup, want, CACHE_EXACT, last, now, &entry);
         if (known < 0)
             return LOOKUP_DONE;
         if (known && (copy(lookup, &entry->experts, &contents[w].experts, &contents[w].n_experts) != 0 ||

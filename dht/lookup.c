@@ -24,8 +24,11 @@ enum lookup_result lookup_fail(struct lookup *lookup, enum status status, const 
 
 static void wake(struct cache_waiter *waiter)
 {
-    struct lookup *lookup = ((struct lookup_want *)waiter)->lookup;
-    lookup->wake(lookup);
+    struct lookup *lookup = ((struct lookup_want *)waiter)->lookup; /* its first member */
+    if (lookup->waiting > 0)
+        lookup->waiting--;
+    if (!lookup->patient || lookup->waiting == 0 || waiter->level < CACHE_EXACT)
+        lookup->wake(lookup);
 }
 
 int lookup_make_wants(struct lookup *lookup, size_t count)
@@ -43,20 +46,21 @@ int lookup_make_wants(struct lookup *lookup, size_t count)
     return 0;
 }
 
-int lookup_ask(struct lookup *lookup, struct lookup_want *want, bool last, struct moment now,
+int lookup_ask(struct lookup *lookup, struct lookup_want *want, enum cache_level need, bool last, struct moment now,
                struct cache_entry **entry)
 {
     *entry = NULL;
     if (want->waiter.at && !last)
         return 0;
-    cache_unwait(&want->waiter);
-    const int known = cache_find(lookup->cache, want->prefix, !want->asked, now, entry);
+    cache_waiter_remove(&want->waiter);
+    const int known = cache_find(lookup->cache, want->prefix, need, !want->asked, now, entry);
     want->asked = true;
     if (known == 1)
         return 1;
     if (known == 0 && last)
-        return cache_look(lookup->cache, *entry, now) == 0 ? 1 : -1;
+        return cache_look(lookup->cache, *entry, false, now) == 0 ? 1 : -1;
     if (known == 0) {
+        want->waiter.level = need;
         cache_wait(*entry, &want->waiter);
         return 0;
     }
@@ -127,7 +131,7 @@ void lookup_init(struct lookup *lookup, struct cache *cache, const Expertd__Dht_
 void lookup_destroy(struct lookup *lookup)
 {
     for (size_t i = 0; i < lookup->wants_count; i++)
-        cache_unwait(&lookup->wants[i].waiter);
+        cache_waiter_remove(&lookup->wants[i].waiter);
     if (lookup->kind && lookup->kind->clean)
         lookup->kind->clean(lookup);
     lookup->wants_count = 0;

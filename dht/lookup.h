@@ -51,6 +51,8 @@ struct lookup {
     void *state;
     struct lookup_want *wants;
     size_t wants_count;
+    bool patient;   /* runs again only when all that it waits for exactly has come, or something that may lead on */
+    size_t waiting; /* of a patient one: wants that wait */
     uint64_t deadline_ns;
     /* Called when it should run again; must not run it at once. */
     void (*wake)(struct lookup *lookup);
@@ -70,8 +72,9 @@ enum lookup_result lookup_fail(struct lookup *lookup, enum status status, const 
     __attribute__((format(printf, 3, 4)));
 /* Makes `count` wants. 0 or a failed lookup (-1). */
 int lookup_make_wants(struct lookup *lookup, size_t count);
-/* Asks for the want's prefix. 1: known (or `last`, and then *entry has what is), 0: waiting, -1: failed. */
-int lookup_ask(struct lookup *lookup, struct lookup_want *want, bool last, struct moment now,
+/* Asks for the want's prefix. 1: it is worth `need` (or `last`, and then *entry has what lives as far as is known),
+ * 0: waiting, -1: failed. */
+int lookup_ask(struct lookup *lookup, struct lookup_want *want, enum cache_level need, bool last, struct moment now,
                struct cache_entry **entry);
 /* The live servers of a known entry's expert, into *resolved. 0 or a failed lookup (-1). */
 int lookup_replicas(struct lookup *lookup, const struct cache_entry *entry, uint32_t coordinate, struct moment now,

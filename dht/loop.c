@@ -255,9 +255,9 @@ int loop_run(struct loop *loop)
         const struct moment now = moment_now();
         uint64_t due_ns = step_watch(loop, now);
         due_ns = sooner(due_ns, agent_step(loop->agent, now));
-        /* After the agent: what the DHT answered is in the cache for those who wait. It may ask for more, which is
-         * under way when it returns. */
+        /* After the agent: what the DHT answered is in the cache for those who wait. It may ask for more. */
         due_ns = sooner(due_ns, service_step(loop->service, moment_now()));
+        due_ns = sooner(due_ns, cache_due_ns(&loop->agent->cache));
         if (zmq_poll(items, loop->watch ? 4 : 3, timeout_ms(due_ns, moment_now())) < 0 && zmq_errno() != EINTR) {
             const int rc = -zmq_errno();
             log_error("cannot wait for events: %s", zmq_strerror(-rc));

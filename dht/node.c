@@ -1,6 +1,8 @@
 #include "dht/node.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -11,6 +13,8 @@
 #include <opendht/opendht_c.h>
 
 #include "common/log.h"
+
+enum { RECEIVE_BUFFER_BYTES = 4 << 20 };
 
 /* What a callback is given: it may run until the operation's last callback has, which OpenDHT makes exactly once. */
 struct op {
@@ -269,6 +273,32 @@ int node_ping(struct node *node, const struct sockaddr *address, socklen_t lengt
 /* ---- life ----------------------------------------------------------------------------------------------------------
  */
 
+/* Room for the bursts that answers come in: the kernel's default holds a hundred or two packets. OpenDHT's interface
+ * does not let it be set, so the socket is looked for among this process's: it is the one that is bound to the port. */
+static void widen_buffer(int family, uint16_t port)
+{
+    const int bytes = RECEIVE_BUFFER_BYTES;
+    DIR *folder = opendir("/proc/self/fd");
+    for (const struct dirent *item; folder && (item = readdir(folder));) {
+        struct sockaddr_storage address;
+        socklen_t length = sizeof address;
+        int type = 0;
+        socklen_t type_length = sizeof type;
+        const int fd = atoi(item->d_name);
+        if (item->d_name[0] == '.' || getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_length) != 0 ||
+            type != SOCK_DGRAM || getsockname(fd, (struct sockaddr *)&address, &length) != 0 ||
+            address.ss_family != family)
+            continue;
+        const uint16_t bound = family == AF_INET ? ((struct sockaddr_in *)&address)->sin_port
+                                                 : ((struct sockaddr_in6 *)&address)->sin6_port;
+        /* As much as net.core.rmem_max allows. */
+        if (ntohs(bound) == port && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes) != 0)
+            log_debug("the UDP socket's receive buffer stays as it is: %s", strerror(errno));
+    }
+    if (folder)
+        closedir(folder);
+}
+
 int node_start(struct node **node, const struct node_options *options)
 {
     struct node *made = calloc(1, sizeof *made);
@@ -302,6 +332,8 @@ int node_start(struct node **node, const struct node_options *options)
         node_stop(&made, 0);
         return rc != 0 ? -(rc > 0 ? rc : -rc) : -EADDRINUSE;
     }
+    widen_buffer(AF_INET, dht_runner_get_bound_port(made->runner, AF_INET));
+    widen_buffer(AF_INET6, dht_runner_get_bound_port(made->runner, AF_INET6));
     *node = made;
     return 0;
 }

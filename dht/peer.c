@@ -23,6 +23,11 @@ bool peer_alive(const struct peer *peer, struct moment now)
     return now.ns < peer->alive_until_ns;
 }
 
+bool peer_known(const struct peer *peer, struct moment now)
+{
+    return peer->fetch.sure || peer_alive(peer, now);
+}
+
 static bool same_exclusions(const struct heartbeat *a, const struct heartbeat *b)
 {
     if (a->excluded_count != b->excluded_count)

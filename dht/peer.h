@@ -2,6 +2,7 @@
 #ifndef EXPERTD_DHT_PEER_H
 #define EXPERTD_DHT_PEER_H
 
+#include "dht/cache_waiter.h"
 #include "dht/fetch.h"
 #include "dht/record.h"
 #include "dht/table.h"
@@ -15,18 +16,22 @@ struct peer {
     struct fetch fetch;
     bool heard; /* a heartbeat, ever; all below is of the newest */
     struct heartbeat heartbeat;
-    uint64_t alive_until_ns;  /* monotonic */
-    uint64_t life_ns;         /* what was left of its life when it came */
-    struct table excluded;    /* prefix -> struct exclusion of the heartbeat */
-    uint64_t change;          /* grows when records_from or the exclusions changed */
-    struct holding *holdings; /* what the cache has of it */
-    bool counted_alive;       /* as the cache's views have it */
+    uint64_t alive_until_ns;           /* monotonic */
+    uint64_t life_ns;                  /* what was left of its life when it came */
+    struct table excluded;             /* prefix -> struct exclusion of the heartbeat */
+    uint64_t change;                   /* grows when records_from or the exclusions changed */
+    struct holding *holdings;          /* what the cache has of it */
+    bool counted_alive, counted_known; /* as the cache's views have it */
+    struct cache_waiter *waiters;      /* for it to be known */
+    uint64_t mark;                     /* the cache's, while it compares lists */
 };
 
 void peer_init(struct peer *peer, const uint8_t id[SERVER_ID_SIZE]);
 void peer_destroy(struct peer *peer);
 /* Whether the newest heartbeat says that it lives. */
 bool peer_alive(const struct peer *peer, struct moment now);
+/* Whether that is certain: it lives, or all its heartbeats that there are have been seen. */
+bool peer_known(const struct peer *peer, struct moment now);
 
 enum peer_result { PEER_OLD, PEER_TAKEN, PEER_GARBLED, PEER_FORGED, PEER_TIME };
 /* A value that was found under its key. Takes it if it is newer. */

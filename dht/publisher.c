@@ -309,6 +309,12 @@ bool publisher_quiet(const struct publisher *publisher)
     return publisher->heartbeat_token == 0;
 }
 
+bool publisher_done(const struct publisher *publisher)
+{
+    return publisher->state == PUBLISHER_LIVE && publisher->due == 0 && publisher->puts_running == 0 &&
+           publisher->heartbeat_token == 0;
+}
+
 void publisher_on_put(struct publisher *publisher, uint64_t token, bool ok)
 {
     if (!ok)

@@ -48,6 +48,9 @@ void publisher_lose(struct publisher *publisher, struct moment now);
 void publisher_leave(struct publisher *publisher, struct moment now);
 bool publisher_quiet(const struct publisher *publisher);
 
+/* Whether all that there is to publish is out, records too. */
+bool publisher_done(const struct publisher *publisher);
+
 /* Tells again of what is put under the key of the DHT. */
 void publisher_repeat(const struct publisher *publisher, const char *key, struct moment now);
 void publisher_on_put(struct publisher *publisher, uint64_t token, bool ok);

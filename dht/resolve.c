@@ -11,6 +11,8 @@ struct item {
     char prefix[UID_SIZE];
 };
 
+enum { FEW = 8 };
+
 struct state {
     struct item *items;               /* ascending by prefix */
     size_t *first;                    /* of each want; and one past the last */
@@ -23,24 +25,38 @@ static int compare(const void *a, const void *b)
     return strcmp(x->prefix, y->prefix);
 }
 
+/* Whether what is to be known of the uids of a want is. */
+static bool settled(struct lookup *lookup, struct lookup_want *want, const struct item *items, size_t count,
+                    struct cache_entry *entry, struct moment now)
+{
+    bool all = true;
+    for (size_t i = 0; i < count; i++)
+        all &= cache_settled(lookup->cache, entry, items[i].coordinate, &want->waiter, now);
+    return all;
+}
+
 static enum lookup_result run(struct lookup *lookup, struct moment now, bool last)
 {
     struct state *state = lookup->state;
     bool waiting = false;
     for (size_t w = 0; w < lookup->wants_count; w++) {
         struct lookup_want *want = &lookup->wants[w];
+        const struct item *items = &state->items[state->first[w]];
+        const size_t count = state->first[w + 1] - state->first[w];
+        /* Of a few, only the servers that have them matter. */
+        const enum cache_level need = count > FEW ? CACHE_EXACT : CACHE_COMPLETE;
         struct cache_entry *entry;
         if (want->done)
             continue;
-        const int known = lookup_ask(lookup, want, last, now, &entry);
+        int known = lookup_ask(lookup, want, need, last, now, &entry);
         if (known < 0)
             return LOOKUP_DONE;
+        if (known && need < CACHE_EXACT && !last && !settled(lookup, want, items, count, entry, now))
+            known = 0;
         waiting |= known == 0;
-        for (size_t i = state->first[w]; known && i < state->first[w + 1]; i++) {
-            const struct item *item = &state->items[i];
-            if (lookup_replicas(lookup, entry, item->coordinate, now, &state->resolved[item->number]) != 0)
+        for (size_t i = 0; known && i < count; i++)
+            if (lookup_replicas(lookup, entry, items[i].coordinate, now, &state->resolved[items[i].number]) != 0)
                 return LOOKUP_DONE;
-        }
         want->done = known;
     }
     return waiting ? LOOKUP_WAITING : LOOKUP_DONE;

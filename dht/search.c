@@ -1,4 +1,7 @@
-/* BEAM_SEARCH: rows of scores -> the best live experts of each row. */
+/* BEAM_SEARCH: rows of scores -> the best live experts of each row.
+ *
+ * A row is answered from prefixes that are exactly known. Until they are, the search goes on with what has come, so
+ * that the prefixes that it leads to are asked for meanwhile. */
 #include <errno.h>
 #include <math.h>
 #include <string.h>
@@ -14,7 +17,9 @@ enum {
     BEAM_SIZE_MAX = 1024,
     ANSWERS_MAX = 1 << 20, /* rows x beam_size */
     WANTS_MAX = 256,       /* prefixes fetched together */
-    ROUNDS_MAX = 64,       /* honest grids take as many as they have dimensions, or a few more */
+    LAZY_ROUNDS = 4,
+    ROUNDS_MAX = 64, /* in each, all that was asked for comes; honest grids take as many as they have dimensions,
+                        or a few more */
 };
 
 static const uint64_t slice_ns = 3 * NS_PER_MS;
@@ -31,10 +36,14 @@ struct state {
     Expertd__Dht__BeamResult__Row *row;
     size_t experts_capacity;
     unsigned round;
+    unsigned unsettled; /* runs that met servers of which it was not known whether they live */
     /* of the run that is under way */
     struct lookup *lookup;
     struct moment now;
     size_t row_now;
+    bool leaves;  /* were waited for: it was no mere guess that came */
+    bool unknown; /* such servers were met */
+    bool guessed; /* something that is not exactly known was used for the row */
     bool last;
 };
 
@@ -55,22 +64,36 @@ static struct lookup_want *wanted(const struct lookup *lookup, const char *prefi
     return NULL;
 }
 
-static int note_missing(struct lookup *lookup, const char *prefix, struct cache_entry *entry)
+/* A want that waits for nothing yet. NULL: none is left (those that wait will do), or the lookup has failed. */
+static struct lookup_want *free_want(struct lookup *lookup)
 {
     if (!lookup->wants && lookup_make_wants(lookup, WANTS_MAX) != 0)
-        return -1;
-    if (wanted(lookup, prefix))
-        return 0;
-    for (size_t i = 0; i < lookup->wants_count; i++) {
-        struct lookup_want *want = &lookup->wants[i];
-        if (want->asked)
-            continue;
-        want->asked = true;
-        memcpy(want->prefix, prefix, UID_SIZE);
-        cache_wait(entry, &want->waiter);
-        break;
-    }
-    return 0;
+        return NULL;
+    for (size_t i = 0; i < lookup->wants_count; i++)
+        if (!lookup->wants[i].asked)
+            return &lookup->wants[i];
+    return NULL;
+}
+
+static void wait_for(struct lookup *lookup, struct cache_entry *entry, enum cache_level level)
+{
+    struct lookup_want *want = wanted(lookup, entry->prefix) ? NULL : free_want(lookup);
+    if (!want)
+        return;
+    want->asked = true;
+    memcpy(want->prefix, entry->prefix, UID_SIZE);
+    want->waiter.level = level;
+    cache_wait(entry, &want->waiter);
+    lookup->waiting++;
+}
+
+/* Whether experts complete the prefix, and not branches. */
+static bool at_experts(const struct beam_query *query, const char *prefix)
+{
+    uint32_t depth = 0;
+    for (const char *c = prefix + strlen(query->prefix); *c; c++)
+        depth += *c == '.';
+    return depth + 1 == query->dims;
 }
 
 static int find(void *context, const char *prefix, const struct ranges **experts, const struct ranges **branches)
@@ -79,11 +102,25 @@ static int find(void *context, const char *prefix, const struct ranges **experts
     struct lookup *lookup = state->lookup;
     struct cache_entry *entry;
     const bool counted = state->round == 0 && state->row_now == 0;
-    int known = cache_find(lookup->cache, prefix, counted, state->now, &entry);
-    if (known == 0 && state->last)
-        known = cache_look(lookup->cache, entry, state->now) == 0 ? 1 : -ENOMEM;
+    /* Branches of servers that do not live lead to nothing, and so do no harm. Experts that do not are found out by
+     * answer_row; if they are many, all servers are asked for. */
+    const bool leaf = at_experts(&state->query, prefix);
+    const enum cache_level need = leaf && state->unsettled >= LAZY_ROUNDS ? CACHE_EXACT : CACHE_COMPLETE;
+    int known = cache_find(lookup->cache, prefix, need, counted, state->now, &entry);
+    if (known == 1 && state->last)
+        known = 0;
+    if (known == 0 && !state->last) {
+        const bool guess = entry->level >= CACHE_GUESS;
+        state->leaves |= leaf || guess;
+        wait_for(lookup, entry, leaf || guess ? need : CACHE_GUESS);
+        if (lookup->failed)
+            return -1;
+        if (!guess)
+            return 0;
+        state->guessed = true;
+    }
     if (known == 0)
-        return note_missing(lookup, prefix, entry);
+        known = cache_look(lookup->cache, entry, !state->last, state->now) == 0 ? 1 : -ENOMEM;
     if (known < 0) {
         lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "no room for more look-ups (dht.max_cache): try again later");
         return -1;
@@ -95,6 +132,11 @@ static int find(void *context, const char *prefix, const struct ranges **experts
 
 /* ---- the answer ----------------------------------------------------------------------------------------------------
  */
+
+static uint32_t best_coordinate(const struct state *state, size_t i)
+{
+    return state->best[i].coordinates[state->query.dims - 1];
+}
 
 static struct numbered *add_expert(struct state *state, const char *prefix, uint32_t coordinate, const char *uid)
 {
@@ -111,7 +153,7 @@ static struct numbered *add_expert(struct state *state, const char *prefix, uint
         state->experts_capacity = capacity;
     }
     if (!expert || !text || !state->result.experts || table_insert(&state->numbers, text, strlen(text), expert) != 0 ||
-        cache_find(lookup->cache, prefix, false, state->now, &entry) < 0) {
+        cache_find(lookup->cache, prefix, CACHE_COMPLETE, false, state->now, &entry) < 0) {
         lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
         return NULL;
     }
@@ -120,6 +162,50 @@ static struct numbered *add_expert(struct state *state, const char *prefix, uint
     expert->number = (uint32_t)state->result.n_experts;
     state->result.experts[state->result.n_experts++] = &expert->resolved;
     return lookup_replicas(lookup, entry, coordinate, state->now, &expert->resolved) == 0 ? expert : NULL;
+}
+
+/* The uid of one of the best, and what stands before its last coordinate. False: somebody's record has a coordinate
+ * that makes no uid. */
+static bool name(const struct state *state, const struct beam_best *best, char prefix[UID_SIZE], char uid[UID_SIZE])
+{
+    bool fits = true;
+    memcpy(uid, state->query.prefix, strlen(state->query.prefix) + 1);
+    for (uint32_t d = 0; d < state->query.dims && fits; d++) {
+        memcpy(prefix, uid, UID_SIZE);
+        fits = prefix_child(prefix, best->coordinates[d], d + 1 < state->query.dims, uid);
+    }
+    return fits;
+}
+
+/* Whether it is known of all servers of the row's experts whether they live. 1; 0: not yet; -1: failed. */
+static int settle_row(struct state *state, size_t found)
+{
+    struct lookup *lookup = state->lookup;
+    int settled = 1;
+    for (size_t i = 0; i < found && !state->last; i++) {
+        char prefix[UID_SIZE], uid[UID_SIZE];
+        struct cache_entry *entry;
+        struct cache_waiter none = {0};
+        if (!name(state, &state->best[i], prefix, uid) || table_find(&state->numbers, uid, strlen(uid)))
+            continue;
+        struct lookup_want *want = free_want(lookup);
+        if (lookup->failed || cache_find(lookup->cache, prefix, CACHE_COMPLETE, false, state->now, &entry) < 0)
+            return -1;
+        struct cache_waiter *waiter = want ? &want->waiter : &none;
+        waiter->level = CACHE_EXACT;
+        if (cache_settled(lookup->cache, entry, best_coordinate(state, i), waiter, state->now))
+            continue;
+        settled = 0;
+        state->unknown = state->leaves = true;
+        if (want) {
+            want->asked = true;
+            want->prefix[0] = '\0';
+            lookup->waiting++;
+        } else {
+            cache_waiter_remove(&none);
+        }
+    }
+    return settled;
 }
 
 /* The row's experts into the answer. 0 or a failed lookup (-1). */
@@ -134,24 +220,16 @@ static int answer_row(struct state *state, size_t row, size_t found)
         return -1;
     }
     for (size_t i = 0; i < found; i++) {
-        const struct beam_best *best = &state->best[i];
-        char prefix[UID_SIZE];
-        char uid[UID_SIZE];
-        bool fits = true;
-        memcpy(uid, state->query.prefix, strlen(state->query.prefix) + 1);
-        for (uint32_t d = 0; d < state->query.dims && fits; d++) {
-            memcpy(prefix, uid, UID_SIZE);
-            fits = prefix_child(prefix, best->coordinates[d], d + 1 < state->query.dims, uid);
-        }
-        if (!fits)
-            continue; /* somebody's record has a coordinate that makes no uid */
+        char prefix[UID_SIZE], uid[UID_SIZE];
+        if (!name(state, &state->best[i], prefix, uid))
+            continue;
         struct numbered *expert = table_find(&state->numbers, uid, strlen(uid));
         if (!expert)
-            expert = add_expert(state, prefix, best->coordinates[state->query.dims - 1], uid);
+            expert = add_expert(state, prefix, best_coordinate(state, i), uid);
         if (!expert)
             return -1;
         answer->experts[answer->n_experts++] = expert->number;
-        answer->scores[answer->n_scores++] = (float)best->score;
+        answer->scores[answer->n_scores++] = (float)state->best[i].score;
     }
     return 0;
 }
@@ -163,27 +241,40 @@ static int answer_row(struct state *state, size_t row, size_t found)
 static int run_row(struct state *state, size_t row)
 {
     const struct beam_source source = {state, find};
-    const size_t missing_max = (size_t)state->query.beam_size << (state->round < 8 ? state->round : 8);
+    /* Mostly the best of the first few prefixes are the best of all. */
+    const size_t missing_max = (size_t)(state->query.beam_size + 3) / 4 << (state->round < 8 ? state->round : 8);
     size_t found;
     state->row_now = row;
+    state->guessed = false;
     state->query.scores = state->lookup->request->beam->scores + row * state->row_scores;
     const int rc = beam_search(&state->beam, &state->query, &source, missing_max < WANTS_MAX ? missing_max : WANTS_MAX,
                                state->best, &found);
     if (rc == -E2BIG || rc == -ENOMEM)
         lookup_fail(state->lookup, STATUS_RESOURCE_EXHAUSTED, "the grid is too large to be searched");
-    if (rc < 0 || (rc == 1 && answer_row(state, row, found) != 0))
+    if (rc < 0)
         return -1;
-    return rc;
+    if (rc == 0)
+        return 0;
+    const int settled = settle_row(state, found);
+    if (settled < 0 || (settled && !state->guessed && answer_row(state, row, found) != 0))
+        return -1;
+    return settled && !state->guessed;
 }
 
 static enum lookup_result run(struct lookup *lookup, struct moment now, bool last)
 {
     struct state *state = lookup->state;
     const uint64_t end_ns = clock_now_ns() + (last ? last_slice_ns : slice_ns);
+    const bool all_came = state->leaves && lookup->waiting == 0;
     state->now = now;
     state->last = last;
+    if (all_came && ++state->round > ROUNDS_MAX)
+        return lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED,
+                           "the grid is too sparse to be searched: more than %d rounds of look-ups", ROUNDS_MAX);
+    lookup->waiting = 0;
+    state->leaves = state->unknown = false;
     for (size_t i = 0; i < lookup->wants_count; i++) {
-        cache_unwait(&lookup->wants[i].waiter);
+        cache_waiter_remove(&lookup->wants[i].waiter);
         lookup->wants[i].asked = false;
     }
     bool missing = false;
@@ -199,12 +290,8 @@ static enum lookup_result run(struct lookup *lookup, struct moment now, bool las
         if (row % 16 == 15 && !missing && clock_now_ns() >= end_ns)
             return LOOKUP_AGAIN;
     }
-    if (!missing)
-        return LOOKUP_DONE;
-    if (++state->round > ROUNDS_MAX)
-        return lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED,
-                           "the grid is too sparse to be searched: more than %d rounds of look-ups", ROUNDS_MAX);
-    return LOOKUP_WAITING;
+    state->unsettled += state->unknown;
+    return missing ? LOOKUP_WAITING : LOOKUP_DONE;
 }
 
 static void clean(struct lookup *lookup)
@@ -285,5 +372,6 @@ void search_init(struct lookup *lookup)
     state->lookup = lookup;
     lookup->state = state;
     lookup->kind = &searching;
+    lookup->patient = true;
     lookup->reply.beam = &state->result;
 }

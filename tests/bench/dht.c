@@ -13,11 +13,20 @@
 
 #include "common/log.h"
 
-enum { COLUMNS = 256, GRID_ROWS = 32, BEAM_SIZE = 4, COLD_RUNS = 7, WARM_RUNS = 1000, SINGLE_RUNS = 1000 };
+enum {
+    COLUMNS = 256,
+    GRID_ROWS = 32,
+    BEAM_SIZE = 4,
+    COLD_RUNS = 7,
+    WARM_RUNS = 1000,
+    SINGLE_RUNS = 1000,
+    READERS = 1 + 2 * COLD_RUNS
+};
 
 static struct swarm swarm;
 static bool as_json;
 static unsigned lines;
+static size_t first_reader;
 
 static void print(const char *name, double value, const char *unit)
 {
@@ -68,19 +77,23 @@ static void start(unsigned nodes)
         if (i % 16 == 15)
             swarm_step(&swarm, 1);
     }
+    first_reader = swarm.count;
+    for (unsigned i = 0; i < READERS; i++)
+        if (!swarm_add(&swarm, NULL))
+            die("cannot start a node");
     if (!SWARM_UNTIL(&swarm, 60000, swarm_joined(&swarm)))
         die("the nodes do not find each other");
     /* Routing tables fill up. */
     (void)SWARM_UNTIL(&swarm, 1000, false);
 }
 
-static struct agent *add_reader(void)
+/* A node that has asked for nothing yet. */
+static size_t next_reader(void)
 {
-    struct agent *reader = swarm_add(&swarm, NULL);
-    if (!reader || !SWARM_UNTIL(&swarm, 20000, swarm_joined(&swarm)))
-        die("cannot add a node");
-    (void)SWARM_UNTIL(&swarm, 300, false);
-    return reader;
+    static unsigned used;
+    if (used == READERS)
+        die("no reader is left");
+    return first_reader + used++;
 }
 
 static void publish(unsigned nodes, unsigned experts, bool contiguous)
@@ -144,8 +157,7 @@ static void look_up(unsigned experts)
         snprintf(text[e], UID_SIZE, "ffn.%u.%u", e / COLUMNS, e % COLUMNS);
         uids[e] = text[e];
     }
-    const size_t reader = swarm.count;
-    add_reader();
+    const size_t reader = next_reader();
     uint64_t begin_ns = clock_now_ns();
     resolve(reader, uids, experts);
     print("look up all, cold, per expert", ms_since(begin_ns) / experts, "ms");
@@ -158,8 +170,7 @@ static void look_up(unsigned experts)
     print("look up one, warm", ms_since(begin_ns) / SINGLE_RUNS, "ms");
     double cold[COLD_RUNS];
     for (int run = 0; run < COLD_RUNS; run++) {
-        const size_t fresh = swarm.count;
-        add_reader();
+        const size_t fresh = next_reader();
         begin_ns = clock_now_ns();
         resolve(fresh, &uids[(unsigned)rand() % experts], 1);
         cold[run] = ms_since(begin_ns);
@@ -204,8 +215,7 @@ static void search_all(void)
     static double warm[WARM_RUNS];
     size_t reader = 0;
     for (int run = 0; run < COLD_RUNS; run++) {
-        reader = swarm.count;
-        add_reader();
+        reader = next_reader();
         const uint64_t begin_ns = clock_now_ns();
         search(reader, 1);
         cold[run] = ms_since(begin_ns);

@@ -81,7 +81,7 @@ static void fuzz_value(const uint8_t *data, size_t size)
     struct cache cache;
     struct cache_entry *entry;
     cache_init(&cache, &engine, 0, 16);
-    if (cache_find(&cache, "ffn.", true, now, &entry) == 0)
+    if (cache_find(&cache, "ffn.", CACHE_EXACT, true, now, &entry) == 0)
         cache_on_value(&cache, entry->fetch.token, false, data, size, now);
     cache_on_value(&cache, 1, true, data, size, now);
     cache_tick(&cache, now);

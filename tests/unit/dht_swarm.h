@@ -90,8 +90,7 @@ static inline bool swarm_published(const struct swarm *swarm)
 {
     for (size_t i = 0; i < swarm->count; i++)
         if (swarm->agents[i] && swarm->agents[i]->publisher && publisher_catalog(swarm->agents[i]->publisher)->count &&
-            (publisher_state(swarm->agents[i]->publisher) != PUBLISHER_LIVE ||
-             !publisher_quiet(swarm->agents[i]->publisher)))
+            !publisher_done(swarm->agents[i]->publisher))
             return false;
     return true;
 }

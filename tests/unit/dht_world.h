@@ -17,6 +17,7 @@ struct world_value {
     char key[UID_SIZE];
     uint8_t *bytes;
     size_t size;
+    bool lost; /* gets do not find it */
 };
 
 struct world {
@@ -105,19 +106,33 @@ static inline void world_put(const char *key, uint8_t *bytes, size_t size)
     cache_tick(&world.cache, world.now);
 }
 
-/* Answers the gets that are under way, and those that follow from the answers. */
+/* Answers a get. */
+static inline void world_answer_one(size_t at)
+{
+    const uint64_t token = world.gets[at].token;
+    char key[UID_SIZE];
+    memcpy(key, world.gets[at].key, UID_SIZE);
+    memmove(world.gets + at, world.gets + at + 1, (--world.gets_count - at) * sizeof world.gets[0]);
+    for (size_t i = 0; !world.down && i < world.values_count; i++)
+        if (strcmp(world.values[i].key, key) == 0 && !world.values[i].lost)
+            cache_on_value(&world.cache, token, false, world.values[i].bytes, world.values[i].size, world.now);
+    cache_on_got(&world.cache, token, !world.down, world.now);
+    cache_tick(&world.cache, world.now);
+}
+
+/* Answers the gets that are under way, and those that follow from the answers, also after a short pause. */
 static inline void world_answer(void)
 {
-    while (world.gets_count > 0) {
-        const uint64_t token = world.gets[0].token;
-        char key[UID_SIZE];
-        memcpy(key, world.gets[0].key, UID_SIZE);
-        memmove(world.gets, world.gets + 1, --world.gets_count * sizeof world.gets[0]);
-        for (size_t i = 0; !world.down && i < world.values_count; i++)
-            if (strcmp(world.values[i].key, key) == 0)
-                cache_on_value(&world.cache, token, false, world.values[i].bytes, world.values[i].size, world.now);
-        cache_on_got(&world.cache, token, !world.down, world.now);
-        cache_tick(&world.cache, world.now);
+    enum { PAUSE_MS = 400, ROUNDS_MAX = 10000 };
+    for (int round = 0;; round++) {
+        ck_assert_int_lt(round, ROUNDS_MAX);
+        while (world.gets_count > 0)
+            world_answer_one(0);
+        const uint64_t due_ns = cache_tick(&world.cache, world.now);
+        if (world.gets_count == 0 && due_ns > world.now.ns + PAUSE_MS * NS_PER_MS)
+            return;
+        if (world.gets_count == 0)
+            world_pass(due_ns > world.now.ns ? (due_ns - world.now.ns) / NS_PER_MS + 1 : 0);
     }
 }
 
@@ -222,6 +237,27 @@ static inline const char *world_text(const struct ranges *set)
                 (size_t)snprintf(text + used, sizeof text - used, "-%llu", (unsigned long long)set->items[i].end - 1);
     }
     return text;
+}
+
+/* The experts under a prefix, once it is known. */
+static inline const char *world_experts(const char *prefix)
+{
+    struct cache_entry *entry;
+    int known = cache_find(&world.cache, prefix, CACHE_EXACT, true, world.now, &entry);
+    if (known == 0) {
+        world_answer();
+        known = cache_find(&world.cache, prefix, CACHE_EXACT, false, world.now, &entry);
+    }
+    ck_assert_int_eq(known, 1);
+    return world_text(&entry->experts);
+}
+
+static inline const char *world_branches(const char *prefix)
+{
+    struct cache_entry *entry;
+    world_experts(prefix);
+    ck_assert_int_eq(cache_find(&world.cache, prefix, CACHE_EXACT, false, world.now, &entry), 1);
+    return world_text(&entry->branches);
 }
 
 /* Runs the tests of one file. */
