@@ -7,6 +7,7 @@
 
 struct linear_provider;
 struct tuner;
+struct clblast;
 
 enum {
     DEVICE_STAGING_SLOTS = 2,
@@ -60,6 +61,7 @@ struct device {
     const struct linear_provider *provider;
     struct kernel_shape shape;
     struct tuner *tuner; /* of providers that have one; NULL */
+    struct clblast *clblast;
     cl_program program;
     cl_kernel kernels[KERNEL_COUNT];
 

@@ -227,6 +227,8 @@ int device_program_build(struct device *device)
         return result;
     for (unsigned k = 0; k < KERNEL_COUNT; k++) {
         cl_int error;
+        if (k == KERNEL_WEIGHT_GRADIENT && device->provider->no_gradient_kernel)
+            continue;
         device->kernels[k] = clCreateKernel(device->program, kernel_name(k), &error);
         if (device->kernels[k] == NULL)
             return device_fail(device, error, kernel_name(k));

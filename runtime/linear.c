@@ -5,7 +5,7 @@
 #include "runtime/device_private.h"
 
 static const struct linear_provider *const providers[] = {&linear_provider_cpu, &linear_provider_gpu,
-                                                          &linear_provider_mma};
+                                                          &linear_provider_mma, &linear_provider_clblast};
 
 const struct linear_provider *linear_provider_find(const struct config_device *config, enum device_class class)
 {

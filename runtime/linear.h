@@ -63,6 +63,7 @@ struct linear_provider {
     bool
         shares; /* a launch is a work-item for each core, which take the grid's shares: runtime/kernels/shares_cpu.cl */
     const char *const *sources; /* of runtime/kernels/, in order; NULL ends */
+    bool no_gradient_kernel;    /* gradient() launches none, and the sources have none */
     /* 0, or -EINVAL with the error for people where the device has not what the provider or the precision needs; NULL
      * for a provider of fp32 alone. */
     int (*check)(struct device *device);
@@ -81,6 +82,7 @@ struct linear_provider {
 extern const struct linear_provider linear_provider_cpu;
 extern const struct linear_provider linear_provider_gpu;
 extern const struct linear_provider linear_provider_mma;
+extern const struct linear_provider linear_provider_clblast;
 
 /* By config_device.linear_kernel ("auto": by the precision and the class); NULL for a name that is none. */
 const struct linear_provider *linear_provider_find(const struct config_device *config, enum device_class class);

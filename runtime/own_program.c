@@ -64,6 +64,11 @@ static int compile(struct own_program *program)
 {
     struct device *device = program->device;
     char options[64], log[2048] = "";
+    if (device->shape.panel == 0)
+        return device_complain(device, -EINVAL,
+                               "'%s': an expert of one's own has its parameters in panels, and linear_kernel clblast "
+                               "knows none: choose another",
+                               program->path);
     char *text = read_text(program->path);
     cl_int error = CL_SUCCESS;
     if (!text)

@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/process.h"
+#include "runtime/trial.h"
 
 static const uint64_t class_first_row[TUNING_CLASSES] = {1, 17, 65, 257};
 static const uint64_t spin_up_ns =
@@ -116,7 +117,7 @@ struct search {
     struct device *device;
     uint64_t rows; /* as many as a product will ever have */
     uint64_t deadline_ns;
-    cl_mem memory; /* the operands lie one behind the other */
+    struct trial trial;
     unsigned step, steps;
 };
 
@@ -128,39 +129,9 @@ struct step {
     const struct linear_size *size;
 };
 
-static uint64_t operand_floats(const struct device *device, uint64_t rows, const struct linear_size *size)
+static int launch(const struct trial *trial, const struct step *step)
 {
-    const struct kernel_shape *shape = &device->shape;
-    return kernel_packed_floats(shape, rows, size->k) + kernel_packed_floats(shape, size->k, size->n) +
-           kernel_packed_floats(shape, rows, size->n);
-}
-
-static int launch(struct device *device, cl_mem memory, const struct step *step)
-{
-    const struct kernel_shape *shape = &device->shape;
-    const uint64_t rows = (uint64_t)step->rows, weights = kernel_packed_floats(shape, rows, step->size->k);
-    const uint64_t out = weights + kernel_packed_floats(shape, step->size->k, step->size->n);
-    const struct linear_call forward = {
-        .rows = step->rows,
-        .n = (cl_int)step->size->n,
-        .k = (cl_int)step->size->k,
-        .a = kernel_view_packed(shape, memory, 0, rows),
-        .weights = memory,
-        .weights_offset = weights,
-        .out = kernel_view_packed(shape, memory, out, rows),
-    };
-    const struct linear_gradient_call gradient = {
-        .rows = step->rows,
-        .n = (cl_int)step->size->n,
-        .k = (cl_int)step->size->k,
-        .x = memory,
-        .dy = memory,
-        .dw = memory,
-        .dy_offset = out,
-        .dw_offset = weights,
-    };
-    return step->product == TUNING_FORWARD ? linear_launch_forward(device, &forward)
-                                           : linear_launch_gradient(device, &gradient);
+    return trial_launch(trial, step->product == TUNING_GRADIENT, (uint64_t)step->rows, step->size);
 }
 
 static bool is_over(const struct search *search)
@@ -173,7 +144,7 @@ static int time_launches(const struct search *search, const struct step *step, u
     const uint64_t start_ns = clock_now_ns();
     int result = 0;
     for (unsigned i = 0; i < count && result == 0; i++)
-        result = launch(search->device, search->memory, step);
+        result = launch(&search->trial, step);
     const int finished = device_finish(search->device);
     *each_ns = (clock_now_ns() - start_ns) / count;
     return result != 0 ? result : finished;
@@ -304,26 +275,6 @@ static int search_unknown(struct search *search, const struct step *step)
     return is_known(search, step) ? 0 : search_tile(search, step);
 }
 
-/* Random numbers, as a card runs faster on zeros. */
-static int allocate_operands(struct search *search, const struct linear_size *sizes, unsigned count)
-{
-    static const cl_float values[16] = {.11f, -.72f, .53f, -.94f, .35f, .66f, -.17f, -.38f,
-                                        .89f, -.21f, .42f, .73f,  -.5f, .06f, -.67f, .98f};
-    struct device *device = search->device;
-    uint64_t floats = 0;
-    for (unsigned i = 0; i < count; i++) {
-        const uint64_t needed = operand_floats(device, search->rows, &sizes[i]);
-        floats = needed > floats ? needed : floats;
-    }
-    const size_t bytes = (floats * sizeof(float) + sizeof values - 1) / sizeof values * sizeof values;
-    const int result = device_allocate(device, bytes, "operands of a search for tiles", &search->memory);
-    if (result != 0)
-        return result;
-    const cl_int error =
-        clEnqueueFillBuffer(device->queue, search->memory, values, sizeof values, 0, bytes, 0, NULL, NULL);
-    return error == CL_SUCCESS ? 0 : device_fail(device, error, "filling operands");
-}
-
 static void save(const struct device *device)
 {
     const struct tuner *tuner = device->tuner;
@@ -340,10 +291,10 @@ static int run_search(struct search *search, const struct linear_size *sizes, un
     struct tuner *tuner = device->tuner;
     const uint64_t start_ns = clock_now_ns();
     search->deadline_ns = start_ns + tuner->left_ns;
-    int result = allocate_operands(search, sizes, count);
+    int result = trial_open(&search->trial, device, search->rows, sizes, count);
     if (result == 0)
         result = each_step(search, sizes, count, search_unknown);
-    device_release(device, &search->memory);
+    trial_close(&search->trial);
     const uint64_t took_ns = clock_now_ns() - start_ns;
     tuner->left_ns -= took_ns < tuner->left_ns ? took_ns : tuner->left_ns;
     save(device);
@@ -365,11 +316,12 @@ static int launch_once(struct device *device, enum tuning_product product, unsig
 {
     static const struct linear_size smallest = {1, 1};
     struct tuner *tuner = device->tuner;
-    const struct step step = {.product = product, .rows = 1, .size = &smallest};
-    if (tuner->warm[product][tile] || device->workspace_bytes < sizeof(float) * operand_floats(device, 1, &smallest))
+    struct trial trial;
+    if (tuner->warm[product][tile] || device->workspace_bytes < sizeof(float) * trial_floats(device, 1, &smallest))
         return 0;
     tuner->forced = (int)tile;
-    int result = launch(device, device->workspace, &step);
+    trial_borrow(&trial, device);
+    int result = trial_launch(&trial, product == TUNING_GRADIENT, 1, &smallest);
     tuner->forced = TUNING_NONE;
     if (result == 0)
         result = device_finish(device);

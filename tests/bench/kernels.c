@@ -1,10 +1,10 @@
 /* How fast the kernels are beside what the device can do: its multiply-add peak, by an OpenCL kernel, in the same run.
  *
- *     build/bench/kernels [--hidden 1024] [--kernel auto|cpu|gpu] [--tune auto|off|force] [--rows N] [--seconds 0.5]
- *                         [--json FILE] [--cpu-time] [--staged] [--device OPTIONS]
+ *     build/bench/kernels [--hidden 1024] [--kernel auto|cpu|gpu|clblast] [--rows N] [--seconds 0.5] [--json FILE]
+ *                         [--cpu-time] [--staged] [--device OPTIONS]
  *
- * OPTIONS are more of an entry of the configuration's `devices`: "platform: nvidia, precision: tf32".
- * --staged treats the device as one with memory of its own.
+ * OPTIONS are more of an entry of the configuration's `devices`: "platform: nvidia, precision: tf32", or
+ * "tune: force, tune_time: 600". --staged treats the device as one with memory of its own.
  *
  * --cpu-time counts the processor time of this process over its cores instead of the time on the wall: for a CPU device
  * on a machine that is busy with other things. It does not see what idles at a kernel's end.
@@ -373,13 +373,13 @@ static void reserve_products(struct bench *bench, uint64_t rows)
     must(bench, device_reserve_workspace(bench->device, (rows * (narrow + wide) + narrow * wide) * sizeof(float)));
 }
 
-static void bench_open(struct bench *bench, const char *kernel, const char *tune, const char *device)
+static void bench_open(struct bench *bench, const char *kernel, const char *device)
 {
     char text[1024];
     snprintf(text, sizeof text,
-             "devices:\n  - {name: bench, linear_kernel: %s, tune: %s, tune_time: 600%s%s%s}\n"
+             "devices:\n  - {name: bench, linear_kernel: %s%s%s%s}\n"
              "experts:\n  - {uid: ffn.0, hidden_dim: %u, max_batch_size: %u}\n",
-             kernel, tune, bench->staged ? ", slabs: staged" : "", device[0] != '\0' ? ", " : "", device, bench->hidden,
+             kernel, bench->staged ? ", slabs: staged" : "", device[0] != '\0' ? ", " : "", device, bench->hidden,
              bench->rows > EXPERT_ROWS ? bench->rows : EXPERT_ROWS);
     if (config_parse(&bench->config, text, strlen(text), "kernels") != 0 ||
         device_open(&bench->device, &bench->config.devices[0]) != 0)
@@ -412,14 +412,17 @@ static void bench_close(struct bench *bench)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"hidden", required_argument, NULL, 'h'},  {"kernel", required_argument, NULL, 'k'},
-        {"seconds", required_argument, NULL, 's'}, {"json", required_argument, NULL, 'j'},
-        {"cpu-time", no_argument, NULL, 'c'},      {"rows", required_argument, NULL, 'r'},
-        {"tune", required_argument, NULL, 't'},    {"device", required_argument, NULL, 'd'},
-        {"staged", no_argument, NULL, 'S'},        {0}};
+    static const struct option options[] = {{"hidden", required_argument, NULL, 'h'},
+                                            {"kernel", required_argument, NULL, 'k'},
+                                            {"seconds", required_argument, NULL, 's'},
+                                            {"json", required_argument, NULL, 'j'},
+                                            {"cpu-time", no_argument, NULL, 'c'},
+                                            {"rows", required_argument, NULL, 'r'},
+                                            {"device", required_argument, NULL, 'd'},
+                                            {"staged", no_argument, NULL, 'S'},
+                                            {0}};
     struct bench bench = {.hidden = 1024, .seconds = 0.5};
-    const char *kernel = "auto", *tune = "auto", *device = "", *json = NULL;
+    const char *kernel = "auto", *device = "", *json = NULL;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'h')
             bench.hidden = (unsigned)strtoul(optarg, NULL, 10);
@@ -427,8 +430,6 @@ int main(int argc, char **argv)
             kernel = optarg;
         else if (option == 'r')
             bench.rows = (unsigned)strtoul(optarg, NULL, 10);
-        else if (option == 't')
-            tune = optarg;
         else if (option == 'd')
             device = optarg;
         else if (option == 's')
@@ -442,7 +443,7 @@ int main(int argc, char **argv)
         else
             return 2;
     }
-    bench_open(&bench, kernel, tune, device);
+    bench_open(&bench, kernel, device);
     measure_all(&bench);
     print_table(&bench);
     if (json != NULL)

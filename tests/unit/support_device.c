@@ -1,6 +1,7 @@
 #include "unit/support_device.h"
 
 #include <check.h>
+#include <dlfcn.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,6 +52,14 @@ void support_device_close(struct support_device *support)
 {
     device_destroy(&support->device);
     config_destroy(&support->config);
+}
+
+bool support_device_has_clblast(void)
+{
+    const bool has = linear_provider_clblast.forward != NULL && dlopen("libclblast.so.1", RTLD_LAZY) != NULL;
+    if (!has)
+        printf("CLBlast is not installed, or was not when this was built: its kernels are not tested\n");
+    return has;
 }
 
 struct expert *support_expert(struct support_device *support)

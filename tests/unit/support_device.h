@@ -15,7 +15,7 @@ struct support_device {
     struct device *device;
 };
 
-/* Opens the first OpenCL device with the kernels "cpu" or "gpu". The tests fail if there is none. `staged`: as if the
+/* Opens the first OpenCL device with the kernels "cpu", "gpu", ... The tests fail if there is none. `staged`: as if the
  * device had memory of its own. `expert` is an entry of the list `experts` without its braces, "hidden_dim: 64, ...";
  * `device` more options of the device, or "". */
 void support_device_open(struct support_device *support, const char *kernel, bool staged, const char *device,
@@ -23,6 +23,8 @@ void support_device_open(struct support_device *support, const char *kernel, boo
 /* Builds the CPU kernels again as for a device with narrower vectors: 8 floats (AVX2) or 4 (SSE, NEON). */
 void support_device_narrow(struct support_device *support, unsigned vector_width);
 void support_device_close(struct support_device *support);
+/* Whether the kernels "clblast" are to be had: built in, and the library is there. If not, it says so. */
+bool support_device_has_clblast(void);
 
 /* An expert of the configuration's entry, from seed 1, with a LayerNorm that is not just 1 and 0. */
 struct expert *support_expert(struct support_device *support);

@@ -178,6 +178,7 @@ void support_reference_step(const struct optimizer_settings *settings, unsigned 
 
 void support_reference_pack(size_t rows, size_t columns, size_t panel, const float *plain, float *packed)
 {
+    panel = panel != 0 ? panel : columns;
     for (size_t first = 0; first < columns; first += panel)
         for (size_t row = 0; row < rows; row++)
             for (size_t c = first; c < first + panel; c++)
@@ -186,6 +187,7 @@ void support_reference_pack(size_t rows, size_t columns, size_t panel, const flo
 
 void support_reference_unpack(size_t rows, size_t columns, size_t panel, const float *packed, float *plain)
 {
+    panel = panel != 0 ? panel : columns;
     for (size_t first = 0; first < columns; first += panel)
         for (size_t row = 0; row < rows; row++)
             for (size_t c = first; c < first + panel; c++, packed++)

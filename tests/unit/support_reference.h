@@ -42,7 +42,8 @@ double support_reference_norm(const float *values, size_t count);
 void support_reference_step(const struct optimizer_settings *settings, unsigned update, double factor, size_t count,
                             const float *gradient, float *w, float *m, float *v);
 
-/* To and from [ceil(columns / panel)][rows][panel]; packing fills the pad columns with 0. */
+/* To and from [ceil(columns / panel)][rows][panel]; packing fills the pad columns with 0. A panel of 0: row-major,
+ * with none. */
 void support_reference_pack(size_t rows, size_t columns, size_t panel, const float *plain, float *packed);
 void support_reference_unpack(size_t rows, size_t columns, size_t panel, const float *packed, float *plain);
 

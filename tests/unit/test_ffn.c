@@ -17,7 +17,8 @@ struct kind {
     const char *kernel, *precision;
     double tolerance, training;
 };
-static const struct kind cpu = {"cpu", "fp32", 1e-5, 1e-4}, gpu = {"gpu", "fp32", 1e-5, 1e-4};
+static const struct kind cpu = {"cpu", "fp32", 1e-5, 1e-4}, gpu = {"gpu", "fp32", 1e-5, 1e-4},
+                         clblast = {"clblast", "fp32", 1e-5, 1e-4};
 static const struct kind reduced[] = {{"mma", "tf32", 5e-4, 1e-3}, {"mma", "fp16", 5e-4, 1e-3}};
 
 /* The elements that tests/fixtures/make_fixtures.py samples of a tensor. */
@@ -95,6 +96,13 @@ START_TEST(forward_on_the_gpu_kernels_is_pytorchs)
     /* At 2,048 rows and 1,024 columns PoCL takes minutes for what a GPU does in a millisecond. */
     static const unsigned sizes[] = {5, 5, 4, 3};
     forward_agrees(&gpu, _i % 2 == 1, hidden_sizes[_i], sizes[_i]);
+}
+END_TEST
+
+START_TEST(forward_with_clblast_is_pytorchs)
+{
+    static const unsigned sizes[] = {5, 5, 4, 3};
+    forward_agrees(&clblast, _i % 2 == 1, hidden_sizes[_i], sizes[_i]);
 }
 END_TEST
 
@@ -251,6 +259,13 @@ START_TEST(training_on_the_gpu_kernels_is_pytorchs)
 }
 END_TEST
 
+START_TEST(training_with_clblast_is_pytorchs)
+{
+    training_agrees(&clblast, _i % 2 == 1, _i == 1 ? "chunk_rows: 7" : "", _i % 2 ? 96 : 64, _i % 2 ? 40 : 17,
+                    &optimizer_cases[_i], _i < 2 ? 2 : 100);
+}
+END_TEST
+
 START_TEST(training_in_reduced_precision_is_near_pytorchs)
 {
     const unsigned optimizer = (unsigned)_i / 2;
@@ -303,6 +318,10 @@ int main(void)
     tcase_add_loop_test(all, forward_in_reduced_precision_is_near_pytorchs, 0, 8);
     tcase_add_loop_test(all, training_in_reduced_precision_is_near_pytorchs, 0, 8);
     tcase_add_loop_test(all, accumulated_batches_make_pytorchs_steps, 0, 4);
+    if (support_device_has_clblast()) {
+        tcase_add_loop_test(all, forward_with_clblast_is_pytorchs, 0, 4);
+        tcase_add_loop_test(all, training_with_clblast_is_pytorchs, 0, 4);
+    }
     Suite *suite = suite_create("ffn");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);

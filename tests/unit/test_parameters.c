@@ -102,10 +102,11 @@ END_TEST
 
 START_TEST(what_is_written_is_read_back_and_is_in_a_snapshot)
 {
-    static const char *const kernels[] = {"cpu", "gpu"};
+    static const char *const kernels[] = {"cpu", "gpu", "clblast"};
+    const unsigned count = support_device_has_clblast() ? 3 : 2;
     struct support_device support;
     struct expert_tensor tensor;
-    for (unsigned k = 0; k < 2; k++) {
+    for (unsigned k = 0; k < count; k++) {
         support_device_open(&support, kernels[k], false, "", "hidden_dim: 33");
         struct expert *expert = create(&support, 1);
         struct expert_snapshot snapshot = {.memory = malloc(expert_snapshot_bytes(expert))};
