@@ -117,7 +117,8 @@ struct device_rows {
  * On a device that sees the slabs its kernels work on them in place. On any other one there are a queue for uploads,
  * one for kernels and one for downloads, so that the next batch arrives and the last one leaves while one computes: the
  * first kernel of a batch waits for its uploads, a download for the kernels before it. Kernels that must not run on
- * rows that never came, because what they write outlives the batch, are enqueued behind device_gate. Nothing here waits
+ * rows that never came, because what they write outlives the batch, are enqueued behind device_gate. What enqueues
+ * its commands itself asks device_staging_launch first, or its first one does not wait for the rows. Nothing here waits
  * for the device but device_wait and device_staging_abort.
  *
  * -EAGAIN, of what enqueues and of device_wait, says that a command failed before a kernel of the batch ran: its own
@@ -149,7 +150,8 @@ bool device_is_done(cl_event done); /* or failed; does not wait */
 void device_staging_end(struct device *device, unsigned slot);
 /* Gives the slot of a batch back that could not be enqueued whole, when what was enqueued is done with it. */
 void device_staging_abort(struct device *device, unsigned slot);
-/* For kernel_launch: what the batch's next kernel waits for, and where its event goes if it is the first. */
+/* What the batch's next kernel waits for, and where its event goes if it is the first: for kernel_launch, and for what
+ * enqueues kernels without it. */
 int device_staging_launch(struct device *device, cl_uint *count, const cl_event **events, cl_event **event);
 
 /* --- for runtime/device.c ---------------------------------------------------------------------------------------- */

@@ -44,7 +44,7 @@ static void same_as_in_place_on_a_cpu(bool staged, enum device_class class)
     forward(&other, &outputs);
     ck_assert_mem_eq(plain.grad_inputs.mapping, other.grad_inputs.mapping, ROWS * HIDDEN * sizeof(float));
     ck_assert_mem_eq(plain_outputs.mapping, outputs.mapping, ROWS * HIDDEN * sizeof(float));
-    /* In place is in place: no copy is asked for but by an integrated GPU's mapping. */
+    /* In place is in place: no copy is asked for but by a GPU's mapping. */
     ck_assert(staged == (outputs.buffer == NULL));
     ck_assert(staged == (other.support.device->upload_queue != NULL));
     support_slab_free(&outputs);
@@ -56,6 +56,12 @@ static void same_as_in_place_on_a_cpu(bool staged, enum device_class class)
 START_TEST(an_integrated_gpu_computes_on_the_slabs_in_place)
 {
     same_as_in_place_on_a_cpu(false, DEVICE_CLASS_INTEGRATED);
+}
+END_TEST
+
+START_TEST(a_gpu_may_be_told_to_use_the_slabs_in_place)
+{
+    same_as_in_place_on_a_cpu(false, DEVICE_CLASS_GPU);
 }
 END_TEST
 
@@ -90,6 +96,7 @@ int main(void)
     TCase *all = tcase_create("device_rows");
     tcase_set_timeout(all, 100);
     tcase_add_test(all, an_integrated_gpu_computes_on_the_slabs_in_place);
+    tcase_add_test(all, a_gpu_may_be_told_to_use_the_slabs_in_place);
     tcase_add_test(all, a_gpu_computes_on_rows_that_are_staged);
     tcase_add_test(all, a_cpu_may_be_told_to_stage_rows);
     tcase_add_loop_test(all, where_slabs_are_used_is_what_the_configuration_says, 0, 3);

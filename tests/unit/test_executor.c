@@ -28,7 +28,8 @@ static struct support_frontend frontend;
  */
 
 static char diary[256];                 /* "+0" expert 0 was given a batch, "-0" it was finished */
-static int forward_error, finish_error; /* an -EAGAIN is of the next call only */
+static int forward_error, finish_error; /* an -EAGAIN is of the next call only, unless it is */
+static bool lasting;
 static bool busy_once;
 
 static void note(char what, const struct expert *expert)
@@ -50,7 +51,7 @@ static int fake_compute(struct expert *expert, struct expert_batch *batch)
     }
     if (forward_error) {
         const int result = forward_error;
-        forward_error = result == -EAGAIN ? 0 : result;
+        forward_error = result == -EAGAIN && !lasting ? 0 : result;
         return result;
     }
     note('+', expert);
@@ -65,7 +66,7 @@ static int fake_finish(struct expert *expert, struct expert_batch *batch)
     note('-', expert);
     if (finish_error) {
         const int result = finish_error;
-        finish_error = result == -EAGAIN ? 0 : result;
+        finish_error = result == -EAGAIN && !lasting ? 0 : result;
         return result;
     }
     batch->step = batch->backward ? EXPERT_STEP_APPLIED : EXPERT_STEP_NONE;
@@ -91,6 +92,7 @@ static void use_fakes(void)
         backends[i].expert->ops = &fake_ops;
     diary[0] = 0;
     forward_error = finish_error = 0;
+    lasting = false;
     busy_once = false;
 }
 
@@ -278,6 +280,17 @@ START_TEST(a_batch_of_which_nothing_ran_is_run_again)
     run_all();
     support_frontend_expect(&frontend, 4, third, STATUS_OK, 3);
     ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_FAILED_TASKS), 0);
+    lasting = true; /* but once only */
+    for (int i = 0; i < 2; i++) {
+        *(i ? &finish_error : &forward_error) = -EAGAIN;
+        const uint64_t fourth = support_frontend_put(&frontend, 4, 1, 4);
+        run_all();
+        support_frontend_expect(&frontend, 4, fourth, STATUS_INTERNAL, NAN);
+        forward_error = finish_error = 0;
+    }
+    const uint64_t fifth = support_frontend_put(&frontend, 4, 1, 5);
+    run_all();
+    support_frontend_expect(&frontend, 4, fifth, STATUS_OK, 5);
 }
 END_TEST
 
