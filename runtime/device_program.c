@@ -239,6 +239,8 @@ int device_program_build(struct device *device)
 uint64_t device_program_hash(const struct device *device, const char *const *sources)
 {
     uint64_t hash = hash_text(hash_text(PROGRAM_FILE_HASH, device->info.name), device->info.driver);
+    if (device->provider->options != NULL)
+        hash = hash_text(hash, device->provider->options(device));
     for (const char *const *name = sources; *name != NULL; name++) {
         const char *text = find_source(*name);
         hash = hash_text(hash, text != NULL ? text : "");

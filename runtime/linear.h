@@ -20,6 +20,8 @@
 #include "runtime/device.h"
 #include "runtime/kernel.h"
 
+struct tile;
+
 enum linear_flags { /* runtime/kernels/common.cl has the same numbers; applied in this order */
                     LINEAR_BIAS = 1,
                     LINEAR_SAVE = 2,
@@ -68,6 +70,8 @@ struct linear_provider {
      * for a provider of fp32 alone. */
     int (*check)(struct device *device);
     const char *(*options)(const struct device *device); /* more of them for the compiler; NULL: none */
+    /* Whether its products can be built for the tile (runtime/tile.h); NULL: for any that fits the device. */
+    bool (*takes)(const struct device *device, const struct tile *tile);
     void (*shape)(const struct device_info *info, struct kernel_shape *shape);
     /* How to launch a kernel over a matrix of rows by n columns (k of them contracted, where that matters). */
     void (*grid)(const struct device *device, enum kernel kernel, uint64_t rows, uint64_t n, uint64_t k,

@@ -8,14 +8,15 @@
 #include "common/log.h"
 #include "runtime/device_private.h"
 #include "runtime/linear.h"
+#include "runtime/tuner.h"
 
 enum {
-    GROUP = 256,             /* work-items of every group */
-    LOCAL_BYTES = 24 * 1024, /* what the kernels take of local memory */
+    FRAGMENT_ROWS = 16, /* of the instruction, its contraction in words of 32 bits */
+    FRAGMENT_COLUMNS = 8,
+    FRAGMENT_WORDS = 8,
+    LOCAL_BYTES = 24 * 1024, /* what the tiles that a rule chooses take of local memory */
     NEEDED_MAJOR = 8,        /* compute capability: the first that has both instructions */
     PROBE_WORK_ITEMS = 32,
-    PROBE_ROWS = 16,
-    PROBE_COLUMNS = 8,
     PROBE_MAX_DEPTH = 16,
     /* cl_nv_device_attribute_query, which not every vendor's cl_ext.h has. */
     DEVICE_COMPUTE_CAPABILITY_MAJOR_NV = 0x4000,
@@ -77,16 +78,16 @@ static const char *mma_options(const struct device *device)
 /* Small whole numbers, which both precisions hold exactly, and no symmetry that would hide a swap. */
 static void probe_values(unsigned depth, float *a, float *b, float *expected)
 {
-    for (unsigned i = 0; i < PROBE_ROWS * depth; i++)
+    for (unsigned i = 0; i < FRAGMENT_ROWS * depth; i++)
         a[i] = (float)((i * 37 + i / 5) % 23) - 11.0f;
-    for (unsigned i = 0; i < depth * PROBE_COLUMNS; i++)
+    for (unsigned i = 0; i < depth * FRAGMENT_COLUMNS; i++)
         b[i] = (float)((i * 53 + i / 3) % 19) - 9.0f;
-    for (unsigned row = 0; row < PROBE_ROWS; row++) {
-        for (unsigned column = 0; column < PROBE_COLUMNS; column++) {
+    for (unsigned row = 0; row < FRAGMENT_ROWS; row++) {
+        for (unsigned column = 0; column < FRAGMENT_COLUMNS; column++) {
             float sum = 0;
             for (unsigned k = 0; k < depth; k++)
-                sum += a[row * depth + k] * b[k * PROBE_COLUMNS + column];
-            expected[row * PROBE_COLUMNS + column] = sum;
+                sum += a[row * depth + k] * b[k * FRAGMENT_COLUMNS + column];
+            expected[row * FRAGMENT_COLUMNS + column] = sum;
         }
     }
 }
@@ -106,8 +107,8 @@ static int run_probe(struct device *device, cl_kernel kernel, cl_mem memory[3], 
 /* One product by the matrix units: whether the driver's compiler makes of the PTX what the kernels rely on. */
 static int mma_probe(struct device *device)
 {
-    float a[PROBE_ROWS * PROBE_MAX_DEPTH], b[PROBE_MAX_DEPTH * PROBE_COLUMNS];
-    float expected[PROBE_ROWS * PROBE_COLUMNS], found[PROBE_ROWS * PROBE_COLUMNS];
+    float a[FRAGMENT_ROWS * PROBE_MAX_DEPTH], b[PROBE_MAX_DEPTH * FRAGMENT_COLUMNS];
+    float expected[FRAGMENT_ROWS * FRAGMENT_COLUMNS], found[FRAGMENT_ROWS * FRAGMENT_COLUMNS];
     const unsigned depth = is_fp16(device) ? PROBE_MAX_DEPTH : PROBE_MAX_DEPTH / 2;
     cl_mem memory[3] = {NULL, NULL, NULL};
     cl_int error;
@@ -121,12 +122,12 @@ static int mma_probe(struct device *device)
     if (result == 0)
         result = device_allocate(device, sizeof found, "the matrix units' probe", &memory[2]);
     if (result == 0)
-        result = device_write(device, memory[0], 0, a, PROBE_ROWS * depth * sizeof *a);
+        result = device_write(device, memory[0], 0, a, FRAGMENT_ROWS * depth * sizeof *a);
     if (result == 0)
-        result = device_write(device, memory[1], 0, b, depth * PROBE_COLUMNS * sizeof *b);
+        result = device_write(device, memory[1], 0, b, depth * FRAGMENT_COLUMNS * sizeof *b);
     if (result == 0)
         result = run_probe(device, kernel, memory, found, sizeof found);
-    for (unsigned i = 0; i < PROBE_ROWS * PROBE_COLUMNS && result == 0; i++) {
+    for (unsigned i = 0; i < FRAGMENT_ROWS * FRAGMENT_COLUMNS && result == 0; i++) {
         if (fabsf(found[i] - expected[i]) > 0)
             result = device_complain(
                 device, -EINVAL, "precision %s: the matrix units computed %g where %g is right (driver %s): " WAY_OUT,
@@ -138,26 +139,18 @@ static int mma_probe(struct device *device)
     return result;
 }
 
-static uint64_t groups_of(uint64_t count, uint64_t each)
+/* The tile's parameters as linear_mma.cl makes them of linear_gpu.cl's. */
+static bool mma_takes(const struct device *device, const struct tile *tile)
 {
-    const uint64_t groups = (count + each - 1) / each;
-    return groups < 1 ? 1 : groups;
-}
-
-/* The largest tile, from `smallest` on, that still gives every compute unit one. */
-static void tile_grid(const struct device *device, uint64_t rows, uint64_t n, cl_int smallest, cl_int *tile,
-                      struct kernel_grid *grid)
-{
-    static const struct {
-        uint64_t rows, columns;
-    } tiles[] = {{16, 64}, {64, 64}, {128, 128}};
-    for (*tile = 2; *tile > smallest; --*tile) {
-        const uint64_t count = groups_of(rows, tiles[*tile].rows) * groups_of(n, tiles[*tile].columns);
-        if (rows > tiles[*tile].rows / 2 && count >= device->info.compute_units)
-            break;
-    }
-    grid->global[0] = GROUP * groups_of(rows, tiles[*tile].rows);
-    grid->global[1] = groups_of(n, tiles[*tile].columns);
+    const unsigned pair = is_fp16(device) ? 2 : 1, words = tile->slab / pair, sums = tile->row_sums * tile->column_sums;
+    const unsigned below = sums >= 64 ? 4 : sums >= 16 ? 2 : 1, beside = sums / 4 / below;
+    if (tile->slab % (FRAGMENT_WORDS * pair) != 0 || tile->rows % (FRAGMENT_ROWS * below) != 0 ||
+        tile->columns % (FRAGMENT_COLUMNS * beside) != 0)
+        return false;
+    const unsigned rows = tile->rows * (words + 4), across = words * (tile->rows + 8);
+    const unsigned slabs = tile->stages * ((rows > across ? rows : across) + words * (tile->columns + 8));
+    const unsigned strip = tile->rows / below * (tile->columns + 8);
+    return sizeof(float) * (slabs > strip ? slabs : strip) <= device->info.local_memory_bytes;
 }
 
 static void mma_shape(const struct device_info *info, struct kernel_shape *shape)
@@ -168,13 +161,13 @@ static void mma_shape(const struct device_info *info, struct kernel_shape *shape
 static void mma_grid(const struct device *device, enum kernel kernel, uint64_t rows, uint64_t n, uint64_t k,
                      struct kernel_grid *grid)
 {
-    *grid = (struct kernel_grid){.dims = 2, .global = {GROUP, 1}, .local = {GROUP, 1}};
-    if (kernel == KERNEL_LINEAR)
-        tile_grid(device, rows, n, 0, &grid->group, grid);
-    else if (kernel == KERNEL_WEIGHT_GRADIENT)
-        tile_grid(device, k, n, 1, &grid->block, grid);
-    else /* the same kernels */
-        linear_provider_gpu.grid(device, kernel, rows, n, k, grid);
+    linear_provider_gpu.grid(device, kernel, rows, n, k, grid);
+}
+
+static int mma_open(struct device *device)
+{
+    const int result = mma_probe(device);
+    return result == 0 ? tuner_open(device) : result;
 }
 
 const struct linear_provider linear_provider_mma = {
@@ -182,9 +175,12 @@ const struct linear_provider linear_provider_mma = {
     .sources = sources,
     .check = mma_check,
     .options = mma_options,
+    .takes = mma_takes,
     .shape = mma_shape,
     .grid = mma_grid,
     .forward = linear_launch_forward,
     .gradient = linear_launch_gradient,
-    .open = mma_probe,
+    .open = mma_open,
+    .close = tuner_close,
+    .prepare = tuner_prepare,
 };

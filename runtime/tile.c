@@ -6,6 +6,7 @@
 
 #include "common/log.h"
 #include "runtime/device_private.h"
+#include "runtime/linear.h"
 
 #define TILE(rows, columns, row_sums, column_sums, slab, stages)                                                       \
     {                                                                                                                  \
@@ -21,6 +22,7 @@ const struct tile tile_list[TILE_COUNT] = {
     [TILE_LARGE] = TILE(128, 128, 8, 8, 16, 1),
     TILE(8, 32, 1, 4, 32, 1),
     TILE(16, 32, 2, 4, 32, 2),
+    TILE(16, 64, 1, 4, 64, 2),
     TILE(16, 128, 2, 4, 16, 2),
     TILE(32, 32, 2, 4, 32, 2),
     TILE(32, 64, 4, 4, 16, 2),
@@ -80,6 +82,8 @@ unsigned tile_rule(const struct device_info *info, uint64_t rows, uint64_t colum
 static bool fits(const struct device *device, const struct tile *tile)
 {
     size_t group = 0;
+    if (device->provider->takes != NULL && !device->provider->takes(device, tile))
+        return false;
     return clGetDeviceInfo(device->id, CL_DEVICE_MAX_WORK_GROUP_SIZE, sizeof group, &group, NULL) == CL_SUCCESS &&
            tile_group(tile) <= group && tile_local_bytes(tile) <= device->info.local_memory_bytes;
 }
@@ -93,11 +97,18 @@ static bool launches(const struct device *device, const struct tile *tile, cl_ke
            tile_group(tile) <= group;
 }
 
+void tile_sources(const struct device *device, const char *sources[3])
+{
+    sources[0] = device->provider->sources[0];
+    sources[1] = device->provider->sources[1];
+    sources[2] = NULL;
+}
+
 int tile_build(struct tile_kernels *kernels, struct device *device, unsigned index)
 {
-    static const char *const sources[] = {"common", "linear_gpu", NULL};
+    const char *sources[3];
     const struct tile *tile = &tile_list[index];
-    char options[192];
+    char options[256];
     cl_int error;
     if (kernels->of[index].linear != NULL || index == TILE_OF_PROGRAM)
         return 0;
@@ -106,8 +117,10 @@ int tile_build(struct tile_kernels *kernels, struct device *device, unsigned ind
     kernels->of[index].refused = true;
     if (!fits(device, tile))
         return -ENOTSUP;
-    snprintf(options, sizeof options, "-DTILE_M=%u -DTILE_N=%u -DSUMS_M=%u -DSUMS_N=%u -DSLAB=%u -DSTAGES=%u",
-             tile->rows, tile->columns, tile->row_sums, tile->column_sums, tile->slab, tile->stages);
+    tile_sources(device, sources);
+    snprintf(options, sizeof options, "-DTILE_M=%u -DTILE_N=%u -DSUMS_M=%u -DSUMS_N=%u -DSLAB=%u -DSTAGES=%u %s",
+             tile->rows, tile->columns, tile->row_sums, tile->column_sums, tile->slab, tile->stages,
+             device->provider->options != NULL ? device->provider->options(device) : "");
     cl_program program = NULL;
     int result = device_program_compile(device, sources, options, &program);
     if (result != 0)

@@ -1,4 +1,5 @@
-/* The tiles that the products of runtime/kernels/linear_gpu.cl can be built for, and a device's kernels for each.
+/* The tiles that the products of runtime/kernels/linear_gpu.cl and linear_mma.cl can be built for, and a device's
+ * kernels for each. Matrix units make a work-item's number of sums, but spread otherwise over a warp's.
  *
  * Which is the fastest is a matter of the device and of the product's size: runtime/tuner.h finds it out. Without that,
  * tile_rule() chooses among three. All give the same results, bit by bit. */
@@ -24,7 +25,7 @@ enum {
     TILE_FEW_ROWS,   /* the three of tile_rule() */
     TILE_OF_PROGRAM, /* what the device's program has, so that it is there without a program of its own */
     TILE_LARGE,
-    TILE_COUNT = 14,
+    TILE_COUNT = 15,
 };
 extern const struct tile tile_list[TILE_COUNT];
 
@@ -45,6 +46,8 @@ struct tile_kernels {
         bool refused; /* the device cannot have it */
     } of[TILE_COUNT];
 };
+/* What a tile is built from: of the provider's sources, the first two. NULL ends. */
+void tile_sources(const struct device *device, const char *sources[3]);
 /* Makes a tile's kernels, if they are not there yet. -ENOTSUP, without a message: the device cannot run them. */
 int tile_build(struct tile_kernels *kernels, struct device *device, unsigned tile);
 static inline bool tile_is_built(const struct tile_kernels *kernels, unsigned tile)

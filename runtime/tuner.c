@@ -64,12 +64,13 @@ void tuner_grid(const struct device *device, enum tuning_product product, uint64
 int tuner_open(struct device *device)
 {
     static const unsigned ruled[] = {TILE_FEW_ROWS, TILE_LARGE};
-    static const char *const sources[] = {"common", "linear_gpu", NULL};
+    const char *sources[3];
     struct tuner *tuner = device->tuner = calloc(1, sizeof *tuner);
     if (tuner == NULL)
         return -ENOMEM;
     tuner->forced = TUNING_NONE;
     tuner->left_ns = (uint64_t)(device->config->tune_time * (double)NS_PER_S);
+    tile_sources(device, sources);
     const uint64_t hash = device_program_hash(device, sources);
     tuning_key(tuner->key, hash, device->info.name, device->info.driver);
     if (device->cache_path[0] != '\0')

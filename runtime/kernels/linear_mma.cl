@@ -9,29 +9,60 @@
  *     C[row][column]   c.x (g, 2t)  c.y (g, 2t + 1)  c.z (g + 8, 2t)  c.w (g + 8, 2t + 1)
  * (PTX ISA, "Matrix fragments for mma.m16n8k8" and "m16n8k16").
  *
- * A group of 8 warps makes one tile. A slab of both operands lies in local memory twice: while one is multiplied, the
- * next is read into registers and then stored into the other. Needs VEC 1, PANEL 32 and warps of 32 neighbours in dimension 0. */
+ * A work-group makes one tile of the output: slabs of SLAB elements of the contraction go through local memory, and the next slab is
+ * read while the last one is multiplied. Built once for each tile, with the parameters of linear_gpu.cl (runtime/tile.h): a warp has as
+ * many sums as its work-items would have there, though not the same ones. Every tile adds along the contraction in the same
+ * order, so that a row's result does not depend on the tile. Needs VEC 1, PANEL 32 and warps of 32 neighbours in dimension 0. */
 
+/* Work-items of every kernel that is no product. */
 #define GROUP 256
 #define WARP 32
-#define MAX_TILE 128
-/* Words of the contraction in local memory at a time: as many as one instruction takes. Twice as many would be twice the registers for
- * what is on its way, and then a multiprocessor has registers for one group, and nothing to do while that waits. */
-#define SLAB 8
+
+#ifndef TILE_M /* the program that has all kernels; runtime/tile.h's TILE_OF_PROGRAM */
+#define TILE_M 64
+#define TILE_N 64
+#define SUMS_M 4
+#define SUMS_N 4
+#define SLAB 16
+#define STAGES 1
+#endif
+
 #ifdef MMA_FP16
 #define PAIR 2
 #else
 #define PAIR 1
 #endif
-#define DEPTH (SLAB * PAIR) /* elements of a slab */
+#define WORDS (SLAB / PAIR) /* of a slab: a multiple of the 8 that the instruction takes */
+#define TILE_GROUP (TILE_M / SUMS_M * (TILE_N / SUMS_N))
 
-/* Strides, in words, with which the 32 lanes of a fragment fall on 32 banks: 8 rows of 4 words (12 modulo 32), 4 words
- * of 8 columns and 4 rows of 4 pairs of sums (8 modulo 32). All are multiples of 4, as they are stored in fours. */
-#define ROWS_STRIDE (SLAB + 4)      /* [row][word] */
-#define WORDS_STRIDE (MAX_TILE + 8) /* [word][row or column] */
-#define LEFT_WORDS (MAX_TILE * ROWS_STRIDE)
-#define RIGHT_WORDS (SLAB * WORDS_STRIDE)
-#define LOCAL_WORDS (2 * (LEFT_WORDS + RIGHT_WORDS)) /* at least 32 * WORDS_STRIDE, for the sums at the end */
+/* The instruction's sums, 4 to a work-item, that a warp makes: MMA_M below and MMA_N beside each other. */
+#if SUMS_M * SUMS_N >= 64
+#define MMA_M 4
+#elif SUMS_M * SUMS_N >= 16
+#define MMA_M 2
+#else
+#define MMA_M 1
+#endif
+#define MMA_N (SUMS_M * SUMS_N / 4 / MMA_M)
+#define WARPS_BESIDE (TILE_N / (8 * MMA_N))
+
+/* Strides, in words, with which the 32 lanes of a fragment fall on 32 banks: 8 rows of 4 words (an odd multiple of 4), 4 words of
+ * 8 columns and 4 rows of 4 pairs of sums (8 or 24 modulo 32). All are multiples of 4, as they are stored in fours. */
+#define ROWS_STRIDE (WORDS + 4)  /* [row][word] */
+#define LEFT_STRIDE (TILE_M + 8) /* [word][row] */
+#define RIGHT_STRIDE (TILE_N + 8) /* [word][column]; of the sums at the end, too */
+#if TILE_M * ROWS_STRIDE > WORDS * LEFT_STRIDE /* of a product, of a weight gradient */
+#define LEFT_WORDS (TILE_M * ROWS_STRIDE)
+#else
+#define LEFT_WORDS (WORDS * LEFT_STRIDE)
+#endif
+#define RIGHT_WORDS (WORDS * RIGHT_STRIDE)
+#define STRIP_ROWS (TILE_M / MMA_M) /* at the end, 16 rows of sums of each warp */
+#if STAGES * (LEFT_WORDS + RIGHT_WORDS) > STRIP_ROWS * RIGHT_STRIDE
+#define LOCAL_WORDS (STAGES * (LEFT_WORDS + RIGHT_WORDS))
+#else
+#define LOCAL_WORDS (STRIP_ROWS * RIGHT_STRIDE)
+#endif
 
 #ifdef MMA_PTX
 #define UNROLL _Pragma("unroll") /* arrays are registers only where every index is known */
@@ -138,11 +169,11 @@ uint4 fragment_a(__local const uint *from, int row_stride, int word_stride)
     return (uint4)(p[0], p[8 * row_stride], p[4 * word_stride], p[8 * row_stride + 4 * word_stride]);
 }
 
-uint2 fragment_b(__local const uint *from)
+uint2 fragment_b(__local const uint *from, int word_stride)
 {
     const int lane = get_local_id(0) % WARP;
-    __local const uint *p = from + lane % 4 * WORDS_STRIDE + lane / 4;
-    return (uint2)(p[0], p[4 * WORDS_STRIDE]);
+    __local const uint *p = from + lane % 4 * word_stride + lane / 4;
+    return (uint2)(p[0], p[4 * word_stride]);
 }
 
 /* c[16][8] = a[16][8 * PAIR] b[8 * PAIR][8], for the host to see that the instruction is what is said above. One warp. */
@@ -150,14 +181,14 @@ __kernel __attribute__((reqd_work_group_size(WARP, 1, 1)))
 void mma_probe(__global const float *a, __global const float *b, __global float *c)
 {
     __local float exchange[EXCHANGE_FLOATS(WARP)];
-    __local uint left[16 * ROWS_STRIDE], right[8 * WORDS_STRIDE];
+    __local uint left[16 * 8], right[8 * 8];
     const int lane = get_local_id(0), g = lane / 4, t = lane % 4;
     for (int i = lane; i < 16 * 8; i += WARP)
-        left[i / 8 * ROWS_STRIDE + i % 8] = word(a[i * PAIR], a[i * PAIR + PAIR - 1]);
+        left[i] = word(a[i * PAIR], a[i * PAIR + PAIR - 1]);
     for (int i = lane; i < 8 * 8; i += WARP)
-        right[i / 8 * WORDS_STRIDE + i % 8] = word(b[i / 8 * PAIR * 8 + i % 8], b[(i / 8 * PAIR + PAIR - 1) * 8 + i % 8]);
+        right[i] = word(b[i / 8 * PAIR * 8 + i % 8], b[(i / 8 * PAIR + PAIR - 1) * 8 + i % 8]);
     barrier(CLK_LOCAL_MEM_FENCE);
-    const float4 sums = mma((float4)(0.0f), fragment_a(left, ROWS_STRIDE, 1), fragment_b(right), exchange);
+    const float4 sums = mma((float4)(0.0f), fragment_a(left, 8, 1), fragment_b(right, 8), exchange);
     c[g * 8 + 2 * t] = sums.x;
     c[g * 8 + 2 * t + 1] = sums.y;
     c[(g + 8) * 8 + 2 * t] = sums.z;
@@ -166,8 +197,8 @@ void mma_probe(__global const float *a, __global const float *b, __global float 
 
 /* --- between global and local memory ------------------------------------------------------------------------------------- */
 
-/* What a work-item moves of a tile's slab, in groups of four words. */
-#define ITEMS(T) ((T * SLAB / 4 + GROUP - 1) / GROUP)
+/* Groups of four words that a work-item moves of a slab of T rows or columns. */
+#define FOURS(T) ((T * WORDS / 4 + TILE_GROUP - 1) / TILE_GROUP)
 
 /* Four columns from c on of a panel's row, zeros beyond the matrix; they lie on a multiple of 16 bytes. */
 float4 read_panels(__global const float *matrix, int length, int row, int c, int panels)
@@ -202,37 +233,36 @@ uint4 words_across(float4 first, float4 last)
     return (uint4)(word(first.x, last.x), word(first.y, last.y), word(first.z, last.z), word(first.w, last.w));
 }
 
-/* T rows of the view, elements [k, k + DEPTH) of the contraction along them. */
-#define READ_ROWS(T, to, k)                                                                                            \
-    UNROLL for (int i = 0; i < ITEMS(T) * PAIR; i++)                                                                   \
+/* TILE_M rows of the view from first_row on, elements [k, k + SLAB) of the contraction along them. */
+#define READ_ROWS(to, k)                                                                                               \
+    UNROLL for (int i = 0; i < FOURS(TILE_M) * PAIR; i++)                                                              \
     {                                                                                                                  \
-        const int item = get_local_id(0) + i / PAIR * GROUP, r = item / (SLAB / 4);                                    \
-        const int c = (k) + (item % (SLAB / 4) * PAIR + i % PAIR) * 4;                                                 \
-        to[i] = read_view(view, view_row_stride, view_panel_stride, view_aligned, first_row + r, r < T ? c : K, M, K); \
+        const int item = get_local_id(0) + i / PAIR * TILE_GROUP, r = item / (WORDS / 4);                              \
+        const int c = (k) + (item % (WORDS / 4) * PAIR + i % PAIR) * 4;                                                \
+        to[i] = read_view(a, a_row_stride, a_panel_stride, a_aligned, first_row + r, r < TILE_M ? c : K, M, K);        \
     }
-#define KEEP_ROWS(T, from, to)                                                                                         \
-    UNROLL for (int i = 0; i < ITEMS(T); i++)                                                                          \
+#define KEEP_ROWS(from, to)                                                                                            \
+    UNROLL for (int i = 0; i < FOURS(TILE_M); i++)                                                                     \
     {                                                                                                                  \
-        const int item = get_local_id(0) + i * GROUP, r = item / (SLAB / 4);                                           \
-        if (r < T)                                                                                                     \
-            *(__local uint4 *)((to) + r * ROWS_STRIDE + item % (SLAB / 4) * 4) =                                       \
+        const int item = get_local_id(0) + i * TILE_GROUP, r = item / (WORDS / 4);                                     \
+        if (r < TILE_M)                                                                                                \
+            *(__local uint4 *)((to) + r * ROWS_STRIDE + item % (WORDS / 4) * 4) =                                      \
                 words_along(from[i * PAIR], from[i * PAIR + PAIR - 1]);                                                \
     }
 
-/* T columns from `first` on of a matrix in panels, of rows [k, k + DEPTH), which are the contraction. */
-#define READ_PANELS(T, to, k, matrix, length, first, panels)                                                           \
-    UNROLL for (int i = 0; i < ITEMS(T) * PAIR; i++)                                                                   \
+/* T columns from `first` on of a matrix in panels, rows [row, row + SLAB) of `length`, which are the contraction. */
+#define READ_PANELS(T, to, matrix, row, length, first, panels)                                                         \
+    UNROLL for (int i = 0; i < FOURS(T) * PAIR; i++)                                                                   \
     {                                                                                                                  \
-        const int item = get_local_id(0) + i / PAIR * GROUP;                                                           \
-        to[i] = read_panels(matrix, length, (k) + item / (T / 4) * PAIR + i % PAIR, first + item % (T / 4) * 4,        \
-                            panels);                                                                                   \
+        const int item = get_local_id(0) + i / PAIR * TILE_GROUP, r = item / (T / 4) * PAIR + i % PAIR;                \
+        to[i] = read_panels(matrix, r < SLAB ? length : 0, (row) + r, first + item % (T / 4) * 4, panels);             \
     }
-#define KEEP_PANELS(T, from, to)                                                                                       \
-    UNROLL for (int i = 0; i < ITEMS(T); i++)                                                                          \
+#define KEEP_PANELS(T, from, to, stride)                                                                               \
+    UNROLL for (int i = 0; i < FOURS(T); i++)                                                                          \
     {                                                                                                                  \
-        const int item = get_local_id(0) + i * GROUP;                                                                  \
-        if (item < T * SLAB / 4)                                                                                       \
-            *(__local uint4 *)((to) + item / (T / 4) * WORDS_STRIDE + item % (T / 4) * 4) =                            \
+        const int item = get_local_id(0) + i * TILE_GROUP;                                                             \
+        if (item < T * WORDS / 4)                                                                                      \
+            *(__local uint4 *)((to) + item / (T / 4) * stride + item % (T / 4) * 4) =                                  \
                 words_across(from[i * PAIR], from[i * PAIR + PAIR - 1]);                                               \
     }
 
@@ -261,79 +291,91 @@ void finish_element(float value, int row, int column, int N, int flags, __global
 
 /* --- a tile -------------------------------------------------------------------------------------------------------------- */
 
-/* TM x TN sums over `length`; a warp has RM x RN fragments of 16 x 8 of them. Each is then finished by FINISH(row, column, value):
- * through local memory, 16 rows of each warp at a time, so that neighbours in the group store neighbours in a row. */
-#define TILE(TM, TN, RM, RN, READ_LEFT, KEEP_LEFT, READ_RIGHT, row_stride, word_stride, length, FINISH)                \
+/* sums += left right over a slab, for this warp. `left` lies as the strides say. A call would put the sums into memory. */
+__attribute__((always_inline)) void multiply(float4 sums[MMA_M][MMA_N], __local const uint *left, int row_stride, int word_stride,
+              __local const uint *right, __local float *exchange)
+{
+    const int warp = get_local_id(0) / WARP;
+    left += warp / WARPS_BESIDE * (16 * MMA_M) * row_stride;
+    right += warp % WARPS_BESIDE * (8 * MMA_N);
+    UNROLL for (int s = 0; s < WORDS; s += 8)
+    {
+        uint2 b[MMA_N];
+        UNROLL for (int j = 0; j < MMA_N; j++) b[j] = fragment_b(right + s * RIGHT_STRIDE + j * 8, RIGHT_STRIDE);
+        UNROLL for (int i = 0; i < MMA_M; i++)
+        {
+            const uint4 a = fragment_a(left + i * 16 * row_stride + s * word_stride, row_stride, word_stride);
+            UNROLL for (int j = 0; j < MMA_N; j++) sums[i][j] = mma(sums[i][j], a, b[j], exchange);
+        }
+    }
+}
+
+/* Sums of the tile over all of the contraction, of `length`. READ_LEFT(to, k), KEEP_LEFT(from, to) and READ_RIGHT(to, k) move a slab. */
+#define SUM_UP(READ_LEFT, KEEP_LEFT, row_stride, word_stride, READ_RIGHT, length)                                      \
+    float4 sums[MMA_M][MMA_N], left_next[FOURS(TILE_M) * PAIR], right_next[FOURS(TILE_N) * PAIR];                      \
+    int stage = 0;                                                                                                     \
+    UNROLL for (int i = 0; i < MMA_M; i++)                                                                             \
     {                                                                                                                  \
-        const int first_row = get_group_id(0) * TM, first_column = get_group_id(1) * TN;                               \
-        const int warp = get_local_id(0) / WARP, lane = get_local_id(0) % WARP;                                        \
-        const int warp_rows = warp / (TN / (RN * 8)), warp_column = warp % (TN / (RN * 8)) * (RN * 8);                 \
-        __local uint *left = words, *right = words + 2 * LEFT_WORDS;                                                   \
-        __local float *strip = (__local float *)words;                                                                 \
-        float4 sums[RM][RN], left_next[ITEMS(TM) * PAIR], right_next[ITEMS(TN) * PAIR];                                \
-        UNROLL for (int i = 0; i < RM; i++)                                                                            \
-        {                                                                                                              \
-            UNROLL for (int j = 0; j < RN; j++) sums[i][j] = (float4)(0.0f);                                           \
-        }                                                                                                              \
-        READ_LEFT(TM, left_next, 0)                                                                                    \
-        READ_RIGHT(TN, right_next, 0)                                                                                  \
-        KEEP_LEFT(TM, left_next, left)                                                                                 \
-        KEEP_PANELS(TN, right_next, right)                                                                             \
+        UNROLL for (int j = 0; j < MMA_N; j++) sums[i][j] = (float4)(0.0f);                                            \
+    }                                                                                                                  \
+    READ_LEFT(left_next, 0)                                                                                            \
+    READ_RIGHT(right_next, 0)                                                                                          \
+    for (int k = 0; k < length; k += SLAB) {                                                                           \
+        __local uint *left = words + stage * LEFT_WORDS;                                                               \
+        __local uint *right = words + STAGES * LEFT_WORDS + stage * RIGHT_WORDS;                                       \
+        KEEP_LEFT(left_next, left)                                                                                     \
+        KEEP_PANELS(TILE_N, right_next, right, RIGHT_STRIDE)                                                           \
         barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
-        int buffer = 0;                                                                                                \
-        for (int k = 0; k < length; k += DEPTH) {                                                                      \
-            __local const uint *from_left = left + buffer * LEFT_WORDS + warp_rows * (RM * 16) * row_stride;           \
-            __local const uint *from_right = right + buffer * RIGHT_WORDS + warp_column;                               \
-            if (k + DEPTH < length) {                                                                                  \
-                READ_LEFT(TM, left_next, k + DEPTH)                                                                    \
-                READ_RIGHT(TN, right_next, k + DEPTH)                                                                  \
-            }                                                                                                          \
-            uint2 b[RN];                                                                                               \
-            UNROLL for (int j = 0; j < RN; j++) b[j] = fragment_b(from_right + j * 8);                                 \
-            UNROLL for (int i = 0; i < RM; i++)                                                                        \
-            {                                                                                                          \
-                const uint4 a = fragment_a(from_left + i * 16 * row_stride, row_stride, word_stride);                  \
-                UNROLL for (int j = 0; j < RN; j++) sums[i][j] = mma(sums[i][j], a, b[j], exchange);                   \
-            }                                                                                                          \
-            buffer ^= 1;                                                                                               \
-            if (k + DEPTH < length) {                                                                                  \
-                KEEP_LEFT(TM, left_next, left + buffer * LEFT_WORDS)                                                   \
-                KEEP_PANELS(TN, right_next, right + buffer * RIGHT_WORDS)                                              \
-            }                                                                                                          \
-            barrier(CLK_LOCAL_MEM_FENCE);                                                                              \
+        if (k + SLAB < length) {                                                                                       \
+            READ_LEFT(left_next, k + SLAB)                                                                             \
+            READ_RIGHT(right_next, k + SLAB)                                                                           \
         }                                                                                                              \
-        UNROLL for (int i = 0; i < RM; i++)                                                                            \
+        multiply(sums, left, row_stride, word_stride, right, exchange);                                                \
+        END_OF_SLAB                                                                                                    \
+    }                                                                                                                  \
+    barrier(CLK_LOCAL_MEM_FENCE);
+/* With two stages the one barrier is enough: who is past it has done with the slab before. */
+#if STAGES == 1
+#define END_OF_SLAB barrier(CLK_LOCAL_MEM_FENCE);
+#else
+#define END_OF_SLAB stage = 1 - stage;
+#endif
+
+/* FINISH(row, column, value) for each sum of the tile: through local memory, 16 rows of each warp at a time, so that neighbours in the
+ * group store neighbours in a row. */
+#define FINISH_ALL(FINISH)                                                                                             \
+    __local float *strip = (__local float *)words;                                                                     \
+    const int warp = get_local_id(0) / WARP, lane = get_local_id(0) % WARP;                                            \
+    UNROLL for (int i = 0; i < MMA_M; i++)                                                                             \
+    {                                                                                                                  \
+        UNROLL for (int j = 0; j < MMA_N; j++)                                                                         \
         {                                                                                                              \
-            UNROLL for (int j = 0; j < RN; j++)                                                                        \
-            {                                                                                                          \
-                __local float2 *to = (__local float2 *)(strip + (warp_rows * 16 + lane / 4) * WORDS_STRIDE +           \
-                                                        warp_column + j * 8 + lane % 4 * 2);                           \
-                to[0] = sums[i][j].xy;                                                                                 \
-                to[4 * WORDS_STRIDE] = sums[i][j].zw;                                                                  \
-            }                                                                                                          \
-            barrier(CLK_LOCAL_MEM_FENCE);                                                                              \
-            for (int item = get_local_id(0); item < TM / RM * TN; item += GROUP) {                                     \
-                const int r = item / TN, column = first_column + item % TN;                                            \
-                const int row = first_row + (r / 16 * RM + i) * 16 + r % 16;                                           \
-                FINISH(row, column, strip[r * WORDS_STRIDE + item % TN])                                               \
-            }                                                                                                          \
-            barrier(CLK_LOCAL_MEM_FENCE);                                                                              \
+            __local float2 *to =                                                                                       \
+                (__local float2 *)(strip + (warp / WARPS_BESIDE * 16 + lane / 4) * RIGHT_STRIDE +                      \
+                                   (warp % WARPS_BESIDE * MMA_N + j) * 8 + lane % 4 * 2);                              \
+            to[0] = sums[i][j].xy;                                                                                     \
+            to[4 * RIGHT_STRIDE] = sums[i][j].zw;                                                                      \
         }                                                                                                              \
+        barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
+        for (int item = get_local_id(0); item < STRIP_ROWS * TILE_N; item += TILE_GROUP) {                             \
+            const int r = item / TILE_N, column = first_column + item % TILE_N;                                        \
+            const int row = first_row + (r / 16 * MMA_M + i) * 16 + r % 16;                                            \
+            FINISH(row, column, strip[r * RIGHT_STRIDE + item % TILE_N])                                               \
+        }                                                                                                              \
+        barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
     }
 
-#define READ_W(T, to, k) READ_PANELS(T, to, k, w, K, first_column, panels)
+#define READ_W(to, k) READ_PANELS(TILE_N, to, w, k, K, first_column, panels)
 #define FINISH_LINEAR(row, column, value)                                                                              \
     if (row < M && column / PANEL < panels)                                                                            \
         finish_element(value, row, column, N, flags, out + out_offset,                                                 \
                        (column / PANEL) * out_panel_stride + row * out_row_stride + column % PANEL,                    \
                        bias + bias_offset, second + second_offset, second_row_stride, second_panel_stride,             \
                        save + save_offset);
-#define LINEAR_TILE(TM, TN, RM, RN)                                                                                    \
-    TILE(TM, TN, RM, RN, READ_ROWS, KEEP_ROWS, READ_W, ROWS_STRIDE, 1, K, FINISH_LINEAR)
 
-/* See linear_gpu.cl. tile: 0, 1, 2 for tiles of 16 x 64, 64 x 64, 128 x 128, which the global size counts. */
-__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
-void linear(int M, int N, int K, int flags, int tile, int unused,
+/* See linear_gpu.cl. */
+__kernel __attribute__((reqd_work_group_size(TILE_GROUP, 1, 1)))
+void linear(int M, int N, int K, int flags, int unused_group, int unused_block,
             __global const float *a, ulong a_offset, long a_row_stride, long a_panel_stride,
             __global const float *weights, ulong w_offset,
             __global float *out, ulong out_offset, long out_row_stride, long out_panel_stride,
@@ -342,40 +384,35 @@ void linear(int M, int N, int K, int flags, int tile, int unused,
             __global float *save, ulong save_offset)
 {
     __local uint words[LOCAL_WORDS] __attribute__((aligned(16)));
-    __local float exchange[EXCHANGE_FLOATS(GROUP)];
+    __local float exchange[EXCHANGE_FLOATS(TILE_GROUP)];
+    const int first_row = get_group_id(0) * TILE_M, first_column = get_group_id(1) * TILE_N;
     const int panels = (N + PANEL - 1) / PANEL;
-    const long view_row_stride = a_row_stride, view_panel_stride = a_panel_stride;
-    const int view_aligned = ((a_offset | a_row_stride | a_panel_stride) & 3) == 0;
-    __global const float *view = a + a_offset, *w = weights + w_offset;
-    if (tile == 2)
-        LINEAR_TILE(128, 128, 4, 4)
-    else if (tile == 1)
-        LINEAR_TILE(64, 64, 2, 2)
-    else
-        LINEAR_TILE(16, 64, 1, 1)
+    const int a_aligned = ((a_offset | a_row_stride | a_panel_stride) & 3) == 0;
+    __global const float *w = weights + w_offset;
+    a += a_offset;
+    SUM_UP(READ_ROWS, KEEP_ROWS, ROWS_STRIDE, 1, READ_W, K)
+    FINISH_ALL(FINISH_LINEAR)
 }
 
-#define READ_X(T, to, k) READ_PANELS(T, to, k, xs, M, first_row, k_panels)
-#define READ_DY(T, to, k) READ_PANELS(T, to, k, dys, M, first_column, panels)
+#define READ_X(to, k) READ_PANELS(TILE_M, to, xs, k, M, first_row, k_panels)
+#define KEEP_X(from, to) KEEP_PANELS(TILE_M, from, to, LEFT_STRIDE)
+#define READ_DY(to, k) READ_PANELS(TILE_N, to, dys, k, M, first_column, panels)
 #define FINISH_GRADIENT(row, column, value)                                                                            \
     if (row < K && column / PANEL < panels) {                                                                          \
         __global float *to = dw + dw_offset + ((long)(column / PANEL) * K + row) * PANEL + column % PANEL;             \
         *to = accumulate ? *to + value : value;                                                                        \
     }
-#define GRADIENT_TILE(TK, TN, RM, RN)                                                                                  \
-    TILE(TK, TN, RM, RN, READ_X, KEEP_PANELS, READ_DY, 1, WORDS_STRIDE, M, FINISH_GRADIENT)
 
-/* See linear_gpu.cl. tile: 1, 2 as above, of K x N. */
-__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
-void weight_gradient(int M, int N, int K, int accumulate, int tile, __global const float *x_buffer, ulong x_offset,
+/* See linear_gpu.cl. */
+__kernel __attribute__((reqd_work_group_size(TILE_GROUP, 1, 1)))
+void weight_gradient(int M, int N, int K, int accumulate, int unused, __global const float *x_buffer, ulong x_offset,
                      __global const float *dy_buffer, ulong dy_offset, __global float *dw, ulong dw_offset)
 {
     __local uint words[LOCAL_WORDS] __attribute__((aligned(16)));
-    __local float exchange[EXCHANGE_FLOATS(GROUP)];
+    __local float exchange[EXCHANGE_FLOATS(TILE_GROUP)];
+    const int first_row = get_group_id(0) * TILE_M, first_column = get_group_id(1) * TILE_N;
     const int panels = (N + PANEL - 1) / PANEL, k_panels = (K + PANEL - 1) / PANEL;
     __global const float *xs = x_buffer + x_offset, *dys = dy_buffer + dy_offset;
-    if (tile == 2)
-        GRADIENT_TILE(128, 128, 4, 4)
-    else
-        GRADIENT_TILE(64, 64, 2, 2)
+    SUM_UP(READ_X, KEEP_X, 1, LEFT_STRIDE, READ_DY, M)
+    FINISH_ALL(FINISH_GRADIENT)
 }
