@@ -11,7 +11,7 @@ static int forward_chunk(struct ffn *ffn, cl_int rows, const struct device_rows 
     const cl_mem weights = ffn->parameters.weights;
     /* A forward needs one intermediate: it may use the whole workspace, as the queue is in order. */
     const struct kernel_view x = kernel_view_rows(shape, input->buffer, input->offset, (uint64_t)ffn->hidden);
-    const struct kernel_view act = kernel_view_packed(shape, device->workspace, 0, (uint64_t)rows);
+    const struct kernel_view act = kernel_view_rows(shape, device->workspace, 0, (uint64_t)ffn->inner);
     const struct kernel_view out = kernel_view_rows(shape, output->buffer, output->offset, (uint64_t)ffn->hidden);
     const struct linear_call first = {
         .rows = rows,
