@@ -36,7 +36,7 @@ struct executor {
     uint32_t oldest, in_flight;
     uint64_t now_ns;      /* of this step */
     uint64_t finished_ns; /* when the last batch was */
-    uint64_t busy_ns;     /* since when there has been a batch in flight; 0: there is none */
+    uint64_t busy_ns;     /* a batch has been in flight, and that is not counted yet, since; 0: there is none */
     struct {
         int fd;
         uint64_t epoch;    /* of the frontend for which it was opened */
@@ -99,12 +99,13 @@ static void on_skipped(void *context, uint32_t pool, uint32_t tasks)
 /* --- a batch's life --------------------------------------------------------------------------------------------------
  */
 
+/* Counts what was busy till now, as well when it goes on: a device may never be idle. */
 static void set_busy(struct executor *executor, bool busy)
 {
-    if (busy == (executor->busy_ns != 0))
-        return;
     const uint64_t now_ns = clock_now_ns();
-    if (!busy)
+    if (!busy && executor->busy_ns == 0)
+        return;
+    if (executor->busy_ns != 0)
         control_count(executor->setup.control, CONTROL_BUSY_NS, now_ns - executor->busy_ns);
     executor->busy_ns = busy ? now_ns : 0;
     atomic_store_explicit(&executor->page->runtime.busy_since_ns, executor->busy_ns, memory_order_relaxed);
@@ -274,8 +275,8 @@ static int finish_oldest(struct executor *executor)
     executor->oldest = (executor->oldest + 1) % EXPERT_IN_FLIGHT;
     executor->in_flight--;
     const int rc = finish(executor, &flight);
-    if (rc == 0 && executor->in_flight == 0)
-        set_busy(executor, false);
+    if (rc == 0)
+        set_busy(executor, executor->in_flight > 0);
     return rc;
 }
 
