@@ -1,182 +1,16 @@
-/* Two batches in flight on a device with memory of its own, as PoCL's device is used with slabs: staged. What holds a
- * queue, or makes a command in it fail, is a user event that a barrier in it waits for. */
 #include <check.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/device_private.h"
-#include "unit/support_training.h"
-
-enum { HIDDEN = 48, ROWS = 12, BATCHES = 2 };
-
-/* --- OpenCL calls that fail, or hold, when a test says so ------------------------------------------------------------
- */
-
-static struct bad {
-    cl_int error; /* of the next call */
-} bad_write, bad_read;
-static unsigned hold_before_launch; /* counts down to the launch that waits for `held` */
-static cl_event held;
-
-/* PoCL 3.1 uses the event of a command that fails for a moment longer than somebody else holds it; so all are held. */
-static cl_event kept[4096];
-static unsigned kept_count;
-
-static cl_int keep(cl_int error, cl_event *event)
-{
-    if (error == CL_SUCCESS) {
-        ck_assert_uint_lt(kept_count, sizeof kept / sizeof kept[0]);
-        ck_assert_int_eq(clRetainEvent(*event), CL_SUCCESS);
-        kept[kept_count++] = *event;
-    }
-    return error;
-}
-
-static void *real(const char *name)
-{
-    void *function = dlsym(RTLD_NEXT, name);
-    ck_assert_ptr_nonnull(function);
-    return function;
-}
-
-static cl_int fails(struct bad *bad)
-{
-    const cl_int error = bad->error;
-    bad->error = 0;
-    return error;
-}
-
-/* As the library's, but that every command has an event, and as its first lines say. */
-#define WRAP(name, parameters, arguments, before)                                                                      \
-    __attribute__((visibility("default"))) cl_int name parameters                                                      \
-    {                                                                                                                  \
-        cl_int(*call) parameters;                                                                                      \
-        cl_event own = NULL;                                                                                           \
-        before;                                                                                                        \
-        event = event != NULL ? event : &own;                                                                          \
-        *(void **)&call = real(#name);                                                                                 \
-        const cl_int result = keep(call arguments, event);                                                             \
-        if (own != NULL)                                                                                               \
-            clReleaseEvent(own);                                                                                       \
-        return result;                                                                                                 \
-    }
-
-#define FAIL_IF(bad)                                                                                                   \
-    do {                                                                                                               \
-        if ((bad).error != 0)                                                                                          \
-            return fails(&(bad));                                                                                      \
-    } while (0)
-
-#define TRANSFER(memory)                                                                                               \
-    (cl_command_queue queue, cl_mem buffer, cl_bool wait, size_t offset, size_t size, memory, cl_uint count,           \
-     const cl_event *events, cl_event *event)
-
-WRAP(clEnqueueWriteBuffer, TRANSFER(const void *host), (queue, buffer, wait, offset, size, host, count, events, event),
-     FAIL_IF(bad_write))
-WRAP(clEnqueueReadBuffer, TRANSFER(void *host), (queue, buffer, wait, offset, size, host, count, events, event),
-     FAIL_IF(bad_read))
-WRAP(clEnqueueCopyBuffer,
-     (cl_command_queue queue, cl_mem from, cl_mem to, size_t from_at, size_t to_at, size_t size, cl_uint count,
-      const cl_event *events, cl_event *event),
-     (queue, from, to, from_at, to_at, size, count, events, event), (void)0)
-WRAP(clEnqueueMarkerWithWaitList, (cl_command_queue queue, cl_uint count, const cl_event *events, cl_event *event),
-     (queue, count, events, event), (void)0)
-WRAP(clEnqueueBarrierWithWaitList, (cl_command_queue queue, cl_uint count, const cl_event *events, cl_event *event),
-     (queue, count, events, event), (void)0)
-WRAP(clEnqueueNDRangeKernel,
-     (cl_command_queue queue, cl_kernel kernel, cl_uint dims, const size_t *offset, const size_t *global,
-      const size_t *local, cl_uint count, const cl_event *events, cl_event *event),
-     (queue, kernel, dims, offset, global, local, count, events, event), {
-         if (hold_before_launch > 0 && --hold_before_launch == 0)
-             ck_assert_int_eq(clEnqueueBarrierWithWaitList(queue, 1, &held, NULL), CL_SUCCESS);
-     })
-
-/* --- two batches of an expert ----------------------------------------------------------------------------------------
- */
-
-static struct training training;
-static struct device *device;
-static struct device_slab outputs, expected;
-static struct expert_batch batches[BATCHES];
-
-static void set_up(void)
-{
-    cl_int error;
-    training_open(&training, "gpu", true, "chunk_rows: 7", HIDDEN, BATCHES * ROWS, "clip_norm: 1");
-    device = training.support.device;
-    outputs = support_slab((size_t)BATCHES * ROWS * HIDDEN);
-    expected = support_slab((size_t)BATCHES * ROWS * HIDDEN);
-    training_fill(&training, 0);
-    /* What each gives alone. */
-    for (unsigned i = 0; i < BATCHES; i++) {
-        struct expert_batch alone = {
-            .first_row = i * ROWS, .rows = ROWS, .inputs = training.inputs, .outputs = &expected};
-        ck_assert_int_eq(expert_forward(training.expert, &alone), 0);
-        ck_assert_int_eq(expert_finish(training.expert, &alone), 0);
-        batches[i] =
-            (struct expert_batch){.first_row = i * ROWS, .rows = ROWS, .inputs = training.inputs, .outputs = &outputs};
-    }
-    held = clCreateUserEvent(device->context, &error);
-    ck_assert_int_eq(error, CL_SUCCESS);
-}
-
-static void tear_down(void)
-{
-    for (unsigned i = 0; i < kept_count; i++)
-        clReleaseEvent(kept[i]);
-    kept_count = 0;
-    clReleaseEvent(held);
-    support_slab_free(&outputs);
-    support_slab_free(&expected);
-    training_close(&training);
-}
-
-static void hold(cl_command_queue queue)
-{
-    ck_assert_int_eq(clEnqueueBarrierWithWaitList(queue, 1, &held, NULL), CL_SUCCESS);
-}
-
-static void let_go(cl_int status)
-{
-    ck_assert_int_eq(clSetUserEventStatus(held, status), CL_SUCCESS);
-}
-
-static void forward(unsigned i)
-{
-    ck_assert_msg(expert_forward(training.expert, &batches[i]) == 0, "%s", device_error(device));
-}
-
-static void check(unsigned i)
-{
-    const size_t at = (size_t)i * ROWS * HIDDEN;
-    ck_assert_mem_eq((const float *)outputs.mapping + at, (const float *)expected.mapping + at,
-                     ROWS * HIDDEN * sizeof(float));
-}
-
-static void finish(unsigned i)
-{
-    ck_assert_msg(expert_finish(training.expert, &batches[i]) == 0, "%s", device_error(device));
-    check(i);
-}
-
-static bool came(unsigned i)
-{
-    return !isnan(((const float *)outputs.mapping)[(size_t)i * ROWS * HIDDEN]);
-}
+#include "unit/staging_world.h"
 
 static cl_int status_of(cl_event event)
 {
     cl_int status;
     ck_assert_int_eq(clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status, &status, NULL), 0);
     return status;
-}
-
-static void wait_until_complete(cl_event event)
-{
-    ck_assert_int_eq(clWaitForEvents(1, &event), CL_SUCCESS); /* libcheck's timeout bounds it */
 }
 
 START_TEST(the_next_batch_arrives_while_one_computes)
@@ -238,138 +72,8 @@ START_TEST(many_batches_one_behind_the_other_are_each_their_own)
 }
 END_TEST
 
-/* --- failures --------------------------------------------------------------------------------------------------------
- */
-
-static void runs_again(unsigned i)
-{
-    ck_assert_int_eq(expert_finish(training.expert, &batches[i]), -EAGAIN);
-    ck_assert_str_ne(device_error(device), "");
-    forward(i);
-    finish(i);
-}
-
-START_TEST(batches_whose_uploads_fail_have_not_run_and_run_again)
-{
-    hold(device->upload_queue);
-    forward(0);
-    forward(1);
-    let_go(CL_OUT_OF_RESOURCES);
-    ck_assert_int_eq(expert_finish(training.expert, &batches[0]), -EAGAIN);
-    ck_assert(!came(0));
-    forward(0);
-    ck_assert_int_eq(expert_finish(training.expert, &batches[1]), -EAGAIN);
-    finish(0);
-    forward(1);
-    finish(1);
-}
-END_TEST
-
-START_TEST(a_batch_behind_one_whose_kernels_fail_runs_again)
-{
-    hold_before_launch = 2;
-    forward(0);
-    forward(1);
-    wait_until_complete(device->staging[0].first);
-    let_go(CL_OUT_OF_RESOURCES);
-    ck_assert_int_eq(expert_finish(training.expert, &batches[0]), -EIO);
-    ck_assert_ptr_nonnull(strstr(device_error(device), "kernels of a batch"));
-    runs_again(1);
-    forward(0);
-    finish(0);
-}
-END_TEST
-
-START_TEST(rows_that_do_not_arrive_are_asked_for_again)
-{
-    hold(device->download_queue);
-    forward(0);
-    forward(1);
-    let_go(CL_OUT_OF_RESOURCES);
-    finish(0);
-    finish(1);
-}
-END_TEST
-
-START_TEST(rows_that_never_arrive_fail_their_batch_only)
-{
-    hold(device->download_queue);
-    forward(0);
-    forward(1);
-    let_go(CL_OUT_OF_RESOURCES);
-    bad_read.error = CL_OUT_OF_RESOURCES;
-    ck_assert_int_eq(expert_finish(training.expert, &batches[0]), -EIO);
-    ck_assert_str_eq(device_error(device), "download of a batch: CL_OUT_OF_RESOURCES");
-    finish(1);
-    forward(0);
-    finish(0);
-}
-END_TEST
-
-START_TEST(a_command_that_cannot_be_enqueued_fails_its_batch_only)
-{
-    static const struct {
-        bool write;
-        cl_int error;
-        int result;
-    } cases[] = {
-        {true, CL_OUT_OF_RESOURCES, -EAGAIN},
-        {true, CL_MEM_OBJECT_ALLOCATION_FAILURE, -EAGAIN},
-        {false, CL_OUT_OF_RESOURCES, -EIO},
-        {false, CL_MEM_OBJECT_ALLOCATION_FAILURE, -ENOMEM},
-    };
-    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        forward(1);
-        if (cases[i].write)
-            bad_write.error = cases[i].error;
-        else
-            bad_read.error = cases[i].error;
-        ck_assert_int_eq(expert_forward(training.expert, &batches[0]), cases[i].result);
-        ck_assert_ptr_nonnull(strstr(device_error(device), opencl_error_name(cases[i].error)));
-        ck_assert_ptr_null(device->current);
-        finish(1);
-        forward(0);
-        finish(0);
-    }
-}
-END_TEST
-
-START_TEST(a_device_that_is_lost_on_the_way_is_lost)
-{
-    forward(1);
-    bad_write.error = CL_DEVICE_NOT_AVAILABLE;
-    ck_assert_int_eq(expert_forward(training.expert, &batches[0]), -ENODEV);
-    ck_assert(device_is_lost(device));
-    finish(1);
-}
-END_TEST
-
-/* As a driver that gave its context up: every call ends with the error of the kernel that was the last. */
-START_TEST(a_device_that_answers_nothing_after_an_error_is_lost)
-{
-    hold_before_launch = 2;
-    forward(0);
-    wait_until_complete(device->staging[batches[0].staging].first);
-    let_go(CL_OUT_OF_RESOURCES);
-    ck_assert_int_eq(expert_finish(training.expert, &batches[0]), -EIO);
-    ck_assert(device_answers(device));
-    ck_assert(!device_is_lost(device));
-    bad_read.error = CL_OUT_OF_RESOURCES;
-    ck_assert(!device_answers(device));
-    ck_assert(device_is_lost(device));
-    ck_assert_ptr_nonnull(strstr(device_error(device), "kernels of a batch: "));
-    ck_assert_ptr_nonnull(strstr(device_error(device), "nothing works any more: CL_OUT_OF_RESOURCES"));
-    ck_assert_int_eq(expert_forward(training.expert, &batches[0]), -ENODEV);
-}
-END_TEST
-
 /* --- training --------------------------------------------------------------------------------------------------------
  */
-
-static struct expert_batch backward_batch(void)
-{
-    return (struct expert_batch){.rows = ROWS, .inputs = training.inputs, .outputs = &training.grad_inputs};
-}
 
 START_TEST(a_backward_leaves_while_the_next_batch_computes_with_its_step)
 {
@@ -409,40 +113,6 @@ START_TEST(what_two_backwards_report_is_each_their_own)
     ck_assert_int_eq(first.step, EXPERT_STEP_SKIPPED);
     ck_assert_int_eq(second.step, EXPERT_STEP_APPLIED);
     expert_destroy(&twin);
-}
-END_TEST
-
-START_TEST(a_backward_whose_upload_fails_changes_nothing_and_steps_once_when_it_runs_again)
-{
-    struct expert *twin = training_twin(&training), *untouched = training_twin(&training);
-    struct expert_batch backward = backward_batch();
-    hold(device->upload_queue);
-    ck_assert_int_eq(expert_backward(training.expert, &backward), 0);
-    let_go(CL_OUT_OF_RESOURCES);
-    ck_assert_int_eq(expert_finish(training.expert, &backward), -EAGAIN);
-    ck_assert_uint_eq(training.expert->counters.updates, 0);
-    training_check_same(training.expert, untouched);
-    ck_assert_int_eq(expert_backward(training.expert, &backward), 0);
-    ck_assert_int_eq(expert_finish(training.expert, &backward), 0);
-    training_backward(&training, twin, 0, ROWS);
-    training_check_same(training.expert, twin);
-    ck_assert_uint_eq(training.expert->counters.updates, 1);
-    expert_destroy(&twin);
-    expert_destroy(&untouched);
-}
-END_TEST
-
-START_TEST(a_backward_whose_kernels_fail_before_its_step_changes_nothing)
-{
-    struct expert *untouched = training_twin(&training);
-    struct expert_batch backward = backward_batch();
-    hold_before_launch = 4;
-    ck_assert_int_eq(expert_backward(training.expert, &backward), 0);
-    wait_until_complete(device->staging[0].first);
-    let_go(CL_OUT_OF_RESOURCES);
-    ck_assert_int_eq(expert_finish(training.expert, &backward), -EIO);
-    training_check_same(training.expert, untouched);
-    expert_destroy(&untouched);
 }
 END_TEST
 
@@ -508,17 +178,8 @@ int main(void)
     tcase_add_test(all, the_next_batch_computes_while_the_last_one_leaves);
     tcase_add_test(all, a_batch_does_not_compute_before_it_has_arrived);
     tcase_add_test(all, many_batches_one_behind_the_other_are_each_their_own);
-    tcase_add_test(all, batches_whose_uploads_fail_have_not_run_and_run_again);
-    tcase_add_test(all, a_batch_behind_one_whose_kernels_fail_runs_again);
-    tcase_add_test(all, rows_that_do_not_arrive_are_asked_for_again);
-    tcase_add_test(all, rows_that_never_arrive_fail_their_batch_only);
-    tcase_add_test(all, a_command_that_cannot_be_enqueued_fails_its_batch_only);
-    tcase_add_test(all, a_device_that_is_lost_on_the_way_is_lost);
-    tcase_add_test(all, a_device_that_answers_nothing_after_an_error_is_lost);
     tcase_add_test(all, a_backward_leaves_while_the_next_batch_computes_with_its_step);
     tcase_add_test(all, what_two_backwards_report_is_each_their_own);
-    tcase_add_test(all, a_backward_whose_upload_fails_changes_nothing_and_steps_once_when_it_runs_again);
-    tcase_add_test(all, a_backward_whose_kernels_fail_before_its_step_changes_nothing);
     tcase_add_test(all, rows_of_every_size_arrive_whole);
     tcase_add_test(all, a_batch_that_does_not_fit_fails_and_the_next_one_does_not);
     Suite *suite = suite_create("device_staging");
