@@ -5,8 +5,8 @@
  * when it is read. In memory all of them are fp32, and so are the sums of products, the epilogues, LayerNorm, column
  * sums and the optimizer. With u = 2^-11 (tf32 and fp16 both have 11 significant bits), a sum of K products differs
  * from the exact one by at most
- *     (2u + u^2 + K 2^-23) * sum |a_i b_i|,
- * the last term being the sum's own rounding (matrix units cut where others round).
+ *     (2u + u^2 + K 2^-22) * sum |a_i b_i|,
+ * the last term being the sum's own rounding (matrix units cut where others round, and once more in each instruction).
  * tf32 has fp32's range. fp16 has not: an operand of 65520 or more becomes infinite, and so (or NaN) the rows and
  * gradients it goes into: a backward that has such is not applied, as any that has. Below 2^-14 the error is absolute,
  * up to 2^-25, which adds 2^-25 * sum(|a_i| + |b_i|) to the bound: gradients that small are lost, and there is no loss

@@ -1,6 +1,7 @@
 /* The matrix units' provider, emulated on the CPU: how operands are rounded, and that products keep to the bounds that
  * runtime/linear.h states. That tiles, edges and epilogues are right is test_kernel's, with the references rounded. */
 #include <check.h>
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,7 +115,7 @@ static void bound_holds(int precision, size_t rows, size_t n, size_t k, float sc
             magnitude += fabs(x * y);
             magnitudes += fabs(x) + fabs(y);
         }
-        double bound = (2 * u + u * u + (double)k * 0x1p-23) * magnitude;
+        double bound = (2 * u + u * u + (double)k * 0x1p-22) * magnitude;
         if (precision == FP16)
             bound += 0x1p-25 * magnitudes;
         const double error = fabs((double)out[at] - exact);
@@ -187,6 +188,32 @@ START_TEST(a_backward_beyond_fp16_is_not_applied)
 }
 END_TEST
 
+/* What the check sees of devices that this machine has not. */
+START_TEST(a_device_without_the_matrix_units_is_refused_with_the_way_out)
+{
+    static const char *const vendors[] = {"Advanced Micro Devices, Inc.", "Intel(R) Corporation", "NVIDIA Corporation"};
+    struct config_device config;
+    begin(_i);
+    config = *device->config;
+    for (unsigned i = 0; i < sizeof vendors / sizeof vendors[0]; i++) {
+        struct device other = {.info = device->info, .config = &config, .id = device->id};
+        other.info.class = DEVICE_CLASS_GPU;
+        snprintf(other.info.vendor, sizeof other.info.vendor, "%s", vendors[i]);
+        for (unsigned automatic = 0; automatic < 2; automatic++) {
+            config.linear_kernel = automatic ? "auto" : "mma";
+            ck_assert_int_eq(linear_provider_mma.check(&other), -EINVAL);
+            ck_assert_ptr_nonnull(strstr(other.error, precisions[_i]));
+            ck_assert_ptr_nonnull(strstr(other.error, "set precision: fp32"));
+            ck_assert_ptr_nonnull(strstr(other.error, i < 2 ? vendors[i] : "compute capability"));
+        }
+    }
+    config.linear_kernel = "auto"; /* the emulation is only for who asks for it */
+    struct device cpu = {.info = device->info, .config = &config, .id = device->id};
+    ck_assert_int_eq(linear_provider_mma.check(&cpu), -EINVAL);
+    support_device_close(&support);
+}
+END_TEST
+
 START_TEST(auto_takes_the_matrix_units_for_what_they_are_there_for)
 {
     struct config_device config = {.linear_kernel = "auto", .precision = "fp32"};
@@ -209,6 +236,7 @@ int main(void)
     tcase_add_loop_test(all, products_keep_to_the_stated_bound, 0, PRECISIONS);
     tcase_add_loop_test(all, what_fp16_does_not_hold_is_infinite_and_what_tf32_holds_is_not, 0, PRECISIONS);
     tcase_add_loop_test(all, a_backward_beyond_fp16_is_not_applied, 0, PRECISIONS);
+    tcase_add_loop_test(all, a_device_without_the_matrix_units_is_refused_with_the_way_out, 0, PRECISIONS);
     tcase_add_test(all, auto_takes_the_matrix_units_for_what_they_are_there_for);
     Suite *suite = suite_create("linear_mma");
     suite_add_tcase(suite, all);
