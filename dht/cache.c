@@ -170,7 +170,7 @@ static int reach(struct cache *cache, const char *prefix, enum cache_level need,
     char above[UID_SIZE];
     uint32_t coordinate = 0;
     if ((!found || found->level < need) && prefix_parent(prefix, above, &coordinate)) {
-        const int rc = reach(cache, above, CACHE_COMPLETE, now, &parent);
+        const int rc = reach(cache, above, need < CACHE_COMPLETE ? CACHE_NOTHING : CACHE_COMPLETE, now, &parent);
         if (rc != 0)
             return rc;
     }
@@ -305,6 +305,7 @@ static void tick_peer(struct cache *cache, struct peer *peer, struct moment now,
     if (!alive)
         return;
     sooner(next_ns, peer->alive_until_ns);
+    sooner(next_ns, peer_due_ns(peer, now));
     /* A heartbeat came by one unacknowledged packet, and may have been lost: ask before it is too late. */
     const uint64_t late_ns = peer->alive_until_ns - peer->life_ns / 4;
     if (now.ns < late_ns)

@@ -160,7 +160,7 @@ void cache_entry_fetch(struct cache_entry *entry, struct fetcher *fetcher, uint6
     if (entry->want == CACHE_EXACT)
         want_peers(entry, fetcher, now);
     /* Before the prefix above is complete it is asked beside it, to lose no time. */
-    if (!complete(entry, fetcher, mark, now))
+    if (entry->want < CACHE_COMPLETE || !complete(entry, fetcher, mark, now))
         fetch_want(fetcher, &entry->fetch, now);
 }
 
@@ -170,7 +170,9 @@ bool cache_entry_review(struct cache_entry *entry, struct fetcher *fetcher, uint
     struct fetch *fetch = &entry->fetch;
     if (now.ns >= cache_entry_due_ns(entry))
         entry->level = CACHE_GUESS;
-    if (before < entry->want && complete(entry, fetcher, mark, now)) {
+    if (before < CACHE_GOT && entry->want > CACHE_NOTHING && fetch->sure)
+        entry->level = CACHE_GOT;
+    if (before < entry->want && entry->want >= CACHE_COMPLETE && complete(entry, fetcher, mark, now)) {
         entry->level = exact(entry, now) ? CACHE_EXACT : CACHE_COMPLETE;
         if (before < CACHE_COMPLETE)
             fetch_drop(fetcher, fetch, now);
@@ -178,7 +180,8 @@ bool cache_entry_review(struct cache_entry *entry, struct fetcher *fetcher, uint
             want_peers(entry, fetcher, now);
     }
     /* With no get behind it, it is empty because nobody above names it: that is where news would come from. */
-    if (entry->level >= CACHE_COMPLETE && fetch->state == FETCH_IDLE && fetch->sure)
+    if (entry->level >= (entry->want < CACHE_COMPLETE ? CACHE_GOT : CACHE_COMPLETE) && fetch->state == FETCH_IDLE &&
+        fetch->sure)
         fetch_listen(fetcher, fetch, now);
     if (entry->level > before)
         cache_waiter_wake(&entry->waiters, entry->level);

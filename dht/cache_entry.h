@@ -1,7 +1,8 @@
 /* What the cache has under one prefix, and how much that is worth.
  *
  *     NOTHING -> GUESS      values have come, and a pause: enough to go on with, not to answer with
- *             -> COMPLETE   every record that there is has come
+ *             -> GOT        its own get is sure that it has brought all: enough to say who hosts something
+             -> COMPLETE   every record that there is has come: enough to say that nobody does
  *             -> EXACT      and of each of their servers it is known whether it lives
  *
  * It never goes back: who turns up later is looked at meanwhile, and nobody waits for him.

@@ -5,7 +5,7 @@
 #include <stddef.h>
 
 /* What a prefix is worth: cache_entry.h. */
-enum cache_level { CACHE_NOTHING, CACHE_GUESS, CACHE_COMPLETE, CACHE_EXACT };
+enum cache_level { CACHE_NOTHING, CACHE_GUESS, CACHE_GOT, CACHE_COMPLETE, CACHE_EXACT };
 
 struct cache_waiter {
     void (*wake)(struct cache_waiter *waiter); /* it is off the list then; must not call the cache */

@@ -90,8 +90,11 @@ static void set_state(struct fetcher *fetcher, struct fetch *fetch, enum fetch_s
     leave_window(fetcher, fetch);
     fetch->state = state;
     fetch->since_ns = now.ns;
-    if (state == FETCH_QUEUED)
+    if (state == FETCH_QUEUED) {
         ring_add(&fetcher->queue, &fetch->queue, fetch);
+        if (!fetch->asked_ns)
+            fetch->asked_ns = now.ns;
+    }
     if (state != FETCH_RUNNING)
         return;
     fetch->news = false;
@@ -209,6 +212,13 @@ void fetch_heard(struct fetcher *fetcher, struct fetch *fetch, bool news, struct
         fetcher->credit--;
 }
 
+static bool may_retry(const struct fetcher *fetcher, struct fetch *fetch, bool ok, struct moment now)
+{
+    if (fetcher->alone && !ok)
+        return now.ns - fetch->asked_ns < FETCH_ALONE_MS * NS_PER_MS;
+    return ++fetch->attempts < FETCH_ATTEMPTS;
+}
+
 void fetch_ended(struct fetcher *fetcher, struct fetch *fetch, bool ok, struct moment now)
 {
     if (fetch->state != FETCH_RUNNING)
@@ -219,7 +229,7 @@ void fetch_ended(struct fetcher *fetcher, struct fetch *fetch, bool ok, struct m
     fetch->ends += ok;
     if (ok)
         fetch->expected = fetch->values;
-    if (!all && !fetch->sure && !(fetcher->alone && !ok) && ++fetch->attempts < FETCH_ATTEMPTS) {
+    if (!all && !fetch->sure && may_retry(fetcher, fetch, ok, now)) {
         set_state(fetcher, fetch, FETCH_RETRYING, now);
         return;
     }

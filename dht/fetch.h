@@ -65,6 +65,7 @@ struct fetch {
     uint32_t window;   /* its share of the window */
     uint32_t values;   /* that the get has brought so far */
     uint64_t since_ns; /* of the state */
+    uint64_t asked_ns; /* when it was first queued; 0: not yet */
     bool heard;        /* a value, ever */
     uint64_t news_ns;  /* when the last news came */
     void *listening;
@@ -83,8 +84,7 @@ struct fetcher {
     uint64_t credit_ns;              /* when it was last reckoned */
     size_t nodes;                    /* at least so many are there */
     uint64_t next_listen_ns;
-    bool alone; /* no peer has answered yet: gets are given up sooner, and not tried again, since nobody is there to
-                   answer */
+    bool alone; /* no peer has answered yet: gets are tried for FETCH_ALONE_MS, in case one is about to */
     uint64_t last_token;
     uint64_t tokens_tag; /* high bits of every token: the caller's, to tell them from its other ones */
 };

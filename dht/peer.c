@@ -23,9 +23,19 @@ bool peer_alive(const struct peer *peer, struct moment now)
     return now.ns < peer->alive_until_ns;
 }
 
+static uint64_t grace_end_ns(const struct peer *peer)
+{
+    return peer->fetch.news_ns + PEER_GRACE_MS * NS_PER_MS;
+}
+
 bool peer_known(const struct peer *peer, struct moment now)
 {
-    return peer->fetch.sure || peer_alive(peer, now);
+    return peer->fetch.sure || (peer_alive(peer, now) && now.ns >= grace_end_ns(peer));
+}
+
+uint64_t peer_due_ns(const struct peer *peer, struct moment now)
+{
+    return peer_alive(peer, now) && !peer_known(peer, now) ? grace_end_ns(peer) : UINT64_MAX;
 }
 
 static bool same_exclusions(const struct heartbeat *a, const struct heartbeat *b)

@@ -9,6 +9,9 @@
 
 /* A heartbeat from further in the reader's future is a broken clock, or a lie. */
 enum { PEER_FUTURE_MS = 60000 };
+/* A heartbeat that says that it lives is believed when so much time has brought no newer one, which may be a farewell.
+ */
+enum { PEER_GRACE_MS = 100 };
 
 struct peer {
     uint8_t id[SERVER_ID_SIZE];
@@ -30,8 +33,11 @@ void peer_init(struct peer *peer, const uint8_t id[SERVER_ID_SIZE]);
 void peer_destroy(struct peer *peer);
 /* Whether the newest heartbeat says that it lives. */
 bool peer_alive(const struct peer *peer, struct moment now);
-/* Whether that is certain: it lives, or all its heartbeats that there are have been seen. */
+/* Whether that is certain: all its heartbeats that there are have been seen, or one that lives, and its grace is over.
+ */
 bool peer_known(const struct peer *peer, struct moment now);
+/* When it will be, if nothing comes; UINT64_MAX: it is, or never. */
+uint64_t peer_due_ns(const struct peer *peer, struct moment now);
 
 enum peer_result { PEER_OLD, PEER_TAKEN, PEER_GARBLED, PEER_FORGED, PEER_TIME };
 /* A value that was found under its key. Takes it if it is newer. */

@@ -218,21 +218,27 @@ static int put_record(struct publisher *publisher, struct publication *publicati
     return rc;
 }
 
+static void put_if_due(struct publisher *publisher, struct publication *publication, struct moment now)
+{
+    if (!publication->due || publisher->puts_running >= PUTS_MAX)
+        return;
+    const int rc = put_record(publisher, publication, now);
+    if (rc != 0)
+        log_error("cannot publish what begins with '%s': %s", publication->prefix, strerror(-rc));
+    publication->due = false;
+    publisher->due--;
+}
+
 static void put_records(struct publisher *publisher, struct moment now)
 {
     struct publication *publication;
-    if (publisher->due == 0)
-        return;
-    for (size_t at = 0;
-         publisher->puts_running < PUTS_MAX && (publication = table_next(&publisher->publications, &at));) {
-        if (!publication->due)
-            continue;
-        const int rc = put_record(publisher, publication, now);
-        if (rc != 0)
-            log_error("cannot publish what begins with '%s': %s", publication->prefix, strerror(-rc));
-        publication->due = false;
-        publisher->due--;
+    /* A prefix goes before those below it, since it is by the one above that readers know whether they have all. */
+    for (size_t i = 0; publisher->due > 0 && i < publisher->catalog.count; i++) {
+        const char *prefix = publisher->catalog.entries[i]->prefix;
+        put_if_due(publisher, table_find(&publisher->publications, prefix, strlen(prefix)), now);
     }
+    for (size_t at = 0; publisher->due > 0 && (publication = table_next(&publisher->publications, &at));)
+        put_if_due(publisher, publication, now);
 }
 
 /* What is left of `expiration` since the frontend was last known to be there. */

@@ -25,7 +25,7 @@ static int compare(const void *a, const void *b)
     return strcmp(x->prefix, y->prefix);
 }
 
-/* Whether what is to be known of the uids of a want is. */
+/* Whether it is known who of the servers of the want's uids lives. */
 static bool settled(struct lookup *lookup, struct lookup_want *want, const struct item *items, size_t count,
                     struct cache_entry *entry, struct moment now)
 {
@@ -33,6 +33,32 @@ static bool settled(struct lookup *lookup, struct lookup_want *want, const struc
     for (size_t i = 0; i < count; i++)
         all &= cache_settled(lookup->cache, entry, items[i].coordinate, &want->waiter, now);
     return all;
+}
+
+static bool all_hosted(const struct item *items, size_t count, const struct cache_entry *entry, struct moment now)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t at = 0;
+        if (!cache_replica(entry, items[i].coordinate, now, &at))
+            return false;
+    }
+    return true;
+}
+
+/* A few uids: only the servers that have them matter, and only to say that nobody has one takes more than the get of
+ * their prefix. As lookup_ask. */
+static int ask_few(struct lookup *lookup, struct lookup_want *want, const struct item *items, size_t count, bool last,
+                   struct moment now, struct cache_entry **entry)
+{
+    int known = lookup_ask(lookup, want, CACHE_GOT, last, now, entry);
+    if (known != 1 || last)
+        return known;
+    if (!settled(lookup, want, items, count, *entry, now))
+        return 0;
+    if (all_hosted(items, count, *entry, now))
+        return 1;
+    known = lookup_ask(lookup, want, CACHE_COMPLETE, last, now, entry);
+    return known == 1 ? settled(lookup, want, items, count, *entry, now) : known;
 }
 
 static enum lookup_result run(struct lookup *lookup, struct moment now, bool last)
@@ -43,16 +69,13 @@ static enum lookup_result run(struct lookup *lookup, struct moment now, bool las
         struct lookup_want *want = &lookup->wants[w];
         const struct item *items = &state->items[state->first[w]];
         const size_t count = state->first[w + 1] - state->first[w];
-        /* Of a few, only the servers that have them matter. */
-        const enum cache_level need = count > FEW ? CACHE_EXACT : CACHE_COMPLETE;
         struct cache_entry *entry;
         if (want->done)
             continue;
-        int known = lookup_ask(lookup, want, need, last, now, &entry);
+        const int known = count <= FEW ? ask_few(lookup, want, items, count, last, now, &entry)
+                                       : lookup_ask(lookup, want, CACHE_EXACT, last, now, &entry);
         if (known < 0)
             return LOOKUP_DONE;
-        if (known && need < CACHE_EXACT && !last && !settled(lookup, want, items, count, entry, now))
-            known = 0;
         waiting |= known == 0;
         for (size_t i = 0; known && i < count; i++)
             if (lookup_replicas(lookup, entry, items[i].coordinate, now, &state->resolved[items[i].number]) != 0)

@@ -1,4 +1,4 @@
-/* What it costs to publish and to find experts: many DHT nodes in one process, over loopback.
+/* What it costs to publish and to find experts: many DHT nodes over loopback.
  *
  *     build/bench/dht [--nodes 32] [--experts 16384] [--contiguous] [--json]
  *
@@ -8,6 +8,9 @@
  * node has threads of its own, but all share this machine's cores. */
 #include <getopt.h>
 #include <math.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 
 #include "unit/dht_swarm.h"
 
@@ -23,10 +26,11 @@ enum {
     READERS = 1 + 2 * COLD_RUNS
 };
 
+enum { FLOCK_NODES = 64, FLOCKS_MAX = 16, NODES_MAX = FLOCK_NODES * FLOCKS_MAX };
+
 static struct swarm swarm;
 static bool as_json;
 static unsigned lines;
-static size_t first_reader;
 
 static void print(const char *name, double value, const char *unit)
 {
@@ -61,26 +65,133 @@ static double ms_since(uint64_t begin_ns)
     return (double)(clock_now_ns() - begin_ns) / 1e6;
 }
 
+/* ---- those that publish --------------------------------------------------------------------------------------------
+ */
+
+struct plan {
+    uint32_t network_id;
+    unsigned nodes, experts;
+    bool contiguous;
+};
+
+struct report {
+    double ms;
+    uint64_t records, failures;
+};
+
+static int flocks[FLOCKS_MAX]; /* sockets to their processes */
+static unsigned flocks_count;
+
+/* What the other side sends, while this side's nodes go on. False: it is gone. */
+static bool receive(int fd, void *data, size_t size)
+{
+    for (;;) {
+        const ssize_t got = recv(fd, data, size, MSG_DONTWAIT);
+        if (got >= 0)
+            return (size_t)got == size;
+        swarm_step(&swarm, 5);
+    }
+}
+
+static void configure(uint32_t network_id)
+{
+    swarm.network_id = network_id;
+    swarm.update_period_ns = 30 * NS_PER_S;
+    swarm.expiration_ns = 3600 * NS_PER_S; /* nobody confirms the frontends that there are not */
+}
+
+/* Every process deals out all experts alike, and publishes what falls to its own nodes. */
+static struct report publish_own(const struct plan *plan, unsigned first)
+{
+    static struct catalog catalogs[NODES_MAX];
+    struct report report = {0};
+    char uid[UID_SIZE];
+    srand(1);
+    for (unsigned e = 0; e < plan->experts; e++) {
+        const unsigned node =
+            plan->contiguous ? (unsigned)((uint64_t)e * plan->nodes / plan->experts) : (unsigned)rand() % plan->nodes;
+        snprintf(uid, sizeof uid, "ffn.%u.%u", e / COLUMNS, e % COLUMNS);
+        if (node >= first && node < first + swarm.count && catalog_add(&catalogs[node], uid, true) != 0)
+            die("out of memory");
+    }
+    const uint64_t begin_ns = clock_now_ns();
+    for (unsigned i = 0; i < swarm.count; i++)
+        if (catalog_finish(&catalogs[first + i]) != 0 ||
+            publisher_set(swarm.agents[i]->publisher, &catalogs[first + i], clock_now_ns()) != 0)
+            die("out of memory");
+    if (!SWARM_UNTIL(&swarm, 600000, swarm_published(&swarm)))
+        die("not everything could be published");
+    report.ms = ms_since(begin_ns);
+    for (unsigned i = 0; i < swarm.count; i++) {
+        report.records += publisher_counters(swarm.agents[i]->publisher)->records;
+        report.failures += publisher_counters(swarm.agents[i]->publisher)->put_failures;
+    }
+    return report;
+}
+
+/* A process with the nodes [first, first + count): joins, says so, publishes when told to, and ends with its socket. */
+static void run_flock(int fd, const struct plan *plan, unsigned first, unsigned count)
+{
+    static char endpoints[FLOCK_NODES][32];
+    char go;
+    configure(plan->network_id);
+    if (!receive(fd, &swarm.bootstrap_port, sizeof swarm.bootstrap_port))
+        return;
+    for (unsigned i = 0; i < count; i++) {
+        snprintf(endpoints[i], sizeof endpoints[i], "tcp://10.0.%u.%u:31330", (first + i) / 256, (first + i) % 256);
+        if (!swarm_add(&swarm, endpoints[i]))
+            die("cannot start a node");
+        swarm_step(&swarm, 1);
+    }
+    if (!SWARM_UNTIL(&swarm, 60000, swarm_joined(&swarm)))
+        die("the nodes do not find each other");
+    if (send(fd, "j", 1, 0) != 1 || !receive(fd, &go, 1))
+        return;
+    const struct report report = publish_own(plan, first);
+    if (send(fd, &report, sizeof report, 0) == (ssize_t)sizeof report)
+        (void)receive(fd, &go, 1);
+    swarm_end(&swarm);
+}
+
+/* Before there is any thread. */
+static void fork_flocks(const struct plan *plan)
+{
+    for (unsigned first = 0; first < plan->nodes; first += FLOCK_NODES) {
+        const unsigned count = plan->nodes - first < FLOCK_NODES ? plan->nodes - first : FLOCK_NODES;
+        int pair[2];
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+            die("cannot make a socket");
+        const pid_t pid = fork();
+        if (pid < 0)
+            die("cannot make a process");
+        if (pid == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            for (unsigned i = 0; i < flocks_count; i++)
+                close(flocks[i]);
+            close(pair[0]);
+            run_flock(pair[1], plan, first, count);
+            exit(0);
+        }
+        close(pair[1]);
+        flocks[flocks_count++] = pair[0];
+    }
+}
+
 /* ---- the swarm -----------------------------------------------------------------------------------------------------
  */
 
-static void start(unsigned nodes)
+static void start(const struct plan *plan)
 {
-    static char endpoints[SWARM_MAX][32];
-    swarm.network_id = (uint32_t)getpid();
-    swarm.update_period_ns = 30 * NS_PER_S;
-    swarm.expiration_ns = 3600 * NS_PER_S; /* nobody confirms the frontends that there are not */
-    for (unsigned i = 0; i < nodes; i++) {
-        snprintf(endpoints[i], sizeof endpoints[i], "tcp://10.0.%u.%u:31330", i / 256, i % 256);
-        if (!swarm_add(&swarm, endpoints[i]))
-            die("cannot start a node");
-        if (i % 16 == 15)
-            swarm_step(&swarm, 1);
-    }
-    first_reader = swarm.count;
-    for (unsigned i = 0; i < READERS; i++)
+    char joined;
+    fork_flocks(plan);
+    configure(plan->network_id);
+    for (unsigned i = 0; i < 1 + READERS; i++)
         if (!swarm_add(&swarm, NULL))
             die("cannot start a node");
+    const uint16_t port = node_port(swarm.agents[0]->node);
+    for (unsigned i = 0; i < flocks_count; i++)
+        if (send(flocks[i], &port, sizeof port, 0) != (ssize_t)sizeof port || !receive(flocks[i], &joined, 1))
+            die("a process with nodes has ended");
     if (!SWARM_UNTIL(&swarm, 60000, swarm_joined(&swarm)))
         die("the nodes do not find each other");
     /* Routing tables fill up. */
@@ -93,39 +204,28 @@ static size_t next_reader(void)
     static unsigned used;
     if (used == READERS)
         die("no reader is left");
-    return first_reader + used++;
+    return 1 + used++;
 }
 
-static void publish(unsigned nodes, unsigned experts, bool contiguous)
+static void publish(const struct plan *plan)
 {
-    struct catalog *catalogs = calloc(nodes, sizeof *catalogs);
-    char uid[UID_SIZE];
-    uint64_t records = 0;
-    for (unsigned e = 0; catalogs && e < experts; e++) {
-        const unsigned node = contiguous ? (unsigned)((uint64_t)e * nodes / experts) : (unsigned)rand() % nodes;
-        snprintf(uid, sizeof uid, "ffn.%u.%u", e / COLUMNS, e % COLUMNS);
-        if (catalog_add(&catalogs[node], uid, true) != 0)
-            die("out of memory");
+    struct report all = {0};
+    for (unsigned i = 0; i < flocks_count; i++)
+        if (send(flocks[i], "p", 1, 0) != 1)
+            die("a process with nodes has ended");
+    for (unsigned i = 0; i < flocks_count; i++) {
+        struct report report;
+        if (!receive(flocks[i], &report, sizeof report))
+            die("a process with nodes has ended");
+        all.ms = report.ms > all.ms ? report.ms : all.ms;
+        all.records += report.records;
+        all.failures += report.failures;
     }
-    const uint64_t begin_ns = clock_now_ns();
-    for (unsigned i = 0; catalogs && i < nodes; i++)
-        if (catalog_finish(&catalogs[i]) != 0 ||
-            publisher_set(swarm.agents[i]->publisher, &catalogs[i], clock_now_ns()) != 0)
-            die("out of memory");
-    if (!SWARM_UNTIL(&swarm, 600000, swarm_published(&swarm)))
-        die("not everything could be published");
-    const double ms = ms_since(begin_ns);
-    uint64_t failures = 0;
-    for (unsigned i = 0; i < nodes; i++) {
-        records += publisher_counters(swarm.agents[i]->publisher)->records;
-        failures += publisher_counters(swarm.agents[i]->publisher)->put_failures;
-    }
-    print("publish, all together", ms, "ms");
-    print("publish, per expert", ms / experts, "ms");
-    print("publish, per record", ms / (double)records, "ms");
-    print("records", (double)records, "");
-    print("puts that failed", (double)failures, "");
-    free(catalogs);
+    print("publish, all together", all.ms, "ms");
+    print("publish, per expert", all.ms / plan->experts, "ms");
+    print("publish, per record", all.ms / (double)all.records, "ms");
+    print("records", (double)all.records, "");
+    print("puts that failed", (double)all.failures, "");
 }
 
 /* ---- look-ups ------------------------------------------------------------------------------------------------------
@@ -242,15 +342,14 @@ int main(int argc, char **argv)
     static const struct option flags[] = {{"nodes", 1, NULL, 'n'},      {"experts", 1, NULL, 'e'},
                                           {"contiguous", 0, NULL, 'c'}, {"json", 0, NULL, 'j'},
                                           {"help", 0, NULL, 'h'},       {NULL, 0, NULL, 0}};
-    unsigned nodes = 32, experts = 16384;
-    bool contiguous = false;
+    struct plan plan = {.network_id = (uint32_t)getpid(), .nodes = 32, .experts = 16384};
     for (int flag; (flag = getopt_long(argc, argv, "", flags, NULL)) != -1;) {
         if (flag == 'n')
-            nodes = (unsigned)strtoul(optarg, NULL, 10);
+            plan.nodes = (unsigned)strtoul(optarg, NULL, 10);
         else if (flag == 'e')
-            experts = (unsigned)strtoul(optarg, NULL, 10);
+            plan.experts = (unsigned)strtoul(optarg, NULL, 10);
         else if (flag == 'c')
-            contiguous = true;
+            plan.contiguous = true;
         else if (flag == 'j')
             as_json = true;
         else {
@@ -258,17 +357,18 @@ int main(int argc, char **argv)
             return flag == 'h' ? 0 : 2;
         }
     }
-    if (nodes < 2 || nodes > 1000 || experts < GRID_ROWS * COLUMNS || experts > LOOKUP_MAX_UIDS)
-        die("2 to 1000 nodes, 8192 to 65536 experts");
+    if (plan.nodes < 2 || plan.nodes > NODES_MAX || plan.experts < GRID_ROWS * COLUMNS ||
+        plan.experts > LOOKUP_MAX_UIDS)
+        die("2 to 1024 nodes, 8192 to 65536 experts");
     log_open("dht", LOG_LEVEL_WARNING);
-    srand(1);
     const uint64_t begin_ns = clock_now_ns();
-    start(nodes);
-    print("nodes", nodes, "");
-    print("experts", experts, "");
+    start(&plan);
+    srand(1);
+    print("nodes that publish", plan.nodes, "");
+    print("experts", plan.experts, "");
     print("start and join", ms_since(begin_ns), "ms");
-    publish(nodes, experts, contiguous);
-    look_up(experts);
+    publish(&plan);
+    look_up(plan.experts);
     search_all();
     if (as_json)
         puts("]");

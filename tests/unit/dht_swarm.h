@@ -17,6 +17,7 @@ struct swarm {
     struct agent *agents[SWARM_MAX]; /* NULL: killed */
     size_t count;
     uint32_t network_id;
+    uint16_t bootstrap_port; /* of a node of another process; 0: the first joins by nobody, the others by it */
     uint64_t update_period_ns, expiration_ns;
 };
 
@@ -29,13 +30,14 @@ static inline struct agent *swarm_add(struct swarm *swarm, const char *endpoint)
     struct agent_options options = {.node.network_id = swarm->network_id,
                                     .identity_file = "",
                                     .bootstrap = bootstrap,
-                                    .bootstrap_count = number > 0,
+                                    .bootstrap_count = number > 0 || swarm->bootstrap_port,
                                     .endpoint = endpoint,
                                     .update_period_ns = swarm->update_period_ns,
                                     .expiration_ns = swarm->expiration_ns,
                                     .max_cache = 65536};
-    if (number > 0)
-        snprintf(addresses[number], sizeof addresses[number], "127.0.0.1:%u", node_port(swarm->agents[0]->node));
+    if (options.bootstrap_count)
+        snprintf(addresses[number], sizeof addresses[number], "127.0.0.1:%u",
+                 swarm->bootstrap_port ? swarm->bootstrap_port : node_port(swarm->agents[0]->node));
     if (agent_create(&swarm->agents[number], &options, moment_now()) != 0)
         return NULL;
     return swarm->agents[swarm->count++];
@@ -67,7 +69,7 @@ static inline void swarm_step(struct swarm *swarm, int ms)
 
 static inline bool swarm_joined(const struct swarm *swarm)
 {
-    for (size_t i = 1; i < swarm->count; i++)
+    for (size_t i = swarm->bootstrap_port ? 0 : 1; i < swarm->count; i++)
         if (swarm->agents[i] && bootstrap_alive(swarm->agents[i]->bootstrap) == 0)
             return false;
     return true;

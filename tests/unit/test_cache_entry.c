@@ -58,6 +58,8 @@ START_TEST(nobody_is_said_only_when_it_is_certain)
     char key[HEARTBEAT_KEY_SIZE];
     heartbeat_key(identity_id(one.identity), key);
     bring(key);
+    ck_assert(!exact("ffn.4.")); /* that may have been the last but one, before a farewell */
+    world_pass(PEER_GRACE_MS);
     ck_assert(exact("ffn.4.")); /* though neither get has ended */
     ck_assert_str_eq(world_experts("ffn.4."), "0");
 }
@@ -152,6 +154,57 @@ START_TEST(a_server_without_a_heartbeat_is_dead_after_a_second_look)
 }
 END_TEST
 
+START_TEST(a_farewell_is_not_overlooked_for_the_heartbeat_before)
+{
+    char key[HEARTBEAT_KEY_SIZE];
+    heartbeat_key(identity_id(one.identity), key);
+    world_host(&one, "ffn.4.0");
+    world_heartbeat(&one, 0, NULL);
+    world.values[3].lost = true;
+    ck_assert(!exact("ffn.4."));
+    world_answer_one(get_of("ffn."));
+    bring("ffn.4.");
+    bring(key);
+    ck_assert(!exact("ffn.4."));
+    world.values[3].lost = false;
+    world_answer_one(get_of(key));
+    ck_assert_str_eq(world_experts("ffn.4."), "");
+}
+END_TEST
+
+START_TEST(who_has_just_started_does_not_say_nobody)
+{
+    world_host(&one, "ffn.4.0");
+    cache_set_alone(&world.cache, true);
+    world.down = true;
+    for (int i = 0; i < 9; i++) {
+        ck_assert(!exact("ffn.4."));
+        while (world.gets_count)
+            world_answer_one(0);
+        world_pass(100);
+    }
+    ck_assert(!exact("ffn.4."));
+    world.down = false;
+    cache_set_alone(&world.cache, false);
+    cache_on_connected(&world.cache, world.now);
+    ck_assert_str_eq(world_experts("ffn.4."), "0");
+}
+END_TEST
+
+START_TEST(who_stays_alone_says_what_he_knows)
+{
+    cache_set_alone(&world.cache, true);
+    world.down = true;
+    ck_assert(!exact("ffn.4."));
+    for (int i = 0; i < 20; i++) {
+        while (world.gets_count)
+            world_answer_one(0);
+        world_pass(100);
+    }
+    ck_assert(exact("ffn.4."));
+}
+END_TEST
+
 START_TEST(listening_begins_when_all_is_known)
 {
     world_host(&one, "ffn.4.0");
@@ -192,6 +245,9 @@ int main(void)
     tcase_add_test(all, what_nobody_names_above_is_not_asked_for);
     tcase_add_test(all, a_get_that_took_long_is_done_again_until_it_brings_nothing_new);
     tcase_add_test(all, a_server_without_a_heartbeat_is_dead_after_a_second_look);
+    tcase_add_test(all, a_farewell_is_not_overlooked_for_the_heartbeat_before);
+    tcase_add_test(all, who_has_just_started_does_not_say_nobody);
+    tcase_add_test(all, who_stays_alone_says_what_he_knows);
     tcase_add_test(all, listening_begins_when_all_is_known);
     tcase_add_test(all, gets_keep_to_a_pace);
     return world_run(all, "cache_entry");

@@ -85,6 +85,35 @@ START_TEST(uids_resolve_in_the_order_of_the_request)
 }
 END_TEST
 
+static size_t gets_of(const char *key)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < world.gets_count; i++)
+        count += strcmp(world.gets[i].key, key) == 0;
+    return count;
+}
+
+START_TEST(only_that_nobody_has_it_takes_a_look_at_the_prefix_above)
+{
+    char *uids[] = {(char *)"ffn.4.1"};
+    uint8_t frame[256];
+    world_host(&one, "ffn.4.1");
+    ck_assert_uint_eq(resolve(1, uids), STATUS_OK);
+    ck_assert_uint_eq(lookup.reply.resolved[0]->n_replicas, 1);
+    ck_assert_uint_eq(world.gets_total, 2); /* the prefix, and the heartbeat */
+    ck_assert_uint_eq(gets_of("ffn."), 0);
+    uids[0] = (char *)"ffn.4.2";
+    done();
+    decoded = service_decode(frame, expertd__dht__request__pack(&request, frame), &world.cache, &lookup, world.now);
+    lookup.wake = wake;
+    ck_assert_int_eq(lookup_run(&lookup, world.now), LOOKUP_WAITING);
+    ck_assert_uint_eq(gets_of("ffn."), 1);
+    world_answer();
+    ck_assert_int_eq(lookup_run(&lookup, world.now), LOOKUP_DONE);
+    ck_assert_uint_eq(lookup.reply.resolved[0]->n_replicas, 0);
+}
+END_TEST
+
 START_TEST(thousands_resolve_at_once)
 {
     enum { COUNT = 20000 };
@@ -317,6 +346,7 @@ int main(void)
     TCase *all = tcase_create("lookup");
     tcase_add_checked_fixture(all, setup, teardown);
     tcase_add_test(all, uids_resolve_in_the_order_of_the_request);
+    tcase_add_test(all, only_that_nobody_has_it_takes_a_look_at_the_prefix_above);
     tcase_add_test(all, thousands_resolve_at_once);
     tcase_add_test(all, at_the_deadline_it_says_what_is_known);
     tcase_add_test(all, prefixes_are_listed);
