@@ -67,6 +67,12 @@ struct step {
     cl_ulong gradient_offset, control;
 };
 
+/* An argument must be some buffer, also where the offset says that it is not looked at. */
+static cl_mem transposed_of(const struct step *step)
+{
+    return step->parameters->transposed ? step->parameters->transposed : step->parameters->weights;
+}
+
 static int enqueue_adam(struct device *device, const struct step *step)
 {
     const struct optimizer_settings *settings = &step->expert->optimizer;
@@ -77,6 +83,7 @@ static int enqueue_adam(struct device *device, const struct step *step)
     const cl_float rest1 = (cl_float)(1 - settings->beta1), rest2 = (cl_float)(1 - settings->beta2);
     const cl_float size = (cl_float)(optimizer_rate(settings, updates) / correction1);
     const cl_float inverse = (cl_float)(1 / sqrt(correction2)), epsilon = (cl_float)settings->epsilon;
+    const cl_mem transposed = transposed_of(step);
     struct kernel_grid grid;
     device->provider->grid(device, KERNEL_STEP_ADAM, 0, (uint64_t)step->n, (uint64_t)step->k, &grid);
     const struct kernel_argument arguments[] = {
@@ -91,6 +98,7 @@ static int enqueue_adam(struct device *device, const struct step *step)
         KERNEL_ARGUMENT(epsilon),
         KERNEL_ARGUMENT(step->parameters->weights),
         KERNEL_ARGUMENT(step->offset),
+        KERNEL_ARGUMENT(transposed),
         KERNEL_ARGUMENT(step->transposed),
         KERNEL_ARGUMENT(step->gradient),
         KERNEL_ARGUMENT(step->gradient_offset),
@@ -109,6 +117,7 @@ static int enqueue_sgd(struct device *device, const struct step *step)
     const cl_float rate = (cl_float)optimizer_rate(settings, step->expert->counters.updates);
     /* An argument must be some buffer, also where momentum 0 says that it is not looked at. */
     const cl_mem moment = step->parameters->moment[0] ? step->parameters->moment[0] : step->parameters->weights;
+    const cl_mem transposed = transposed_of(step);
     struct kernel_grid grid;
     device->provider->grid(device, KERNEL_STEP_SGD, 0, (uint64_t)step->n, (uint64_t)step->k, &grid);
     const struct kernel_argument arguments[] = {
@@ -118,6 +127,7 @@ static int enqueue_sgd(struct device *device, const struct step *step)
         KERNEL_ARGUMENT(rate),
         KERNEL_ARGUMENT(step->parameters->weights),
         KERNEL_ARGUMENT(step->offset),
+        KERNEL_ARGUMENT(transposed),
         KERNEL_ARGUMENT(step->transposed),
         KERNEL_ARGUMENT(step->gradient),
         KERNEL_ARGUMENT(step->gradient_offset),

@@ -40,6 +40,7 @@ void parameters_layout(struct parameters *parameters, const struct kernel_shape 
     }
     parameters->vectors_floats = at - parameters->vectors_offset;
     parameters->primary_floats = at;
+    at = 0;
     for (unsigned i = 0; i < parameters->count; i++) {
         struct parameter *item = &parameters->items[i];
         if (item->in == 0)
@@ -47,7 +48,7 @@ void parameters_layout(struct parameters *parameters, const struct kernel_shape 
         item->transposed = at;
         at += kernel_packed_floats(shape, item->out, item->in);
     }
-    parameters->total_floats = at;
+    parameters->transposed_floats = at;
     parameters->moments = optimizer_moments(optimizer);
     parameters->moment_names[0] = optimizer->kind == OPTIMIZER_ADAM ? "exp_avg" : "momentum_buffer";
     parameters->moment_names[1] = "exp_avg_sq";
@@ -56,8 +57,8 @@ void parameters_layout(struct parameters *parameters, const struct kernel_shape 
 
 uint64_t parameters_bytes(const struct parameters *parameters)
 {
-    const unsigned copies = parameters->moments + (parameters->accumulates ? 1 : 0);
-    return (parameters->total_floats + copies * parameters->primary_floats) * sizeof(float);
+    const unsigned copies = 1 + parameters->moments + (parameters->accumulates ? 1 : 0);
+    return (parameters->transposed_floats + copies * parameters->primary_floats) * sizeof(float);
 }
 
 /* --- packing ------------------------------------------------------------------------------------------------------ */
@@ -172,7 +173,7 @@ int parameters_write(struct parameters *parameters, unsigned index, const float 
     if (result == 0 && transposed > 0) {
         memset(packed, 0, transposed * sizeof(float));
         pack(packed, values, item->out, item->in, kernel_panel_width(shape, item->in), false);
-        result = device_write(parameters->device, buffer, item->transposed * sizeof(float), packed,
+        result = device_write(parameters->device, parameters->transposed, item->transposed * sizeof(float), packed,
                               transposed * sizeof(float));
     }
     free(packed);
@@ -216,8 +217,10 @@ int parameters_create(struct parameters *parameters, struct device *device, uint
 {
     const size_t primary = parameters->primary_floats * sizeof(float);
     parameters->device = device;
-    int result =
-        device_allocate_part(device, parameters->total_floats * sizeof(float), "weights", &parameters->weights);
+    int result = device_allocate_part(device, primary, "weights", &parameters->weights);
+    if (result == 0 && parameters->transposed_floats > 0)
+        result = device_allocate_part(device, parameters->transposed_floats * sizeof(float), "transposed weights",
+                                      &parameters->transposed);
     for (unsigned m = 0; m < parameters->moments && result == 0; m++)
         result = device_allocate_part(device, primary, "optimizer state", &parameters->moment[m]);
     if (result == 0 && parameters->accumulates)
@@ -234,6 +237,7 @@ void parameters_destroy(struct parameters *parameters)
     if (parameters->device == NULL)
         return;
     device_release(parameters->device, &parameters->weights);
+    device_release(parameters->device, &parameters->transposed);
     device_release(parameters->device, &parameters->moment[0]);
     device_release(parameters->device, &parameters->moment[1]);
     device_release(parameters->device, &parameters->gradient);

@@ -31,7 +31,7 @@ struct parameter {
     uint64_t fan_in;
     /* Filled by parameters_layout; floats. */
     uint64_t offset;     /* in the primary part */
-    uint64_t transposed; /* in the weights buffer; of a matrix */
+    uint64_t transposed; /* in the buffer of transposed ones; of a matrix */
 };
 
 struct parameters {
@@ -40,13 +40,14 @@ struct parameters {
     struct parameter items[PARAMETERS_MAX]; /* in the order of the state_dict */
     unsigned count;
     uint64_t primary_floats;
-    uint64_t total_floats;                   /* of the weights buffer: primary and transposed */
+    uint64_t transposed_floats;              /* the matrices once more, in the orientation that a backward reads */
     uint64_t vectors_offset, vectors_floats; /* all vectors, one behind the other */
     const char *moment_names[2];
     unsigned moments;
     bool accumulates;
 
     cl_mem weights;
+    cl_mem transposed; /* a buffer of its own: devices have a bound for one, and a matrix may take half of it */
     cl_mem moment[2];
     cl_mem gradient;                   /* sums over batches; only if accumulates */
     float results[PARAMETERS_RESULTS]; /* written by the device while a backward is in flight */

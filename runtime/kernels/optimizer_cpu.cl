@@ -81,7 +81,8 @@ void store_transposed(const float *block, int kn, int columns, __global float *t
  * ~0. Grid {ceil(K / PANEL), ceil(N / PANEL)}. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, float one_minus_beta2, float step_size,
-               float inverse_sqrt_correction2, float eps, __global float *weights, ulong offset, ulong transposed_offset,
+               float inverse_sqrt_correction2, float eps, __global float *weights, ulong offset,
+               __global float *transposed, ulong transposed_offset,
                __global const float *gradient, ulong gradient_offset, __global float *m_buffer, __global float *v_buffer,
                __global const float *control, ulong control_offset, SHARES)
 {
@@ -107,13 +108,14 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
         }
         if (transposed_offset != ~(ulong)0)
             store_transposed(block, kn, min(PANEL, N - panel * PANEL),
-                             weights + transposed_offset + (ulong)block_k * N * PANEL + panel * PANEL * PANEL);
+                             transposed + transposed_offset + (ulong)block_k * N * PANEL + panel * PANEL * PANEL);
     }
 }
 
 /* One step of SGD: buffer = momentum * buffer + g (none with momentum 0), w -= rate * buffer. The rest is step_adam's. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
-void step_sgd(int K, int N, float momentum, float rate, __global float *weights, ulong offset, ulong transposed_offset,
+void step_sgd(int K, int N, float momentum, float rate, __global float *weights, ulong offset,
+               __global float *transposed, ulong transposed_offset,
               __global const float *gradient, ulong gradient_offset, __global float *m_buffer,
               __global const float *control, ulong control_offset, SHARES)
 {
@@ -139,6 +141,6 @@ void step_sgd(int K, int N, float momentum, float rate, __global float *weights,
         }
         if (transposed_offset != ~(ulong)0)
             store_transposed(block, kn, min(PANEL, N - panel * PANEL),
-                             weights + transposed_offset + (ulong)block_k * N * PANEL + panel * PANEL * PANEL);
+                             transposed + transposed_offset + (ulong)block_k * N * PANEL + panel * PANEL * PANEL);
     }
 }

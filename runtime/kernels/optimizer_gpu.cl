@@ -63,7 +63,8 @@ void store_transposed(__local const float *block, int k0, int n0, int K, int N, 
 /* See optimizer_cpu.cl. A group for each block of WIDTH x WIDTH: global size {GROUP * ceil(K / WIDTH), ceil(N / WIDTH)}. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
 void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, float one_minus_beta2, float step_size,
-               float inverse_sqrt_correction2, float eps, __global float *weights, ulong offset, ulong transposed_offset,
+               float inverse_sqrt_correction2, float eps, __global float *weights, ulong offset,
+               __global float *transposed, ulong transposed_offset,
                __global const float *gradient, ulong gradient_offset, __global float *m_buffer, __global float *v_buffer,
                __global const float *control, ulong control_offset)
 {
@@ -87,12 +88,13 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
         block[k * (WIDTH + 1) + n] = w;
     }
     if (transposed_offset != ~(ulong)0)
-        store_transposed(block, k0, n0, K, N, weights + transposed_offset);
+        store_transposed(block, k0, n0, K, N, transposed + transposed_offset);
 }
 
 /* See optimizer_cpu.cl; the rest is step_adam's. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
-void step_sgd(int K, int N, float momentum, float rate, __global float *weights, ulong offset, ulong transposed_offset,
+void step_sgd(int K, int N, float momentum, float rate, __global float *weights, ulong offset,
+               __global float *transposed, ulong transposed_offset,
               __global const float *gradient, ulong gradient_offset, __global float *m_buffer,
               __global const float *control, ulong control_offset)
 {
@@ -116,5 +118,5 @@ void step_sgd(int K, int N, float momentum, float rate, __global float *weights,
         block[k * (WIDTH + 1) + n] = w;
     }
     if (transposed_offset != ~(ulong)0)
-        store_transposed(block, k0, n0, K, N, weights + transposed_offset);
+        store_transposed(block, k0, n0, K, N, transposed + transposed_offset);
 }

@@ -119,9 +119,11 @@ static void state_agrees(double tolerance)
 /* The orientation that backward reads is written along, to the bit. */
 static void orientations_agree(void)
 {
-    float *all = malloc(parameters->total_floats * sizeof *all);
-    ck_assert_int_eq(device_read(support.device, parameters->weights, 0, all, parameters->total_floats * sizeof *all),
-                     0);
+    const size_t bytes = parameters->primary_floats * sizeof(float);
+    const size_t other_bytes = parameters->transposed_floats * sizeof(float);
+    float *all = malloc(bytes), *all_transposed = malloc(other_bytes);
+    ck_assert_int_eq(device_read(support.device, parameters->weights, 0, all, bytes), 0);
+    ck_assert_int_eq(device_read(support.device, parameters->transposed, 0, all_transposed, other_bytes), 0);
     for (unsigned p = 0; p < parameters->count; p++) {
         const struct parameter *item = &parameters->items[p];
         if (item->in == 0)
@@ -130,7 +132,8 @@ static void orientations_agree(void)
         float *one = malloc(count * sizeof *one), *other = malloc(count * sizeof *other),
               *turned = malloc(count * sizeof *turned);
         support_reference_unpack(item->in, item->out, parameters->shape.panel, all + item->offset, one);
-        support_reference_unpack(item->out, item->in, parameters->shape.panel, all + item->transposed, other);
+        support_reference_unpack(item->out, item->in, parameters->shape.panel, all_transposed + item->transposed,
+                                 other);
         transpose(other, item->out, item->in, turned);
         ck_assert_mem_eq(one, turned, count * sizeof *one);
         free(one);
@@ -138,6 +141,7 @@ static void orientations_agree(void)
         free(turned);
     }
     free(all);
+    free(all_transposed);
 }
 
 static const char *const optimizers[] = {
