@@ -74,6 +74,8 @@
     X(CHOICE, slabs, "auto", 0, 0, "auto|in_place|staged",                                                             \
       "whether kernels work on the task pools' memory or rows are copied to the device and back; auto: in place "      \
       "where the device shares the host's memory")                                                                     \
+    X(UINT, copy_threads, 0, 0, 64, "threads",                                                                         \
+      "that copy the rows of large batches to such a device and back; 0: one for four cores, 4 at most")               \
     X(UINT, memory, 0, 0, 1099511627776, "MiB", "device memory to use at most; 0: 95 % of what the device has")        \
     X(STRING, cache_dir, "", 0, 0, "",                                                                                 \
       "folder of compiled programs; default "                                                                          \

@@ -11,7 +11,7 @@ struct clblast;
 
 enum {
     DEVICE_STAGING_SLOTS = 2,
-    DEVICE_TRANSFERS_MAX = 144, /* of one batch each way: 16 tensors in 8 pieces, and what is fetched besides */
+    DEVICE_TRANSFERS_MAX = 272, /* of one batch each way: 16 tensors in 16 pieces, and what is fetched besides */
     DEVICE_PATH_SIZE = 1024,
     /* device->control: what runs in the optimizer's kernels, then two constants (runtime/kernels/optimizer_*.cl). */
     DEVICE_CONTROL_OPEN = 12,
@@ -69,7 +69,8 @@ struct device {
     struct device_staging staging[DEVICE_STAGING_SLOTS];
     struct device_staging *current; /* whose batch is being enqueued: from device_staging_begin to device_mark */
     unsigned next_slot;
-    size_t staging_bytes; /* what each slot is to have */
+    size_t staging_bytes;  /* what each slot is to have */
+    struct copier *copier; /* between slabs and slots; NULL on a device that sees the slabs */
 
     cl_mem workspace; /* shared by all experts: the queue is in order */
     size_t workspace_bytes;

@@ -5,17 +5,18 @@
  * one that it copies into such memory itself, on the calling thread and often waiting for the device. Whether a driver
  * pins what CL_MEM_USE_HOST_PTR names, or keeps a copy that only mapping brings up to date, is up to it (and the slab
  * is written by another process); memory that it allocated itself for the host is pinned everywhere. The copy is one
- * pass at the speed of memory, several times that of a frontend which fills the slabs, made in pieces so that the
- * transfer of one goes on beside the copy of the next. */
+ * pass at the speed of memory, several times that of a frontend which fills the slabs, by several threads where there
+ * are cores for it, and in pieces so that the transfer of one goes on beside the copy of the next. */
 #include <errno.h>
 #include <string.h>
 
+#include "runtime/copier.h"
 #include "runtime/device_staging.h"
 
 enum {
     ALIGNMENT = 256, /* of a tensor's rows in the slot */
     FETCHED_BYTES = 256,
-    PIECES = 8, /* of a tensor, at most */
+    PIECES = 16, /* of a tensor, at most */
     PIECE_BYTES = 1 << 20,
 };
 
@@ -98,7 +99,10 @@ int device_staging_open(struct device *device)
     device->upload_queue = clCreateCommandQueue(device->context, device->id, 0, &error);
     if (device->upload_queue != NULL)
         device->download_queue = clCreateCommandQueue(device->context, device->id, 0, &error);
-    return device->download_queue != NULL ? 0 : device_fail(device, error, "clCreateCommandQueue");
+    if (device->download_queue == NULL)
+        return device_fail(device, error, "clCreateCommandQueue");
+    const int result = copier_create(&device->copier, (unsigned)device->config->copy_threads);
+    return result == 0 ? 0 : device_complain(device, result, "no memory for copies");
 }
 
 void device_staging_close(struct device *device)
@@ -110,6 +114,7 @@ void device_staging_close(struct device *device)
     if (device->download_queue != NULL)
         clReleaseCommandQueue(device->download_queue);
     device->upload_queue = device->download_queue = NULL;
+    copier_destroy(&device->copier);
 }
 
 /* --- events ------------------------------------------------------------------------------------------------------- */
@@ -232,29 +237,36 @@ static size_t piece_bytes(size_t bytes)
     return piece > PIECE_BYTES ? piece : PIECE_BYTES;
 }
 
+static int enqueue_upload(struct device *device, struct device_staging *staging, size_t at, size_t bytes)
+{
+    cl_int error = clEnqueueWriteBuffer(device->upload_queue, staging->buffer, CL_FALSE, at, bytes,
+                                        staging->pinned + at, 0, NULL, &staging->uploads[staging->uploads_count]);
+    if (error == CL_SUCCESS) {
+        staging->uploads_count++;
+        error = clFlush(device->upload_queue);
+    }
+    return error == CL_SUCCESS ? 0 : fail_before(device, error, "upload of a batch");
+}
+
 int device_staging_upload(struct device *device, const char *from, size_t bytes, const struct device_rows *rows)
 {
     struct device_staging *staging = device->current;
-    const size_t piece = piece_bytes(bytes);
-    size_t at = rows->offset * sizeof(float);
-    while (bytes > 0) {
-        const size_t part = bytes < piece ? bytes : piece;
-        if (staging->uploads_count == DEVICE_TRANSFERS_MAX)
-            return device_complain(device, -E2BIG, "a batch has too many tensors");
-        memcpy(staging->pinned + at, from, part);
-        cl_int error = clEnqueueWriteBuffer(device->upload_queue, staging->buffer, CL_FALSE, at, part,
-                                            staging->pinned + at, 0, NULL, &staging->uploads[staging->uploads_count]);
-        if (error == CL_SUCCESS) {
-            staging->uploads_count++;
-            error = clFlush(device->upload_queue);
-        }
-        if (error != CL_SUCCESS)
-            return fail_before(device, error, "upload of a batch");
-        from += part;
-        at += part;
-        bytes -= part;
+    const size_t piece = piece_bytes(bytes), at = rows->offset * sizeof(float);
+    uint64_t position = 0;
+    int result = 0;
+    if (staging->uploads_count + (bytes + piece - 1) / piece > DEVICE_TRANSFERS_MAX)
+        return device_complain(device, -E2BIG, "a batch has too many tensors");
+    for (size_t done = 0; done < bytes; done += piece) {
+        const size_t part = bytes - done < piece ? bytes - done : piece;
+        const uint64_t offered = copier_offer(device->copier, staging->pinned + at + done, from + done, part);
+        position = done == 0 ? offered : position;
     }
-    return 0;
+    for (size_t done = 0; done < bytes && result == 0; done += piece) {
+        copier_wait(device->copier, position++);
+        result = enqueue_upload(device, staging, at + done, bytes - done < piece ? bytes - done : piece);
+    }
+    copier_wait_all(device->copier);
+    return result;
 }
 
 int device_staging_launch(struct device *device, cl_uint *count, const cl_event **events, cl_event **event)
@@ -394,9 +406,11 @@ struct device_staging *device_staging_find(struct device *device, cl_event done)
     return NULL;
 }
 
-static void copy_out(const struct device_staging *staging, struct device_download *piece)
+static void copy_out(struct device *device, const struct device_staging *staging, struct device_download *piece)
 {
-    memcpy(piece->to, staging->pinned + piece->offset, piece->bytes);
+    const uint64_t position = copier_offer(device->copier, piece->to, staging->pinned + piece->offset, piece->bytes);
+    if (copier_threads(device->copier) == 1)
+        copier_wait(device->copier, position); /* the next piece is on its way meanwhile */
     drop(&piece->event);
 }
 
@@ -417,27 +431,28 @@ static int fetch_again(struct device *device, struct device_staging *staging, st
     }
     if (error != CL_SUCCESS)
         return device_fail(device, error, "download of a batch");
-    copy_out(staging, piece);
+    copy_out(device, staging, piece);
     return 0;
 }
 
 /* Copies piece by piece, while the next ones are on their way; how many did not arrive. */
-static unsigned take_downloads(struct device_staging *staging)
+static unsigned take_downloads(struct device *device, struct device_staging *staging)
 {
     unsigned missing = 0;
     for (unsigned i = 0; i < staging->downloads_count; i++) {
         struct device_download *piece = &staging->downloads[i];
         if (clWaitForEvents(1, &piece->event) == CL_SUCCESS && status_of(piece->event) == CL_COMPLETE)
-            copy_out(staging, piece);
+            copy_out(device, staging, piece);
         else
             missing++;
     }
+    copier_wait_all(device->copier);
     return missing;
 }
 
 int device_staging_wait(struct device *device, struct device_staging *staging)
 {
-    const unsigned missing = take_downloads(staging);
+    const unsigned missing = take_downloads(device, staging);
     (void)clWaitForEvents(1, &staging->done);
     const cl_int ended = status_of(staging->ended);
     int result = ended < 0 ? blame(device, staging, ended, "the kernels of a batch") : check_first(device, staging);
@@ -449,5 +464,6 @@ int device_staging_wait(struct device *device, struct device_staging *staging)
         if (staging->downloads[i].event != NULL)
             result = fetch_again(device, staging, &staging->downloads[i]);
     }
+    copier_wait_all(device->copier);
     return result;
 }

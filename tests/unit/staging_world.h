@@ -108,7 +108,7 @@ static struct expert_batch batches[BATCHES];
 static void set_up(void)
 {
     cl_int error;
-    training_open(&training, "gpu", true, "chunk_rows: 7", HIDDEN, BATCHES * ROWS, "clip_norm: 1");
+    training_open(&training, "gpu", true, "chunk_rows: 7, copy_threads: 3", HIDDEN, BATCHES * ROWS, "clip_norm: 1");
     device = training.support.device;
     outputs = support_slab((size_t)BATCHES * ROWS * HIDDEN);
     expected = support_slab((size_t)BATCHES * ROWS * HIDDEN);

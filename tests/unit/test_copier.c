@@ -1,0 +1,129 @@
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/copier.h"
+
+enum { PIECE = 5000, LARGE = 300 << 10, PIECES = 300 };
+
+static const unsigned thread_counts[] = {1, 2, 4, COPIER_MAX_THREADS};
+
+static unsigned char *filled(size_t bytes, unsigned seed)
+{
+    unsigned char *memory = malloc(bytes);
+    for (size_t i = 0; i < bytes; i++)
+        memory[i] = (unsigned char)((i * 2654435761u + seed) >> 7);
+    return memory;
+}
+
+static struct copier *copier_of(unsigned threads)
+{
+    struct copier *copier;
+    ck_assert_int_eq(copier_create(&copier, threads), 0);
+    ck_assert_uint_ge(copier_threads(copier), 1);
+    ck_assert_uint_le(copier_threads(copier), threads == 0 ? 4 : threads);
+    return copier;
+}
+
+START_TEST(every_piece_is_copied_when_it_was_waited_for)
+{
+    struct copier *copier = copier_of(thread_counts[_i]);
+    unsigned char *from = filled(PIECE * PIECES, 1), *to = calloc(PIECES, PIECE);
+    for (unsigned turn = 0; turn < 20; turn++) {
+        uint64_t positions[PIECES];
+        memset(to, 0, (size_t)PIECE * PIECES);
+        from[turn]++;
+        for (size_t i = 0; i < PIECES; i++)
+            positions[i] = copier_offer(copier, to + i * PIECE, from + i * PIECE, PIECE - i);
+        for (size_t i = 0; i < PIECES; i++) {
+            copier_wait(copier, positions[i]);
+            ck_assert_int_eq(memcmp(to + i * PIECE, from + i * PIECE, PIECE - i), 0);
+            ck_assert(i == 0 || to[i * PIECE + PIECE - i] == 0);
+        }
+    }
+    copier_destroy(&copier);
+    ck_assert_ptr_null(copier);
+    free(from);
+    free(to);
+}
+END_TEST
+
+START_TEST(pieces_that_are_worth_it_wake_the_other_threads)
+{
+    enum { COUNT = 8 };
+    struct copier *copier = copier_of(thread_counts[_i]);
+    unsigned char *from = filled(LARGE * COUNT, 3), *to = calloc(COUNT, LARGE);
+    for (unsigned turn = 0; turn < 30; turn++) {
+        memset(to, 0, (size_t)LARGE * COUNT);
+        for (size_t i = 0; i < COUNT; i++)
+            copier_offer(copier, to + i * LARGE, from + i * LARGE, LARGE);
+        copier_wait_all(copier);
+        ck_assert_int_eq(memcmp(to, from, (size_t)LARGE * COUNT), 0);
+    }
+    copier_destroy(&copier);
+    free(from);
+    free(to);
+}
+END_TEST
+
+START_TEST(all_are_copied_when_all_were_waited_for_also_pieces_one_by_one)
+{
+    struct copier *copier = copier_of(thread_counts[_i]);
+    unsigned char *from = filled(PIECE * PIECES, 2), *to = calloc(PIECES, PIECE);
+    copier_wait_all(copier); /* there are none */
+    for (unsigned turn = 0; turn < 5; turn++) {
+        const size_t pieces = turn % 2 ? 1 : PIECES;
+        memset(to, 0, (size_t)PIECE * PIECES);
+        for (size_t i = 0; i < pieces; i++)
+            copier_offer(copier, to + i * PIECE, from + i * PIECE, PIECE);
+        copier_wait_all(copier);
+        ck_assert_int_eq(memcmp(to, from, pieces * PIECE), 0);
+    }
+    copier_destroy(&copier);
+    free(from);
+    free(to);
+}
+END_TEST
+
+/* So that a transfer of the first one can begin. */
+START_TEST(a_copier_of_one_thread_copies_what_is_waited_for_and_no_more)
+{
+    struct copier *copier = copier_of(1);
+    char to[2][4] = {"", ""};
+    const uint64_t first = copier_offer(copier, to[0], "one", 4), second = copier_offer(copier, to[1], "two", 4);
+    copier_wait(copier, first);
+    ck_assert_str_eq(to[0], "one");
+    ck_assert_str_eq(to[1], "");
+    copier_wait(copier, second);
+    ck_assert_str_eq(to[1], "two");
+    copier_destroy(&copier);
+}
+END_TEST
+
+START_TEST(threads_are_as_many_as_the_machine_has_to_spare_and_end_unused)
+{
+    struct copier *copier = copier_of(0);
+    copier_destroy(&copier);
+    copier_destroy(&copier);
+    copier = copier_of(8);
+    copier_destroy(&copier);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *all = tcase_create("copier");
+    tcase_set_timeout(all, 60);
+    tcase_add_loop_test(all, every_piece_is_copied_when_it_was_waited_for, 0, 4);
+    tcase_add_loop_test(all, pieces_that_are_worth_it_wake_the_other_threads, 0, 4);
+    tcase_add_loop_test(all, all_are_copied_when_all_were_waited_for_also_pieces_one_by_one, 0, 4);
+    tcase_add_test(all, a_copier_of_one_thread_copies_what_is_waited_for_and_no_more);
+    tcase_add_test(all, threads_are_as_many_as_the_machine_has_to_spare_and_end_unused);
+    Suite *suite = suite_create("copier");
+    suite_add_tcase(suite, all);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
