@@ -56,11 +56,12 @@ void ffn_workspace_layout(const struct ffn *ffn, struct ffn_workspace *workspace
     const uint64_t rows = ffn->chunk_rows;
     const uint64_t narrow = kernel_packed_floats(shape, rows, (uint64_t)ffn->hidden);
     const uint64_t wide = kernel_packed_floats(shape, rows, (uint64_t)ffn->inner);
+    const bool trains = ffn->parameters.trains;
     uint64_t at = 0;
     workspace->gradient = at;
-    at += ffn->parameters.primary_floats;
-    workspace->x = at;
-    at += narrow;
+    at += trains ? ffn->parameters.primary_floats : 0;
+    workspace->x = at; /* packed, for W1's gradient */
+    at += trains ? narrow : 0;
     workspace->preact = at;
     at += wide;
     workspace->act = at;

@@ -175,7 +175,7 @@ int ffn_enqueue_backward(struct ffn *ffn, uint64_t rows, const struct device_row
     struct chunk chunk = {
         .ffn = ffn,
         .device = ffn->base.device,
-        .train = ffn->base.optimizer.kind != OPTIMIZER_NONE,
+        .train = ffn->parameters.trains,
     };
     ffn_workspace_layout(ffn, &chunk.at);
     for (uint64_t row = 0; row < rows && result == 0; row += ffn->chunk_rows) {

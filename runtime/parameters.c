@@ -52,7 +52,8 @@ void parameters_layout(struct parameters *parameters, const struct kernel_shape 
     parameters->moments = optimizer_moments(optimizer);
     parameters->moment_names[0] = optimizer->kind == OPTIMIZER_ADAM ? "exp_avg" : "momentum_buffer";
     parameters->moment_names[1] = "exp_avg_sq";
-    parameters->accumulates = optimizer->kind != OPTIMIZER_NONE && optimizer->grad_accumulation > 1;
+    parameters->trains = optimizer->kind != OPTIMIZER_NONE;
+    parameters->accumulates = parameters->trains && optimizer->grad_accumulation > 1;
 }
 
 uint64_t parameters_bytes(const struct parameters *parameters)

@@ -44,6 +44,7 @@ struct parameters {
     uint64_t vectors_offset, vectors_floats; /* all vectors, one behind the other */
     const char *moment_names[2];
     unsigned moments;
+    bool trains; /* else no gradients of parameters are made */
     bool accumulates;
 
     cl_mem weights;
