@@ -20,6 +20,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "bench/support_peak.h"
 #include "common/clock.h"
 #include "common/config.h"
 #include "runtime/device_private.h"
@@ -33,8 +34,6 @@ enum {
     EXPERT_ROWS = 4096,
     MAX_FIGURES = 96,
     MAX_REPEATS = 4096,
-    PEAK_STEPS = 100000,
-    ACCUMULATORS = 20,
     PIPELINE = 8,
 };
 static const unsigned row_counts[] = {1, 2, 4, 8, 16, 32, 64, 256, 1024};
@@ -49,9 +48,8 @@ struct bench {
     struct device *device;
     struct expert *expert;
     struct device_slab inputs[2], outputs;
-    cl_program program;
-    cl_kernel peak_kernel;
-    cl_mem peak_buffer, rows_buffer; /* the latter on a staged device */
+    struct peak *floor;
+    cl_mem rows_buffer; /* on a staged device */
     double peak, seconds;
     struct figure figures[MAX_FIGURES];
     unsigned count;
@@ -59,21 +57,14 @@ struct bench {
     bool cpu_time, staged;
 };
 
-static double now_ns(const struct bench *bench)
+static double now_ns(const void *context)
 {
+    const struct bench *bench = context;
     struct timespec t;
     if (!bench->cpu_time)
         return (double)clock_now_ns();
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return ((double)t.tv_sec * 1e9 + (double)t.tv_nsec) / bench->device->info.compute_units;
-}
-
-static void check(cl_int error, const char *what)
-{
-    if (error == CL_SUCCESS)
-        return;
-    fprintf(stderr, "%s: %s\n", what, opencl_error_name(error));
-    exit(1);
 }
 
 static void must(const struct bench *bench, int result)
@@ -82,54 +73,6 @@ static void must(const struct bench *bench, int result)
         return;
     fprintf(stderr, "kernels: %s\n", bench->device != NULL ? device_error(bench->device) : "no device");
     exit(1);
-}
-
-/* --- the peak: multiply-adds in registers, on every core -------------------------------------------------------------
- */
-
-static const char peak_source[] =
-    "#if VEC == 1\ntypedef float vec;\n#else\n#define G2(a, b) a##b\n#define G(a, b) G2(a, b)\n"
-    "typedef G(float, VEC) vec;\n#endif\n"
-    "__kernel void peak(__global float *values, int steps) {\n"
-    "    vec sum[ACCUMULATORS];\n"
-    "    const vec a = values[0], b = values[1];\n"
-    "    for (int i = 0; i < ACCUMULATORS; i++) sum[i] = (vec)(i + (float)get_global_id(0));\n"
-    "    for (int k = 0; k < steps; k++) {\n"
-    "        _Pragma(\"unroll\") for (int i = 0; i < ACCUMULATORS; i++) sum[i] = fma(sum[i], a, b);\n"
-    "    }\n"
-    "    for (int i = 1; i < ACCUMULATORS; i++) sum[0] += sum[i];\n"
-    "    if (((float *)&sum[0])[0] == 1234.5f) values[2] = 1.0f;\n"
-    "}\n";
-
-static void peak_open(struct bench *bench)
-{
-    struct device *device = bench->device;
-    const char *source = peak_source;
-    const float values[16] = {0.5f, 0.5f};
-    char options[64];
-    cl_int error;
-    snprintf(options, sizeof options, "-DVEC=%u -DACCUMULATORS=%d", device->shape.vec, ACCUMULATORS);
-    bench->program = clCreateProgramWithSource(device->context, 1, &source, NULL, &error);
-    check(error, "peak");
-    check(clBuildProgram(bench->program, 1, &device->id, options, NULL, NULL), "building the peak kernel");
-    bench->peak_kernel = clCreateKernel(bench->program, "peak", &error);
-    check(error, "peak");
-    must(bench, device_allocate(device, sizeof values, "peak", &bench->peak_buffer));
-    must(bench, device_write(device, bench->peak_buffer, 0, values, sizeof values));
-}
-
-static double peak_once(struct bench *bench)
-{
-    const struct device *device = bench->device;
-    const bool cpu = device->info.class == DEVICE_CLASS_CPU;
-    const cl_int steps = PEAK_STEPS / (cpu ? 1 : 10);
-    const size_t local = cpu ? 1 : 256, global = local * device->info.compute_units * (cpu ? 4 : 16);
-    check(clSetKernelArg(bench->peak_kernel, 0, sizeof(cl_mem), &bench->peak_buffer), "peak");
-    check(clSetKernelArg(bench->peak_kernel, 1, sizeof steps, &steps), "peak");
-    const double start = now_ns(bench);
-    check(clEnqueueNDRangeKernel(device->queue, bench->peak_kernel, 1, NULL, &global, &local, 0, NULL, NULL), "peak");
-    check(clFinish(device->queue), "peak");
-    return 2.0 * ACCUMULATORS * device->shape.vec * steps * (double)global / (now_ns(bench) - start);
 }
 
 /* --- figures ---------------------------------------------------------------------------------------------------------
@@ -157,12 +100,12 @@ static void measure(struct bench *bench, const char *name, const struct work *wo
     work->run(bench, work);
     must(bench, device_finish(bench->device));
     const uint64_t deadline = clock_now_ns() + (uint64_t)(bench->seconds * 1e9);
-    double before = peak_once(bench);
+    double before = peak_fma(bench->floor);
     while (repeats < MAX_REPEATS && (repeats < 5 || clock_now_ns() < deadline)) {
         const double start = now_ns(bench);
         work->run(bench, work);
         must(bench, device_finish(bench->device));
-        const double took = now_ns(bench) - start, after = peak_once(bench);
+        const double took = now_ns(bench) - start, after = peak_fma(bench->floor);
         ratios[repeats++] = work->operations / took / ((before + after) / 2);
         best = took < best ? took : best;
         bench->peak = after > bench->peak ? after : bench->peak;
@@ -393,7 +336,10 @@ static void bench_open(struct bench *bench, const char *kernel, const char *devi
     if (bench->device->staged)
         must(bench,
              device_allocate(bench->device, 3 * rows * bench->hidden * sizeof(float), "rows", &bench->rows_buffer));
-    peak_open(bench);
+    if (peak_open(&bench->floor, bench->device) != 0)
+        exit(1);
+    peak_use_clock(bench->floor, now_ns, bench);
+    peak_fma(bench->floor); /* compiles */
 }
 
 static void bench_close(struct bench *bench)
@@ -401,10 +347,8 @@ static void bench_close(struct bench *bench)
     for (unsigned i = 0; i < 2; i++)
         drop_slab(&bench->inputs[i]);
     drop_slab(&bench->outputs);
-    device_release(bench->device, &bench->peak_buffer);
+    peak_close(&bench->floor);
     device_release(bench->device, &bench->rows_buffer);
-    clReleaseKernel(bench->peak_kernel);
-    clReleaseProgram(bench->program);
     expert_destroy(&bench->expert);
     device_destroy(&bench->device);
     config_destroy(&bench->config);
