@@ -172,10 +172,11 @@ static bool is_ready(const struct clblast *clblast, const struct linear_size *si
     return false;
 }
 
-/* It has kernels for small and for large products, and compiles at the first that needs one. */
+/* It has kernels for small and for large products, and for odd ones; PoCL compiles each when it is first launched. */
 static int make_ready(const struct trial *trial, uint64_t rows, const struct linear_size *size)
 {
-    static const uint64_t some[] = {1, 16, 64, 256, 1024, UINT64_MAX};
+    static const uint64_t some[] = {1, 16, 61, 256, 1021, UINT64_MAX};
+    static const uint64_t large = (uint64_t)1 << 30; /* beyond, there is nothing new to compile */
     int result = 0;
     for (unsigned i = 0; i < 6 && result == 0; i++) {
         const uint64_t now = some[i] < rows ? some[i] : rows;
@@ -184,7 +185,7 @@ static int make_ready(const struct trial *trial, uint64_t rows, const struct lin
             result = trial_launch(trial, true, now, size);
         if (result == 0)
             result = device_finish(trial->device);
-        if (now == rows)
+        if (now == rows || now * size->n * size->k >= large)
             break;
     }
     return result;

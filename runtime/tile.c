@@ -15,12 +15,14 @@
     }
 
 /* The first three are what tile_rule() takes. Then: narrow ones, since few rows are bound by reading the weights and
- * need many groups for that; middle ones with fewer work-items that have more sums each; large ones. */
+ * need many groups and long slabs for that; middle ones with fewer work-items that have more sums each; large ones. */
 const struct tile tile_list[TILE_COUNT] = {
     [TILE_FEW_ROWS] = TILE(16, 64, 1, 4, 16, 1),
     [TILE_OF_PROGRAM] = TILE(64, 64, 4, 4, 16, 1),
     [TILE_LARGE] = TILE(128, 128, 8, 8, 16, 1),
+    TILE(8, 16, 1, 4, 64, 1),
     TILE(8, 32, 1, 4, 32, 1),
+    TILE(8, 32, 1, 4, 64, 2),
     TILE(16, 32, 2, 4, 32, 2),
     TILE(16, 64, 1, 4, 64, 2),
     TILE(16, 128, 2, 4, 16, 2),

@@ -25,7 +25,7 @@ enum {
     TILE_FEW_ROWS,   /* the three of tile_rule() */
     TILE_OF_PROGRAM, /* what the device's program has, so that it is there without a program of its own */
     TILE_LARGE,
-    TILE_COUNT = 15,
+    TILE_COUNT = 17,
 };
 extern const struct tile tile_list[TILE_COUNT];
 

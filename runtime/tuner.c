@@ -78,8 +78,11 @@ int tuner_open(struct device *device)
     int result = 0;
     for (unsigned i = 0; i < 2 && result == 0; i++) {
         result = tile_build(&tuner->kernels, device, ruled[i]);
-        if (result == -ENOTSUP) /* the program's own does it, too */
-            result = 0;
+        if (result == 0 || device->lost)
+            continue;
+        log_warning("device %s: cannot have tiles of %s: %s", device->config->name, tile_list[ruled[i]].name,
+                    result == -ENOTSUP ? "too large for it" : device->error);
+        result = 0; /* the program's own does it, too */
     }
     return result;
 }

@@ -54,15 +54,16 @@ vec gelu_exp(vec x)
 #endif
 
 /* gelu(x) = x/2 (1 + tanh(u)) = x sigmoid(2u), u = 0.7978845608 x (1 + 0.044715 x^2): one exp, and no cancellation. */
-vec gelu(vec x)
-{
-    const vec two_u = 1.5957691216f * x * (1.0f + 0.044715f * x * x);
-    return x / (1.0f + gelu_exp(-two_u));
-}
-
-vec gelu_grad(vec x)
-{
-    const vec two_u = 1.5957691216f * x * (1.0f + 0.044715f * x * x);
-    const vec s = 1.0f / (1.0f + gelu_exp(-two_u));
-    return s + x * s * (1.0f - s) * (1.5957691216f * (1.0f + 0.134145f * x * x));
-}
+#define GELU_OF(type, gelu, gelu_grad, exp)                                                                            \
+    type gelu(type x)                                                                                                  \
+    {                                                                                                                  \
+        const type two_u = 1.5957691216f * x * (1.0f + 0.044715f * x * x);                                             \
+        return x / (1.0f + exp(-two_u));                                                                               \
+    }                                                                                                                  \
+    type gelu_grad(type x)                                                                                             \
+    {                                                                                                                  \
+        const type two_u = 1.5957691216f * x * (1.0f + 0.044715f * x * x);                                             \
+        const type s = 1.0f / (1.0f + exp(-two_u));                                                                    \
+        return s + x * s * (1.0f - s) * (1.5957691216f * (1.0f + 0.134145f * x * x));                                  \
+    }
+GELU_OF(vec, gelu, gelu_grad, gelu_exp)

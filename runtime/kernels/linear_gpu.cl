@@ -140,15 +140,7 @@ void multiply(float4 sums[SUMS_M][SUMS_N / 4], __local const float *left, __loca
     }
 }
 
-float4 gelu_four(float4 v)
-{
-    return (float4)(gelu(v.x), gelu(v.y), gelu(v.z), gelu(v.w));
-}
-
-float4 gelu_grad_four(float4 v)
-{
-    return (float4)(gelu_grad(v.x), gelu_grad(v.y), gelu_grad(v.z), gelu_grad(v.w));
-}
+GELU_OF(float4, gelu_four, gelu_grad_four, exp)
 
 #define ALIGNED(offset, row_stride, panel_stride) ((((offset) | (row_stride) | (panel_stride)) & 3) == 0)
 
