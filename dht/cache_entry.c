@@ -130,7 +130,8 @@ static bool complete(struct cache_entry *entry, struct fetcher *fetcher, uint64_
         return true;
     if (fetch->ends == 0)
         fetch->expected = claims.all;
-    if (claims.unknown)
+    /* What is still missing may be of servers that are dead. */
+    if (claims.unknown && (fetch->sure || entry->want == CACHE_EXACT))
         want_peers(entry, fetcher, now);
     if (claims.unknown < claims.open && fetch->sure)
         fetch_again_later(fetcher, fetch, now);

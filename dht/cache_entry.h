@@ -2,10 +2,11 @@
  *
  *     NOTHING -> GUESS      values have come, and a pause: enough to go on with, not to answer with
  *             -> GOT        its own get is sure that it has brought all: enough to say who hosts something
-             -> COMPLETE   every record that there is has come: enough to say that nobody does
+ *             -> COMPLETE   every record that there is has come: enough to say that nobody does
  *             -> EXACT      and of each of their servers it is known whether it lives
  *
- * It never goes back: who turns up later is looked at meanwhile, and nobody waits for him.
+ * It goes back only when a node that was alone finds peers: who turns up later is looked at meanwhile, and nobody waits
+ * for him.
  *
  * What proves that every record has come: of a prefix at the top (`ffn.`), only a get that is sure (fetch.h). Of one
  * below, the records above it: each server names there the coordinates under which it has something, so under `ffn.4.`

@@ -24,10 +24,11 @@ enum lookup_result lookup_fail(struct lookup *lookup, enum status status, const 
 
 static void wake(struct cache_waiter *waiter)
 {
-    struct lookup *lookup = ((struct lookup_want *)waiter)->lookup; /* its first member */
+    const struct lookup_want *want = (struct lookup_want *)waiter; /* its first member */
+    struct lookup *lookup = want->lookup;
     if (lookup->waiting > 0)
         lookup->waiting--;
-    if (!lookup->patient || lookup->waiting == 0 || waiter->level < CACHE_EXACT)
+    if (!lookup->patient || lookup->waiting == 0 || want->leads_on)
         lookup->wake(lookup);
 }
 

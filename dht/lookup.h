@@ -24,7 +24,8 @@ struct lookup_want {
     struct cache_waiter waiter;
     struct lookup *lookup;
     bool asked;
-    bool done; /* the kind's */
+    bool done;     /* the kind's */
+    bool leads_on; /* a patient lookup runs again as soon as it has come, since it may lead to more */
     char prefix[UID_SIZE];
 };
 
@@ -51,7 +52,7 @@ struct lookup {
     void *state;
     struct lookup_want *wants;
     size_t wants_count;
-    bool patient;   /* runs again only when all that it waits for exactly has come, or something that may lead on */
+    bool patient;   /* runs again only when all that it waits for has come, or something that leads on */
     size_t waiting; /* of a patient one: wants that wait */
     uint64_t deadline_ns;
     /* Called when it should run again; must not run it at once. */

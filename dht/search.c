@@ -75,12 +75,13 @@ static struct lookup_want *free_want(struct lookup *lookup)
     return NULL;
 }
 
-static void wait_for(struct lookup *lookup, struct cache_entry *entry, enum cache_level level)
+static void wait_for(struct lookup *lookup, struct cache_entry *entry, enum cache_level level, bool leads_on)
 {
     struct lookup_want *want = wanted(lookup, entry->prefix) ? NULL : free_want(lookup);
     if (!want)
         return;
     want->asked = true;
+    want->leads_on = leads_on;
     memcpy(want->prefix, entry->prefix, UID_SIZE);
     want->waiter.level = level;
     cache_wait(entry, &want->waiter);
@@ -112,7 +113,7 @@ static int find(void *context, const char *prefix, const struct ranges **experts
     if (known == 0 && !state->last) {
         const bool guess = entry->level >= CACHE_GUESS;
         state->leaves |= leaf || guess;
-        wait_for(lookup, entry, leaf || guess ? need : CACHE_GUESS);
+        wait_for(lookup, entry, leaf || guess ? need : CACHE_GUESS, !leaf);
         if (lookup->failed)
             return -1;
         if (!guess)
@@ -199,6 +200,7 @@ static int settle_row(struct state *state, size_t found)
         state->unknown = state->leaves = true;
         if (want) {
             want->asked = true;
+            want->leads_on = false;
             want->prefix[0] = '\0';
             lookup->waiting++;
         } else {

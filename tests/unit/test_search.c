@@ -1,0 +1,192 @@
+#include "dht/service.h"
+#include "dht_world.h"
+
+enum { SERVERS = 24, BEAM_MAX = 8 };
+
+static struct world_server servers[SERVERS];
+static struct lookup lookup;
+static int woken, runs;
+static size_t heartbeats_asked;
+
+static void setup(void)
+{
+    world_begin(20000);
+    for (int i = 0; i < SERVERS; i++)
+        servers[i] = world_server(i);
+    lookup = (struct lookup){0};
+    heartbeats_asked = 0;
+}
+
+static void teardown(void)
+{
+    lookup_destroy(&lookup);
+    world_end();
+    for (int i = 0; i < SERVERS; i++)
+        identity_destroy(&servers[i].identity);
+}
+
+static void wake(struct lookup *l)
+{
+    (void)l;
+    woken++;
+}
+
+/* Runs a search of a cold or warm cache to its end; gets are answered one by one, and it runs whenever it is woken. */
+static const Expertd__Dht__BeamResult *search(uint32_t rows, uint32_t columns, float *scores, uint32_t beam_size)
+{
+    static Expertd__Dht__Request request;
+    static Expertd__Dht__BeamQuery beam;
+    static uint32_t grid[2];
+    expertd__dht__request__init(&request);
+    expertd__dht__beam_query__init(&beam);
+    grid[0] = rows;
+    grid[1] = columns;
+    beam.prefix = (char *)"ffn.";
+    beam.grid_size = grid;
+    beam.n_grid_size = 2;
+    beam.scores = scores;
+    beam.n_scores = rows + columns;
+    beam.beam_size = beam_size;
+    request.method = EXPERTD__DHT__METHOD__BEAM_SEARCH;
+    request.deadline_ms = LOOKUP_DEADLINE_MAX_MS;
+    request.beam = &beam;
+    lookup_destroy(&lookup);
+    lookup_init(&lookup, &world.cache, &request, world.now);
+    lookup.wake = wake;
+    for (runs = 1; lookup_run(&lookup, world.now) != LOOKUP_DONE; runs++) {
+        for (woken = 0; woken == 0;) {
+            if (world.gets_count > 0) {
+                heartbeats_asked += strncmp(world.gets[0].key, "heartbeat/", 10) == 0;
+                world_answer_one(0);
+            } else {
+                world_pass(5);
+            }
+            ck_assert_uint_lt(world.now.ns, lookup.deadline_ns);
+        }
+    }
+    ck_assert_msg(lookup.reply.status == STATUS_OK, "%s", lookup.reply.message);
+    return lookup.reply.beam;
+}
+
+static const char *uid_at(const Expertd__Dht__BeamResult *result, size_t i)
+{
+    return result->experts[result->rows[0]->experts[i]]->uid;
+}
+
+START_TEST(a_grid_whose_best_expert_is_in_the_last_row_is_searched_to_its_end)
+{
+    enum { ROWS = 1500 };
+    static float scores[ROWS + 2];
+    struct catalog catalog = {0};
+    char uid[UID_SIZE];
+    for (unsigned i = 0; i < ROWS; i++) {
+        snprintf(uid, sizeof uid, "ffn.%u.%d", i, i == ROWS - 1);
+        ck_assert_int_eq(catalog_add(&catalog, uid, true), 0);
+        scores[i] = (float)(ROWS - i);
+    }
+    ck_assert_int_eq(catalog_finish(&catalog), 0);
+    world_publish(&servers[0], &catalog, 600000);
+    catalog_destroy(&catalog);
+    scores[ROWS + 1] = ROWS + 1;
+    ck_assert_str_eq(uid_at(search(ROWS, 2, scores, 1), 0), "ffn.1499.1");
+    ck_assert_int_lt(runs, 40); /* it waits for all of a round: there are more than a thousand answers */
+    search(ROWS, 2, scores, 1);
+    ck_assert_int_eq(runs, 1);
+}
+END_TEST
+
+START_TEST(experts_of_dead_servers_are_passed_over)
+{
+    float scores[2 + 24] = {0};
+    char uids[2 * UID_SIZE];
+    for (int i = 0; i < SERVERS; i++) {
+        snprintf(uids, sizeof uids, "ffn.0.%d", i);
+        world_host(&servers[i], uids);
+        if (i > 2)
+            world_heartbeat(&servers[i], 0, NULL);
+        scores[2 + i] = (float)i;
+    }
+    const Expertd__Dht__BeamResult *result = search(2, 24, scores, 2);
+    ck_assert_uint_eq(result->rows[0]->n_experts, 2);
+    ck_assert_str_eq(uid_at(result, 0), "ffn.0.2");
+    ck_assert_str_eq(uid_at(result, 1), "ffn.0.1");
+}
+END_TEST
+
+START_TEST(only_those_that_are_answered_with_are_asked_whether_they_live)
+{
+    float scores[2 + 24] = {0};
+    char uids[2 * UID_SIZE];
+    for (int i = 0; i < SERVERS; i++) {
+        snprintf(uids, sizeof uids, "ffn.0.%d ffn.1.%d", i, i);
+        world_host(&servers[i], uids);
+        scores[2 + i] = (float)i;
+    }
+    scores[1] = 100;
+    const Expertd__Dht__BeamResult *result = search(2, 24, scores, 2);
+    ck_assert_str_eq(uid_at(result, 0), "ffn.1.23");
+    ck_assert_str_eq(uid_at(result, 1), "ffn.1.22");
+    ck_assert_uint_eq(result->experts[0]->n_replicas, 1);
+    ck_assert_uint_le(heartbeats_asked, 2);
+}
+END_TEST
+
+static int compare(const void *a, const void *b)
+{
+    const float x = *(const float *)a, y = *(const float *)b;
+    return (x < y) - (x > y);
+}
+
+START_TEST(a_cold_search_finds_what_an_exhaustive_one_does)
+{
+    enum { ROWS = 12, COLUMNS = 20 };
+    static float scores[ROWS + COLUMNS], live[ROWS * COLUMNS];
+    bool alive[ROWS][COLUMNS] = {{false}};
+    int had[ROWS][COLUMNS] = {{0}}; /* number of the last server that has it, plus 1 */
+    size_t count = 0;
+    srand((unsigned)_i);
+    for (int i = 0; i < ROWS + COLUMNS; i++)
+        scores[i] = (float)rand() / (float)RAND_MAX;
+    for (int s = 0; s < SERVERS; s++) {
+        struct catalog catalog = {0};
+        const bool dead = rand() % 4 == 0;
+        for (int e = 0; e < 6; e++) {
+            char uid[UID_SIZE];
+            const int row = rand() % ROWS, column = rand() % COLUMNS;
+            const bool excluded = rand() % 5 == 0;
+            if (had[row][column] == s + 1)
+                continue;
+            had[row][column] = s + 1;
+            snprintf(uid, sizeof uid, "ffn.%d.%d", row, column);
+            ck_assert_int_eq(catalog_add(&catalog, uid, !excluded), 0);
+            alive[row][column] |= !dead && !excluded;
+        }
+        ck_assert_int_eq(catalog_finish(&catalog), 0);
+        world_publish(&servers[s], &catalog, 600000);
+        catalog_destroy(&catalog);
+        if (dead)
+            world_heartbeat(&servers[s], 0, NULL);
+    }
+    for (int row = 0; row < ROWS; row++)
+        for (int column = 0; column < COLUMNS; column++)
+            if (alive[row][column])
+                live[count++] = scores[row] + scores[ROWS + column];
+    qsort(live, count, sizeof *live, compare);
+    const Expertd__Dht__BeamResult *result = search(ROWS, COLUMNS, scores, BEAM_MAX);
+    ck_assert_uint_eq(result->rows[0]->n_experts, count < BEAM_MAX ? count : BEAM_MAX);
+    for (size_t i = 0; i < result->rows[0]->n_experts; i++)
+        ck_assert_float_eq_tol(result->rows[0]->scores[i], live[i], 1e-5);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *all = tcase_create("search");
+    tcase_add_checked_fixture(all, setup, teardown);
+    tcase_set_timeout(all, 60);
+    tcase_add_test(all, a_grid_whose_best_expert_is_in_the_last_row_is_searched_to_its_end);
+    tcase_add_test(all, experts_of_dead_servers_are_passed_over);
+    tcase_add_test(all, only_those_that_are_answered_with_are_asked_whether_they_live);
+    tcase_add_loop_test(all, a_cold_search_finds_what_an_exhaustive_one_does, 0, 20);
+    return world_run(all, "search");
+}
