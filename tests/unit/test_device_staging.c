@@ -172,7 +172,7 @@ END_TEST
 int main(void)
 {
     TCase *all = tcase_create("device_staging");
-    tcase_set_timeout(all, 100);
+    tcase_set_timeout(all, 200);
     tcase_add_checked_fixture(all, set_up, tear_down);
     tcase_add_test(all, the_next_batch_arrives_while_one_computes);
     tcase_add_test(all, the_next_batch_computes_while_the_last_one_leaves);

@@ -166,7 +166,7 @@ END_TEST
 int main(void)
 {
     TCase *all = tcase_create("device_staging_failures");
-    tcase_set_timeout(all, 100);
+    tcase_set_timeout(all, 200);
     tcase_add_checked_fixture(all, set_up, tear_down);
     tcase_add_test(all, batches_whose_uploads_fail_have_not_run_and_run_again);
     tcase_add_test(all, a_batch_behind_one_whose_kernels_fail_runs_again);
