@@ -60,8 +60,9 @@ struct kernel_view kernel_view_packed(const struct kernel_shape *shape, cl_mem b
 struct kernel_grid {
     unsigned dims;
     size_t global[2], local[2];
-    cl_int group, block; /* what the provider's `linear` and `weight_gradient` make of them */
-    cl_kernel object;    /* one of the same arguments, for this size; NULL: the device's own */
+    cl_int group, block;   /* what the provider's `linear` and `weight_gradient` make of them */
+    cl_kernel object;      /* one of the same arguments, for this size; NULL: the device's own */
+    cl_kernel of_gradient; /* the same for a product whose left operand is a gradient; NULL: as any other */
 };
 
 struct kernel_argument {

@@ -46,6 +46,8 @@ int linear_launch_forward(struct device *device, const struct linear_call *call)
     const cl_mem second = call->second.buffer ? call->second.buffer : call->weights;
     const cl_mem save = call->save ? call->save : call->weights;
     device->provider->grid(device, KERNEL_LINEAR, (uint64_t)call->rows, (uint64_t)call->n, (uint64_t)call->k, &grid);
+    if (call->of_gradient && grid.of_gradient != NULL)
+        grid.object = grid.of_gradient;
     const struct kernel_argument arguments[] = {
         KERNEL_ARGUMENT(call->rows),
         KERNEL_ARGUMENT(call->n),

@@ -9,8 +9,8 @@
  * the last term being the sum's own rounding (matrix units cut where others round, and once more in each instruction).
  * tf32 has fp32's range. fp16 has not: an operand of 65520 or more becomes infinite, and so (or NaN) the rows and
  * gradients it goes into: a backward that has such is not applied, as any that has. Below 2^-14 the error is absolute,
- * up to 2^-25, which adds 2^-25 * sum(|a_i| + |b_i|) to the bound: gradients that small are lost, and there is no loss
- * scaling but what a client does to its own grad_outputs. */
+ * up to 2^-25, which adds 2^-25 * sum(|a_i| + |b_i|) to the bound. Gradients are often that small, so with fp16,
+ * products that multiply gradients are made in tf32: what is in fp16 are those of activations and weights. */
 #ifndef EXPERTD_RUNTIME_LINEAR_H
 #define EXPERTD_RUNTIME_LINEAR_H
 
@@ -37,7 +37,8 @@ struct linear_call {
     cl_int rows, n, k;
     unsigned flags; /* LINEAR_OUT_ROWS and LINEAR_SECOND_ROWS are added from the views */
     struct kernel_view a;
-    cl_mem weights; /* panels over n: [n / panel][k][panel] */
+    bool of_gradient; /* a holds gradients */
+    cl_mem weights;   /* panels over n: [n / panel][k][panel] */
     cl_ulong weights_offset;
     struct kernel_view out; /* its buffer region is neither `second` nor `save` */
     cl_mem bias;            /* n floats, padded to whole panels */
@@ -70,6 +71,8 @@ struct linear_provider {
      * for a provider of fp32 alone. */
     int (*check)(struct device *device);
     const char *(*options)(const struct device *device); /* more of them for the compiler; NULL: none */
+    /* The same for products that multiply gradients, where those are built otherwise; NULL, or NULL as an answer. */
+    const char *(*gradient_options)(const struct device *device);
     /* Whether its products can be built for the tile (runtime/tile.h); NULL: for any that fits the device. */
     bool (*takes)(const struct device *device, const struct tile *tile);
     void (*shape)(const struct device_info *info, struct kernel_shape *shape);

@@ -75,6 +75,13 @@ static const char *mma_options(const struct device *device)
     return is_fp16(device) ? "-DMMA_PTX -DMMA_FP16" : "-DMMA_PTX";
 }
 
+static const char *mma_gradient_options(const struct device *device)
+{
+    if (!is_fp16(device))
+        return NULL;
+    return is_emulated(device) ? "" : "-DMMA_PTX";
+}
+
 /* Small whole numbers, which both precisions hold exactly, and no symmetry that would hide a swap. */
 static void probe_values(unsigned depth, float *a, float *b, float *expected)
 {
@@ -139,16 +146,16 @@ static int mma_probe(struct device *device)
     return result;
 }
 
-/* The tile's parameters as linear_mma.cl makes them of linear_gpu.cl's. */
+/* The tile's parameters as linear_mma.cl makes them of linear_gpu.cl's. What fp16 has room for, tf32 has not always. */
 static bool mma_takes(const struct device *device, const struct tile *tile)
 {
-    const unsigned pair = is_fp16(device) ? 2 : 1, words = tile->slab / pair, sums = tile->row_sums * tile->column_sums;
+    const unsigned sums = tile->row_sums * tile->column_sums;
     const unsigned below = sums >= 64 ? 4 : sums >= 16 ? 2 : 1, beside = sums / 4 / below;
-    if (tile->slab % (FRAGMENT_WORDS * pair) != 0 || tile->rows % (FRAGMENT_ROWS * below) != 0 ||
-        tile->columns % (FRAGMENT_COLUMNS * beside) != 0)
+    if (tile->slab % (is_fp16(device) ? 2 * FRAGMENT_WORDS : FRAGMENT_WORDS) != 0 ||
+        tile->rows % (FRAGMENT_ROWS * below) != 0 || tile->columns % (FRAGMENT_COLUMNS * beside) != 0)
         return false;
-    const unsigned rows = tile->rows * (words + 4), across = words * (tile->rows + 8);
-    const unsigned slabs = tile->stages * ((rows > across ? rows : across) + words * (tile->columns + 8));
+    const unsigned rows = tile->rows * (tile->slab + 4), across = tile->slab * (tile->rows + 8);
+    const unsigned slabs = tile->stages * ((rows > across ? rows : across) + tile->slab * (tile->columns + 8));
     const unsigned strip = tile->rows / below * (tile->columns + 8);
     return sizeof(float) * (slabs > strip ? slabs : strip) <= device->info.local_memory_bytes;
 }
@@ -166,8 +173,14 @@ static void mma_grid(const struct device *device, enum kernel kernel, uint64_t r
 
 static int mma_open(struct device *device)
 {
-    const int result = mma_probe(device);
-    return result == 0 ? tuner_open(device) : result;
+    int result = mma_probe(device);
+    if (result == 0)
+        result = tuner_open(device);
+    /* What every other tile falls back on. */
+    if (result == 0 && is_fp16(device) && device->tuner->kernels.of[TILE_OF_PROGRAM].of_gradient == NULL)
+        result = device_complain(device, -EINVAL,
+                                 "precision fp16: the kernels for gradients, in tf32, could not be built: " WAY_OUT);
+    return result;
 }
 
 const struct linear_provider linear_provider_mma = {
@@ -175,6 +188,7 @@ const struct linear_provider linear_provider_mma = {
     .sources = sources,
     .check = mma_check,
     .options = mma_options,
+    .gradient_options = mma_gradient_options,
     .takes = mma_takes,
     .shape = mma_shape,
     .grid = mma_grid,

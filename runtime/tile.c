@@ -106,58 +106,82 @@ void tile_sources(const struct device *device, const char *sources[3])
     sources[2] = NULL;
 }
 
-int tile_build(struct tile_kernels *kernels, struct device *device, unsigned index)
+static cl_kernel make_kernel(const struct device *device, const struct tile *tile, cl_program program, const char *name)
+{
+    cl_int error;
+    cl_kernel kernel = clCreateKernel(program, name, &error);
+    if (kernel == NULL || launches(device, tile, kernel))
+        return kernel;
+    clReleaseKernel(kernel);
+    return NULL;
+}
+
+/* weight_gradient may be NULL: not wanted. */
+static int make(struct device *device, const struct tile *tile, const char *more_options, cl_program *program,
+                cl_kernel *linear, cl_kernel *weight_gradient)
 {
     const char *sources[3];
-    const struct tile *tile = &tile_list[index];
     char options[256];
-    cl_int error;
-    if (kernels->of[index].linear != NULL || index == TILE_OF_PROGRAM)
-        return 0;
-    if (kernels->of[index].refused)
-        return -ENOTSUP;
-    kernels->of[index].refused = true;
-    if (!fits(device, tile))
-        return -ENOTSUP;
     tile_sources(device, sources);
     snprintf(options, sizeof options, "-DTILE_M=%u -DTILE_N=%u -DSUMS_M=%u -DSUMS_N=%u -DSLAB=%u -DSTAGES=%u %s",
-             tile->rows, tile->columns, tile->row_sums, tile->column_sums, tile->slab, tile->stages,
-             device->provider->options != NULL ? device->provider->options(device) : "");
-    cl_program program = NULL;
-    int result = device_program_compile(device, sources, options, &program);
+             tile->rows, tile->columns, tile->row_sums, tile->column_sums, tile->slab, tile->stages, more_options);
+    const int result = device_program_compile(device, sources, options, program);
     if (result != 0)
         return result;
-    cl_kernel linear = clCreateKernel(program, "linear", &error), weight_gradient = NULL;
-    if (linear != NULL)
-        weight_gradient = clCreateKernel(program, "weight_gradient", &error);
-    if (weight_gradient == NULL)
-        result = device_fail(device, error, tile->name);
-    else if (!launches(device, tile, linear) || !launches(device, tile, weight_gradient))
-        result = -ENOTSUP;
-    if (result == 0) {
-        kernels->of[index].program = program;
-        kernels->of[index].linear = linear;
-        kernels->of[index].weight_gradient = weight_gradient;
-        kernels->of[index].refused = false;
-        return 0;
-    }
-    if (linear != NULL)
-        clReleaseKernel(linear);
+    *linear = make_kernel(device, tile, *program, "linear");
     if (weight_gradient != NULL)
-        clReleaseKernel(weight_gradient);
-    clReleaseProgram(program);
+        *weight_gradient = make_kernel(device, tile, *program, "weight_gradient");
+    return *linear == NULL || (weight_gradient != NULL && *weight_gradient == NULL) ? -ENOTSUP : 0;
+}
+
+static void release(struct tile_of *of)
+{
+    cl_kernel *const kernels[] = {&of->linear, &of->weight_gradient, &of->of_gradient};
+    cl_program *const programs[] = {&of->program, &of->gradient_program};
+    for (unsigned i = 0; i < 3; i++) {
+        if (*kernels[i] != NULL)
+            clReleaseKernel(*kernels[i]);
+        *kernels[i] = NULL;
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        if (*programs[i] != NULL)
+            clReleaseProgram(*programs[i]);
+        *programs[i] = NULL;
+    }
+}
+
+int tile_build(struct tile_kernels *kernels, struct device *device, unsigned index)
+{
+    const struct linear_provider *provider = device->provider;
+    const struct tile *tile = &tile_list[index];
+    struct tile_of *of = &kernels->of[index];
+    const char *options = provider->options != NULL ? provider->options(device) : "";
+    const char *for_gradients = provider->gradient_options != NULL ? provider->gradient_options(device) : NULL;
+    const bool make_linear = index != TILE_OF_PROGRAM && of->linear == NULL;
+    const bool make_gradient = for_gradients != NULL && of->of_gradient == NULL;
+    if (!make_linear && !make_gradient)
+        return 0;
+    if (of->refused || !fits(device, tile)) {
+        of->refused = true;
+        return -ENOTSUP;
+    }
+    int result = 0;
+    if (make_linear)
+        result =
+            make(device, tile, options, &of->program, &of->linear, for_gradients == NULL ? &of->weight_gradient : NULL);
+    if (result == 0 && make_gradient)
+        result = make(device, tile, for_gradients, &of->gradient_program, &of->of_gradient, &of->weight_gradient);
+    if (result != 0) {
+        release(of);
+        of->refused = true;
+    }
     return result;
 }
 
 void tile_release(struct tile_kernels *kernels)
 {
-    for (unsigned i = 0; i < TILE_COUNT; i++) {
-        if (kernels->of[i].linear == NULL)
-            continue;
-        clReleaseKernel(kernels->of[i].linear);
-        clReleaseKernel(kernels->of[i].weight_gradient);
-        clReleaseProgram(kernels->of[i].program);
-    }
+    for (unsigned i = 0; i < TILE_COUNT; i++)
+        release(&kernels->of[i]);
     memset(kernels, 0, sizeof *kernels);
 }
 
@@ -171,6 +195,6 @@ void tile_grid(const struct tile_kernels *kernels, unsigned index, enum kernel k
         .global = {group * groups_of(rows, tile->rows), groups_of(columns, tile->columns)},
         .local = {group, 1},
     };
-    if (index != TILE_OF_PROGRAM)
-        grid->object = kernel == KERNEL_LINEAR ? kernels->of[index].linear : kernels->of[index].weight_gradient;
+    grid->object = kernel == KERNEL_LINEAR ? kernels->of[index].linear : kernels->of[index].weight_gradient;
+    grid->of_gradient = kernels->of[index].of_gradient;
 }

@@ -39,12 +39,16 @@ bool tile_suits(const struct tile *tile, uint64_t rows);
 unsigned tile_rule(const struct device_info *info, uint64_t rows, uint64_t columns);
 
 /* A device's kernels, built when they are asked for. */
+struct tile_of {
+    cl_program program; /* NULL for TILE_OF_PROGRAM, as its kernels are */
+    cl_kernel linear, weight_gradient;
+    /* Where the provider builds products of gradients otherwise; weight_gradient is then from here, too. */
+    cl_program gradient_program;
+    cl_kernel of_gradient;
+    bool refused; /* the device cannot have it */
+};
 struct tile_kernels {
-    struct {
-        cl_program program; /* NULL for TILE_OF_PROGRAM */
-        cl_kernel linear, weight_gradient;
-        bool refused; /* the device cannot have it */
-    } of[TILE_COUNT];
+    struct tile_of of[TILE_COUNT];
 };
 /* What a tile is built from: of the provider's sources, the first two. NULL ends. */
 void tile_sources(const struct device *device, const char *sources[3]);

@@ -63,7 +63,7 @@ void tuner_grid(const struct device *device, enum tuning_product product, uint64
 
 int tuner_open(struct device *device)
 {
-    static const unsigned ruled[] = {TILE_FEW_ROWS, TILE_LARGE};
+    static const unsigned ruled[] = {TILE_FEW_ROWS, TILE_OF_PROGRAM, TILE_LARGE};
     const char *sources[3];
     struct tuner *tuner = device->tuner = calloc(1, sizeof *tuner);
     if (tuner == NULL)
@@ -76,7 +76,7 @@ int tuner_open(struct device *device)
     if (device->cache_path[0] != '\0')
         snprintf(tuner->path, sizeof tuner->path, "%s/tuning-%016" PRIx64 ".txt", device->cache_path, hash);
     int result = 0;
-    for (unsigned i = 0; i < 2 && result == 0; i++) {
+    for (unsigned i = 0; i < 3 && result == 0; i++) {
         result = tile_build(&tuner->kernels, device, ruled[i]);
         if (result == 0 || device->lost)
             continue;

@@ -146,6 +146,11 @@ void support_round(const char *precision, const float *values, size_t count, flo
     }
 }
 
+const char *support_gradient_precision(const char *precision)
+{
+    return strcmp(precision, "fp16") == 0 ? "tf32" : precision;
+}
+
 double support_reference_norm(const float *values, size_t count)
 {
     double sum = 0;

@@ -36,6 +36,8 @@ void support_reference_column_sums(size_t rows, size_t columns, const float *dat
 
 /* As precision "fp32", "tf32" or "fp16" (config_device.precision) rounds the operands of products. */
 void support_round(const char *precision, const float *values, size_t count, float *rounded);
+/* What products of gradients are made in where the others are in `precision`. */
+const char *support_gradient_precision(const char *precision);
 
 double support_reference_norm(const float *values, size_t count);
 /* Update number `update` (from 0) of `count` parameters, their gradients times `factor`. v: adam only. */

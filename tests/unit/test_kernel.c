@@ -72,10 +72,10 @@ static float *random_floats(size_t count, unsigned stream)
     return values;
 }
 
-static float *rounded(const float *values, size_t count)
+static float *rounded(const float *values, size_t count, bool of_gradient)
 {
     float *result = floats(count);
-    support_round(precision, values, count, result);
+    support_round(of_gradient ? support_gradient_precision(precision) : precision, values, count, result);
     return result;
 }
 
@@ -155,15 +155,15 @@ enum { SIZES = sizeof sizes / sizeof sizes[0] };
 /* As the block ffn uses them, in its order. */
 static const struct {
     unsigned flags;
-    bool a_packed, out_packed, second_packed;
+    bool a_packed, out_packed, second_packed, of_gradient;
 } uses[] = {
-    {LINEAR_BIAS | LINEAR_GELU, false, true, false},
-    {LINEAR_BIAS | LINEAR_ADD, true, false, false},
-    {LINEAR_BIAS | LINEAR_SAVE | LINEAR_GELU, true, true, false},
-    {LINEAR_BIAS | LINEAR_ADD, true, true, true},
-    {LINEAR_GELU_GRAD, true, true, true},
-    {LINEAR_ADD, true, false, true},
-    {0, false, false, false},
+    {LINEAR_BIAS | LINEAR_GELU, false, true, false, false},
+    {LINEAR_BIAS | LINEAR_ADD, true, false, false, false},
+    {LINEAR_BIAS | LINEAR_SAVE | LINEAR_GELU, true, true, false, false},
+    {LINEAR_BIAS | LINEAR_ADD, true, true, true, false},
+    {LINEAR_GELU_GRAD, true, true, true, true},
+    {LINEAR_ADD, true, false, true, true},
+    {0, false, false, false, false},
 };
 enum { USES = sizeof uses / sizeof uses[0] };
 
@@ -183,8 +183,8 @@ static void product_agrees(const struct size *size, unsigned use)
         .save = floats(size->rows * size->n),
     };
     const float *plain_a = expected.a, *plain_b = expected.b;
-    expected.a = rounded(plain_a, size->rows * size->k);
-    expected.b = rounded(plain_b, size->k * size->n);
+    expected.a = rounded(plain_a, size->rows * size->k, uses[use].of_gradient);
+    expected.b = rounded(plain_b, size->k * size->n, uses[use].of_gradient);
     support_reference_product(&expected);
     const struct matrix a = matrix_put(size->rows, size->k, uses[use].a_packed, plain_a);
     const struct matrix b = matrix_put(size->k, size->n, true, plain_b);
@@ -198,6 +198,7 @@ static void product_agrees(const struct size *size, unsigned use)
         .k = (cl_int)size->k,
         .flags = flags,
         .a = a.view,
+        .of_gradient = uses[use].of_gradient,
         .weights = b.view.buffer,
         .weights_offset = b.view.offset,
         .out = out.view,
@@ -238,7 +239,7 @@ START_TEST(weight_gradients_are_the_references)
     for (unsigned i = 0; i < SIZES; i++) {
         const size_t rows = sizes[i].rows, n = sizes[i].n, k = sizes[i].k;
         const float *x = random_floats(rows * k, 20), *dy = random_floats(rows * n, 21);
-        const float *rounded_x = rounded(x, rows * k), *rounded_dy = rounded(dy, rows * n);
+        const float *rounded_x = rounded(x, rows * k, true), *rounded_dy = rounded(dy, rows * n, true);
         float *expected = floats(k * n);
         const struct matrix xs = matrix_put(rows, k, true, x), dys = matrix_put(rows, n, true, dy);
         const struct matrix dw = matrix_put(k, n, true, NULL);

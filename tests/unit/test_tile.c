@@ -94,7 +94,7 @@ END_TEST
 
 enum { ROWS = 137, N = 201, K = 75, MOST = ROWS * 224 };
 
-/* Operands, as they are multiplied; and in panels of 32, one behind the other in a buffer, then the output, and what is
+/* Operands, also in panels of 32, one behind the other in a buffer, then the output, and what is
  * saved. */
 struct operands {
     float *a, *b, *bias, *second;
@@ -208,36 +208,39 @@ static void products_agree(const struct operands *o, int tile, const float *refe
     }
 }
 
-static void round_operands(struct operands *o, const char *precision)
+/* Both kinds of product, their operands rounded as the provider does. */
+static void references(const struct operands *o, const char *precision, float *out, float *dw)
 {
-    support_round(precision, o->a, ROWS * K, o->a);
-    support_round(precision, o->b, K * N, o->b);
-}
-
-START_TEST(all_tiles_give_the_references_results_and_the_same_bits)
-{
-    static float reference[MOST], first[MOST], values[MOST], reference_w[K * N], first_w[K * N], values_w[K * N];
-    static float rounded_second[ROWS * N];
-    struct operands o;
-    unsigned built = 0;
-    begin(_i);
-    operands_make(&o);
-    round_operands(&o, providers[_i].precision);
-    support_round(providers[_i].precision, o.second, ROWS * N, rounded_second);
+    static float a[ROWS * K], b[K * N], dy[ROWS * N];
+    const char *gradient_precision = support_gradient_precision(precision);
+    support_round(precision, o->a, ROWS * K, a);
+    support_round(precision, o->b, K * N, b);
     const struct support_product expected = {
         .rows = ROWS,
         .n = N,
         .k = K,
         .flags = LINEAR_BIAS | LINEAR_GELU | LINEAR_ADD,
-        .a = o.a,
-        .b = o.b,
-        .bias = o.bias,
-        .second = o.second,
-        .out = reference,
+        .a = a,
+        .b = b,
+        .bias = o->bias,
+        .second = o->second,
+        .out = out,
     };
     support_reference_product(&expected);
-    support_reference_gradient(ROWS, N, K, o.a, rounded_second, false, reference_w);
-    support_reference_gradient(ROWS, N, K, o.a, rounded_second, true, reference_w);
+    support_round(gradient_precision, o->a, ROWS * K, a);
+    support_round(gradient_precision, o->second, ROWS * N, dy);
+    support_reference_gradient(ROWS, N, K, a, dy, false, dw);
+    support_reference_gradient(ROWS, N, K, a, dy, true, dw);
+}
+
+START_TEST(all_tiles_give_the_references_results_and_the_same_bits)
+{
+    static float reference[MOST], first[MOST], values[MOST], reference_w[K * N], first_w[K * N], values_w[K * N];
+    struct operands o;
+    unsigned built = 0;
+    begin(_i);
+    operands_make(&o);
+    references(&o, providers[_i].precision, reference, reference_w);
     for (int tile = 0; tile < TILE_COUNT; tile++) {
         const int result = tile_build(&device->tuner->kernels, device, (unsigned)tile);
         if (result == -ENOTSUP)
