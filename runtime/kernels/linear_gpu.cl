@@ -17,6 +17,8 @@
 #endif
 
 #define UNROLL _Pragma("unroll")
+/* Of what has arrays: they are registers only where a function is part of its caller and every index is known. */
+#define PART __attribute__((always_inline))
 
 #define ACROSS (TILE_N / SUMS_N) /* work-items beside each other in a tile */
 #define TILE_GROUP (TILE_M / SUMS_M * ACROSS)
@@ -27,13 +29,13 @@
 #define LEFT_STRIDE (TILE_M + 4)
 
 /* Four columns of a panel's row, which lies on a multiple of 16 bytes. */
-float4 load_four(__global const float *p)
+PART float4 load_four(__global const float *p)
 {
     return *(__global const float4 *)p;
 }
 
 /* The same where only `count` may be there (the others are 0), and the place may not be aligned. */
-float4 take_four(__global const float *p, int count, int aligned)
+PART float4 take_four(__global const float *p, int count, int aligned)
 {
     if (aligned && count >= 4)
         return load_four(p);
@@ -49,7 +51,7 @@ float4 take_four(__global const float *p, int count, int aligned)
     return v;
 }
 
-void put_four(float4 v, __global float *p, int count, int aligned)
+PART void put_four(float4 v, __global float *p, int count, int aligned)
 {
     if (aligned && count >= 4) {
         *(__global float4 *)p = v;
@@ -66,7 +68,7 @@ void put_four(float4 v, __global float *p, int count, int aligned)
 }
 
 /* Rows [first_row, first_row + TILE_M) and columns [k, k + SLAB) of a view of M rows and K columns, in fours along k. */
-void read_rows(float4 *to, __global const float *a, int first_row, int M, int k, int K, long row_stride,
+PART void read_rows(float4 *to, __global const float *a, int first_row, int M, int k, int K, long row_stride,
                long panel_stride, int aligned)
 {
     UNROLL for (int i = 0; i < LEFT_FOURS; i++)
@@ -80,7 +82,7 @@ void read_rows(float4 *to, __global const float *a, int first_row, int M, int k,
 }
 
 /* Into local memory, transposed. */
-void keep_rows(const float4 *from, __local float *left)
+PART void keep_rows(const float4 *from, __local float *left)
 {
     UNROLL for (int i = 0; i < LEFT_FOURS; i++)
     {
@@ -114,7 +116,7 @@ void keep_rows(const float4 *from, __local float *left)
 
 /* sums += left^T right over a slab. The work-item has the rows y * SUMS_M ... and, of each ACROSS-th part of the tile's
  * columns in fours, the x-th. */
-void multiply(float4 sums[SUMS_M][SUMS_N / 4], __local const float *left, __local const float *right, int x, int y)
+PART void multiply(float4 sums[SUMS_M][SUMS_N / 4], __local const float *left, __local const float *right, int x, int y)
 {
     UNROLL for (int k = 0; k < SLAB; k++)
     {
