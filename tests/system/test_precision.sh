@@ -1,11 +1,12 @@
 #!/bin/bash
-# timeout: 240
+# timeout: 300
 # A server whose products are made in reduced precision (the matrix units emulated) learns the digits as one in fp32 does;
 # one that is asked for a precision that its device has not ends at once and says what to do.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
 work=$(mktemp -d)
+cache=$(realpath "$BUILD")/test-cache/precision # what PoCL compiled stays for the next run
 started=''
 trap '[ -z "$started" ] || kill -TERM $started; wait; rm -rf "$work"' EXIT
 
@@ -20,9 +21,9 @@ cat >"$work/expertd.yaml" <<YAML
 server: {name: precision-$$, run_dir: "$work/run"}
 frontend: {listen: ["$EXPERTD_ENDPOINT"]}
 devices:
-  - {name: tf32, platform: portable, linear_kernel: mma, precision: tf32, cache_dir: "$work/cache"}
-  - {name: fp16, platform: portable, linear_kernel: mma, precision: fp16, cache_dir: "$work/cache"}
-  - {name: none, platform: portable, precision: fp16, cache_dir: "$work/cache"}
+  - {name: tf32, platform: portable, linear_kernel: mma, precision: tf32, cache_dir: "$cache"}
+  - {name: fp16, platform: portable, linear_kernel: mma, precision: fp16, cache_dir: "$cache"}
+  - {name: none, platform: portable, precision: fp16, cache_dir: "$cache"}
 experts:
   - {uid: "ffn.0.[0:2]", device: tf32, block: ffn, hidden_dim: 64, max_batch_size: 512, learning_rate: 0.001}
   - {uid: "ffn.1.[0:2]", device: fp16, block: ffn, hidden_dim: 64, max_batch_size: 512, learning_rate: 0.001}
