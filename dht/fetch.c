@@ -239,13 +239,26 @@ void fetch_ended(struct fetcher *fetcher, struct fetch *fetch, bool ok, struct m
     set_state(fetcher, fetch, FETCH_IDLE, now);
 }
 
+/* When a get that has brought something, and goes on, is sure. */
+static uint64_t quiet_ns(const struct fetch *fetch)
+{
+    if (fetch->sure || fetch->values == 0)
+        return UINT64_MAX;
+    return (fetch->news_ns > fetch->since_ns ? fetch->news_ns : fetch->since_ns) + FETCH_QUIET_MS * NS_PER_MS;
+}
+
+static uint64_t given_up_ns(const struct fetcher *fetcher, const struct fetch *fetch)
+{
+    return fetch->since_ns + (fetcher->alone ? FETCH_ALONE_MS * NS_PER_MS : lost_ns);
+}
+
 uint64_t fetch_due_ns(const struct fetcher *fetcher, const struct fetch *fetch)
 {
     switch (fetch->state) {
     case FETCH_RUNNING:
         if (fetch->window)
             return fetch->since_ns + FETCH_BURST_MS * NS_PER_MS;
-        return fetch->since_ns + (fetcher->alone ? FETCH_ALONE_MS * NS_PER_MS : lost_ns);
+        return quiet_ns(fetch) < given_up_ns(fetcher, fetch) ? quiet_ns(fetch) : given_up_ns(fetcher, fetch);
     case FETCH_RETRYING:
         if (fetch->ends)
             return fetch->since_ns + (recheck_ns << (fetch->ends < 6 ? fetch->ends : 6));
@@ -265,6 +278,8 @@ void fetch_tick(struct fetcher *fetcher, struct fetch *fetch, struct moment now)
         set_state(fetcher, fetch, FETCH_QUEUED, now);
     else if (fetch->window)
         leave_window(fetcher, fetch);
+    else if (now.ns < given_up_ns(fetcher, fetch))
+        fetch->sure = true;
     else
         fetch_ended(fetcher, fetch, false, now);
 }

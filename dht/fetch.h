@@ -4,9 +4,10 @@
  *                          \-> RETRYING -> QUEUED   no peer answered, or what came is not sure to be all
  *
  * What the end of a get proves: OpenDHT asks the eight peers nearest to the key for the list of its values, and then
- * each of them for each value; whoever has not answered within a second is left out. So an end says that all there is
- * has come (`sure`) if it came sooner than that, or if the get brought nothing that was not there before. That there is
- * nothing at all is believed when two gets say so.
+ * each of them for each value; after a second it asks again for what has not come, and leaves out whoever is late. So
+ * an end says that all there is has come (`sure`) if it came sooner than that, or if the get brought nothing that was
+ * not there before. So does a get that goes on, when what was asked for again has brought nothing: where packets are
+ * lost, few gets end soon. That there is nothing at all is believed when two gets say so.
  *
  * While a key is listened to, OpenDHT answers a get from what it has heard so far, even if that is nothing; so
  * listening begins when the key's owner has all that he needs (fetch_listen), and when there is time for it.
@@ -27,8 +28,9 @@
 enum {
     FETCH_ATTEMPTS = 4,
     FETCH_ALONE_MS = 1000,
-    FETCH_CALM_MS = 900,  /* an end that comes sooner has left no peer out */
-    FETCH_BURST_MS = 150, /* so long a get counts as under way: what comes later comes one by one */
+    FETCH_CALM_MS = 900,   /* an end that comes sooner has left no peer out */
+    FETCH_QUIET_MS = 1300, /* so long after the last news, what was asked for again has come */
+    FETCH_BURST_MS = 150,  /* so long a get counts as under way: what comes later comes one by one */
     FETCH_WINDOW = 256,
     FETCH_RATE = 800,
     FETCH_NODES = 8, /* that OpenDHT asks */

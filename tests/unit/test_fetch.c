@@ -120,6 +120,24 @@ START_TEST(a_get_that_ends_late_is_sure_when_another_brings_nothing_new)
 }
 END_TEST
 
+START_TEST(a_get_that_goes_on_is_sure_when_asking_again_has_brought_nothing)
+{
+    want(0, 2);
+    hear(&fetches[0], 1);
+    pass(500);
+    hear(&fetches[0], 1);
+    pass(FETCH_QUIET_MS - 1);
+    ck_assert(!fetches[0].sure);
+    pass(1);
+    ck_assert(fetches[0].sure && !fetches[0].unconfirmed);
+    ck_assert(!fetches[1].sure); /* nothing at all is another matter */
+    ck_assert_int_eq(fetches[0].state, FETCH_RUNNING);
+    fetch_ended(&fetcher, &fetches[0], true, now);
+    ck_assert_int_eq(fetches[0].state, FETCH_IDLE);
+    ck_assert_uint_eq(gets, 2);
+}
+END_TEST
+
 START_TEST(that_there_is_nothing_is_asked_twice)
 {
     want(0, 1);
@@ -232,6 +250,7 @@ int main(void)
     tcase_add_checked_fixture(all, setup, teardown);
     tcase_add_test(all, a_get_that_ends_soon_is_sure);
     tcase_add_test(all, a_get_that_ends_late_is_sure_when_another_brings_nothing_new);
+    tcase_add_test(all, a_get_that_goes_on_is_sure_when_asking_again_has_brought_nothing);
     tcase_add_test(all, that_there_is_nothing_is_asked_twice);
     tcase_add_test(all, a_get_that_never_ends_is_given_up);
     tcase_add_test(all, so_many_values_are_under_way_at_once);
