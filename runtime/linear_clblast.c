@@ -172,20 +172,23 @@ static bool is_ready(const struct clblast *clblast, const struct linear_size *si
     return false;
 }
 
-/* It has kernels for small and for large products, and for odd ones; PoCL compiles each when it is first launched. */
+/* It has kernels for small products and for large ones, and those for sizes that its tiles divide and that they do not;
+ * PoCL compiles each when it is first launched. Beyond the first large ones there is nothing new. */
 static int make_ready(const struct trial *trial, uint64_t rows, const struct linear_size *size)
 {
-    static const uint64_t some[] = {1, 16, 61, 256, 1021, UINT64_MAX};
-    static const uint64_t large = (uint64_t)1 << 30; /* beyond, there is nothing new to compile */
+    static const uint64_t some[] = {1, 16, 61, 64, 253, 256, 1021, 1024};
+    static const uint64_t large = (uint64_t)1 << 27; /* multiplications; it has no way to ask */
+    unsigned large_ones = 0;
     int result = 0;
-    for (unsigned i = 0; i < 6 && result == 0; i++) {
+    for (unsigned i = 0; i < sizeof some / sizeof some[0] && result == 0 && large_ones < 2; i++) {
         const uint64_t now = some[i] < rows ? some[i] : rows;
         result = trial_launch(trial, false, now, size);
         if (result == 0)
             result = trial_launch(trial, true, now, size);
         if (result == 0)
             result = device_finish(trial->device);
-        if (now == rows || now * size->n * size->k >= large)
+        large_ones += now * size->n * size->k >= large;
+        if (now == rows)
             break;
     }
     return result;

@@ -1,3 +1,4 @@
+// timeout: 400 (at the first run PoCL compiles for more than a minute)
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
