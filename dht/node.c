@@ -280,7 +280,7 @@ static void widen_buffer(int family, uint16_t port)
     const int bytes = RECEIVE_BUFFER_BYTES;
     DIR *folder = opendir("/proc/self/fd");
     for (const struct dirent *item; folder && (item = readdir(folder));) {
-        struct sockaddr_storage address;
+        struct sockaddr_storage address = {0};
         socklen_t length = sizeof address;
         int type = 0;
         socklen_t type_length = sizeof type;
