@@ -132,8 +132,11 @@ static int split(struct dataset *dataset)
         take_image(parted.pixels + to * DATASET_PIXELS, parted.labels + to, dataset->pixels + i * DATASET_PIXELS,
                    label);
     }
-    dataset_destroy(dataset);
-    *dataset = parted;
+    free(dataset->pixels);
+    free(dataset->labels);
+    dataset->pixels = parted.pixels;
+    dataset->labels = parted.labels;
+    dataset->train_count = parted.train_count;
     return 0;
 }
 
