@@ -327,7 +327,7 @@ static int start(struct executor *executor, const struct flight *flight)
 static bool may_take(struct executor *executor, uint32_t index, struct scheduler_wish *wish)
 {
     const struct pace *pace = &executor->paces[index];
-    *wish = (struct scheduler_wish){.rows = pace->rows, .until_ns = pace->until_ns};
+    *wish = (struct scheduler_wish){.rows = pace->until_ns > 0 ? pace->rows : 0, .until_ns = pace->until_ns};
     for (uint32_t i = 0; i < executor->in_flight; i++) {
         const uint32_t other = executor->flights[(executor->oldest + i) % EXPERT_IN_FLIGHT].index;
         if (other / 2 != index / 2)

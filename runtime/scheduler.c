@@ -203,13 +203,14 @@ int scheduler_next(struct scheduler *scheduler, uint64_t now_ns, uint32_t *index
     return 0;
 }
 
-/* The pool's own limits, raised to the wish. */
+/* The pool's own limits, or what the wish makes of them. */
 static struct pool_limits wished_limits(const struct entry *entry, const struct scheduler_wish *wish)
 {
     const uint32_t most = pool_header(entry->pool)->max_batch_size;
     struct pool_limits limits = entry->limits;
     const uint32_t rows = wish->rows < most ? wish->rows : most;
-    if (rows <= limits.min_batch_size)
+    /* What the pool was told to wait for, and how long, is not made shorter. */
+    if (rows <= limits.min_batch_size || (limits.min_batch_size > 1 && wish->until_ns != UINT64_MAX))
         return limits;
     limits.min_batch_size = rows;
     /* The key is when the oldest task was queued, from which its wait counts. */

@@ -29,7 +29,8 @@ void scheduler_notice(struct scheduler *scheduler, uint32_t index, uint64_t now_
 /* 1 and *index of the pool whose turn it is; 0: no pool has a task to run now, and before *retry_ns (UINT64_MAX: ever)
  * only a notice changes that. It stays its turn until a batch is taken. */
 int scheduler_next(struct scheduler *scheduler, uint64_t now_ns, uint32_t *index, uint64_t *retry_ns);
-/* What the caller would rather wait for than take a smaller batch, beside the pool's own limits; all 0: nothing. */
+/* What the caller would rather wait for than take a smaller batch; all 0: nothing. A pool with a min_batch_size of its
+ * own goes by that, unless the wish is for ever. */
 struct scheduler_wish {
     uint32_t rows;     /* so many, or as many as the batch can ever get */
     uint64_t until_ns; /* UINT64_MAX: for ever */

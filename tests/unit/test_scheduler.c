@@ -230,6 +230,29 @@ START_TEST(a_wish_ends_at_its_time_and_does_not_keep_others_waiting)
 }
 END_TEST
 
+START_TEST(a_wish_does_not_shorten_what_a_pool_was_told_to_wait)
+{
+    uint32_t index;
+    uint64_t retry_ns;
+    struct pool_batch batch;
+    /* More rows than it waits for by itself, and for a shorter time; then one whose time is over. */
+    static const struct scheduler_wish wishes[] = {{.rows = 8, .until_ns = NOW + 50}, {.rows = 8, .until_ns = NOW - 1}};
+    scheduler_add(scheduler, 4, consumers[4], &(struct pool_limits){.min_batch_size = 4, .batch_timeout_ns = 500});
+    for (size_t i = 0; i < sizeof wishes / sizeof wishes[0]; i++) {
+        queue_and_notice(4, 2, NOW);
+        ck_assert_int_eq(scheduler_next(scheduler, NOW, &index, &retry_ns), 1);
+        ck_assert_int_eq(scheduler_take(scheduler, index, &wishes[i], NOW, &batch), 0);
+        ck_assert_int_eq(scheduler_next(scheduler, NOW + 499, &index, &retry_ns), 0);
+        ck_assert_uint_eq(retry_ns, NOW + 500);
+        queue_and_notice(4, 2, NOW);
+        ck_assert_int_eq(scheduler_next(scheduler, NOW, &index, &retry_ns), 1);
+        ck_assert_int_eq(scheduler_take(scheduler, index, &wishes[i], NOW, &batch), 1);
+        ck_assert_uint_eq(batch.rows, 4);
+        pool_complete(consumers[4], &batch, STATUS_OK, NULL);
+    }
+}
+END_TEST
+
 START_TEST(a_damaged_pool_is_left_alone_and_the_others_are_served)
 {
     queue_and_notice(1, 1, 100);
@@ -290,6 +313,7 @@ int main(void)
     tcase_add_test(all, cancelled_and_expired_tasks_do_not_count_as_oldest);
     tcase_add_test(all, a_batch_that_would_grow_can_be_left);
     tcase_add_test(all, a_wish_ends_at_its_time_and_does_not_keep_others_waiting);
+    tcase_add_test(all, a_wish_does_not_shorten_what_a_pool_was_told_to_wait);
     tcase_add_test(all, a_damaged_pool_is_left_alone_and_the_others_are_served);
     tcase_add_test(all, any_sequence_of_tasks_is_served_oldest_first);
     Suite *suite = suite_create("scheduler");
