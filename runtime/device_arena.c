@@ -60,7 +60,6 @@ static int add_block(struct device *device, size_t least, const char *what)
 
 int device_allocate_part(struct device *device, size_t bytes, const char *what, cl_mem *buffer)
 {
-    const cl_float zero = 0.0f;
     const size_t taken = round_up(bytes, alignment(device));
     *buffer = NULL;
     if (device->info.class == DEVICE_CLASS_CPU)
@@ -80,13 +79,7 @@ int device_allocate_part(struct device *device, size_t bytes, const char *what, 
     block->used += taken;
     block->parts++;
     /* Where another part was before there is something else than 0. */
-    error = clEnqueueFillBuffer(device->queue, *buffer, &zero, sizeof zero, 0, bytes, 0, NULL, NULL);
-    if (error == CL_SUCCESS)
-        error = clFinish(device->queue);
-    if (error == CL_SUCCESS)
-        return 0;
-    device_release(device, buffer);
-    return device_fail(device, error, what);
+    return device_zero_new(device, bytes, what, buffer);
 }
 
 /* Room comes back when it is the last of its block, or all of it is free: experts come at start and go at the end. */

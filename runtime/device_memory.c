@@ -58,9 +58,20 @@ static cl_mem create_buffer(struct device *device, size_t bytes, cl_int *error)
     return buffer;
 }
 
-int device_allocate(struct device *device, size_t bytes, const char *what, cl_mem *buffer)
+int device_zero_new(struct device *device, size_t bytes, const char *what, cl_mem *buffer)
 {
     const cl_float zero = 0.0f;
+    cl_int error = clEnqueueFillBuffer(device->queue, *buffer, &zero, sizeof zero, 0, bytes, 0, NULL, NULL);
+    if (error == CL_SUCCESS)
+        error = clFinish(device->queue);
+    if (error == CL_SUCCESS)
+        return 0;
+    device_release(device, buffer);
+    return device_fail(device, error, what);
+}
+
+int device_allocate(struct device *device, size_t bytes, const char *what, cl_mem *buffer)
+{
     cl_int error;
     *buffer = NULL;
     const uint64_t budget = device_memory_budget(device);
@@ -75,13 +86,7 @@ int device_allocate(struct device *device, size_t bytes, const char *what, cl_me
         return device_fail(device, error, what);
     device->memory_used += bytes;
     /* Pads must be 0, and a page that is touched now is not touched first in a batch. */
-    error = clEnqueueFillBuffer(device->queue, *buffer, &zero, sizeof zero, 0, bytes, 0, NULL, NULL);
-    if (error == CL_SUCCESS)
-        error = clFinish(device->queue);
-    if (error == CL_SUCCESS)
-        return 0;
-    device_release(device, buffer);
-    return device_fail(device, error, what);
+    return device_zero_new(device, bytes, what, buffer);
 }
 
 /* The host's memory may go only when nothing that was enqueued uses it. */

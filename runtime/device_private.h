@@ -93,6 +93,8 @@ int device_complain(struct device *device, int result, const char *format, ...) 
 
 /* A zeroed buffer, its pages touched. `what` names it in the error. -ENOMEM if the device's budget does not hold it. */
 int device_allocate(struct device *device, size_t bytes, const char *what, cl_mem *buffer);
+/* Zeroes one that was just made; on failure it is released. */
+int device_zero_new(struct device *device, size_t bytes, const char *what, cl_mem *buffer);
 void device_release(struct device *device, cl_mem *buffer); /* also of a part */
 /* The same as part of a large buffer, so that thousands of experts are a few allocations; for what lives as long as an
  * expert. On a CPU a buffer of its own: there it is only a mapping. */
