@@ -61,9 +61,9 @@
     X(STRING, device, "", 0, 0, "",                                                                                    \
       "OpenCL device: its number in the platform, or a part of its name; default the "                                 \
       "first")                                                                                                         \
-    X(CHOICE, linear_kernel, "auto", 0, 0, "auto|cpu|gpu|mma|clblast",                                                 \
-      "kernel of the linear layer; auto: by the device's class and the precision; clblast: that library's, where "     \
-      "the program was built with it (libclblast-dev)")                                                                \
+    X(CHOICE, linear_kernel, "auto", 0, 0, "auto|cpu|amx|gpu|mma|clblast",                                             \
+      "kernel of the linear layer; auto: by the device's class and the precision, and on a CPU with matrix units "     \
+      "(AMX) by a measurement; clblast: that library's, where the program was built with it (libclblast-dev)")         \
     X(CHOICE, precision, "fp32", 0, 0, "fp32|tf32|fp16",                                                               \
       "of what matrix products multiply (with fp16, gradients in tf32); what is kept and summed is fp32; tf32 and "    \
       "fp16 need NVIDIA's matrix units (compute capability 8.0 or more)")                                              \

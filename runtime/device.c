@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "runtime/device_private.h"
 #include "runtime/linear.h"
+#include "runtime/linear_amx.h"
 
 int device_fail(struct device *device, cl_int error, const char *what)
 {
@@ -35,6 +36,9 @@ static int take_provider(struct device *device)
     device->provider = linear_provider_find(config, device->info.class);
     if (device->provider == NULL)
         return device_complain(device, -EINVAL, "there is no linear_kernel %s", config->linear_kernel);
+    if (device->provider == &linear_provider_cpu && strcmp(config->linear_kernel, "auto") == 0 &&
+        device->info.vector_width >= AMX_VECTOR_WIDTH && linear_amx_usable())
+        device->provider = &linear_provider_amx;
     device->provider->shape(&device->info, &device->shape);
     if (device->provider->check != NULL)
         return device->provider->check(device);
@@ -66,6 +70,40 @@ static int make_kernels(struct device *device)
     memcpy(why, device->error, sizeof why);
     return device_complain(device, result, "%.400s; what precision %s needs, precision: fp32 does not", why,
                            device->config->precision);
+}
+
+static int open_provider(struct device *device)
+{
+    const int result = make_kernels(device);
+    return result == 0 && device->provider->open != NULL ? device->provider->open(device) : result;
+}
+
+static void close_provider(struct device *device)
+{
+    if (device->provider != NULL && device->provider->close != NULL)
+        device->provider->close(device);
+    for (unsigned k = 0; k < KERNEL_COUNT; k++) {
+        if (device->kernels[k] != NULL)
+            clReleaseKernel(device->kernels[k]);
+        device->kernels[k] = NULL;
+    }
+    if (device->program != NULL)
+        clReleaseProgram(device->program);
+    device->program = NULL;
+}
+
+/* Where a CPU's matrix units are of no use after all, it does without. */
+static int open_some_provider(struct device *device)
+{
+    const int result = open_provider(device);
+    if (result == 0 || device->lost || device->provider != &linear_provider_amx ||
+        strcmp(device->config->linear_kernel, "auto") != 0)
+        return result;
+    log_warning("device %s: its matrix units (AMX) are not used: %s", device->config->name, device->error);
+    close_provider(device);
+    device->provider = &linear_provider_cpu;
+    device->provider->shape(&device->info, &device->shape);
+    return open_provider(device);
 }
 
 static int make_control(struct device *device)
@@ -108,11 +146,9 @@ int device_open(struct device **out, const struct config_device *config)
     if (result == 0 && device->staged)
         result = device_staging_open(device);
     if (result == 0)
-        result = make_kernels(device);
-    if (result == 0 && device->provider->open != NULL)
-        result = device->provider->open(device);
-    if (result == 0)
         result = make_control(device);
+    if (result == 0)
+        result = open_some_provider(device);
     if (result != 0) {
         log_error("device %s (%s): %s", config->name, device->info.name, device->error);
         device_destroy(&device);
@@ -138,14 +174,7 @@ void device_destroy(struct device **pointer)
     device_release(device, &device->control);
     device_release(device, &device->partials);
     device_release(device, &device->shares);
-    if (device->provider != NULL && device->provider->close != NULL)
-        device->provider->close(device);
-    for (unsigned k = 0; k < KERNEL_COUNT; k++) {
-        if (device->kernels[k] != NULL)
-            clReleaseKernel(device->kernels[k]);
-    }
-    if (device->program != NULL)
-        clReleaseProgram(device->program);
+    close_provider(device);
     if (device->queue != NULL)
         clReleaseCommandQueue(device->queue);
     if (device->context != NULL)

@@ -8,6 +8,7 @@
 struct linear_provider;
 struct tuner;
 struct clblast;
+struct amx;
 
 enum {
     DEVICE_STAGING_SLOTS = 2,
@@ -62,6 +63,7 @@ struct device {
     struct kernel_shape shape;
     struct tuner *tuner; /* of providers that have one; NULL */
     struct clblast *clblast;
+    struct amx *amx;
     cl_program program;
     cl_kernel kernels[KERNEL_COUNT];
 

@@ -81,19 +81,31 @@ static size_t staging_bytes(const struct config_expert *config)
     return 3 * (config->max_batch_size * config->hidden_dim * sizeof(float) + 256);
 }
 
+enum { SIZES = 2 };
+
+static void linear_sizes(const struct config_expert *config, struct linear_size sizes[SIZES])
+{
+    const uint64_t h = config->hidden_dim;
+    sizes[0] = (struct linear_size){.n = INNER_FACTOR * h, .k = h};
+    sizes[1] = (struct linear_size){.n = h, .k = INNER_FACTOR * h};
+}
+
 static void ffn_memory(const struct device *device, const struct config_expert *config, uint64_t *own,
                        uint64_t *workspace)
 {
     struct ffn ffn = {0};
     struct ffn_workspace offsets;
     struct optimizer_settings optimizer;
+    struct linear_size sizes[SIZES];
     *own = *workspace = 0;
     if (optimizer_settings_parse(&optimizer, config) != 0)
         return;
     layout(&ffn, device, config, &optimizer);
     ffn_workspace_layout(&ffn, &offsets);
     *own = parameters_bytes(&ffn.parameters);
-    *workspace = offsets.floats * sizeof(float) + device_staging_memory(device, staging_bytes(config));
+    linear_sizes(config, sizes);
+    *workspace = offsets.floats * sizeof(float) + device_staging_memory(device, staging_bytes(config)) +
+                 linear_layer_memory(device, ffn.chunk_rows, sizes, SIZES);
 }
 
 static void ffn_destroy(struct expert **expert)
@@ -121,9 +133,9 @@ static int ffn_create(struct expert **out, struct device *device, const struct c
     if (result == 0)
         result = device_reserve_staging(device, staging_bytes(config));
     if (result == 0) {
-        const uint64_t h = config->hidden_dim;
-        const struct linear_size sizes[] = {{INNER_FACTOR * h, h}, {h, INNER_FACTOR * h}};
-        result = linear_layer_prepare(device, ffn->chunk_rows, sizes, 2);
+        struct linear_size sizes[SIZES];
+        linear_sizes(config, sizes);
+        result = linear_layer_prepare(device, ffn->chunk_rows, sizes, SIZES);
     }
     if (result == 0)
         result = parameters_create(&ffn->parameters, device, seed);

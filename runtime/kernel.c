@@ -65,8 +65,7 @@ int kernel_launch_object(struct device *device, cl_kernel object, const char *na
     return device_fail(device, error, what);
 }
 
-/* As runtime/kernels/shares_cpu.cl says: the grid becomes the last two arguments. */
-static int launch_shares(struct device *device, enum kernel kernel, const struct kernel_grid *grid,
+int kernel_launch_shares(struct device *device, cl_kernel object, const char *name, const struct kernel_grid *grid,
                          const struct kernel_argument *arguments, unsigned count)
 {
     const cl_int2 cells = {{(cl_int)grid->global[0], grid->dims > 1 ? (cl_int)grid->global[1] : 1}};
@@ -78,14 +77,13 @@ static int launch_shares(struct device *device, enum kernel kernel, const struct
     if (count > 0)
         memcpy(all, arguments, count * sizeof arguments[0]);
     memcpy(all + count, last, sizeof last);
-    return kernel_launch_object(device, device->kernels[kernel], kernel_name(kernel), &workers, all, count + 2);
+    return kernel_launch_object(device, object, name, &workers, all, count + 2);
 }
 
 int kernel_launch(struct device *device, enum kernel kernel, const struct kernel_grid *grid,
                   const struct kernel_argument *arguments, unsigned count)
 {
-    if (device->provider->shares)
-        return launch_shares(device, kernel, grid, arguments, count);
-    return kernel_launch_object(device, grid->object != NULL ? grid->object : device->kernels[kernel],
-                                kernel_name(kernel), grid, arguments, count);
+    const cl_kernel object = grid->object != NULL ? grid->object : device->kernels[kernel];
+    return device->provider->shares ? kernel_launch_shares(device, object, kernel_name(kernel), grid, arguments, count)
+                                    : kernel_launch_object(device, object, kernel_name(kernel), grid, arguments, count);
 }

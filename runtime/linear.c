@@ -4,8 +4,8 @@
 
 #include "runtime/device_private.h"
 
-static const struct linear_provider *const providers[] = {&linear_provider_cpu, &linear_provider_gpu,
-                                                          &linear_provider_mma, &linear_provider_clblast};
+static const struct linear_provider *const providers[] = {
+    &linear_provider_cpu, &linear_provider_amx, &linear_provider_gpu, &linear_provider_mma, &linear_provider_clblast};
 
 const struct linear_provider *linear_provider_find(const struct config_device *config, enum device_class class)
 {
@@ -24,6 +24,12 @@ const struct linear_provider *linear_provider_find(const struct config_device *c
 int linear_layer_prepare(struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count)
 {
     return device->provider->prepare != NULL ? device->provider->prepare(device, rows, sizes, count) : 0;
+}
+
+uint64_t linear_layer_memory(const struct device *device, uint64_t rows, const struct linear_size *sizes,
+                             unsigned count)
+{
+    return device->provider->memory != NULL ? device->provider->memory(device, rows, sizes, count) : 0;
 }
 
 int linear_layer_forward(struct device *device, const struct linear_call *call)

@@ -10,7 +10,11 @@
  * tf32 has fp32's range. fp16 has not: an operand of 65520 or more becomes infinite, and so (or NaN) the rows and
  * gradients it goes into: a backward that has such is not applied, as any that has. Below 2^-14 the error is absolute,
  * up to 2^-25, which adds 2^-25 * sum(|a_i| + |b_i|) to the bound. Gradients are often that small, so with fp16,
- * products that multiply gradients are made in tf32: what is in fp16 are those of activations and weights. */
+ * products that multiply gradients are made in tf32: what is in fp16 are those of activations and weights.
+ *
+ * The matrix units of CPUs (provider "amx") have operands of 8 bits, of which an fp32 operand is the sum of three: a
+ * sum of K products differs from the exact one by at most (2^-21 + K 2^-21) * sum |a_i b_i|, mostly by as little as any
+ * in fp32. What is smaller than 2^-110 loses bits, as parts below 2^-126 count as 0; an infinite operand gives NaN. */
 #ifndef EXPERTD_RUNTIME_LINEAR_H
 #define EXPERTD_RUNTIME_LINEAR_H
 
@@ -85,8 +89,10 @@ struct linear_provider {
     int (*open)(struct device *device);   /* when its program is built */
     void (*close)(struct device *device); /* also after an open that failed, or none */
     int (*prepare)(struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count);
+    uint64_t (*memory)(const struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count);
 };
 extern const struct linear_provider linear_provider_cpu;
+extern const struct linear_provider linear_provider_amx;
 extern const struct linear_provider linear_provider_gpu;
 extern const struct linear_provider linear_provider_mma;
 extern const struct linear_provider linear_provider_clblast;
@@ -98,6 +104,10 @@ const struct linear_provider *linear_provider_find(const struct config_device *c
  * so that none of them compiles or searches anything later. May take seconds at a size that is new to the device. The
  * workspace has been reserved; what it holds is lost. */
 int linear_layer_prepare(struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count);
+
+/* Bytes of the device's memory that this takes, for all experts together: those of the one that takes the most. */
+uint64_t linear_layer_memory(const struct device *device, uint64_t rows, const struct linear_size *sizes,
+                             unsigned count);
 
 /* Enqueue on the device's provider. */
 int linear_layer_forward(struct device *device, const struct linear_call *call);

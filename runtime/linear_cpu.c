@@ -9,7 +9,8 @@ enum {
     MAX_PARTS = 4096,   /* that rows are cut into */
 };
 
-static const char *const sources[] = {"common", "shares_cpu", "linear_cpu", "rows_cpu", "optimizer_cpu", NULL};
+static const char *const sources[] = {"common",   "shares_cpu",    "panels_cpu", "linear_cpu",
+                                      "rows_cpu", "optimizer_cpu", NULL};
 
 /* As many accumulators as the vector registers hold: 24 of 32 with AVX-512, 12 of 16 with AVX2 and SSE. */
 static void cpu_shape(const struct device_info *info, struct kernel_shape *shape)

@@ -8,43 +8,8 @@
  * second-level cache, from where a tile reads them as fast as it multiplies; between blocks of k the sums wait in the
  * output. Meanwhile the part of w that comes next is fetched from memory, some lines with every few steps of k: what is
  * asked for in one burst waits for its turn, and the tile with it. */
-#define NV (PANEL / VEC)
-#define EACH_VECTOR _Pragma("unroll") for (int j = 0; j < NV; j++)
 #define EACH_ROW(R) _Pragma("unroll") for (int r = 0; r < R; r++)
-
-/* Into the second-level cache. */
-#if __has_builtin(__builtin_prefetch)
-#define PREFETCH(p) __builtin_prefetch((const void *)(ulong)(p), 0, 2)
-#else
-#define PREFETCH(p)
-#endif
-#define CACHE_LINE_FLOATS 16
 #define FETCH_STEPS 8 /* of k between two fetches */
-
-/* Columns [0, columns) of a panel's row; the others are 0. Only a row-major matrix has fewer than PANEL. */
-void load_columns(vec *v, __global const float *p, int columns)
-{
-    if (columns >= PANEL) {
-        EACH_VECTOR v[j] = vec_load(p + j * VEC);
-        return;
-    }
-    float row[PANEL];
-    for (int c = 0; c < PANEL; c++)
-        row[c] = c < columns ? p[c] : 0.0f;
-    EACH_VECTOR v[j] = vec_load_private(row + j * VEC);
-}
-
-void store_columns(const vec *v, __global float *p, int columns)
-{
-    if (columns >= PANEL) {
-        EACH_VECTOR vec_store(v[j], p + j * VEC);
-        return;
-    }
-    float row[PANEL];
-    EACH_VECTOR vec_store_private(v[j], row + j * VEC);
-    for (int c = 0; c < columns; c++)
-        p[c] = row[c];
-}
 
 /* Where a tile's sums come from and go to. */
 #define TILE_ZERO 0  /* begin with 0 */
@@ -113,25 +78,6 @@ void linear_tile(vec (*tile)[NV], int begin, int end, __global float *out, long 
         LINEAR_BODY(5)
         LINEAR_BODY(6)
     }
-}
-
-/* What happens to a finished row of sums before it is stored. */
-void linear_epilogue(vec *sums, int flags, __global const float *bias, __global const float *second, int second_columns,
-                     __global float *save, int columns)
-{
-    vec other[NV];
-    if (flags & (LINEAR_ADD | LINEAR_GELU_GRAD))
-        load_columns(other, second, second_columns);
-    if (flags & LINEAR_BIAS)
-        EACH_VECTOR sums[j] += vec_load(bias + j * VEC);
-    if (flags & LINEAR_SAVE)
-        store_columns(sums, save, columns);
-    if (flags & LINEAR_GELU)
-        EACH_VECTOR sums[j] = gelu(sums[j]);
-    if (flags & LINEAR_GELU_GRAD)
-        EACH_VECTOR sums[j] *= gelu_grad(other[j]);
-    if (flags & LINEAR_ADD)
-        EACH_VECTOR sums[j] += other[j];
 }
 
 /* out[M][N] = epilogue(a[M][K] * w), w in panels over N: [ceil(N / PANEL)][K][PANEL]. `second` and `save` are not `out`

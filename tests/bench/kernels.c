@@ -1,13 +1,14 @@
 /* How fast the kernels are beside what the device can do: its multiply-add peak, by an OpenCL kernel, in the same run.
  *
  *     build/bench/kernels [--hidden 1024] [--kernel auto|cpu|gpu|clblast] [--rows N] [--seconds 0.5] [--json FILE]
- *                         [--cpu-time] [--staged] [--device OPTIONS]
+ *                         [--only NAME] [--cpu-time] [--staged] [--device OPTIONS]
  *
  * OPTIONS are more of an entry of the configuration's `devices`: "platform: nvidia, precision: tf32", or
  * "tune: force, tune_time: 600". --staged treats the device as one with memory of its own.
  *
- * --cpu-time counts the processor time of this process over its cores instead of the time on the wall: for a CPU device
- * on a machine that is busy with other things. It does not see what idles at a kernel's end.
+ * --only measures the figures whose name contains NAME. --cpu-time counts the processor time of this process over its
+ * cores instead of the time on the wall: for a CPU device on a machine that is busy with other things. It does not see
+ * what idles at a kernel's end.
  *
  * The peak is measured before and after each repetition, as clocks change from one millisecond to the next: a figure's
  * ratio is the median over the repetitions that fit the time, its GFLOP/s are those of the best one. A forward counts
@@ -54,6 +55,7 @@ struct bench {
     struct figure figures[MAX_FIGURES];
     unsigned count;
     unsigned hidden, rows; /* rows 0: all of row_counts */
+    const char *only;      /* "": all figures */
     bool cpu_time, staged;
 };
 
@@ -255,7 +257,8 @@ static void measure_all(struct bench *bench)
                                             "ffn forward, backward, adam on the device"};
         for (size_t w = 0; w < sizeof works / sizeof works[0] - (bench->device->staged ? 0 : 3); w++) {
             snprintf(name, sizeof name, "%s, %u rows", names[w], rows);
-            measure(bench, name, &works[w]);
+            if (strstr(name, bench->only) != NULL)
+                measure(bench, name, &works[w]);
         }
     }
 }
@@ -356,16 +359,13 @@ static void bench_close(struct bench *bench)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"hidden", required_argument, NULL, 'h'},
-                                            {"kernel", required_argument, NULL, 'k'},
-                                            {"seconds", required_argument, NULL, 's'},
-                                            {"json", required_argument, NULL, 'j'},
-                                            {"cpu-time", no_argument, NULL, 'c'},
-                                            {"rows", required_argument, NULL, 'r'},
-                                            {"device", required_argument, NULL, 'd'},
-                                            {"staged", no_argument, NULL, 'S'},
-                                            {0}};
-    struct bench bench = {.hidden = 1024, .seconds = 0.5};
+    static const struct option options[] = {
+        {"hidden", required_argument, NULL, 'h'},  {"kernel", required_argument, NULL, 'k'},
+        {"seconds", required_argument, NULL, 's'}, {"json", required_argument, NULL, 'j'},
+        {"cpu-time", no_argument, NULL, 'c'},      {"rows", required_argument, NULL, 'r'},
+        {"device", required_argument, NULL, 'd'},  {"only", required_argument, NULL, 'o'},
+        {"staged", no_argument, NULL, 'S'},        {0}};
+    struct bench bench = {.hidden = 1024, .seconds = 0.5, .only = ""};
     const char *kernel = "auto", *device = "", *json = NULL;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'h')
@@ -378,6 +378,8 @@ int main(int argc, char **argv)
             device = optarg;
         else if (option == 's')
             bench.seconds = strtod(optarg, NULL);
+        else if (option == 'o')
+            bench.only = optarg;
         else if (option == 'j')
             json = optarg;
         else if (option == 'c')

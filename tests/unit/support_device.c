@@ -9,6 +9,7 @@
 
 #include "runtime/device_private.h"
 #include "runtime/linear.h"
+#include "runtime/linear_amx.h"
 #include "runtime/parameters.h"
 
 static bool opened;
@@ -36,13 +37,32 @@ void support_device_open(struct support_device *support, const char *kernel, boo
     ck_assert_int_eq(device_open(&support->device, &support->config.devices[0]), 0);
 }
 
-void support_device_narrow(struct support_device *support, unsigned vector_width)
+static void drop_program(struct device *device)
 {
-    struct device *device = support->device;
     for (unsigned k = 0; k < KERNEL_COUNT; k++)
         clReleaseKernel(device->kernels[k]);
     clReleaseProgram(device->program);
     device->program = NULL;
+}
+
+void support_device_emulate(struct support_device *support)
+{
+    struct device *device = support->device;
+    struct amx *amx = device->amx;
+    drop_program(device);
+    clReleaseKernel(amx->linear);
+    clReleaseKernel(amx->weight_gradient);
+    clReleaseKernel(amx->split_rows);
+    clReleaseKernel(amx->split_columns);
+    amx->emulated = true;
+    ck_assert_msg(device_program_build(device) == 0, "%s", device_error(device));
+    ck_assert_msg(device->provider->open(device) == 0, "%s", device_error(device));
+}
+
+void support_device_narrow(struct support_device *support, unsigned vector_width)
+{
+    struct device *device = support->device;
+    drop_program(device);
     device->info.vector_width = vector_width;
     device->provider->shape(&device->info, &device->shape);
     ck_assert_msg(device_program_build(device) == 0, "%s", device_error(device));

@@ -22,6 +22,8 @@ void support_device_open(struct support_device *support, const char *kernel, boo
                          const char *expert);
 /* Builds the CPU kernels again as for a device with narrower vectors: 8 floats (AVX2) or 4 (SSE, NEON). */
 void support_device_narrow(struct support_device *support, unsigned vector_width);
+/* Builds the kernels "amx" again so that matrix units are emulated, whether the machine has them or not. */
+void support_device_emulate(struct support_device *support);
 void support_device_close(struct support_device *support);
 /* Whether the kernels "clblast" are to be had: built in, and the library is there. If not, it says so. */
 bool support_device_has_clblast(void);

@@ -140,7 +140,7 @@ static const struct {
     {"dht: {update_period: 1e999}", "'1e999' is not a number"},
     {"dht: {update_period: 0.01}", "0.01 is out of range: 0.05 to 86400 s"},
     {"dht: {lan_discovery: maybe}", "'maybe' is neither true nor false"},
-    {"devices: [{name: a, linear_kernel: fpga}]", "'fpga' is not one of auto|cpu|gpu"},
+    {"devices: [{name: a, linear_kernel: fpga}]", "'fpga' is not one of auto|cpu|amx|gpu"},
     {"devices: [{name: a, linear_kernel: aut}]", "'aut' is not one of"},
     {"devices: [{name: a, linear_kernel: auto|cpu}]", "'auto|cpu' is not one of"},
     {"devices: [{name: a, linear_kernel: \"\"}]", "'' is not one of"},

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/linear_amx.h"
 #include "unit/support_device.h"
 #include "unit/support_fixture.h"
 
@@ -19,7 +20,7 @@ struct kind {
     double tolerance, training;
 };
 static const struct kind cpu = {"cpu", "fp32", 1e-5, 1e-4}, gpu = {"gpu", "fp32", 1e-5, 1e-4},
-                         clblast = {"clblast", "fp32", 1e-5, 1e-4};
+                         amx = {"amx", "fp32", 1e-5, 1e-4}, clblast = {"clblast", "fp32", 1e-5, 1e-4};
 static const struct kind reduced[] = {{"mma", "tf32", 5e-4, 1e-3}, {"mma", "fp16", 5e-4, 1e-3}};
 
 /* The elements that tests/fixtures/make_fixtures.py samples of a tensor. */
@@ -97,6 +98,14 @@ START_TEST(forward_on_the_gpu_kernels_is_pytorchs)
     /* At 2,048 rows and 1,024 columns PoCL takes minutes for what a GPU does in a millisecond. */
     static const unsigned sizes[] = {5, 5, 4, 3};
     forward_agrees(&gpu, _i % 2 == 1, hidden_sizes[_i], sizes[_i]);
+}
+END_TEST
+
+/* What is emulated is slow, so there it is fewer rows. */
+START_TEST(forward_on_matrix_units_is_pytorchs)
+{
+    static const unsigned emulated[] = {4, 3, 3, 3};
+    forward_agrees(&amx, _i == 1, hidden_sizes[_i], linear_amx_usable() ? 5 : emulated[_i]);
 }
 END_TEST
 
@@ -260,6 +269,12 @@ START_TEST(training_on_the_gpu_kernels_is_pytorchs)
 }
 END_TEST
 
+START_TEST(training_on_matrix_units_is_pytorchs)
+{
+    training_agrees(&amx, _i == 1, "", 96, 40, &optimizer_cases[_i], 100);
+}
+END_TEST
+
 START_TEST(training_with_clblast_is_pytorchs)
 {
     training_agrees(&clblast, _i % 2 == 1, _i == 1 ? "chunk_rows: 7" : "", _i % 2 ? 96 : 64, _i % 2 ? 40 : 17,
@@ -316,6 +331,8 @@ int main(void)
     tcase_add_test(all, parameter_gradients_summed_over_chunks_are_pytorchs);
     tcase_add_loop_test(all, forward_on_the_gpu_kernels_is_pytorchs, 0, 4);
     tcase_add_loop_test(all, training_on_the_gpu_kernels_is_pytorchs, 0, 4);
+    tcase_add_loop_test(all, forward_on_matrix_units_is_pytorchs, 0, 4);
+    tcase_add_loop_test(all, training_on_matrix_units_is_pytorchs, 0, 4);
     tcase_add_loop_test(all, forward_in_reduced_precision_is_near_pytorchs, 0, 8);
     tcase_add_loop_test(all, training_in_reduced_precision_is_near_pytorchs, 0, 8);
     tcase_add_loop_test(all, accumulated_batches_make_pytorchs_steps, 0, 4);

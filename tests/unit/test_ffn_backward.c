@@ -7,25 +7,34 @@
 
 #include "unit/support_device.h"
 
-static const char *const kernels[] = {"cpu", "gpu", "clblast"};
-enum { PROVIDERS = 3, HIDDEN = 33, ROWS = 13, ROW_FLOATS = ROWS * HIDDEN };
+/* Chunks that do not divide the batch. What the matrix units multiply has more rows, and the last ones are not theirs.
+ */
+static const struct {
+    const char *kernel;
+    unsigned rows, chunk;
+} providers[] = {{"cpu", 13, 5}, {"amx", 45, 40}, {"gpu", 13, 5}, {"clblast", 13, 5}};
+enum { PROVIDERS = sizeof providers / sizeof providers[0], HIDDEN = 33, MOST_FLOATS = 45 * HIDDEN };
 
 static struct support_device support;
+static unsigned rows, row_floats;
 static struct expert *expert;
 static struct device_slab inputs[2], outputs;
 
-static void begin(const char *kernel)
+static void begin(int provider)
 {
-    char text[160];
+    char text[160], chunk[32];
+    rows = providers[provider].rows;
+    row_floats = rows * HIDDEN;
     /* With the rate 1 a step of plain SGD is the gradient. */
-    snprintf(text, sizeof text, "hidden_dim: %d, max_batch_size: %d, optimizer: sgd, learning_rate: 1", HIDDEN, ROWS);
-    support_device_open(&support, kernel, false, "chunk_rows: 5", text);
+    snprintf(text, sizeof text, "hidden_dim: %d, max_batch_size: %u, optimizer: sgd, learning_rate: 1", HIDDEN, rows);
+    snprintf(chunk, sizeof chunk, "chunk_rows: %u", providers[provider].chunk);
+    support_device_open(&support, providers[provider].kernel, false, chunk, text);
     expert = support_expert(&support);
-    inputs[0] = support_slab(ROW_FLOATS);
-    inputs[1] = support_slab(ROW_FLOATS);
-    outputs = support_slab(ROW_FLOATS);
-    support_random(inputs[0].mapping, ROW_FLOATS, 60, 2);
-    support_random(inputs[1].mapping, ROW_FLOATS, 61, 1);
+    inputs[0] = support_slab(row_floats);
+    inputs[1] = support_slab(row_floats);
+    outputs = support_slab(row_floats);
+    support_random(inputs[0].mapping, row_floats, 60, 2);
+    support_random(inputs[1].mapping, row_floats, 61, 1);
 }
 
 static void end(void)
@@ -39,12 +48,12 @@ static void end(void)
 
 static double loss(void)
 {
-    struct expert_batch batch = {.rows = ROWS, .inputs = inputs, .outputs = &outputs};
+    struct expert_batch batch = {.rows = rows, .inputs = inputs, .outputs = &outputs};
     ck_assert_int_eq(expert_forward(expert, &batch), 0);
     ck_assert_int_eq(expert_finish(expert, &batch), 0);
     const float *y = outputs.mapping, *factors = inputs[1].mapping;
     double sum = 0;
-    for (size_t i = 0; i < ROW_FLOATS; i++)
+    for (size_t i = 0; i < row_floats; i++)
         sum += (double)y[i] * (double)factors[i];
     return sum;
 }
@@ -99,7 +108,7 @@ static void slope_agrees(int index, const char *name, const float *values, const
 
 START_TEST(gradients_are_the_slopes_of_the_loss)
 {
-    begin(kernels[_i]);
+    begin(_i);
     const unsigned parameters = 6;
     float *before[6], *gradient[6];
     struct expert_tensor tensors[6];
@@ -110,20 +119,20 @@ START_TEST(gradients_are_the_slopes_of_the_loss)
         gradient[p] = malloc(tensors[p].count * sizeof(float));
         ck_assert_int_eq(expert_tensor_read(expert, p, before[p]), 0);
     }
-    struct expert_batch batch = {.rows = ROWS, .inputs = inputs, .outputs = &outputs};
+    struct expert_batch batch = {.rows = rows, .inputs = inputs, .outputs = &outputs};
     ck_assert_int_eq(expert_backward(expert, &batch), 0);
     ck_assert_int_eq(expert_finish(expert, &batch), 0);
     ck_assert_int_eq(batch.step, EXPERT_STEP_APPLIED);
-    float grad_inputs[ROW_FLOATS], x[ROW_FLOATS];
-    memcpy(grad_inputs, outputs.mapping, sizeof grad_inputs);
-    memcpy(x, inputs[0].mapping, sizeof x);
+    float grad_inputs[MOST_FLOATS], x[MOST_FLOATS];
+    memcpy(grad_inputs, outputs.mapping, row_floats * sizeof(float));
+    memcpy(x, inputs[0].mapping, row_floats * sizeof(float));
     for (unsigned p = 0; p < parameters; p++) {
         ck_assert_int_eq(expert_tensor_read(expert, p, gradient[p]), 0);
         for (size_t i = 0; i < tensors[p].count; i++)
             gradient[p][i] = before[p][i] - gradient[p][i];
         put((int)p, before[p], tensors[p].count);
     }
-    slope_agrees(-1, "inputs", x, grad_inputs, ROW_FLOATS);
+    slope_agrees(-1, "inputs", x, grad_inputs, row_floats);
     for (unsigned p = 0; p < parameters; p++) {
         slope_agrees((int)p, tensors[p].name, before[p], gradient[p], tensors[p].count);
         free(before[p]);
@@ -136,19 +145,19 @@ END_TEST
 /* One row after another through other tiles than all at once. */
 START_TEST(grad_inputs_of_a_row_do_not_depend_on_the_rows_beside_it)
 {
-    begin(kernels[_i]);
-    float together[ROW_FLOATS];
-    struct expert_batch batch = {.rows = ROWS, .inputs = inputs, .outputs = &outputs};
+    begin(_i);
+    float together[MOST_FLOATS];
+    struct expert_batch batch = {.rows = rows, .inputs = inputs, .outputs = &outputs};
     expert->optimizer.learning_rate = 0;
     ck_assert_int_eq(expert_backward(expert, &batch), 0);
     ck_assert_int_eq(expert_finish(expert, &batch), 0);
-    memcpy(together, outputs.mapping, sizeof together);
-    for (unsigned row = 0; row < ROWS; row++) {
+    memcpy(together, outputs.mapping, row_floats * sizeof(float));
+    for (unsigned row = 0; row < rows; row++) {
         batch = (struct expert_batch){.first_row = row, .rows = 1, .inputs = inputs, .outputs = &outputs};
         ck_assert_int_eq(expert_backward(expert, &batch), 0);
         ck_assert_int_eq(expert_finish(expert, &batch), 0);
     }
-    ck_assert_double_le(support_error(outputs.mapping, together, ROW_FLOATS), 1e-6);
+    ck_assert_double_le(support_error(outputs.mapping, together, row_floats), 1e-6);
     end();
 }
 END_TEST

@@ -12,16 +12,19 @@
 #include "unit/support_device.h"
 #include "unit/support_reference.h"
 
-/* The CPU's kernels also as they are for narrower vectors, which this machine can run too; 0: the device's own. */
+enum { EMULATED = 1 };
+
+/* The CPU's kernels also as they are for narrower vectors, which this machine can run too; 0: the device's own. The
+ * matrix units' (emulated all the same where there are none) also EMULATED. */
 static const struct {
     const char *kernel;
     unsigned vector_width;
     const char *precision; /* of what products multiply: their references round the same */
 } providers[] = {
-    {"cpu", 0, "fp32"}, {"cpu", 8, "fp32"}, {"cpu", 4, "fp32"},     {"gpu", 0, "fp32"},
-    {"mma", 0, "tf32"}, {"mma", 0, "fp16"}, {"clblast", 0, "fp32"},
+    {"cpu", 0, "fp32"}, {"cpu", 8, "fp32"}, {"cpu", 4, "fp32"}, {"amx", 0, "fp32"},     {"amx", EMULATED, "fp32"},
+    {"gpu", 0, "fp32"}, {"mma", 0, "tf32"}, {"mma", 0, "fp16"}, {"clblast", 0, "fp32"},
 };
-enum { PROVIDERS = 7, FIRST_ROUNDING = 4, GUARD_ROWS = 5, MAX_BUFFERS = 16 };
+enum { PROVIDERS = sizeof providers / sizeof providers[0], GUARD_ROWS = 5, MAX_BUFFERS = 16 };
 
 static struct support_device support;
 static struct device *device;
@@ -37,7 +40,9 @@ static void begin(int provider)
     precision = providers[provider].precision;
     snprintf(options, sizeof options, "precision: %s", precision);
     support_device_open(&support, providers[provider].kernel, false, options, "hidden_dim: 8");
-    if (providers[provider].vector_width != 0)
+    if (providers[provider].vector_width == EMULATED)
+        support_device_emulate(&support);
+    else if (providers[provider].vector_width != 0)
         support_device_narrow(&support, providers[provider].vector_width);
     device = support.device;
 }
@@ -147,9 +152,9 @@ static void matrix_is(const struct matrix *matrix, const float *expected, double
 struct size {
     size_t rows, n, k;
 };
-static const struct size sizes[] = {{1, 1, 1},    {1, 130, 65},  {2, 33, 7},    {3, 64, 129},
-                                    {5, 31, 200}, {7, 65, 64},   {13, 100, 33}, {17, 9, 257},
-                                    {67, 70, 31}, {255, 66, 40}, {129, 129, 5}, {12, 192, 128}};
+static const struct size sizes[] = {{1, 1, 1},     {1, 130, 65},   {2, 33, 7},   {3, 64, 129},   {5, 31, 200},
+                                    {7, 65, 64},   {13, 100, 33},  {17, 9, 257}, {67, 70, 31},   {255, 66, 40},
+                                    {129, 129, 5}, {12, 192, 128}, {32, 64, 32}, {45, 330, 300}, {300, 65, 290}};
 enum { SIZES = sizeof sizes / sizeof sizes[0] };
 
 /* As the block ffn uses them, in its order. */

@@ -1,0 +1,55 @@
+/* What the products for CPU devices share: a panel's row in registers, to and from memory, and the epilogue. */
+#define NV (PANEL / VEC)
+#define EACH_VECTOR _Pragma("unroll") for (int j = 0; j < NV; j++)
+
+/* Into the second-level cache. */
+#if __has_builtin(__builtin_prefetch)
+#define PREFETCH(p) __builtin_prefetch((const void *)(ulong)(p), 0, 2)
+#else
+#define PREFETCH(p)
+#endif
+#define CACHE_LINE_FLOATS 16
+
+/* Columns [0, columns) of a panel's row; the others are 0. Only a row-major matrix has fewer than PANEL. */
+void load_columns(vec *v, __global const float *p, int columns)
+{
+    if (columns >= PANEL) {
+        EACH_VECTOR v[j] = vec_load(p + j * VEC);
+        return;
+    }
+    float row[PANEL];
+    for (int c = 0; c < PANEL; c++)
+        row[c] = c < columns ? p[c] : 0.0f;
+    EACH_VECTOR v[j] = vec_load_private(row + j * VEC);
+}
+
+void store_columns(const vec *v, __global float *p, int columns)
+{
+    if (columns >= PANEL) {
+        EACH_VECTOR vec_store(v[j], p + j * VEC);
+        return;
+    }
+    float row[PANEL];
+    EACH_VECTOR vec_store_private(v[j], row + j * VEC);
+    for (int c = 0; c < columns; c++)
+        p[c] = row[c];
+}
+
+/* What happens to a finished row of sums before it is stored. */
+void linear_epilogue(vec *sums, int flags, __global const float *bias, __global const float *second, int second_columns,
+                     __global float *save, int columns)
+{
+    vec other[NV];
+    if (flags & (LINEAR_ADD | LINEAR_GELU_GRAD))
+        load_columns(other, second, second_columns);
+    if (flags & LINEAR_BIAS)
+        EACH_VECTOR sums[j] += vec_load(bias + j * VEC);
+    if (flags & LINEAR_SAVE)
+        store_columns(sums, save, columns);
+    if (flags & LINEAR_GELU)
+        EACH_VECTOR sums[j] = gelu(sums[j]);
+    if (flags & LINEAR_GELU_GRAD)
+        EACH_VECTOR sums[j] *= gelu_grad(other[j]);
+    if (flags & LINEAR_ADD)
+        EACH_VECTOR sums[j] += other[j];
+}

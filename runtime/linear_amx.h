@@ -1,0 +1,25 @@
+/* What the provider for CPUs with matrix units keeps of a device. */
+#ifndef EXPERTD_RUNTIME_LINEAR_AMX_H
+#define EXPERTD_RUNTIME_LINEAR_AMX_H
+
+#include "runtime/device_private.h"
+
+struct amx {
+    bool emulated;       /* in plain OpenCL: for tests where there are no such units, and very slow */
+    bool undecided;      /* whether they are faster is measured when the first expert that has products is made */
+    uint64_t least_rows; /* of a product, for the units; one of fewer is runtime/kernels/linear_cpu.cl's */
+    cl_kernel linear, weight_gradient, split_rows, split_columns;
+    cl_mem planes; /* of a product's left operand; one for all, as the queue is in order */
+    size_t planes_bytes;
+};
+
+enum {
+    AMX_VECTOR_WIDTH = 16, /* what a processor that has the units tells */
+    AMX_LEAST_ROWS = 32,   /* fewer are never faster: w must be split for them all the same */
+    AMX_RULE_ROWS = 256,   /* what least_rows is where nothing is measured */
+};
+
+/* Whether this process may use the units: the processor has them, and the kernel keeps them for it. */
+bool linear_amx_usable(void);
+
+#endif

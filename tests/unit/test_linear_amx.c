@@ -1,0 +1,196 @@
+/* What is particular to the matrix units of CPUs: numbers in planes, and which of the kernels makes a product. That
+ * they compute what others do is shown where those are: test_kernel.c, test_ffn.c, test_ffn_backward.c. */
+#include <check.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/linear.h"
+#include "runtime/linear_amx.h"
+#include "unit/support_device.h"
+
+enum { WIDTH = 64, ROWS = 96 };
+
+static struct support_device support;
+static struct device *device;
+static cl_mem memory;
+
+/* As the machine has it, and emulated. */
+static void begin(int emulated)
+{
+    support_device_open(&support, "amx", false, "", "hidden_dim: 64");
+    device = support.device;
+    if (emulated)
+        support_device_emulate(&support);
+    ck_assert_int_eq(device_allocate(device, 4 * ROWS * WIDTH * sizeof(float), "a test", &memory), 0);
+}
+
+static void end(void)
+{
+    device_release(device, &memory);
+    support_device_close(&support);
+}
+
+/* out[rows][WIDTH] = x[rows][WIDTH] w[WIDTH][WIDTH] */
+static void multiply(unsigned rows, const float *x, const float *w, float *out)
+{
+    const cl_ulong w_at = ROWS * WIDTH, out_at = w_at + WIDTH * WIDTH;
+    const struct linear_call call = {
+        .rows = (cl_int)rows,
+        .n = WIDTH,
+        .k = WIDTH,
+        .a = kernel_view_rows(&device->shape, memory, 0, WIDTH),
+        .weights = memory,
+        .weights_offset = w_at,
+        .out = kernel_view_rows(&device->shape, memory, out_at, WIDTH),
+    };
+    ck_assert_int_eq(device_write(device, memory, 0, x, rows * WIDTH * sizeof(float)), 0);
+    ck_assert_int_eq(device_write(device, memory, w_at * sizeof(float), w, WIDTH * WIDTH * sizeof(float)), 0);
+    ck_assert_int_eq(linear_layer_forward(device, &call), 0);
+    ck_assert_int_eq(device_read(device, memory, out_at * sizeof(float), out, rows * WIDTH * sizeof(float)), 0);
+}
+
+static void scaled_identity(float w[WIDTH * WIDTH], float scale)
+{
+    memset(w, 0, WIDTH * WIDTH * sizeof(float));
+    for (unsigned i = 0; i < WIDTH; i++)
+        w[i * WIDTH + i] = scale;
+}
+
+/* All 24 bits of a number are in its planes, whatever its magnitude; and each is multiplied with every plane of the
+ * other side that is not 0. */
+START_TEST(a_number_times_a_power_of_two_is_exact)
+{
+    static float x[ROWS * WIDTH], y[ROWS * WIDTH], w[WIDTH * WIDTH];
+    begin(_i % 2);
+    support_random(x, ROWS * WIDTH, 1, 1);
+    for (unsigned i = 0; i < ROWS * WIDTH; i++)
+        x[i] = ldexpf(x[i], (int)(i % 180) - 90);
+    x[7] = 0x1.fffffep+100f; /* all bits */
+    x[8] = -0x1.000002p-80f; /* the first and the last */
+    x[9] = 0;
+    scaled_identity(w, _i / 2 ? -4.0f : 1.0f);
+    multiply(ROWS, x, w, y);
+    for (unsigned i = 0; i < ROWS * WIDTH; i++)
+        ck_assert_msg(y[i] == (_i / 2 ? -4.0f : 1.0f) * x[i], "%a became %a", (double)x[i], (double)y[i]);
+    /* The other side, too: rows of the identity take w's rows. */
+    scaled_identity(y, 1);
+    multiply(WIDTH, y, x, w);
+    for (unsigned i = 0; i < WIDTH * WIDTH; i++)
+        ck_assert_msg(w[i] == x[i], "%a of w became %a", (double)x[i], (double)w[i]);
+    end();
+}
+END_TEST
+
+/* What is left out of a product is less than 2^-21 of it, and the rest is sums' rounding. */
+START_TEST(one_product_is_within_its_bound)
+{
+    static float x[ROWS * WIDTH], y[ROWS * WIDTH], w[WIDTH * WIDTH];
+    begin(_i);
+    support_random(x, ROWS * WIDTH, 2, 1);
+    for (unsigned i = 0; i < WIDTH; i++)
+        w[i * WIDTH + i] = 0x1.fffffep-1f - (float)i * 0x1p-9f;
+    multiply(ROWS, x, w, y);
+    for (unsigned i = 0; i < ROWS * WIDTH; i++) {
+        const double exact = (double)x[i] * (double)w[i % WIDTH * (WIDTH + 1)];
+        ck_assert_double_le(fabs((double)y[i] - exact), 0x1p-20 * fabs(exact));
+    }
+    end();
+}
+END_TEST
+
+START_TEST(what_is_not_finite_stays_in_its_row)
+{
+    static float x[ROWS * WIDTH], y[ROWS * WIDTH], w[WIDTH * WIDTH];
+    begin(_i);
+    for (unsigned i = 0; i < ROWS * WIDTH; i++)
+        x[i] = 1;
+    x[3 * WIDTH + 5] = NAN;
+    x[20 * WIDTH] = INFINITY;
+    for (unsigned i = 0; i < WIDTH * WIDTH; i++)
+        w[i] = 0.5f;
+    multiply(ROWS, x, w, y);
+    for (unsigned i = 0; i < ROWS * WIDTH; i++) {
+        if (i / WIDTH == 3 || i / WIDTH == 20)
+            ck_assert(!isfinite(y[i]));
+        else
+            ck_assert_float_eq(y[i], WIDTH / 2);
+    }
+    end();
+}
+END_TEST
+
+/* The first rows of large and small batches, both with the units and without. */
+START_TEST(a_row_does_not_depend_on_how_many_are_beside_it)
+{
+    static float x[ROWS * WIDTH], all[ROWS * WIDTH], some[ROWS * WIDTH], w[WIDTH * WIDTH];
+    static const unsigned counts[] = {32, 33, 47, 48, 64, 95};
+    begin(_i);
+    support_random(x, ROWS * WIDTH, 3, 1);
+    support_random(w, WIDTH * WIDTH, 4, 1);
+    multiply(ROWS, x, w, all);
+    for (unsigned i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        multiply(counts[i], x, w, some);
+        ck_assert_msg(memcmp(some, all, counts[i] * WIDTH * sizeof(float)) == 0, "%u rows", counts[i]);
+    }
+    multiply(AMX_LEAST_ROWS - 1, x, w, some);
+    ck_assert_double_le(support_error(some, all, (AMX_LEAST_ROWS - 1) * WIDTH), 1e-6);
+    end();
+}
+END_TEST
+
+/* The device opens in any case, and says from how many rows on it uses the units. */
+START_TEST(auto_takes_them_where_there_are_any_and_measures)
+{
+    support_device_open(&support, "auto", false, _i ? "tune: off" : "", "hidden_dim: 64, max_batch_size: 512");
+    device = support.device;
+    if (!linear_amx_usable()) {
+        ck_assert_str_eq(device_linear_kernel(device), "cpu");
+        support_device_close(&support);
+        return;
+    }
+    ck_assert_str_eq(device_linear_kernel(device), "amx");
+    ck_assert_int_eq(device->amx->undecided, !_i);
+    struct expert *expert = support_expert(&support);
+    ck_assert(!device->amx->undecided);
+    const uint64_t least = device->amx->least_rows;
+    if (_i)
+        ck_assert_uint_eq(least, AMX_RULE_ROWS);
+    else
+        ck_assert(least == 32 || least == 64 || least == 128 || least == 256 || least == UINT64_MAX);
+    expert_destroy(&expert);
+    support_device_close(&support);
+}
+END_TEST
+
+START_TEST(devices_that_are_no_cpus_are_refused)
+{
+    struct config_device config = {.name = "gpu0", .linear_kernel = "amx", .precision = "fp32"};
+    struct device gpu = {.config = &config, .info.class = DEVICE_CLASS_GPU};
+    const struct linear_provider *provider = linear_provider_find(&config, DEVICE_CLASS_GPU);
+    ck_assert_str_eq(provider->name, "amx");
+    ck_assert_int_eq(provider->check(&gpu), -EINVAL);
+    ck_assert_ptr_nonnull(strstr(gpu.error, "linear_kernel: auto"));
+    ck_assert_ptr_null(gpu.amx);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *all = tcase_create("linear_amx");
+    tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
+    tcase_add_loop_test(all, a_number_times_a_power_of_two_is_exact, 0, 4);
+    tcase_add_loop_test(all, one_product_is_within_its_bound, 0, 2);
+    tcase_add_loop_test(all, what_is_not_finite_stays_in_its_row, 0, 2);
+    tcase_add_loop_test(all, a_row_does_not_depend_on_how_many_are_beside_it, 0, 2);
+    tcase_add_loop_test(all, auto_takes_them_where_there_are_any_and_measures, 0, 2);
+    tcase_add_test(all, devices_that_are_no_cpus_are_refused);
+    Suite *suite = suite_create("linear_amx");
+    suite_add_tcase(suite, all);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
