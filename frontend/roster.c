@@ -80,6 +80,33 @@ struct visit {
     uint32_t results;
 };
 
+static struct pool_link *link_of(uint32_t pool, void *context)
+{
+    const struct visit *visit = context;
+    return visit->device->pools[pool];
+}
+
+static void fetch_link(uint32_t pool, void *context)
+{
+    __builtin_prefetch(link_of(pool, context));
+}
+
+static void fetch_pool(uint32_t pool, void *context)
+{
+    const struct pool_link *link = link_of(pool, context);
+    if (link) {
+        pool_prefetch_handle(link->pool);
+        __builtin_prefetch(link->requests.first, 1);
+    }
+}
+
+static void fetch_shared(uint32_t pool, void *context)
+{
+    const struct pool_link *link = link_of(pool, context);
+    if (link)
+        pool_prefetch_shared(link->pool);
+}
+
 static void visit_pool(uint32_t pool, void *context)
 {
     struct visit *visit = context;
@@ -88,13 +115,15 @@ static void visit_pool(uint32_t pool, void *context)
         visit->results += task_results(visit->server, link);
 }
 
+static control_visit *const stages[] = {fetch_link, fetch_pool, fetch_shared, visit_pool};
+
 bool roster_take_results(struct server *server)
 {
     uint32_t results = 0;
     for (unsigned d = 0; d < server->devices_count; d++) {
         struct visit visit = {server, server->devices[d], 0};
         if (visit.device->control)
-            control_take_done(visit.device->control, visit_pool, &visit);
+            control_take_done(visit.device->control, stages, sizeof stages / sizeof stages[0], &visit);
         results += visit.results;
     }
     return results > 0;

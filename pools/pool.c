@@ -256,6 +256,27 @@ bool pool_copy_task(const struct pool *pool, uint64_t task, struct pool_task_cop
            copy->row + copy->rows <= pool->header.capacity_rows;
 }
 
+void pool_prefetch_handle(const struct pool *pool)
+{
+    const char *books = (const char *)&pool->shared, *end = (const char *)(pool + 1);
+    for (; books < end; books += POOL_LINE)
+        __builtin_prefetch(books, 1);
+    __builtin_prefetch(&pool->header.capacity_rows);
+    __builtin_prefetch(&pool->header.input_offset[0]);
+    __builtin_prefetch(&pool->header.output_offset[0]);
+    __builtin_prefetch(&pool->header.outputs);
+}
+
+void pool_prefetch_shared(const struct pool *pool)
+{
+    const struct pool_task_shared *task =
+        pool_task_at(pool, pool->side == POOL_PRODUCER ? pool->producer.next_result : pool->consumer.taken);
+    __builtin_prefetch(&pool->shared->frontend);
+    __builtin_prefetch(&pool->shared->runtime);
+    __builtin_prefetch(&task->row_position);
+    __builtin_prefetch(&task->status);
+}
+
 const struct pool_shared *pool_header(const struct pool *pool)
 {
     return &pool->header;

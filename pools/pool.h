@@ -47,6 +47,11 @@ void pool_detach(struct pool **pool);
 /* Runtime. Removes a segment by name; 0 or -errno. */
 int pool_remove(const char *server, const char *device, uint64_t generation, uint32_t index);
 
+/* Start fetching into the cache what the side's next look at the pool reads: the handle; and, when that has come, what
+ * it points to. */
+void pool_prefetch_handle(const struct pool *pool);
+void pool_prefetch_shared(const struct pool *pool);
+
 /* What does not change: uid, schemas, capacities. This process's validated copy, not the shared one. */
 const struct pool_shared *pool_header(const struct pool *pool);
 /* First byte of the slab of input or output tensor i; row r lies r * row_bytes further. */

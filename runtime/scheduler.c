@@ -178,6 +178,16 @@ void scheduler_add(struct scheduler *scheduler, uint32_t index, struct pool *poo
     scheduler->entries[index].limits = *limits;
 }
 
+void scheduler_prefetch_handle(const struct scheduler *scheduler, uint32_t index)
+{
+    pool_prefetch_handle(scheduler->entries[index].pool);
+}
+
+void scheduler_prefetch(const struct scheduler *scheduler, uint32_t index)
+{
+    pool_prefetch_shared(scheduler->entries[index].pool);
+}
+
 void scheduler_notice(struct scheduler *scheduler, uint32_t index, uint64_t now_ns)
 {
     /* A new task is never the oldest of a pool that had one already: a runnable pool is where it belongs. */

@@ -23,6 +23,9 @@ void scheduler_destroy(struct scheduler **scheduler);
 /* The pool is the caller's, and must outlive the scheduler. */
 void scheduler_add(struct scheduler *scheduler, uint32_t index, struct pool *pool, const struct pool_limits *limits);
 
+/* Before scheduler_notice, first the one and later the other: start fetching what it will read. */
+void scheduler_prefetch_handle(const struct scheduler *scheduler, uint32_t index);
+void scheduler_prefetch(const struct scheduler *scheduler, uint32_t index);
 /* The pool may have new tasks to run: it got some, or one of its batches was completed, on which a repeated backward
  * waits. A pool that breaks its invariants (-EPROTO) is logged and never looked at again. */
 void scheduler_notice(struct scheduler *scheduler, uint32_t index, uint64_t now_ns);

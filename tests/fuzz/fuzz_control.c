@@ -56,8 +56,8 @@ static void use(struct control *control)
         if (!uid_valid(expert->uid) || !schema_valid(&expert->inputs) || strlen(expert->block) >= sizeof expert->block)
             abort();
     }
-    (void)control_take_ready(control, visit, control);
-    (void)control_take_done(control, visit, control);
+    (void)control_take_ready(control, (control_visit *const[]){visit}, 1, control);
+    (void)control_take_done(control, (control_visit *const[]){visit}, 1, control);
     if (control_any_ready(control) || control_any_done(control))
         abort();
     if (experts > 0)

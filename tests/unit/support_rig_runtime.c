@@ -205,7 +205,7 @@ static bool work(struct fake *fake)
     }
     if (fake->knobs->hold)
         return serve_checkpoints(fake);
-    control_take_ready(fake->control, see_ready, &any);
+    control_take_ready(fake->control, (control_visit *const[]){see_ready}, 1, &any);
     any = serve_checkpoints(fake);
     for (uint32_t p = 0; p < POOLS; p++)
         any |= take(fake, p);

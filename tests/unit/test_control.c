@@ -216,22 +216,54 @@ START_TEST(marks_are_taken_once_and_in_order)
     control_mark_ready(control, 500);
     ck_assert(control_any_ready(control));
     ck_assert(!control_any_done(control));
-    ck_assert_uint_eq(control_take_done(control, see, &seen), 0);
-    ck_assert_uint_eq(control_take_ready(control, see, &seen), 7);
+    ck_assert_uint_eq(control_take_done(control, (control_visit *const[]){see}, 1, &seen), 0);
+    ck_assert_uint_eq(control_take_ready(control, (control_visit *const[]){see}, 1, &seen), 7);
     ck_assert_uint_eq(seen.count, 7);
     for (int i = 0; i < 7; i++)
         ck_assert_uint_eq(seen.pools[i], marked[i]);
     ck_assert(!control_any_ready(control));
-    ck_assert_uint_eq(control_take_ready(control, see, &seen), 0);
+    ck_assert_uint_eq(control_take_ready(control, (control_visit *const[]){see}, 1, &seen), 0);
     control_mark_done(control, 77);
     ck_assert(control_any_done(control));
-    ck_assert_uint_eq(control_take_done(control, see, &seen), 1);
+    ck_assert_uint_eq(control_take_done(control, (control_visit *const[]){see}, 1, &seen), 1);
     ck_assert_uint_eq(seen.pools[7], 77);
     /* Bits of no pool. */
     _Atomic uint64_t *words = (void *)((char *)control_page(control) + control_page(control)->ready_offset);
     atomic_store(&words[127], UINT64_MAX);
-    ck_assert_uint_eq(control_take_ready(control, see, &seen), 62);
+    ck_assert_uint_eq(control_take_ready(control, (control_visit *const[]){see}, 1, &seen), 62);
     ck_assert(!control_any_ready(control));
+    control_retire(&control);
+}
+END_TEST
+
+enum { PREPARED = 100000 };
+
+static void prepare(uint32_t pool, void *context)
+{
+    see(pool + PREPARED, context);
+}
+
+/* Of one pool alone nothing is prepared. */
+START_TEST(pools_are_prepared_together_before_each_is_visited)
+{
+    static struct seen seen;
+    control_visit *const stages[] = {prepare, see};
+    struct control *control = make(200);
+    for (uint32_t pool = 0; pool < CONTROL_TOGETHER + 3; pool++)
+        control_mark_done(control, 5 * pool);
+    ck_assert_uint_eq(control_take_done(control, stages, 2, &seen), CONTROL_TOGETHER + 3);
+    ck_assert_uint_eq(seen.count, 2 * (CONTROL_TOGETHER + 3));
+    for (uint32_t i = 0; i < seen.count; i++) {
+        const uint32_t round = i < 2 * CONTROL_TOGETHER ? 0 : 1, together = round == 0 ? CONTROL_TOGETHER : 3;
+        const uint32_t in_round = i - 2 * CONTROL_TOGETHER * round;
+        const uint32_t pool = 5 * (CONTROL_TOGETHER * round + in_round % together);
+        ck_assert_uint_eq(seen.pools[i], in_round < together ? pool + PREPARED : pool);
+    }
+    seen.count = 0;
+    control_mark_done(control, 7);
+    ck_assert_uint_eq(control_take_done(control, stages, 2, &seen), 1);
+    ck_assert_uint_eq(seen.count, 1);
+    ck_assert_uint_eq(seen.pools[0], 7);
     control_retire(&control);
 }
 END_TEST
@@ -242,10 +274,10 @@ START_TEST(everything_is_looked_at_after_a_start)
     struct control *control = make(33), *adopted;
     control_publish(control);
     struct control *frontend = attach(true);
-    ck_assert_uint_eq(control_take_done(frontend, see, &seen), 66);
+    ck_assert_uint_eq(control_take_done(frontend, (control_visit *const[]){see}, 1, &seen), 66);
     ck_assert(!control_any_ready(control));
     ck_assert_int_eq(adopt(&adopted, 77, 33), 0);
-    ck_assert_uint_eq(control_take_ready(adopted, see, &seen), 66);
+    ck_assert_uint_eq(control_take_ready(adopted, (control_visit *const[]){see}, 1, &seen), 66);
     control_detach(&frontend);
     control_detach(&adopted);
     control_retire(&control);
@@ -277,9 +309,9 @@ START_TEST(no_mark_is_missed)
     pthread_t marker;
     ck_assert_int_eq(pthread_create(&marker, NULL, mark_many, control), 0);
     for (int i = 0; i < 1000; i++)
-        control_take_ready(control, note_position, noted);
+        control_take_ready(control, (control_visit *const[]){note_position}, 1, noted);
     ck_assert_int_eq(pthread_join(marker, NULL), 0);
-    control_take_ready(control, note_position, noted);
+    control_take_ready(control, (control_visit *const[]){note_position}, 1, noted);
     for (uint32_t pool = 0; pool < MARKED_POOLS; pool++)
         ck_assert_uint_eq(noted[pool], atomic_load(&positions[pool]));
     control_retire(&control);
@@ -456,6 +488,7 @@ int main(void)
     tcase_add_test(all, segments_of_others_are_not_touched);
     tcase_add_test(all, a_runtime_adopts_only_what_fits);
     tcase_add_test(all, marks_are_taken_once_and_in_order);
+    tcase_add_test(all, pools_are_prepared_together_before_each_is_visited);
     tcase_add_test(all, everything_is_looked_at_after_a_start);
     tcase_add_test(all, no_mark_is_missed);
     tcase_add_loop_test(all, a_damaged_segment_is_refused, 0, 20);

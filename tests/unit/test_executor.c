@@ -302,7 +302,8 @@ START_TEST(what_was_queued_before_the_executor_came_is_found)
 {
     executor_destroy(&executor);
     const uint64_t task = support_frontend_put(&frontend, 4, 1, 1);
-    ck_assert_uint_eq(control_take_ready(control, forget, NULL), 1); /* by a runtime that died then */
+    ck_assert_uint_eq(control_take_ready(control, (control_visit *const[]){forget}, 1, NULL),
+                      1); /* by a runtime that died then */
     const struct executor_setup setup = {.backends = backends,
                                          .count = EXPERTS,
                                          .control = control,
