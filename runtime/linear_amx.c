@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #ifdef __x86_64__
@@ -23,6 +24,7 @@ enum {
     PART_PANELS = 4,
     SHARES_OF_A_CORE = 4,
     PART_STEPS = 8, /* that a share of split_rows has */
+    STACK_BYTES = 2 << 20, /* the kernels' arrays take a third of it */
     /* arch_prctl's, of Linux 5.16: leave for this process to have the units' 8 KiB of state in each thread. */
     REQUEST_STATE = 0x1023,
     STATE_TILES = 18,
@@ -38,7 +40,11 @@ bool linear_amx_usable(void)
 #ifdef __x86_64__
     const unsigned needed = CPUID_AMX_BF16 | CPUID_AMX_TILE;
     unsigned eax, ebx, ecx, edx;
+    struct rlimit stack;
     if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || (edx & needed) != needed)
+        return false;
+    /* What a thread works on lies on its stack. */
+    if (getrlimit(RLIMIT_STACK, &stack) != 0 || stack.rlim_cur < STACK_BYTES)
         return false;
     return syscall(SYS_arch_prctl, REQUEST_STATE, STATE_TILES) == 0;
 #else

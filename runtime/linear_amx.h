@@ -19,7 +19,8 @@ enum {
     AMX_RULE_ROWS = 256,   /* what least_rows is where nothing is measured */
 };
 
-/* Whether this process may use the units: the processor has them, and the kernel keeps them for it. */
+/* Whether this process may use the units: the processor has them, the kernel keeps them for it, and its threads have
+ * stacks of 2 MiB or more. */
 bool linear_amx_usable(void);
 
 #endif
