@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "runtime/checksum.h"
+#include "runtime/half.h"
 
 enum { LENGTH_BYTES = 8, MAX_DEPTH = 5, PIECE_BYTES = 1 << 16 };
 
@@ -380,32 +381,13 @@ const char *safetensors_metadata(const struct safetensors *file, const char *key
     return json_object_get_string(value);
 }
 
-static float float_from_bits(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static float float_from_half(uint16_t half)
-{
-    const uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half >> 10 & 31, mantissa = half & 1023;
-    if (exponent == 31)
-        return float_from_bits(sign | 0x7f800000 | mantissa << 13);
-    if (exponent != 0)
-        return float_from_bits(sign | (exponent + 112) << 23 | mantissa << 13);
-    /* Subnormal: mantissa * 2^-24, which a float holds exactly. */
-    const float value = (float)mantissa * 0x1p-24f;
-    return sign ? -value : value;
-}
-
 static void widen(uint32_t dtype, const void *from, size_t count, float *to)
 {
     const uint16_t *halves = from;
     const double *doubles = from;
     for (size_t i = 0; i < count; i++)
-        to[i] = dtype == DTYPE_FLOAT16    ? float_from_half(halves[i])
-                : dtype == DTYPE_BFLOAT16 ? float_from_bits((uint32_t)halves[i] << 16)
+        to[i] = dtype == DTYPE_FLOAT16    ? half_to_float(halves[i])
+                : dtype == DTYPE_BFLOAT16 ? half_float_of_bits((uint32_t)halves[i] << 16)
                                           : (float)doubles[i];
 }
 
