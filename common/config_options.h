@@ -65,8 +65,9 @@
       "kernel of the linear layer; auto: by the device's class and the precision, and on a CPU with matrix units "     \
       "(AMX) by a measurement; clblast: that library's, where the program was built with it (libclblast-dev)")         \
     X(CHOICE, precision, "fp32", 0, 0, "fp32|tf32|fp16",                                                               \
-      "of what matrix products multiply (with fp16, gradients in tf32); what is kept and summed is fp32; tf32 and "    \
-      "fp16 need NVIDIA's matrix units (compute capability 8.0 or more)")                                              \
+      "fp16: matrices of weights are kept in it, on any device, and NVIDIA's matrix units multiply in it where they "  \
+      "are (gradients in tf32); tf32: those multiply in it, and are needed (compute capability 8.0 or more); what is " \
+      "summed, vectors and the optimizer's state are always fp32")                                                     \
     X(CHOICE, tune, "auto", 0, 0, "auto|off|force",                                                                    \
       "measure at the start which tiles of the GPU's products are the fastest, once for each size; auto: not on a "    \
       "CPU; force: anew, and also there")                                                                              \

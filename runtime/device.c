@@ -33,20 +33,19 @@ int device_complain(struct device *device, int result, const char *format, ...)
 static int take_provider(struct device *device)
 {
     const struct config_device *config = device->config;
-    device->provider = linear_provider_find(config, device->info.class);
+    device->provider = linear_provider_find(device);
     if (device->provider == NULL)
         return device_complain(device, -EINVAL, "there is no linear_kernel %s", config->linear_kernel);
     if (device->provider == &linear_provider_cpu && strcmp(config->linear_kernel, "auto") == 0 &&
         device->info.vector_width >= AMX_VECTOR_WIDTH && linear_amx_usable())
         device->provider = &linear_provider_amx;
-    device->provider->shape(&device->info, &device->shape);
-    if (device->provider->check != NULL)
-        return device->provider->check(device);
-    if (strcmp(config->precision, "fp32") != 0)
+    linear_shape(device, &device->shape);
+    if (strcmp(config->precision, "tf32") == 0 && device->provider != &linear_provider_mma)
         return device_complain(device, -EINVAL,
-                               "linear_kernel %s multiplies in fp32 alone: set linear_kernel: auto, or precision: fp32",
+                               "linear_kernel %s does not multiply in tf32: set linear_kernel: auto, or precision: "
+                               "fp32",
                                config->linear_kernel);
-    return 0;
+    return device->provider->check != NULL ? device->provider->check(device) : 0;
 }
 
 static int make_queue(struct device *device)
@@ -102,7 +101,7 @@ static int open_some_provider(struct device *device)
     log_warning("device %s: its matrix units (AMX) are not used: %s", device->config->name, device->error);
     close_provider(device);
     device->provider = &linear_provider_cpu;
-    device->provider->shape(&device->info, &device->shape);
+    linear_shape(device, &device->shape);
     return open_provider(device);
 }
 

@@ -172,7 +172,9 @@ int device_program_build(struct device *device);
  * more_options: "", or "-D..." */
 int device_program_compile(struct device *device, const char *const *sources, const char *more_options,
                            cl_program *program);
-/* Changes with the device, its driver and those sources. */
+/* The compiler's option for what the device's weights are (runtime/kernels/common.cl), behind a space; or "". */
+const char *device_program_weights(const struct device *device);
+/* Changes with the device, its driver, what its weights are and those sources. */
 uint64_t device_program_hash(const struct device *device, const char *const *sources);
 /* Fills info and *id with what the configuration names. */
 int device_choose(const struct config_device *config, struct device_info *info, cl_device_id *id);

@@ -201,6 +201,11 @@ static int build(struct device *device, const char **texts, unsigned count, cons
     return 0;
 }
 
+const char *device_program_weights(const struct device *device)
+{
+    return device->shape.weight_bytes == 2 ? " -DHALF_WEIGHTS" : "";
+}
+
 int device_program_compile(struct device *device, const char *const *sources, const char *more_options,
                            cl_program *program)
 {
@@ -213,8 +218,8 @@ int device_program_compile(struct device *device, const char *const *sources, co
         if (texts[count++] == NULL)
             return device_complain(device, -EINVAL, "no kernel source %s", *name);
     }
-    snprintf(options, sizeof options, "-DVEC=%u -DPANEL=%u -DTILE_ROWS=%u %s", device->shape.vec, device->shape.panel,
-             device->shape.tile_rows, more_options);
+    snprintf(options, sizeof options, "-DVEC=%u -DPANEL=%u -DTILE_ROWS=%u%s %s", device->shape.vec, device->shape.panel,
+             device->shape.tile_rows, device_program_weights(device), more_options);
     return build(device, texts, count, options, program);
 }
 
@@ -239,6 +244,7 @@ int device_program_build(struct device *device)
 uint64_t device_program_hash(const struct device *device, const char *const *sources)
 {
     uint64_t hash = hash_text(hash_text(PROGRAM_FILE_HASH, device->info.name), device->info.driver);
+    hash = hash_text(hash, device_program_weights(device));
     if (device->provider->options != NULL)
         hash = hash_text(hash, device->provider->options(device));
     for (const char *const *name = sources; *name != NULL; name++) {

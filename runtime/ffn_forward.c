@@ -8,7 +8,7 @@ static int forward_chunk(struct ffn *ffn, cl_int rows, const struct device_rows 
     struct device *device = ffn->base.device;
     const struct kernel_shape *shape = &device->shape;
     const struct parameter *p = ffn->parameters.items;
-    const cl_mem weights = ffn->parameters.weights;
+    const cl_mem matrices = ffn->parameters.matrices, vectors = ffn->parameters.vectors;
     /* A forward needs one intermediate: it may use the whole workspace, as the queue is in order. */
     const struct kernel_view x = kernel_view_rows(shape, input->buffer, input->offset, (uint64_t)ffn->hidden);
     const struct kernel_view act = kernel_view_rows(shape, device->workspace, 0, (uint64_t)ffn->inner);
@@ -19,11 +19,11 @@ static int forward_chunk(struct ffn *ffn, cl_int rows, const struct device_rows 
         .k = ffn->hidden,
         .flags = LINEAR_BIAS | LINEAR_GELU,
         .a = x,
-        .weights = weights,
-        .weights_offset = p[FFN_WEIGHT].offset,
+        .weights = matrices,
+        .weights_offset = p[FFN_WEIGHT].at,
         .out = act,
-        .bias = weights,
-        .bias_offset = p[FFN_BIAS].offset,
+        .bias = vectors,
+        .bias_offset = p[FFN_BIAS].at,
     };
     const struct linear_call second = {
         .rows = rows,
@@ -31,19 +31,19 @@ static int forward_chunk(struct ffn *ffn, cl_int rows, const struct device_rows 
         .k = ffn->inner,
         .flags = LINEAR_BIAS | LINEAR_ADD,
         .a = act,
-        .weights = weights,
-        .weights_offset = p[FFN_OUTPUT_WEIGHT].offset,
+        .weights = matrices,
+        .weights_offset = p[FFN_OUTPUT_WEIGHT].at,
         .out = out,
-        .bias = weights,
-        .bias_offset = p[FFN_OUTPUT_BIAS].offset,
+        .bias = vectors,
+        .bias_offset = p[FFN_OUTPUT_BIAS].at,
         .second = x,
     };
     int result = linear_layer_forward(device, &first);
     if (result == 0)
         result = linear_layer_forward(device, &second);
     if (result == 0)
-        result = layer_norm_forward(device, rows, ffn->hidden, FFN_EPSILON, output, weights, p[FFN_NORM_WEIGHT].offset,
-                                    p[FFN_NORM_BIAS].offset);
+        result = layer_norm_forward(device, rows, ffn->hidden, FFN_EPSILON, output, vectors, p[FFN_NORM_WEIGHT].at,
+                                    p[FFN_NORM_BIAS].at);
     return result;
 }
 

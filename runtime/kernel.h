@@ -28,9 +28,10 @@ enum kernel {
 const char *kernel_name(enum kernel kernel);
 
 struct kernel_shape {
-    unsigned vec;       /* floats of a vector */
-    unsigned panel;     /* floats of a panel's row; a multiple of vec. 0: one panel, of the matrix's columns */
-    unsigned tile_rows; /* rows of the largest tile */
+    unsigned vec;          /* floats of a vector */
+    unsigned panel;        /* floats of a panel's row; a multiple of vec. 0: one panel, of the matrix's columns */
+    unsigned tile_rows;    /* rows of the largest tile */
+    unsigned weight_bytes; /* of an element of a matrix that products read as weights: 4, or 2, a half */
 };
 
 /* A matrix in device memory, as runtime/kernels/common.cl says. Offsets and strides count floats. */

@@ -7,18 +7,34 @@
 static const struct linear_provider *const providers[] = {
     &linear_provider_cpu, &linear_provider_amx, &linear_provider_gpu, &linear_provider_mma, &linear_provider_clblast};
 
-const struct linear_provider *linear_provider_find(const struct config_device *config, enum device_class class)
+/* The matrix units for what they are there for. Weights in fp16 are worth their half of the memory on any device. */
+static const char *choose(struct device *device)
 {
-    const char *name = config->linear_kernel;
-    if (strcmp(name, "auto") == 0 && strcmp(config->precision, "fp32") != 0)
-        name = "mma";
-    else if (strcmp(name, "auto") == 0)
-        name = class == DEVICE_CLASS_CPU ? "cpu" : "gpu";
+    const char *precision = device->config->precision;
+    if (strcmp(precision, "tf32") == 0)
+        return "mma";
+    if (strcmp(precision, "fp16") == 0 && linear_provider_mma.check(device) == 0)
+        return "mma";
+    device->error[0] = '\0';
+    return device->info.class == DEVICE_CLASS_CPU ? "cpu" : "gpu";
+}
+
+const struct linear_provider *linear_provider_find(struct device *device)
+{
+    const char *name = device->config->linear_kernel;
+    if (strcmp(name, "auto") == 0)
+        name = choose(device);
     for (size_t i = 0; i < sizeof providers / sizeof providers[0]; i++) {
         if (strcmp(providers[i]->name, name) == 0)
             return providers[i];
     }
     return NULL;
+}
+
+void linear_shape(const struct device *device, struct kernel_shape *shape)
+{
+    device->provider->shape(&device->info, shape);
+    shape->weight_bytes = strcmp(device->config->precision, "fp16") == 0 ? 2 : 4;
 }
 
 int linear_layer_prepare(struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count)

@@ -14,6 +14,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "runtime/half.h"
 #include "runtime/linear.h"
 #include "runtime/trial.h"
 
@@ -23,7 +24,7 @@ enum {
     GROUP_TILES = 16,
     PART_PANELS = 4,
     SHARES_OF_A_CORE = 4,
-    PART_STEPS = 8, /* that a share of split_rows has */
+    PART_STEPS = 8,        /* that a share of split_rows has */
     STACK_BYTES = 2 << 20, /* the kernels' arrays take a third of it */
     /* arch_prctl's, of Linux 5.16: leave for this process to have the units' 8 KiB of state in each thread. */
     REQUEST_STATE = 0x1023,
@@ -313,6 +314,7 @@ static float probe_value(unsigned i)
 
 struct probe {
     float a[PROBE_ROWS][PROBE_K], w[2][PROBE_K][64], out[PROBE_ROWS][PROBE_N];
+    uint16_t halves[2][PROBE_K][64]; /* w, where weights are halves */
 };
 
 static int compare_probe(struct device *device, const struct probe *probe)
@@ -332,7 +334,9 @@ static int compare_probe(struct device *device, const struct probe *probe)
 
 static int run_probe(struct device *device, struct probe *probe, cl_mem memory)
 {
-    const cl_ulong w = offsetof(struct probe, w) / sizeof(float), out = offsetof(struct probe, out) / sizeof(float);
+    const size_t w = device->shape.weight_bytes == sizeof(float) ? offsetof(struct probe, w) / sizeof(float)
+                                                                 : offsetof(struct probe, halves) / sizeof(uint16_t);
+    const cl_ulong out = offsetof(struct probe, out) / sizeof(float);
     const struct linear_call call = {
         .rows = PROBE_ROWS,
         .n = PROBE_N,
@@ -359,8 +363,15 @@ static int amx_probe(struct device *device)
         return -ENOMEM;
     for (unsigned i = 0; i < PROBE_ROWS * PROBE_K; i++)
         probe->a[i / PROBE_K][i % PROBE_K] = probe_value(i + 1);
-    for (unsigned i = 0; i < PROBE_N * PROBE_K; i++)
-        probe->w[i % PROBE_N / 64][i / PROBE_N][i % PROBE_N % 64] = probe_value(3 * i + 7);
+    for (unsigned i = 0; i < PROBE_N * PROBE_K; i++) {
+        const unsigned column = i % PROBE_N;
+        float *value = &probe->w[column / 64][i / PROBE_N][column % 64];
+        uint16_t *half = &probe->halves[column / 64][i / PROBE_N][column % 64];
+        *value = probe_value(3 * i + 7);
+        *half = half_from_float(*value);
+        if (device->shape.weight_bytes == sizeof *half)
+            *value = half_to_float(*half);
+    }
     int result = device_allocate(device, sizeof *probe, "a probe", &memory);
     if (result == 0)
         result = run_probe(device, probe, memory);

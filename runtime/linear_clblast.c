@@ -48,7 +48,8 @@ static int clblast_check(struct device *device)
 {
     const struct config_device *config = device->config;
     if (strcmp(config->precision, "fp32") != 0)
-        return device_complain(device, -EINVAL, "linear_kernel clblast multiplies in fp32: set precision: fp32");
+        return device_complain(device, -EINVAL,
+                               "linear_kernel clblast takes fp32 alone: set precision: fp32, or choose another");
     /* Never closed: it keeps OpenCL objects until the process ends. */
     void *library = dlopen("libclblast.so.1", RTLD_NOW | RTLD_NODELETE);
     if (library == NULL)

@@ -16,14 +16,14 @@ static const char *const sources[] = {"common",   "shares_cpu",    "panels_cpu",
 static void cpu_shape(const struct device_info *info, struct kernel_shape *shape)
 {
     if (info->vector_width >= 16)
-        *shape = (struct kernel_shape){16, 64, 6};
+        *shape = (struct kernel_shape){.vec = 16, .panel = 64, .tile_rows = 6};
     else if (info->vector_width >= 8)
-        *shape = (struct kernel_shape){8, 16, 6};
+        *shape = (struct kernel_shape){.vec = 8, .panel = 16, .tile_rows = 6};
     else
 #ifdef __aarch64__
-        *shape = (struct kernel_shape){4, 16, 6};
+        *shape = (struct kernel_shape){.vec = 4, .panel = 16, .tile_rows = 6};
 #else
-        *shape = (struct kernel_shape){4, 8, 6};
+        *shape = (struct kernel_shape){.vec = 4, .panel = 8, .tile_rows = 6};
 #endif
 }
 

@@ -25,8 +25,6 @@ enum {
 
 static const char *const sources[] = {"common", "linear_mma", "rows_gpu", "optimizer_gpu", NULL};
 
-#define WAY_OUT "set precision: fp32 for this device"
-
 static bool is_fp16(const struct device *device)
 {
     return strcmp(device->config->precision, "fp16") == 0;
@@ -35,6 +33,13 @@ static bool is_fp16(const struct device *device)
 static bool is_emulated(const struct device *device)
 {
     return device->info.class == DEVICE_CLASS_CPU;
+}
+
+/* Weights in fp16 can be had without the matrix units, what is multiplied in tf32 cannot. */
+static const char *way_out(const struct device *device)
+{
+    return is_fp16(device) ? "set linear_kernel: auto, gpu or cpu for this device, or precision: fp32"
+                           : "set precision: fp32 for this device";
 }
 
 static int mma_check(struct device *device)
@@ -50,21 +55,22 @@ static int mma_check(struct device *device)
         return 0;
     }
     if (strstr(device->info.vendor, "NVIDIA") == NULL)
-        return device_complain(device, -EINVAL,
-                               "precision %s is for NVIDIA GPUs of compute capability %d.0 or more, and this is one of "
-                               "%s: " WAY_OUT,
-                               config->precision, NEEDED_MAJOR, device->info.vendor);
+        return device_complain(
+            device, -EINVAL,
+            "linear_kernel mma, precision %s is for NVIDIA GPUs of compute capability %d.0 or more, and this is one of "
+            "%s: %s",
+            config->precision, NEEDED_MAJOR, device->info.vendor, way_out(device));
     if (clGetDeviceInfo(device->id, DEVICE_COMPUTE_CAPABILITY_MAJOR_NV, sizeof major, &major, NULL) != CL_SUCCESS ||
         clGetDeviceInfo(device->id, DEVICE_COMPUTE_CAPABILITY_MINOR_NV, sizeof minor, &minor, NULL) != CL_SUCCESS)
         return device_complain(device, -EINVAL,
-                               "precision %s: the driver %s does not say the device's compute capability: " WAY_OUT,
-                               config->precision, device->info.driver);
+                               "precision %s: the driver %s does not say the device's compute capability: %s",
+                               config->precision, device->info.driver, way_out(device));
     if (major < NEEDED_MAJOR || device->info.local_memory_bytes < LOCAL_BYTES)
         return device_complain(device, -EINVAL,
                                "precision %s needs compute capability %d.0 or more and %d KiB of local memory; this "
-                               "device has %u.%u and %llu KiB: " WAY_OUT,
+                               "device has %u.%u and %llu KiB: %s",
                                config->precision, NEEDED_MAJOR, LOCAL_BYTES / 1024, major, minor,
-                               (unsigned long long)device->info.local_memory_bytes / 1024);
+                               (unsigned long long)device->info.local_memory_bytes / 1024, way_out(device));
     return 0;
 }
 
@@ -137,8 +143,8 @@ static int mma_probe(struct device *device)
     for (unsigned i = 0; i < FRAGMENT_ROWS * FRAGMENT_COLUMNS && result == 0; i++) {
         if (fabsf(found[i] - expected[i]) > 0)
             result = device_complain(
-                device, -EINVAL, "precision %s: the matrix units computed %g where %g is right (driver %s): " WAY_OUT,
-                device->config->precision, (double)found[i], (double)expected[i], device->info.driver);
+                device, -EINVAL, "precision %s: the matrix units computed %g where %g is right (driver %s): %s",
+                device->config->precision, (double)found[i], (double)expected[i], device->info.driver, way_out(device));
     }
     for (unsigned i = 0; i < 3; i++)
         device_release(device, &memory[i]);
@@ -179,7 +185,8 @@ static int mma_open(struct device *device)
     /* What every other tile falls back on. */
     if (result == 0 && is_fp16(device) && device->tuner->kernels.of[TILE_OF_PROGRAM].of_gradient == NULL)
         result = device_complain(device, -EINVAL,
-                                 "precision fp16: the kernels for gradients, in tf32, could not be built: " WAY_OUT);
+                                 "precision fp16: the kernels for gradients, in tf32, could not be built: %s",
+                                 way_out(device));
     return result;
 }
 

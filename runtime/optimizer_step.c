@@ -67,10 +67,15 @@ struct step {
     cl_ulong gradient_offset, control;
 };
 
-/* An argument must be some buffer, also where the offset says that it is not looked at. */
+/* What kernels read of a matrix, to be written along. An argument must be some buffer, also where the offset says that
+ * it is not looked at. */
+static cl_mem matrices_of(const struct step *step)
+{
+    return step->parameters->matrices ? step->parameters->matrices : step->parameters->masters;
+}
 static cl_mem transposed_of(const struct step *step)
 {
-    return step->parameters->transposed ? step->parameters->transposed : step->parameters->weights;
+    return step->parameters->transposed ? step->parameters->transposed : step->parameters->masters;
 }
 
 static int enqueue_adam(struct device *device, const struct step *step)
@@ -83,7 +88,7 @@ static int enqueue_adam(struct device *device, const struct step *step)
     const cl_float rest1 = (cl_float)(1 - settings->beta1), rest2 = (cl_float)(1 - settings->beta2);
     const cl_float size = (cl_float)(optimizer_rate(settings, updates) / correction1);
     const cl_float inverse = (cl_float)(1 / sqrt(correction2)), epsilon = (cl_float)settings->epsilon;
-    const cl_mem transposed = transposed_of(step);
+    const cl_mem matrices = matrices_of(step), transposed = transposed_of(step);
     struct kernel_grid grid;
     device->provider->grid(device, KERNEL_STEP_ADAM, 0, (uint64_t)step->n, (uint64_t)step->k, &grid);
     const struct kernel_argument arguments[] = {
@@ -96,8 +101,9 @@ static int enqueue_adam(struct device *device, const struct step *step)
         KERNEL_ARGUMENT(size),
         KERNEL_ARGUMENT(inverse),
         KERNEL_ARGUMENT(epsilon),
-        KERNEL_ARGUMENT(step->parameters->weights),
+        KERNEL_ARGUMENT(step->parameters->masters),
         KERNEL_ARGUMENT(step->offset),
+        KERNEL_ARGUMENT(matrices),
         KERNEL_ARGUMENT(transposed),
         KERNEL_ARGUMENT(step->transposed),
         KERNEL_ARGUMENT(step->gradient),
@@ -116,8 +122,8 @@ static int enqueue_sgd(struct device *device, const struct step *step)
     const cl_float momentum = (cl_float)settings->momentum;
     const cl_float rate = (cl_float)optimizer_rate(settings, step->expert->counters.updates);
     /* An argument must be some buffer, also where momentum 0 says that it is not looked at. */
-    const cl_mem moment = step->parameters->moment[0] ? step->parameters->moment[0] : step->parameters->weights;
-    const cl_mem transposed = transposed_of(step);
+    const cl_mem moment = step->parameters->moment[0] ? step->parameters->moment[0] : step->parameters->masters;
+    const cl_mem matrices = matrices_of(step), transposed = transposed_of(step);
     struct kernel_grid grid;
     device->provider->grid(device, KERNEL_STEP_SGD, 0, (uint64_t)step->n, (uint64_t)step->k, &grid);
     const struct kernel_argument arguments[] = {
@@ -125,8 +131,9 @@ static int enqueue_sgd(struct device *device, const struct step *step)
         KERNEL_ARGUMENT(step->n),
         KERNEL_ARGUMENT(momentum),
         KERNEL_ARGUMENT(rate),
-        KERNEL_ARGUMENT(step->parameters->weights),
+        KERNEL_ARGUMENT(step->parameters->masters),
         KERNEL_ARGUMENT(step->offset),
+        KERNEL_ARGUMENT(matrices),
         KERNEL_ARGUMENT(transposed),
         KERNEL_ARGUMENT(step->transposed),
         KERNEL_ARGUMENT(step->gradient),

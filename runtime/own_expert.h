@@ -8,7 +8,12 @@
  * runtime/optimizer_step.h for what is trained, runtime/linear.h for products. examples/own_expert/ is one, whole.
  *
  * What it is to keep to is what runtime/expert.h says of a block: the runtime's thread calls it, a batch is enqueued
- * without waiting for it, errors are 0 or -errno with device_complain's text. */
+ * without waiting for it, errors are 0 or -errno with device_complain's text.
+ *
+ * Its kernels read a parameter where runtime/parameters.h says: a vector at its `at` of `vectors`, a matrix at its `at`
+ * of `matrices` and at its `transposed` of `transposed`. On a device with precision: fp16 both of these hold halves, so
+ * kernels of its own that read them must know both (-DHALF_WEIGHTS); linear_layer_forward does. Gradients are at
+ * `offset`, as floats, whatever the precision. */
 #ifndef EXPERTD_RUNTIME_OWN_EXPERT_H
 #define EXPERTD_RUNTIME_OWN_EXPERT_H
 
@@ -17,7 +22,7 @@
 #include "runtime/device_private.h"
 #include "runtime/expert.h"
 
-enum { OWN_EXPERT_ABI = 2 };
+enum { OWN_EXPERT_ABI = 3 };
 
 struct own_expert {
     uint32_t abi;
@@ -39,8 +44,9 @@ const struct expert_ops *own_expert_find(const char *path);
 
 struct own_program;
 
-/* Compiles <folder of the object that has the table `ops`>/<file>, with -DVEC=n and -DPANEL=n as the device's own
- * kernels are (a vector of parameters is padded with zeros to whole panels of PANEL floats). Experts of one device that
+/* Compiles <folder of the object that has the table `ops`>/<file>, with -DVEC=n, -DPANEL=n and, where matrices
+ * are of halves, -DHALF_WEIGHTS as the device's own kernels are (a vector of parameters is padded with zeros to whole
+ * panels of PANEL floats). Experts of one device that
  * open the same file share it. */
 int own_program_open(struct own_program **program, struct device *device, const struct expert_ops *ops,
                      const char *file);

@@ -78,7 +78,8 @@ static int compile(struct own_program *program)
     free(text);
     if (!program->program)
         return device_fail(device, error, "clCreateProgramWithSource");
-    snprintf(options, sizeof options, "-DVEC=%u -DPANEL=%u", device->shape.vec, device->shape.panel);
+    snprintf(options, sizeof options, "-DVEC=%u -DPANEL=%u%s", device->shape.vec, device->shape.panel,
+             device_program_weights(device));
     error = clBuildProgram(program->program, 1, &device->id, options, NULL, NULL);
     if (error == CL_SUCCESS)
         return 0;

@@ -3,7 +3,13 @@
  * Weights live in panels (runtime/kernels/common.cl) for their whole life, in two orientations: W (out, in) as panels
  * over out, [out / panel][in][panel], for the forward product, and as panels over in, [in / panel][out][panel], for the
  * backward one. The optimizer writes both. Everything elementwise (moments, gradients) has the first orientation only,
- * the "primary" part: matrices first, then vectors, each padded to whole panels with zeros. */
+ * the "primary" part: matrices first, then vectors, each padded to whole panels with zeros.
+ *
+ * On a device whose shape says so (precision: fp16) the matrices are halves in both orientations, in the same places.
+ * What trains has the primary part in fp32 besides, as masters that only the optimizer reads: from one step to the next
+ * a weight moves by less than a half shows. They are what tensors and snapshots are of, so that a restart loses
+ * nothing. What does not train has no masters; its tensors are the halves, widened. A weight of 65520 or more becomes
+ * infinite in them, and below 2^-14 they are multiples of 2^-24. */
 #ifndef EXPERTD_RUNTIME_PARAMETERS_H
 #define EXPERTD_RUNTIME_PARAMETERS_H
 
@@ -29,9 +35,10 @@ struct parameter {
     uint64_t in; /* 0: a vector of `out` floats */
     enum parameter_init init;
     uint64_t fan_in;
-    /* Filled by parameters_layout; floats. */
+    /* Filled by parameters_layout; elements, each as large as the buffer's are. */
     uint64_t offset;     /* in the primary part */
     uint64_t transposed; /* in the buffer of transposed ones; of a matrix */
+    uint64_t at;         /* in `matrices` or `vectors` below */
 };
 
 struct parameters {
@@ -47,8 +54,14 @@ struct parameters {
     bool trains; /* else no gradients of parameters are made */
     bool accumulates;
 
-    cl_mem weights;
+    /* What kernels read; a matrix as kernel_shape.weight_bytes says, a vector as floats. Each is NULL if there are
+     * none.
+     */
+    cl_mem matrices, vectors;
     cl_mem transposed; /* a buffer of its own: devices have a bound for one, and a matrix may take half of it */
+    /* For the optimizer: the primary part, in fp32. It is `vectors`, too, and `matrices` unless these are halves. NULL
+     * where nothing trains and they are. */
+    cl_mem masters;
     cl_mem moment[2];
     cl_mem gradient;                   /* sums over batches; only if accumulates */
     float results[PARAMETERS_RESULTS]; /* written by the device while a backward is in flight */

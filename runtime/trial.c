@@ -12,8 +12,10 @@ uint64_t trial_floats(const struct device *device, uint64_t rows, const struct l
 int trial_open(struct trial *trial, struct device *device, uint64_t rows, const struct linear_size *sizes,
                unsigned count)
 {
-    static const cl_float values[16] = {.11f, -.72f, .53f, -.94f, .35f, .66f, -.17f, -.38f,
-                                        .89f, -.21f, .42f, .73f,  -.5f, .06f, -.67f, .98f};
+    /* Floats between -1 and 1, of which each half is a number of 16 bits between -2 and 2. */
+    static const cl_uint values[16] = {0x3de138a3, 0xbf38b951, 0x3f073a14, 0xbf70b5c7, 0x3eb3b4e9, 0x3f2839f2,
+                                       0xbe2eb83d, 0xbec23b66, 0x3f63b796, 0xbe573542, 0x3ed7bac8, 0x3f3a3871,
+                                       0xbf00b61f, 0x3d753b0d, 0xbf2bb9e4, 0x3f7a36b5};
     uint64_t floats = 0;
     *trial = (struct trial){.device = device};
     for (unsigned i = 0; i < count; i++) {
@@ -57,7 +59,7 @@ int trial_launch(const struct trial *trial, bool gradient, uint64_t rows, const 
         .k = (cl_int)size->k,
         .a = kernel_view_packed(shape, memory, 0, rows),
         .weights = memory,
-        .weights_offset = weights,
+        .weights_offset = weights * sizeof(float) / shape->weight_bytes,
         .out = kernel_view_packed(shape, memory, out, rows),
     };
     const struct linear_gradient_call backward = {

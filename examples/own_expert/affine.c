@@ -105,11 +105,11 @@ static int launch_forward(struct affine *affine, uint64_t rows, const struct dev
 {
     const struct parameters *p = &affine->parameters;
     const cl_int hidden = (cl_int)affine->base.config->hidden_dim;
-    const cl_ulong weight = p->items[WEIGHT].offset, bias = p->items[BIAS].offset;
+    const cl_ulong weight = p->items[WEIGHT].at, bias = p->items[BIAS].at;
     const struct kernel_grid grid = {.dims = 2, .global = {(size_t)hidden, rows}, .local = {1, 1}};
     const struct kernel_argument arguments[] = {
         KERNEL_ARGUMENT(x->buffer),  KERNEL_ARGUMENT(x->offset), KERNEL_ARGUMENT(y->buffer), KERNEL_ARGUMENT(y->offset),
-        KERNEL_ARGUMENT(p->weights), KERNEL_ARGUMENT(weight),    KERNEL_ARGUMENT(bias),      KERNEL_ARGUMENT(hidden),
+        KERNEL_ARGUMENT(p->vectors), KERNEL_ARGUMENT(weight),    KERNEL_ARGUMENT(bias),      KERNEL_ARGUMENT(hidden),
     };
     return own_program_launch(affine->program, "affine_forward", &grid, arguments,
                               sizeof arguments / sizeof *arguments);
@@ -120,14 +120,15 @@ static int launch_backward(struct affine *affine, uint64_t rows, const struct de
 {
     const struct parameters *p = &affine->parameters;
     const cl_int hidden = (cl_int)affine->base.config->hidden_dim, row_count = (cl_int)rows;
-    const cl_ulong weight = p->items[WEIGHT].offset, bias = p->items[BIAS].offset;
+    const cl_ulong weight = p->items[WEIGHT].at;
+    const cl_ulong grad_weight = p->items[WEIGHT].offset, grad_bias = p->items[BIAS].offset;
     const size_t padded = kernel_panels(&p->shape, (uint64_t)hidden) * p->shape.panel;
     const struct kernel_grid grid = {.dims = 1, .global = {padded}, .local = {1}};
     const struct kernel_argument arguments[] = {
-        KERNEL_ARGUMENT(x->buffer),  KERNEL_ARGUMENT(x->offset),  KERNEL_ARGUMENT(dy->buffer),
-        KERNEL_ARGUMENT(dy->offset), KERNEL_ARGUMENT(dx->buffer), KERNEL_ARGUMENT(dx->offset),
-        KERNEL_ARGUMENT(p->weights), KERNEL_ARGUMENT(weight),     KERNEL_ARGUMENT(affine->base.device->workspace),
-        KERNEL_ARGUMENT(weight),     KERNEL_ARGUMENT(bias),       KERNEL_ARGUMENT(hidden),
+        KERNEL_ARGUMENT(x->buffer),   KERNEL_ARGUMENT(x->offset),  KERNEL_ARGUMENT(dy->buffer),
+        KERNEL_ARGUMENT(dy->offset),  KERNEL_ARGUMENT(dx->buffer), KERNEL_ARGUMENT(dx->offset),
+        KERNEL_ARGUMENT(p->vectors),  KERNEL_ARGUMENT(weight),     KERNEL_ARGUMENT(affine->base.device->workspace),
+        KERNEL_ARGUMENT(grad_weight), KERNEL_ARGUMENT(grad_bias),  KERNEL_ARGUMENT(hidden),
         KERNEL_ARGUMENT(row_count),
     };
     return own_program_launch(affine->program, "affine_backward", &grid, arguments,

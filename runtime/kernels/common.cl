@@ -1,4 +1,5 @@
-/* What all kernels share. Built with -DVEC=n (floats of a vector), -DPANEL=n (floats of a panel's row), -DTILE_ROWS=n.
+/* What all kernels share. Built with -DVEC=n (floats of a vector), -DPANEL=n (floats of a panel's row), -DTILE_ROWS=n; with
+ * -DHALF_WEIGHTS the matrices of weights that products read are of halves, in the same places.
  *
  * A matrix of R rows and C columns "in panels" is [ceil(C / PANEL)][R][PANEL]; its pad columns are 0. A view is a buffer,
  * an offset and two strides, all in floats: element (r, c) lies at
@@ -17,6 +18,33 @@ typedef vec vec_unaligned __attribute__((aligned(4)));
 #define vec_store_private(v, p) (*(vec_unaligned *)(p) = (v))
 #define vec_load(p) (*(__global const vec_unaligned *)(p))
 #define vec_store(v, p) (*(__global vec_unaligned *)(p) = (v))
+#endif
+
+/* An element of a matrix of weights. A half is kept as what holds its bits, as a device without cl_khr_fp16 has no type for it;
+ * reading it is exact, and what is stored is rounded to nearest, ties to even. */
+#ifndef HALF_WEIGHTS
+typedef float weight;
+#define weight_load vec_load
+#define weight_store vec_store
+#define weight_store_private vec_store_private
+#define weight_load_four(p) (*(__global const float4 *)(p))
+#define weight_store_one(v, p) (*(p) = (v))
+#else
+typedef ushort weight;
+#define weight_load_four(p) vload_half4(0, (__global const half *)(p))
+#define weight_store_one(v, p) vstore_half_rte(v, 0, (__global half *)(p))
+#if VEC > 1 && __has_builtin(__builtin_convertvector) && (defined __F16C__ || defined __aarch64__)
+/* One instruction each: PoCL's own take the halves of a vector of 16 one after the other. */
+typedef __fp16 halves __attribute__((ext_vector_type(VEC)));
+typedef halves halves_unaligned __attribute__((aligned(2)));
+#define weight_load(p) __builtin_convertvector(*(__global const halves_unaligned *)(p), vec)
+#define weight_store(v, p) (*(__global halves_unaligned *)(p) = __builtin_convertvector(v, halves))
+#define weight_store_private(v, p) (*(halves_unaligned *)(p) = __builtin_convertvector(v, halves))
+#elif VEC > 1
+#define weight_load(p) GLUE(vload_half, VEC)(0, (__global const half *)(p))
+#define weight_store(v, p) GLUE(GLUE(vstore_half, VEC), _rte)(v, 0, (__global half *)(p))
+#define weight_store_private(v, p) GLUE(GLUE(vstore_half, VEC), _rte)(v, 0, (half *)(p))
+#endif
 #endif
 
 /* What `linear` does with a sum before it stores it, in this order. runtime/linear.h has the same numbers. */

@@ -210,8 +210,17 @@ void split_columns(int M, int K, __global const float *x, ulong x_offset, __glob
 
 /* --- products ----------------------------------------------------------------------------------------------------- */
 
+/* Right operands are weights, or the gradients at a layer's output, which are floats whatever the weights are: they are
+ * known by where their bytes lie and how many an element has. */
+#define CACHE_LINE_BYTES 64
+
+vec load_right(__global const char *p, int at, int bytes)
+{
+    return bytes == sizeof(float) ? vec_load((__global const float *)p + at) : weight_load((__global const weight *)p + at);
+}
+
 /* One step of a panel: `count` rows of w, the others of the 32 are 0. */
-void split_panel(uint *b, __global const float *w, int count)
+void split_panel(uint *b, __global const char *w, int bytes, int count)
 {
     for (int pair = 0; pair < 16; pair++) {
         _Pragma("unroll") for (int c = 0; c < COLUMN_TILES; c++)
@@ -219,9 +228,9 @@ void split_panel(uint *b, __global const float *w, int count)
             uint16 planes[PLANES];
             vec x = 0.0f, y = 0.0f;
             if (2 * pair < count)
-                x = vec_load(w + 2 * pair * PANEL + c * VEC);
+                x = load_right(w, 2 * pair * PANEL + c * VEC, bytes);
             if (2 * pair + 1 < count)
-                y = vec_load(w + (2 * pair + 1) * PANEL + c * VEC);
+                y = load_right(w, (2 * pair + 1) * PANEL + c * VEC, bytes);
             split_pairs(x, y, planes);
             _Pragma("unroll") for (int p = 0; p < PLANES; p++)
                 *(uint16 *)(b + (p * COLUMN_TILES + c) * TILE_WORDS + pair * 16) = planes[p];
@@ -244,7 +253,7 @@ void split_panel(uint *b, __global const float *w, int count)
 
 /* Two row tiles, `row_tile` words apart, by two column tiles of b; sums[32][PANEL]. */
 void multiply_four(__global const uint *a, long row_tile, const uint *b, uint *sums, int steps, bool begin,
-                   __global const float *fetch_w, int w_lines, __global const uint *fetch_a, int a_lines TILES)
+                   __global const char *fetch_w, int w_lines, __global const uint *fetch_a, int a_lines TILES)
 {
     uint *below = sums + UNIT_ROWS * PANEL;
     if (begin) {
@@ -260,7 +269,7 @@ void multiply_four(__global const uint *a, long row_tile, const uint *b, uint *s
     }
     for (int s = 0; s < steps; s++, a += A_STEP, b += B_STEP) {
         for (int line = w_lines * s / steps; line < w_lines * (s + 1) / steps; line++)
-            PREFETCH(fetch_w + line * CACHE_LINE_FLOATS);
+            PREFETCH(fetch_w + line * CACHE_LINE_BYTES);
         for (int line = a_lines * s / steps; line < a_lines * (s + 1) / steps; line++)
             PREFETCH(fetch_a + line * CACHE_LINE_FLOATS);
 #define LOAD_A(plane) TILE_LOAD(4, A_PLANE(a, plane), 16) TILE_LOAD(5, A_PLANE(a + row_tile, plane), 16)
@@ -319,16 +328,17 @@ void row_end(uint *sums TILES)
 struct part {
     __global const uint *a;
     int first_tile, all_tiles;
-    __global const float *w;
-    __global const float *following; /* where the next part's panels begin, or 0 */
+    __global const char *w;
+    __global const char *following; /* where the next part's panels begin, or 0 */
     int tiles, panels, K;
+    int bytes; /* of an element of w */
 };
 
 /* sums[panel][row][PANEL], block by block of k. */
 void multiply_tiles(uint *sums, uint *b, const struct part *part TILES)
 {
     const int K = part->K, steps = (K + STEP - 1) / STEP, tiles = part->tiles, panels = part->panels;
-    const long panel_words = (long)tiles * UNIT_ROWS * PANEL;
+    const long panel_words = (long)tiles * UNIT_ROWS * PANEL, row_bytes = PANEL * part->bytes;
     const int pairs = tiles / 2, visits = panels * (COLUMN_TILES / 2); /* of each pair of row tiles */
     for (int first = 0; first < steps; first += BLOCK_STEPS) {
         const int count = min(BLOCK_STEPS, steps - first), then = first + count;
@@ -336,14 +346,14 @@ void multiply_tiles(uint *sums, uint *b, const struct part *part TILES)
         const long row_tile = (long)count * A_STEP;
         __global const uint *a = part->a + a_at(part->first_tile, part->all_tiles, first, steps);
         __global const uint *next_a = part->a + a_at(part->first_tile, part->all_tiles, min(then, steps - 1), steps);
-        __global const float *next_w = last ? part->following : part->w + (long)then * STEP * PANEL;
+        __global const char *next_w = last ? part->following : part->w + then * STEP * row_bytes;
         const int next_rows = min(BLOCK_STEPS * STEP, last ? K : K - then * STEP);
-        const int w_lines = next_w == 0 ? 0 : next_rows * PANEL / CACHE_LINE_FLOATS;
+        const int w_lines = next_w == 0 ? 0 : next_rows * row_bytes / CACHE_LINE_BYTES;
         const int a_lines = last ? 0 : min(BLOCK_STEPS, steps - then) * 2 * A_STEP / CACHE_LINE_FLOATS;
         for (int p = 0; p < panels; p++)
             for (int s = 0; s < count; s++)
-                split_panel(b + (p * BLOCK_STEPS + s) * B_STEP, part->w + ((long)p * K + (first + s) * STEP) * PANEL,
-                            K - (first + s) * STEP);
+                split_panel(b + (p * BLOCK_STEPS + s) * B_STEP, part->w + ((long)p * K + (first + s) * STEP) * row_bytes,
+                            part->bytes, K - (first + s) * STEP);
         for (int visit = 0; visit < visits; visit++) {
             const int p = visit / (COLUMN_TILES / 2), c = visit % (COLUMN_TILES / 2) * 2;
             for (int t = 0; t < pairs; t++) {
@@ -351,7 +361,7 @@ void multiply_tiles(uint *sums, uint *b, const struct part *part TILES)
                 const int w_line = w_lines * call / calls, a_line = a_lines * visit / visits;
                 multiply_four(a + 2 * t * row_tile, row_tile, b + p * BLOCK_STEPS * B_STEP + c * TILE_WORDS,
                               sums + p * panel_words + 2 * t * UNIT_ROWS * PANEL + c * 16, count, first == 0,
-                              next_w + (long)p * K * PANEL + w_line * CACHE_LINE_FLOATS, w_lines * (call + 1) / calls - w_line,
+                              next_w + p * K * row_bytes + w_line * CACHE_LINE_BYTES, w_lines * (call + 1) / calls - w_line,
                               next_a + (long)t * a_lines * CACHE_LINE_FLOATS + a_line * CACHE_LINE_FLOATS,
                               a_lines * (visit + 1) / visits - a_line TILES_PASS);
             }
@@ -370,7 +380,7 @@ void multiply_tiles(uint *sums, uint *b, const struct part *part TILES)
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void linear_tiles(int M, int N, int K, int flags, int together, int block_k,
             __global const uint *a, ulong a_offset, long a_row_stride, long a_panel_stride,
-            __global const float *weights, ulong w_offset,
+            __global const weight *weights, ulong w_offset,
             __global float *out, ulong out_offset, long out_row_stride, long out_panel_stride,
             __global const float *bias, ulong bias_offset,
             __global const float *second, ulong second_offset, long second_row_stride, long second_panel_stride,
@@ -389,18 +399,20 @@ void linear_tiles(int M, int N, int K, int flags, int together, int block_k,
         const int all_tiles = (M + UNIT_ROWS - 1) / UNIT_ROWS;
         const int first_tile = (long)all_tiles * group / groups, end_tile = (long)all_tiles * (group + 1) / groups;
         const int first_row = first_tile * UNIT_ROWS, rows = min(M, end_tile * UNIT_ROWS) - first_row;
-        __global const float *w = weights + w_offset;
+        __global const weight *w = weights + w_offset;
         /* Which part this core takes next is a guess: the others go on as it does. */
         const int next_part = part_index + max(1, (int)get_global_size(0) / side_by_side);
         const struct part part = {
             .a = a,
             .first_tile = first_tile,
             .all_tiles = all_tiles,
-            .w = w + (long)first_panel * K * PANEL,
-            .following = next_part < parts ? w + (long)(panels * next_part / parts) * K * PANEL : 0,
+            .w = (__global const char *)(w + (long)first_panel * K * PANEL),
+            .following =
+                next_part < parts ? (__global const char *)(w + (long)(panels * next_part / parts) * K * PANEL) : 0,
             .tiles = end_tile - first_tile,
             .panels = end_panel - first_panel,
             .K = K,
+            .bytes = sizeof(weight),
         };
         multiply_tiles(sums, b, &part TILES_PASS);
         for (int panel = first_panel; panel < end_panel; panel++) {
@@ -442,11 +454,12 @@ void weight_gradient_tiles(int M, int N, int K, int accumulate, int block_m, __g
             .a = x,
             .first_tile = first_tile,
             .all_tiles = (K + PANEL - 1) / PANEL * COLUMN_TILES,
-            .w = dy + dy_offset + (long)first_panel * M * PANEL,
+            .w = (__global const char *)(dy + dy_offset + (long)first_panel * M * PANEL),
             .following = 0,
             .tiles = end_tile - first_tile,
             .panels = end_panel - first_panel,
             .K = M,
+            .bytes = sizeof(float),
         };
         multiply_tiles(sums, b, &part TILES_PASS);
         for (int panel = first_panel; panel < end_panel; panel++) {

@@ -35,7 +35,7 @@
 #define LINEAR_STEP(R)                                                                                                 \
     {                                                                                                                  \
         vec b[NV];                                                                                                     \
-        EACH_VECTOR b[j] = vec_load(wp + k * PANEL + j * VEC);                                                         \
+        EACH_VECTOR b[j] = weight_load(wp + k * PANEL + j * VEC);                                                      \
         EACH_ROW(R)                                                                                                    \
         {                                                                                                              \
             const vec s = (vec)(ap[r * a_row_stride + k]);                                                             \
@@ -49,11 +49,11 @@
         TILE_BEGIN(R)                                                                                                  \
         for (int kp = k0; kp < k1; kp += PANEL) {                                                                      \
             __global const float *ap = a + (kp / PANEL) * a_panel_stride;                                              \
-            __global const float *wp = w + (long)kp * PANEL;                                                           \
+            __global const weight *wp = w + (long)kp * PANEL;                                                          \
             const int kn = min(PANEL, k1 - kp);                                                                        \
             if (kn == PANEL) {                                                                                         \
                 for (int kf = 0; kf < PANEL; kf += FETCH_STEPS) {                                                      \
-                    for (int i = 0; i < fetch && next < next_end; i++, next += CACHE_LINE_FLOATS)                      \
+                    for (int i = 0; i < fetch && next < next_end; i++, next += CACHE_LINE_WEIGHTS)                     \
                         PREFETCH(next);                                                                                \
                     _Pragma("unroll") for (int k = kf; k < kf + FETCH_STEPS; k++) LINEAR_STEP(R)                       \
                 }                                                                                                      \
@@ -67,8 +67,8 @@
     }
 
 void linear_tile(vec (*tile)[NV], int begin, int end, __global float *out, long out_row_stride, int rows, int k0, int k1,
-                 __global const float *a, long a_row_stride, long a_panel_stride, __global const float *w,
-                 __global const float *next, __global const float *next_end, int fetch)
+                 __global const float *a, long a_row_stride, long a_panel_stride, __global const weight *w,
+                 __global const weight *next, __global const weight *next_end, int fetch)
 {
     switch (rows) {
         LINEAR_BODY(1)
@@ -87,7 +87,7 @@ void linear_tile(vec (*tile)[NV], int begin, int end, __global float *out, long 
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void linear(int M, int N, int K, int flags, int together, int block_k,
             __global const float *a, ulong a_offset, long a_row_stride, long a_panel_stride,
-            __global const float *weights, ulong w_offset,
+            __global const weight *weights, ulong w_offset,
             __global float *out, ulong out_offset, long out_row_stride, long out_panel_stride,
             __global const float *bias, ulong bias_offset,
             __global const float *second, ulong second_offset, long second_row_stride, long second_panel_stride,
@@ -105,7 +105,7 @@ void linear(int M, int N, int K, int flags, int together, int block_k,
         const int least_rows = (end_row - first_row) / tiles, larger_tiles = (end_row - first_row) % tiles;
         const int columns = flags & LINEAR_OUT_ROWS ? N - panel * PANEL : PANEL;
         const int second_columns = flags & LINEAR_SECOND_ROWS ? N - panel * PANEL : PANEL;
-        __global const float *w = weights + w_offset + (long)panel * K * PANEL;
+        __global const weight *w = weights + w_offset + (long)panel * K * PANEL;
         /* Which panel this core takes next is a guess: the others go on as it does. */
         const int ahead = max(1, (int)get_global_size(0) / side_by_side);
 
@@ -114,16 +114,16 @@ void linear(int M, int N, int K, int flags, int together, int block_k,
             const int begin = k0 == 0 ? TILE_ZERO : columns >= PANEL ? TILE_OUT : TILE_LOCAL;
             const int end = columns < PANEL || (k1 == K && (flags & LINEAR_EPILOGUE) != 0) ? TILE_LOCAL : TILE_OUT;
             /* One tile waits for w itself: it looks ahead. Several meanwhile fetch the block that comes next. */
-            __global const float *next = w + (long)(k0 + PANEL) * PANEL;
-            int lines = (k1 - k0) * PANEL / CACHE_LINE_FLOATS;
+            __global const weight *next = w + (long)(k0 + PANEL) * PANEL;
+            int lines = (k1 - k0) * PANEL / CACHE_LINE_WEIGHTS;
             if (tiles > 1) {
                 next = k1 < K ? w + (long)k1 * PANEL : w + (long)ahead * K * PANEL;
                 if (k1 < K)
-                    lines = (min(k1 + block_k, K) - k1) * PANEL / CACHE_LINE_FLOATS;
+                    lines = (min(k1 + block_k, K) - k1) * PANEL / CACHE_LINE_WEIGHTS;
                 else if (panel + ahead >= panels)
                     lines = 0;
                 else
-                    lines = min(block_k, K) * PANEL / CACHE_LINE_FLOATS;
+                    lines = min(block_k, K) * PANEL / CACHE_LINE_WEIGHTS;
             }
             const int fetch = (lines * FETCH_STEPS + tiles * (k1 - k0) - 1) / (tiles * (k1 - k0));
             for (int t = 0, row = first_row, rows; t < tiles; t++, row += rows) {
@@ -135,8 +135,8 @@ void linear(int M, int N, int K, int flags, int together, int block_k,
                     for (int r = 0; r < rows; r++)
                         load_columns(tile[r], to + r * out_row_stride, columns);
                 linear_tile(tile, begin, end, to, out_row_stride, rows, k0, k1, a + a_offset + row * a_row_stride,
-                            a_row_stride, a_panel_stride, w, next + (long)lines * t / tiles * CACHE_LINE_FLOATS,
-                            next + (long)lines * (t + 1) / tiles * CACHE_LINE_FLOATS, fetch);
+                            a_row_stride, a_panel_stride, w, next + (long)lines * t / tiles * CACHE_LINE_WEIGHTS,
+                            next + (long)lines * (t + 1) / tiles * CACHE_LINE_WEIGHTS, fetch);
                 if (end == TILE_OUT)
                     continue;
                 for (int r = 0; r < rows; r++) {

@@ -97,14 +97,14 @@ PART void keep_rows(const float4 *from, __local float *left)
 }
 
 /* Rows [row, row + SLAB) of `length`, columns [first, first + T) of a matrix in panels. */
-#define READ_PANELS(T, FOURS, to, matrix, row, length, first, panels)                                                  \
+#define READ_PANELS(T, FOURS, LOAD, to, matrix, row, length, first, panels)                                            \
     UNROLL for (int i = 0; i < FOURS; i++)                                                                             \
     {                                                                                                                  \
         const int item = get_local_id(0) + i * TILE_GROUP, r = (row) + item / (T / 4);                                 \
         const int c = first + item % (T / 4) * 4;                                                                      \
         to[i] = (float4)(0.0f);                                                                                        \
         if (item < T * SLAB / 4 && r < length && c / PANEL < panels)                                                   \
-            to[i] = load_four(matrix + ((long)(c / PANEL) * length + r) * PANEL + c % PANEL);                          \
+            to[i] = LOAD(matrix + ((long)(c / PANEL) * length + r) * PANEL + c % PANEL);                               \
     }
 #define KEEP_PANELS(T, FOURS, from, to, stride)                                                                        \
     UNROLL for (int i = 0; i < FOURS; i++)                                                                             \
@@ -150,7 +150,7 @@ GELU_OF(float4, gelu_four, gelu_grad_four, exp)
 __kernel __attribute__((reqd_work_group_size(TILE_GROUP, 1, 1)))
 void linear(int M, int N, int K, int flags, int unused_group, int unused_block,
             __global const float *a, ulong a_offset, long a_row_stride, long a_panel_stride,
-            __global const float *weights, ulong w_offset,
+            __global const weight *weights, ulong w_offset,
             __global float *out, ulong out_offset, long out_row_stride, long out_panel_stride,
             __global const float *bias, ulong bias_offset,
             __global const float *second, ulong second_offset, long second_row_stride, long second_panel_stride,
@@ -163,7 +163,7 @@ void linear(int M, int N, int K, int flags, int unused_group, int unused_block,
     const int a_aligned = ALIGNED(a_offset, a_row_stride, a_panel_stride);
     const int out_aligned = ALIGNED(out_offset | save_offset, out_row_stride, out_panel_stride);
     const int second_aligned = ALIGNED(second_offset, second_row_stride, second_panel_stride);
-    __global const float *w = weights + w_offset;
+    __global const weight *w = weights + w_offset;
     float4 sums[SUMS_M][SUMS_N / 4], a_next[LEFT_FOURS], w_next[RIGHT_FOURS];
     int stage = 0;
     a += a_offset;
@@ -172,7 +172,7 @@ void linear(int M, int N, int K, int flags, int unused_group, int unused_block,
         UNROLL for (int j = 0; j < SUMS_N / 4; j++) sums[i][j] = (float4)(0.0f);
     }
     read_rows(a_next, a, first_row, M, 0, K, a_row_stride, a_panel_stride, a_aligned);
-    READ_PANELS(TILE_N, RIGHT_FOURS, w_next, w, 0, K, first_column, panels)
+    READ_PANELS(TILE_N, RIGHT_FOURS, weight_load_four, w_next, w, 0, K, first_column, panels)
     for (int k = 0; k < K; k += SLAB) {
         __local float *l = left + stage * SLAB * LEFT_STRIDE, *r = right + stage * SLAB * TILE_N;
         keep_rows(a_next, l);
@@ -180,7 +180,7 @@ void linear(int M, int N, int K, int flags, int unused_group, int unused_block,
         barrier(CLK_LOCAL_MEM_FENCE);
         if (k + SLAB < K) {
             read_rows(a_next, a, first_row, M, k + SLAB, K, a_row_stride, a_panel_stride, a_aligned);
-            READ_PANELS(TILE_N, RIGHT_FOURS, w_next, w, k + SLAB, K, first_column, panels)
+            READ_PANELS(TILE_N, RIGHT_FOURS, weight_load_four, w_next, w, k + SLAB, K, first_column, panels)
         }
         multiply(sums, l, r, x, y);
         /* With two stages the barrier above is enough: who is past it has done with the slab before. */
@@ -239,16 +239,16 @@ void weight_gradient(int M, int N, int K, int accumulate, int unused, __global c
     {
         UNROLL for (int j = 0; j < SUMS_N / 4; j++) sums[i][j] = (float4)(0.0f);
     }
-    READ_PANELS(TILE_M, LEFT_FOURS, x_next, xs, 0, M, first_row, k_panels)
-    READ_PANELS(TILE_N, RIGHT_FOURS, dy_next, dys, 0, M, first_column, panels)
+    READ_PANELS(TILE_M, LEFT_FOURS, load_four, x_next, xs, 0, M, first_row, k_panels)
+    READ_PANELS(TILE_N, RIGHT_FOURS, load_four, dy_next, dys, 0, M, first_column, panels)
     for (int m = 0; m < M; m += SLAB) {
         __local float *l = left + stage * SLAB * LEFT_STRIDE, *r = right + stage * SLAB * TILE_N;
         KEEP_PANELS(TILE_M, LEFT_FOURS, x_next, l, LEFT_STRIDE)
         KEEP_PANELS(TILE_N, RIGHT_FOURS, dy_next, r, TILE_N)
         barrier(CLK_LOCAL_MEM_FENCE);
         if (m + SLAB < M) {
-            READ_PANELS(TILE_M, LEFT_FOURS, x_next, xs, m + SLAB, M, first_row, k_panels)
-            READ_PANELS(TILE_N, RIGHT_FOURS, dy_next, dys, m + SLAB, M, first_column, panels)
+            READ_PANELS(TILE_M, LEFT_FOURS, load_four, x_next, xs, m + SLAB, M, first_row, k_panels)
+            READ_PANELS(TILE_N, RIGHT_FOURS, load_four, dy_next, dys, m + SLAB, M, first_column, panels)
         }
         multiply(sums, l, r, x, y);
 #if STAGES == 1

@@ -1,6 +1,6 @@
 /* The linear layer's products on NVIDIA's matrix units. Its OpenCL compiler takes PTX inline (-DMMA_PTX); elsewhere the instruction
- * is emulated with the same fragments in the same lanes, so that all around it can be tested on any device. Operands are rounded on
- * their way into local memory; sums, and all that is in global memory, are fp32.
+ * is emulated with the same fragments in the same lanes, so that all around it can be tested on any device. Operands that are not
+ * halves yet are rounded on their way into local memory; sums are fp32. -DMMA_FP16 goes with -DHALF_WEIGHTS, the reverse not always.
  *
  * A word is 32 bits along the contraction: one element rounded to tf32, or (-DMMA_FP16) a pair of halves, the first in the low bits.
  * Counted in words, both instructions have one shape, 16 x 8 sums of 8 words, and the same fragments; with g = lane / 4, t = lane % 4:
@@ -200,13 +200,16 @@ void mma_probe(__global const float *a, __global const float *b, __global float 
 /* Groups of four words that a work-item moves of a slab of T rows or columns. */
 #define FOURS(T) ((T * WORDS / 4 + TILE_GROUP - 1) / TILE_GROUP)
 
-/* Four columns from c on of a panel's row, zeros beyond the matrix; they lie on a multiple of 16 bytes. */
-float4 read_panels(__global const float *matrix, int length, int row, int c, int panels)
-{
-    if (row >= length || c / PANEL >= panels)
-        return (float4)(0.0f);
-    return *(__global const float4 *)(matrix + ((long)(c / PANEL) * length + row) * PANEL + c % PANEL);
-}
+/* Four elements of a panel's row, which lie on a multiple of 16 bytes. */
+#define LOAD_FLOATS(p) (*(__global const float4 *)(p))
+/* The same of weights: as halves, where the words are made of them, which lie on a multiple of 8 bytes. */
+#ifdef MMA_FP16
+typedef ushort4 four_weights;
+#define LOAD_WEIGHTS(p) (*(__global const ushort4 *)(p))
+#else
+typedef float4 four_weights;
+#define LOAD_WEIGHTS weight_load_four
+#endif
 
 /* Four columns from c on of row `row` of a view with M rows and K columns, zeros beyond them. */
 float4 read_view(__global const float *view, long row_stride, long panel_stride, int aligned, int row, int c, int M, int K)
@@ -232,6 +235,14 @@ uint4 words_across(float4 first, float4 last)
 {
     return (uint4)(word(first.x, last.x), word(first.y, last.y), word(first.z, last.z), word(first.w, last.w));
 }
+#ifdef MMA_FP16
+uint4 weights_across(ushort4 first, ushort4 last)
+{
+    return convert_uint4(first) | convert_uint4(last) << 16;
+}
+#else
+#define weights_across words_across
+#endif
 
 /* TILE_M rows of the view from first_row on, elements [k, k + SLAB) of the contraction along them. */
 #define READ_ROWS(to, k)                                                                                               \
@@ -250,20 +261,24 @@ uint4 words_across(float4 first, float4 last)
                 words_along(from[i * PAIR], from[i * PAIR + PAIR - 1]);                                                \
     }
 
-/* T columns from `first` on of a matrix in panels, rows [row, row + SLAB) of `length`, which are the contraction. */
-#define READ_PANELS(T, to, matrix, row, length, first, panels)                                                         \
+/* T columns from `first` on of a matrix in panels, rows [row, row + SLAB) of `length`, which are the contraction; zeros beyond the
+ * matrix. */
+#define READ_PANELS(T, FOUR, LOAD, to, matrix, row, length, first, panels)                                             \
     UNROLL for (int i = 0; i < FOURS(T) * PAIR; i++)                                                                   \
     {                                                                                                                  \
         const int item = get_local_id(0) + i / PAIR * TILE_GROUP, r = item / (T / 4) * PAIR + i % PAIR;                \
-        to[i] = read_panels(matrix, r < SLAB ? length : 0, (row) + r, first + item % (T / 4) * 4, panels);             \
+        const int c = first + item % (T / 4) * 4;                                                                      \
+        to[i] = (FOUR)(0);                                                                                             \
+        if (r < SLAB && (row) + r < length && c / PANEL < panels)                                                      \
+            to[i] = LOAD(matrix + ((long)(c / PANEL) * length + (row) + r) * PANEL + c % PANEL);                       \
     }
-#define KEEP_PANELS(T, from, to, stride)                                                                               \
+#define KEEP_PANELS(T, ACROSS, from, to, stride)                                                                       \
     UNROLL for (int i = 0; i < FOURS(T); i++)                                                                          \
     {                                                                                                                  \
         const int item = get_local_id(0) + i * TILE_GROUP;                                                             \
         if (item < T * WORDS / 4)                                                                                      \
             *(__local uint4 *)((to) + item / (T / 4) * stride + item % (T / 4) * 4) =                                  \
-                words_across(from[i * PAIR], from[i * PAIR + PAIR - 1]);                                               \
+                ACROSS(from[i * PAIR], from[i * PAIR + PAIR - 1]);                                                     \
     }
 
 /* What surrounds the product, for one element. `at` is where it goes in out and save. */
@@ -310,9 +325,11 @@ __attribute__((always_inline)) void multiply(float4 sums[MMA_M][MMA_N], __local 
     }
 }
 
-/* Sums of the tile over all of the contraction, of `length`. READ_LEFT(to, k), KEEP_LEFT(from, to) and READ_RIGHT(to, k) move a slab. */
-#define SUM_UP(READ_LEFT, KEEP_LEFT, row_stride, word_stride, READ_RIGHT, length)                                      \
-    float4 sums[MMA_M][MMA_N], left_next[FOURS(TILE_M) * PAIR], right_next[FOURS(TILE_N) * PAIR];                      \
+/* Sums of the tile over all of the contraction, of `length`. READ_LEFT(to, k), KEEP_LEFT(from, to), READ_RIGHT(to, k) and
+ * KEEP_PANELS with RIGHT_ACROSS move a slab; RIGHT_FOUR is what is on its way between the last two. */
+#define SUM_UP(READ_LEFT, KEEP_LEFT, row_stride, word_stride, READ_RIGHT, RIGHT_FOUR, RIGHT_ACROSS, length)            \
+    float4 sums[MMA_M][MMA_N], left_next[FOURS(TILE_M) * PAIR];                                                        \
+    RIGHT_FOUR right_next[FOURS(TILE_N) * PAIR];                                                                       \
     int stage = 0;                                                                                                     \
     UNROLL for (int i = 0; i < MMA_M; i++)                                                                             \
     {                                                                                                                  \
@@ -324,7 +341,7 @@ __attribute__((always_inline)) void multiply(float4 sums[MMA_M][MMA_N], __local 
         __local uint *left = words + stage * LEFT_WORDS;                                                               \
         __local uint *right = words + STAGES * LEFT_WORDS + stage * RIGHT_WORDS;                                       \
         KEEP_LEFT(left_next, left)                                                                                     \
-        KEEP_PANELS(TILE_N, right_next, right, RIGHT_STRIDE)                                                           \
+        KEEP_PANELS(TILE_N, RIGHT_ACROSS, right_next, right, RIGHT_STRIDE)                                             \
         barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
         if (k + SLAB < length) {                                                                                       \
             READ_LEFT(left_next, k + SLAB)                                                                             \
@@ -365,7 +382,7 @@ __attribute__((always_inline)) void multiply(float4 sums[MMA_M][MMA_N], __local 
         barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
     }
 
-#define READ_W(to, k) READ_PANELS(TILE_N, to, w, k, K, first_column, panels)
+#define READ_W(to, k) READ_PANELS(TILE_N, four_weights, LOAD_WEIGHTS, to, w, k, K, first_column, panels)
 #define FINISH_LINEAR(row, column, value)                                                                              \
     if (row < M && column / PANEL < panels)                                                                            \
         finish_element(value, row, column, N, flags, out + out_offset,                                                 \
@@ -377,7 +394,7 @@ __attribute__((always_inline)) void multiply(float4 sums[MMA_M][MMA_N], __local 
 __kernel __attribute__((reqd_work_group_size(TILE_GROUP, 1, 1)))
 void linear(int M, int N, int K, int flags, int unused_group, int unused_block,
             __global const float *a, ulong a_offset, long a_row_stride, long a_panel_stride,
-            __global const float *weights, ulong w_offset,
+            __global const weight *weights, ulong w_offset,
             __global float *out, ulong out_offset, long out_row_stride, long out_panel_stride,
             __global const float *bias, ulong bias_offset,
             __global const float *second, ulong second_offset, long second_row_stride, long second_panel_stride,
@@ -388,15 +405,15 @@ void linear(int M, int N, int K, int flags, int unused_group, int unused_block,
     const int first_row = get_group_id(0) * TILE_M, first_column = get_group_id(1) * TILE_N;
     const int panels = (N + PANEL - 1) / PANEL;
     const int a_aligned = ((a_offset | a_row_stride | a_panel_stride) & 3) == 0;
-    __global const float *w = weights + w_offset;
+    __global const weight *w = weights + w_offset;
     a += a_offset;
-    SUM_UP(READ_ROWS, KEEP_ROWS, ROWS_STRIDE, 1, READ_W, K)
+    SUM_UP(READ_ROWS, KEEP_ROWS, ROWS_STRIDE, 1, READ_W, four_weights, weights_across, K)
     FINISH_ALL(FINISH_LINEAR)
 }
 
-#define READ_X(to, k) READ_PANELS(TILE_M, to, xs, k, M, first_row, k_panels)
-#define KEEP_X(from, to) KEEP_PANELS(TILE_M, from, to, LEFT_STRIDE)
-#define READ_DY(to, k) READ_PANELS(TILE_N, to, dys, k, M, first_column, panels)
+#define READ_X(to, k) READ_PANELS(TILE_M, float4, LOAD_FLOATS, to, xs, k, M, first_row, k_panels)
+#define KEEP_X(from, to) KEEP_PANELS(TILE_M, words_across, from, to, LEFT_STRIDE)
+#define READ_DY(to, k) READ_PANELS(TILE_N, float4, LOAD_FLOATS, to, dys, k, M, first_column, panels)
 #define FINISH_GRADIENT(row, column, value)                                                                            \
     if (row < K && column / PANEL < panels) {                                                                          \
         __global float *to = dw + dw_offset + ((long)(column / PANEL) * K + row) * PANEL + column % PANEL;             \
@@ -413,6 +430,6 @@ void weight_gradient(int M, int N, int K, int accumulate, int unused, __global c
     const int first_row = get_group_id(0) * TILE_M, first_column = get_group_id(1) * TILE_N;
     const int panels = (N + PANEL - 1) / PANEL, k_panels = (K + PANEL - 1) / PANEL;
     __global const float *xs = x_buffer + x_offset, *dys = dy_buffer + dy_offset;
-    SUM_UP(READ_X, KEEP_X, 1, LEFT_STRIDE, READ_DY, M)
+    SUM_UP(READ_X, KEEP_X, 1, LEFT_STRIDE, READ_DY, float4, words_across, M)
     FINISH_ALL(FINISH_GRADIENT)
 }

@@ -68,7 +68,7 @@ void accumulate(ulong count, int overwrite, __global const float *g_buffer, ulon
 }
 
 /* block[k][.] of rows [k0, k0 + kn) of a panel, transposed, into the panels over k: [K / PANEL][columns][PANEL]. */
-void store_transposed(const float *block, int kn, int columns, __global float *to)
+void store_transposed(const weight *block, int kn, int columns, __global weight *to)
 {
     for (int n = 0; n < columns; n++) {
         for (int k = 0; k < kn; k++)
@@ -76,13 +76,20 @@ void store_transposed(const float *block, int kn, int columns, __global float *t
     }
 }
 
+/* With -DHALF_WEIGHTS `weights` are masters that only the optimizer knows, and `rounded` has what products read. */
+#ifdef HALF_WEIGHTS
+#define STORE_ROUNDED(v, p) if (is_matrix) weight_store(v, p)
+#else
+#define STORE_ROUNDED(v, p)
+#endif
+
 /* One step of Adam, as PyTorch takes it: m and v, then w -= step_size * m / (sqrt(v) * inverse_sqrt_correction2 + eps).
- * The parameter has K rows of N columns in panels over N; its other orientation is written along unless transposed_offset is
- * ~0. Grid {ceil(K / PANEL), ceil(N / PANEL)}. */
+ * The parameter has K rows of N columns in panels over N; what products read of it, the rounded ones and the other orientation,
+ * is written along unless transposed_offset is ~0. Grid {ceil(K / PANEL), ceil(N / PANEL)}. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, float one_minus_beta2, float step_size,
                float inverse_sqrt_correction2, float eps, __global float *weights, ulong offset,
-               __global float *transposed, ulong transposed_offset,
+               __global weight *rounded, __global weight *transposed, ulong transposed_offset,
                __global const float *gradient, ulong gradient_offset, __global float *m_buffer, __global float *v_buffer,
                __global const float *control, ulong control_offset, SHARES)
 {
@@ -93,7 +100,8 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
         __global float *w = weights + offset + at, *m = m_buffer + offset + at, *v = v_buffer + offset + at;
         __global const float *g = gradient + gradient_offset + offset + at;
         const float factor = control[control_offset + 1];
-        float block[PANEL * PANEL];
+        const bool is_matrix = transposed_offset != ~(ulong)0;
+        weight block[PANEL * PANEL];
         if (control[control_offset + 2] == 0.0f)
             continue;
         for (int i = 0; i < kn * PANEL; i += VEC) {
@@ -104,9 +112,10 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
             vec_store(mi, m + i);
             vec_store(vi, v + i);
             vec_store(wi, w + i);
-            vec_store_private(wi, block + i);
+            STORE_ROUNDED(wi, rounded + offset + at + i);
+            weight_store_private(wi, block + i);
         }
-        if (transposed_offset != ~(ulong)0)
+        if (is_matrix)
             store_transposed(block, kn, min(PANEL, N - panel * PANEL),
                              transposed + transposed_offset + (ulong)block_k * N * PANEL + panel * PANEL * PANEL);
     }
@@ -115,7 +124,7 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
 /* One step of SGD: buffer = momentum * buffer + g (none with momentum 0), w -= rate * buffer. The rest is step_adam's. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void step_sgd(int K, int N, float momentum, float rate, __global float *weights, ulong offset,
-               __global float *transposed, ulong transposed_offset,
+              __global weight *rounded, __global weight *transposed, ulong transposed_offset,
               __global const float *gradient, ulong gradient_offset, __global float *m_buffer,
               __global const float *control, ulong control_offset, SHARES)
 {
@@ -126,7 +135,8 @@ void step_sgd(int K, int N, float momentum, float rate, __global float *weights,
         __global float *w = weights + offset + at, *m = m_buffer + offset + at;
         __global const float *g = gradient + gradient_offset + offset + at;
         const float factor = control[control_offset + 1];
-        float block[PANEL * PANEL];
+        const bool is_matrix = transposed_offset != ~(ulong)0;
+        weight block[PANEL * PANEL];
         if (control[control_offset + 2] == 0.0f)
             continue;
         for (int i = 0; i < kn * PANEL; i += VEC) {
@@ -137,9 +147,10 @@ void step_sgd(int K, int N, float momentum, float rate, __global float *weights,
             }
             const vec wi = vec_load(w + i) - rate * gi;
             vec_store(wi, w + i);
-            vec_store_private(wi, block + i);
+            STORE_ROUNDED(wi, rounded + offset + at + i);
+            weight_store_private(wi, block + i);
         }
-        if (transposed_offset != ~(ulong)0)
+        if (is_matrix)
             store_transposed(block, kn, min(PANEL, N - panel * PANEL),
                              transposed + transposed_offset + (ulong)block_k * N * PANEL + panel * PANEL * PANEL);
     }

@@ -47,7 +47,7 @@ void accumulate(ulong count, int overwrite, __global const float *g_buffer, ulon
 
 /* block[k][n] of K x N at (k0, n0), WIDTH x WIDTH in local memory with one column more against bank conflicts, to its place in the
  * transposed matrix. */
-void store_transposed(__local const float *block, int k0, int n0, int K, int N, __global float *transposed)
+void store_transposed(__local const float *block, int k0, int n0, int K, int N, __global weight *transposed)
 {
     barrier(CLK_LOCAL_MEM_FENCE);
     const int k = get_local_id(0) % WIDTH;
@@ -56,21 +56,29 @@ void store_transposed(__local const float *block, int k0, int n0, int K, int N, 
     for (int first = 0; first < WIDTH; first += GROUP / WIDTH) {
         const int n = first + get_local_id(0) / WIDTH;
         if (n0 + n < N && k0 + k < K)
-            transposed[MATRIX_AT(n0 + n, k0 + k, N, K)] = block[k * (WIDTH + 1) + n];
+            weight_store_one(block[k * (WIDTH + 1) + n], transposed + MATRIX_AT(n0 + n, k0 + k, N, K));
     }
 }
+
+/* See optimizer_cpu.cl. */
+#ifdef HALF_WEIGHTS
+#define STORE_ROUNDED(v, p) if (is_matrix) weight_store_one(v, p)
+#else
+#define STORE_ROUNDED(v, p)
+#endif
 
 /* See optimizer_cpu.cl. A group for each block of WIDTH x WIDTH: global size {GROUP * ceil(K / WIDTH), ceil(N / WIDTH)}. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
 void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, float one_minus_beta2, float step_size,
                float inverse_sqrt_correction2, float eps, __global float *weights, ulong offset,
-               __global float *transposed, ulong transposed_offset,
+               __global weight *rounded, __global weight *transposed, ulong transposed_offset,
                __global const float *gradient, ulong gradient_offset, __global float *m_buffer, __global float *v_buffer,
                __global const float *control, ulong control_offset)
 {
     __local float block[WIDTH * (WIDTH + 1)];
     const int k0 = get_group_id(0) * WIDTH, n0 = get_group_id(1) * WIDTH, kn = min(WIDTH, K - k0);
     const float factor = control[control_offset + 1];
+    const bool is_matrix = transposed_offset != ~(ulong)0;
     if (control[control_offset + 2] == 0.0f)
         return;
     for (int i = get_local_id(0); i < kn * WIDTH; i += GROUP) {
@@ -85,22 +93,24 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
         m_buffer[here] = m;
         v_buffer[here] = v;
         weights[here] = w;
+        STORE_ROUNDED(w, rounded + here);
         block[k * (WIDTH + 1) + n] = w;
     }
-    if (transposed_offset != ~(ulong)0)
+    if (is_matrix)
         store_transposed(block, k0, n0, K, N, transposed + transposed_offset);
 }
 
 /* See optimizer_cpu.cl; the rest is step_adam's. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
 void step_sgd(int K, int N, float momentum, float rate, __global float *weights, ulong offset,
-               __global float *transposed, ulong transposed_offset,
+              __global weight *rounded, __global weight *transposed, ulong transposed_offset,
               __global const float *gradient, ulong gradient_offset, __global float *m_buffer,
               __global const float *control, ulong control_offset)
 {
     __local float block[WIDTH * (WIDTH + 1)];
     const int k0 = get_group_id(0) * WIDTH, n0 = get_group_id(1) * WIDTH, kn = min(WIDTH, K - k0);
     const float factor = control[control_offset + 1];
+    const bool is_matrix = transposed_offset != ~(ulong)0;
     if (control[control_offset + 2] == 0.0f)
         return;
     for (int i = get_local_id(0); i < kn * WIDTH; i += GROUP) {
@@ -115,8 +125,9 @@ void step_sgd(int K, int N, float momentum, float rate, __global float *weights,
         }
         const float w = weights[here] - rate * g;
         weights[here] = w;
+        STORE_ROUNDED(w, rounded + here);
         block[k * (WIDTH + 1) + n] = w;
     }
-    if (transposed_offset != ~(ulong)0)
+    if (is_matrix)
         store_transposed(block, k0, n0, K, N, transposed + transposed_offset);
 }

@@ -9,6 +9,7 @@
 #define PREFETCH(p)
 #endif
 #define CACHE_LINE_FLOATS 16
+#define CACHE_LINE_WEIGHTS (64 / (int)sizeof(weight))
 
 /* Columns [0, columns) of a panel's row; the others are 0. Only a row-major matrix has fewer than PANEL. */
 void load_columns(vec *v, __global const float *p, int columns)

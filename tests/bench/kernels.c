@@ -134,7 +134,7 @@ static void run_linear(struct bench *bench, const struct work *work)
         .a = work->rows_in ? kernel_view_rows(shape, memory, 0, work->k)
                            : kernel_view_packed(shape, memory, 0, work->rows),
         .weights = memory,
-        .weights_offset = b,
+        .weights_offset = b * sizeof(float) / shape->weight_bytes,
         .out = work->rows_out ? kernel_view_rows(shape, memory, c, work->n)
                               : kernel_view_packed(shape, memory, c, work->rows),
     };

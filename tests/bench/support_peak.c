@@ -121,8 +121,8 @@ static int build_mma(struct peak *peak)
         }
     }
     texts[count++] = mma_source;
-    snprintf(options, sizeof options, "-DVEC=1 -DPANEL=%u -DMMA_SUMS=%d %s", device->shape.panel, MMA_SUMS,
-             device->provider->options(device));
+    snprintf(options, sizeof options, "-DVEC=1 -DPANEL=%u -DMMA_SUMS=%d%s %s", device->shape.panel, MMA_SUMS,
+             device_program_weights(device), device->provider->options(device));
     peak->mma_program = clCreateProgramWithSource(device->context, count, texts, NULL, &error);
     if (error == CL_SUCCESS)
         error = clBuildProgram(peak->mma_program, 1, &device->id, options, NULL, NULL);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "runtime/device_private.h"
+#include "runtime/half.h"
 #include "runtime/linear.h"
 #include "runtime/linear_amx.h"
 #include "runtime/parameters.h"
@@ -64,7 +65,7 @@ void support_device_narrow(struct support_device *support, unsigned vector_width
     struct device *device = support->device;
     drop_program(device);
     device->info.vector_width = vector_width;
-    device->provider->shape(&device->info, &device->shape);
+    linear_shape(device, &device->shape);
     ck_assert_msg(device_program_build(device) == 0, "%s", device_error(device));
 }
 
@@ -119,6 +120,18 @@ void support_slab_free(struct device_slab *slab)
     void *memory = slab->mapping;
     device_slab_unwrap(slab);
     free(memory);
+}
+
+void *support_weights(const struct device *device, const float *values, size_t count, size_t *bytes)
+{
+    *bytes = count * device->shape.weight_bytes;
+    void *weights = malloc(*bytes);
+    uint16_t *halves = weights;
+    if (device->shape.weight_bytes == sizeof *values)
+        return memcpy(weights, values, *bytes);
+    for (size_t i = 0; i < count; i++)
+        halves[i] = half_from_float(values[i]);
+    return weights;
 }
 
 void support_random(float *values, size_t count, unsigned stream, float scale)

@@ -35,6 +35,10 @@ struct expert *support_expert(struct support_device *support);
 struct device_slab support_slab(size_t floats);
 void support_slab_free(struct device_slab *slab);
 
+/* Matrices of weights as they lie on the device: the values as floats, or rounded to halves. malloc'd; *bytes of all.
+ */
+void *support_weights(const struct device *device, const float *values, size_t count, size_t *bytes);
+
 /* values[i] = scale * parameters_random(seed, 1000 + stream, i): what tests/fixtures/make_fixtures.py has, too. */
 void support_random(float *values, size_t count, unsigned stream, float scale);
 

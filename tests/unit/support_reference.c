@@ -146,9 +146,13 @@ void support_round(const char *precision, const float *values, size_t count, flo
     }
 }
 
-const char *support_gradient_precision(const char *precision)
+void support_round_operand(const char *kernel, const char *precision, enum support_operand operand, const float *values,
+                           size_t count, float *rounded)
 {
-    return strcmp(precision, "fp16") == 0 ? "tf32" : precision;
+    const bool fp16 = strcmp(precision, "fp16") == 0, mma = strcmp(kernel, "mma") == 0;
+    if (fp16 && operand != SUPPORT_WEIGHT)
+        precision = !mma ? "fp32" : operand == SUPPORT_OF_GRADIENT ? "tf32" : "fp16";
+    support_round(precision, values, count, rounded);
 }
 
 double support_reference_norm(const float *values, size_t count)

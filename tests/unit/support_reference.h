@@ -34,10 +34,13 @@ void support_reference_layer_norm_backward(size_t rows, size_t columns, double e
                                            const float *dy, const struct support_norm_gradients *out);
 void support_reference_column_sums(size_t rows, size_t columns, const float *data, float *sums);
 
-/* As precision "fp32", "tf32" or "fp16" (config_device.precision) rounds the operands of products. */
+/* To what "fp32", "tf32" or "fp16" (config_device.precision) hold. */
 void support_round(const char *precision, const float *values, size_t count, float *rounded);
-/* What products of gradients are made in where the others are in `precision`. */
-const char *support_gradient_precision(const char *precision);
+/* What the operands of products are rounded to by a provider with a precision (runtime/linear.h): activations of those
+ * that multiply no gradients, the operands that are no weights of those that do, and weights. */
+enum support_operand { SUPPORT_ACTIVATION, SUPPORT_OF_GRADIENT, SUPPORT_WEIGHT };
+void support_round_operand(const char *kernel, const char *precision, enum support_operand operand, const float *values,
+                           size_t count, float *rounded);
 
 double support_reference_norm(const float *values, size_t count);
 /* Update number `update` (from 0) of `count` parameters, their gradients times `factor`. v: adam only. */

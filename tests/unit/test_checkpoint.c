@@ -14,7 +14,7 @@
 #include "common/uid.h"
 #include "runtime/checkpoint.h"
 #include "runtime/safetensors.h"
-#include "unit/support_device.h"
+#include "unit/support_training.h"
 
 static struct support_device support;
 static char dir[128], log_path[160];
@@ -140,6 +140,26 @@ START_TEST(what_is_saved_is_loaded_with_the_optimizers_state)
     expect_same(a, b);
     expert_destroy(&a);
     expert_destroy(&b);
+}
+END_TEST
+
+/* The masters are in it, not the halves that products read. */
+START_TEST(training_with_weights_in_fp16_goes_on_from_its_file_bit_for_bit)
+{
+    struct training training;
+    training_open(&training, "cpu", false, "precision: fp16", 40, 9, "optimizer: adam, learning_rate: 0.0001");
+    for (unsigned step = 0; step < 3; step++)
+        training_step(&training, step);
+    struct expert *restarted = training_twin(&training);
+    ck_assert_int_eq(save(training.expert, "ffn.0", 3, 3), 0);
+    ck_assert_int_eq(checkpoint_load(restarted, dir, "ffn.0"), 1);
+    for (unsigned step = 3; step < 6; step++) {
+        training_step(&training, step);
+        training_backward(&training, restarted, 0, training.rows);
+    }
+    expect_same(training.expert, restarted);
+    expert_destroy(&restarted);
+    training_close(&training);
 }
 END_TEST
 
@@ -380,6 +400,7 @@ int main(void)
     tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
     tcase_add_checked_fixture(all, set_up, tear_down);
     tcase_add_test(all, what_is_saved_is_loaded_with_the_optimizers_state);
+    tcase_add_test(all, training_with_weights_in_fp16_goes_on_from_its_file_bit_for_bit);
     tcase_add_test(all, the_file_says_what_it_is);
     tcase_add_test(all, the_history_is_bounded_and_the_newest_is_loaded);
     tcase_add_test(all, a_damaged_newest_one_is_set_aside_and_the_one_before_is_taken);

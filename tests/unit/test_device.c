@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "runtime/device_private.h"
+#include "runtime/linear_amx.h"
 #include "runtime/program_file.h"
 #include "unit/support_device.h"
 
@@ -78,8 +79,10 @@ START_TEST(what_the_configuration_cannot_have_is_refused)
         {"", "4294967296", "auto", "fp32"},
         {"", "", "metal", "fp32"},
         {"", "", "mma", "fp32"},
-        {"", "", "cpu", "fp16"},
+        {"", "", "cpu", "tf32"},
         {"", "", "gpu", "tf32"},
+        {"", "", "amx", "tf32"},
+        {"", "", "clblast", "fp16"},
         {"portable", "", "auto", "tf32"},
     };
     struct device *device;
@@ -89,6 +92,20 @@ START_TEST(what_the_configuration_cannot_have_is_refused)
         config.precision = bad[i][3];
         ck_assert_int_eq(device_open(&device, &config), -EINVAL);
         ck_assert_ptr_null(device);
+    }
+}
+END_TEST
+
+START_TEST(weights_in_fp16_are_to_be_had_on_any_device)
+{
+    const char *automatic = linear_amx_usable() ? "amx" : "cpu";
+    const char *const kernels[][2] = {
+        {"auto", automatic}, {"cpu", "cpu"}, {"amx", "amx"}, {"gpu", "gpu"}, {"mma", "mma"}};
+    for (unsigned i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
+        struct support_device support;
+        support_device_open(&support, kernels[i][0], false, "precision: fp16", "hidden_dim: 8");
+        ck_assert_str_eq(device_linear_kernel(support.device), kernels[i][1]);
+        support_device_close(&support);
     }
 }
 END_TEST
@@ -387,6 +404,7 @@ int main(void)
     tcase_add_test(all, the_list_describes_each_device);
     tcase_add_test(all, a_device_is_found_by_number_and_by_a_part_of_its_name_in_any_case);
     tcase_add_test(all, what_the_configuration_cannot_have_is_refused);
+    tcase_add_test(all, weights_in_fp16_are_to_be_had_on_any_device);
     tcase_add_test(all, memory_beyond_the_device_is_refused_with_the_figures_and_nothing_is_lost);
     tcase_add_loop_test(all, memory_of_experts_is_what_was_announced_and_comes_back, 0, 2);
     tcase_add_loop_test(all, what_cannot_grow_stays_and_a_batch_without_memory_fails_alone, 0, 2);

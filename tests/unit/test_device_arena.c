@@ -70,7 +70,7 @@ START_TEST(experts_that_are_expected_take_one_buffer_in_aligned_parts)
     clGetDeviceInfo(device->id, CL_DEVICE_MEM_BASE_ADDR_ALIGN, sizeof bits, &bits, NULL);
     for (unsigned i = 0; i < EXPERTS; i++) {
         const struct parameters *parameters = experts[i]->ops->parameters(experts[i]);
-        const cl_mem parts[] = {parameters->weights, parameters->moment[0], parameters->moment[1],
+        const cl_mem parts[] = {parameters->masters, parameters->moment[0], parameters->moment[1],
                                 parameters->gradient};
         for (unsigned part = 0; part < 4; part++) {
             size_t offset = 1;

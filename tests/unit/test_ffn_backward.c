@@ -6,13 +6,15 @@
 #include <string.h>
 
 #include "unit/support_device.h"
+#include "unit/support_reference.h"
 
 /* Chunks that do not divide the batch. What the matrix units multiply has more rows, and the last ones are not theirs.
  */
 static const struct {
-    const char *kernel;
+    const char *kernel, *precision;
     unsigned rows, chunk;
-} providers[] = {{"cpu", 13, 5}, {"amx", 45, 40}, {"gpu", 13, 5}, {"clblast", 13, 5}};
+} providers[] = {{"cpu", "fp32", 13, 5},  {"amx", "fp32", 45, 40}, {"gpu", "fp32", 13, 5},    {"cpu", "fp16", 13, 5},
+                 {"amx", "fp16", 45, 40}, {"gpu", "fp16", 13, 5},  {"clblast", "fp32", 13, 5}};
 enum { PROVIDERS = sizeof providers / sizeof providers[0], HIDDEN = 33, MOST_FLOATS = 45 * HIDDEN };
 
 static struct support_device support;
@@ -22,13 +24,14 @@ static struct device_slab inputs[2], outputs;
 
 static void begin(int provider)
 {
-    char text[160], chunk[32];
+    char text[160], options[64];
     rows = providers[provider].rows;
     row_floats = rows * HIDDEN;
     /* With the rate 1 a step of plain SGD is the gradient. */
     snprintf(text, sizeof text, "hidden_dim: %d, max_batch_size: %u, optimizer: sgd, learning_rate: 1", HIDDEN, rows);
-    snprintf(chunk, sizeof chunk, "chunk_rows: %u", providers[provider].chunk);
-    support_device_open(&support, providers[provider].kernel, false, chunk, text);
+    snprintf(options, sizeof options, "chunk_rows: %u, precision: %s", providers[provider].chunk,
+             providers[provider].precision);
+    support_device_open(&support, providers[provider].kernel, false, options, text);
     expert = support_expert(&support);
     inputs[0] = support_slab(row_floats);
     inputs[1] = support_slab(row_floats);
@@ -85,23 +88,27 @@ static void put(int index, const float *values, size_t count)
         ck_assert_int_eq(expert_tensor_write(expert, (unsigned)index, values), 0);
 }
 
-static void slope_agrees(int index, const char *name, const float *values, const float *gradient, size_t count)
+/* `precision`: of what is moved. It goes to a value that there is, so the way that it takes is known. */
+static void slope_agrees(int index, const char *name, const char *precision, const float *values, const float *gradient,
+                         size_t count)
 {
     const double h = 0.01;
     float *direction = malloc(count * sizeof *direction), *moved = malloc(count * sizeof *moved);
     double expected = 0, found[2];
     direction_from(gradient, count, 80, direction);
-    for (size_t i = 0; i < count; i++)
-        expected += (double)gradient[i] * (double)direction[i];
     for (unsigned side = 0; side < 2; side++) {
         for (size_t i = 0; i < count; i++)
             moved[i] = (float)((double)values[i] + (side ? h : -h) * (double)direction[i]);
+        support_round(precision, moved, count, moved);
+        for (size_t i = 0; i < count; i++)
+            expected += (double)gradient[i] * (double)moved[i] * (side ? 1 : -1);
         put(index, moved, count);
         found[side] = loss();
     }
     put(index, values, count);
-    const double slope = (found[1] - found[0]) / (2 * h);
-    ck_assert_msg(fabs(slope - expected) <= 2e-3 * fabs(expected), "%s: slope %g, gradient %g", name, slope, expected);
+    const double difference = found[1] - found[0];
+    ck_assert_msg(fabs(difference - expected) <= 2e-3 * fabs(expected), "%s: difference %g, by the gradient %g", name,
+                  difference, expected);
     free(direction);
     free(moved);
 }
@@ -132,9 +139,10 @@ START_TEST(gradients_are_the_slopes_of_the_loss)
             gradient[p][i] = before[p][i] - gradient[p][i];
         put((int)p, before[p], tensors[p].count);
     }
-    slope_agrees(-1, "inputs", x, grad_inputs, row_floats);
+    slope_agrees(-1, "inputs", "fp32", x, grad_inputs, row_floats);
     for (unsigned p = 0; p < parameters; p++) {
-        slope_agrees((int)p, tensors[p].name, before[p], gradient[p], tensors[p].count);
+        slope_agrees((int)p, tensors[p].name, tensors[p].ndim == 2 ? providers[_i].precision : "fp32", before[p],
+                     gradient[p], tensors[p].count);
         free(before[p]);
         free(gradient[p]);
     }

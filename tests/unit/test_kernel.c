@@ -15,35 +15,37 @@
 enum { EMULATED = 1 };
 
 /* The CPU's kernels also as they are for narrower vectors, which this machine can run too; 0: the device's own. The
- * matrix units' (emulated all the same where there are none) also EMULATED. */
-static const struct {
+ * matrix units' (emulated all the same where there are none) also EMULATED. The references of products round as the
+ * precision does. */
+static const struct provider {
     const char *kernel;
     unsigned vector_width;
-    const char *precision; /* of what products multiply: their references round the same */
+    const char *precision;
 } providers[] = {
-    {"cpu", 0, "fp32"}, {"cpu", 8, "fp32"}, {"cpu", 4, "fp32"}, {"amx", 0, "fp32"},     {"amx", EMULATED, "fp32"},
-    {"gpu", 0, "fp32"}, {"mma", 0, "tf32"}, {"mma", 0, "fp16"}, {"clblast", 0, "fp32"},
+    {"cpu", 0, "fp32"}, {"cpu", 8, "fp32"},        {"cpu", 4, "fp32"}, {"amx", 0, "fp32"}, {"amx", EMULATED, "fp32"},
+    {"gpu", 0, "fp32"}, {"mma", 0, "tf32"},        {"cpu", 0, "fp16"}, {"cpu", 8, "fp16"}, {"cpu", 4, "fp16"},
+    {"amx", 0, "fp16"}, {"amx", EMULATED, "fp16"}, {"gpu", 0, "fp16"}, {"mma", 0, "fp16"}, {"clblast", 0, "fp32"},
 };
 enum { PROVIDERS = sizeof providers / sizeof providers[0], GUARD_ROWS = 5, MAX_BUFFERS = 16 };
 
 static struct support_device support;
 static struct device *device;
-static const char *precision;
+static const struct provider *provider;
 static cl_mem buffers[MAX_BUFFERS];
 static unsigned n_buffers;
 static float *memories[2 * MAX_BUFFERS];
 static unsigned n_memories;
 
-static void begin(int provider)
+static void begin(int index)
 {
     char options[32];
-    precision = providers[provider].precision;
-    snprintf(options, sizeof options, "precision: %s", precision);
-    support_device_open(&support, providers[provider].kernel, false, options, "hidden_dim: 8");
-    if (providers[provider].vector_width == EMULATED)
+    provider = &providers[index];
+    snprintf(options, sizeof options, "precision: %s", provider->precision);
+    support_device_open(&support, provider->kernel, false, options, "hidden_dim: 8");
+    if (provider->vector_width == EMULATED)
         support_device_emulate(&support);
-    else if (providers[provider].vector_width != 0)
-        support_device_narrow(&support, providers[provider].vector_width);
+    else if (provider->vector_width != 0)
+        support_device_narrow(&support, provider->vector_width);
     device = support.device;
 }
 
@@ -77,10 +79,10 @@ static float *random_floats(size_t count, unsigned stream)
     return values;
 }
 
-static float *rounded(const float *values, size_t count, bool of_gradient)
+static float *rounded(const float *values, size_t count, enum support_operand operand)
 {
     float *result = floats(count);
-    support_round(of_gradient ? support_gradient_precision(precision) : precision, values, count, result);
+    support_round_operand(provider->kernel, provider->precision, operand, values, count, result);
     return result;
 }
 
@@ -93,7 +95,8 @@ struct matrix {
     size_t rows, columns, guard, floats;
 };
 
-static struct matrix matrix_put(size_t rows, size_t columns, bool packed, const float *plain)
+/* Of floats, or (only in panels) as matrices of weights are. */
+static struct matrix matrix_put_as(size_t rows, size_t columns, bool packed, bool weights, const float *plain)
 {
     const size_t panel = device->shape.panel, width = kernel_panel_width(&device->shape, columns);
     struct matrix matrix = {.rows = rows, .columns = columns};
@@ -109,12 +112,20 @@ static struct matrix matrix_put(size_t rows, size_t columns, bool packed, const 
         memcpy(all + matrix.guard, plain, matrix.floats * sizeof *all);
     ck_assert_uint_lt(n_buffers, MAX_BUFFERS);
     cl_mem *buffer = &buffers[n_buffers++];
-    ck_assert_int_eq(device_allocate(device, total * sizeof *all, "a test", buffer), 0);
-    ck_assert_int_eq(device_write(device, *buffer, 0, all, total * sizeof *all), 0);
+    size_t bytes = total * sizeof *all;
+    void *elements = weights ? support_weights(device, all, total, &bytes) : NULL;
+    ck_assert_int_eq(device_allocate(device, bytes, "a test", buffer), 0);
+    ck_assert_int_eq(device_write(device, *buffer, 0, weights ? elements : all, bytes), 0);
+    free(elements);
     free(all);
     matrix.view = packed ? kernel_view_packed(&device->shape, *buffer, matrix.guard, rows)
                          : kernel_view_rows(&device->shape, *buffer, matrix.guard, columns);
     return matrix;
+}
+
+static struct matrix matrix_put(size_t rows, size_t columns, bool packed, const float *plain)
+{
+    return matrix_put_as(rows, columns, packed, false, plain);
 }
 
 static struct device_rows matrix_rows(const struct matrix *matrix)
@@ -152,9 +163,10 @@ static void matrix_is(const struct matrix *matrix, const float *expected, double
 struct size {
     size_t rows, n, k;
 };
-static const struct size sizes[] = {{1, 1, 1},     {1, 130, 65},   {2, 33, 7},   {3, 64, 129},   {5, 31, 200},
-                                    {7, 65, 64},   {13, 100, 33},  {17, 9, 257}, {67, 70, 31},   {255, 66, 40},
-                                    {129, 129, 5}, {12, 192, 128}, {32, 64, 32}, {45, 330, 300}, {300, 65, 290}};
+static const struct size sizes[] = {{1, 1, 1},    {1, 130, 65},   {2, 33, 7},     {3, 64, 129},
+                                    {5, 31, 200}, {7, 65, 64},    {13, 100, 33},  {17, 9, 257},
+                                    {67, 70, 31}, {255, 66, 40},  {129, 129, 5},  {12, 192, 128},
+                                    {32, 64, 32}, {45, 330, 300}, {300, 65, 290}, {25, 70, 1100}};
 enum { SIZES = sizeof sizes / sizeof sizes[0] };
 
 /* As the block ffn uses them, in its order. */
@@ -188,11 +200,12 @@ static void product_agrees(const struct size *size, unsigned use)
         .save = floats(size->rows * size->n),
     };
     const float *plain_a = expected.a, *plain_b = expected.b;
-    expected.a = rounded(plain_a, size->rows * size->k, uses[use].of_gradient);
-    expected.b = rounded(plain_b, size->k * size->n, uses[use].of_gradient);
+    expected.a =
+        rounded(plain_a, size->rows * size->k, uses[use].of_gradient ? SUPPORT_OF_GRADIENT : SUPPORT_ACTIVATION);
+    expected.b = rounded(plain_b, size->k * size->n, SUPPORT_WEIGHT);
     support_reference_product(&expected);
     const struct matrix a = matrix_put(size->rows, size->k, uses[use].a_packed, plain_a);
-    const struct matrix b = matrix_put(size->k, size->n, true, plain_b);
+    const struct matrix b = matrix_put_as(size->k, size->n, true, true, plain_b);
     const struct matrix bias = matrix_put(1, size->n, true, expected.bias);
     const struct matrix second = matrix_put(size->rows, size->n, uses[use].second_packed, expected.second);
     const struct matrix out = matrix_put(size->rows, size->n, uses[use].out_packed, NULL);
@@ -244,7 +257,8 @@ START_TEST(weight_gradients_are_the_references)
     for (unsigned i = 0; i < SIZES; i++) {
         const size_t rows = sizes[i].rows, n = sizes[i].n, k = sizes[i].k;
         const float *x = random_floats(rows * k, 20), *dy = random_floats(rows * n, 21);
-        const float *rounded_x = rounded(x, rows * k, true), *rounded_dy = rounded(dy, rows * n, true);
+        const float *rounded_x = rounded(x, rows * k, SUPPORT_OF_GRADIENT);
+        const float *rounded_dy = rounded(dy, rows * n, SUPPORT_OF_GRADIENT);
         float *expected = floats(k * n);
         const struct matrix xs = matrix_put(rows, k, true, x), dys = matrix_put(rows, n, true, dy);
         const struct matrix dw = matrix_put(k, n, true, NULL);

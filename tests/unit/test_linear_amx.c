@@ -168,7 +168,7 @@ START_TEST(devices_that_are_no_cpus_are_refused)
 {
     struct config_device config = {.name = "gpu0", .linear_kernel = "amx", .precision = "fp32"};
     struct device gpu = {.config = &config, .info.class = DEVICE_CLASS_GPU};
-    const struct linear_provider *provider = linear_provider_find(&config, DEVICE_CLASS_GPU);
+    const struct linear_provider *provider = linear_provider_find(&gpu);
     ck_assert_str_eq(provider->name, "amx");
     ck_assert_int_eq(provider->check(&gpu), -EINVAL);
     ck_assert_ptr_nonnull(strstr(gpu.error, "linear_kernel: auto"));

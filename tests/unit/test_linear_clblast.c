@@ -17,10 +17,11 @@ static struct support_device support;
 START_TEST(it_is_never_taken_unasked_and_found_by_its_name)
 {
     struct config_device config = {.linear_kernel = "auto", .precision = "fp32"};
-    for (unsigned class = 0; class <= DEVICE_CLASS_ACCELERATOR; class ++)
-        ck_assert_str_ne(linear_provider_find(&config, class)->name, "clblast");
+    struct device device = {.config = &config};
+    for (device.info.class = 0; device.info.class <= DEVICE_CLASS_ACCELERATOR; device.info.class ++)
+        ck_assert_str_ne(linear_provider_find(&device)->name, "clblast");
     config.linear_kernel = "clblast";
-    ck_assert_ptr_eq(linear_provider_find(&config, DEVICE_CLASS_GPU), &linear_provider_clblast);
+    ck_assert_ptr_eq(linear_provider_find(&device), &linear_provider_clblast);
 }
 END_TEST
 
@@ -43,9 +44,13 @@ END_TEST
 
 START_TEST(reduced_precision_is_refused)
 {
-    struct device device = {.config = &(struct config_device){.linear_kernel = "clblast", .precision = "tf32"}};
-    ck_assert_int_eq(linear_provider_clblast.check(&device), -EINVAL);
-    ck_assert_ptr_nonnull(strstr(device.error, "fp32"));
+    static const char *const precisions[] = {"tf32", "fp16"};
+    for (unsigned i = 0; i < 2; i++) {
+        struct device device = {.config =
+                                    &(struct config_device){.linear_kernel = "clblast", .precision = precisions[i]}};
+        ck_assert_int_eq(linear_provider_clblast.check(&device), -EINVAL);
+        ck_assert_ptr_nonnull(strstr(device.error, "set precision: fp32"));
+    }
 }
 END_TEST
 

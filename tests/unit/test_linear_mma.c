@@ -26,11 +26,25 @@ static void begin(int precision)
     device = support.device;
 }
 
-static cl_mem put(const float *values, size_t count)
+static cl_mem put_bytes(const void *bytes, size_t count)
 {
     cl_mem buffer = NULL;
-    ck_assert_int_eq(device_allocate(device, count * sizeof *values, "a test", &buffer), 0);
-    ck_assert_int_eq(device_write(device, buffer, 0, values, count * sizeof *values), 0);
+    ck_assert_int_eq(device_allocate(device, count, "a test", &buffer), 0);
+    ck_assert_int_eq(device_write(device, buffer, 0, bytes, count), 0);
+    return buffer;
+}
+
+static cl_mem put(const float *values, size_t count)
+{
+    return put_bytes(values, count * sizeof *values);
+}
+
+static cl_mem put_weights(const float *values, size_t count)
+{
+    size_t bytes;
+    void *weights = support_weights(device, values, count, &bytes);
+    const cl_mem buffer = put_bytes(weights, bytes);
+    free(weights);
     return buffer;
 }
 
@@ -40,7 +54,7 @@ static void multiply(size_t rows, size_t n, size_t k, const float *a, bool of_gr
     const size_t packed_floats = kernel_packed_floats(&device->shape, k, n);
     float *packed = malloc(packed_floats * sizeof *packed);
     support_reference_pack(k, n, device->shape.panel, b, packed);
-    cl_mem left = put(a, rows * k), right = put(packed, packed_floats), product = put(out, rows * n);
+    cl_mem left = put(a, rows * k), right = put_weights(packed, packed_floats), product = put(out, rows * n);
     const struct linear_call call = {
         .rows = (cl_int)rows,
         .n = (cl_int)n,
@@ -99,13 +113,14 @@ START_TEST(operands_are_rounded_to_nearest)
 }
 END_TEST
 
-/* The bound for each element, from the sums of magnitudes. */
+/* The bound for each element, from the sums of magnitudes. Weights are of magnitude `scale`, too, unless the other
+ * operand is gradients. */
 static void bound_holds(bool fp16, size_t rows, size_t n, size_t k, float scale, bool of_gradient)
 {
     const double u = 0x1p-11;
     float *a = malloc(rows * k * sizeof *a), *b = malloc(k * n * sizeof *b), *out = calloc(rows * n, sizeof *out);
     support_random(a, rows * k, 1, scale);
-    support_random(b, k * n, 2, scale);
+    support_random(b, k * n, 2, of_gradient ? 1 : scale);
     multiply(rows, n, k, a, of_gradient, b, out);
     double largest = 0;
     for (size_t at = 0; at < rows * n; at++) {
@@ -114,7 +129,7 @@ static void bound_holds(bool fp16, size_t rows, size_t n, size_t k, float scale,
             const double x = (double)a[at / n * k + i], y = (double)b[i * n + at % n];
             exact += x * y;
             magnitude += fabs(x * y);
-            magnitudes += fabs(x) + fabs(y);
+            magnitudes += fabs(x) + (of_gradient ? 0 : fabs(y));
         }
         double bound = (2 * u + u * u + (double)k * 0x1p-22) * magnitude;
         if (fp16)
@@ -146,9 +161,9 @@ END_TEST
 START_TEST(products_of_gradients_keep_to_it_however_small_they_are)
 {
     begin(_i);
-    bound_holds(false, 70, 65, 100, 1e-9f, true);
-    bound_holds(false, 5, 33, 40, 1e-15f, true);
-    bound_holds(false, 20, 20, 64, 1e7f, true);
+    bound_holds(_i == FP16, 70, 65, 100, 1e-9f, true);
+    bound_holds(_i == FP16, 5, 33, 40, 1e-15f, true);
+    bound_holds(_i == FP16, 20, 20, 64, 1e7f, true);
     support_device_close(&support);
 }
 END_TEST
@@ -224,7 +239,8 @@ START_TEST(a_device_without_the_matrix_units_is_refused_with_the_way_out)
             config.linear_kernel = automatic ? "auto" : "mma";
             ck_assert_int_eq(linear_provider_mma.check(&other), -EINVAL);
             ck_assert_ptr_nonnull(strstr(other.error, precisions[_i]));
-            ck_assert_ptr_nonnull(strstr(other.error, "set precision: fp32"));
+            ck_assert_ptr_nonnull(strstr(other.error, _i == FP16 ? "set linear_kernel: auto" : "set precision: fp32"));
+            ck_assert_ptr_nonnull(strstr(other.error, "precision: fp32"));
             ck_assert_ptr_nonnull(strstr(other.error, i < 2 ? vendors[i] : "compute capability"));
         }
     }
@@ -235,17 +251,34 @@ START_TEST(a_device_without_the_matrix_units_is_refused_with_the_way_out)
 }
 END_TEST
 
-START_TEST(auto_takes_the_matrix_units_for_what_they_are_there_for)
+static const char *automatic(const char *precision, enum device_class class, const char *vendor)
 {
-    struct config_device config = {.linear_kernel = "auto", .precision = "fp32"};
-    ck_assert_str_eq(linear_provider_find(&config, DEVICE_CLASS_CPU)->name, "cpu");
-    ck_assert_str_eq(linear_provider_find(&config, DEVICE_CLASS_GPU)->name, "gpu");
-    for (unsigned i = 0; i < PRECISIONS; i++) {
-        config.precision = precisions[i];
-        ck_assert_ptr_eq(linear_provider_find(&config, DEVICE_CLASS_GPU), &linear_provider_mma);
-    }
-    config.linear_kernel = "gpu";
-    ck_assert_ptr_eq(linear_provider_find(&config, DEVICE_CLASS_GPU), &linear_provider_gpu);
+    const struct config_device config = {.linear_kernel = "auto", .precision = precision};
+    struct device other = {.config = &config, .info = device->info, .id = device->id};
+    other.info.class = class;
+    snprintf(other.info.vendor, sizeof other.info.vendor, "%s", vendor);
+    const char *name = linear_provider_find(&other)->name;
+    ck_assert_str_eq(other.error, "");
+    return name;
+}
+
+/* Products in tf32 are theirs alone; weights in fp16 are for every device. */
+START_TEST(auto_takes_the_matrix_units_where_it_must_or_where_they_are)
+{
+    begin(TF32);
+    ck_assert_str_eq(automatic("fp32", DEVICE_CLASS_CPU, "GenuineIntel"), "cpu");
+    ck_assert_str_eq(automatic("fp32", DEVICE_CLASS_GPU, "NVIDIA Corporation"), "gpu");
+    ck_assert_str_eq(automatic("tf32", DEVICE_CLASS_CPU, "GenuineIntel"), "mma");
+    ck_assert_str_eq(automatic("tf32", DEVICE_CLASS_GPU, "Intel(R) Corporation"), "mma");
+    ck_assert_str_eq(automatic("fp16", DEVICE_CLASS_CPU, "GenuineIntel"), "cpu");
+    ck_assert_str_eq(automatic("fp16", DEVICE_CLASS_GPU, "Advanced Micro Devices, Inc."), "gpu");
+    ck_assert_str_eq(automatic("fp16", DEVICE_CLASS_INTEGRATED, "Intel(R) Corporation"), "gpu");
+    /* Its driver does not say what it has. */
+    ck_assert_str_eq(automatic("fp16", DEVICE_CLASS_GPU, "NVIDIA Corporation"), "gpu");
+    struct config_device config = {.linear_kernel = "gpu", .precision = "fp16"};
+    struct device asked = {.config = &config, .info = device->info, .id = device->id};
+    ck_assert_ptr_eq(linear_provider_find(&asked), &linear_provider_gpu);
+    support_device_close(&support);
 }
 END_TEST
 
@@ -259,7 +292,7 @@ int main(void)
     tcase_add_loop_test(all, products_of_gradients_keep_to_it_however_small_they_are, 0, PRECISIONS);
     tcase_add_loop_test(all, a_backward_is_applied_unless_activations_are_beyond_the_precision, 0, PRECISIONS);
     tcase_add_loop_test(all, a_device_without_the_matrix_units_is_refused_with_the_way_out, 0, PRECISIONS);
-    tcase_add_test(all, auto_takes_the_matrix_units_for_what_they_are_there_for);
+    tcase_add_test(all, auto_takes_the_matrix_units_where_it_must_or_where_they_are);
     Suite *suite = suite_create("linear_mma");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);

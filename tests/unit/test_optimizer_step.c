@@ -6,12 +6,18 @@
 #include <string.h>
 
 #include "runtime/device_private.h"
+#include "runtime/half.h"
 #include "runtime/optimizer_step.h"
 #include "unit/support_device.h"
 #include "unit/support_reference.h"
 
-static const char *const kernels[] = {"cpu", "gpu", "clblast"};
-enum { PROVIDERS = 3, HIDDEN = 33, UPDATES = 3 };
+/* Of the CPU's kernels also those for narrower vectors; 0: the device's own. */
+static const struct provider {
+    const char *kernel, *precision;
+    unsigned vector_width;
+} kernels[] = {{"cpu", "fp32", 0}, {"gpu", "fp32", 0}, {"cpu", "fp16", 0},    {"cpu", "fp16", 8},
+               {"cpu", "fp16", 4}, {"gpu", "fp16", 0}, {"clblast", "fp32", 0}};
+enum { PROVIDERS = sizeof kernels / sizeof kernels[0], HIDDEN = 33, UPDATES = 3 };
 static int providers = PROVIDERS;
 
 static struct support_device support;
@@ -21,11 +27,14 @@ static cl_mem gradient_buffer;
 static float *gradients[PARAMETERS_MAX];   /* by parameter, row-major */
 static float *expected[3][PARAMETERS_MAX]; /* weights and moments */
 
-static void begin(const char *kernel, const char *options)
+static void begin(const struct provider *provider, const char *options)
 {
-    char text[256];
+    char text[256], precision[32];
     snprintf(text, sizeof text, "hidden_dim: %d, %s", HIDDEN, options);
-    support_device_open(&support, kernel, false, "", text);
+    snprintf(precision, sizeof precision, "precision: %s", provider->precision);
+    support_device_open(&support, provider->kernel, false, precision, text);
+    if (provider->vector_width != 0)
+        support_device_narrow(&support, provider->vector_width);
     expert = support_expert(&support);
     parameters = expert->ops->parameters(expert);
     ck_assert_int_eq(
@@ -116,31 +125,48 @@ static void state_agrees(double tolerance)
     }
 }
 
-/* The orientation that backward reads is written along, to the bit. */
+/* Elements of a buffer of matrices, as floats. */
+static float *read_elements(cl_mem buffer, size_t count)
+{
+    const size_t bytes = count * parameters->shape.weight_bytes;
+    float *values = malloc(count * sizeof *values);
+    uint16_t *halves = malloc(bytes);
+    const bool are_halves = parameters->shape.weight_bytes == sizeof *halves;
+    ck_assert_int_eq(device_read(support.device, buffer, 0, are_halves ? (void *)halves : values, bytes), 0);
+    for (size_t i = 0; i < count && are_halves; i++)
+        values[i] = half_to_float(halves[i]);
+    free(halves);
+    return values;
+}
+
+/* What products read, in both orientations, is what the masters are, or the nearest to it, to the bit; also pads. */
 static void orientations_agree(void)
 {
-    const size_t bytes = parameters->primary_floats * sizeof(float);
-    const size_t other_bytes = parameters->transposed_floats * sizeof(float);
-    float *all = malloc(bytes), *all_transposed = malloc(other_bytes);
-    ck_assert_int_eq(device_read(support.device, parameters->weights, 0, all, bytes), 0);
-    ck_assert_int_eq(device_read(support.device, parameters->transposed, 0, all_transposed, other_bytes), 0);
+    const size_t panel = parameters->shape.panel;
+    float *matrices = read_elements(parameters->matrices, parameters->vectors_offset);
+    float *all_transposed = read_elements(parameters->transposed, parameters->transposed_floats);
     for (unsigned p = 0; p < parameters->count; p++) {
         const struct parameter *item = &parameters->items[p];
         if (item->in == 0)
             continue;
-        const size_t count = item->in * item->out;
-        float *one = malloc(count * sizeof *one), *other = malloc(count * sizeof *other),
-              *turned = malloc(count * sizeof *turned);
-        support_reference_unpack(item->in, item->out, parameters->shape.panel, all + item->offset, one);
-        support_reference_unpack(item->out, item->in, parameters->shape.panel, all_transposed + item->transposed,
-                                 other);
-        transpose(other, item->out, item->in, turned);
-        ck_assert_mem_eq(one, turned, count * sizeof *one);
+        const size_t count = item->in * item->out, bytes = count * sizeof(float);
+        const size_t packed = kernel_packed_floats(&parameters->shape, item->in, item->out);
+        const size_t packed_transposed = kernel_packed_floats(&parameters->shape, item->out, item->in);
+        float *values = malloc(bytes), *turned = malloc(bytes);
+        float *one = malloc(packed * sizeof *one), *other = malloc(packed_transposed * sizeof *other);
+        ck_assert_int_eq(expert_tensor_read(expert, p, values), 0);
+        support_round(support.config.devices[0].precision, values, count, values);
+        transpose(values, item->out, item->in, turned);
+        support_reference_pack(item->in, item->out, panel, turned, one);
+        support_reference_pack(item->out, item->in, panel, values, other);
+        ck_assert_mem_eq(matrices + item->at, one, packed * sizeof *one);
+        ck_assert_mem_eq(all_transposed + item->transposed, other, packed_transposed * sizeof *other);
+        free(values);
+        free(turned);
         free(one);
         free(other);
-        free(turned);
     }
-    free(all);
+    free(matrices);
     free(all_transposed);
 }
 
@@ -155,7 +181,7 @@ enum { OPTIMIZERS = sizeof optimizers / sizeof optimizers[0] };
 
 START_TEST(steps_are_the_references)
 {
-    begin(kernels[_i % providers], optimizers[_i / providers]);
+    begin(&kernels[_i % providers], optimizers[_i / providers]);
     for (unsigned update = 0; update < UPDATES; update++) {
         const double norm = put_gradients(100 * (update + 1), 0.5f);
         const struct expert_batch batch = step();
@@ -173,7 +199,7 @@ END_TEST
 
 START_TEST(accumulated_gradients_make_one_step_of_their_sum)
 {
-    begin(kernels[_i], "optimizer: adam, clip_norm: 2.5, grad_accumulation: 3");
+    begin(&kernels[_i], "optimizer: adam, clip_norm: 2.5, grad_accumulation: 3");
     float *sums[PARAMETERS_MAX];
     for (unsigned p = 0; p < parameters->count; p++)
         sums[p] = calloc(parameters->items[p].out * (parameters->items[p].in + 1), sizeof(float));
@@ -209,7 +235,7 @@ static const float bad_values[] = {NAN, INFINITY, -INFINITY, 3e38f};
 START_TEST(gradients_that_are_not_finite_change_nothing)
 {
     for (unsigned bad = 0; bad < sizeof bad_values / sizeof bad_values[0]; bad++) {
-        begin(kernels[_i % providers], _i / providers ? "optimizer: adam, grad_accumulation: 2" : "optimizer: adam");
+        begin(&kernels[_i % providers], _i / providers ? "optimizer: adam, grad_accumulation: 2" : "optimizer: adam");
         const unsigned needed = expert->optimizer.grad_accumulation;
         put_gradients(100, 0.5f);
         const size_t at = parameters->items[1].offset; /* one element of one bias */

@@ -16,14 +16,14 @@ enum { HIDDEN = 21, ROWS = 3 };
 static struct support_device support;
 static char object[PATH_MAX + 32];
 
-static void open_with(bool staged, const char *options)
+static void open_with(bool staged, const char *device, const char *options)
 {
     char expert[PATH_MAX + 128];
     const char *build = getenv("BUILD");
     ck_assert_ptr_nonnull(realpath(build ? build : "build", object));
     strcat(object, "/examples/affine.so");
     snprintf(expert, sizeof expert, "block: \"%s\", hidden_dim: %d, max_batch_size: 8, %s", object, HIDDEN, options);
-    support_device_open(&support, "cpu", staged, "", expert);
+    support_device_open(&support, "cpu", staged, device, expert);
 }
 
 static void write_tensor(struct expert *expert, const char *name, float first)
@@ -45,9 +45,9 @@ static float read_last(struct expert *expert, const char *name)
     return values[HIDDEN - 1];
 }
 
-static void forward_and_backward(bool staged)
+static void forward_and_backward(bool staged, const char *device)
 {
-    open_with(staged, "optimizer: sgd, learning_rate: 0.5");
+    open_with(staged, device, "optimizer: sgd, learning_rate: 0.5");
     struct expert *expert = NULL;
     ck_assert_msg(expert_create(&expert, support.device, &support.config.experts[0], 1) == 0, "%s",
                   device_error(support.device));
@@ -83,19 +83,26 @@ static void forward_and_backward(bool staged)
 
 START_TEST(an_own_expert_computes_and_learns)
 {
-    forward_and_backward(false);
+    forward_and_backward(false, "");
 }
 END_TEST
 
 START_TEST(an_own_expert_computes_on_a_device_with_its_own_memory)
 {
-    forward_and_backward(true);
+    forward_and_backward(true, "");
+}
+END_TEST
+
+/* Its parameters are vectors, which stay as they are. */
+START_TEST(an_own_expert_computes_and_learns_where_weights_are_in_fp16)
+{
+    forward_and_backward(false, "precision: fp16");
 }
 END_TEST
 
 START_TEST(experts_of_one_block_share_their_kernels)
 {
-    open_with(false, "optimizer: none");
+    open_with(false, "", "optimizer: none");
     struct own_program *first, *second;
     const struct expert_ops *ops = expert_find(object);
     ck_assert_ptr_nonnull(ops);
@@ -134,6 +141,7 @@ int main(void)
     tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
     tcase_add_test(all, an_own_expert_computes_and_learns);
     tcase_add_test(all, an_own_expert_computes_on_a_device_with_its_own_memory);
+    tcase_add_test(all, an_own_expert_computes_and_learns_where_weights_are_in_fp16);
     tcase_add_test(all, experts_of_one_block_share_their_kernels);
     tcase_add_test(all, what_is_no_block_is_refused);
     Suite *suite = suite_create("own_expert");

@@ -1,11 +1,13 @@
 #include <check.h>
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "runtime/parameters.h"
 #include "unit/support_device.h"
+#include "unit/support_reference.h"
 
 static struct expert *create(struct support_device *support, uint64_t seed)
 {
@@ -100,14 +102,16 @@ START_TEST(initial_values_are_uniform_within_the_fan_ins_bound_and_come_from_the
 }
 END_TEST
 
+/* What trains keeps its masters, also where products read halves. */
 START_TEST(what_is_written_is_read_back_and_is_in_a_snapshot)
 {
-    static const char *const kernels[] = {"cpu", "gpu", "clblast"};
-    const unsigned count = support_device_has_clblast() ? 3 : 2;
+    static const char *const kernels[][2] = {
+        {"cpu", ""}, {"gpu", ""}, {"cpu", "precision: fp16"}, {"gpu", "precision: fp16"}, {"clblast", ""}};
+    const unsigned count = support_device_has_clblast() ? 5 : 4;
     struct support_device support;
     struct expert_tensor tensor;
     for (unsigned k = 0; k < count; k++) {
-        support_device_open(&support, kernels[k], false, "", "hidden_dim: 33");
+        support_device_open(&support, kernels[k][0], false, kernels[k][1], "hidden_dim: 33");
         struct expert *expert = create(&support, 1);
         struct expert_snapshot snapshot = {.memory = malloc(expert_snapshot_bytes(expert))};
         for (unsigned i = 0; i < expert_tensors(expert); i++) {
@@ -139,6 +143,87 @@ START_TEST(what_is_written_is_read_back_and_is_in_a_snapshot)
 }
 END_TEST
 
+START_TEST(what_does_not_train_keeps_halves_alone_which_are_what_is_read_and_saved)
+{
+    static const char *const kernels[] = {"cpu", "gpu"};
+    struct support_device support;
+    struct expert_tensor tensor;
+    support_device_open(&support, kernels[_i], false, "precision: fp16", "hidden_dim: 33, optimizer: none");
+    struct expert *expert = create(&support, 1);
+    const struct parameters *parameters = expert->ops->parameters(expert);
+    ck_assert_ptr_null(parameters->masters);
+    struct expert_snapshot snapshot = {.memory = malloc(expert_snapshot_bytes(expert))};
+    for (unsigned written = 0; written < 2; written++) { /* first what it was made with */
+        for (unsigned i = 0; i < expert_tensors(expert) && written; i++) {
+            expert_tensor(expert, i, &tensor);
+            float *values = malloc(tensor.count * sizeof *values);
+            support_random(values, tensor.count, i, 1e-4f);
+            values[0] = 65519;
+            ck_assert_int_eq(expert_tensor_write(expert, i, values), 0);
+            free(values);
+        }
+        ck_assert_int_eq(expert_snapshot_take(expert, &snapshot), 0);
+        for (unsigned i = 0; i < expert_tensors(expert); i++) {
+            expert_tensor(expert, i, &tensor);
+            const size_t bytes = tensor.count * sizeof(float);
+            float *values = malloc(bytes), *expected = malloc(bytes), *saved = malloc(bytes);
+            const float scale = i < 4 ? 1 / sqrtf(i < 2 ? 33 : 4 * 33) : 0;
+            for (uint64_t j = 0; j < tensor.count; j++)
+                expected[j] = i < 4 ? scale * parameters_random(1, i, j) : i == 4 ? 1 : 0;
+            if (written) {
+                support_random(expected, tensor.count, i, 1e-4f);
+                expected[0] = 65519;
+            }
+            support_round(tensor.ndim == 2 ? "fp16" : "fp32", expected, tensor.count, expected);
+            ck_assert_int_eq(expert_tensor_read(expert, i, values), 0);
+            expert_snapshot_tensor(expert, &snapshot, i, saved);
+            for (uint64_t j = 0; j < tensor.count; j++)
+                ck_assert_msg(values[j] == expected[j] && saved[j] == expected[j], "%s: %a and %a instead of %a",
+                              tensor.name, (double)values[j], (double)saved[j], (double)expected[j]);
+            free(values);
+            free(expected);
+            free(saved);
+        }
+    }
+    free(snapshot.memory);
+    expert_destroy(&expert);
+    support_device_close(&support);
+}
+END_TEST
+
+static uint64_t bytes_of(const char *kernel, const char *precision, const char *optimizer)
+{
+    struct support_device support;
+    char options[32], text[64];
+    uint64_t own, workspace;
+    snprintf(options, sizeof options, "precision: %s", precision);
+    snprintf(text, sizeof text, "hidden_dim: 64, optimizer: %s", optimizer);
+    support_device_open(&support, kernel, false, options, text);
+    struct expert *first = create(&support, 1); /* takes the workspace along */
+    const uint64_t used = device_memory_used(support.device);
+    struct expert *expert = create(&support, 1);
+    ck_assert_int_eq(expert_memory(support.device, &support.config.experts[0], &own, &workspace), 0);
+    ck_assert_uint_eq(device_memory_used(support.device) - used, own);
+    expert_destroy(&expert);
+    ck_assert_uint_eq(device_memory_used(support.device), used);
+    expert_destroy(&first);
+    support_device_close(&support);
+    return own;
+}
+
+START_TEST(the_memory_that_an_expert_takes_is_what_was_said_and_halves_are_half_of_it)
+{
+    static const char *const kernels[] = {"cpu", "gpu"};
+    const uint64_t matrices = 2 * 4 * 64 * 64, vectors = 4 * 64 + 3 * 64;
+    const char *kernel = kernels[_i];
+    ck_assert_uint_eq(bytes_of(kernel, "fp32", "none"), 8 * matrices + 4 * vectors);
+    ck_assert_uint_eq(bytes_of(kernel, "fp16", "none"), 4 * matrices + 4 * vectors);
+    ck_assert_uint_eq(bytes_of(kernel, "fp32", "adam"), 16 * matrices + 12 * vectors);
+    ck_assert_uint_eq(bytes_of(kernel, "fp16", "adam"), 16 * matrices + 12 * vectors);
+    ck_assert_uint_eq(bytes_of(kernel, "fp16", "sgd"), 8 * matrices + 4 * vectors);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("parameters");
@@ -146,6 +231,8 @@ int main(void)
     tcase_add_test(all, tensors_have_pytorchs_names_and_shapes_parameters_first);
     tcase_add_test(all, initial_values_are_uniform_within_the_fan_ins_bound_and_come_from_the_seed);
     tcase_add_test(all, what_is_written_is_read_back_and_is_in_a_snapshot);
+    tcase_add_loop_test(all, what_does_not_train_keeps_halves_alone_which_are_what_is_read_and_saved, 0, 2);
+    tcase_add_loop_test(all, the_memory_that_an_expert_takes_is_what_was_said_and_halves_are_half_of_it, 0, 2);
     Suite *suite = suite_create("parameters");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);

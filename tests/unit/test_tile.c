@@ -19,7 +19,10 @@ static struct device *device;
 static const struct {
     const char *kernel, *precision;
     unsigned tiles;
-} providers[] = {{"gpu", "fp32", TILE_COUNT}, {"mma", "tf32", TILE_COUNT - 3}, {"mma", "fp16", TILE_COUNT - 4}};
+} providers[] = {{"gpu", "fp32", TILE_COUNT},
+                 {"gpu", "fp16", TILE_COUNT},
+                 {"mma", "tf32", TILE_COUNT - 3},
+                 {"mma", "fp16", TILE_COUNT - 4}};
 enum { PROVIDERS = sizeof providers / sizeof providers[0] };
 
 static void begin(int provider)
@@ -95,21 +98,39 @@ END_TEST
 enum { ROWS = 137, N = 201, K = 75, MOST = ROWS * 224 };
 
 /* Operands, also in panels of 32, one behind the other in a buffer, then the output, and what is
- * saved. */
+ * saved; the weights in a buffer of their own. */
 struct operands {
     float *a, *b, *bias, *second;
-    cl_mem buffer;
-    uint64_t a_at, b_at, bias_at, second_at, out_at, save_at, floats;
+    cl_mem buffer, weights;
+    uint64_t a_at, bias_at, second_at, out_at, save_at, floats;
 };
+
+static float *random_packed(size_t rows, size_t columns, unsigned stream, float **packed)
+{
+    float *plain = malloc(rows * columns * sizeof *plain);
+    *packed = calloc(kernel_packed_floats(&device->shape, rows, columns), sizeof **packed);
+    support_random(plain, rows * columns, stream, 1);
+    support_reference_pack(rows, columns, device->shape.panel, plain, *packed);
+    return plain;
+}
 
 static float *put(uint64_t at, cl_mem buffer, size_t rows, size_t columns, unsigned stream)
 {
-    float *plain = malloc(rows * columns * sizeof *plain);
-    const size_t count = kernel_packed_floats(&device->shape, rows, columns);
-    float *packed = calloc(count, sizeof *packed);
-    support_random(plain, rows * columns, stream, 1);
-    support_reference_pack(rows, columns, device->shape.panel, plain, packed);
-    ck_assert_int_eq(device_write(device, buffer, at * sizeof(float), packed, count * sizeof *packed), 0);
+    float *packed, *plain = random_packed(rows, columns, stream, &packed);
+    const size_t bytes = kernel_packed_floats(&device->shape, rows, columns) * sizeof *packed;
+    ck_assert_int_eq(device_write(device, buffer, at * sizeof(float), packed, bytes), 0);
+    free(packed);
+    return plain;
+}
+
+static float *put_weights(cl_mem *buffer, size_t rows, size_t columns, unsigned stream)
+{
+    float *packed, *plain = random_packed(rows, columns, stream, &packed);
+    size_t bytes;
+    void *weights = support_weights(device, packed, kernel_packed_floats(&device->shape, rows, columns), &bytes);
+    ck_assert_int_eq(device_allocate(device, bytes, "a test", buffer), 0);
+    ck_assert_int_eq(device_write(device, *buffer, 0, weights, bytes), 0);
+    free(weights);
     free(packed);
     return plain;
 }
@@ -118,15 +139,14 @@ static void operands_make(struct operands *o)
 {
     const struct kernel_shape *shape = &device->shape;
     o->a_at = 0;
-    o->b_at = o->a_at + kernel_packed_floats(shape, ROWS, K);
-    o->bias_at = o->b_at + kernel_packed_floats(shape, K, N);
+    o->bias_at = o->a_at + kernel_packed_floats(shape, ROWS, K);
     o->second_at = o->bias_at + kernel_packed_floats(shape, 1, N);
     o->out_at = o->second_at + kernel_packed_floats(shape, ROWS, N);
     o->save_at = o->out_at + MOST;
     o->floats = o->save_at + MOST;
     ck_assert_int_eq(device_allocate(device, o->floats * sizeof(float), "a test", &o->buffer), 0);
     o->a = put(o->a_at, o->buffer, ROWS, K, 10);
-    o->b = put(o->b_at, o->buffer, K, N, 11);
+    o->b = put_weights(&o->weights, K, N, 11);
     o->bias = put(o->bias_at, o->buffer, 1, N, 12);
     o->second = put(o->second_at, o->buffer, ROWS, N, 13);
 }
@@ -134,6 +154,7 @@ static void operands_make(struct operands *o)
 static void operands_free(struct operands *o)
 {
     device_release(device, &o->buffer);
+    device_release(device, &o->weights);
     free(o->a);
     free(o->b);
     free(o->bias);
@@ -152,8 +173,7 @@ static void product(const struct operands *o, int tile, unsigned rows, bool out_
         .k = K,
         .flags = LINEAR_BIAS | LINEAR_GELU | LINEAR_ADD,
         .a = a,
-        .weights = o->buffer,
-        .weights_offset = o->b_at,
+        .weights = o->weights,
         .out = out_rows ? kernel_view_rows(shape, o->buffer, o->out_at, N)
                         : kernel_view_packed(shape, o->buffer, o->out_at, rows),
         .bias = o->buffer,
@@ -209,12 +229,12 @@ static void products_agree(const struct operands *o, int tile, const float *refe
 }
 
 /* Both kinds of product, their operands rounded as the provider does. */
-static void references(const struct operands *o, const char *precision, float *out, float *dw)
+static void references(const struct operands *o, int provider, float *out, float *dw)
 {
     static float a[ROWS * K], b[K * N], dy[ROWS * N];
-    const char *gradient_precision = support_gradient_precision(precision);
-    support_round(precision, o->a, ROWS * K, a);
-    support_round(precision, o->b, K * N, b);
+    const char *kernel = providers[provider].kernel, *precision = providers[provider].precision;
+    support_round_operand(kernel, precision, SUPPORT_ACTIVATION, o->a, ROWS * K, a);
+    support_round_operand(kernel, precision, SUPPORT_WEIGHT, o->b, K * N, b);
     const struct support_product expected = {
         .rows = ROWS,
         .n = N,
@@ -227,8 +247,8 @@ static void references(const struct operands *o, const char *precision, float *o
         .out = out,
     };
     support_reference_product(&expected);
-    support_round(gradient_precision, o->a, ROWS * K, a);
-    support_round(gradient_precision, o->second, ROWS * N, dy);
+    support_round_operand(kernel, precision, SUPPORT_OF_GRADIENT, o->a, ROWS * K, a);
+    support_round_operand(kernel, precision, SUPPORT_OF_GRADIENT, o->second, ROWS * N, dy);
     support_reference_gradient(ROWS, N, K, a, dy, false, dw);
     support_reference_gradient(ROWS, N, K, a, dy, true, dw);
 }
@@ -240,7 +260,7 @@ START_TEST(all_tiles_give_the_references_results_and_the_same_bits)
     unsigned built = 0;
     begin(_i);
     operands_make(&o);
-    references(&o, providers[_i].precision, reference, reference_w);
+    references(&o, _i, reference, reference_w);
     for (int tile = 0; tile < TILE_COUNT; tile++) {
         const int result = tile_build(&device->tuner->kernels, device, (unsigned)tile);
         if (result == -ENOTSUP)

@@ -99,6 +99,20 @@ START_TEST(a_forced_search_finds_a_tile_for_each_class_and_keeps_it)
 }
 END_TEST
 
+/* Kernels that read halves are others. */
+START_TEST(each_precision_has_a_file_of_its_own)
+{
+    char path[sizeof tuner->path];
+    begin("tune: off", false);
+    memcpy(path, tuner->path, sizeof path);
+    again("tune: off, precision: fp16", false);
+    ck_assert_str_ne(tuner->path, path);
+    again("tune: off", false);
+    ck_assert_str_eq(tuner->path, path);
+    end();
+}
+END_TEST
+
 START_TEST(the_next_start_takes_what_was_kept)
 {
     begin("tune: auto", true);
@@ -236,6 +250,7 @@ int main(void)
     TCase *all = tcase_create("tuner");
     tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
     tcase_add_test(all, a_forced_search_finds_a_tile_for_each_class_and_keeps_it);
+    tcase_add_test(all, each_precision_has_a_file_of_its_own);
     tcase_add_test(all, the_next_start_takes_what_was_kept);
     tcase_add_test(all, a_hostile_file_is_ignored_and_replaced);
     tcase_add_loop_test(all, off_and_auto_on_a_cpu_search_nothing_and_read_nothing, 0, 3);
