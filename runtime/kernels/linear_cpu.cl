@@ -32,10 +32,10 @@
         EACH_ROW(R) EACH_VECTOR tile[r][j] = acc[r][j];                                                                \
     }
 
-#define LINEAR_STEP(R)                                                                                                 \
+#define LINEAR_STEP(R, LOAD)                                                                                           \
     {                                                                                                                  \
         vec b[NV];                                                                                                     \
-        EACH_VECTOR b[j] = weight_load(wp + k * PANEL + j * VEC);                                                      \
+        EACH_VECTOR b[j] = LOAD(wp + k * PANEL + j * VEC);                                                             \
         EACH_ROW(R)                                                                                                    \
         {                                                                                                              \
             const vec s = (vec)(ap[r * a_row_stride + k]);                                                             \
@@ -43,49 +43,75 @@
         }                                                                                                              \
     }
 
-/* acc += a[rows][k0, k1) * w[k0, k1)[panel]; [next, next_end) is fetched, `fetch` lines at a time. */
-#define LINEAR_BODY(R)                                                                                                 \
+/* acc += a[rows][k0, k1) * w[0, k1 - k0)[panel]; [next, next_end) is fetched, `fetch` lines at a time. */
+#define LINEAR_BODY(R, WEIGHTS, LOAD)                                                                                  \
     case R: {                                                                                                          \
         TILE_BEGIN(R)                                                                                                  \
         for (int kp = k0; kp < k1; kp += PANEL) {                                                                      \
             __global const float *ap = a + (kp / PANEL) * a_panel_stride;                                              \
-            __global const weight *wp = w + (long)kp * PANEL;                                                          \
+            WEIGHTS wp = w + (long)(kp - k0) * PANEL;                                                                  \
             const int kn = min(PANEL, k1 - kp);                                                                        \
             if (kn == PANEL) {                                                                                         \
                 for (int kf = 0; kf < PANEL; kf += FETCH_STEPS) {                                                      \
                     for (int i = 0; i < fetch && next < next_end; i++, next += CACHE_LINE_WEIGHTS)                     \
                         PREFETCH(next);                                                                                \
-                    _Pragma("unroll") for (int k = kf; k < kf + FETCH_STEPS; k++) LINEAR_STEP(R)                       \
+                    _Pragma("unroll") for (int k = kf; k < kf + FETCH_STEPS; k++) LINEAR_STEP(R, LOAD)                 \
                 }                                                                                                      \
             } else {                                                                                                   \
                 for (int k = 0; k < kn; k++)                                                                           \
-                    LINEAR_STEP(R)                                                                                     \
+                    LINEAR_STEP(R, LOAD)                                                                               \
             }                                                                                                          \
         }                                                                                                              \
         TILE_END(R)                                                                                                    \
         break;                                                                                                         \
     }
 
-void linear_tile(vec (*tile)[NV], int begin, int end, __global float *out, long out_row_stride, int rows, int k0, int k1,
-                 __global const float *a, long a_row_stride, long a_panel_stride, __global const weight *w,
-                 __global const weight *next, __global const weight *next_end, int fetch)
-{
-    switch (rows) {
-        LINEAR_BODY(1)
-        LINEAR_BODY(2)
-        LINEAR_BODY(3)
-        LINEAR_BODY(4)
-        LINEAR_BODY(5)
-        LINEAR_BODY(6)
+#define LINEAR_TILE(NAME, WEIGHTS, LOAD)                                                                               \
+    void NAME(vec (*tile)[NV], int begin, int end, __global float *out, long out_row_stride, int rows, int k0, int k1, \
+              __global const float *a, long a_row_stride, long a_panel_stride, __global const weight *next,            \
+              __global const weight *next_end, int fetch, WEIGHTS w)                                                   \
+    {                                                                                                                  \
+        switch (rows) {                                                                                                \
+            LINEAR_BODY(1, WEIGHTS, LOAD)                                                                              \
+            LINEAR_BODY(2, WEIGHTS, LOAD)                                                                              \
+            LINEAR_BODY(3, WEIGHTS, LOAD)                                                                              \
+            LINEAR_BODY(4, WEIGHTS, LOAD)                                                                              \
+            LINEAR_BODY(5, WEIGHTS, LOAD)                                                                              \
+            LINEAR_BODY(6, WEIGHTS, LOAD)                                                                              \
+        }                                                                                                              \
     }
-}
+LINEAR_TILE(linear_tile, __global const weight *, weight_load)
+#ifdef HALF_WEIGHTS
+/* Widening takes as long as a third of a step's multiply-adds. Many tiles find w widened for all of them, a part of the panel
+ * at a time: a longer one would leave less of the second-level cache, a shorter one bring the sums to the output more often. */
+LINEAR_TILE(linear_wide_tile, const float *, vec_load_private)
+#define WIDE_K 512 /* a multiple of PANEL */
+#define WIDE_TILES 4
+#define WIDE_BEGIN(tiles, most_k)                                                                                      \
+    float wide[WIDE_K * PANEL] __attribute__((aligned(64)));                                                           \
+    const bool is_wide = (tiles) >= WIDE_TILES;                                                                        \
+    const int block_k = is_wide ? min(most_k, WIDE_K) : most_k;
+#define WIDE_BLOCK(from, count)                                                                                        \
+    if (is_wide)                                                                                                       \
+        for (int i = 0; i < (count); i += VEC)                                                                         \
+            vec_store_private(weight_load((from) + i), wide + i);
+#define ANY_TILE(w, ...)                                                                                               \
+    if (is_wide)                                                                                                       \
+        linear_wide_tile(__VA_ARGS__, wide);                                                                           \
+    else                                                                                                               \
+        linear_tile(__VA_ARGS__, w);
+#else
+#define WIDE_BEGIN(tiles, most_k) const int block_k = most_k;
+#define WIDE_BLOCK(from, count)
+#define ANY_TILE(w, ...) linear_tile(__VA_ARGS__, w);
+#endif
 
 /* out[M][N] = epilogue(a[M][K] * w), w in panels over N: [ceil(N / PANEL)][K][PANEL]. `second` and `save` are not `out`
- * (the sums wait there), and bias is padded to whole panels. block_k is a multiple of PANEL.
+ * (the sums wait there), and bias is padded to whole panels. most_k, the longest block of k, is a multiple of PANEL.
  * Grid {groups of rows, panels}; a group's rows are those that an even division gives. The shares of `together` groups come
  * one behind the other for the same panel, so that the cores meet w at the same time. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
-void linear(int M, int N, int K, int flags, int together, int block_k,
+void linear(int M, int N, int K, int flags, int together, int most_k,
             __global const float *a, ulong a_offset, long a_row_stride, long a_panel_stride,
             __global const weight *weights, ulong w_offset,
             __global float *out, ulong out_offset, long out_row_stride, long out_panel_stride,
@@ -108,6 +134,7 @@ void linear(int M, int N, int K, int flags, int together, int block_k,
         __global const weight *w = weights + w_offset + (long)panel * K * PANEL;
         /* Which panel this core takes next is a guess: the others go on as it does. */
         const int ahead = max(1, (int)get_global_size(0) / side_by_side);
+        WIDE_BEGIN(tiles, most_k)
 
         for (int k0 = 0; k0 < K; k0 += block_k) {
             const int k1 = min(k0 + block_k, K);
@@ -125,6 +152,7 @@ void linear(int M, int N, int K, int flags, int together, int block_k,
                 else
                     lines = min(block_k, K) * PANEL / CACHE_LINE_WEIGHTS;
             }
+            WIDE_BLOCK(w + (long)k0 * PANEL, (k1 - k0) * PANEL)
             const int fetch = (lines * FETCH_STEPS + tiles * (k1 - k0) - 1) / (tiles * (k1 - k0));
             for (int t = 0, row = first_row, rows; t < tiles; t++, row += rows) {
                 rows = least_rows + (t < larger_tiles);
@@ -134,9 +162,10 @@ void linear(int M, int N, int K, int flags, int together, int block_k,
                 if (begin == TILE_LOCAL)
                     for (int r = 0; r < rows; r++)
                         load_columns(tile[r], to + r * out_row_stride, columns);
-                linear_tile(tile, begin, end, to, out_row_stride, rows, k0, k1, a + a_offset + row * a_row_stride,
-                            a_row_stride, a_panel_stride, w, next + (long)lines * t / tiles * CACHE_LINE_WEIGHTS,
-                            next + (long)lines * (t + 1) / tiles * CACHE_LINE_WEIGHTS, fetch);
+                ANY_TILE(w + (long)k0 * PANEL, tile, begin, end, to, out_row_stride, rows, k0, k1,
+                         a + a_offset + row * a_row_stride, a_row_stride, a_panel_stride,
+                         next + (long)lines * t / tiles * CACHE_LINE_WEIGHTS,
+                         next + (long)lines * (t + 1) / tiles * CACHE_LINE_WEIGHTS, fetch)
                 if (end == TILE_OUT)
                     continue;
                 for (int r = 0; r < rows; r++) {
