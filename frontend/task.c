@@ -258,8 +258,10 @@ static enum status find_pool(struct server *server, struct order *order, struct 
     struct device_link *device = server->devices[order->place->device];
     const char *refusal = roster_refusal(device, order->why, sizeof order->why);
     if (!refusal && order->place->expert != EXPERT_ABSENT &&
-        device_link_pool(device, order->place->expert, order->kind, link) == 0)
+        device_link_pool(device, order->place->expert, order->kind, link) == 0) {
+        pool_prefetch_handle((*link)->pool);
         return STATUS_OK;
+    }
     if (!refusal)
         snprintf(order->why, sizeof order->why, "the expert's task pool cannot be used now");
     return STATUS_UNAVAILABLE;
@@ -324,6 +326,7 @@ static enum status queue(struct server *server, struct order *order, struct pool
         requests_give(server->requests, request);
         return status;
     }
+    control_prefetch_ready(link->device->control, link->index);
     copy_inputs(server, link, &claim);
     const struct pool_task task = {.queued_ns = order->now_ns,
                                    .deadline_ns = order->deadline_ns,

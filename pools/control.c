@@ -379,6 +379,11 @@ static void mark(_Atomic uint64_t *bits, uint32_t pool)
     atomic_fetch_or_explicit(&bits[pool / 64], UINT64_C(1) << pool % 64, memory_order_release);
 }
 
+void control_prefetch_ready(const struct control *control, uint32_t pool)
+{
+    __builtin_prefetch(&control->ready[pool / 64], 1);
+}
+
 void control_mark_ready(struct control *control, uint32_t pool)
 {
     mark(control->ready, pool);

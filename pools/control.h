@@ -42,6 +42,8 @@ uint32_t control_experts_count(const struct control *control);
 struct control_expert_shared *control_expert(struct control *control, uint32_t e);
 bool control_retired(struct control *control);
 
+/* Starts fetching what control_mark_ready will write. */
+void control_prefetch_ready(const struct control *control, uint32_t pool);
 /* Frontend: pool has a new task. Runtime: pool has results. */
 void control_mark_ready(struct control *control, uint32_t pool);
 void control_mark_done(struct control *control, uint32_t pool);

@@ -131,6 +131,15 @@ static void populate_rows(struct pool *pool, uint32_t rows)
     c->populated_rows = rows;
 }
 
+/* Where rows are small a batch takes hardly longer than to fetch its first one. */
+static void prefetch_row(const struct pool *pool, uint32_t row)
+{
+    const char *input = (const char *)pool->shared + pool->header.input_offset[0] + row * pool->input_row_bytes[0];
+    const size_t bytes = pool->input_row_bytes[0] < POOL_PAGE ? pool->input_row_bytes[0] : POOL_PAGE;
+    for (size_t at = 0; at < bytes; at += POOL_LINE)
+        __builtin_prefetch(input + at, 0, 2);
+}
+
 /* The next task that was not scanned yet: 1: it joined the batch; 0: it does not fit behind it; -EPROTO. */
 static int scan_one(struct pool *pool)
 {
@@ -145,6 +154,8 @@ static int scan_one(struct pool *pool)
         return 0;
     if (rows_there > c->populated_rows)
         populate_rows(pool, rows_there);
+    if (c->scanned_rows == 0)
+        prefetch_row(pool, copy.row);
     c->slots[pool_slot_of(pool, c->scanned)] = (struct pool_slot){.row = copy.row, .rows = copy.rows};
     c->scanned++;
     c->scanned_rows += copy.rows;

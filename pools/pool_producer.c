@@ -224,6 +224,9 @@ int pool_claim(struct pool *pool, uint32_t rows, struct pool_claim *claim)
     if (rc < 0)
         return rc;
     *claim = (struct pool_claim){.task = p->committed, .row_position = position, .row = row, .rows = rows};
+    /* What the commit writes comes while the rows are copied. */
+    __builtin_prefetch(&pool_task_at(pool, claim->task)->row_position, 1);
+    __builtin_prefetch(&pool->shared->frontend, 1);
     return 0;
 }
 
