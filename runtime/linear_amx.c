@@ -76,7 +76,7 @@ static int amx_check(struct device *device)
 
 static const char *amx_options(const struct device *device)
 {
-    return device->amx->emulated ? "-DAMX_PLANES=3 -DAMX_EMULATED" : "-DAMX_PLANES=3";
+    return device->amx->emulated ? "-DAMX_EMULATED" : "";
 }
 
 static void amx_shape(const struct device_info *info, struct kernel_shape *shape)
@@ -100,22 +100,22 @@ static uint64_t planes_bytes(uint64_t rows, uint64_t k)
     return divide_up(rows, TILE_ROWS) * TILE_ROWS * divide_up(k, STEP) * STEP * 3 * sizeof(cl_ushort);
 }
 
-static uint64_t most_planes_bytes(uint64_t rows, const struct linear_size *sizes, unsigned count)
+/* The same of what a weight gradient contracts: `rows` by `k`, transposed, whole panels of k. */
+static uint64_t transposed_planes_bytes(const struct device *device, uint64_t rows, uint64_t k)
 {
-    uint64_t most = 0;
-    for (unsigned i = 0; i < count; i++) {
-        /* A product splits its rows, a weight gradient its columns. */
-        const uint64_t forward = planes_bytes(rows, sizes[i].k);
-        const uint64_t gradient = planes_bytes(divide_up(sizes[i].k, 64) * 64, rows);
-        most = forward > most ? forward : most;
-        most = gradient > most ? gradient : most;
-    }
-    return most;
+    return planes_bytes(kernel_panels(&device->shape, k) * device->shape.panel, rows);
 }
 
 static uint64_t amx_memory(const struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count)
 {
-    return rows < device->amx->least_rows ? 0 : most_planes_bytes(rows, sizes, count);
+    uint64_t most = 0;
+    for (unsigned i = 0; i < count && rows >= device->amx->least_rows; i++) {
+        const uint64_t forward = planes_bytes(rows, sizes[i].k);
+        const uint64_t gradient = transposed_planes_bytes(device, rows, sizes[i].k);
+        most = forward > most ? forward : most;
+        most = gradient > most ? gradient : most;
+    }
+    return most;
 }
 
 static int reserve(struct device *device, uint64_t bytes)
@@ -196,13 +196,12 @@ static int amx_forward(struct device *device, const struct linear_call *call)
 static int amx_gradient(struct device *device, const struct linear_gradient_call *call)
 {
     struct linear_gradient_call of_planes = *call;
-    const uint64_t panels = kernel_panels(&device->shape, (uint64_t)call->k);
     if ((uint64_t)call->rows < device->amx->least_rows)
         return linear_launch_gradient(device, call);
-    int result = reserve(device, planes_bytes(panels * device->shape.panel, (uint64_t)call->rows));
+    int result = reserve(device, transposed_planes_bytes(device, (uint64_t)call->rows, (uint64_t)call->k));
     const struct kernel_grid grid = {
         .dims = 2,
-        .global = {divide_up((uint64_t)call->rows, STEP), panels},
+        .global = {divide_up((uint64_t)call->rows, STEP), kernel_panels(&device->shape, (uint64_t)call->k)},
     };
     const struct kernel_argument arguments[] = {
         KERNEL_ARGUMENT(call->rows),

@@ -2,8 +2,7 @@
  *
  * The units multiply bfloat16, which is the upper half of a float: 8 significant bits, and the same range. A float is
  * exactly the sum of three of them, its "planes": its upper half, that of what is left, and the rest. Of the nine
- * products of planes the six large ones are summed, in fp32; what is left out is less than 2^-21 of |x w|. Where fewer
- * bits are asked for (AMX_PLANES 2) it is the three large ones of two planes, and less than 2^-13 is left out.
+ * products of planes the six large ones are summed, in fp32; what is left out is less than 2^-21 of |x w|.
  *
  * A tile is 16 rows of 64 bytes. tile C[16][16] += A[16 rows][32 of k] * B[16 pairs of k][16 columns][2]: so a step is 32
  * of k, and B holds the values of k and k + 1 side by side, which is what two rows of a panel become with two operations.
@@ -11,10 +10,10 @@
  * of the share; `a` is split beforehand, as every panel needs it (split_rows, split_columns).
  *
  * An element's sum is made in the same order whatever the batch, so that a row's result does not depend on the others. */
-#define STEP 32     /* of k */
+#define STEP 32      /* of k */
 #define UNIT_ROWS 16 /* of a tile */
 #define TILE_WORDS 256
-#define PLANES AMX_PLANES
+#define PLANES 3
 #define COLUMN_TILES (PANEL / 16)
 #define A_STEP (PLANES * TILE_WORDS)                /* words: [plane][row][pair of k] */
 #define B_STEP (PLANES * COLUMN_TILES * TILE_WORDS) /* words: [plane][16 columns][pair of k][column] */
@@ -28,7 +27,6 @@ enum plane { HIGH, MIDDLE, LOW };
 #ifndef AMX_EMULATED
 #define TILES
 #define TILES_PASS
-#define TILES_DECLARE
 #define TILE_CLEAR(t) __asm__ volatile("tilezero %%tmm" #t : :);
 #define TILE_LOAD(t, p, stride) \
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(p), "r"((long)(stride) * 4) : "memory");
@@ -242,31 +240,26 @@ void split_panel(uint *b, __global const char *w, int bytes, int count)
 #define B_PLANE(b, plane) ((b) + (plane)*COLUMN_TILES * TILE_WORDS)
 
 /* The pairs of planes, always in this order: those of `a` are loaded where they change. */
-#if PLANES == 3
 #define EACH_PAIR_OF_PLANES(LOAD_A, LOAD_B, MULTIPLY) \
     LOAD_B(HIGH) LOAD_A(LOW) MULTIPLY LOAD_A(MIDDLE) MULTIPLY LOAD_A(HIGH) MULTIPLY \
     LOAD_B(LOW) MULTIPLY LOAD_B(MIDDLE) MULTIPLY LOAD_A(MIDDLE) MULTIPLY
-#else
-#define EACH_PAIR_OF_PLANES(LOAD_A, LOAD_B, MULTIPLY) \
-    LOAD_B(HIGH) LOAD_A(MIDDLE) MULTIPLY LOAD_A(HIGH) MULTIPLY LOAD_B(MIDDLE) MULTIPLY
-#endif
+
+/* Four tiles of sums: 0, or what waited in memory between two blocks of k; and back there. */
+#define SUMS_BEGIN(begin, p0, p1, p2, p3) \
+    if (begin) { \
+        TILE_CLEAR(0) TILE_CLEAR(1) TILE_CLEAR(2) TILE_CLEAR(3) \
+    } else { \
+        TILE_LOAD(0, p0, PANEL) TILE_LOAD(1, p1, PANEL) TILE_LOAD(2, p2, PANEL) TILE_LOAD(3, p3, PANEL) \
+    }
+#define SUMS_END(p0, p1, p2, p3) \
+    TILE_STORE(0, p0, PANEL) TILE_STORE(1, p1, PANEL) TILE_STORE(2, p2, PANEL) TILE_STORE(3, p3, PANEL)
 
 /* Two row tiles, `row_tile` words apart, by two column tiles of b; sums[32][PANEL]. */
 void multiply_four(__global const uint *a, long row_tile, const uint *b, uint *sums, int steps, bool begin,
                    __global const char *fetch_w, int w_lines, __global const uint *fetch_a, int a_lines TILES)
 {
     uint *below = sums + UNIT_ROWS * PANEL;
-    if (begin) {
-        TILE_CLEAR(0)
-        TILE_CLEAR(1)
-        TILE_CLEAR(2)
-        TILE_CLEAR(3)
-    } else {
-        TILE_LOAD(0, sums, PANEL)
-        TILE_LOAD(1, sums + 16, PANEL)
-        TILE_LOAD(2, below, PANEL)
-        TILE_LOAD(3, below + 16, PANEL)
-    }
+    SUMS_BEGIN(begin, sums, sums + 16, below, below + 16)
     for (int s = 0; s < steps; s++, a += A_STEP, b += B_STEP) {
         for (int line = w_lines * s / steps; line < w_lines * (s + 1) / steps; line++)
             PREFETCH(fetch_w + line * CACHE_LINE_BYTES);
@@ -280,15 +273,13 @@ void multiply_four(__global const uint *a, long row_tile, const uint *b, uint *s
 #undef LOAD_B
 #undef MULTIPLY
     }
-    TILE_STORE(0, sums, PANEL)
-    TILE_STORE(1, sums + 16, PANEL)
-    TILE_STORE(2, below, PANEL)
-    TILE_STORE(3, below + 16, PANEL)
+    SUMS_END(sums, sums + 16, below, below + 16)
 }
 
-/* One row tile by all four of b, into the units' tiles 0 to 3. */
-void multiply_row(__global const uint *a, const uint *b, int steps TILES)
+/* One row tile by all four of b; sums[16][PANEL]. */
+void multiply_row(__global const uint *a, const uint *b, uint *sums, int steps, bool begin TILES)
 {
+    SUMS_BEGIN(begin, sums, sums + 16, sums + 32, sums + 48)
     for (int s = 0; s < steps; s++, a += A_STEP, b += B_STEP) {
         const uint *plane_of_b = b;
 #define LOAD_A(plane) TILE_LOAD(4, A_PLANE(a, plane), 16)
@@ -299,29 +290,7 @@ void multiply_row(__global const uint *a, const uint *b, int steps TILES)
     TILE_LOAD(5, plane_of_b + 3 * TILE_WORDS, 16) TILE_PRODUCT(3, 4, 5)
         EACH_PAIR_OF_PLANES(LOAD_A, LOAD_B, MULTIPLY)
     }
-}
-
-void row_begin(const uint *sums, bool begin TILES)
-{
-    if (begin) {
-        TILE_CLEAR(0)
-        TILE_CLEAR(1)
-        TILE_CLEAR(2)
-        TILE_CLEAR(3)
-    } else {
-        TILE_LOAD(0, sums, PANEL)
-        TILE_LOAD(1, sums + 16, PANEL)
-        TILE_LOAD(2, sums + 32, PANEL)
-        TILE_LOAD(3, sums + 48, PANEL)
-    }
-}
-
-void row_end(uint *sums TILES)
-{
-    TILE_STORE(0, sums, PANEL)
-    TILE_STORE(1, sums + 16, PANEL)
-    TILE_STORE(2, sums + 32, PANEL)
-    TILE_STORE(3, sums + 48, PANEL)
+    SUMS_END(sums, sums + 16, sums + 32, sums + 48)
 }
 
 /* What a core works on: `tiles` row tiles of a (of all_tiles, from first_tile on) by `panels` panels of w, K * PANEL apart. */
@@ -366,12 +335,9 @@ void multiply_tiles(uint *sums, uint *b, const struct part *part TILES)
                               a_lines * (visit + 1) / visits - a_line TILES_PASS);
             }
         }
-        for (int p = 0; tiles % 2 != 0 && p < panels; p++) {
-            uint *row = sums + p * panel_words + (tiles - 1) * UNIT_ROWS * PANEL;
-            row_begin(row, first == 0 TILES_PASS);
-            multiply_row(a + (tiles - 1) * row_tile, b + p * BLOCK_STEPS * B_STEP, count TILES_PASS);
-            row_end(row TILES_PASS);
-        }
+        for (int p = 0; tiles % 2 != 0 && p < panels; p++)
+            multiply_row(a + (tiles - 1) * row_tile, b + p * BLOCK_STEPS * B_STEP,
+                         sums + p * panel_words + (tiles - 1) * UNIT_ROWS * PANEL, count, first == 0 TILES_PASS);
     }
 }
 
@@ -395,7 +361,7 @@ void linear_tiles(int M, int N, int K, int flags, int together, int block_k,
         const int first_group = share / (parts * together) * together, side_by_side = min(together, groups - first_group);
         const int rest = share - first_group * parts;
         const int part_index = rest / side_by_side, group = first_group + rest % side_by_side;
-        const int first_panel = panels * part_index / parts, end_panel = panels * (part_index + 1) / parts;
+        const int first_panel = (long)panels * part_index / parts, end_panel = (long)panels * (part_index + 1) / parts;
         const int all_tiles = (M + UNIT_ROWS - 1) / UNIT_ROWS;
         const int first_tile = (long)all_tiles * group / groups, end_tile = (long)all_tiles * (group + 1) / groups;
         const int first_row = first_tile * UNIT_ROWS, rows = min(M, end_tile * UNIT_ROWS) - first_row;
@@ -408,7 +374,7 @@ void linear_tiles(int M, int N, int K, int flags, int together, int block_k,
             .all_tiles = all_tiles,
             .w = (__global const char *)(w + (long)first_panel * K * PANEL),
             .following =
-                next_part < parts ? (__global const char *)(w + (long)(panels * next_part / parts) * K * PANEL) : 0,
+                next_part < parts ? (__global const char *)(w + (long)panels * next_part / parts * K * PANEL) : 0,
             .tiles = end_tile - first_tile,
             .panels = end_panel - first_panel,
             .K = K,
@@ -446,7 +412,7 @@ void weight_gradient_tiles(int M, int N, int K, int accumulate, int block_m, __g
     {
         const int groups = grid.x, parts = grid.y, group = share % groups, part_index = share / groups;
         const int panels = (N + PANEL - 1) / PANEL;
-        const int first_panel = panels * part_index / parts, end_panel = panels * (part_index + 1) / parts;
+        const int first_panel = (long)panels * part_index / parts, end_panel = (long)panels * (part_index + 1) / parts;
         const int all_tiles = (K + UNIT_ROWS - 1) / UNIT_ROWS;
         const int first_tile = (long)all_tiles * group / groups, end_tile = (long)all_tiles * (group + 1) / groups;
         const int first_row = first_tile * UNIT_ROWS, rows = min(K, end_tile * UNIT_ROWS) - first_row;
