@@ -117,18 +117,6 @@ static void visit_pool(uint32_t pool, void *context)
 
 static control_visit *const stages[] = {fetch_link, fetch_pool, fetch_shared, visit_pool};
 
-bool roster_take_results(struct server *server)
-{
-    uint32_t results = 0;
-    for (unsigned d = 0; d < server->devices_count; d++) {
-        struct visit visit = {server, server->devices[d], 0};
-        if (visit.device->control)
-            control_take_done(visit.device->control, stages, sizeof stages / sizeof stages[0], &visit);
-        results += visit.results;
-    }
-    return results > 0;
-}
-
 static void detach(struct server *server, struct device_link *device, uint64_t now_ns)
 {
     char text[128];
@@ -178,12 +166,32 @@ static void on_change(struct server *server, struct device_link *device, enum de
         server->list_generation++;
 }
 
+static void look_at(struct server *server, struct device_link *device, uint64_t now_ns)
+{
+    on_change(server, device, device_link_look(device, now_ns), now_ns);
+}
+
+bool roster_take_results(struct server *server)
+{
+    uint32_t results = 0;
+    for (unsigned d = 0; d < server->devices_count; d++) {
+        struct visit visit = {server, server->devices[d], 0};
+        /* A new runtime has answered what the dead one left: whoever is told so may come with more at once. */
+        if (visit.device->state == DEVICE_DEAD && control_any_done(visit.device->control))
+            look_at(server, visit.device, clock_now_ns());
+        if (visit.device->control)
+            control_take_done(visit.device->control, stages, sizeof stages / sizeof stages[0], &visit);
+        results += visit.results;
+    }
+    return results > 0;
+}
+
 void roster_look(struct server *server, uint64_t now_ns)
 {
     uint32_t in_flight = server->checkpoints.count;
     for (unsigned d = 0; d < server->devices_count; d++) {
         struct device_link *device = server->devices[d];
-        on_change(server, device, device_link_look(device, now_ns), now_ns);
+        look_at(server, device, now_ns);
         char text[128];
         if (device->state == DEVICE_DEAD && device->in_flight > 0 &&
             now_ns - device->state_since_ns >= server->config->frontend.restart_grace * NS_PER_MS)
