@@ -1,3 +1,4 @@
+// timeout: 400 (at the first run PoCL compiles for more than a minute)
 /* The gradients of the block ffn against finite differences of its own forward. The loss is the sum of outputs times
  * fixed factors, so that the factors are grad_outputs; it is summed in double. */
 #include <check.h>
