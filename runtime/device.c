@@ -9,7 +9,6 @@
 #include "common/log.h"
 #include "runtime/device_private.h"
 #include "runtime/linear.h"
-#include "runtime/linear_amx.h"
 
 int device_fail(struct device *device, cl_int error, const char *what)
 {
@@ -36,9 +35,6 @@ static int take_provider(struct device *device)
     device->provider = linear_provider_find(device);
     if (device->provider == NULL)
         return device_complain(device, -EINVAL, "there is no linear_kernel %s", config->linear_kernel);
-    if (device->provider == &linear_provider_cpu && strcmp(config->linear_kernel, "auto") == 0 &&
-        device->info.vector_width >= AMX_VECTOR_WIDTH && linear_amx_usable())
-        device->provider = &linear_provider_amx;
     linear_shape(device, &device->shape);
     if (strcmp(config->precision, "tf32") == 0 && device->provider != &linear_provider_mma)
         return device_complain(device, -EINVAL,

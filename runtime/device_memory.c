@@ -113,19 +113,24 @@ void device_release(struct device *device, cl_mem *buffer)
     *buffer = NULL;
 }
 
-int device_reserve_workspace(struct device *device, size_t bytes)
+int device_reserve(struct device *device, size_t bytes, const char *what, cl_mem *buffer, size_t *buffer_bytes)
 {
-    const size_t had = device->workspace_bytes;
+    const size_t had = *buffer_bytes;
     if (bytes <= had)
         return 0;
-    device_release(device, &device->workspace);
-    device->workspace_bytes = 0;
-    const int result = device_allocate(device, bytes, "workspace", &device->workspace);
+    device_release(device, buffer);
+    *buffer_bytes = 0;
+    const int result = device_allocate(device, bytes, what, buffer);
     if (result == 0)
-        device->workspace_bytes = bytes;
-    else if (had > 0 && !device->lost && device_allocate(device, had, "workspace", &device->workspace) == 0)
-        device->workspace_bytes = had;
+        *buffer_bytes = bytes;
+    else if (had > 0 && !device->lost && device_allocate(device, had, what, buffer) == 0)
+        *buffer_bytes = had;
     return result;
+}
+
+int device_reserve_workspace(struct device *device, size_t bytes)
+{
+    return device_reserve(device, bytes, "workspace", &device->workspace, &device->workspace_bytes);
 }
 
 int device_read(struct device *device, cl_mem buffer, size_t offset_bytes, void *to, size_t bytes)

@@ -102,6 +102,8 @@ void device_release(struct device *device, cl_mem *buffer); /* also of a part */
  * expert. On a CPU a buffer of its own: there it is only a mapping. */
 int device_allocate_part(struct device *device, size_t bytes, const char *what, cl_mem *buffer);
 void device_release_part(struct device *device, cl_mem *buffer); /* device_release calls it */
+/* Makes a buffer at least this large; what it held is lost. On failure it is as large as before. */
+int device_reserve(struct device *device, size_t bytes, const char *what, cl_mem *buffer, size_t *buffer_bytes);
 /* Make the workspace, or each batch's room for rows on a device that does not see the slabs, at least this large. On
  * failure they are as large as before, for those that need no more; so a batch may call them. */
 int device_reserve_workspace(struct device *device, size_t bytes);

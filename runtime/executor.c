@@ -358,7 +358,7 @@ static int take(struct executor *executor, uint64_t *retry_ns)
     return 0;
 }
 
-static void before_ready(uint32_t pool, void *context)
+static void fetch_handles(uint32_t pool, void *context)
 {
     struct executor *executor = context;
     const struct backend_pool *side = side_of(executor, pool);
@@ -369,7 +369,7 @@ static void before_ready(uint32_t pool, void *context)
     __builtin_prefetch(&executor->paces[pool], 1);
 }
 
-static void soon_ready(uint32_t pool, void *context)
+static void fetch_shared(uint32_t pool, void *context)
 {
     struct executor *executor = context;
     scheduler_prefetch(executor->scheduler, pool);
@@ -382,7 +382,7 @@ static void on_ready(uint32_t pool, void *context)
     scheduler_notice(executor->scheduler, pool, executor->now_ns);
 }
 
-static control_visit *const on_ready_stages[] = {before_ready, soon_ready, on_ready};
+static control_visit *const ready_stages[] = {fetch_handles, fetch_shared, on_ready};
 
 /* Waits until the oldest batch is done: true; or until there may be another one to put beside it. */
 static bool await_oldest(struct executor *executor, uint64_t retry_ns)
@@ -427,7 +427,8 @@ int executor_step(struct executor *executor, uint64_t *retry_ns)
 {
     executor->now_ns = clock_now_ns();
     *retry_ns = UINT64_MAX;
-    (void)control_take_ready(executor->setup.control, on_ready_stages, 3, executor);
+    (void)control_take_ready(executor->setup.control, ready_stages, sizeof ready_stages / sizeof ready_stages[0],
+                             executor);
     if (executor->in_flight < EXPERT_IN_FLIGHT) {
         const int rc = take(executor, retry_ns);
         if (rc != 0)

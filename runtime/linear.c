@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "runtime/device_private.h"
+#include "runtime/linear_amx.h"
 
 static const struct linear_provider *const providers[] = {
     &linear_provider_cpu, &linear_provider_amx, &linear_provider_gpu, &linear_provider_mma, &linear_provider_clblast};
@@ -16,7 +17,9 @@ static const char *choose(struct device *device)
     if (strcmp(precision, "fp16") == 0 && linear_provider_mma.check(device) == 0)
         return "mma";
     device->error[0] = '\0';
-    return device->info.class == DEVICE_CLASS_CPU ? "cpu" : "gpu";
+    if (device->info.class != DEVICE_CLASS_CPU)
+        return "gpu";
+    return device->info.vector_width >= AMX_VECTOR_WIDTH && linear_amx_usable() ? "amx" : "cpu";
 }
 
 const struct linear_provider *linear_provider_find(struct device *device)

@@ -36,6 +36,13 @@ enum {
 static const char *const sources[] = {"common",     "shares_cpu", "panels_cpu",    "linear_cpu",
                                       "linear_amx", "rows_cpu",   "optimizer_cpu", NULL};
 
+static const char *const kernel_names[AMX_KERNELS] = {
+    [AMX_LINEAR] = "linear_tiles",
+    [AMX_WEIGHT_GRADIENT] = "weight_gradient_tiles",
+    [AMX_SPLIT_ROWS] = "split_rows",
+    [AMX_SPLIT_COLUMNS] = "split_columns",
+};
+
 bool linear_amx_usable(void)
 {
 #ifdef __x86_64__
@@ -86,8 +93,7 @@ static void amx_shape(const struct device_info *info, struct kernel_shape *shape
     linear_provider_cpu.shape(&wide, shape);
 }
 
-/* --- what the products work on --------------------------------------------------------------------------------------
- */
+/* --- what the products work on -------------------------------------------------------------------------------- */
 
 static uint64_t divide_up(uint64_t a, uint64_t b)
 {
@@ -120,20 +126,10 @@ static uint64_t amx_memory(const struct device *device, uint64_t rows, const str
 
 static int reserve(struct device *device, uint64_t bytes)
 {
-    struct amx *amx = device->amx;
-    if (bytes <= amx->planes_bytes)
-        return 0;
-    device_release(device, &amx->planes);
-    amx->planes_bytes = 0;
-    const int result = device_allocate(device, bytes, "split operands", &amx->planes);
-    if (result == 0)
-        amx->planes_bytes = bytes;
-    return result;
+    return device_reserve(device, bytes, "split operands", &device->amx->planes, &device->amx->planes_bytes);
 }
 
-/* --- products
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- products ------------------------------------------------------------------------------------------------- */
 
 /* Groups of row tiles by parts of panels. A share is as large as its operands fit a core's cache, so that they come
  * from memory seldom, but no larger than leaves each core some. */
@@ -157,11 +153,17 @@ static void amx_grid(const struct device *device, enum kernel kernel, uint64_t r
     linear_provider_cpu.grid(device, kernel, rows, n, k, grid);
     if (kernel == KERNEL_LINEAR && rows >= device->amx->least_rows) {
         amx_shares(device, rows, n, grid);
-        grid->object = device->amx->linear;
+        grid->object = device->amx->kernels[AMX_LINEAR];
     } else if (kernel == KERNEL_WEIGHT_GRADIENT && rows >= device->amx->least_rows) {
         amx_shares(device, k, n, grid);
-        grid->object = device->amx->weight_gradient;
+        grid->object = device->amx->kernels[AMX_WEIGHT_GRADIENT];
     }
+}
+
+static int launch(struct device *device, enum amx_kernel kernel, const struct kernel_grid *grid,
+                  const struct kernel_argument *arguments, unsigned count)
+{
+    return kernel_launch_shares(device, device->amx->kernels[kernel], kernel_names[kernel], grid, arguments, count);
 }
 
 static int split_rows(struct device *device, const struct linear_call *call)
@@ -177,8 +179,7 @@ static int split_rows(struct device *device, const struct linear_call *call)
         KERNEL_ARGUMENT(call->a.row_stride),  KERNEL_ARGUMENT(call->a.panel_stride),
         KERNEL_ARGUMENT(device->amx->planes),
     };
-    return kernel_launch_shares(device, device->amx->split_rows, "split_rows", &grid, arguments,
-                                sizeof arguments / sizeof arguments[0]);
+    return launch(device, AMX_SPLIT_ROWS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
 }
 
 static int amx_forward(struct device *device, const struct linear_call *call)
@@ -211,16 +212,13 @@ static int amx_gradient(struct device *device, const struct linear_gradient_call
         KERNEL_ARGUMENT(device->amx->planes),
     };
     if (result == 0)
-        result = kernel_launch_shares(device, device->amx->split_columns, "split_columns", &grid, arguments,
-                                      sizeof arguments / sizeof arguments[0]);
+        result = launch(device, AMX_SPLIT_COLUMNS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
     of_planes.x = device->amx->planes;
     of_planes.x_offset = 0;
     return result == 0 ? linear_launch_gradient(device, &of_planes) : result;
 }
 
-/* --- which of the two
- * -------------------------------------------------------------------------------------------------
- */
+/* --- which of the two ----------------------------------------------------------------------------------------- */
 
 enum { TRIALS = 7, TRIAL_WIDTH = 1024 };
 static const unsigned trial_rows[] = {32, 64, 128, 256}; /* doubled each time: the last is AMX_RULE_ROWS */
@@ -296,15 +294,10 @@ static int amx_prepare(struct device *device, uint64_t rows, const struct linear
     return result == 0 ? reserve(device, amx_memory(device, rows, sizes, count)) : result;
 }
 
-/* --- the probe
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- the probe ------------------------------------------------------------------------------------------------ */
 
-enum {
-    PROBE_ROWS = 49,
-    PROBE_N = 65,
-    PROBE_K = 70
-}; /* two tiles, one, a part of one; two panels; two steps and a part */
+/* Two tiles, one, a part of one; two panels; two steps and a part. */
+enum { PROBE_ROWS = 49, PROBE_N = 65, PROBE_K = 70 };
 
 /* In [-1, 1), of 24 bits. */
 static float probe_value(unsigned i)
@@ -382,21 +375,11 @@ static int amx_probe(struct device *device)
 
 static int amx_open(struct device *device)
 {
-    struct amx *amx = device->amx;
-    const struct {
-        const char *name;
-        cl_kernel *kernel;
-    } kernels[] = {
-        {"linear_tiles", &amx->linear},
-        {"weight_gradient_tiles", &amx->weight_gradient},
-        {"split_rows", &amx->split_rows},
-        {"split_columns", &amx->split_columns},
-    };
-    for (unsigned i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
+    for (unsigned i = 0; i < AMX_KERNELS; i++) {
         cl_int error;
-        *kernels[i].kernel = clCreateKernel(device->program, kernels[i].name, &error);
-        if (*kernels[i].kernel == NULL)
-            return device_fail(device, error, kernels[i].name);
+        device->amx->kernels[i] = clCreateKernel(device->program, kernel_names[i], &error);
+        if (device->amx->kernels[i] == NULL)
+            return device_fail(device, error, kernel_names[i]);
     }
     return amx_probe(device);
 }
@@ -406,10 +389,9 @@ static void amx_close(struct device *device)
     struct amx *amx = device->amx;
     if (amx == NULL)
         return;
-    cl_kernel kernels[] = {amx->linear, amx->weight_gradient, amx->split_rows, amx->split_columns};
-    for (unsigned i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
-        if (kernels[i] != NULL)
-            clReleaseKernel(kernels[i]);
+    for (unsigned i = 0; i < AMX_KERNELS; i++) {
+        if (amx->kernels[i] != NULL)
+            clReleaseKernel(amx->kernels[i]);
     }
     device_release(device, &amx->planes);
     free(amx);

@@ -4,11 +4,13 @@
 
 #include "runtime/device_private.h"
 
+enum amx_kernel { AMX_LINEAR, AMX_WEIGHT_GRADIENT, AMX_SPLIT_ROWS, AMX_SPLIT_COLUMNS, AMX_KERNELS };
+
 struct amx {
     bool emulated;       /* in plain OpenCL: for tests where there are no such units, and very slow */
     bool undecided;      /* whether they are faster is measured when the first expert that has products is made */
     uint64_t least_rows; /* of a product, for the units; one of fewer is runtime/kernels/linear_cpu.cl's */
-    cl_kernel linear, weight_gradient, split_rows, split_columns;
+    cl_kernel kernels[AMX_KERNELS];
     cl_mem planes; /* of a product's left operand; one for all, as the queue is in order */
     size_t planes_bytes;
 };

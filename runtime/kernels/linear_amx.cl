@@ -358,9 +358,8 @@ void linear_tiles(int M, int N, int K, int flags, int together, int block_k,
     EACH_SHARE
     {
         const int groups = grid.x, parts = grid.y, panels = (N + PANEL - 1) / PANEL;
-        const int first_group = share / (parts * together) * together, side_by_side = min(together, groups - first_group);
-        const int rest = share - first_group * parts;
-        const int part_index = rest / side_by_side, group = first_group + rest % side_by_side;
+        const int3 cell = cell_together(share, grid, together);
+        const int group = cell.x, part_index = cell.y, side_by_side = cell.z;
         const int first_panel = (long)panels * part_index / parts, end_panel = (long)panels * (part_index + 1) / parts;
         const int all_tiles = (M + UNIT_ROWS - 1) / UNIT_ROWS;
         const int first_tile = (long)all_tiles * group / groups, end_tile = (long)all_tiles * (group + 1) / groups;

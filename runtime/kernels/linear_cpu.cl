@@ -122,9 +122,8 @@ void linear(int M, int N, int K, int flags, int together, int most_k,
     EACH_SHARE
     {
         const int groups = grid.x, panels = grid.y;
-        const int first_group = share / (panels * together) * together, side_by_side = min(together, groups - first_group);
-        const int rest = share - first_group * panels;
-        const int panel = rest / side_by_side, group = first_group + rest % side_by_side;
+        const int3 cell = cell_together(share, grid, together);
+        const int group = cell.x, panel = cell.y, side_by_side = cell.z;
         const int first_row = (long)M * group / groups, end_row = (long)M * (group + 1) / groups;
         /* As many rows in each tile, or one less. */
         const int tiles = (end_row - first_row + TILE_ROWS - 1) / TILE_ROWS;

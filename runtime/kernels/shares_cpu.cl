@@ -19,3 +19,12 @@ int next_share(__global volatile int *shares, int count)
     }
     return -1;
 }
+
+/* A share's cell of {groups of rows, panels}, where the shares of `together` groups come one behind the other for the same
+ * panel, so that the cores meet it at the same time: {group, panel, how many groups are side by side there}. */
+int3 cell_together(int share, int2 grid, int together)
+{
+    const int first_group = share / (grid.y * together) * together, side_by_side = min(together, grid.x - first_group);
+    const int rest = share - first_group * grid.y;
+    return (int3)(first_group + rest % side_by_side, rest / side_by_side, side_by_side);
+}

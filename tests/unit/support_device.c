@@ -51,10 +51,8 @@ void support_device_emulate(struct support_device *support)
     struct device *device = support->device;
     struct amx *amx = device->amx;
     drop_program(device);
-    clReleaseKernel(amx->linear);
-    clReleaseKernel(amx->weight_gradient);
-    clReleaseKernel(amx->split_rows);
-    clReleaseKernel(amx->split_columns);
+    for (unsigned k = 0; k < AMX_KERNELS; k++)
+        clReleaseKernel(amx->kernels[k]);
     amx->emulated = true;
     ck_assert_msg(device_program_build(device) == 0, "%s", device_error(device));
     ck_assert_msg(device->provider->open(device) == 0, "%s", device_error(device));
