@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 struct buffers;
-struct peer;
+struct client_peer;
 
 struct buffer {
     struct buffers *home;
@@ -18,7 +18,7 @@ struct buffer {
     _Atomic uint32_t references;
     /* While it is sent (frontend/reply.c): frames that ZeroMQ has not let go of, and who is charged for them. */
     _Atomic uint32_t frames;
-    struct peer *peer;
+    struct client_peer *peer;
     size_t used; /* bytes of data that mean something */
     alignas(64) unsigned char data[];
 };

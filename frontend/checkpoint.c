@@ -7,7 +7,6 @@
 
 #include "common/clock.h"
 #include "common/uid.h"
-#include "frontend/roster.h"
 
 static void end(struct server *server, struct request *request, enum status status, const char *message)
 {
@@ -46,7 +45,7 @@ static bool advance(struct server *server, struct request_checkpoint *checkpoint
     for (; checkpoint->device <= checkpoint->last_device; checkpoint->device++, checkpoint->expert = 0) {
         struct device_link *device = server->devices[checkpoint->device];
         char text[128];
-        const char *refusal = roster_refusal(device, text, sizeof text);
+        const char *refusal = device_link_refusal(device, text, sizeof text);
         if (refusal) {
             note(checkpoint, STATUS_UNAVAILABLE, refusal);
             continue;
@@ -121,7 +120,7 @@ static enum status choose(struct server *server, const char *uid, struct request
         message_clean(why);
         return STATUS_NOT_FOUND;
     }
-    if (roster_refusal(server->devices[place->device], why, why_size))
+    if (device_link_refusal(server->devices[place->device], why, why_size))
         return STATUS_UNAVAILABLE;
     if (place->expert == EXPERT_ABSENT) {
         snprintf(why, why_size, "the expert's device does not have it now");
@@ -156,7 +155,7 @@ void checkpoint_begin(struct server *server, const struct reply_to *to, const Ex
     checkpoint->ticket = server->last_ticket;
     request->checkpoint = checkpoint;
     request->to = *to;
-    peer_hold(request->to.peer);
+    client_peer_hold(request->to.peer);
     const uint64_t deadline_ms = header->deadline_ms ? header->deadline_ms : server->config->frontend.default_deadline;
     deadline_set(server->deadlines, &request->deadline, deadline_ms ? now_ns + deadline_ms * NS_PER_MS : 0);
     request_list_append(&server->checkpoints, request);

@@ -11,7 +11,7 @@ struct counters {
     uint64_t replies[COUNTERS_STATUSES]; /* by number of the status */
     uint64_t bytes_in, bytes_out;
     uint64_t peers_vanished, replies_dropped, results_dropped;
-    uint64_t replay_answered, replay_joined;
+    uint64_t repeats_answered, repeats_joined;
     uint64_t sleeps;
 };
 

@@ -224,6 +224,24 @@ const char *device_state_name(enum device_state state)
     return (unsigned)state < sizeof names / sizeof names[0] ? names[state] : "unknown";
 }
 
+const char *device_link_refusal(const struct device_link *device, char *text, size_t size)
+{
+    switch (device->state) {
+    case DEVICE_UP:
+        return NULL;
+    case DEVICE_ABSENT:
+        snprintf(text, size, "the runtime of device '%s' is not up", device->name);
+        break;
+    case DEVICE_DEAD:
+        snprintf(text, size, "the runtime of device '%s' died and is not back yet", device->name);
+        break;
+    case DEVICE_HUNG:
+        snprintf(text, size, "the runtime of device '%s' hangs: it has work but finishes nothing", device->name);
+        break;
+    }
+    return text;
+}
+
 /* --- ringing --------------------------------------------------------------------------------------------------------
  */
 

@@ -12,6 +12,7 @@
 #define EXPERTD_FRONTEND_DEVICE_LINK_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "frontend/request.h"
@@ -64,6 +65,8 @@ void device_link_destroy(struct device_link **device);
 enum device_change device_link_look(struct device_link *device, uint64_t now_ns);
 void device_link_detach(struct device_link *device, uint64_t now_ns);
 const char *device_state_name(enum device_state state);
+/* Why the device cannot take requests, for the client; NULL: it can. */
+const char *device_link_refusal(const struct device_link *device, char *text, size_t size);
 
 /* The pool of an expert's kind; attached at its first use. 0 or -errno (logged in bursts). */
 int device_link_pool(struct device_link *device, uint32_t expert, enum pool_kind kind, struct pool_link **link);

@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "frontend/checkpoint.h"
-#include "frontend/query.h"
+#include "frontend/inspect.h"
 #include "frontend/task.h"
 
 static void refuse(struct server *server, const struct reply_to *to, enum status status, const char *message)
@@ -37,19 +37,19 @@ static void route(struct server *server, const struct reply_to *to, const Expert
         break;
     case EXPERTD__METHOD__PING:
         if (bare(server, to, header))
-            query_ping(server, to);
+            inspect_ping(server, to);
         break;
     case EXPERTD__METHOD__LIST:
         if (bare(server, to, header))
-            query_list(server, to, header);
+            inspect_list(server, to, header);
         break;
     case EXPERTD__METHOD__INFO:
         if (bare(server, to, header))
-            query_info(server, to, header);
+            inspect_info(server, to, header);
         break;
     case EXPERTD__METHOD__STATS:
         if (bare(server, to, header))
-            query_stats(server, to);
+            inspect_stats(server, to);
         break;
     case EXPERTD__METHOD__CHECKPOINT:
         if (bare(server, to, header))
@@ -90,7 +90,7 @@ void dispatch(struct server *server, uint64_t now_ns)
     struct incoming *incoming = &server->incoming;
     struct reply_to to = {.envelope = incoming->envelope};
     server->counters.bytes_in += incoming->bytes;
-    to.peer = peers_find(server->peers, zmq_msg_data(&incoming->id), zmq_msg_size(&incoming->id));
+    to.peer = client_peers_find(server->peers, zmq_msg_data(&incoming->id), zmq_msg_size(&incoming->id));
     if (!to.peer)
         return;
     const Expertd__RequestHeader *header = read_header(server, &to);
@@ -99,5 +99,5 @@ void dispatch(struct server *server, uint64_t now_ns)
         server->counters.requests[method < COUNTERS_METHODS ? method : 0]++;
         route(server, &to, header, now_ns);
     }
-    peer_release(to.peer);
+    client_peer_release(to.peer);
 }

@@ -21,7 +21,7 @@ static int set_options(void *socket, const struct config_frontend *config)
 {
     const int64_t max_message = (int64_t)config->max_message;
     /* Replies of one client that wait in ZeroMQ, as many as it can have requests here: a client that pipelines must not
-     * lose replies because it reads a little later. The bytes are bounded by frontend/peer.h. */
+     * lose replies because it reads a little later. The bytes are bounded by frontend/client_peer.h. */
     const int send_high_water =
         config->max_requests > SEND_HIGH_WATER_LEAST ? (int)config->max_requests : SEND_HIGH_WATER_LEAST;
     int rc = zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max_message, sizeof max_message) == 0 ? 0 : -errno;

@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include "common/owner.h"
 #include "common/process.h"
+#include "frontend/loop.h"
 #include "frontend/server.h"
 
 enum { EXIT_USAGE = 2 };
@@ -40,7 +41,7 @@ int main(int argc, char **argv)
         rc = server_create(&server, &config);
     }
     if (rc == 0)
-        rc = server_run(server);
+        rc = loop_run(server);
     server_destroy(&server);
     config_destroy(&config);
     return rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -54,12 +54,12 @@ static void frame_done(void *data, void *hint)
 {
     (void)data;
     struct buffer *buffer = hint;
-    struct peer *peer = buffer->peer;
+    struct client_peer *peer = buffer->peer;
     const size_t bytes = buffer->used;
     /* Release: whoever sees 0 may charge the buffer to another peer. Pairs with the acquire in reply_send. */
     if (atomic_fetch_sub_explicit(&buffer->frames, 1, memory_order_acq_rel) != 1)
         return;
-    peer_credit(peer, bytes);
+    client_peer_credit(peer, bytes);
     buffer_release(buffer);
 }
 
@@ -67,7 +67,7 @@ static void frame_done(void *data, void *hint)
 static bool begin_frames(struct replier *replier, const struct reply_to *to, struct buffer *buffer, zmq_msg_t *frames,
                          uint32_t count, unsigned char *const *data, const size_t *bytes)
 {
-    if (!peer_charge(replier->peers, to->peer, buffer->used)) {
+    if (!client_peer_charge(replier->peers, to->peer, buffer->used)) {
         replier->counters->replies_dropped++;
         return false;
     }

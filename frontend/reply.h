@@ -14,7 +14,7 @@
 #include "common/tensor.h"
 #include "frontend/buffer.h"
 #include "frontend/counters.h"
-#include "frontend/peer.h"
+#include "frontend/client_peer.h"
 #include "proto/message.h"
 
 /* What a socket type puts between routing id and header, and wants back. */
@@ -26,14 +26,14 @@ struct reply_envelope {
 
 /* Whom a reply goes to. */
 struct reply_to {
-    struct peer *peer;
+    struct client_peer *peer;
     uint64_t request_id;
     struct reply_envelope envelope;
 };
 
 struct replier {
     void *socket;
-    struct peers *peers;
+    struct client_peers *peers;
     struct buffers *buffers;
     struct counters *counters;
     bool sent; /* something was sent since the owner set this to false */

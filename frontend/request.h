@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #include "frontend/deadline.h"
-#include "frontend/replay.h"
+#include "frontend/repeats.h"
 #include "frontend/reply.h"
 
 struct pool_link;
@@ -35,7 +35,7 @@ struct request {
     struct reply_to to;
     struct request *next, *previous;
     bool keyed; /* a BACKWARD with ids */
-    struct replay_key key;
+    struct repeat_key key;
     struct pool_link *pool; /* NULL: a CHECKPOINT */
     uint64_t task;
     struct request_checkpoint *checkpoint; /* malloc'd, of a CHECKPOINT */

@@ -7,11 +7,9 @@
 /* Who has which expert: first what the configuration says, so that an expert whose device is away is known to be
  * UNAVAILABLE and LIST keeps its order; then what is really there. */
 void roster_rebuild(struct server *server);
-/* Looks at each device, acts on what changed, and sets the time of the next look. */
-void roster_look(struct server *server, uint64_t now_ns);
-/* Takes the results of all devices; whether there were any. */
-bool roster_take_results(struct server *server);
-/* Why the device cannot take requests, for the client; NULL: it can. */
-const char *roster_refusal(const struct device_link *device, char *text, size_t size);
+/* Acts on what device_link_look found. DEVICE_RETIRED: after results_take_last. */
+void roster_change(struct server *server, struct device_link *device, enum device_change change, uint64_t now_ns);
+/* Answers what has waited for a dead runtime for as long as restart_grace. */
+void roster_grace(struct server *server, struct device_link *device, uint64_t now_ns);
 
 #endif

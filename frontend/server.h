@@ -1,4 +1,4 @@
-/* The frontend: what its parts work on together, and the loop that moves them. One thread; ZeroMQ has its own. */
+/* The frontend: what its parts work on together. (frontend/loop.h moves them.) One thread; ZeroMQ has its own. */
 #ifndef EXPERTD_FRONTEND_SERVER_H
 #define EXPERTD_FRONTEND_SERVER_H
 
@@ -13,8 +13,8 @@
 #include "frontend/device_link.h"
 #include "frontend/expert_table.h"
 #include "frontend/incoming.h"
-#include "frontend/peer.h"
-#include "frontend/replay.h"
+#include "frontend/client_peer.h"
+#include "frontend/repeats.h"
 #include "frontend/reply.h"
 #include "frontend/request.h"
 #include "proto/message.h"
@@ -29,14 +29,14 @@ struct server {
     struct requests *requests;
     struct deadlines *deadlines;
     struct request_list checkpoints; /* that wait */
-    struct peers *peers;
+    struct client_peers *peers;
     struct buffers *buffers;
-    struct replay *replay;
+    struct repeats *repeats;
     struct counters counters;
     struct replier replier;
     struct incoming incoming;
     struct message_arena arena;
-    bool socket_empty; /* the last receive found nothing, and nothing was sent since: see server_sleep */
+    bool socket_empty; /* the last receive found nothing, and nothing was sent since: see sleep_for_work in loop.c */
     uint64_t start_ns, next_look_ns;
     uint64_t list_generation; /* of LIST's answer */
     uint64_t last_ticket;     /* of a checkpoint */
@@ -45,8 +45,6 @@ struct server {
 
 /* Binds, and attaches to what is there. Keeps config. 0 or -errno; logs why. */
 int server_create(struct server **server, const struct config *config);
-/* Serves until a stop signal; then answers what waits with UNAVAILABLE. 0 or -errno. */
-int server_run(struct server *server);
 void server_destroy(struct server **server);
 
 /* Answers a request for good: its slot still has to be given back. message NULL: none. */

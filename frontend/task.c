@@ -10,16 +10,14 @@
 #include "common/log.h"
 #include "common/uid.h"
 #include "frontend/validate.h"
-#include "frontend/roster.h"
 
 /* --- the end of a request -------------------------------------------------------------------------------------------
  */
 
-/* Its slot is free again. */
-static void forget(struct server *server, struct request *request)
+void task_forget(struct server *server, struct request *request)
 {
     if (request->keyed)
-        replay_end(server->replay, &request->key, request);
+        repeats_end(server->repeats, &request->key, request);
     request_list_remove(&request->pool->requests, request);
     requests_give(server->requests, request);
 }
@@ -33,7 +31,7 @@ static void end_early(struct server *server, struct request *request, enum statu
     if (request->keyed && requests_taken(server->requests) <= requests_capacity(server->requests) / 2)
         request->state = REQUEST_ABANDONED;
     else
-        forget(server, request);
+        task_forget(server, request);
 }
 
 void task_expire(struct server *server, struct request *request)
@@ -68,11 +66,11 @@ void task_forget_device(struct server *server, struct device_link *device)
 {
     for (uint32_t p = 0; p < 2 * device->experts_count; p++) {
         while (device->pools[p] && device->pools[p]->requests.first)
-            forget(server, device->pools[p]->requests.first);
+            task_forget(server, device->pools[p]->requests.first);
     }
 }
 
-static void break_pool(struct server *server, struct pool_link *link)
+void task_break_pool(struct server *server, struct pool_link *link)
 {
     if (link->broken)
         return;
@@ -81,119 +79,6 @@ static void break_pool(struct server *server, struct pool_link *link)
               "runtime makes a new one",
               link->index, link->device->name);
     fail_pool(server, link, STATUS_UNAVAILABLE, "the expert's task pool is damaged");
-}
-
-/* --- results --------------------------------------------------------------------------------------------------------
- */
-
-/* A repeat that was queued because its first had been given up, and the first's answer has come after all. */
-static void answer_twin(struct server *server, const struct request *first, struct buffer *answer)
-{
-    struct request *twin = replay_find(server->replay, &first->key).running;
-    if (!twin || twin == first || twin->state != REQUEST_WAITING)
-        return;
-    reply_send(&server->replier, &twin->to, answer);
-    server->counters.replay_answered++;
-    server_answered(server, twin);
-    pool_cancel(twin->pool->pool, twin->task);
-    twin->state = REQUEST_ABANDONED; /* until its result, ALREADY_EXISTS, has come */
-}
-
-static void finish_ok(struct server *server, struct pool_link *link, struct request *request,
-                      const struct pool_result *result)
-{
-    const struct schema *outputs = &pool_header(link->pool)->outputs;
-    const void *data[SCHEMA_MAX_TENSORS];
-    for (uint32_t i = 0; i < outputs->count; i++)
-        data[i] = (char *)pool_output(link->pool, i) + result->row * pool_output_row_bytes(link->pool, i);
-    struct buffer *answer = reply_build(&server->replier, request->to.request_id, outputs, result->rows, data);
-    pool_release(link->pool, result->task);
-    if (!answer) {
-        if (request->state == REQUEST_WAITING)
-            server_answer(server, request, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
-        forget(server, request);
-        return;
-    }
-    if (request->state == REQUEST_WAITING) {
-        reply_send(&server->replier, &request->to, answer);
-        server_answered(server, request);
-    }
-    if (request->keyed) {
-        answer_twin(server, request, answer);
-        replay_keep(server->replay, &request->key, answer);
-    }
-    buffer_release(answer);
-    forget(server, request);
-}
-
-static const char *default_message(enum status status)
-{
-    switch (status) {
-    case STATUS_DEADLINE_EXCEEDED:
-        return "the deadline came while the request was queued";
-    case STATUS_ALREADY_EXISTS:
-        return "this request was applied before, and its answer is no longer kept";
-    case STATUS_ABORTED:
-        return "a gradient was NaN or Inf; the expert has not changed";
-    case STATUS_UNAVAILABLE:
-        return "the runtime died while it worked on this request";
-    default:
-        return "the batch failed on the device; see the runtime's log";
-    }
-}
-
-static void finish_error(struct server *server, struct request *request, const struct pool_result *result,
-                         uint64_t now_ns)
-{
-    if (request->state == REQUEST_WAITING) {
-        enum status status = result->status;
-        char message[POOL_MESSAGE_SIZE];
-        memcpy(message, result->message, sizeof message);
-        message_clean(message);
-        struct buffer *kept = NULL;
-        if (request->keyed && status == STATUS_ALREADY_EXISTS)
-            kept = replay_find(server->replay, &request->key).kept;
-        if (kept) {
-            reply_send(&server->replier, &request->to, kept);
-            server->counters.replay_answered++;
-            server_answered(server, request);
-        } else if (status == STATUS_DEADLINE_EXCEEDED &&
-                   (request->deadline.place == 0 || request->deadline.due_ns > now_ns)) {
-            /* A repeat took the place of its first, whose earlier deadline the task still had. */
-            server_answer(server, request, STATUS_UNAVAILABLE, "the first request expired in the queue; repeat it");
-        } else {
-            server_answer(server, request, status, message[0] ? message : default_message(status));
-        }
-    }
-    forget(server, request);
-}
-
-uint32_t task_results(struct server *server, struct pool_link *link)
-{
-    uint32_t count = 0;
-    struct pool_result result;
-    if (link->broken)
-        return 0;
-    const uint64_t now_ns = clock_now_ns();
-    int rc;
-    while ((rc = pool_next_result(link->pool, &result)) > 0) {
-        count++;
-        struct request *request = link->requests.first;
-        if (result.orphan || !request || request->task != result.task) {
-            server->counters.results_dropped++;
-            pool_release(link->pool, result.task);
-        } else if (result.status == STATUS_OK) {
-            finish_ok(server, link, request, &result);
-        } else {
-            pool_release(link->pool, result.task);
-            finish_error(server, request, &result, now_ns);
-        }
-    }
-    if (count)
-        device_link_progress(link->device, now_ns);
-    if (rc < 0)
-        break_pool(server, link);
-    return count;
 }
 
 /* --- the beginning --------------------------------------------------------------------------------------------------
@@ -206,7 +91,7 @@ struct order {
     const struct expert_place *place;
     enum pool_kind kind;
     bool keyed;
-    struct replay_key key;
+    struct repeat_key key;
     uint64_t now_ns, deadline_ns; /* 0: none */
     char why[VALIDATE_WHY_SIZE];
 };
@@ -225,7 +110,7 @@ static enum status read_ids(struct order *order)
     }
     order->keyed = order->kind == POOL_BACKWARD;
     if (order->keyed)
-        order->key = (struct replay_key){.uid_hash = order->place->uid_hash,
+        order->key = (struct repeat_key){.uid_hash = order->place->uid_hash,
                                          .client = {client[0], client[1]},
                                          .request_id = order->header->request_id};
     return STATUS_OK;
@@ -234,9 +119,9 @@ static enum status read_ids(struct order *order)
 /* A BACKWARD that was here before: true if that settles it. */
 static bool meet_first(struct server *server, const struct order *order)
 {
-    const struct replay_found found = replay_find(server->replay, &order->key);
+    const struct repeat_found found = repeats_find(server->repeats, &order->key);
     if (found.kept) {
-        server->counters.replay_answered++;
+        server->counters.repeats_answered++;
         reply_send(&server->replier, order->to, found.kept);
         return true;
     }
@@ -245,9 +130,9 @@ static bool meet_first(struct server *server, const struct order *order)
     struct request *first = found.running;
     if (!first || first->state != REQUEST_WAITING)
         return false;
-    server->counters.replay_joined++;
-    peer_hold(order->to->peer);
-    peer_release(first->to.peer);
+    server->counters.repeats_joined++;
+    client_peer_hold(order->to->peer);
+    client_peer_release(first->to.peer);
     first->to = *order->to;
     deadline_set(server->deadlines, &first->deadline, order->deadline_ns);
     return true;
@@ -256,7 +141,7 @@ static bool meet_first(struct server *server, const struct order *order)
 static enum status find_pool(struct server *server, struct order *order, struct pool_link **link)
 {
     struct device_link *device = server->devices[order->place->device];
-    const char *refusal = roster_refusal(device, order->why, sizeof order->why);
+    const char *refusal = device_link_refusal(device, order->why, sizeof order->why);
     if (!refusal && order->place->expert != EXPERT_ABSENT &&
         device_link_pool(device, order->place->expert, order->kind, link) == 0) {
         pool_prefetch_handle((*link)->pool);
@@ -284,7 +169,7 @@ static enum status claim_rows(struct server *server, struct order *order, struct
         return STATUS_RESOURCE_EXHAUSTED;
     default:
         if (rc == -EPROTO)
-            break_pool(server, link);
+            task_break_pool(server, link);
         snprintf(order->why, sizeof order->why, "the expert's task pool cannot be used now");
         return STATUS_UNAVAILABLE;
     }
@@ -318,7 +203,7 @@ static enum status queue(struct server *server, struct order *order, struct pool
         return STATUS_RESOURCE_EXHAUSTED;
     }
     enum status status = claim_rows(server, order, link, rows, &claim);
-    if (status == STATUS_OK && order->keyed && replay_begin(server->replay, &order->key, request) < 0) {
+    if (status == STATUS_OK && order->keyed && repeats_begin(server->repeats, &order->key, request) < 0) {
         snprintf(order->why, sizeof order->why, "no memory");
         status = STATUS_RESOURCE_EXHAUSTED; /* the claim is forgotten, and then nothing happened */
     }
@@ -334,7 +219,7 @@ static enum status queue(struct server *server, struct order *order, struct pool
                                    .request_id = order->key.request_id};
     pool_commit(link->pool, &claim, &task);
     request->to = *order->to;
-    peer_hold(request->to.peer);
+    client_peer_hold(request->to.peer);
     request->keyed = order->keyed;
     request->key = order->key;
     request->pool = link;

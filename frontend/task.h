@@ -1,4 +1,5 @@
-/* FORWARD and BACKWARD: from a request to a task in a pool, and from its result to the reply. */
+/* Requests in: FORWARD and BACKWARD, from a request to a task in a pool, and their end when no result ends them.
+ * (Results out is frontend/results.h.) */
 #ifndef EXPERTD_FRONTEND_TASK_H
 #define EXPERTD_FRONTEND_TASK_H
 
@@ -7,13 +8,15 @@
 /* The request in server->incoming, decoded. Answers it, or queues it. */
 void task_begin(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header,
                 uint64_t now_ns);
-/* Takes the pool's results. Returns how many there were. */
-uint32_t task_results(struct server *server, struct pool_link *link);
 /* The request's deadline has come. */
 void task_expire(struct server *server, struct request *request);
 /* Answers all that waits for the device. The tasks are cancelled, but their results may still come. */
 void task_fail_device(struct server *server, struct device_link *device, enum status status, const char *message);
 /* Before the device is detached: no result will come any more. All that waited was answered. */
 void task_forget_device(struct server *server, struct device_link *device);
+/* The request was answered, and no result of its will come any more: its slot is free again. */
+void task_forget(struct server *server, struct request *request);
+/* Shared memory of the pool broke an invariant: answers what waits, and uses it no more. */
+void task_break_pool(struct server *server, struct pool_link *link);
 
 #endif

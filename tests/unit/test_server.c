@@ -1,4 +1,4 @@
-/* The frontend as a process: who may start it, how it ends, and clients that misbehave by not reading. */
+/* The frontend as a process: who may start it, where it listens, and what its clients leave. */
 #include <check.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,7 +12,6 @@
 static struct rig rig;
 static struct asker one;
 static struct question question;
-static struct answer answer;
 
 static void begin(const char *options)
 {
@@ -52,22 +51,6 @@ START_TEST(a_second_frontend_is_refused_and_the_first_serves_on)
 }
 END_TEST
 
-START_TEST(what_waits_is_answered_when_the_server_stops)
-{
-    begin(NULL);
-    rig.knobs->hold = 1;
-    ask_prepare(&one, &question, EXPERTD__METHOD__FORWARD, "nop.0", 1, 1);
-    ask_send(&one, &question);
-    RIG_WAIT(ask_counter(&one, "device.cpu0.in_flight") == 1);
-    kill(rig.frontend, SIGTERM);
-    ask_receive(&one, &answer);
-    ck_assert_int_eq((int)answer.header->status, STATUS_UNAVAILABLE);
-    ck_assert_ptr_nonnull(strstr(answer.header->message, "stopping"));
-    ck_assert_int_eq(rig_end(&rig.frontend, 0), 0);
-    rig_start_frontend(&rig);
-}
-END_TEST
-
 START_TEST(it_listens_on_several_endpoints)
 {
     char listen[128];
@@ -100,31 +83,6 @@ START_TEST(an_endpoint_in_use_is_a_clear_error)
     ck_assert(file_says(log, "cannot listen on"));
     ck_assert(file_says(log, "Address already in use"));
     rig_close(&other);
-    ask_alive(&one);
-}
-END_TEST
-
-START_TEST(a_client_that_sends_and_never_reads_holds_up_nobody)
-{
-    begin("  max_requests: 64\n");
-    struct asker greedy;
-    ask_open(&greedy, &rig, ZMQ_DEALER);
-    /* LIST costs the client little; its replies fill the connection's buffers, and then the high-water mark. */
-    double dropped = 0;
-    for (int i = 0; dropped < 1; i++) {
-        ck_assert_int_lt(i, 2000);
-        for (int k = 0; k < 500; k++) {
-            ask_prepare(&greedy, &question, EXPERTD__METHOD__LIST, "", 0, 0);
-            unsigned char header[256];
-            const long n = message_encode_request(&question.header, header, sizeof header);
-            zmq_send(greedy.socket, header, (size_t)n, ZMQ_DONTWAIT);
-        }
-        ask_alive(&one);
-        dropped = ask_counter(&one, "frontend.replies_dropped");
-    }
-    ask_alive(&one);
-    ck_assert(ask_counter(&one, "frontend.in_flight") == 0);
-    ask_close(&greedy);
     ask_alive(&one);
 }
 END_TEST
@@ -166,10 +124,8 @@ int main(void)
     TCase *all = tcase_create("server");
     tcase_add_checked_fixture(all, NULL, teardown);
     tcase_add_test(all, a_second_frontend_is_refused_and_the_first_serves_on);
-    tcase_add_test(all, what_waits_is_answered_when_the_server_stops);
     tcase_add_test(all, it_listens_on_several_endpoints);
     tcase_add_test(all, an_endpoint_in_use_is_a_clear_error);
-    tcase_add_test(all, a_client_that_sends_and_never_reads_holds_up_nobody);
     tcase_add_test(all, clients_that_come_and_go_leave_nothing);
     tcase_add_test(all, a_wrong_configuration_is_refused);
     Suite *suite = suite_create("server");

@@ -1,75 +1,12 @@
-/* FORWARD and BACKWARD through a real frontend: answers, deadlines, full pools, and BACKWARD at most once. */
-#include <check.h>
+/* Requests on their way in through a real frontend: answers, deadlines, full pools, and BACKWARD at most once. */
 #include <signal.h>
 #include <string.h>
-#include <unistd.h>
-#include <zmq.h>
 
-#include "unit/support_ask.h"
-
-static struct rig rig;
-static struct asker one, two;
-static struct question question;
-static struct answer answer;
-
-static void setup_with(const char *options)
-{
-    rig_open(&rig, options);
-    rig_start_frontend(&rig);
-    rig_start_runtime(&rig, false);
-    ask_open(&one, &rig, ZMQ_DEALER);
-    ask_open(&two, &rig, ZMQ_DEALER);
-    ask_until_up(&one);
-}
-
-static void setup(void)
-{
-    setup_with(NULL);
-}
+#include "unit/task_world.h"
 
 static void setup_small(void)
 {
     setup_with("  max_requests: 4\n  replay_cache: 0\n");
-}
-
-static void teardown(void)
-{
-    rig.knobs->hold = rig.knobs->hold_running = rig.knobs->hang = 0;
-    ask_close(&one);
-    ask_close(&two);
-    ck_assert_int_eq(rig_end(&rig.frontend, SIGTERM), 0);
-    rig_close(&rig);
-}
-
-static void send(struct asker *asker, Expertd__Method method, uint32_t deadline_ms, float value)
-{
-    ask_prepare(asker, &question, method, "nop.0", 1, value);
-    question.header.deadline_ms = deadline_ms;
-    ask_send(asker, &question);
-}
-
-static void expect(struct asker *asker, uint64_t id, enum status status)
-{
-    ask_receive(asker, &answer);
-    ck_assert_msg((int)answer.header->status == (int)status, "%s: %s", status_name((enum status)answer.header->status),
-                  answer.header->message);
-    ck_assert_uint_eq(answer.header->request_id, id);
-}
-
-/* The same BACKWARD once more: same ids, other tensors. */
-static void repeat(struct asker *asker, uint64_t id, uint32_t deadline_ms)
-{
-    ask_prepare(asker, &question, EXPERTD__METHOD__BACKWARD, "nop.0", 1, -1);
-    question.header.client_id = (ProtobufCBinaryData){sizeof one.client_id, one.client_id};
-    question.header.request_id = id;
-    question.header.deadline_ms = deadline_ms;
-    ask_send(asker, &question);
-}
-
-static void expect_value(float value)
-{
-    for (int i = 0; i < RIG_COLUMNS; i++)
-        ck_assert_float_eq(answer.values[i], value);
 }
 
 START_TEST(many_in_flight_each_get_their_own_answer)
@@ -104,17 +41,6 @@ START_TEST(a_req_socket_works_and_so_does_a_correlated_one)
 }
 END_TEST
 
-START_TEST(a_batch_that_fails_fails_its_tasks_with_the_reason)
-{
-    rig.knobs->fail = 1;
-    ask_prepare(&one, &question, EXPERTD__METHOD__FORWARD, "nop.0", 1, 1);
-    ask_call(&one, &question, &answer, STATUS_INTERNAL);
-    ck_assert_str_eq(answer.header->message, "CL_OUT_OF_RESOURCES");
-    rig.knobs->fail = 0;
-    ask_alive(&one);
-}
-END_TEST
-
 START_TEST(a_queued_request_is_answered_at_its_deadline_and_not_computed)
 {
     rig.knobs->hold = 1;
@@ -125,20 +51,6 @@ START_TEST(a_queued_request_is_answered_at_its_deadline_and_not_computed)
     rig.knobs->hold = 0;
     ask_alive(&one);
     ck_assert_uint_eq(rig.knobs->taken, taken + 1);
-}
-END_TEST
-
-START_TEST(a_running_request_is_answered_at_its_deadline_and_its_result_dropped)
-{
-    rig.knobs->hold_running = 1;
-    send(&one, EXPERTD__METHOD__FORWARD, 100, 1);
-    expect(&one, one.last_id, STATUS_DEADLINE_EXCEEDED);
-    ck_assert_uint_eq(rig.knobs->taken, 1);
-    rig.knobs->hold_running = 0;
-    ask_alive(&one);
-    ck_assert(ask_counter(&one, "frontend.results_dropped") == 1);
-    ck_assert(ask_counter(&one, "frontend.in_flight") == 0);
-    ck_assert(!ask_poll(&one, &answer, 50)); /* and no second answer */
 }
 END_TEST
 
@@ -174,23 +86,6 @@ START_TEST(rows_fill_a_pool_too)
     for (int i = 0; i < RIG_QUEUE_ROWS / RIG_MAX_BATCH; i++)
         ask_receive(&one, &answer);
     ask_alive(&two);
-}
-END_TEST
-
-START_TEST(a_client_that_vanishes_is_counted)
-{
-    /* When the server's socket notices is ZeroMQ's affair, so give it several clients to notice. */
-    for (int i = 0; ask_counter(&one, "frontend.peers_vanished") < 1; i++) {
-        ck_assert_int_lt(i, 1000);
-        rig.knobs->hold = 1;
-        send(&two, EXPERTD__METHOD__FORWARD, 0, 1);
-        RIG_WAIT(ask_counter(&one, "device.cpu0.in_flight") == 1);
-        ask_close(&two);
-        ask_open(&two, &rig, ZMQ_DEALER);
-        rig.knobs->hold = 0;
-        RIG_WAIT(ask_counter(&one, "frontend.in_flight") == 0);
-    }
-    ask_alive(&one);
 }
 END_TEST
 
@@ -253,26 +148,6 @@ START_TEST(a_repeat_joins_its_running_first_and_only_the_newest_asker_is_answere
 }
 END_TEST
 
-START_TEST(the_answer_of_a_backward_that_was_late_is_kept_for_its_repeat)
-{
-    rig.knobs->hold_running = 1;
-    send(&one, EXPERTD__METHOD__BACKWARD, 100, 7);
-    const uint64_t id = one.last_id;
-    expect(&one, id, STATUS_DEADLINE_EXCEEDED);
-    /* A repeat while the first, given up, still runs: it is queued, and gets the first's answer. */
-    repeat(&two, id, 0);
-    RIG_WAIT(ask_counter(&one, "device.cpu0.in_flight") == 1);
-    rig.knobs->hold_running = 0;
-    expect(&two, id, STATUS_OK);
-    expect_value(7);
-    repeat(&one, id, 0);
-    expect(&one, id, STATUS_OK);
-    expect_value(7);
-    ck_assert_uint_eq(rig.knobs->applied, 1);
-    RIG_WAIT(ask_counter(&one, "frontend.in_flight") == 0);
-}
-END_TEST
-
 START_TEST(a_backward_that_expired_in_the_queue_is_computed_when_it_is_repeated)
 {
     rig.knobs->hold = 1;
@@ -283,36 +158,6 @@ START_TEST(a_backward_that_expired_in_the_queue_is_computed_when_it_is_repeated)
     rig.knobs->hold = 0;
     expect(&one, id, STATUS_OK);
     expect_value(-1); /* the repeat's own tensors */
-    ck_assert_uint_eq(rig.knobs->applied, 1);
-}
-END_TEST
-
-START_TEST(a_skipped_step_is_told_and_may_be_tried_again)
-{
-    rig.knobs->skip_step = 1;
-    send(&one, EXPERTD__METHOD__BACKWARD, 0, 7);
-    const uint64_t id = one.last_id;
-    expect(&one, id, STATUS_ABORTED);
-    ck_assert_ptr_nonnull(strstr(answer.header->message, "NaN"));
-    rig.knobs->skip_step = 0;
-    repeat(&one, id, 0);
-    expect(&one, id, STATUS_OK);
-    ck_assert_uint_eq(rig.knobs->applied, 1);
-}
-END_TEST
-
-START_TEST(after_a_restart_of_the_frontend_a_repeat_is_told_that_it_was_applied)
-{
-    send(&one, EXPERTD__METHOD__BACKWARD, 0, 7);
-    const uint64_t id = one.last_id;
-    expect(&one, id, STATUS_OK);
-    rig_end(&rig.frontend, SIGKILL);
-    rig_start_frontend(&rig);
-    ask_close(&two);
-    ask_open(&two, &rig, ZMQ_DEALER);
-    ask_until_up(&two);
-    repeat(&two, id, 0);
-    expect(&two, id, STATUS_ALREADY_EXISTS);
     ck_assert_uint_eq(rig.knobs->applied, 1);
 }
 END_TEST
@@ -352,19 +197,13 @@ int main(void)
     tcase_add_checked_fixture(small, setup_small, teardown);
     tcase_add_test(all, many_in_flight_each_get_their_own_answer);
     tcase_add_test(all, a_req_socket_works_and_so_does_a_correlated_one);
-    tcase_add_test(all, a_batch_that_fails_fails_its_tasks_with_the_reason);
     tcase_add_test(all, a_queued_request_is_answered_at_its_deadline_and_not_computed);
-    tcase_add_test(all, a_running_request_is_answered_at_its_deadline_and_its_result_dropped);
     tcase_add_test(all, a_full_pool_says_so_and_serves_again_when_it_has_room);
     tcase_add_test(all, rows_fill_a_pool_too);
-    tcase_add_test(all, a_client_that_vanishes_is_counted);
     tcase_add_test(all, a_backward_that_is_repeated_gets_its_first_answer_and_steps_once);
     tcase_add_test(all, without_a_client_id_every_backward_steps);
     tcase_add_test(all, a_repeat_joins_its_running_first_and_only_the_newest_asker_is_answered);
-    tcase_add_test(all, the_answer_of_a_backward_that_was_late_is_kept_for_its_repeat);
     tcase_add_test(all, a_backward_that_expired_in_the_queue_is_computed_when_it_is_repeated);
-    tcase_add_test(all, a_skipped_step_is_told_and_may_be_tried_again);
-    tcase_add_test(all, after_a_restart_of_the_frontend_a_repeat_is_told_that_it_was_applied);
     tcase_add_test(small, a_server_that_keeps_no_answers_still_steps_once);
     tcase_add_test(small, a_full_server_says_so);
     Suite *suite = suite_create("task");

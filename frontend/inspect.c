@@ -1,18 +1,17 @@
-#include "frontend/query.h"
+#include "frontend/inspect.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/uid.h"
-#include "frontend/roster.h"
 
 static bool place_alive(const struct server *server, const struct expert_place *place)
 {
     return place->expert != EXPERT_ABSENT && server->devices[place->device]->state == DEVICE_UP;
 }
 
-void query_ping(struct server *server, const struct reply_to *to)
+void inspect_ping(struct server *server, const struct reply_to *to)
 {
     char software[] = "expertd " EXPERTD_VERSION;
     Expertd__Pong pong = EXPERTD__PONG__INIT;
@@ -60,7 +59,7 @@ static uint32_t collect(struct server *server, const char *prefix, uint32_t offs
     return total;
 }
 
-void query_list(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header)
+void inspect_list(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header)
 {
     const char *prefix = header->list ? header->list->prefix : "";
     const uint32_t offset = header->list ? header->list->offset : 0;
@@ -159,7 +158,7 @@ static void fill_info(Expertd__ExpertInfo *info, struct control_expert_shared *c
     info->grad_accumulation = copy->grad_accumulation;
 }
 
-void query_info(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header)
+void inspect_info(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header)
 {
     char text[UID_SIZE + 64];
     const struct expert_place *place = expert_table_find(server->experts, header->uid);
@@ -172,7 +171,7 @@ void query_info(struct server *server, const struct reply_to *to, const Expertd_
     struct control_expert_shared copy;
     if (place->expert == EXPERT_ABSENT || !device->control || place->expert >= device->experts_count ||
         !copy_expert(device, place->expert, &copy)) {
-        const char *refusal = roster_refusal(device, text, sizeof text);
+        const char *refusal = device_link_refusal(device, text, sizeof text);
         reply_status(&server->replier, to, STATUS_UNAVAILABLE,
                      refusal ? refusal : "the expert's device does not have it now");
         return;

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
-#include "frontend/query.h"
+#include "frontend/inspect.h"
 
 /* Counters are gathered here, names and all; room for all of them is there before the first. */
 enum { NAME_SIZE = 96, FRONTEND_COUNTERS = 64, DEVICE_COUNTERS = 8 + CONTROL_COUNTERS };
@@ -49,8 +49,8 @@ static void add_traffic(struct gathering *gathering, const struct counters *coun
     add(gathering, (double)counters->peers_vanished, "frontend.peers_vanished");
     add(gathering, (double)counters->replies_dropped, "frontend.replies_dropped");
     add(gathering, (double)counters->results_dropped, "frontend.results_dropped");
-    add(gathering, (double)counters->replay_answered, "frontend.replay.answered");
-    add(gathering, (double)counters->replay_joined, "frontend.replay.joined");
+    add(gathering, (double)counters->repeats_answered, "frontend.replay.answered");
+    add(gathering, (double)counters->repeats_joined, "frontend.replay.joined");
     add(gathering, (double)counters->sleeps, "frontend.sleeps");
 }
 
@@ -63,10 +63,10 @@ static void add_frontend(struct gathering *gathering, const struct server *serve
     add_traffic(gathering, &server->counters);
     add(gathering, requests_taken(server->requests), "frontend.in_flight");
     add(gathering, requests_capacity(server->requests), "frontend.max_requests");
-    add(gathering, replay_kept(server->replay), "frontend.replay.kept");
-    add(gathering, (double)replay_kept_bytes(server->replay), "frontend.replay.kept_bytes");
+    add(gathering, repeats_kept(server->repeats), "frontend.replay.kept");
+    add(gathering, (double)repeats_kept_bytes(server->repeats), "frontend.replay.kept_bytes");
     add(gathering, (double)buffers_bytes(server->buffers), "frontend.buffer_bytes");
-    add(gathering, (double)peers_unsent(server->peers), "frontend.unsent_bytes");
+    add(gathering, (double)client_peers_unsent(server->peers), "frontend.unsent_bytes");
     add(gathering, (double)usage.ru_minflt, "frontend.page_faults");
 }
 
@@ -86,7 +86,7 @@ static void add_device(struct gathering *gathering, const struct device_link *de
             "device.%s.%s", device->name, control_counter_name((enum control_counter)c));
 }
 
-void query_stats(struct server *server, const struct reply_to *to)
+void inspect_stats(struct server *server, const struct reply_to *to)
 {
     const size_t capacity = FRONTEND_COUNTERS + (size_t)server->devices_count * DEVICE_COUNTERS;
     struct gathering gathering = {.counters = malloc(capacity * sizeof *gathering.counters),

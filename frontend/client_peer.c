@@ -1,4 +1,4 @@
-#include "frontend/peer.h"
+#include "frontend/client_peer.h"
 
 #include <errno.h>
 #include <stdalign.h>
@@ -9,15 +9,15 @@
 
 enum { BUCKETS = 4096 };
 
-struct peers {
-    struct peer *buckets[BUCKETS];
-    struct peer *newest, *oldest;
+struct client_peers {
+    struct client_peer *buckets[BUCKETS];
+    struct client_peer *newest, *oldest;
     uint32_t count, keep;
     size_t unsent_max;
     alignas(64) _Atomic size_t unsent;
 };
 
-int peers_create(struct peers **peers, uint32_t keep, size_t unsent_max)
+int client_peers_create(struct client_peers **peers, uint32_t keep, size_t unsent_max)
 {
     *peers = aligned_alloc(64, sizeof **peers);
     if (!*peers)
@@ -28,11 +28,11 @@ int peers_create(struct peers **peers, uint32_t keep, size_t unsent_max)
     return 0;
 }
 
-void peers_destroy(struct peers **peers)
+void client_peers_destroy(struct client_peers **peers)
 {
     if (!*peers)
         return;
-    for (struct peer *peer = (*peers)->newest, *older; peer; peer = older) {
+    for (struct client_peer *peer = (*peers)->newest, *older; peer; peer = older) {
         older = peer->older;
         free(peer);
     }
@@ -40,7 +40,7 @@ void peers_destroy(struct peers **peers)
     *peers = NULL;
 }
 
-static void unlink_age(struct peers *peers, struct peer *peer)
+static void unlink_age(struct client_peers *peers, struct client_peer *peer)
 {
     if (peer->newer)
         peer->newer->older = peer->older;
@@ -52,7 +52,7 @@ static void unlink_age(struct peers *peers, struct peer *peer)
         peers->oldest = peer->newer;
 }
 
-static void link_newest(struct peers *peers, struct peer *peer)
+static void link_newest(struct client_peers *peers, struct client_peer *peer)
 {
     peer->newer = NULL;
     peer->older = peers->newest;
@@ -64,17 +64,17 @@ static void link_newest(struct peers *peers, struct peer *peer)
 }
 
 /* Forgets the oldest peers beyond `keep`, as far as nothing points to them. A few looks a call bound the work. */
-static void forget_idle(struct peers *peers)
+static void forget_idle(struct client_peers *peers)
 {
     for (int looks = 0; looks < 4 && peers->oldest && peers->count > peers->keep; looks++) {
-        struct peer *peer = peers->oldest;
+        struct client_peer *peer = peers->oldest;
         unlink_age(peers, peer);
-        /* Acquire: pairs with the release in peer_credit, after which that thread does not touch the peer. */
+        /* Acquire: pairs with the release in client_peer_credit, after which that thread does not touch the peer. */
         if (peer->references || atomic_load_explicit(&peer->unsent, memory_order_acquire)) {
             link_newest(peers, peer);
             continue;
         }
-        struct peer **link = &peers->buckets[peer->hash % BUCKETS];
+        struct client_peer **link = &peers->buckets[peer->hash % BUCKETS];
         while (*link != peer)
             link = &(*link)->chain;
         *link = peer->chain;
@@ -83,12 +83,12 @@ static void forget_idle(struct peers *peers)
     }
 }
 
-struct peer *peers_find(struct peers *peers, const void *id, size_t id_size)
+struct client_peer *client_peers_find(struct client_peers *peers, const void *id, size_t id_size)
 {
-    if (id_size == 0 || id_size > PEER_ID_SIZE)
+    if (id_size == 0 || id_size > CLIENT_PEER_ID_SIZE)
         return NULL;
     const uint64_t hash = uid_hash(id, id_size);
-    struct peer *peer = peers->buckets[hash % BUCKETS];
+    struct client_peer *peer = peers->buckets[hash % BUCKETS];
     while (peer && (peer->hash != hash || peer->id_size != id_size || memcmp(peer->id, id, id_size) != 0))
         peer = peer->chain;
     if (peer) {
@@ -116,27 +116,27 @@ struct peer *peers_find(struct peers *peers, const void *id, size_t id_size)
     return peer;
 }
 
-void peer_hold(struct peer *peer)
+void client_peer_hold(struct client_peer *peer)
 {
     peer->references++;
 }
 
-void peer_release(struct peer *peer)
+void client_peer_release(struct client_peer *peer)
 {
     peer->references--;
 }
 
-size_t peers_unsent(const struct peers *peers)
+size_t client_peers_unsent(const struct client_peers *peers)
 {
     return atomic_load_explicit(&peers->unsent, memory_order_relaxed);
 }
 
-uint32_t peers_count(const struct peers *peers)
+uint32_t client_peers_count(const struct client_peers *peers)
 {
     return peers->count;
 }
 
-bool peer_charge(struct peers *peers, struct peer *peer, size_t bytes)
+bool client_peer_charge(struct client_peers *peers, struct client_peer *peer, size_t bytes)
 {
     const size_t own = atomic_load_explicit(&peer->unsent, memory_order_relaxed);
     const size_t total = atomic_load_explicit(&peers->unsent, memory_order_relaxed);
@@ -150,7 +150,7 @@ bool peer_charge(struct peers *peers, struct peer *peer, size_t bytes)
     return true;
 }
 
-void peer_credit(struct peer *peer, size_t bytes)
+void client_peer_credit(struct client_peer *peer, size_t bytes)
 {
     atomic_fetch_sub_explicit(peer->unsent_total, bytes, memory_order_relaxed);
     atomic_fetch_sub_explicit(&peer->unsent, bytes, memory_order_release);

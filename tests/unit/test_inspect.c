@@ -225,7 +225,7 @@ END_TEST
 
 int main(void)
 {
-    TCase *all = tcase_create("query");
+    TCase *all = tcase_create("inspect");
     tcase_add_checked_fixture(all, setup, teardown);
     tcase_add_test(all, ping_tells_name_version_and_how_many_live);
     tcase_add_test(all, list_has_all_experts_and_says_who_lives);
@@ -239,7 +239,7 @@ int main(void)
     tcase_add_test(all, a_checkpoint_that_fails_says_why);
     tcase_add_test(all, a_checkpoint_of_all_waits_for_all_and_tells_of_devices_that_are_away);
     tcase_add_test(all, a_checkpoint_has_a_deadline_and_ends_with_its_runtime);
-    Suite *suite = suite_create("query");
+    Suite *suite = suite_create("inspect");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

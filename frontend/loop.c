@@ -1,0 +1,195 @@
+#include "frontend/loop.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <time.h>
+#include <zmq.h>
+
+#include "common/clock.h"
+#include "common/doorbell.h"
+#include "common/log.h"
+#include "common/process.h"
+#include "frontend/checkpoint.h"
+#include "frontend/dispatch.h"
+#include "frontend/results.h"
+#include "frontend/roster.h"
+#include "frontend/task.h"
+
+enum { BURST_REQUESTS = 64, BURST_BYTES = 1 << 20 };
+/* How often the devices are looked at, while requests wait for one and while none does. */
+static const uint64_t look_busy_ns = 50 * NS_PER_MS, look_idle_ns = 250 * NS_PER_MS;
+
+static void ring_all(struct server *server)
+{
+    for (unsigned d = 0; d < server->devices_count; d++)
+        device_link_ring(server->devices[d]);
+}
+
+/* Reads what is there, but not more than a burst: results wait meanwhile. The runtimes are rung at its end, so that
+ * they find a batch, or in its middle when copying takes long. */
+static bool receive_burst(struct server *server)
+{
+    static struct log_burst burst;
+    uint64_t bytes = 0;
+    unsigned count = 0;
+    for (; count < BURST_REQUESTS; count++) {
+        const int rc = incoming_receive(&server->incoming, server->socket);
+        if (rc == -EINPROGRESS)
+            continue;
+        if (rc == 0) {
+            server->socket_empty = true;
+            server->replier.sent = false; /* what this burst sent, it sent before */
+            break;
+        }
+        if (rc > 0) {
+            bytes += server->incoming.bytes;
+            dispatch(server, clock_now_ns());
+        } else if (log_burst_allows(&burst)) {
+            log_warning("cannot receive: %s (%u more like it)", zmq_strerror(-rc), burst.suppressed_before);
+        }
+        incoming_clear(&server->incoming);
+        if (bytes >= BURST_BYTES) {
+            ring_all(server);
+            bytes = 0;
+        }
+    }
+    ring_all(server);
+    return count > 0;
+}
+
+static bool expire(struct server *server, uint64_t now_ns)
+{
+    bool any = false;
+    struct deadline *first;
+    while ((first = deadline_first(server->deadlines)) && first->due_ns <= now_ns) {
+        struct request *request = (struct request *)(void *)first;
+        any = true;
+        if (request->checkpoint)
+            checkpoint_expire(server, request);
+        else
+            task_expire(server, request);
+    }
+    if (any)
+        ring_all(server);
+    return any;
+}
+
+static void set_sleeping(struct server *server, uint32_t value)
+{
+    for (unsigned d = 0; d < server->devices_count; d++) {
+        if (server->devices[d]->control)
+            atomic_store_explicit(&control_page(server->devices[d]->control)->frontend.sleeping, value,
+                                  memory_order_seq_cst);
+    }
+}
+
+static bool any_done(const struct server *server)
+{
+    for (unsigned d = 0; d < server->devices_count; d++) {
+        if (server->devices[d]->control && control_any_done(server->devices[d]->control))
+            return true;
+    }
+    return false;
+}
+
+static bool all_up(const struct server *server)
+{
+    for (unsigned d = 0; d < server->devices_count; d++) {
+        if (server->devices[d]->state != DEVICE_UP)
+            return false;
+    }
+    return true;
+}
+
+/* Sleeps until a request, a ring, a stop or the next deadline. Why no wake-up is lost: for rings see common/doorbell.h.
+ * ZMQ_FD tells of new events by becoming readable, and is made unreadable by any call on the socket; the last such call
+ * was the receive that found nothing (socket_empty), so whatever came after it is still told. */
+static void sleep_for_work(struct server *server)
+{
+    set_sleeping(server, 1);
+    /* Pairs with the fence in the ringer: the look cannot move above the stores. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!any_done(server)) {
+        struct pollfd fds[] = {{.fd = server->socket_fd, .events = POLLIN},
+                               {.fd = server->bell_fd, .events = POLLIN},
+                               {.fd = process_stop_fd(), .events = POLLIN}};
+        const struct deadline *first = deadline_first(server->deadlines);
+        uint64_t until_ns = server->next_look_ns;
+        if (first && first->due_ns < until_ns)
+            until_ns = first->due_ns;
+        const uint64_t now_ns = clock_now_ns(), wait_ns = until_ns > now_ns ? until_ns - now_ns : 0;
+        const struct timespec wait = {.tv_sec = (time_t)(wait_ns / NS_PER_S), .tv_nsec = (long)(wait_ns % NS_PER_S)};
+        server->counters.sleeps++;
+        const int ready = ppoll(fds, sizeof fds / sizeof fds[0], &wait, NULL);
+        if (ready > 0 && fds[0].revents)
+            server->socket_empty = false;
+        if (ready > 0 && fds[1].revents) {
+            doorbell_fifo_drain(server->bell_fd);
+            if (!all_up(server))
+                server->next_look_ns = 0; /* a runtime rings when it comes up */
+        }
+    }
+    set_sleeping(server, 0);
+}
+
+static void look_at(struct server *server, struct device_link *device, uint64_t now_ns)
+{
+    const enum device_change change = device_link_look(device, now_ns);
+    if (change == DEVICE_RETIRED)
+        results_take_last(server, device);
+    roster_change(server, device, change, now_ns);
+}
+
+static void look_around(struct server *server, uint64_t now_ns)
+{
+    uint32_t in_flight = server->checkpoints.count;
+    for (unsigned d = 0; d < server->devices_count; d++) {
+        look_at(server, server->devices[d], now_ns);
+        roster_grace(server, server->devices[d], now_ns);
+        in_flight += server->devices[d]->in_flight;
+    }
+    server->next_look_ns = now_ns + (in_flight ? look_busy_ns : look_idle_ns);
+}
+
+static bool take_results(struct server *server)
+{
+    uint32_t results = 0;
+    for (unsigned d = 0; d < server->devices_count; d++) {
+        struct device_link *device = server->devices[d];
+        /* A new runtime has answered what the dead one left: whoever is told so may come with more at once. */
+        if (device->state == DEVICE_DEAD && control_any_done(device->control))
+            look_at(server, device, clock_now_ns());
+        results += results_take(server, device);
+    }
+    return results > 0;
+}
+
+static void turn(struct server *server)
+{
+    bool worked = take_results(server);
+    if (server->replier.sent)
+        server->replier.sent = server->socket_empty = false;
+    if (!server->socket_empty)
+        worked |= receive_burst(server);
+    const uint64_t now_ns = clock_now_ns();
+    if (server->checkpoints.count)
+        checkpoint_look(server);
+    worked |= expire(server, now_ns);
+    if (now_ns >= server->next_look_ns)
+        look_around(server, now_ns);
+    if (!worked && !server->replier.sent && server->socket_empty)
+        sleep_for_work(server);
+}
+
+int loop_run(struct server *server)
+{
+    roster_rebuild(server);
+    look_around(server, clock_now_ns());
+    while (!process_stopping())
+        turn(server);
+    log_info("stopping");
+    for (unsigned d = 0; d < server->devices_count; d++)
+        task_fail_device(server, server->devices[d], STATUS_UNAVAILABLE, "the server is stopping");
+    checkpoint_fail(server, STATUS_UNAVAILABLE, "the server is stopping");
+    return 0;
+}

@@ -1,0 +1,180 @@
+#include "frontend/results.h"
+
+#include <string.h>
+
+#include "common/clock.h"
+#include "frontend/task.h"
+
+/* --- one result -----------------------------------------------------------------------------------------------------
+ */
+
+/* A repeat that was queued because its first had been given up, and the first's answer has come after all. */
+static void answer_twin(struct server *server, const struct request *first, struct buffer *answer)
+{
+    struct request *twin = repeats_find(server->repeats, &first->key).running;
+    if (!twin || twin == first || twin->state != REQUEST_WAITING)
+        return;
+    reply_send(&server->replier, &twin->to, answer);
+    server->counters.repeats_answered++;
+    server_answered(server, twin);
+    pool_cancel(twin->pool->pool, twin->task);
+    twin->state = REQUEST_ABANDONED; /* until its result, ALREADY_EXISTS, has come */
+}
+
+static void finish_ok(struct server *server, struct pool_link *link, struct request *request,
+                      const struct pool_result *result)
+{
+    const struct schema *outputs = &pool_header(link->pool)->outputs;
+    const void *data[SCHEMA_MAX_TENSORS];
+    for (uint32_t i = 0; i < outputs->count; i++)
+        data[i] = (char *)pool_output(link->pool, i) + result->row * pool_output_row_bytes(link->pool, i);
+    struct buffer *answer = reply_build(&server->replier, request->to.request_id, outputs, result->rows, data);
+    pool_release(link->pool, result->task);
+    if (!answer) {
+        if (request->state == REQUEST_WAITING)
+            server_answer(server, request, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
+        task_forget(server, request);
+        return;
+    }
+    if (request->state == REQUEST_WAITING) {
+        reply_send(&server->replier, &request->to, answer);
+        server_answered(server, request);
+    }
+    if (request->keyed) {
+        answer_twin(server, request, answer);
+        repeats_keep(server->repeats, &request->key, answer);
+    }
+    buffer_release(answer);
+    task_forget(server, request);
+}
+
+static const char *default_message(enum status status)
+{
+    switch (status) {
+    case STATUS_DEADLINE_EXCEEDED:
+        return "the deadline came while the request was queued";
+    case STATUS_ALREADY_EXISTS:
+        return "this request was applied before, and its answer is no longer kept";
+    case STATUS_ABORTED:
+        return "a gradient was NaN or Inf; the expert has not changed";
+    case STATUS_UNAVAILABLE:
+        return "the runtime died while it worked on this request";
+    default:
+        return "the batch failed on the device; see the runtime's log";
+    }
+}
+
+static void finish_error(struct server *server, struct request *request, const struct pool_result *result,
+                         uint64_t now_ns)
+{
+    if (request->state == REQUEST_WAITING) {
+        enum status status = result->status;
+        char message[POOL_MESSAGE_SIZE];
+        memcpy(message, result->message, sizeof message);
+        message_clean(message);
+        struct buffer *kept = NULL;
+        if (request->keyed && status == STATUS_ALREADY_EXISTS)
+            kept = repeats_find(server->repeats, &request->key).kept;
+        if (kept) {
+            reply_send(&server->replier, &request->to, kept);
+            server->counters.repeats_answered++;
+            server_answered(server, request);
+        } else if (status == STATUS_DEADLINE_EXCEEDED &&
+                   (request->deadline.place == 0 || request->deadline.due_ns > now_ns)) {
+            /* A repeat took the place of its first, whose earlier deadline the task still had. */
+            server_answer(server, request, STATUS_UNAVAILABLE, "the first request expired in the queue; repeat it");
+        } else {
+            server_answer(server, request, status, message[0] ? message : default_message(status));
+        }
+    }
+    task_forget(server, request);
+}
+
+static uint32_t take(struct server *server, struct pool_link *link)
+{
+    uint32_t count = 0;
+    struct pool_result result;
+    if (link->broken)
+        return 0;
+    const uint64_t now_ns = clock_now_ns();
+    int rc;
+    while ((rc = pool_next_result(link->pool, &result)) > 0) {
+        count++;
+        struct request *request = link->requests.first;
+        if (result.orphan || !request || request->task != result.task) {
+            server->counters.results_dropped++;
+            pool_release(link->pool, result.task);
+        } else if (result.status == STATUS_OK) {
+            finish_ok(server, link, request, &result);
+        } else {
+            pool_release(link->pool, result.task);
+            finish_error(server, request, &result, now_ns);
+        }
+    }
+    if (count)
+        device_link_progress(link->device, now_ns);
+    if (rc < 0)
+        task_break_pool(server, link);
+    return count;
+}
+
+/* --- all of them ----------------------------------------------------------------------------------------------------
+ */
+
+struct visit {
+    struct server *server;
+    struct device_link *device;
+    uint32_t results;
+};
+
+static struct pool_link *link_of(uint32_t pool, void *context)
+{
+    const struct visit *visit = context;
+    return visit->device->pools[pool];
+}
+
+static void fetch_link(uint32_t pool, void *context)
+{
+    __builtin_prefetch(link_of(pool, context));
+}
+
+static void fetch_pool(uint32_t pool, void *context)
+{
+    const struct pool_link *link = link_of(pool, context);
+    if (link) {
+        pool_prefetch_handle(link->pool);
+        __builtin_prefetch(link->requests.first, 1);
+    }
+}
+
+static void fetch_shared(uint32_t pool, void *context)
+{
+    const struct pool_link *link = link_of(pool, context);
+    if (link)
+        pool_prefetch_shared(link->pool);
+}
+
+static void visit_pool(uint32_t pool, void *context)
+{
+    struct visit *visit = context;
+    struct pool_link *link = visit->device->pools[pool];
+    if (link)
+        visit->results += take(visit->server, link);
+}
+
+static control_visit *const stages[] = {fetch_link, fetch_pool, fetch_shared, visit_pool};
+
+uint32_t results_take(struct server *server, struct device_link *device)
+{
+    struct visit visit = {server, device, 0};
+    if (device->control)
+        control_take_done(device->control, stages, sizeof stages / sizeof stages[0], &visit);
+    return visit.results;
+}
+
+void results_take_last(struct server *server, struct device_link *device)
+{
+    struct visit visit = {server, device, 0};
+    for (uint32_t p = 0; p < 2 * device->experts_count; p++)
+        visit_pool(p, &visit);
+}

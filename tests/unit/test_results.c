@@ -1,0 +1,116 @@
+/* Results on their way out of a real frontend: whom they still reach, and what is kept of them. */
+#include <signal.h>
+#include <string.h>
+
+#include "unit/task_world.h"
+
+START_TEST(a_batch_that_fails_fails_its_tasks_with_the_reason)
+{
+    rig.knobs->fail = 1;
+    ask_prepare(&one, &question, EXPERTD__METHOD__FORWARD, "nop.0", 1, 1);
+    ask_call(&one, &question, &answer, STATUS_INTERNAL);
+    ck_assert_str_eq(answer.header->message, "CL_OUT_OF_RESOURCES");
+    rig.knobs->fail = 0;
+    ask_alive(&one);
+}
+END_TEST
+
+START_TEST(a_running_request_is_answered_at_its_deadline_and_its_result_dropped)
+{
+    rig.knobs->hold_running = 1;
+    send(&one, EXPERTD__METHOD__FORWARD, 100, 1);
+    expect(&one, one.last_id, STATUS_DEADLINE_EXCEEDED);
+    ck_assert_uint_eq(rig.knobs->taken, 1);
+    rig.knobs->hold_running = 0;
+    ask_alive(&one);
+    ck_assert(ask_counter(&one, "frontend.results_dropped") == 1);
+    ck_assert(ask_counter(&one, "frontend.in_flight") == 0);
+    ck_assert(!ask_poll(&one, &answer, 50)); /* and no second answer */
+}
+END_TEST
+
+START_TEST(a_client_that_vanishes_is_counted)
+{
+    /* When the server's socket notices is ZeroMQ's affair, so give it several clients to notice. */
+    for (int i = 0; ask_counter(&one, "frontend.peers_vanished") < 1; i++) {
+        ck_assert_int_lt(i, 1000);
+        rig.knobs->hold = 1;
+        send(&two, EXPERTD__METHOD__FORWARD, 0, 1);
+        RIG_WAIT(ask_counter(&one, "device.cpu0.in_flight") == 1);
+        ask_close(&two);
+        ask_open(&two, &rig, ZMQ_DEALER);
+        rig.knobs->hold = 0;
+        RIG_WAIT(ask_counter(&one, "frontend.in_flight") == 0);
+    }
+    ask_alive(&one);
+}
+END_TEST
+
+START_TEST(the_answer_of_a_backward_that_was_late_is_kept_for_its_repeat)
+{
+    rig.knobs->hold_running = 1;
+    send(&one, EXPERTD__METHOD__BACKWARD, 100, 7);
+    const uint64_t id = one.last_id;
+    expect(&one, id, STATUS_DEADLINE_EXCEEDED);
+    /* A repeat while the first, given up, still runs: it is queued, and gets the first's answer. */
+    repeat(&two, id, 0);
+    RIG_WAIT(ask_counter(&one, "device.cpu0.in_flight") == 1);
+    rig.knobs->hold_running = 0;
+    expect(&two, id, STATUS_OK);
+    expect_value(7);
+    repeat(&one, id, 0);
+    expect(&one, id, STATUS_OK);
+    expect_value(7);
+    ck_assert_uint_eq(rig.knobs->applied, 1);
+    RIG_WAIT(ask_counter(&one, "frontend.in_flight") == 0);
+}
+END_TEST
+
+START_TEST(a_skipped_step_is_told_and_may_be_tried_again)
+{
+    rig.knobs->skip_step = 1;
+    send(&one, EXPERTD__METHOD__BACKWARD, 0, 7);
+    const uint64_t id = one.last_id;
+    expect(&one, id, STATUS_ABORTED);
+    ck_assert_ptr_nonnull(strstr(answer.header->message, "NaN"));
+    rig.knobs->skip_step = 0;
+    repeat(&one, id, 0);
+    expect(&one, id, STATUS_OK);
+    ck_assert_uint_eq(rig.knobs->applied, 1);
+}
+END_TEST
+
+START_TEST(after_a_restart_of_the_frontend_a_repeat_is_told_that_it_was_applied)
+{
+    send(&one, EXPERTD__METHOD__BACKWARD, 0, 7);
+    const uint64_t id = one.last_id;
+    expect(&one, id, STATUS_OK);
+    rig_end(&rig.frontend, SIGKILL);
+    rig_start_frontend(&rig);
+    ask_close(&two);
+    ask_open(&two, &rig, ZMQ_DEALER);
+    ask_until_up(&two);
+    repeat(&two, id, 0);
+    expect(&two, id, STATUS_ALREADY_EXISTS);
+    ck_assert_uint_eq(rig.knobs->applied, 1);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *all = tcase_create("results");
+    tcase_add_checked_fixture(all, setup, teardown);
+    tcase_add_test(all, a_batch_that_fails_fails_its_tasks_with_the_reason);
+    tcase_add_test(all, a_running_request_is_answered_at_its_deadline_and_its_result_dropped);
+    tcase_add_test(all, a_client_that_vanishes_is_counted);
+    tcase_add_test(all, the_answer_of_a_backward_that_was_late_is_kept_for_its_repeat);
+    tcase_add_test(all, a_skipped_step_is_told_and_may_be_tried_again);
+    tcase_add_test(all, after_a_restart_of_the_frontend_a_repeat_is_told_that_it_was_applied);
+    Suite *suite = suite_create("results");
+    suite_add_tcase(suite, all);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
