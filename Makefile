@@ -37,22 +37,25 @@ pools_PKGS    :=
 frontend_PKGS := libzmq libprotobuf-c
 runtime_PKGS  := OpenCL json-c
 client_PKGS   := libzmq libprotobuf-c
+expertctl_PKGS := libzmq libprotobuf-c
 dht_PKGS      := libzmq libprotobuf-c opendht-c gnutls
 examples_PKGS := libzmq libprotobuf-c json-c
 pkg_cflags = $(if $(strip $1),$(shell $(PKG) --cflags $1))
 pkg_libs   = $(if $(strip $1),$(shell $(PKG) --libs $1))
 
-# A folder is a static library of its .c files, less its programs' main files.
-FOLDERS  := common proto pools frontend runtime dht client
-MAINS    := frontend/main.c runtime/main.c dht/main.c $(wildcard client/expertctl*.c)
-src      = $(filter-out $(MAINS),$(wildcard $1/*.c))
+# A folder is a static library of its .c files and of those of its rooms, less its programs' main files.
+FOLDERS  := common proto pools frontend runtime dht client expertctl
+rooms_runtime   := device compute train layers blocks state serve
+MAINS    := frontend/main.c runtime/main.c dht/main.c client/expertctl/expertctl.c
+folder_expertctl := client/expertctl
+src      = $(filter-out $(MAINS),$(wildcard $(foreach d,$(or $(folder_$1),$1),$d/*.c $(patsubst %,$d/%/*.c,$(rooms_$1)))))
 obj      = $(patsubst %.c,$(BUILD)/obj/%.o,$1)
 lib      = $(BUILD)/lib/lib$1.a
 
 PROTOS   := $(wildcard proto/*.proto)
 GEN_C    := $(patsubst %.proto,$(BUILD)/gen/%.pb-c.c,$(PROTOS))
 GEN_H    := $(GEN_C:.c=.h)
-KERNELS  := $(wildcard runtime/kernels/*.cl)
+KERNELS  := $(wildcard runtime/compute/kernels/*.cl)
 KERNELS_C := $(BUILD)/gen/runtime/kernel_sources.c
 
 .SUFFIXES:
@@ -62,7 +65,7 @@ KERNELS_C := $(BUILD)/gen/runtime/kernel_sources.c
 
 # A folder's programs are built as soon as their main file exists.
 PROGRAMS := $(if $(wildcard frontend/main.c),$(BUILD)/bin/expertd-frontend) $(if $(wildcard runtime/main.c),$(BUILD)/bin/expertd-runtime) \
-            $(if $(wildcard dht/main.c),$(BUILD)/bin/expertd-dht) $(if $(wildcard client/expertctl.c),$(BUILD)/bin/expertctl)
+            $(if $(wildcard dht/main.c),$(BUILD)/bin/expertd-dht) $(if $(wildcard client/expertctl/expertctl.c),$(BUILD)/bin/expertctl)
 EXAMPLES := $(patsubst examples/%.c,$(BUILD)/bin/%,$(wildcard examples/*.c))
 LIBRARIES := $(if $(wildcard client/*.c),$(BUILD)/lib/libexpertd.a $(BUILD)/lib/libexpertd.so.$(VERSION))
 
@@ -84,11 +87,11 @@ $(KERNELS_C): $(KERNELS) scripts/embed-kernels
 
 # --- objects and archives --------------------------------------------------------------------------------------------
 define folder_rules
-$(BUILD)/obj/$1/%.o: $1/%.c $$(GEN_H)
+$(BUILD)/obj/$(or $(folder_$1),$1)/%.o: $(or $(folder_$1),$1)/%.c $$(GEN_H)
 	@mkdir -p $$(@D)
 	$$(CC) $$(ALL_CFLAGS) $$($1_CFLAGS) $$(call pkg_cflags,$$($1_PKGS)) -MMD -MP -c -o $$@ $$<
 endef
-# What own experts (runtime/own_expert.h) may call.
+# What own experts (runtime/blocks/own_expert.h) may call.
 runtime_CFLAGS := -fvisibility=default
 $(foreach f,$(FOLDERS) examples,$(eval $(call folder_rules,$f)))
 
@@ -103,6 +106,7 @@ frontend_OBJ := $(call obj,$(call src,frontend))
 runtime_OBJ  := $(call obj,$(call src,runtime)) $(if $(KERNELS),$(BUILD)/obj/gen/runtime/kernel_sources.o)
 dht_OBJ      := $(call obj,$(call src,dht))
 client_OBJ   := $(call obj,$(call src,client))
+expertctl_OBJ := $(call obj,$(call src,expertctl))
 # What the examples share; examples/*.c themselves are programs.
 examples_OBJ := $(call obj,$(wildcard examples/digits/*.c))
 
@@ -135,7 +139,7 @@ runtime_WITH  = $(runtime_OBJ) $(call libs,pools common)
 runtime_LINK  = -rdynamic $(call pkg_libs,$(runtime_PKGS) $(common_PKGS)) -ldl -lm
 dht_WITH      = $(call libs,dht proto common)
 dht_LINK      = $(call pkg_libs,$(dht_PKGS) $(common_PKGS)) -lm
-expertctl_WITH = $(call obj,$(wildcard client/expertctl*.c)) $(call libs,client proto common)
+expertctl_WITH = $(call libs,expertctl client proto common)
 expertctl_LINK = $(call pkg_libs,$(client_PKGS) $(common_PKGS)) -lm
 # An example is what a user would write: it sees only the library.
 examples_WITH = $(call lib,examples) $(BUILD)/lib/libexpertd.a
@@ -147,7 +151,7 @@ $(BUILD)/bin/expertd-runtime: $(BUILD)/obj/runtime/main.o $(call with,runtime)
 	$(call link,runtime)
 $(BUILD)/bin/expertd-dht: $(BUILD)/obj/dht/main.o $(call with,dht)
 	$(call link,dht)
-$(BUILD)/bin/expertctl: $(call with,expertctl)
+$(BUILD)/bin/expertctl: $(BUILD)/obj/client/expertctl/expertctl.o $(call with,expertctl)
 	$(call link,expertctl)
 $(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(call with,examples)
 	$(call link,examples)
@@ -178,7 +182,7 @@ $(BUILD)/lib/libexpertd.so.$(VERSION): $(call with,libexpertd)
 UNIT_SRC  := $(wildcard tests/unit/test_*.c)
 UNIT      := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 HELPERS   := $(call obj,$(wildcard tests/unit/support*.c))
-HAVE      := $(foreach f,frontend runtime dht client pools proto common,$(if $(call src,$f),$f)) examples
+HAVE      := $(foreach f,frontend runtime dht expertctl client pools proto common,$(if $(call src,$f),$f)) examples
 TEST_PKGS := check $(sort $(foreach f,$(HAVE),$($f_PKGS)))
 $(BUILD)/obj/tests/%.o: tests/%.c $(GEN_H)
 	@mkdir -p $(@D)
@@ -245,7 +249,7 @@ tidy: $(GEN_H) $(KERNELS_C)
 PUBLIC_HEADERS := $(wildcard client/expertd*.h)
 # What an expert of one's own may include, and whatever that includes. In folders of its own: a client sees none of it.
 OWN_EXPERT_HEADERS = $(filter %.h,$(shell $(CC) $(BASE) $(call pkg_cflags,OpenCL) -MM -x c $(patsubst %,-include runtime/%.h, \
-  own_expert blocks linear optimizer_step parameters) /dev/null))
+  blocks/own_expert blocks/blocks compute/linear train/optimizer_step train/parameters) /dev/null))
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/expertd \
 	  $(DESTDIR)$(PREFIX)/share/expertd/own_expert $(DESTDIR)$(PREFIX)/share/doc/expertd
@@ -258,7 +262,7 @@ install: all
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' client/libexpertd.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/libexpertd.pc
 	set -e; for header in $(OWN_EXPERT_HEADERS); do \
 	  install -D -m 644 $$header $(DESTDIR)$(PREFIX)/include/expertd-runtime/$$header; done
-	sed -e 's|EXPERTD_VERSION|"$(VERSION)"|' runtime/own_expert.h > $(DESTDIR)$(PREFIX)/include/expertd-runtime/runtime/own_expert.h
+	sed -e 's|EXPERTD_VERSION|"$(VERSION)"|' runtime/blocks/own_expert.h > $(DESTDIR)$(PREFIX)/include/expertd-runtime/runtime/blocks/own_expert.h
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' runtime/expertd-runtime.pc.in > \
 	  $(DESTDIR)$(PREFIX)/lib/pkgconfig/expertd-runtime.pc
 	install -m 644 examples/own_expert/* $(DESTDIR)$(PREFIX)/share/expertd/own_expert

@@ -8,7 +8,7 @@
 #include "common/config.h"
 #include "common/log.h"
 #include "common/process.h"
-#include "runtime/device.h"
+#include "runtime/device/device.h"
 #include "runtime/runtime.h"
 
 enum { EXIT_START = 1, EXIT_USAGE = 2, EXIT_DEVICE_LOST = 3 };

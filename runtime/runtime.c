@@ -15,10 +15,10 @@
 #include "common/owner.h"
 #include "common/process.h"
 #include "pools/control.h"
-#include "runtime/backend.h"
-#include "runtime/checkpointer.h"
-#include "runtime/executor.h"
-#include "runtime/pace.h"
+#include "runtime/serve/backend.h"
+#include "runtime/state/checkpointer.h"
+#include "runtime/serve/executor.h"
+#include "runtime/serve/pace.h"
 
 /* Sleeps no longer, whatever the doorbell does: see common/doorbell.h on ringers that were killed. */
 static const uint64_t longest_sleep_ns = NS_PER_S;

@@ -9,15 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/blocks.h"
-#include "runtime/optimizer_step.h"
-#include "runtime/own_expert.h"
-#include "runtime/parameters.h"
+#include "runtime/blocks/blocks.h"
+#include "runtime/train/optimizer_step.h"
+#include "runtime/blocks/own_expert.h"
+#include "runtime/train/parameters.h"
 
 enum { WEIGHT, BIAS };
 
 struct affine {
-    struct expert base; /* first, as runtime/expert.h asks */
+    struct expert base; /* first, as runtime/blocks/expert.h asks */
     struct parameters parameters;
     struct own_program *program;
 };

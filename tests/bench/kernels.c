@@ -24,11 +24,11 @@
 #include "bench/support_peak.h"
 #include "common/clock.h"
 #include "common/config.h"
-#include "runtime/device_private.h"
-#include "runtime/expert.h"
-#include "runtime/ffn.h"
-#include "runtime/linear.h"
-#include "runtime/optimizer_step.h"
+#include "runtime/device/device_private.h"
+#include "runtime/blocks/expert.h"
+#include "runtime/blocks/ffn.h"
+#include "runtime/compute/linear.h"
+#include "runtime/train/optimizer_step.h"
 
 enum {
     MAX_ROWS = 1024,

@@ -12,7 +12,7 @@
 #include "bench/support_peak.h"
 #include "common/clock.h"
 #include "common/config.h"
-#include "runtime/device.h"
+#include "runtime/device/device.h"
 
 static double best_of(struct peak *peak, double (*pass)(struct peak *), double seconds)
 {

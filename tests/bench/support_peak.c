@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "common/clock.h"
-#include "runtime/device_private.h"
-#include "runtime/kernels.h"
-#include "runtime/linear.h"
+#include "runtime/device/device_private.h"
+#include "runtime/compute/kernels.h"
+#include "runtime/compute/linear.h"
 
 enum {
     STEPS = 100000,

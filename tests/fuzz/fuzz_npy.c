@@ -1,7 +1,7 @@
 /* Any bytes are an array file, or are refused with a message. */
 #include <stdlib.h>
 
-#include "client/npy.h"
+#include "client/expertctl/npy.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/tile.h"
-#include "runtime/tuning.h"
+#include "runtime/compute/tile.h"
+#include "runtime/compute/tuning.h"
 
 static const char key[] = "0 d";
 

@@ -24,7 +24,7 @@ tiles=0 status=0
 check_tiles() { # source, rows of a tile and elements of a slab are multiples of these, options
     local source=$1 row_step=$2 slab_step=$3
     shift 3
-    cat - runtime/kernels/common.cl "runtime/kernels/$source.cl" >"$work/in.cl" <<'CL'
+    cat - runtime/compute/kernels/common.cl "runtime/compute/kernels/$source.cl" >"$work/in.cl" <<'CL'
 /* Of OpenCL's own, which clang's header leaves out for this target. */
 typedef __fp16 four_halves __attribute__((ext_vector_type(4)));
 #define vload_half4(offset, p) __builtin_convertvector(*(__global const four_halves *)(p), float4)
@@ -53,7 +53,7 @@ CL
             head -20 "$work/log"
             status=1
         fi
-    done < <(sed -n 's/^.*TILE(\([0-9, ]*\)),$/\1/p' runtime/tile.c)
+    done < <(sed -n 's/^.*TILE(\([0-9, ]*\)),$/\1/p' runtime/compute/tile.c)
 }
 check_tiles linear_gpu 1 1
 check_tiles linear_gpu 1 1 -DHALF_WEIGHTS

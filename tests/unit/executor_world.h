@@ -8,8 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "runtime/executor.h"
-#include "runtime/pace.h"
+#include "runtime/serve/executor.h"
+#include "runtime/serve/pace.h"
 #include "unit/support_device.h"
 #include "unit/support_frontend.h"
 #include "unit/support_pool.h"
@@ -71,7 +71,7 @@ static void run_all(void)
 {
     uint64_t retry_ns;
     int rc;
-    /* A time to look again at: a pool waits for those who were just answered (runtime/pace.h). */
+    /* A time to look again at: a pool waits for those who were just answered (runtime/serve/pace.h). */
     while ((rc = executor_step(executor, &retry_ns)) == 1 || retry_ns != UINT64_MAX)
         ck_assert_int_ge(rc, 0);
     ck_assert_int_eq(rc, 0);

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/device_private.h"
+#include "runtime/device/device_private.h"
 #include "unit/support_training.h"
 
 enum { HIDDEN = 48, ROWS = 12, BATCHES = 2 };

@@ -7,11 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/device_private.h"
-#include "runtime/half.h"
-#include "runtime/linear.h"
-#include "runtime/linear_amx.h"
-#include "runtime/parameters.h"
+#include "runtime/device/device_private.h"
+#include "common/half.h"
+#include "runtime/compute/linear.h"
+#include "runtime/compute/linear_amx.h"
+#include "runtime/train/parameters.h"
 
 static bool opened;
 

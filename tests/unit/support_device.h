@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 #include "common/config.h"
-#include "runtime/device.h"
-#include "runtime/expert.h"
+#include "runtime/device/device.h"
+#include "runtime/blocks/expert.h"
 
 struct support_device {
     struct config config;

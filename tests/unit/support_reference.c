@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "runtime/linear.h"
+#include "runtime/compute/linear.h"
 
 static double gelu(double x)
 {

@@ -1,18 +1,18 @@
 /* Every kernel in plain C, to compare what a device computes with. Matrices are row-major; sums are made in double, and
  * each result is rounded to float once. A kernel adds in another order and in float, so its results differ by the
  * rounding of its sums: SUPPORT_TOLERANCE, of the greatest magnitude (support_error). Formulas are those of
- * runtime/ffn.h, runtime/layer_norm.h and runtime/optimizer.h. */
+ * runtime/blocks/ffn.h, runtime/layers/layer_norm.h and runtime/train/optimizer.h. */
 #ifndef EXPERTD_TESTS_SUPPORT_REFERENCE_H
 #define EXPERTD_TESTS_SUPPORT_REFERENCE_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "runtime/optimizer.h"
+#include "runtime/train/optimizer.h"
 
 #define SUPPORT_TOLERANCE 1e-5
 
-/* out[rows][n] = epilogue(a[rows][k] b[k][n]); flags of runtime/linear.h. What they do not need may be NULL. */
+/* out[rows][n] = epilogue(a[rows][k] b[k][n]); flags of runtime/compute/linear.h. What they do not need may be NULL. */
 struct support_product {
     size_t rows, n, k;
     unsigned flags;
@@ -36,8 +36,8 @@ void support_reference_column_sums(size_t rows, size_t columns, const float *dat
 
 /* To what "fp32", "tf32" or "fp16" (config_device.precision) hold. */
 void support_round(const char *precision, const float *values, size_t count, float *rounded);
-/* What the operands of products are rounded to by a provider with a precision (runtime/linear.h): activations of those
- * that multiply no gradients, the operands that are no weights of those that do, and weights. */
+/* What the operands of products are rounded to by a provider with a precision (runtime/compute/linear.h): activations
+ * of those that multiply no gradients, the operands that are no weights of those that do, and weights. */
 enum support_operand { SUPPORT_ACTIVATION, SUPPORT_OF_GRADIENT, SUPPORT_WEIGHT };
 void support_round_operand(const char *kernel, const char *precision, enum support_operand operand, const float *values,
                            size_t count, float *rounded);

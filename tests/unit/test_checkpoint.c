@@ -12,8 +12,8 @@
 
 #include "common/clock.h"
 #include "common/uid.h"
-#include "runtime/checkpoint.h"
-#include "runtime/safetensors.h"
+#include "runtime/state/checkpoint.h"
+#include "runtime/state/safetensors.h"
 #include "unit/support_training.h"
 
 static struct support_device support;

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "runtime/checkpoint.h"
-#include "runtime/checkpoint_queue.h"
+#include "runtime/state/checkpoint.h"
+#include "runtime/state/checkpoint_queue.h"
 #include "unit/support_device.h"
 
 static struct support_device support;

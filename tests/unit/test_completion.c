@@ -3,8 +3,8 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
-#include "runtime/completion.h"
-#include "runtime/device_private.h"
+#include "runtime/serve/completion.h"
+#include "runtime/device/device_private.h"
 #include "support_device.h"
 
 static struct support_device support;

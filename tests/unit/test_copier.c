@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/copier.h"
+#include "runtime/device/copier.h"
 
 enum { PIECE = 5000, LARGE = 300 << 10, PIECES = 300 };
 

@@ -7,9 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "runtime/device_private.h"
-#include "runtime/linear_amx.h"
-#include "runtime/program_file.h"
+#include "runtime/device/device_private.h"
+#include "runtime/compute/linear_amx.h"
+#include "runtime/device/program_file.h"
 #include "unit/support_device.h"
 
 static struct config_device wanted(const char *platform, const char *device)

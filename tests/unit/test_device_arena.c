@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/device_private.h"
-#include "runtime/parameters.h"
+#include "runtime/device/device_private.h"
+#include "runtime/train/parameters.h"
 #include "unit/support_device.h"
 
 enum { EXPERTS = 5 };

@@ -2,7 +2,7 @@
 #include <check.h>
 #include <string.h>
 
-#include "runtime/device_private.h"
+#include "runtime/device/device_private.h"
 #include "unit/support_training.h"
 
 enum { HIDDEN = 70, ROWS = 29, FIRST = 5, STEPS = 3 };

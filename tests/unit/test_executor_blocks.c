@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/device_private.h"
+#include "runtime/device/device_private.h"
 #include "unit/executor_world.h"
 
 static const char *const ffn = "block: ffn, hidden_dim: 16, max_batch_size: 8, queue_rows: 32, optimizer: adam";

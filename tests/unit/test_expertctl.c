@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "client/npy.h"
+#include "client/expertctl/npy.h"
 #include "proto/dht.pb-c.h"
 #include "tests/unit/support_router.h"
 

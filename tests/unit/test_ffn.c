@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/linear_amx.h"
+#include "runtime/compute/linear_amx.h"
 #include "unit/support_device.h"
 #include "unit/support_fixture.h"
 

@@ -2,7 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "runtime/half.h"
+#include "common/half.h"
 #include "unit/support_reference.h"
 
 START_TEST(every_half_is_the_same_again_after_a_float)

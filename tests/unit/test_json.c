@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/json.h"
+#include "client/expertctl/json.h"
 
 static char *text;
 static size_t size;

@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/layer_norm.h"
-#include "runtime/linear.h"
-#include "runtime/rows.h"
+#include "runtime/layers/layer_norm.h"
+#include "runtime/compute/linear.h"
+#include "runtime/compute/rows.h"
 #include "unit/support_device.h"
 #include "unit/support_reference.h"
 

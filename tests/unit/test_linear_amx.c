@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/linear.h"
-#include "runtime/linear_amx.h"
+#include "runtime/compute/linear.h"
+#include "runtime/compute/linear_amx.h"
 #include "unit/support_device.h"
 
 enum { WIDTH = 64, ROWS = 96 };

@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/blocks.h"
-#include "runtime/device_private.h"
-#include "runtime/linear.h"
-#include "runtime/own_expert.h"
+#include "runtime/blocks/blocks.h"
+#include "runtime/device/device_private.h"
+#include "runtime/compute/linear.h"
+#include "runtime/blocks/own_expert.h"
 #include "unit/support_device.h"
 
 static struct support_device support;

@@ -1,5 +1,6 @@
 /* The matrix units' provider, emulated on the CPU: how operands are rounded, and that products keep to the bounds that
- * runtime/linear.h states. That tiles, edges and epilogues are right is test_kernel's, with the references rounded. */
+ * runtime/compute/linear.h states. That tiles, edges and epilogues are right is test_kernel's, with the references
+ * rounded. */
 #include <check.h>
 #include <errno.h>
 #include <math.h>
@@ -7,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/device_private.h"
-#include "runtime/linear.h"
+#include "runtime/device/device_private.h"
+#include "runtime/compute/linear.h"
 #include "unit/support_device.h"
 #include "unit/support_reference.h"
 

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "client/npy.h"
+#include "client/expertctl/npy.h"
 
 static char folder[256], path[300], error[256];
 static struct npy array;

@@ -1,6 +1,6 @@
 #include <check.h>
 
-#include "runtime/opencl.h"
+#include "runtime/device/opencl.h"
 
 START_TEST(errors_have_the_names_of_the_header)
 {

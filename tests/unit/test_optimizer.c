@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "common/config.h"
-#include "runtime/optimizer.h"
+#include "runtime/train/optimizer.h"
 
 static int parse(struct optimizer_settings *settings, const char *options)
 {

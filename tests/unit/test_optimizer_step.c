@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/device_private.h"
-#include "runtime/half.h"
-#include "runtime/optimizer_step.h"
+#include "runtime/device/device_private.h"
+#include "common/half.h"
+#include "runtime/train/optimizer_step.h"
 #include "unit/support_device.h"
 #include "unit/support_reference.h"
 

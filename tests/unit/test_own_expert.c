@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "runtime/own_expert.h"
+#include "runtime/blocks/own_expert.h"
 #include "unit/support_device.h"
 
 enum { HIDDEN = 21, ROWS = 3 };

@@ -1,7 +1,7 @@
 #include <check.h>
 #include <stdlib.h>
 
-#include "runtime/pace.h"
+#include "runtime/serve/pace.h"
 
 enum { TOOK = 1000000, NOW = 5000000 };
 

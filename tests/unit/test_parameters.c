@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/parameters.h"
+#include "runtime/train/parameters.h"
 #include "unit/support_device.h"
 #include "unit/support_reference.h"
 

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "runtime/program_file.h"
+#include "runtime/device/program_file.h"
 
 enum { PROGRAM_BYTES = 5000, HEADER_BYTES = 24 };
 

@@ -10,8 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "runtime/checksum.h"
-#include "runtime/safetensors.h"
+#include "runtime/state/checksum.h"
+#include "runtime/state/safetensors.h"
 
 static char folder[128], path[256], error[SAFETENSORS_ERROR_SIZE];
 

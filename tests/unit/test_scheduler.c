@@ -6,7 +6,7 @@
 
 #include "common/clock.h"
 #include "pools/pool.h"
-#include "runtime/scheduler.h"
+#include "runtime/serve/scheduler.h"
 
 enum { POOLS = 40, MAX_ROWS = 8, NOW = 1000000 };
 

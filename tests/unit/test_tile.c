@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/tuner.h"
+#include "runtime/compute/tuner.h"
 #include "unit/support_device.h"
 #include "unit/support_reference.h"
 

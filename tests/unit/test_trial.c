@@ -4,8 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "runtime/device_private.h"
-#include "runtime/trial.h"
+#include "runtime/device/device_private.h"
+#include "runtime/compute/trial.h"
 #include "unit/support_device.h"
 
 static const char *const kernels[] = {"cpu", "gpu"};

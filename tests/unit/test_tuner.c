@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "runtime/tuner.h"
+#include "runtime/compute/tuner.h"
 #include "unit/support_device.h"
 
 enum { H = 32, INNER = 128, ROWS = 70 };

@@ -7,8 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "runtime/tile.h"
-#include "runtime/tuning.h"
+#include "runtime/compute/tile.h"
+#include "runtime/compute/tuning.h"
 
 static const char key[] = "0123456789abcdef a device, driver 1";
 #define HEAD "expertd-tuning 1\n0123456789abcdef a device, driver 1\n"

@@ -1,0 +1,303 @@
+/* expertctl's main: options, the table of commands, and how they end. */
+#include "client/expertctl/expertctl.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NO_LIMIT = -1, KEY_JSON = 256, KEY_DHT, KEY_COUNT, KEY_EXPERTS };
+
+static const struct {
+    const char *name;
+    expertctl_command *run;
+    int least, most;     /* arguments; NO_LIMIT */
+    const char *options; /* keys that it takes beyond the common ones */
+} commands[] = {
+    {"ping", expertctl_ping, 0, 0, ""},
+    {"list", expertctl_list, 0, 1, ""},
+    {"info", expertctl_info, 1, 1, ""},
+    {"forward", expertctl_forward, 1, 1, "io"},
+    {"backward", expertctl_backward, 1, 1, "igo"},
+    {"stats", expertctl_stats, 0, 0, ""},
+    {"checkpoint", expertctl_checkpoint, 0, 1, ""},
+    {"wait", expertctl_wait, 0, NO_LIMIT, "x"},
+    {"resolve", expertctl_resolve, 1, NO_LIMIT, ""},
+    {"search", expertctl_search, 1, NO_LIMIT, ""},
+    {"draw", expertctl_draw, 1, 1, "n"},
+};
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+static const char description[] =
+    "Asks an expertd server, or an expertd-dht.\v"
+    "Commands:\n"
+    "  ping                      is the server there, and how many experts it has\n"
+    "  list [PREFIX]             its experts\n"
+    "  info UID                  one expert's schemas, settings and counters\n"
+    "  forward UID -i A.npy ...  the expert's outputs; saved with -o\n"
+    "  backward UID -i A.npy ... -g B.npy ...  gradients of the inputs; the expert learns\n"
+    "  stats                     the server's counters, and expertd-dht's with --dht\n"
+    "  checkpoint [UID]          writes a checkpoint of one expert, or of all\n"
+    "  wait [UID ...]            until these experts (or --experts N, or all of the server's) are alive\n"
+    "  resolve UID ...           the servers that host experts, by the DHT\n"
+    "  search PREFIX ...         the live coordinates behind prefixes, by the DHT\n"
+    "  draw PATTERN --count N    uids of a pattern that no live server hosts, by the DHT\n"
+    "Files are NumPy's (.npy); - is standard input or output. Where EXPERTD_ENDPOINT and EXPERTD_DHT are set, they "
+    "stand for --endpoint and --dht.\n\n"
+    "Exit status: 0 done, 1 another failure, 2 wrong usage, 3 no server there or the expert's runtime is not up "
+    "(UNAVAILABLE), 4 NOT_FOUND, 5 INVALID_ARGUMENT, 6 DEADLINE_EXCEEDED, 7 RESOURCE_EXHAUSTED, 8 ABORTED (a backward "
+    "with NaN or Inf), 9 ALREADY_EXISTS. --json prints one object in every case but wrong usage; it has the status' "
+    "name as \"status\", and a \"message\" unless that is OK.";
+
+static const struct argp_option options[] = {
+    {"endpoint", 'e', "ADDRESS", 0, "of the server's frontend (tcp://127.0.0.1:31330)", 0},
+    {"dht", KEY_DHT, "ADDRESS", 0, "of expertd-dht (tcp://127.0.0.1:31331)", 0},
+    {"timeout", 't', "SECONDS", 0, "how long to wait for answers (10; checkpoint and wait: 60)", 0},
+    {"json", KEY_JSON, NULL, 0, "print one JSON object", 0},
+    {"input", 'i', "FILE", 0, "an input of forward or backward; repeat it for several", 1},
+    {"grad-output", 'g', "FILE", 0, "a gradient of an output, for backward", 1},
+    {"output", 'o', "FILE", 0, "where an output (backward: a gradient of an input) goes", 1},
+    {"count", KEY_COUNT, "N", 0, "of uids to draw (1)", 1},
+    {"experts", KEY_EXPERTS, "N", 0, "that many of the server's experts have to be alive", 1},
+    {0}};
+
+static char option_letter(int key)
+{
+    return key == KEY_COUNT ? 'n' : key == KEY_EXPERTS ? 'x' : (char)key;
+}
+
+static void add_path(struct argp_state *state, struct paths *paths, const char *path)
+{
+    if (paths->count == EXPERTCTL_MAX_FILES)
+        argp_error(state, "more than %d files", EXPERTCTL_MAX_FILES);
+    else
+        paths->path[paths->count++] = path;
+}
+
+static uint64_t parse_number(struct argp_state *state, const char *text, uint64_t limit)
+{
+    char *end;
+    errno = 0;
+    const unsigned long long value = strtoull(text, &end, 10);
+    if (errno || *end || text[0] < '0' || text[0] > '9' || value > limit)
+        argp_error(state, "'%s' is no number up to %llu", text, (unsigned long long)limit);
+    return value;
+}
+
+static double parse_seconds(struct argp_state *state, const char *text)
+{
+    char *end;
+    const double value = strtod(text, &end);
+    if (end == text || *end || !(value > 0 && value <= 1e6))
+        argp_error(state, "'%s' is no time in seconds", text);
+    return value;
+}
+
+static error_t parse_option(int key, char *argument, struct argp_state *state)
+{
+    struct expertctl *ctl = state->input;
+    switch (key) {
+    case 'e':
+        ctl->endpoint = argument;
+        return 0;
+    case KEY_DHT:
+        ctl->dht = argument;
+        ctl->dht_given = true;
+        return 0;
+    case 't':
+        ctl->timeout_s = parse_seconds(state, argument);
+        return 0;
+    case KEY_JSON:
+        ctl->json = true;
+        return 0;
+    case 'i':
+        add_path(state, &ctl->inputs, argument);
+        return 0;
+    case 'g':
+        add_path(state, &ctl->grad_outputs, argument);
+        return 0;
+    case 'o':
+        add_path(state, &ctl->outputs, argument);
+        return 0;
+    case KEY_COUNT:
+        ctl->count = (uint32_t)parse_number(state, argument, UINT32_MAX);
+        ctl->count_given = true;
+        return 0;
+    case KEY_EXPERTS:
+        ctl->experts = parse_number(state, argument, UINT32_MAX);
+        ctl->experts_given = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (!ctl->command)
+            ctl->command = argument;
+        else
+            ctl->arguments[ctl->n_arguments++] = argument;
+        return 0;
+    case ARGP_KEY_NO_ARGS:
+        argp_error(state, "no command");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp parser = {
+    .options = options, .parser = parse_option, .args_doc = "COMMAND [ARGUMENT...]", .doc = description};
+
+/* Whether the options that were given are the command's. */
+static const char *stray_option(const struct expertctl *ctl, const char *allowed)
+{
+    const struct {
+        int key;
+        bool given;
+        const char *name;
+    } given[] = {{'i', ctl->inputs.count > 0, "--input"},
+                 {'g', ctl->grad_outputs.count > 0, "--grad-output"},
+                 {'o', ctl->outputs.count > 0, "--output"},
+                 {KEY_COUNT, ctl->count_given, "--count"},
+                 {KEY_EXPERTS, ctl->experts_given, "--experts"}};
+    for (size_t i = 0; i < sizeof given / sizeof given[0]; i++)
+        if (given[i].given && !strchr(allowed, option_letter(given[i].key)))
+            return given[i].name;
+    return NULL;
+}
+
+static enum exit_code usage(const char *command, const char *problem)
+{
+    fprintf(stderr, "expertctl: %s: %s\nTry 'expertctl --help'.\n", command, problem);
+    return EXIT_USAGE;
+}
+
+static enum exit_code run(struct expertctl *ctl)
+{
+    char problem[128];
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(ctl->command, commands[i].name) != 0)
+            continue;
+        const char *stray = stray_option(ctl, commands[i].options);
+        if (stray) {
+            snprintf(problem, sizeof problem, "%s is not for this command", stray);
+            return usage(ctl->command, problem);
+        }
+        if (ctl->n_arguments < (size_t)commands[i].least)
+            return usage(ctl->command, "an argument is missing");
+        if (commands[i].most != NO_LIMIT && ctl->n_arguments > (size_t)commands[i].most)
+            return usage(ctl->command, "too many arguments");
+        return commands[i].run(ctl);
+    }
+    return usage(ctl->command, "no such command");
+}
+
+uint32_t expertctl_timeout_ms(const struct expertctl *ctl, double default_s)
+{
+    return (uint32_t)ceil((ctl->timeout_s > 0 ? ctl->timeout_s : default_s) * 1000);
+}
+
+struct expertd_client *expertctl_connect(const struct expertctl *ctl)
+{
+    struct expertd_client *client;
+    const int rc = expertd_client_new(&client, ctl->endpoint, NULL);
+    if (rc == -EINVAL) {
+        char message[512];
+        snprintf(message, sizeof message, "'%.400s' is no endpoint; one is written tcp://host:port", ctl->endpoint);
+        expertctl_fail(ctl, EXPERTD_INVALID_ARGUMENT, message);
+    } else if (rc < 0) {
+        expertctl_fail(ctl, EXPERTD_INTERNAL, strerror(-rc));
+    }
+    return client;
+}
+
+struct json expertctl_json_start(void)
+{
+    struct json json = {.stream = stdout};
+    json_open(&json, NULL, '{');
+    json_string(&json, "status", "OK");
+    return json;
+}
+
+void expertctl_json_end(struct json *json)
+{
+    json_close(json, '}');
+    fputc('\n', json->stream);
+}
+
+static enum exit_code exit_code(enum expertd_status status)
+{
+    switch (status) {
+    case EXPERTD_OK:
+        return EXIT_OK;
+    case EXPERTD_UNAVAILABLE:
+        return EXIT_UNAVAILABLE;
+    case EXPERTD_NOT_FOUND:
+        return EXIT_NOT_FOUND;
+    case EXPERTD_INVALID_ARGUMENT:
+        return EXIT_INVALID_ARGUMENT;
+    case EXPERTD_DEADLINE_EXCEEDED:
+        return EXIT_DEADLINE_EXCEEDED;
+    case EXPERTD_RESOURCE_EXHAUSTED:
+        return EXIT_RESOURCE_EXHAUSTED;
+    case EXPERTD_ABORTED:
+        return EXIT_ABORTED;
+    case EXPERTD_ALREADY_EXISTS:
+        return EXIT_ALREADY_EXISTS;
+    default:
+        return EXIT_OTHER;
+    }
+}
+
+enum exit_code expertctl_fail(const struct expertctl *ctl, enum expertd_status status, const char *message)
+{
+    fprintf(stderr, "expertctl: %s: %s: %s\n", ctl->command, expertd_status_name(status), message);
+    if (ctl->json) {
+        struct json json = {.stream = stdout};
+        json_open(&json, NULL, '{');
+        json_string(&json, "status", expertd_status_name(status));
+        json_string(&json, "message", message);
+        expertctl_json_end(&json);
+    }
+    return exit_code(status);
+}
+
+enum exit_code expertctl_finish(const struct expertctl *ctl, int made, struct expertd_call **call)
+{
+    if (made < 0)
+        return expertctl_fail(ctl, EXPERTD_RESOURCE_EXHAUSTED, strerror(-made));
+    while (expertd_call_wait(*call, -1) < 0)
+        ;
+    const enum expertd_status status = expertd_call_status(*call);
+    if (status == EXPERTD_OK)
+        return EXIT_OK;
+    const enum exit_code code = expertctl_fail(ctl, status, expertd_call_message(*call));
+    expertd_call_release(call);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    const char *endpoint = getenv("EXPERTD_ENDPOINT");
+    const char *dht = getenv("EXPERTD_DHT");
+    struct expertctl ctl = {
+        .endpoint = endpoint && *endpoint ? endpoint : "tcp://127.0.0.1:31330",
+        .dht = dht && *dht ? dht : "tcp://127.0.0.1:31331",
+        .dht_given = dht && *dht,
+        .count = 1,
+        .arguments = calloc((size_t)argc + 1, sizeof(char *)),
+    };
+    if (!ctl.arguments)
+        return EXIT_OTHER;
+    argp_program_version = "expertctl " EXPERTD_VERSION;
+    argp_err_exit_status = EXIT_USAGE;
+    signal(SIGPIPE, SIG_IGN); /* a reader that has gone is a write error */
+    argp_parse(&parser, argc, argv, 0, NULL, &ctl);
+    expertd_tune_allocator();
+    enum exit_code code = run(&ctl);
+    if (fclose(stdout) != 0 && code == EXIT_OK) {
+        fprintf(stderr, "expertctl: standard output: %s\n", strerror(errno));
+        code = EXIT_OTHER;
+    }
+    free(ctl.arguments);
+    return (int)code;
+}

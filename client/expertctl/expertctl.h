@@ -1,0 +1,71 @@
+/* expertctl: one command, one process. Shared by its files. */
+#ifndef EXPERTD_CLIENT_EXPERTCTL_H
+#define EXPERTD_CLIENT_EXPERTCTL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "client/dht_client.h"
+#include "client/expertd.h"
+#include "client/expertctl/json.h"
+
+/* What scripts are told; --help lists them. */
+enum exit_code {
+    EXIT_OK = 0,
+    EXIT_OTHER = 1, /* INTERNAL, UNIMPLEMENTED, and what went wrong on this side */
+    EXIT_USAGE = 2,
+    EXIT_UNAVAILABLE = 3,
+    EXIT_NOT_FOUND = 4,
+    EXIT_INVALID_ARGUMENT = 5,
+    EXIT_DEADLINE_EXCEEDED = 6,
+    EXIT_RESOURCE_EXHAUSTED = 7,
+    EXIT_ABORTED = 8,
+    EXIT_ALREADY_EXISTS = 9,
+};
+
+enum { EXPERTCTL_MAX_FILES = EXPERTD_MAX_TENSORS };
+
+struct paths {
+    const char *path[EXPERTCTL_MAX_FILES];
+    size_t count;
+};
+
+struct expertctl {
+    const char *command;
+    const char *endpoint;
+    const char *dht;
+    bool dht_given; /* by option or environment, so that it is meant */
+    bool json;
+    double timeout_s; /* 0: the command's default */
+    struct paths inputs, grad_outputs, outputs;
+    uint32_t count; /* draw */
+    bool count_given;
+    uint64_t experts; /* wait */
+    bool experts_given;
+    char **arguments; /* behind the command */
+    size_t n_arguments;
+};
+
+typedef enum exit_code expertctl_command(struct expertctl *ctl);
+expertctl_command expertctl_ping, expertctl_list, expertctl_info, expertctl_stats, expertctl_checkpoint, expertctl_wait;
+expertctl_command expertctl_forward, expertctl_backward;
+expertctl_command expertctl_resolve, expertctl_search, expertctl_draw;
+
+uint32_t expertctl_timeout_ms(const struct expertctl *ctl, double default_s);
+/* Connects, or says why not; NULL then. */
+struct expertd_client *expertctl_connect(const struct expertctl *ctl);
+/* Waits for the call that `made` (the result of making it) has put on its way, releases it if it failed, and says how.
+ * EXIT_OK: *call is OK. */
+enum exit_code expertctl_finish(const struct expertctl *ctl, int made, struct expertd_call **call);
+/* Says what went wrong: a line on stderr, with --json an object on stdout too. The exit code for the status. */
+enum exit_code expertctl_fail(const struct expertctl *ctl, enum expertd_status status, const char *message);
+
+/* {"status": "OK", ... on stdout. */
+struct json expertctl_json_start(void);
+void expertctl_json_end(struct json *json);
+
+/* The counters of expertd-dht, for `stats`: a question, and how it ended. */
+enum exit_code expertctl_dht_status(struct expertctl *ctl, struct json *json);
+
+#endif

@@ -1,0 +1,289 @@
+/* Commands that ask a server about itself. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "client/expertctl/expertctl.h"
+#include "common/clock.h"
+
+static const double default_timeout_s = 10;
+static const double checkpoint_timeout_s = 60;
+
+enum exit_code expertctl_ping(struct expertctl *ctl)
+{
+    struct expertd_client *client = expertctl_connect(ctl);
+    struct expertd_call *call = NULL;
+    if (!client)
+        return EXIT_USAGE;
+    /* The first one connects; the second is what a request costs. */
+    enum exit_code code = EXIT_OK;
+    uint64_t start_ns = 0;
+    for (int i = 0; i < 2 && code == EXIT_OK; i++) {
+        expertd_call_release(&call);
+        start_ns = clock_now_ns();
+        code = expertctl_finish(ctl, expertd_ping(client, expertctl_timeout_ms(ctl, default_timeout_s), &call), &call);
+    }
+    if (code == EXIT_OK) {
+        const double latency_ms = (double)(clock_now_ns() - start_ns) / 1e6;
+        const struct expertd_pong *pong = expertd_call_pong(call);
+        if (ctl->json) {
+            struct json json = expertctl_json_start();
+            json_string(&json, "endpoint", ctl->endpoint);
+            json_string(&json, "server", pong->server);
+            json_string(&json, "software", pong->software);
+            json_unsigned(&json, "experts", pong->experts);
+            json_unsigned(&json, "experts_alive", pong->experts_alive);
+            json_number(&json, "latency_ms", latency_ms);
+            expertctl_json_end(&json);
+        } else {
+            printf("%s at %s: %s, %" PRIu32 " experts, %" PRIu32 " alive, %.3f ms\n", pong->server, ctl->endpoint,
+                   pong->software, pong->experts, pong->experts_alive, latency_ms);
+        }
+    }
+    expertd_client_destroy(&client);
+    return code;
+}
+
+/* ---- list ------------------------------------------------------------------------------------------------------ */
+
+struct pages {
+    struct expertd_call **calls; /* released with the client */
+    size_t count;
+    size_t experts;
+};
+
+static int add_page(struct pages *pages, struct expertd_call *call)
+{
+    struct expertd_call **calls = realloc(pages->calls, (pages->count + 1) * sizeof(struct expertd_call *));
+    if (!calls)
+        return -1;
+    pages->calls = calls;
+    pages->calls[pages->count++] = call;
+    pages->experts += expertd_call_list(call)->count;
+    return 0;
+}
+
+/* All pages of one generation of the list; a list that changes meanwhile is begun again, a few times. */
+static enum exit_code read_list(struct expertctl *ctl, struct expertd_client *client, struct pages *pages)
+{
+    enum { TRIES = 10 };
+    const char *prefix = ctl->n_arguments ? ctl->arguments[0] : NULL;
+    uint64_t generation = 0;
+    for (int tries = 0; tries < TRIES;) {
+        struct expertd_call *call;
+        const enum exit_code code = expertctl_finish(ctl,
+                                                     expertd_list(client, prefix, (uint32_t)pages->experts, 0,
+                                                                  expertctl_timeout_ms(ctl, default_timeout_s), &call),
+                                                     &call);
+        if (code != EXIT_OK)
+            return code;
+        const struct expertd_list *list = expertd_call_list(call);
+        if (pages->count > 0 && list->generation != generation) {
+            pages->count = pages->experts = 0;
+            tries++;
+            continue;
+        }
+        generation = list->generation;
+        if (add_page(pages, call) < 0)
+            return expertctl_fail(ctl, EXPERTD_INTERNAL, "no memory");
+        if (list->count == 0 || pages->experts >= list->total)
+            return EXIT_OK;
+    }
+    return expertctl_fail(ctl, EXPERTD_INTERNAL, "the list changes faster than it can be read");
+}
+
+enum exit_code expertctl_list(struct expertctl *ctl)
+{
+    struct expertd_client *client = expertctl_connect(ctl);
+    struct pages pages = {0};
+    if (!client)
+        return EXIT_USAGE;
+    const enum exit_code code = read_list(ctl, client, &pages);
+    struct json json = {0};
+    if (code == EXIT_OK && ctl->json) {
+        json = expertctl_json_start();
+        json_open(&json, "experts", '[');
+    }
+    for (size_t p = 0; p < pages.count && code == EXIT_OK; p++) {
+        const struct expertd_list *list = expertd_call_list(pages.calls[p]);
+        for (size_t i = 0; i < list->count; i++) {
+            const struct expertd_list_entry *entry = &list->entries[i];
+            if (ctl->json) {
+                json_open(&json, NULL, '{');
+                json_string(&json, "uid", entry->uid);
+                json_bool(&json, "alive", entry->alive);
+                json_string(&json, "device", entry->device);
+                json_close(&json, '}');
+            } else {
+                printf("%s\t%s\t%s\n", entry->uid, entry->alive ? "alive" : "down", entry->device);
+            }
+        }
+    }
+    if (code == EXIT_OK && ctl->json) {
+        json_close(&json, ']');
+        json_unsigned(&json, "total", pages.experts);
+        expertctl_json_end(&json);
+    }
+    free(pages.calls);
+    expertd_client_destroy(&client);
+    return code;
+}
+
+/* ---- info ------------------------------------------------------------------------------------------------------ */
+
+static void json_schema(struct json *json, const char *key, const struct expertd_schema *schema)
+{
+    json_open(json, key, '[');
+    for (size_t i = 0; i < schema->count; i++) {
+        const struct expertd_field *field = &schema->fields[i];
+        json_open(json, NULL, '{');
+        json_string(json, "name", field->name);
+        json_string(json, "dtype", expertd_dtype_name(field->dtype));
+        json_open(json, "row_shape", '[');
+        for (uint32_t d = 0; d < field->ndim; d++)
+            json_unsigned(json, NULL, field->row_shape[d]);
+        json_close(json, ']');
+        json_close(json, '}');
+    }
+    json_close(json, ']');
+}
+
+static void print_schema(const char *key, const struct expertd_schema *schema)
+{
+    printf("%s:", key);
+    for (size_t i = 0; i < schema->count; i++) {
+        const struct expertd_field *field = &schema->fields[i];
+        printf("%s %s%s%s[rows", i ? "," : "", field->name, field->name[0] ? " " : "",
+               expertd_dtype_name(field->dtype));
+        for (uint32_t d = 0; d < field->ndim; d++)
+            printf(", %" PRIu64, field->row_shape[d]);
+        printf("]");
+    }
+    printf("\n");
+}
+
+static void show_info(struct json *json, const struct expertd_info *info)
+{
+    const struct {
+        const char *key, *text;
+    } texts[] = {{"uid", info->uid},
+                 {"block", info->block},
+                 {"device", info->device},
+                 {"optimizer", info->optimizer},
+                 {"schedule", info->schedule}};
+    const struct {
+        const char *key;
+        double value;
+    } numbers[] = {{"max_batch_size", (double)info->max_batch_size},
+                   {"hidden_dim", (double)info->hidden_dim},
+                   {"learning_rate", info->learning_rate},
+                   {"beta1", info->beta1},
+                   {"beta2", info->beta2},
+                   {"epsilon", info->epsilon},
+                   {"momentum", info->momentum},
+                   {"clip_norm", info->clip_norm},
+                   {"warmup_steps", (double)info->warmup_steps},
+                   {"total_steps", (double)info->total_steps},
+                   {"grad_accumulation", (double)info->grad_accumulation},
+                   {"update_count", (double)info->update_count},
+                   {"examples_processed", (double)info->examples_processed},
+                   {"skipped_steps", (double)info->skipped_steps}};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        if (json->stream)
+            json_string(json, texts[i].key, texts[i].text);
+        else
+            printf("%s: %s\n", texts[i].key, texts[i].text);
+    }
+    if (json->stream) {
+        json_bool(json, "alive", info->alive);
+        json_schema(json, "forward_schema", &info->forward_schema);
+        json_schema(json, "outputs_schema", &info->outputs_schema);
+        json_schema(json, "backward_schema", &info->backward_schema);
+    } else {
+        printf("alive: %s\n", info->alive ? "yes" : "no");
+        print_schema("forward_schema", &info->forward_schema);
+        print_schema("outputs_schema", &info->outputs_schema);
+        print_schema("backward_schema", &info->backward_schema);
+    }
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        if (json->stream)
+            json_number(json, numbers[i].key, numbers[i].value);
+        else
+            printf("%s: %.15g\n", numbers[i].key, numbers[i].value);
+    }
+}
+
+enum exit_code expertctl_info(struct expertctl *ctl)
+{
+    struct expertd_client *client = expertctl_connect(ctl);
+    struct expertd_call *call;
+    if (!client)
+        return EXIT_USAGE;
+    const enum exit_code code = expertctl_finish(
+        ctl, expertd_info(client, ctl->arguments[0], expertctl_timeout_ms(ctl, default_timeout_s), &call), &call);
+    if (code == EXIT_OK) {
+        struct json json = {0};
+        if (ctl->json)
+            json = expertctl_json_start();
+        show_info(&json, expertd_call_info(call));
+        if (ctl->json)
+            expertctl_json_end(&json);
+    }
+    expertd_client_destroy(&client);
+    return code;
+}
+
+/* ---- stats and checkpoint -------------------------------------------------------------------------------------- */
+
+enum exit_code expertctl_stats(struct expertctl *ctl)
+{
+    struct expertd_client *client = expertctl_connect(ctl);
+    struct expertd_call *call;
+    struct json json = {0};
+    if (!client)
+        return EXIT_USAGE;
+    enum exit_code code =
+        expertctl_finish(ctl, expertd_stats(client, expertctl_timeout_ms(ctl, default_timeout_s), &call), &call);
+    if (code == EXIT_OK) {
+        const struct expertd_stats *stats = expertd_call_stats(call);
+        if (ctl->json) {
+            json = expertctl_json_start();
+            json_open(&json, "counters", '{');
+        }
+        for (size_t i = 0; i < stats->count; i++) {
+            if (ctl->json)
+                json_number(&json, stats->counters[i].name, stats->counters[i].value);
+            else
+                printf("%s %.15g\n", stats->counters[i].name, stats->counters[i].value);
+        }
+        if (ctl->json)
+            json_close(&json, '}');
+        if (ctl->dht_given)
+            code = expertctl_dht_status(ctl, ctl->json ? &json : NULL);
+        if (ctl->json)
+            expertctl_json_end(&json);
+    }
+    expertd_client_destroy(&client);
+    return code;
+}
+
+enum exit_code expertctl_checkpoint(struct expertctl *ctl)
+{
+    struct expertd_client *client = expertctl_connect(ctl);
+    struct expertd_call *call;
+    if (!client)
+        return EXIT_USAGE;
+    const char *uid = ctl->n_arguments ? ctl->arguments[0] : NULL;
+    const enum exit_code code = expertctl_finish(
+        ctl, expertd_checkpoint(client, uid, expertctl_timeout_ms(ctl, checkpoint_timeout_s), &call), &call);
+    if (code == EXIT_OK && ctl->json) {
+        struct json json = expertctl_json_start();
+        expertctl_json_end(&json);
+    } else if (code == EXIT_OK) {
+        printf("%s: saved\n", uid ? uid : "all experts");
+    }
+    expertd_client_destroy(&client);
+    return code;
+}

@@ -1,0 +1,248 @@
+/* forward and backward: .npy files in, .npy files out. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/expertctl/expertctl.h"
+#include "client/expertctl/npy.h"
+#include "common/clock.h"
+
+static const double default_timeout_s = 10;
+
+/* The files' arrays, and the same as tensors. */
+struct arrays {
+    struct npy arrays[EXPERTCTL_MAX_FILES];
+    struct expertd_tensor tensors[EXPERTCTL_MAX_FILES];
+    size_t count;
+};
+
+static void clear(struct arrays *arrays)
+{
+    for (size_t i = 0; i < arrays->count; i++)
+        npy_clear(&arrays->arrays[i]);
+    arrays->count = 0;
+}
+
+static enum exit_code fail_here(const struct expertctl *ctl, const char *message)
+{
+    expertctl_fail(ctl, EXPERTD_INVALID_ARGUMENT, message);
+    return EXIT_OTHER;
+}
+
+static enum exit_code read_files(const struct expertctl *ctl, const struct paths *paths, struct arrays *arrays)
+{
+    char error[512];
+    for (size_t i = 0; i < paths->count; i++) {
+        struct npy *array = &arrays->arrays[i];
+        struct expertd_tensor *tensor = &arrays->tensors[i];
+        if (npy_read(paths->path[i], array, error, sizeof error) < 0)
+            return fail_here(ctl, error);
+        arrays->count++;
+        if (array->ndim < 1 || array->ndim > EXPERTD_MAX_DIMS) {
+            snprintf(error, sizeof error, "%s: a tensor has 1 to %d dimensions, of which the first are its rows",
+                     paths->path[i], EXPERTD_MAX_DIMS);
+            return fail_here(ctl, error);
+        }
+        *tensor = (struct expertd_tensor){
+            .dtype = (enum expertd_dtype)array->dtype, .ndim = array->ndim, .data = array->data, .bytes = array->bytes};
+        memcpy(tensor->shape, array->shape, array->ndim * sizeof tensor->shape[0]);
+    }
+    return EXIT_OK;
+}
+
+static enum exit_code write_files(const struct expertctl *ctl, const struct expertd_call *call)
+{
+    char error[512];
+    if (ctl->outputs.count > expertd_call_output_count(call)) {
+        snprintf(error, sizeof error, "%zu --output are given, but the reply has %zu tensors", ctl->outputs.count,
+                 expertd_call_output_count(call));
+        return fail_here(ctl, error);
+    }
+    for (size_t i = 0; i < ctl->outputs.count; i++) {
+        const struct expertd_tensor *tensor = expertd_call_output(call, i);
+        struct npy array = {.dtype = (uint32_t)tensor->dtype,
+                            .ndim = tensor->ndim,
+                            .data = (void *)(uintptr_t)tensor->data,
+                            .bytes = tensor->bytes};
+        memcpy(array.shape, tensor->shape, tensor->ndim * sizeof array.shape[0]);
+        if (npy_write(ctl->outputs.path[i], &array, error, sizeof error) < 0)
+            return fail_here(ctl, error);
+    }
+    return EXIT_OK;
+}
+
+/* ---- what is told about a tensor ------------------------------------------------------------------------------- */
+
+static double half_value(uint16_t bits)
+{
+    const int exponent = bits >> 10 & 31;
+    const int fraction = bits & 1023;
+    const double magnitude = exponent == 31  ? (fraction ? NAN : INFINITY)
+                             : exponent == 0 ? ldexp(fraction, -24)
+                                             : ldexp(1024 + fraction, exponent - 25);
+    return bits >> 15 ? -magnitude : magnitude;
+}
+
+static double bfloat_value(uint16_t bits)
+{
+    const uint32_t wide = (uint32_t)bits << 16;
+    float value;
+    memcpy(&value, &wide, sizeof value);
+    return value;
+}
+
+static double element(const struct expertd_tensor *tensor, size_t index)
+{
+    switch (tensor->dtype) {
+    case EXPERTD_FLOAT32:
+        return ((const float *)tensor->data)[index];
+    case EXPERTD_FLOAT64:
+        return ((const double *)tensor->data)[index];
+    case EXPERTD_FLOAT16:
+        return half_value(((const uint16_t *)tensor->data)[index]);
+    case EXPERTD_BFLOAT16:
+        return bfloat_value(((const uint16_t *)tensor->data)[index]);
+    case EXPERTD_INT8:
+        return ((const int8_t *)tensor->data)[index];
+    case EXPERTD_INT16:
+        return ((const int16_t *)tensor->data)[index];
+    case EXPERTD_INT32:
+        return ((const int32_t *)tensor->data)[index];
+    case EXPERTD_INT64:
+        return (double)((const int64_t *)tensor->data)[index];
+    default:
+        return ((const uint8_t *)tensor->data)[index];
+    }
+}
+
+struct summary {
+    double least, most, mean;
+    size_t not_finite;
+};
+
+static struct summary summarise(const struct expertd_tensor *tensor)
+{
+    struct summary summary = {INFINITY, -INFINITY, 0, 0};
+    const size_t count = tensor->bytes / expertd_dtype_size(tensor->dtype);
+    for (size_t i = 0; i < count; i++) {
+        const double value = element(tensor, i);
+        if (!isfinite(value)) {
+            summary.not_finite++;
+            continue;
+        }
+        summary.least = fmin(summary.least, value);
+        summary.most = fmax(summary.most, value);
+        summary.mean += value;
+    }
+    summary.mean /= (double)(count - summary.not_finite);
+    return summary;
+}
+
+static void show_json(const struct expertctl *ctl, const struct expertd_call *call, double latency_ms)
+{
+    struct json json = expertctl_json_start();
+    json_string(&json, "uid", ctl->arguments[0]);
+    json_number(&json, "latency_ms", latency_ms);
+    json_open(&json, "outputs", '[');
+    for (size_t i = 0; i < expertd_call_output_count(call); i++) {
+        const struct expertd_tensor *tensor = expertd_call_output(call, i);
+        const struct summary summary = summarise(tensor);
+        json_open(&json, NULL, '{');
+        json_string(&json, "dtype", expertd_dtype_name(tensor->dtype));
+        json_open(&json, "shape", '[');
+        for (uint32_t d = 0; d < tensor->ndim; d++)
+            json_unsigned(&json, NULL, tensor->shape[d]);
+        json_close(&json, ']');
+        json_number(&json, "min", summary.least);
+        json_number(&json, "max", summary.most);
+        json_number(&json, "mean", summary.mean);
+        json_unsigned(&json, "not_finite", summary.not_finite);
+        if (i < ctl->outputs.count)
+            json_string(&json, "file", ctl->outputs.path[i]);
+        json_close(&json, '}');
+    }
+    json_close(&json, ']');
+    expertctl_json_end(&json);
+}
+
+/* To where the arrays themselves do not go. */
+static FILE *listener(const struct expertctl *ctl)
+{
+    for (size_t i = 0; i < ctl->outputs.count; i++)
+        if (strcmp(ctl->outputs.path[i], "-") == 0)
+            return stderr;
+    return stdout;
+}
+
+static void show_text(const struct expertctl *ctl, const struct expertd_call *call, double latency_ms)
+{
+    FILE *stream = listener(ctl);
+    for (size_t i = 0; i < expertd_call_output_count(call); i++) {
+        const struct expertd_tensor *tensor = expertd_call_output(call, i);
+        const struct summary summary = summarise(tensor);
+        fprintf(stream, "%s[", expertd_dtype_name(tensor->dtype));
+        for (uint32_t d = 0; d < tensor->ndim; d++)
+            fprintf(stream, "%s%" PRIu64, d ? ", " : "", tensor->shape[d]);
+        fprintf(stream, "] min %g max %g mean %g", summary.least, summary.most, summary.mean);
+        if (summary.not_finite)
+            fprintf(stream, ", %zu NaN or Inf", summary.not_finite);
+        if (i < ctl->outputs.count)
+            fprintf(stream, " -> %s", ctl->outputs.path[i]);
+        fputc('\n', stream);
+    }
+    fprintf(stream, "%.3f ms\n", latency_ms);
+}
+
+/* ---- the commands ---------------------------------------------------------------------------------------------- */
+
+static enum exit_code ask(struct expertctl *ctl, struct expertd_client *client, const struct arrays *inputs,
+                          const struct arrays *grad_outputs)
+{
+    struct expertd_call *call;
+    const char *uid = ctl->arguments[0];
+    const uint32_t timeout_ms = expertctl_timeout_ms(ctl, default_timeout_s);
+    const uint64_t start_ns = clock_now_ns();
+    const int made = grad_outputs ? expertd_backward(client, uid, inputs->tensors, inputs->count, grad_outputs->tensors,
+                                                     grad_outputs->count, timeout_ms, &call)
+                                  : expertd_forward(client, uid, inputs->tensors, inputs->count, timeout_ms, &call);
+    enum exit_code code = expertctl_finish(ctl, made, &call);
+    if (code != EXIT_OK)
+        return code;
+    const double latency_ms = (double)(clock_now_ns() - start_ns) / 1e6;
+    code = write_files(ctl, call);
+    if (code == EXIT_OK && ctl->json)
+        show_json(ctl, call, latency_ms);
+    else if (code == EXIT_OK)
+        show_text(ctl, call, latency_ms);
+    return code;
+}
+
+static enum exit_code run(struct expertctl *ctl, bool backward)
+{
+    struct arrays inputs = {0};
+    struct arrays grad_outputs = {0};
+    struct expertd_client *client = NULL;
+    enum exit_code code = read_files(ctl, &ctl->inputs, &inputs);
+    if (code == EXIT_OK)
+        code = read_files(ctl, &ctl->grad_outputs, &grad_outputs);
+    if (code == EXIT_OK) {
+        client = expertctl_connect(ctl);
+        code = client ? ask(ctl, client, &inputs, backward ? &grad_outputs : NULL) : EXIT_USAGE;
+    }
+    expertd_client_destroy(&client);
+    clear(&inputs);
+    clear(&grad_outputs);
+    return code;
+}
+
+enum exit_code expertctl_forward(struct expertctl *ctl)
+{
+    return run(ctl, false);
+}
+
+enum exit_code expertctl_backward(struct expertctl *ctl)
+{
+    return run(ctl, true);
+}

@@ -1,0 +1,154 @@
+/* An expert: a neural-network block on a device, with its parameters, its optimizer's state and its counters.
+ *
+ * A batch goes in two steps, so that several can be enqueued back to back and the launch cost is hidden:
+ *     expert_forward(expert, &batch)      enqueues, returns at once
+ *     expert_finish(expert, &batch)       waits for that batch; then its outputs are in the slab, or result says why
+ * not Batches finish in the order in which they were enqueued. Any number of forwards may be in flight, of any experts
+ * of the device; of backwards one per expert (-EBUSY), and a forward enqueued behind it computes with the new
+ * parameters. On a device with its own memory at most EXPERT_IN_FLIGHT batches: -EBUSY says that the oldest must be
+ * finished first.
+ *
+ * Errors are those of runtime/device/device.h, with the text in device_error(), and -EAGAIN: nothing of the batch has
+ * run, because a command before its first kernel failed; it may be given to the expert again. A failed batch leaves the
+ * expert as it was before, but for a backward that failed in its optimizer step on a device that reports errors late.
+ *
+ * Thread: that of the device, for everything but expert_snapshot_tensor(). */
+#ifndef EXPERTD_RUNTIME_EXPERT_H
+#define EXPERTD_RUNTIME_EXPERT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/config.h"
+#include "common/tensor.h"
+#include "runtime/device/device.h"
+#include "runtime/train/optimizer.h"
+
+enum {
+    EXPERT_IN_FLIGHT = 2,
+    EXPERT_TENSOR_NAME_SIZE = 80,
+};
+
+/* What a backward did to the parameters. */
+enum expert_step {
+    EXPERT_STEP_NONE,        /* nothing was to be done: optimizer none, or a forward */
+    EXPERT_STEP_ACCUMULATED, /* the gradients were added to those of earlier batches; the step comes later */
+    EXPERT_STEP_APPLIED,
+    EXPERT_STEP_SKIPPED, /* a gradient was NaN or Inf (or so large that the norm is): parameters and moments are
+                            untouched */
+};
+
+struct expert_batch {
+    /* Filled by the caller. Rows [first_row, first_row + rows) of every slab: rows >= 1, at most max_batch_size. */
+    uint64_t first_row;
+    uint64_t rows;
+    /* One slab per tensor. Forward: the inputs. Backward: the inputs, then grad_outputs, as backward_schema is. */
+    struct device_slab *inputs;
+    /* Forward: the outputs. Backward: grad_inputs, one per input. The other rows of the slabs are not written. */
+    struct device_slab *outputs;
+
+    /* Filled by expert_finish. */
+    enum expert_step step;
+    double
+        grad_norm; /* global L2 norm before clipping, of the step's gradients; 0 unless a step was applied or skipped */
+
+    /* Between the two; not for the caller. */
+    cl_event done; /* NULL: was done at once */
+    bool backward;
+    unsigned staging;
+};
+
+struct expert_counters {
+    uint64_t updates;  /* optimizer steps applied: Adam's t, and the schedule's step */
+    uint64_t examples; /* rows of backward batches that were not skipped */
+    uint64_t skipped;  /* backward batches skipped because of NaN or Inf */
+};
+
+/* One named tensor of an expert's state, as PyTorch's state_dict has it: row-major, (out, in) for a weight. Optimizer
+ * state is "optimizer.exp_avg.<parameter>", "optimizer.exp_avg_sq.<parameter>" (adam),
+ * "optimizer.momentum_buffer.<...>" (sgd with momentum), and "optimizer.gradient.<...>" when gradients are accumulated
+ * over batches. All are float32. */
+struct expert_tensor {
+    char name[EXPERT_TENSOR_NAME_SIZE];
+    unsigned ndim;
+    uint64_t dims[2];
+    uint64_t count;    /* elements */
+    bool is_parameter; /* false: optimizer state, which a weights file need not have */
+};
+
+struct expert;
+struct parameters; /* runtime/train/parameters.h */
+
+/* The operations of one kind of block. */
+struct expert_ops {
+    const char *name;
+    /* The tensors of one row. -EINVAL with a logged message if config asks for what the block cannot be. */
+    int (*schema)(const struct config_expert *config, struct schema *inputs, struct schema *outputs);
+    /* Device memory of one expert (own), and what all experts of a device share (workspace: the largest one counts). */
+    void (*memory)(const struct device *device, const struct config_expert *config, uint64_t *own, uint64_t *workspace);
+    /* Allocates, and initialises the parameters from seed: the same seed gives the same values on every device. */
+    int (*create)(struct expert **expert, struct device *device, const struct config_expert *config, uint64_t seed);
+    /* Runs every kernel that a batch will need, so that nothing compiles later; changes no parameter. */
+    int (*warm)(struct expert *expert);
+    int (*forward)(struct expert *expert, struct expert_batch *batch);
+    int (*backward)(struct expert *expert, struct expert_batch *batch);
+    int (*finish)(struct expert *expert, struct expert_batch *batch);
+    struct parameters *(*parameters)(struct expert *expert); /* NULL: the block has none */
+    void (*destroy)(struct expert **expert);
+};
+
+/* The part that every block has; a block's own struct begins with it. Read it, but let only the expert write it. */
+struct expert {
+    const struct expert_ops *ops;
+    struct device *device;
+    const struct config_expert *config; /* kept, not copied */
+    struct schema inputs, outputs;
+    struct expert_counters counters;
+    unsigned accumulated; /* batches whose gradients wait for the step */
+    bool backward_in_flight;
+    struct optimizer_settings optimizer; /* kind OPTIMIZER_NONE for a block without parameters */
+};
+
+/* The block by its name in the configuration, or by its path (runtime/blocks/own_expert.h); NULL if there is none. */
+const struct expert_ops *expert_find(const char *block);
+
+int expert_schema(const struct config_expert *config, struct schema *inputs, struct schema *outputs);
+/* Device bytes that one expert of this entry takes, and that all of a device share; for the check before any is made.
+ */
+int expert_memory(const struct device *device, const struct config_expert *config, uint64_t *own, uint64_t *workspace);
+/* Creates and warms. `config` must outlive the expert. -EINVAL for an unknown block. On failure *expert is NULL. */
+int expert_create(struct expert **expert, struct device *device, const struct config_expert *config, uint64_t seed);
+void expert_destroy(struct expert **expert); /* finish its batches first */
+
+int expert_forward(struct expert *expert, struct expert_batch *batch);
+int expert_backward(struct expert *expert, struct expert_batch *batch);
+int expert_finish(struct expert *expert, struct expert_batch *batch);
+bool expert_batch_is_done(const struct expert_batch *batch); /* expert_finish would not wait */
+
+/* The state, for checkpoints. Tensors are numbered; the order never changes; parameters come first. */
+unsigned expert_tensors(const struct expert *expert);
+void expert_tensor(const struct expert *expert, unsigned index, struct expert_tensor *tensor);
+/* The number of the tensor of that name, or -ENOENT. */
+int expert_tensor_find(const struct expert *expert, const char *name);
+/* Copies one tensor's count floats out or in (converting to and from the device's packing). Waits for the device. */
+int expert_tensor_read(struct expert *expert, unsigned index, float *values);
+int expert_tensor_write(struct expert *expert, unsigned index, const float *values);
+/* Sets the counters, and so the place in the schedule, when a checkpoint is loaded. accumulated is how many batches the
+ * "optimizer.gradient" tensors hold. */
+void expert_set_counters(struct expert *expert, const struct expert_counters *counters, unsigned accumulated);
+
+/* A consistent copy of the whole state, taken between batches at the speed of one device-to-host copy into memory
+ * of expert_snapshot_bytes() (keep and reuse it: fresh pages cost more than the copy). Converting it to named tensors
+ * is slow and may be done in any one other thread while the expert works on: it reads nothing of the expert that
+ * changes. */
+struct expert_snapshot {
+    void *memory;
+    struct expert_counters counters;
+    unsigned accumulated;
+};
+uint64_t expert_snapshot_bytes(const struct expert *expert);
+int expert_snapshot_take(struct expert *expert, struct expert_snapshot *snapshot);
+void expert_snapshot_tensor(const struct expert *expert, const struct expert_snapshot *snapshot, unsigned index,
+                            float *values);
+
+#endif

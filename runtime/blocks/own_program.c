@@ -1,0 +1,153 @@
+/* The compiled kernels of own experts. */
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "runtime/blocks/own_expert.h"
+
+enum { MAX_KERNELS = 32, MAX_SOURCE_BYTES = 16 << 20 };
+
+struct own_kernel {
+    char name[64];
+    cl_kernel object;
+};
+
+struct own_program {
+    struct own_program *next;
+    unsigned users;
+    struct device *device;
+    char path[PATH_MAX];
+    cl_program program;
+    struct own_kernel kernels[MAX_KERNELS]; /* those that were launched; the first one without a name ends */
+};
+
+static struct own_program *programs; /* of the one thread that uses the device */
+
+static int find_path(const struct expert_ops *ops, const char *file, char path[PATH_MAX])
+{
+    Dl_info object;
+    if (dladdr(ops, &object) == 0 || !object.dli_fname)
+        return -EINVAL;
+    const char *slash = strrchr(object.dli_fname, '/');
+    const int folder_length = slash ? (int)(slash - object.dli_fname) : 1;
+    const int n = snprintf(path, PATH_MAX, "%.*s/%s", folder_length, slash ? object.dli_fname : ".", file);
+    return n < 0 || n >= PATH_MAX ? -ENAMETOOLONG : 0;
+}
+
+/* malloc'd; NULL with errno. */
+static char *read_text(const char *path)
+{
+    FILE *file = fopen(path, "re");
+    char *text = NULL;
+    if (!file)
+        return NULL;
+    if (fseek(file, 0, SEEK_END) == 0) {
+        const long length = ftell(file);
+        rewind(file);
+        if (length >= 0 && length <= MAX_SOURCE_BYTES)
+            text = calloc(1, (size_t)length + 1);
+        if (text && fread(text, 1, (size_t)length, file) != (size_t)length) {
+            free(text);
+            text = NULL;
+            errno = EIO;
+        }
+    }
+    fclose(file);
+    return text;
+}
+
+static int compile(struct own_program *program)
+{
+    struct device *device = program->device;
+    char options[64], log[2048] = "";
+    if (device->shape.panel == 0)
+        return device_complain(device, -EINVAL,
+                               "'%s': an expert of one's own has its parameters in panels, and linear_kernel clblast "
+                               "knows none: choose another",
+                               program->path);
+    char *text = read_text(program->path);
+    cl_int error = CL_SUCCESS;
+    if (!text)
+        return device_complain(device, -EINVAL, "cannot read the kernels '%s': %s", program->path, strerror(errno));
+    const char *source = text;
+    program->program = clCreateProgramWithSource(device->context, 1, &source, NULL, &error);
+    free(text);
+    if (!program->program)
+        return device_fail(device, error, "clCreateProgramWithSource");
+    snprintf(options, sizeof options, "-DVEC=%u -DPANEL=%u%s", device->shape.vec, device->shape.panel,
+             device_program_weights(device));
+    error = clBuildProgram(program->program, 1, &device->id, options, NULL, NULL);
+    if (error == CL_SUCCESS)
+        return 0;
+    clGetProgramBuildInfo(program->program, device->id, CL_PROGRAM_BUILD_LOG, sizeof log - 1, log, NULL);
+    log_error("'%s': the compiler says: %s", program->path, log);
+    return device_fail(device, error, program->path);
+}
+
+int own_program_open(struct own_program **program, struct device *device, const struct expert_ops *ops,
+                     const char *file)
+{
+    char path[PATH_MAX];
+    *program = NULL;
+    int rc = find_path(ops, file, path);
+    if (rc < 0)
+        return device_complain(device, rc, "cannot tell where the kernels '%s' are", file);
+    struct own_program *p = programs;
+    while (p && (p->device != device || strcmp(p->path, path) != 0))
+        p = p->next;
+    if (!p) {
+        p = calloc(1, sizeof *p);
+        if (!p)
+            return -ENOMEM;
+        p->device = device;
+        memcpy(p->path, path, sizeof path);
+        p->next = programs;
+        programs = p;
+        rc = compile(p);
+    }
+    p->users++;
+    *program = p;
+    if (rc < 0)
+        own_program_close(program);
+    return rc;
+}
+
+void own_program_close(struct own_program **program)
+{
+    struct own_program *p = *program;
+    *program = NULL;
+    if (!p || --p->users > 0)
+        return;
+    struct own_program **link = &programs;
+    while (*link != p)
+        link = &(*link)->next;
+    *link = p->next;
+    for (unsigned i = 0; i < MAX_KERNELS && p->kernels[i].object; i++)
+        clReleaseKernel(p->kernels[i].object);
+    if (p->program)
+        clReleaseProgram(p->program);
+    free(p);
+}
+
+int own_program_launch(struct own_program *program, const char *kernel, const struct kernel_grid *grid,
+                       const struct kernel_argument *arguments, unsigned count)
+{
+    unsigned i = 0;
+    while (i < MAX_KERNELS && program->kernels[i].object && strcmp(program->kernels[i].name, kernel) != 0)
+        i++;
+    if (i == MAX_KERNELS || strlen(kernel) >= sizeof program->kernels[i].name)
+        return device_complain(program->device, -EINVAL, "kernel '%s': a name too long, or one too many", kernel);
+    struct own_kernel *found = &program->kernels[i];
+    if (!found->object) {
+        cl_int error;
+        found->object = clCreateKernel(program->program, kernel, &error);
+        if (!found->object)
+            return device_fail(program->device, error, kernel);
+        memcpy(found->name, kernel, strlen(kernel) + 1);
+    }
+    return kernel_launch_object(program->device, found->object, kernel, grid, arguments, count);
+}

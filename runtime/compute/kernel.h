@@ -1,0 +1,89 @@
+/* The kernels: their numbers, the shape of panels they were built for, and how one is launched. Every provider's
+ * sources (runtime/compute/kernels/) define all of them with the same names and arguments, so that only the grid
+ * differs. */
+#ifndef EXPERTD_RUNTIME_KERNEL_H
+#define EXPERTD_RUNTIME_KERNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "runtime/device/opencl.h"
+
+struct device;
+
+enum kernel {
+    KERNEL_LINEAR,
+    KERNEL_WEIGHT_GRADIENT,
+    KERNEL_LAYER_NORM,
+    KERNEL_LAYER_NORM_BACKWARD,
+    KERNEL_LAYER_NORM_SUMS,
+    KERNEL_COLUMN_SUMS,
+    KERNEL_PACK_ROWS,
+    KERNEL_NORM_PARTIALS,
+    KERNEL_NORM_FINISH,
+    KERNEL_ACCUMULATE,
+    KERNEL_STEP_ADAM,
+    KERNEL_STEP_SGD,
+    KERNEL_COUNT
+};
+const char *kernel_name(enum kernel kernel);
+
+struct kernel_shape {
+    unsigned vec;          /* floats of a vector */
+    unsigned panel;        /* floats of a panel's row; a multiple of vec. 0: one panel, of the matrix's columns */
+    unsigned tile_rows;    /* rows of the largest tile */
+    unsigned weight_bytes; /* of an element of a matrix that products read as weights: 4, or 2, a half */
+};
+
+/* A matrix in device memory, as runtime/compute/kernels/common.cl says. Offsets and strides count floats. */
+struct kernel_view {
+    cl_mem buffer;
+    cl_ulong offset;
+    cl_long row_stride, panel_stride; /* 0 in panels of width 0 */
+    bool rows;                        /* row-major: no pad columns */
+};
+
+/* The panels that `columns` take, the floats of a panel's row, and those of a matrix in panels. */
+static inline uint64_t kernel_panels(const struct kernel_shape *shape, uint64_t columns)
+{
+    return shape->panel == 0 ? 1 : (columns + shape->panel - 1) / shape->panel;
+}
+static inline uint64_t kernel_panel_width(const struct kernel_shape *shape, uint64_t columns)
+{
+    return shape->panel == 0 ? columns : shape->panel;
+}
+static inline uint64_t kernel_packed_floats(const struct kernel_shape *shape, uint64_t rows, uint64_t columns)
+{
+    return kernel_panels(shape, columns) * rows * kernel_panel_width(shape, columns);
+}
+struct kernel_view kernel_view_rows(const struct kernel_shape *shape, cl_mem buffer, uint64_t offset, uint64_t columns);
+struct kernel_view kernel_view_packed(const struct kernel_shape *shape, cl_mem buffer, uint64_t offset, uint64_t rows);
+
+struct kernel_grid {
+    unsigned dims;
+    size_t global[2], local[2];
+    cl_int group, block;   /* what the provider's `linear` and `weight_gradient` make of them */
+    cl_kernel object;      /* one of the same arguments, for this size; NULL: the device's own */
+    cl_kernel of_gradient; /* the same for a product whose left operand is a gradient; NULL: as any other */
+};
+
+struct kernel_argument {
+    size_t size;
+    const void *value;
+};
+#define KERNEL_ARGUMENT(x)                                                                                             \
+    {                                                                                                                  \
+        sizeof(x), &(x)                                                                                                \
+    }
+
+/* Enqueues; does not wait. */
+int kernel_launch(struct device *device, enum kernel kernel, const struct kernel_grid *grid,
+                  const struct kernel_argument *arguments, unsigned count);
+/* The same with kernels that are none of these; `name` is for the error. _shares: of a CPU device's, whose grid becomes
+ * its last two arguments as runtime/compute/kernels/shares_cpu.cl says. */
+int kernel_launch_shares(struct device *device, cl_kernel object, const char *name, const struct kernel_grid *grid,
+                         const struct kernel_argument *arguments, unsigned count);
+int kernel_launch_object(struct device *device, cl_kernel object, const char *name, const struct kernel_grid *grid,
+                         const struct kernel_argument *arguments, unsigned count);
+
+#endif

@@ -1,0 +1,97 @@
+/* What all kernels share. Built with -DVEC=n (floats of a vector), -DPANEL=n (floats of a panel's row), -DTILE_ROWS=n; with
+ * -DHALF_WEIGHTS the matrices of weights that products read are of halves, in the same places.
+ *
+ * A matrix of R rows and C columns "in panels" is [ceil(C / PANEL)][R][PANEL]; its pad columns are 0. A view is a buffer,
+ * an offset and two strides, all in floats: element (r, c) lies at
+ *     offset + (c / PANEL) * panel_stride + r * row_stride + c % PANEL
+ * so a row-major matrix is the view with row_stride = C and panel_stride = PANEL, and has no pad columns.
+ * Offsets and strides are long: one matrix may have more than 2^31 elements. */
+#if VEC == 1
+typedef float vec;
+#else
+#define GLUE_(a, b) a##b
+#define GLUE(a, b) GLUE_(a, b)
+typedef GLUE(float, VEC) vec;
+/* One unaligned instruction each. PoCL's own vstore16 is three stores and two extractions. */
+typedef vec vec_unaligned __attribute__((aligned(4)));
+#define vec_load_private(p) (*(const vec_unaligned *)(p))
+#define vec_store_private(v, p) (*(vec_unaligned *)(p) = (v))
+#define vec_load(p) (*(__global const vec_unaligned *)(p))
+#define vec_store(v, p) (*(__global vec_unaligned *)(p) = (v))
+#endif
+
+/* An element of a matrix of weights. A half is kept as what holds its bits, as a device without cl_khr_fp16 has no type for it;
+ * reading it is exact, and what is stored is rounded to nearest, ties to even. */
+#ifndef HALF_WEIGHTS
+typedef float weight;
+#define weight_load vec_load
+#define weight_store vec_store
+#define weight_store_private vec_store_private
+#define weight_load_four(p) (*(__global const float4 *)(p))
+#define weight_store_one(v, p) (*(p) = (v))
+#else
+typedef ushort weight;
+#define weight_load_four(p) vload_half4(0, (__global const half *)(p))
+#define weight_store_one(v, p) vstore_half_rte(v, 0, (__global half *)(p))
+#if VEC > 1 && __has_builtin(__builtin_convertvector) && (defined __F16C__ || defined __aarch64__)
+/* One instruction each: PoCL's own take the halves of a vector of 16 one after the other. */
+typedef __fp16 halves __attribute__((ext_vector_type(VEC)));
+typedef halves halves_unaligned __attribute__((aligned(2)));
+#define weight_load(p) __builtin_convertvector(*(__global const halves_unaligned *)(p), vec)
+#define weight_store(v, p) (*(__global halves_unaligned *)(p) = __builtin_convertvector(v, halves))
+#define weight_store_private(v, p) (*(halves_unaligned *)(p) = __builtin_convertvector(v, halves))
+#elif VEC > 1
+#define weight_load(p) GLUE(vload_half, VEC)(0, (__global const half *)(p))
+#define weight_store(v, p) GLUE(GLUE(vstore_half, VEC), _rte)(v, 0, (__global half *)(p))
+#define weight_store_private(v, p) GLUE(GLUE(vstore_half, VEC), _rte)(v, 0, (half *)(p))
+#endif
+#endif
+
+/* What `linear` does with a sum before it stores it, in this order. runtime/compute/linear.h has the same numbers. */
+#define LINEAR_BIAS 1      /* + bias[n] */
+#define LINEAR_SAVE 2      /* keep the value so far in `save`, which has the strides of the output */
+#define LINEAR_GELU 4      /* gelu(value) */
+#define LINEAR_GELU_GRAD 8 /* value * gelu'(second), second being the pre-activation */
+#define LINEAR_ADD 16      /* value + second */
+#define LINEAR_EPILOGUE (LINEAR_BIAS | LINEAR_SAVE | LINEAR_GELU | LINEAR_GELU_GRAD | LINEAR_ADD)
+/* The output, the second operand is row-major: it has no pad columns. */
+#define LINEAR_OUT_ROWS 32
+#define LINEAR_SECOND_ROWS 64
+
+/* exp(x) within 2 units in the last place; inf above 88, 2^-126 below -87. The drivers' vector exp for CPUs costs several
+ * times as much, and gelu is where a batch spends its time outside the products. n = round(x / ln 2) by adding 1.5 * 2^23,
+ * which leaves n in the low bits; e^(x - n ln 2) by the polynomial of Cephes' expf. */
+#if VEC > 1
+vec gelu_exp(vec x)
+{
+    const vec bounded = clamp(x, (vec)-87.0f, (vec)88.0f);
+    const vec shifted = bounded * 1.44269504f + 12582912.0f;
+    const vec n = shifted - 12582912.0f;
+    const vec r = fma(n, (vec)2.12194440e-4f, fma(n, (vec)-0.693359375f, bounded));
+    vec p = fma(r, (vec)1.9875691500e-4f, (vec)1.3981999507e-3f);
+    p = fma(p, r, (vec)8.3334519073e-3f);
+    p = fma(p, r, (vec)4.1665795894e-2f);
+    p = fma(p, r, (vec)1.6666665459e-1f);
+    p = fma(p, r, (vec)5.0000001201e-1f);
+    p = fma(p, r * r, r) + 1.0f;
+    const vec power = GLUE(as_float, VEC)((GLUE(as_int, VEC)(shifted) << 23) + (127 << 23));
+    return select(p * power, (vec)INFINITY, x > 88.0f);
+}
+#else
+#define gelu_exp exp
+#endif
+
+/* gelu(x) = x/2 (1 + tanh(u)) = x sigmoid(2u), u = 0.7978845608 x (1 + 0.044715 x^2): one exp, and no cancellation. */
+#define GELU_OF(type, gelu, gelu_grad, exp)                                                                            \
+    type gelu(type x)                                                                                                  \
+    {                                                                                                                  \
+        const type two_u = 1.5957691216f * x * (1.0f + 0.044715f * x * x);                                             \
+        return x / (1.0f + exp(-two_u));                                                                               \
+    }                                                                                                                  \
+    type gelu_grad(type x)                                                                                             \
+    {                                                                                                                  \
+        const type two_u = 1.5957691216f * x * (1.0f + 0.044715f * x * x);                                             \
+        const type s = 1.0f / (1.0f + exp(-two_u));                                                                    \
+        return s + x * s * (1.0f - s) * (1.5957691216f * (1.0f + 0.134145f * x * x));                                  \
+    }
+GELU_OF(vec, gelu, gelu_grad, gelu_exp)

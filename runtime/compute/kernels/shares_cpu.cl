@@ -1,0 +1,30 @@
+/* Work for CPU devices is cut into shares, and a launch has no more work-items than the device has cores: each of them
+ * takes the next share until there is none. So a core that has other things to do for a while (clients live on the same
+ * machine) delays one share and not its half of the launch, which is what the driver's own division would give it.
+ *
+ * `shares` counts: [0] those that were taken, [1] the work-items that found none left; the last one clears both for the
+ * next launch, as the queue is in order. `grid` is what the host asked for: share s is (s % grid.x, s / grid.x). The
+ * last two arguments of each kernel; runtime/compute/kernel.c sets them. */
+#define SHARES __global volatile int *shares, int2 grid
+#define EACH_SHARE for (int share; (share = next_share(shares, grid.x * grid.y)) >= 0;)
+
+int next_share(__global volatile int *shares, int count)
+{
+    const int share = atomic_inc(shares);
+    if (share < count)
+        return share;
+    if (atomic_inc(shares + 1) == (int)get_global_size(0) - 1) {
+        shares[1] = 0;
+        shares[0] = 0;
+    }
+    return -1;
+}
+
+/* A share's cell of {groups of rows, panels}, where the shares of `together` groups come one behind the other for the same
+ * panel, so that the cores meet it at the same time: {group, panel, how many groups are side by side there}. */
+int3 cell_together(int share, int2 grid, int together)
+{
+    const int first_group = share / (grid.y * together) * together, side_by_side = min(together, grid.x - first_group);
+    const int rest = share - first_group * grid.y;
+    return (int3)(first_group + rest % side_by_side, rest / side_by_side, side_by_side);
+}

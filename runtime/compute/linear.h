@@ -1,0 +1,130 @@
+/* The linear layer's products on a device, with what surrounds them fused in. A provider is one way to compute them;
+ * which one fits is a matter of the device's class (a GPU kernel on a CPU device is a disaster, and the reverse).
+ *
+ * config_device.precision is that of a product's operands: activations, gradients and weights, each rounded to nearest
+ * once. Sums of products are fp32, and so are the epilogues, LayerNorm, column sums and the optimizer.
+ *   - tf32: activations, gradients and weights are rounded when they are read; in memory all of them are fp32.
+ *   - fp16: weights are halves in memory, rounded when they are stored (runtime/train/parameters.h). Where there are
+ * matrix units ("mma"), activations are rounded to fp16 when they are read. Gradients are often too small for that, so
+ *     there products that multiply gradients are made in tf32, of which every half is a number. The other providers
+ *     widen a weight when they read it and round nothing else.
+ * With u = 2^-11 (tf32 and fp16 both have 11 significant bits), a sum of K products differs from the exact one by at
+ * most
+ *     (2u + u^2 + K 2^-22) * sum |a_i b_i|,
+ * the last term being the sum's own rounding (matrix units cut where others round, and once more in each instruction);
+ * where only the weights are rounded it is u in place of 2u + u^2, and where no weight is multiplied, in a weight
+ * gradient, nothing.
+ * tf32 has fp32's range. fp16 has not: an activation that is rounded to it, or a weight, of 65520 or more becomes
+ * infinite, and so (or NaN) the rows and gradients it goes into: a backward that has such is not applied, as any that
+ * has. Below 2^-14 the error is absolute, up to 2^-25, which adds 2^-25 * sum(|a_i| + |b_i|) to the bound; 2^-25 *
+ * sum |a_i| where b, the weights, alone is fp16, as in all products of gradients.
+ *
+ * The matrix units of CPUs (provider "amx") have operands of 8 bits, of which an fp32 operand is the sum of three: a
+ * sum of K products differs from the exact one by at most (2^-21 + K 2^-21) * sum |a_i b_i|, mostly by as little as any
+ * in fp32; with weights in fp16, of what these have been rounded to. What is smaller than 2^-110 loses bits, as parts
+ * below 2^-126 count as 0; an infinite operand gives NaN. */
+#ifndef EXPERTD_RUNTIME_LINEAR_H
+#define EXPERTD_RUNTIME_LINEAR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "runtime/device/device.h"
+#include "runtime/compute/kernel.h"
+
+struct tile;
+
+enum linear_flags { /* runtime/compute/kernels/common.cl has the same numbers; applied in this order */
+                    LINEAR_BIAS = 1,
+                    LINEAR_SAVE = 2,
+                    LINEAR_GELU = 4,
+                    LINEAR_GELU_GRAD = 8,
+                    LINEAR_ADD = 16,
+                    LINEAR_OUT_ROWS = 32,
+                    LINEAR_SECOND_ROWS = 64,
+};
+
+/* out[rows][n] = epilogue(a[rows][k] * w). */
+struct linear_call {
+    cl_int rows, n, k;
+    unsigned flags; /* LINEAR_OUT_ROWS and LINEAR_SECOND_ROWS are added from the views */
+    struct kernel_view a;
+    bool of_gradient;        /* a holds gradients */
+    cl_mem weights;          /* panels over n: [n / panel][k][panel], of kernel_shape.weight_bytes each */
+    cl_ulong weights_offset; /* counts weights */
+    struct kernel_view out;  /* its buffer region is neither `second` nor `save` */
+    cl_mem bias;             /* n floats, padded to whole panels */
+    cl_ulong bias_offset;
+    struct kernel_view second; /* LINEAR_ADD, LINEAR_GELU_GRAD */
+    cl_mem save;               /* LINEAR_SAVE: the strides of out */
+    cl_ulong save_offset;
+};
+
+/* dw (+)= x^T dy, all three in panels: x[rows][k], dy[rows][n], dw as the weights lie above, but of floats. */
+struct linear_gradient_call {
+    cl_int rows, n, k;
+    cl_int accumulate; /* 0: dw is overwritten */
+    cl_mem x, dy, dw;
+    cl_ulong x_offset, dy_offset, dw_offset;
+};
+
+/* A layer's k inputs and n outputs. */
+struct linear_size {
+    uint64_t n, k;
+};
+
+struct linear_provider {
+    const char *name;
+    bool shares;                /* a launch is a work-item for each core, which take the grid's shares:
+                                   runtime/compute/kernels/shares_cpu.cl */
+    const char *const *sources; /* of runtime/compute/kernels/, in order; NULL ends */
+    bool no_gradient_kernel;    /* gradient() launches none, and the sources have none */
+    /* 0, or -EINVAL with the error for people where the device has not what the provider or the precision needs; NULL:
+     * nothing. Only "mma" is asked about tf32. */
+    int (*check)(struct device *device);
+    const char *(*options)(const struct device *device); /* more of them for the compiler; NULL: none */
+    /* The same for products that multiply gradients, where those are built otherwise; NULL, or NULL as an answer. */
+    const char *(*gradient_options)(const struct device *device);
+    /* Whether its products can be built for the tile (runtime/compute/tile.h); NULL: for any that fits the device. */
+    bool (*takes)(const struct device *device, const struct tile *tile);
+    void (*shape)(const struct device_info *info, struct kernel_shape *shape); /* all but weight_bytes */
+    /* How to launch a kernel over a matrix of rows by n columns (k of them contracted, where that matters). */
+    void (*grid)(const struct device *device, enum kernel kernel, uint64_t rows, uint64_t n, uint64_t k,
+                 struct kernel_grid *grid);
+    int (*forward)(struct device *device, const struct linear_call *call);
+    int (*gradient)(struct device *device, const struct linear_gradient_call *call);
+    /* Any of these may be NULL. */
+    int (*open)(struct device *device);   /* when its program is built */
+    void (*close)(struct device *device); /* also after an open that failed, or none */
+    int (*prepare)(struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count);
+    uint64_t (*memory)(const struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count);
+};
+extern const struct linear_provider linear_provider_cpu;
+extern const struct linear_provider linear_provider_amx;
+extern const struct linear_provider linear_provider_gpu;
+extern const struct linear_provider linear_provider_mma;
+extern const struct linear_provider linear_provider_clblast;
+
+/* By config_device.linear_kernel ("auto": by the precision and what the device has, of which config, id and info are
+ * filled); NULL for a name that is none. */
+const struct linear_provider *linear_provider_find(struct device *device);
+/* The shape that the device's kernels are built for: the provider's, and the weights' by the precision. */
+void linear_shape(const struct device *device, struct kernel_shape *shape);
+
+/* For experts that are being created: makes products and weight gradients of these sizes, of up to so many rows, ready,
+ * so that none of them compiles or searches anything later. May take seconds at a size that is new to the device. The
+ * workspace has been reserved; what it holds is lost. */
+int linear_layer_prepare(struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count);
+
+/* Bytes of the device's memory that this takes, for all experts together: those of the one that takes the most. */
+uint64_t linear_layer_memory(const struct device *device, uint64_t rows, const struct linear_size *sizes,
+                             unsigned count);
+
+/* Enqueue on the device's provider. */
+int linear_layer_forward(struct device *device, const struct linear_call *call);
+int linear_layer_gradient(struct device *device, const struct linear_gradient_call *call);
+/* What providers whose kernels take the common arguments have as forward and gradient. */
+int linear_launch_forward(struct device *device, const struct linear_call *call);
+int linear_launch_gradient(struct device *device, const struct linear_gradient_call *call);
+
+#endif

@@ -1,0 +1,415 @@
+/* The provider for CPUs with Intel's matrix units: runtime/compute/kernels/linear_amx.cl. */
+#include "runtime/compute/linear_amx.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/half.h"
+#include "runtime/compute/linear.h"
+#include "runtime/compute/trial.h"
+
+enum {
+    TILE_ROWS = 16,
+    STEP = 32, /* of what is contracted, in one instruction */
+    GROUP_TILES = 16,
+    PART_PANELS = 4,
+    SHARES_OF_A_CORE = 4,
+    PART_STEPS = 8,        /* that a share of split_rows has */
+    STACK_BYTES = 2 << 20, /* the kernels' arrays take a third of it */
+    /* arch_prctl's, of Linux 5.16: leave for this process to have the units' 8 KiB of state in each thread. */
+    REQUEST_STATE = 0x1023,
+    STATE_TILES = 18,
+    CPUID_AMX_BF16 = 1 << 22, /* of leaf 7, edx */
+    CPUID_AMX_TILE = 1 << 24,
+};
+
+static const char *const sources[] = {"common",     "shares_cpu", "panels_cpu",    "linear_cpu",
+                                      "linear_amx", "rows_cpu",   "optimizer_cpu", NULL};
+
+static const char *const kernel_names[AMX_KERNELS] = {
+    [AMX_LINEAR] = "linear_tiles",
+    [AMX_WEIGHT_GRADIENT] = "weight_gradient_tiles",
+    [AMX_SPLIT_ROWS] = "split_rows",
+    [AMX_SPLIT_COLUMNS] = "split_columns",
+};
+
+bool linear_amx_usable(void)
+{
+#ifdef __x86_64__
+    const unsigned needed = CPUID_AMX_BF16 | CPUID_AMX_TILE;
+    unsigned eax, ebx, ecx, edx;
+    struct rlimit stack;
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || (edx & needed) != needed)
+        return false;
+    /* What a thread works on lies on its stack. */
+    if (getrlimit(RLIMIT_STACK, &stack) != 0 || stack.rlim_cur < STACK_BYTES)
+        return false;
+    return syscall(SYS_arch_prctl, REQUEST_STATE, STATE_TILES) == 0;
+#else
+    return false;
+#endif
+}
+
+static int amx_check(struct device *device)
+{
+    const struct config_device *config = device->config;
+    if (device->info.class != DEVICE_CLASS_CPU)
+        return device_complain(device, -EINVAL,
+                               "linear_kernel amx is for CPUs, and this device is none: set linear_kernel: auto");
+    device->amx = calloc(1, sizeof *device->amx);
+    if (device->amx == NULL)
+        return -ENOMEM;
+    device->amx->emulated = !linear_amx_usable();
+    device->amx->least_rows = AMX_LEAST_ROWS;
+    if (strcmp(config->linear_kernel, "auto") == 0) {
+        device->amx->undecided = strcmp(config->tune, "off") != 0;
+        device->amx->least_rows = device->amx->undecided ? AMX_LEAST_ROWS : AMX_RULE_ROWS;
+    }
+    if (device->amx->emulated)
+        log_warning("device %s: this processor or system has no AMX: it is emulated, which is for tests and very slow",
+                    config->name);
+    return 0;
+}
+
+static const char *amx_options(const struct device *device)
+{
+    return device->amx->emulated ? "-DAMX_EMULATED" : "";
+}
+
+static void amx_shape(const struct device_info *info, struct kernel_shape *shape)
+{
+    struct device_info wide = *info;
+    wide.vector_width = AMX_VECTOR_WIDTH; /* also where the units are emulated */
+    linear_provider_cpu.shape(&wide, shape);
+}
+
+/* --- what the products work on -------------------------------------------------------------------------------- */
+
+static uint64_t divide_up(uint64_t a, uint64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+/* Of a matrix of `rows` by `k`, whole tiles of three planes. */
+static uint64_t planes_bytes(uint64_t rows, uint64_t k)
+{
+    return divide_up(rows, TILE_ROWS) * TILE_ROWS * divide_up(k, STEP) * STEP * 3 * sizeof(cl_ushort);
+}
+
+/* The same of what a weight gradient contracts: `rows` by `k`, transposed, whole panels of k. */
+static uint64_t transposed_planes_bytes(const struct device *device, uint64_t rows, uint64_t k)
+{
+    return planes_bytes(kernel_panels(&device->shape, k) * device->shape.panel, rows);
+}
+
+static uint64_t amx_memory(const struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count)
+{
+    uint64_t most = 0;
+    for (unsigned i = 0; i < count && rows >= device->amx->least_rows; i++) {
+        const uint64_t forward = planes_bytes(rows, sizes[i].k);
+        const uint64_t gradient = transposed_planes_bytes(device, rows, sizes[i].k);
+        most = forward > most ? forward : most;
+        most = gradient > most ? gradient : most;
+    }
+    return most;
+}
+
+static int reserve(struct device *device, uint64_t bytes)
+{
+    return device_reserve(device, bytes, "split operands", &device->amx->planes, &device->amx->planes_bytes);
+}
+
+/* --- products ------------------------------------------------------------------------------------------------- */
+
+/* Groups of row tiles by parts of panels. A share is as large as its operands fit a core's cache, so that they come
+ * from memory seldom, but no larger than leaves each core some. */
+static void amx_shares(const struct device *device, uint64_t rows, uint64_t n, struct kernel_grid *grid)
+{
+    const uint64_t tiles = divide_up(rows, TILE_ROWS), panels = kernel_panels(&device->shape, n);
+    const uint64_t wanted = SHARES_OF_A_CORE * (uint64_t)device->info.compute_units;
+    uint64_t groups = divide_up(tiles, GROUP_TILES), of_part = groups * panels / wanted;
+    of_part = of_part < 1 || tiles == 1 ? 1 : of_part > PART_PANELS ? PART_PANELS : of_part;
+    const uint64_t parts = divide_up(panels, of_part);
+    if (groups * parts < wanted && divide_up(wanted, parts) <= tiles / 2)
+        groups = divide_up(wanted, parts);
+    grid->global[0] = groups;
+    grid->global[1] = parts;
+    grid->group = (cl_int)(groups < device->info.compute_units ? groups : device->info.compute_units);
+}
+
+static void amx_grid(const struct device *device, enum kernel kernel, uint64_t rows, uint64_t n, uint64_t k,
+                     struct kernel_grid *grid)
+{
+    linear_provider_cpu.grid(device, kernel, rows, n, k, grid);
+    if (kernel == KERNEL_LINEAR && rows >= device->amx->least_rows) {
+        amx_shares(device, rows, n, grid);
+        grid->object = device->amx->kernels[AMX_LINEAR];
+    } else if (kernel == KERNEL_WEIGHT_GRADIENT && rows >= device->amx->least_rows) {
+        amx_shares(device, k, n, grid);
+        grid->object = device->amx->kernels[AMX_WEIGHT_GRADIENT];
+    }
+}
+
+static int launch(struct device *device, enum amx_kernel kernel, const struct kernel_grid *grid,
+                  const struct kernel_argument *arguments, unsigned count)
+{
+    return kernel_launch_shares(device, device->amx->kernels[kernel], kernel_names[kernel], grid, arguments, count);
+}
+
+static int split_rows(struct device *device, const struct linear_call *call)
+{
+    const uint64_t steps = divide_up((uint64_t)call->k, STEP);
+    const struct kernel_grid grid = {
+        .dims = 2,
+        .global = {divide_up(steps, PART_STEPS), divide_up((uint64_t)call->rows, TILE_ROWS)},
+    };
+    const struct kernel_argument arguments[] = {
+        KERNEL_ARGUMENT(call->rows),          KERNEL_ARGUMENT(call->k),
+        KERNEL_ARGUMENT(call->a.buffer),      KERNEL_ARGUMENT(call->a.offset),
+        KERNEL_ARGUMENT(call->a.row_stride),  KERNEL_ARGUMENT(call->a.panel_stride),
+        KERNEL_ARGUMENT(device->amx->planes),
+    };
+    return launch(device, AMX_SPLIT_ROWS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
+}
+
+static int amx_forward(struct device *device, const struct linear_call *call)
+{
+    struct linear_call of_planes = *call;
+    if ((uint64_t)call->rows < device->amx->least_rows)
+        return linear_launch_forward(device, call);
+    int result = reserve(device, planes_bytes((uint64_t)call->rows, (uint64_t)call->k));
+    if (result == 0)
+        result = split_rows(device, call);
+    of_planes.a = (struct kernel_view){.buffer = device->amx->planes};
+    return result == 0 ? linear_launch_forward(device, &of_planes) : result;
+}
+
+static int amx_gradient(struct device *device, const struct linear_gradient_call *call)
+{
+    struct linear_gradient_call of_planes = *call;
+    if ((uint64_t)call->rows < device->amx->least_rows)
+        return linear_launch_gradient(device, call);
+    int result = reserve(device, transposed_planes_bytes(device, (uint64_t)call->rows, (uint64_t)call->k));
+    const struct kernel_grid grid = {
+        .dims = 2,
+        .global = {divide_up((uint64_t)call->rows, STEP), kernel_panels(&device->shape, (uint64_t)call->k)},
+    };
+    const struct kernel_argument arguments[] = {
+        KERNEL_ARGUMENT(call->rows),
+        KERNEL_ARGUMENT(call->k),
+        KERNEL_ARGUMENT(call->x),
+        KERNEL_ARGUMENT(call->x_offset),
+        KERNEL_ARGUMENT(device->amx->planes),
+    };
+    if (result == 0)
+        result = launch(device, AMX_SPLIT_COLUMNS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
+    of_planes.x = device->amx->planes;
+    of_planes.x_offset = 0;
+    return result == 0 ? linear_launch_gradient(device, &of_planes) : result;
+}
+
+/* --- which of the two ----------------------------------------------------------------------------------------- */
+
+enum { TRIALS = 7, TRIAL_WIDTH = 1024 };
+static const unsigned trial_rows[] = {32, 64, 128, 256}; /* doubled each time: the last is AMX_RULE_ROWS */
+enum { TRIAL_ROWS = sizeof trial_rows / sizeof trial_rows[0] };
+
+static int compare_ns(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static int time_product(const struct trial *trial, uint64_t rows, uint64_t least_rows, uint64_t *took_ns)
+{
+    const struct linear_size size = {TRIAL_WIDTH, TRIAL_WIDTH};
+    trial->device->amx->least_rows = least_rows;
+    const uint64_t start_ns = clock_now_ns();
+    int result = trial_launch(trial, false, rows, &size);
+    if (result == 0)
+        result = device_finish(trial->device);
+    *took_ns = clock_now_ns() - start_ns;
+    return result;
+}
+
+/* Alternately, as other things that run on the machine change from one moment to the next. The first of each does not
+ * count: it may compile. */
+static int is_faster(const struct trial *trial, uint64_t rows, bool *faster)
+{
+    uint64_t units_ns[TRIALS + 1], vectors_ns[TRIALS + 1];
+    int result = 0;
+    for (unsigned i = 0; i <= TRIALS && result == 0; i++) {
+        result = time_product(trial, rows, rows, &units_ns[i]);
+        if (result == 0)
+            result = time_product(trial, rows, UINT64_MAX, &vectors_ns[i]);
+    }
+    if (result != 0)
+        return result;
+    qsort(units_ns + 1, TRIALS, sizeof units_ns[0], compare_ns);
+    qsort(vectors_ns + 1, TRIALS, sizeof vectors_ns[0], compare_ns);
+    /* By a quarter: what they win by less they may lose when others come to the machine. */
+    *faster = units_ns[1 + TRIALS / 2] * 5 < vectors_ns[1 + TRIALS / 2] * 4;
+    return 0;
+}
+
+/* From how many rows on the units are faster, by a measurement: how much they lose to what else a machine's cores do,
+ * other tenants' among it, cannot be known otherwise. */
+static int choose_least_rows(struct device *device)
+{
+    const struct linear_size size = {TRIAL_WIDTH, TRIAL_WIDTH};
+    struct trial trial;
+    bool faster = true;
+    uint64_t least_rows = UINT64_MAX;
+    int result = trial_open(&trial, device, trial_rows[TRIAL_ROWS - 1], &size, 1);
+    for (unsigned i = TRIAL_ROWS; i-- > 0 && result == 0 && faster;) {
+        result = is_faster(&trial, trial_rows[i], &faster);
+        if (result == 0 && faster)
+            least_rows = trial_rows[i];
+    }
+    trial_close(&trial);
+    device->amx->least_rows = least_rows;
+    if (result == 0 && least_rows == UINT64_MAX)
+        log_info("device %s: its matrix units (AMX) are not much faster than its vector units here, and not used",
+                 device->config->name);
+    else if (result == 0)
+        log_info("device %s: products of %u rows and more are made by its matrix units (AMX)", device->config->name,
+                 (unsigned)least_rows);
+    return result;
+}
+
+static int amx_prepare(struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count)
+{
+    const int result = device->amx->undecided ? choose_least_rows(device) : 0;
+    device->amx->undecided = false;
+    return result == 0 ? reserve(device, amx_memory(device, rows, sizes, count)) : result;
+}
+
+/* --- the probe ------------------------------------------------------------------------------------------------ */
+
+/* Two tiles, one, a part of one; two panels; two steps and a part. */
+enum { PROBE_ROWS = 49, PROBE_N = 65, PROBE_K = 70 };
+
+/* In [-1, 1), of 24 bits. */
+static float probe_value(unsigned i)
+{
+    return (float)(i * 2654435761u >> 8) * 0x1p-23f - 1.0f;
+}
+
+struct probe {
+    float a[PROBE_ROWS][PROBE_K], w[2][PROBE_K][64], out[PROBE_ROWS][PROBE_N];
+    uint16_t halves[2][PROBE_K][64]; /* w, where weights are halves */
+};
+
+static int compare_probe(struct device *device, const struct probe *probe)
+{
+    for (unsigned row = 0; row < PROBE_ROWS; row++) {
+        for (unsigned column = 0; column < PROBE_N; column++) {
+            double sum = 0;
+            for (unsigned k = 0; k < PROBE_K; k++)
+                sum += (double)probe->a[row][k] * (double)probe->w[column / 64][k][column % 64];
+            if (!(fabs(sum - (double)probe->out[row][column]) < PROBE_K * 0x1p-20))
+                return device_complain(device, -EINVAL, "AMX computed %g where %g is right",
+                                       (double)probe->out[row][column], sum);
+        }
+    }
+    return 0;
+}
+
+static int run_probe(struct device *device, struct probe *probe, cl_mem memory)
+{
+    const size_t w = device->shape.weight_bytes == sizeof(float) ? offsetof(struct probe, w) / sizeof(float)
+                                                                 : offsetof(struct probe, halves) / sizeof(uint16_t);
+    const cl_ulong out = offsetof(struct probe, out) / sizeof(float);
+    const struct linear_call call = {
+        .rows = PROBE_ROWS,
+        .n = PROBE_N,
+        .k = PROBE_K,
+        .a = kernel_view_rows(&device->shape, memory, 0, PROBE_K),
+        .weights = memory,
+        .weights_offset = w,
+        .out = kernel_view_rows(&device->shape, memory, out, PROBE_N),
+    };
+    int result = device_write(device, memory, 0, probe, sizeof *probe);
+    if (result == 0)
+        result = amx_forward(device, &call);
+    if (result == 0)
+        result = device_read(device, memory, out * sizeof(float), probe->out, sizeof probe->out);
+    return result == 0 ? compare_probe(device, probe) : result;
+}
+
+/* One product: whether the driver's compiler makes of the instructions what the kernels rely on. */
+static int amx_probe(struct device *device)
+{
+    cl_mem memory = NULL;
+    struct probe *probe = calloc(1, sizeof *probe);
+    if (probe == NULL)
+        return -ENOMEM;
+    for (unsigned i = 0; i < PROBE_ROWS * PROBE_K; i++)
+        probe->a[i / PROBE_K][i % PROBE_K] = probe_value(i + 1);
+    for (unsigned i = 0; i < PROBE_N * PROBE_K; i++) {
+        const unsigned column = i % PROBE_N;
+        float *value = &probe->w[column / 64][i / PROBE_N][column % 64];
+        uint16_t *half = &probe->halves[column / 64][i / PROBE_N][column % 64];
+        *value = probe_value(3 * i + 7);
+        *half = half_from_float(*value);
+        if (device->shape.weight_bytes == sizeof *half)
+            *value = half_to_float(*half);
+    }
+    int result = device_allocate(device, sizeof *probe, "a probe", &memory);
+    if (result == 0)
+        result = run_probe(device, probe, memory);
+    device_release(device, &memory);
+    free(probe);
+    return result;
+}
+
+static int amx_open(struct device *device)
+{
+    for (unsigned i = 0; i < AMX_KERNELS; i++) {
+        cl_int error;
+        device->amx->kernels[i] = clCreateKernel(device->program, kernel_names[i], &error);
+        if (device->amx->kernels[i] == NULL)
+            return device_fail(device, error, kernel_names[i]);
+    }
+    return amx_probe(device);
+}
+
+static void amx_close(struct device *device)
+{
+    struct amx *amx = device->amx;
+    if (amx == NULL)
+        return;
+    for (unsigned i = 0; i < AMX_KERNELS; i++) {
+        if (amx->kernels[i] != NULL)
+            clReleaseKernel(amx->kernels[i]);
+    }
+    device_release(device, &amx->planes);
+    free(amx);
+    device->amx = NULL;
+}
+
+const struct linear_provider linear_provider_amx = {
+    .name = "amx",
+    .shares = true,
+    .sources = sources,
+    .check = amx_check,
+    .options = amx_options,
+    .shape = amx_shape,
+    .grid = amx_grid,
+    .memory = amx_memory,
+    .forward = amx_forward,
+    .gradient = amx_gradient,
+    .open = amx_open,
+    .close = amx_close,
+    .prepare = amx_prepare,
+};

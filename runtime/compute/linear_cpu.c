@@ -1,0 +1,93 @@
+/* The provider for CPU devices: runtime/compute/kernels/linear_cpu.cl. */
+#include "runtime/device/device_private.h"
+#include "runtime/compute/linear.h"
+
+enum {
+    BLOCK_K = 1024,     /* by a panel of 64 floats 256 KiB, and as much again for what comes next, */
+    BLOCK_ROWS = 132,   /* by BLOCK_K 528 KiB: of a second-level cache of 2 MiB */
+    GRADIENT_ROWS = 48, /* of x and dy, a panel each: 24 KiB */
+    MAX_PARTS = 4096,   /* that rows are cut into */
+};
+
+static const char *const sources[] = {"common",   "shares_cpu",    "panels_cpu", "linear_cpu",
+                                      "rows_cpu", "optimizer_cpu", NULL};
+
+/* As many accumulators as the vector registers hold: 24 of 32 with AVX-512, 12 of 16 with AVX2 and SSE. */
+static void cpu_shape(const struct device_info *info, struct kernel_shape *shape)
+{
+    if (info->vector_width >= 16)
+        *shape = (struct kernel_shape){.vec = 16, .panel = 64, .tile_rows = 6};
+    else if (info->vector_width >= 8)
+        *shape = (struct kernel_shape){.vec = 8, .panel = 16, .tile_rows = 6};
+    else
+#ifdef __aarch64__
+        *shape = (struct kernel_shape){.vec = 4, .panel = 16, .tile_rows = 6};
+#else
+        *shape = (struct kernel_shape){.vec = 4, .panel = 8, .tile_rows = 6};
+#endif
+}
+
+static uint64_t at_most(uint64_t value, uint64_t bound)
+{
+    return value < bound ? value : bound;
+}
+
+static void linear_grid(const struct device *device, uint64_t rows, uint64_t n, struct kernel_grid *grid)
+{
+    const uint64_t groups = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    grid->global[0] = groups;
+    grid->global[1] = kernel_panels(&device->shape, n);
+    grid->group = (cl_int)at_most(groups, device->info.compute_units);
+    grid->block = BLOCK_K;
+}
+
+static void cpu_grid(const struct device *device, enum kernel kernel, uint64_t rows, uint64_t n, uint64_t k,
+                     struct kernel_grid *grid)
+{
+    *grid = (struct kernel_grid){.dims = 2, .global = {1, 1}, .local = {1, 1}};
+    switch (kernel) {
+    case KERNEL_LINEAR:
+        linear_grid(device, rows, n, grid);
+        break;
+    case KERNEL_WEIGHT_GRADIENT:
+        grid->global[0] = kernel_panels(&device->shape, k);
+        grid->global[1] = kernel_panels(&device->shape, n);
+        grid->block = GRADIENT_ROWS;
+        break;
+    case KERNEL_LAYER_NORM:
+    case KERNEL_LAYER_NORM_BACKWARD:
+        grid->global[0] = at_most(rows, MAX_PARTS);
+        break;
+    case KERNEL_PACK_ROWS:
+        grid->global[0] = at_most((rows + 7) / 8, 64);
+        grid->global[1] = kernel_panels(&device->shape, n);
+        break;
+    case KERNEL_NORM_PARTIALS:
+    case KERNEL_ACCUMULATE: /* n is a count of floats, shared out evenly */
+        grid->dims = 1;
+        grid->global[0] = at_most(at_most(kernel_panels(&device->shape, n), 8 * (uint64_t)device->info.compute_units),
+                                  DEVICE_PARTIALS);
+        break;
+    case KERNEL_NORM_FINISH:
+        grid->dims = 1;
+        break;
+    case KERNEL_STEP_ADAM:
+    case KERNEL_STEP_SGD:
+        grid->global[0] = kernel_panels(&device->shape, k);
+        grid->global[1] = kernel_panels(&device->shape, n);
+        break;
+    default:
+        grid->global[0] = kernel_panels(&device->shape, n);
+        break;
+    }
+}
+
+const struct linear_provider linear_provider_cpu = {
+    .name = "cpu",
+    .shares = true,
+    .sources = sources,
+    .shape = cpu_shape,
+    .grid = cpu_grid,
+    .forward = linear_launch_forward,
+    .gradient = linear_launch_gradient,
+};

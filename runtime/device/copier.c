@@ -1,0 +1,174 @@
+#include "runtime/device/copier.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    SPARE_THREADS = 4, /* more do not copy faster */
+    CORES_A_THREAD = 4,
+    WORTH_A_WAKE_UP = 256 << 10, /* bytes; less is copied sooner than a thread wakes */
+    LOOKS_BEFORE_SLEEP = 2000,   /* the next piece of a batch comes within some ten microseconds */
+};
+
+struct piece {
+    void *to;
+    const void *from;
+    size_t bytes;
+    _Atomic uint64_t copied; /* its position + 1 */
+};
+
+/* Positions only grow; piece p is pieces[p % COPIER_PIECES]. claimed <= offered.
+ *
+ * No wake-up is lost: the one that offers stores `offered` and then looks for sleepers; one that is going to sleep
+ * counts itself among them, holding the mutex, and then looks at `offered`; all in one total order (seq_cst). So either
+ * it sees the piece, or it is seen, and the broadcast, which takes the mutex, comes when it sleeps. (For a small piece
+ * nobody is woken: the one that waits for it copies it.) */
+struct copier {
+    struct piece pieces[COPIER_PIECES];
+    alignas(64) _Atomic uint64_t offered;
+    alignas(64) _Atomic uint64_t claimed;
+    alignas(64) _Atomic unsigned sleepers;
+    _Atomic bool ending;
+    pthread_mutex_t mutex;
+    pthread_cond_t bell;
+    pthread_t threads[COPIER_MAX_THREADS];
+    unsigned threads_count;
+    uint64_t settled; /* all before are copied; of the thread that waits */
+};
+
+static bool copy_next(struct copier *copier)
+{
+    uint64_t position = atomic_load_explicit(&copier->claimed, memory_order_relaxed);
+    do {
+        /* Acquires what copier_offer wrote into the piece. */
+        if (position >= atomic_load_explicit(&copier->offered, memory_order_acquire))
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(&copier->claimed, &position, position + 1, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    struct piece *piece = &copier->pieces[position % COPIER_PIECES];
+    memcpy(piece->to, piece->from, piece->bytes);
+    /* Released to copier_wait. */
+    atomic_store_explicit(&piece->copied, position + 1, memory_order_release);
+    return true;
+}
+
+static bool has_work(struct copier *copier)
+{
+    return atomic_load(&copier->claimed) < atomic_load(&copier->offered) || atomic_load(&copier->ending);
+}
+
+static void sleep_until_work(struct copier *copier)
+{
+    for (unsigned i = 0; i < LOOKS_BEFORE_SLEEP; i++) {
+        if (has_work(copier))
+            return;
+    }
+    pthread_mutex_lock(&copier->mutex);
+    atomic_fetch_add(&copier->sleepers, 1);
+    while (!has_work(copier))
+        pthread_cond_wait(&copier->bell, &copier->mutex);
+    atomic_fetch_sub(&copier->sleepers, 1);
+    pthread_mutex_unlock(&copier->mutex);
+}
+
+static void *copy_all(void *argument)
+{
+    struct copier *copier = argument;
+    while (!atomic_load(&copier->ending)) {
+        while (copy_next(copier))
+            ;
+        sleep_until_work(copier);
+    }
+    return NULL;
+}
+
+static unsigned spare_threads(void)
+{
+    cpu_set_t set;
+    const int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    const unsigned threads = (unsigned)cores / CORES_A_THREAD;
+    return threads < 1 ? 1 : threads > SPARE_THREADS ? SPARE_THREADS : threads;
+}
+
+int copier_create(struct copier **copier, unsigned threads)
+{
+    struct copier *c = *copier = aligned_alloc(alignof(struct copier), sizeof *c);
+    if (c == NULL)
+        return -ENOMEM;
+    memset(c, 0, sizeof *c);
+    pthread_mutex_init(&c->mutex, NULL);
+    pthread_cond_init(&c->bell, NULL);
+    if (threads == 0)
+        threads = spare_threads();
+    while (c->threads_count + 1 < threads && c->threads_count < COPIER_MAX_THREADS &&
+           pthread_create(&c->threads[c->threads_count], NULL, copy_all, c) == 0)
+        c->threads_count++;
+    return 0;
+}
+
+static void wake(struct copier *copier)
+{
+    pthread_mutex_lock(&copier->mutex);
+    pthread_cond_broadcast(&copier->bell);
+    pthread_mutex_unlock(&copier->mutex);
+}
+
+void copier_destroy(struct copier **copier)
+{
+    struct copier *c = *copier;
+    if (c == NULL)
+        return;
+    atomic_store(&c->ending, true);
+    wake(c);
+    for (unsigned i = 0; i < c->threads_count; i++)
+        pthread_join(c->threads[i], NULL);
+    pthread_cond_destroy(&c->bell);
+    pthread_mutex_destroy(&c->mutex);
+    free(c);
+    *copier = NULL;
+}
+
+unsigned copier_threads(const struct copier *copier)
+{
+    return copier->threads_count + 1;
+}
+
+uint64_t copier_offer(struct copier *copier, void *to, const void *from, size_t bytes)
+{
+    const uint64_t position = atomic_load_explicit(&copier->offered, memory_order_relaxed);
+    struct piece *piece = &copier->pieces[position % COPIER_PIECES];
+    assert(position < COPIER_PIECES || atomic_load(&piece->copied) == position - COPIER_PIECES + 1);
+    piece->to = to;
+    piece->from = from;
+    piece->bytes = bytes;
+    atomic_store(&copier->offered, position + 1);
+    if (bytes >= WORTH_A_WAKE_UP && atomic_load(&copier->sleepers) > 0)
+        wake(copier);
+    return position;
+}
+
+void copier_wait(struct copier *copier, uint64_t position)
+{
+    const struct piece *piece = &copier->pieces[position % COPIER_PIECES];
+    while (atomic_load_explicit(&piece->copied, memory_order_acquire) < position + 1) {
+        if (!copy_next(copier))
+            sched_yield(); /* another thread is at it */
+    }
+}
+
+void copier_wait_all(struct copier *copier)
+{
+    const uint64_t offered = atomic_load_explicit(&copier->offered, memory_order_relaxed);
+    if (offered > copier->settled + COPIER_PIECES)
+        copier->settled = offered - COPIER_PIECES; /* an offer found each of these places free */
+    while (copier->settled < offered)
+        copier_wait(copier, copier->settled++);
+}

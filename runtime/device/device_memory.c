@@ -1,0 +1,150 @@
+/* A device's memory: buffers within a budget. */
+#include <errno.h>
+
+#include <sys/mman.h>
+
+#include "common/config.h"
+#include "common/shm.h"
+#include "runtime/device/device_private.h"
+
+uint64_t device_memory_used(const struct device *device)
+{
+    return device->memory_used;
+}
+
+/* Drivers keep a part of a card for themselves, and a host has other things to hold. */
+uint64_t device_memory_budget(const struct device *device)
+{
+    const uint64_t most = device->info.memory_bytes / 100 * 95, wanted = device->config->memory << 20;
+    return wanted > 0 && wanted < most ? wanted : most;
+}
+
+enum { LARGE_PAGE = 2 << 20 };
+
+static double mebibytes(uint64_t bytes)
+{
+    return (double)bytes / (1 << 20);
+}
+
+/* A CPU device computes in the host's memory, so that the host can choose the pages: large ones are worth up to a tenth
+ * of the speed of a product, whose panels lie far apart. */
+static void *map_large_pages(size_t bytes)
+{
+    const size_t length = shm_round_up(bytes, LARGE_PAGE);
+    /* cppcheck-suppress invalidFunctionArg ; an anonymous mapping has no file */
+    char *mapping = mmap(NULL, length + LARGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapping == MAP_FAILED)
+        return NULL;
+    char *start = (char *)shm_round_up((size_t)mapping, LARGE_PAGE);
+    if (start > mapping)
+        munmap(mapping, (size_t)(start - mapping));
+    munmap(start + length, (size_t)(mapping + LARGE_PAGE - start));
+    madvise(start, bytes / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE); /* a wish; and none for a page that is not full */
+    return start;
+}
+
+static cl_mem create_buffer(struct device *device, size_t bytes, cl_int *error)
+{
+    if (device->info.class != DEVICE_CLASS_CPU || bytes < LARGE_PAGE)
+        return clCreateBuffer(device->context, CL_MEM_READ_WRITE, bytes, NULL, error);
+    void *memory = map_large_pages(bytes);
+    *error = CL_OUT_OF_HOST_MEMORY;
+    if (memory == NULL)
+        return NULL;
+    const cl_mem buffer =
+        clCreateBuffer(device->context, CL_MEM_READ_WRITE | CL_MEM_USE_HOST_PTR, bytes, memory, error);
+    if (buffer == NULL)
+        munmap(memory, shm_round_up(bytes, LARGE_PAGE));
+    return buffer;
+}
+
+int device_zero_new(struct device *device, size_t bytes, const char *what, cl_mem *buffer)
+{
+    const cl_float zero = 0.0f;
+    cl_int error = clEnqueueFillBuffer(device->queue, *buffer, &zero, sizeof zero, 0, bytes, 0, NULL, NULL);
+    if (error == CL_SUCCESS)
+        error = clFinish(device->queue);
+    if (error == CL_SUCCESS)
+        return 0;
+    device_release(device, buffer);
+    return device_fail(device, error, what);
+}
+
+int device_allocate(struct device *device, size_t bytes, const char *what, cl_mem *buffer)
+{
+    cl_int error;
+    *buffer = NULL;
+    const uint64_t budget = device_memory_budget(device);
+    if (device->memory_used > budget || bytes > budget - device->memory_used)
+        return device_complain(device, -ENOMEM, "%s of %.0f MiB does not fit: %.0f of %.0f MiB are used", what,
+                               mebibytes(bytes), mebibytes(device->memory_used), mebibytes(budget));
+    if (bytes > device->info.max_allocation_bytes)
+        return device_complain(device, -ENOMEM, "%s of %.0f MiB does not fit: the device allocates at most %.0f MiB",
+                               what, mebibytes(bytes), mebibytes(device->info.max_allocation_bytes));
+    *buffer = create_buffer(device, bytes, &error);
+    if (*buffer == NULL)
+        return device_fail(device, error, what);
+    device->memory_used += bytes;
+    /* Pads must be 0, and a page that is touched now is not touched first in a batch. */
+    return device_zero_new(device, bytes, what, buffer);
+}
+
+/* The host's memory may go only when nothing that was enqueued uses it. */
+void device_release(struct device *device, cl_mem *buffer)
+{
+    size_t bytes = 0;
+    void *memory = NULL;
+    cl_mem parent = NULL;
+    if (*buffer == NULL)
+        return;
+    clGetMemObjectInfo(*buffer, CL_MEM_ASSOCIATED_MEMOBJECT, sizeof parent, &parent, NULL);
+    if (parent != NULL) {
+        device_release_part(device, buffer);
+        return;
+    }
+    clGetMemObjectInfo(*buffer, CL_MEM_SIZE, sizeof bytes, &bytes, NULL);
+    clGetMemObjectInfo(*buffer, CL_MEM_HOST_PTR, sizeof memory, &memory, NULL);
+    if (memory != NULL && !device->lost)
+        clFinish(device->queue);
+    clReleaseMemObject(*buffer);
+    if (memory != NULL)
+        munmap(memory, shm_round_up(bytes, LARGE_PAGE));
+    device->memory_used -= bytes;
+    *buffer = NULL;
+}
+
+int device_reserve(struct device *device, size_t bytes, const char *what, cl_mem *buffer, size_t *buffer_bytes)
+{
+    const size_t had = *buffer_bytes;
+    if (bytes <= had)
+        return 0;
+    device_release(device, buffer);
+    *buffer_bytes = 0;
+    const int result = device_allocate(device, bytes, what, buffer);
+    if (result == 0)
+        *buffer_bytes = bytes;
+    else if (had > 0 && !device->lost && device_allocate(device, had, what, buffer) == 0)
+        *buffer_bytes = had;
+    return result;
+}
+
+int device_reserve_workspace(struct device *device, size_t bytes)
+{
+    return device_reserve(device, bytes, "workspace", &device->workspace, &device->workspace_bytes);
+}
+
+int device_read(struct device *device, cl_mem buffer, size_t offset_bytes, void *to, size_t bytes)
+{
+    if (device->lost)
+        return -ENODEV;
+    const cl_int error = clEnqueueReadBuffer(device->queue, buffer, CL_TRUE, offset_bytes, bytes, to, 0, NULL, NULL);
+    return error == CL_SUCCESS ? 0 : device_fail(device, error, "clEnqueueReadBuffer");
+}
+
+int device_write(struct device *device, cl_mem buffer, size_t offset_bytes, const void *from, size_t bytes)
+{
+    if (device->lost)
+        return -ENODEV;
+    const cl_int error = clEnqueueWriteBuffer(device->queue, buffer, CL_TRUE, offset_bytes, bytes, from, 0, NULL, NULL);
+    return error == CL_SUCCESS ? 0 : device_fail(device, error, "clEnqueueWriteBuffer");
+}

@@ -1,0 +1,179 @@
+#include "runtime/serve/backend.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "runtime/state/checkpoint.h"
+
+/* Every expert starts from values of its own, the same at every start. */
+static uint64_t seed_of(const struct config_expert *config, const char *uid)
+{
+    const uint64_t parts[2] = {config->seed, uid_hash(uid, strlen(uid))};
+    return uid_hash(parts, sizeof parts);
+}
+
+static int load_state(struct backend *backend, const char *checkpoint_dir)
+{
+    int rc = *checkpoint_dir ? checkpoint_load(backend->expert, checkpoint_dir, backend->uid) : 0;
+    if (rc == 0 && *backend->config->weights)
+        rc = checkpoint_load_weights(backend->expert, backend->config->weights, backend->uid);
+    backend->checkpoint.saved = backend->expert->counters;
+    return rc < 0 ? rc : 0;
+}
+
+int backend_create(struct backend *backend, struct device *device, const struct config_expert *config, const char *uid,
+                   const char *checkpoint_dir)
+{
+    memset(backend, 0, sizeof *backend);
+    snprintf(backend->uid, sizeof backend->uid, "%s", uid);
+    backend->config = config;
+    backend->limits.min_batch_size = (uint32_t)config->min_batch_size;
+    backend->limits.batch_timeout_ns = (uint64_t)(config->batch_timeout * (double)NS_PER_MS);
+    int rc = expert_create(&backend->expert, device, config, seed_of(config, uid));
+    if (rc < 0)
+        log_error("cannot create expert '%s': %s", uid, *device_error(device) ? device_error(device) : strerror(-rc));
+    else
+        rc = load_state(backend, checkpoint_dir);
+    if (rc < 0)
+        backend_destroy(backend);
+    return rc;
+}
+
+void backend_destroy(struct backend *backend)
+{
+    backend_close_pools(backend);
+    if (backend->expert)
+        expert_destroy(&backend->expert);
+}
+
+/* --- pools -----------------------------------------------------------------------------------------------------------
+ */
+
+static int make_layout(const struct backend *backend, const struct backend_place *place, uint32_t index,
+                       enum pool_kind kind, struct pool_layout *layout)
+{
+    const struct config_expert *config = backend->config;
+    const struct expert *expert = backend->expert;
+    const uint64_t wanted_rows = config->queue_rows ? config->queue_rows : 2 * config->max_batch_size;
+    *layout = (struct pool_layout){
+        .server = place->server,
+        .device = place->device,
+        .generation = place->generation,
+        .index = 2 * index + (uint32_t)kind,
+        .kind = kind,
+        .uid = backend->uid,
+        .max_batch_size = (uint32_t)config->max_batch_size,
+        .queue_rows = (uint32_t)(wanted_rows > config->max_batch_size ? wanted_rows : config->max_batch_size),
+        .queue_tasks = (uint32_t)config->queue_tasks,
+    };
+    layout->inputs = expert->inputs;
+    layout->outputs = kind == POOL_FORWARD ? expert->outputs : expert->inputs;
+    return kind == POOL_FORWARD ? 0 : schema_concat(&layout->inputs, &expert->inputs, &expert->outputs);
+}
+
+static void fill_constants(const struct backend *backend, struct control_expert_shared *record)
+{
+    const struct config_expert *config = backend->config;
+    const struct expert *expert = backend->expert;
+    const bool trained = expert->optimizer.kind != OPTIMIZER_NONE;
+    memset(record, 0, offsetof(struct control_expert_shared, runtime));
+    snprintf(record->uid, sizeof record->uid, "%s", backend->uid);
+    snprintf(record->block, sizeof record->block, "%s", expert->ops->name);
+    snprintf(record->optimizer, sizeof record->optimizer, "%s", trained ? config->optimizer : "none");
+    snprintf(record->schedule, sizeof record->schedule, "%s", config->schedule);
+    record->hidden_dim = config->hidden_dim;
+    record->max_batch_size = config->max_batch_size;
+    record->learning_rate = config->learning_rate;
+    record->beta1 = config->beta1;
+    record->beta2 = config->beta2;
+    record->epsilon = config->epsilon;
+    record->momentum = config->momentum;
+    record->clip_norm = config->clip_norm;
+    record->warmup_steps = config->warmup_steps;
+    record->total_steps = config->total_steps;
+    record->grad_accumulation = config->grad_accumulation;
+    record->inputs = expert->inputs;
+    record->outputs = expert->outputs;
+}
+
+uint64_t backend_fingerprint(const struct backend *backend, uint64_t chain)
+{
+    static const struct backend_place nowhere = {.server = "", .device = ""};
+    struct control_expert_shared record;
+    fill_constants(backend, &record);
+    /* The frontend reads the record once, so another learning rate must reach it too. The schemas, of which bytes may
+     * be undefined, count with the layouts. */
+    const uint64_t parts[2] = {chain, uid_hash(&record, offsetof(struct control_expert_shared, inputs))};
+    chain = uid_hash(parts, sizeof parts);
+    for (int kind = POOL_FORWARD; kind <= POOL_BACKWARD; kind++) {
+        struct pool_layout layout;
+        if (make_layout(backend, &nowhere, 0, (enum pool_kind)kind, &layout) == 0)
+            chain = control_fingerprint(chain, &layout);
+    }
+    return chain;
+}
+
+static void wrap_slabs(struct backend_pool *side)
+{
+    const struct pool_shared *header = pool_header(side->pool);
+    for (uint32_t i = 0; i < header->inputs.count; i++)
+        device_slab_wrap(&side->inputs[i], pool_input(side->pool, i), pool_input_slab_bytes(side->pool, i));
+    for (uint32_t i = 0; i < header->outputs.count; i++)
+        device_slab_wrap(&side->outputs[i], pool_output(side->pool, i), pool_output_slab_bytes(side->pool, i));
+}
+
+int backend_open_pools(struct backend *backend, const struct backend_place *place, uint32_t index, bool adopt)
+{
+    for (int kind = POOL_FORWARD; kind <= POOL_BACKWARD; kind++) {
+        struct pool_layout layout;
+        struct backend_pool *side = &backend->pools[kind];
+        int rc = make_layout(backend, place, index, (enum pool_kind)kind, &layout);
+        if (rc == 0)
+            rc = adopt ? pool_adopt(&side->pool, &layout) : pool_create(&side->pool, &layout);
+        if (rc < 0) {
+            backend_close_pools(backend);
+            return rc;
+        }
+        wrap_slabs(side);
+    }
+    return 0;
+}
+
+void backend_close_pools(struct backend *backend)
+{
+    for (int kind = POOL_FORWARD; kind <= POOL_BACKWARD; kind++) {
+        struct backend_pool *side = &backend->pools[kind];
+        if (!side->pool)
+            continue;
+        const struct pool_shared *header = pool_header(side->pool);
+        for (uint32_t i = 0; i < header->inputs.count; i++)
+            device_slab_unwrap(&side->inputs[i]);
+        for (uint32_t i = 0; i < header->outputs.count; i++)
+            device_slab_unwrap(&side->outputs[i]);
+        pool_detach(&side->pool);
+    }
+}
+
+/* --- the record ------------------------------------------------------------------------------------------------------
+ */
+
+void backend_set_record(struct backend *backend, struct control_expert_shared *record, bool adopted)
+{
+    if (!adopted)
+        fill_constants(backend, record);
+    backend->record = record;
+    backend_update_record(backend);
+}
+
+void backend_update_record(struct backend *backend)
+{
+    const struct expert_counters *counters = &backend->expert->counters;
+    struct control_expert_shared *record = backend->record;
+    atomic_store_explicit(&record->runtime.updates, counters->updates, memory_order_relaxed);
+    atomic_store_explicit(&record->runtime.examples, counters->examples, memory_order_relaxed);
+    atomic_store_explicit(&record->runtime.skipped_steps, counters->skipped, memory_order_relaxed);
+}

@@ -1,0 +1,496 @@
+#include "runtime/serve/executor.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/doorbell.h"
+#include "common/log.h"
+#include "runtime/serve/completion.h"
+#include "runtime/serve/pace.h"
+#include "runtime/serve/scheduler.h"
+
+/* The end of a batch is looked for without a pause for so long. */
+static const uint64_t spin_ns = 100 * NS_PER_US;
+
+/* A batch on its way through the device. */
+struct flight {
+    uint32_t index; /* of its pool */
+    struct pool_batch batch;
+    struct expert_batch work;
+    uint64_t started_ns;
+    bool watched; /* its end rings the runtime's bell */
+};
+
+struct executor {
+    struct executor_setup setup;
+    struct control_shared *page;
+    struct scheduler *scheduler;
+    struct pace *paces;                      /* of the pools */
+    struct completion completion;            /* of batches during which others may come */
+    struct flight flights[EXPERT_IN_FLIGHT]; /* a ring: the oldest at `oldest` */
+    uint32_t oldest, in_flight;
+    uint64_t now_ns;      /* of this step */
+    uint64_t finished_ns; /* when the last batch was */
+    uint64_t busy_ns;     /* a batch has been in flight, and that is not counted yet, since; 0: there is none */
+    struct {
+        int fd;
+        uint64_t epoch;    /* of the frontend for which it was opened */
+        uint64_t retry_ns; /* when to try again to open it */
+    } bell;
+};
+
+static struct backend *backend_of(struct executor *executor, uint32_t pool)
+{
+    return &executor->setup.backends[pool / 2];
+}
+
+static struct backend_pool *side_of(struct executor *executor, uint32_t pool)
+{
+    return &backend_of(executor, pool)->pools[pool % 2];
+}
+
+/* --- the frontend's bell ---------------------------------------------------------------------------------------------
+ */
+
+/* Opens the FIFO when there is one, and anew for every frontend, which may have made a new one. */
+static void open_bell(struct executor *executor, uint64_t epoch)
+{
+    if (executor->bell.fd >= 0)
+        close(executor->bell.fd);
+    executor->bell.fd = doorbell_fifo_open(executor->setup.run_dir, executor->setup.server);
+    executor->bell.epoch = epoch;
+    executor->bell.retry_ns = clock_now_ns() + 100 * NS_PER_MS;
+}
+
+void executor_ring(struct executor *executor)
+{
+    const uint64_t epoch = atomic_load_explicit(&executor->page->frontend.epoch, memory_order_acquire);
+    if (epoch != executor->bell.epoch || (executor->bell.fd < 0 && clock_now_ns() >= executor->bell.retry_ns))
+        open_bell(executor, epoch);
+    doorbell_fifo_ring(executor->bell.fd, &executor->page->frontend.sleeping);
+}
+
+void executor_ring_always(struct executor *executor)
+{
+    _Atomic uint32_t sleeping = 1;
+    if (executor->bell.fd < 0)
+        open_bell(executor, executor->bell.epoch);
+    doorbell_fifo_ring(executor->bell.fd, &sleeping);
+}
+
+static void announce(struct executor *executor, uint32_t pool)
+{
+    control_mark_done(executor->setup.control, pool);
+    executor_ring(executor);
+}
+
+static void on_skipped(void *context, uint32_t pool, uint32_t tasks)
+{
+    struct executor *executor = context;
+    control_count(executor->setup.control, CONTROL_SKIPPED_TASKS, tasks);
+    announce(executor, pool);
+}
+
+/* --- a batch's life --------------------------------------------------------------------------------------------------
+ */
+
+/* Counts what was busy till now, as well when it goes on: a device may never be idle. */
+static void set_busy(struct executor *executor, bool busy)
+{
+    const uint64_t now_ns = clock_now_ns();
+    if (!busy && executor->busy_ns == 0)
+        return;
+    if (executor->busy_ns != 0)
+        control_count(executor->setup.control, CONTROL_BUSY_NS, now_ns - executor->busy_ns);
+    executor->busy_ns = busy ? now_ns : 0;
+    atomic_store_explicit(&executor->page->runtime.busy_since_ns, executor->busy_ns, memory_order_relaxed);
+}
+
+static void count_completed(struct executor *executor, const struct pool_batch *batch, enum status status)
+{
+    struct control *control = executor->setup.control;
+    control_count(control, CONTROL_BATCHES, 1);
+    if (status == STATUS_OK) {
+        control_count(control, CONTROL_TASKS, batch->tasks);
+        control_count(control, CONTROL_ROWS, batch->rows);
+    } else if (status == STATUS_INTERNAL) {
+        control_count(control, CONTROL_FAILED_TASKS, batch->tasks);
+    }
+    atomic_fetch_add_explicit(&executor->page->runtime.completed_batches, 1, memory_order_relaxed);
+    atomic_store_explicit(&executor->page->runtime.completed_ns, clock_now_ns(), memory_order_relaxed);
+}
+
+static void complete(struct executor *executor, uint32_t index, const struct pool_batch *batch, enum status status,
+                     const char *message)
+{
+    pool_complete(side_of(executor, index)->pool, batch, status, message);
+    count_completed(executor, batch, status);
+    announce(executor, index);
+    /* A repeated backward may have waited to see what becomes of the first one. */
+    scheduler_notice(executor->scheduler, index, executor->now_ns);
+}
+
+static int enqueue(struct executor *executor, struct flight *flight)
+{
+    struct backend *backend = backend_of(executor, flight->index);
+    struct backend_pool *side = side_of(executor, flight->index);
+    flight->work = (struct expert_batch){
+        .first_row = flight->batch.row,
+        .rows = flight->batch.rows,
+        .inputs = side->inputs,
+        .outputs = side->outputs,
+    };
+    return flight->index % 2 == POOL_FORWARD ? expert_forward(backend->expert, &flight->work)
+                                             : expert_backward(backend->expert, &flight->work);
+}
+
+static int wait_for(struct executor *executor, struct flight *flight)
+{
+    return expert_finish(backend_of(executor, flight->index)->expert, &flight->work);
+}
+
+static int run(struct executor *executor, struct flight *flight)
+{
+    const int rc = enqueue(executor, flight);
+    return rc == 0 ? wait_for(executor, flight) : rc;
+}
+
+/* Answers a batch that the device could not do. -ENODEV if it never will again: then the tasks stay for the next
+ * runtime. */
+static int fail(struct executor *executor, uint32_t index, const struct pool_batch *batch, int error)
+{
+    static struct log_burst burst;
+    const char *text = device_error(executor->setup.device);
+    if (error == -ENODEV || !device_answers(executor->setup.device)) {
+        log_error("a batch failed with the device: %s", text);
+        return -ENODEV;
+    }
+    if (!*text)
+        text = strerror(-error);
+    if (log_burst_allows(&burst))
+        log_error("a %s batch of %u rows of '%s' failed: %s (%u more like it)",
+                  index % 2 == POOL_FORWARD ? "forward" : "backward", batch->rows, backend_of(executor, index)->uid,
+                  text, burst.suppressed_before);
+    complete(executor, index, batch, STATUS_INTERNAL, text);
+    return 0;
+}
+
+/* What the expert made of a backward is shown, and recorded, before the tasks are answered. */
+static void settle_step(struct executor *executor, const struct flight *flight)
+{
+    struct control *control = executor->setup.control;
+    const enum expert_step step = flight->work.step;
+    if (step == EXPERT_STEP_APPLIED)
+        control_count(control, CONTROL_STEPS, 1);
+    if (step == EXPERT_STEP_SKIPPED)
+        control_count(control, CONTROL_SKIPPED_STEPS, 1);
+    if (step == EXPERT_STEP_APPLIED || step == EXPERT_STEP_ACCUMULATED)
+        pool_applied(side_of(executor, flight->index)->pool, &flight->batch);
+    backend_update_record(backend_of(executor, flight->index));
+}
+
+static void abort_task(struct executor *executor, const struct flight *flight)
+{
+    static struct log_burst burst;
+    if (log_burst_allows(&burst))
+        log_warning("a backward of '%s' gave NaN or Inf as gradient: its optimizer step is skipped (%u more like it)",
+                    backend_of(executor, flight->index)->uid, burst.suppressed_before);
+    complete(executor, flight->index, &flight->batch, STATUS_ABORTED, "NaN or Inf in the gradients: step skipped");
+}
+
+/* A batch of several tasks was skipped: the good ones among them get a step each. Nothing else is in flight meanwhile,
+ * which is slow, and rare. */
+static int redo_one_by_one(struct executor *executor, struct flight *flight)
+{
+    int rc = executor_drain(executor);
+    struct pool_batch rest = flight->batch;
+    struct pool *pool = side_of(executor, flight->index)->pool;
+    set_busy(executor, true);
+    while (rc == 0 && rest.tasks > 0) {
+        struct flight one = {.index = flight->index};
+        if (rest.tasks > 1) {
+            pool_batch_split_first(pool, &rest, &one.batch);
+        } else {
+            one.batch = rest;
+            rest.tasks = 0;
+        }
+        rc = run(executor, &one);
+        if (rc == -EAGAIN)
+            rc = run(executor, &one);
+        if (rc < 0) {
+            rc = fail(executor, one.index, &one.batch, rc);
+            continue;
+        }
+        settle_step(executor, &one);
+        if (one.work.step == EXPERT_STEP_SKIPPED)
+            abort_task(executor, &one);
+        else
+            complete(executor, one.index, &one.batch, STATUS_OK, NULL);
+    }
+    return rc;
+}
+
+/* How long the device took for it, not counting the batch before, and what came meanwhile. */
+static void set_pace(struct executor *executor, const struct flight *flight)
+{
+    const uint64_t now_ns = clock_now_ns();
+    const uint64_t from_ns = flight->started_ns > executor->finished_ns ? flight->started_ns : executor->finished_ns;
+    const uint32_t queued = pool_tasks_queued(side_of(executor, flight->index)->pool);
+    const uint64_t queued_rows = (uint64_t)queued * flight->batch.rows / flight->batch.tasks;
+    pace_completed(&executor->paces[flight->index], flight->batch.rows,
+                   queued_rows < UINT32_MAX ? (uint32_t)queued_rows : UINT32_MAX, now_ns - from_ns, now_ns);
+    executor->finished_ns = now_ns;
+}
+
+static int finish(struct executor *executor, struct flight *flight)
+{
+    int rc = wait_for(executor, flight);
+    /* Nothing of it has run; maybe it only lay behind a batch that failed. */
+    if (rc == -EAGAIN)
+        rc = run(executor, flight);
+    set_pace(executor, flight);
+    if (rc < 0)
+        return fail(executor, flight->index, &flight->batch, rc);
+    if (flight->index % 2 == POOL_BACKWARD) {
+        settle_step(executor, flight);
+        if (flight->work.step == EXPERT_STEP_SKIPPED) {
+            if (flight->batch.tasks > 1)
+                return redo_one_by_one(executor, flight);
+            abort_task(executor, flight);
+            return 0;
+        }
+    }
+    complete(executor, flight->index, &flight->batch, STATUS_OK, NULL);
+    return 0;
+}
+
+static int finish_oldest(struct executor *executor)
+{
+    struct flight flight = executor->flights[executor->oldest];
+    executor->oldest = (executor->oldest + 1) % EXPERT_IN_FLIGHT;
+    executor->in_flight--;
+    const int rc = finish(executor, &flight);
+    if (rc == 0)
+        set_busy(executor, executor->in_flight > 0);
+    return rc;
+}
+
+int executor_drain(struct executor *executor)
+{
+    int rc = 0;
+    while (rc == 0 && executor->in_flight > 0)
+        rc = finish_oldest(executor);
+    return rc;
+}
+
+static int start(struct executor *executor, const struct flight *flight)
+{
+    /* The slot stays where it is: finishing moves `oldest` towards it. */
+    struct flight *slot = &executor->flights[(executor->oldest + executor->in_flight) % EXPERT_IN_FLIGHT];
+    *slot = *flight;
+    slot->started_ns = executor->now_ns;
+    slot->watched = false;
+    pace_took(&executor->paces[slot->index], slot->batch.rows);
+    set_busy(executor, true);
+    int rc = enqueue(executor, slot);
+    if (rc == 0) {
+        executor->in_flight++;
+        return 0;
+    }
+    /* A pool's batches are completed in order, so the others come first, whether this one is to be tried again or not.
+     */
+    const int drained = executor_drain(executor);
+    if (drained < 0)
+        return drained;
+    set_busy(executor, true);
+    if (rc == -EBUSY || rc == -EAGAIN)
+        rc = enqueue(executor, slot);
+    if (rc == 0) {
+        executor->in_flight++;
+        return 0;
+    }
+    rc = fail(executor, slot->index, &slot->batch, rc);
+    if (rc == 0)
+        set_busy(executor, false);
+    return rc;
+}
+
+/* --- what is next ----------------------------------------------------------------------------------------------------
+ */
+
+/* Whether a batch of the pool may be taken now, and what it had better wait for. */
+static bool may_take(struct executor *executor, uint32_t index, struct scheduler_wish *wish)
+{
+    const struct pace *pace = &executor->paces[index];
+    *wish = (struct scheduler_wish){.rows = pace->until_ns > 0 ? pace->rows : 0, .until_ns = pace->until_ns};
+    for (uint32_t i = 0; i < executor->in_flight; i++) {
+        const uint32_t other = executor->flights[(executor->oldest + i) % EXPERT_IN_FLIGHT].index;
+        if (other / 2 != index / 2)
+            continue;
+        /* One step after the other; and what became of the first one decides what of the next ones is to run. */
+        if (index % 2 == POOL_BACKWARD && other == index)
+            return false;
+        if (!device_stages_rows(executor->setup.device))
+            *wish = (struct scheduler_wish){.rows = PACE_FULL_ROWS, .until_ns = UINT64_MAX};
+    }
+    return true;
+}
+
+static int take(struct executor *executor, uint64_t *retry_ns)
+{
+    struct flight flight;
+    struct scheduler_wish wish;
+    while (scheduler_next(executor->scheduler, executor->now_ns, &flight.index, retry_ns) == 1) {
+        if (!may_take(executor, flight.index, &wish))
+            return 0;
+        if (scheduler_take(executor->scheduler, flight.index, &wish, executor->now_ns, &flight.batch) == 1) {
+            const int rc = start(executor, &flight);
+            return rc < 0 ? rc : 1;
+        }
+        if (wish.until_ns == UINT64_MAX)
+            return 0;
+    }
+    return 0;
+}
+
+static void fetch_handles(uint32_t pool, void *context)
+{
+    struct executor *executor = context;
+    const struct backend_pool *side = side_of(executor, pool);
+    scheduler_prefetch_handle(executor->scheduler, pool);
+    __builtin_prefetch(&backend_of(executor, pool)->expert);
+    __builtin_prefetch(&side->inputs[0]);
+    __builtin_prefetch(&side->outputs[0]);
+    __builtin_prefetch(&executor->paces[pool], 1);
+}
+
+static void fetch_shared(uint32_t pool, void *context)
+{
+    struct executor *executor = context;
+    scheduler_prefetch(executor->scheduler, pool);
+    __builtin_prefetch(backend_of(executor, pool)->expert);
+}
+
+static void on_ready(uint32_t pool, void *context)
+{
+    struct executor *executor = context;
+    scheduler_notice(executor->scheduler, pool, executor->now_ns);
+}
+
+static control_visit *const ready_stages[] = {fetch_handles, fetch_shared, on_ready};
+
+/* Waits until the oldest batch is done: true; or until there may be another one to put beside it. */
+static bool await_oldest(struct executor *executor, uint64_t retry_ns)
+{
+    static const struct timespec nap = {.tv_nsec = 20 * NS_PER_US};
+    const struct flight *flight = &executor->flights[executor->oldest];
+    while (!expert_batch_is_done(&flight->work)) {
+        const uint64_t now_ns = clock_now_ns();
+        if (control_any_ready(executor->setup.control) || now_ns >= retry_ns)
+            return false;
+        /* Drivers of such devices wait like this too; a core is free meanwhile. */
+        if (now_ns - executor->now_ns > spin_ns)
+            nanosleep(&nap, NULL);
+    }
+    return true;
+}
+
+/* The same without a look now and then, which would take a core from the kernels: new tasks and the batch's end both
+ * ring the bell. A small batch is over before another one is worth while. */
+static bool sleep_with_oldest(struct executor *executor, uint64_t retry_ns)
+{
+    struct doorbell_word *bell = &executor->page->runtime_bell;
+    struct flight *flight = &executor->flights[executor->oldest];
+    if (flight->batch.rows < PACE_FULL_ROWS || flight->work.done == NULL)
+        return true;
+    if (!flight->watched && completion_watch(&executor->completion, flight->work.done) != 0)
+        return true;
+    flight->watched = true;
+    for (;;) {
+        const uint32_t ticket = doorbell_prepare(bell);
+        const uint64_t now_ns = clock_now_ns(), longest_ns = now_ns + NS_PER_S;
+        const bool done = expert_batch_is_done(&flight->work);
+        if (done || control_any_ready(executor->setup.control) || now_ns >= retry_ns) {
+            doorbell_cancel(bell);
+            return done;
+        }
+        doorbell_sleep(bell, ticket, retry_ns < longest_ns ? retry_ns : longest_ns);
+    }
+}
+
+int executor_step(struct executor *executor, uint64_t *retry_ns)
+{
+    executor->now_ns = clock_now_ns();
+    *retry_ns = UINT64_MAX;
+    (void)control_take_ready(executor->setup.control, ready_stages, sizeof ready_stages / sizeof ready_stages[0],
+                             executor);
+    if (executor->in_flight < EXPERT_IN_FLIGHT) {
+        const int rc = take(executor, retry_ns);
+        if (rc != 0)
+            return rc;
+    }
+    if (executor->in_flight == 0)
+        return 0;
+    /* What comes now is hidden behind the batch that computes: its upload, or at least its launch. */
+    if (executor->in_flight < EXPERT_IN_FLIGHT) {
+        const bool done = device_stages_rows(executor->setup.device) ? await_oldest(executor, *retry_ns)
+                                                                     : sleep_with_oldest(executor, *retry_ns);
+        if (!done)
+            return 1;
+    }
+    const int rc = finish_oldest(executor);
+    return rc < 0 ? rc : 1;
+}
+
+/* --- beginning and end -----------------------------------------------------------------------------------------------
+ */
+
+int executor_create(struct executor **executor, const struct executor_setup *setup)
+{
+    struct executor *e = *executor = calloc(1, sizeof *e);
+    if (!e)
+        return -ENOMEM;
+    e->setup = *setup;
+    e->page = control_page(setup->control);
+    e->bell.fd = -1;
+    e->completion.bell = &e->page->runtime_bell;
+    e->paces = calloc(2 * (size_t)setup->count + 1, sizeof *e->paces);
+    if (!e->paces) {
+        executor_destroy(executor);
+        return -ENOMEM;
+    }
+    const int rc = scheduler_create(&e->scheduler, 2 * setup->count, on_skipped, e);
+    if (rc < 0) {
+        executor_destroy(executor);
+        return rc;
+    }
+    e->now_ns = clock_now_ns();
+    atomic_store_explicit(&e->page->runtime.busy_since_ns, 0, memory_order_relaxed);
+    for (uint32_t i = 0; i < 2 * setup->count; i++) {
+        scheduler_add(e->scheduler, i, side_of(e, i)->pool, &backend_of(e, i)->limits);
+        scheduler_notice(e->scheduler, i, e->now_ns);
+    }
+    return 0;
+}
+
+void executor_destroy(struct executor **executor)
+{
+    if (!*executor)
+        return;
+    scheduler_destroy(&(*executor)->scheduler);
+    free((*executor)->paces);
+    /* A driver that owes a ring has the address: then it stays. */
+    if (completion_drain(&(*executor)->completion) != 0) {
+        *executor = NULL;
+        return;
+    }
+    if ((*executor)->bell.fd >= 0)
+        close((*executor)->bell.fd);
+    free(*executor);
+    *executor = NULL;
+}

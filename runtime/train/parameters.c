@@ -1,0 +1,366 @@
+#include "runtime/train/parameters.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/device/device_private.h"
+#include "common/half.h"
+
+/* --- layout ------------------------------------------------------------------------------------------------------- */
+
+void parameters_add(struct parameters *parameters, const struct parameter *parameter)
+{
+    assert(parameters->count < PARAMETERS_MAX);
+    parameters->items[parameters->count++] = *parameter;
+}
+
+static uint64_t primary_floats(const struct parameters *parameters, const struct parameter *item)
+{
+    return kernel_packed_floats(&parameters->shape, item->in > 0 ? item->in : 1, item->out);
+}
+
+static bool has_halves(const struct parameters *parameters)
+{
+    return parameters->shape.weight_bytes == sizeof(uint16_t);
+}
+
+static bool has_masters(const struct parameters *parameters)
+{
+    return parameters->trains || !has_halves(parameters);
+}
+
+void parameters_layout(struct parameters *parameters, const struct kernel_shape *shape,
+                       const struct optimizer_settings *optimizer)
+{
+    uint64_t at = 0;
+    parameters->shape = *shape;
+    for (unsigned vectors = 0; vectors < 2; vectors++) {
+        if (vectors)
+            parameters->vectors_offset = at;
+        for (unsigned i = 0; i < parameters->count; i++) {
+            struct parameter *item = &parameters->items[i];
+            if ((item->in == 0) != (vectors == 1))
+                continue;
+            item->offset = at;
+            at += primary_floats(parameters, item);
+        }
+    }
+    parameters->vectors_floats = at - parameters->vectors_offset;
+    parameters->primary_floats = at;
+    at = 0;
+    for (unsigned i = 0; i < parameters->count; i++) {
+        struct parameter *item = &parameters->items[i];
+        if (item->in == 0)
+            continue;
+        item->transposed = at;
+        at += kernel_packed_floats(shape, item->out, item->in);
+    }
+    parameters->transposed_floats = at;
+    parameters->moments = optimizer_moments(optimizer);
+    parameters->moment_names[0] = optimizer->kind == OPTIMIZER_ADAM ? "exp_avg" : "momentum_buffer";
+    parameters->moment_names[1] = "exp_avg_sq";
+    parameters->trains = optimizer->kind != OPTIMIZER_NONE;
+    parameters->accumulates = parameters->trains && optimizer->grad_accumulation > 1;
+    for (unsigned i = 0; i < parameters->count; i++) {
+        struct parameter *item = &parameters->items[i];
+        item->at = item->offset - (item->in > 0 || has_masters(parameters) ? 0 : parameters->vectors_offset);
+    }
+}
+
+/* Of the parameters themselves, without other copies, in the primary orientation: the masters; or else, one behind the
+ * other, the matrices as halves and the vectors. */
+static uint64_t weights_bytes(const struct parameters *parameters)
+{
+    return has_masters(parameters)
+               ? parameters->primary_floats * sizeof(float)
+               : parameters->vectors_offset * sizeof(uint16_t) + parameters->vectors_floats * sizeof(float);
+}
+
+uint64_t parameters_bytes(const struct parameters *parameters)
+{
+    const unsigned copies = parameters->moments + (parameters->accumulates ? 1 : 0);
+    const uint64_t beside = has_halves(parameters) && has_masters(parameters) ? parameters->vectors_offset : 0;
+    return weights_bytes(parameters) + copies * parameters->primary_floats * sizeof(float) +
+           (beside + parameters->transposed_floats) * parameters->shape.weight_bytes;
+}
+
+/* --- packing ------------------------------------------------------------------------------------------------------ */
+
+/* Row-major (rows, columns) to and from [ceil(columns / panel)][rows][panel]; pads are not touched. With `transposed`
+ * the row-major matrix is (columns, rows): a weight (out, in) is packed over out as the transposed of itself. */
+static size_t row_major_index(uint64_t row, uint64_t column, uint64_t rows, uint64_t columns, bool transposed)
+{
+    return transposed ? column * rows + row : row * columns + column;
+}
+
+/* `bytes` of a packed element: 4, or 2 of a half. */
+static void pack(void *packed, size_t bytes, const float *plain, uint64_t rows, uint64_t columns, uint64_t panel,
+                 bool transposed)
+{
+    uint64_t at = 0;
+    for (uint64_t first = 0; first < columns; first += panel) {
+        const uint64_t width = columns - first < panel ? columns - first : panel;
+        for (uint64_t row = 0; row < rows; row++, at += panel) {
+            for (uint64_t c = 0; c < width; c++) {
+                const float value = plain[row_major_index(row, first + c, rows, columns, transposed)];
+                if (bytes == sizeof(uint16_t))
+                    ((uint16_t *)packed)[at + c] = half_from_float(value);
+                else
+                    ((float *)packed)[at + c] = value;
+            }
+        }
+    }
+}
+
+static void unpack(float *plain, const void *packed, size_t bytes, uint64_t rows, uint64_t columns, uint64_t panel,
+                   bool transposed)
+{
+    uint64_t at = 0;
+    for (uint64_t first = 0; first < columns; first += panel) {
+        const uint64_t width = columns - first < panel ? columns - first : panel;
+        for (uint64_t row = 0; row < rows; row++, at += panel) {
+            for (uint64_t c = 0; c < width; c++)
+                plain[row_major_index(row, first + c, rows, columns, transposed)] =
+                    bytes == sizeof(uint16_t) ? half_to_float(((const uint16_t *)packed)[at + c])
+                                              : ((const float *)packed)[at + c];
+        }
+    }
+}
+
+static void unpack_primary(const struct parameters *parameters, const struct parameter *item, float *plain,
+                           const void *packed, size_t bytes)
+{
+    unpack(plain, packed, bytes, item->in > 0 ? item->in : 1, item->out,
+           kernel_panel_width(&parameters->shape, item->out), true);
+}
+
+/* --- tensors by number: the parameters, then each moment of each parameter, then the accumulated gradients ----------
+ */
+
+static unsigned copies_of(const struct parameters *parameters)
+{
+    return 1 + parameters->moments + (parameters->accumulates ? 1 : 0);
+}
+
+/* Where a tensor is kept. */
+struct place {
+    cl_mem buffer;
+    uint64_t offset; /* elements */
+    size_t bytes;    /* of one */
+};
+
+static struct place place_of(const struct parameters *parameters, unsigned index)
+{
+    const struct parameter *item = &parameters->items[index % parameters->count];
+    const unsigned copy = index / parameters->count;
+    if (copy == 0 && !has_masters(parameters))
+        return item->in > 0 ? (struct place){parameters->matrices, item->at, sizeof(uint16_t)}
+                            : (struct place){parameters->vectors, item->at, sizeof(float)};
+    const cl_mem buffer = copy == 0                     ? parameters->masters
+                          : copy <= parameters->moments ? parameters->moment[copy - 1]
+                                                        : parameters->gradient;
+    return (struct place){buffer, item->offset, sizeof(float)};
+}
+
+unsigned parameters_tensors(const struct parameters *parameters)
+{
+    return parameters->count * copies_of(parameters);
+}
+
+void parameters_tensor(const struct parameters *parameters, unsigned index, struct expert_tensor *tensor)
+{
+    const unsigned copy = index / parameters->count;
+    const struct parameter *item = &parameters->items[index % parameters->count];
+    assert(copy < copies_of(parameters));
+    memset(tensor, 0, sizeof *tensor);
+    if (copy == 0)
+        snprintf(tensor->name, sizeof tensor->name, "%s", item->name);
+    else
+        snprintf(tensor->name, sizeof tensor->name, "optimizer.%s.%s",
+                 copy <= parameters->moments ? parameters->moment_names[copy - 1] : "gradient", item->name);
+    tensor->ndim = item->in > 0 ? 2 : 1;
+    tensor->dims[0] = item->out;
+    tensor->dims[1] = item->in;
+    tensor->count = item->out * (item->in > 0 ? item->in : 1);
+    tensor->is_parameter = copy == 0;
+}
+
+int parameters_read(struct parameters *parameters, unsigned index, float *values)
+{
+    const struct parameter *item = &parameters->items[index % parameters->count];
+    const struct place place = place_of(parameters, index);
+    const size_t bytes = primary_floats(parameters, item) * place.bytes;
+    void *packed = malloc(bytes);
+    if (packed == NULL)
+        return -ENOMEM;
+    const int result = device_read(parameters->device, place.buffer, place.offset * place.bytes, packed, bytes);
+    if (result == 0)
+        unpack_primary(parameters, item, values, packed, place.bytes);
+    free(packed);
+    return result;
+}
+
+/* A row-major tensor into the panels of a place, over its `out` or, transposed, over its `in`. Pads are written as
+ * zeros, whatever was there. */
+static int write_place(struct parameters *parameters, const struct parameter *item, const struct place *place,
+                       const float *values, bool over_in)
+{
+    const uint64_t in = item->in > 0 ? item->in : 1, rows = over_in ? item->out : in,
+                   columns = over_in ? in : item->out;
+    const struct kernel_shape *shape = &parameters->shape;
+    const uint64_t count = kernel_packed_floats(shape, rows, columns);
+    assert(count > 0);
+    void *packed = calloc(count, place->bytes);
+    if (packed == NULL)
+        return -ENOMEM;
+    pack(packed, place->bytes, values, rows, columns, kernel_panel_width(shape, columns), !over_in);
+    const int result =
+        device_write(parameters->device, place->buffer, place->offset * place->bytes, packed, count * place->bytes);
+    free(packed);
+    return result;
+}
+
+int parameters_write(struct parameters *parameters, unsigned index, const float *values)
+{
+    const struct parameter *item = &parameters->items[index % parameters->count];
+    const struct place place = place_of(parameters, index);
+    const struct place halves = {parameters->matrices, item->at, parameters->shape.weight_bytes};
+    const struct place transposed = {parameters->transposed, item->transposed, parameters->shape.weight_bytes};
+    const bool is_matrix = item->in > 0 && index < parameters->count;
+    int result = write_place(parameters, item, &place, values, false);
+    if (result == 0 && is_matrix && halves.buffer != place.buffer)
+        result = write_place(parameters, item, &halves, values, false);
+    return result == 0 && is_matrix ? write_place(parameters, item, &transposed, values, true) : result;
+}
+
+/* --- life --------------------------------------------------------------------------------------------------------- */
+
+/* splitmix64, as a function of its position. */
+float parameters_random(uint64_t seed, unsigned index, uint64_t i)
+{
+    const uint64_t step = 0x9e3779b97f4a7c15u;
+    uint64_t x = (seed ^ ((index + 1) * 0xd1342543de82ef95u)) + (i + 1) * step;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    x ^= x >> 31;
+    return (float)(x >> 40) * 0x1p-23f - 1.0f;
+}
+
+static int initialise(struct parameters *parameters, uint64_t seed)
+{
+    int result = 0;
+    for (unsigned p = 0; p < parameters->count && result == 0; p++) {
+        const struct parameter *item = &parameters->items[p];
+        const uint64_t count = item->out * (item->in > 0 ? item->in : 1);
+        const float bound = item->fan_in > 0 ? (float)(1.0 / sqrt((double)item->fan_in)) : 0.0f;
+        if (item->init == PARAMETER_ZERO)
+            continue; /* the buffers are */
+        float *values = calloc(count, sizeof *values);
+        if (values == NULL)
+            return -ENOMEM;
+        for (uint64_t i = 0; i < count; i++)
+            values[i] = item->init == PARAMETER_ONE ? 1.0f : bound * parameters_random(seed, p, i);
+        result = parameters_write(parameters, p, values);
+        free(values);
+    }
+    return result;
+}
+
+static int allocate(struct parameters *parameters, uint64_t count, size_t bytes, const char *what, cl_mem *buffer)
+{
+    return count > 0 ? device_allocate_part(parameters->device, count * bytes, what, buffer) : 0;
+}
+
+static int allocate_weights(struct parameters *parameters)
+{
+    const size_t weight_bytes = parameters->shape.weight_bytes;
+    int result;
+    if (has_masters(parameters)) {
+        result = allocate(parameters, parameters->primary_floats, sizeof(float), "weights", &parameters->masters);
+        parameters->matrices = parameters->vectors = parameters->masters;
+    } else {
+        result = allocate(parameters, parameters->vectors_floats, sizeof(float), "vectors", &parameters->vectors);
+    }
+    if (result == 0 && has_halves(parameters)) {
+        parameters->matrices = NULL;
+        result =
+            allocate(parameters, parameters->vectors_offset, weight_bytes, "weights in fp16", &parameters->matrices);
+    }
+    if (result == 0)
+        result = allocate(parameters, parameters->transposed_floats, weight_bytes, "transposed weights",
+                          &parameters->transposed);
+    return result;
+}
+
+int parameters_create(struct parameters *parameters, struct device *device, uint64_t seed)
+{
+    const uint64_t primary = parameters->primary_floats;
+    parameters->device = device;
+    int result = allocate_weights(parameters);
+    for (unsigned m = 0; m < parameters->moments && result == 0; m++)
+        result = allocate(parameters, primary, sizeof(float), "optimizer state", &parameters->moment[m]);
+    if (result == 0 && parameters->accumulates)
+        result = allocate(parameters, primary, sizeof(float), "accumulated gradients", &parameters->gradient);
+    if (result == 0)
+        result = initialise(parameters, seed);
+    if (result != 0)
+        parameters_destroy(parameters);
+    return result;
+}
+
+void parameters_destroy(struct parameters *parameters)
+{
+    if (parameters->device == NULL)
+        return;
+    if (parameters->matrices == parameters->masters)
+        parameters->matrices = NULL;
+    if (parameters->vectors == parameters->masters)
+        parameters->vectors = NULL;
+    device_release(parameters->device, &parameters->masters);
+    device_release(parameters->device, &parameters->matrices);
+    device_release(parameters->device, &parameters->vectors);
+    device_release(parameters->device, &parameters->transposed);
+    device_release(parameters->device, &parameters->moment[0]);
+    device_release(parameters->device, &parameters->moment[1]);
+    device_release(parameters->device, &parameters->gradient);
+}
+
+/* --- snapshots: the parameters, then each other copy's primary part, one behind the other ------------------------- */
+
+uint64_t parameters_snapshot_bytes(const struct parameters *parameters)
+{
+    return weights_bytes(parameters) + (copies_of(parameters) - 1) * parameters->primary_floats * sizeof(float);
+}
+
+int parameters_snapshot(struct parameters *parameters, void *memory)
+{
+    const size_t bytes = parameters->primary_floats * sizeof(float);
+    const size_t halves = parameters->vectors_offset * sizeof(uint16_t);
+    int result = 0;
+    if (has_masters(parameters)) {
+        for (unsigned copy = 0; copy < copies_of(parameters) && result == 0; copy++)
+            result = device_read(parameters->device, place_of(parameters, copy * parameters->count).buffer, 0,
+                                 (char *)memory + copy * bytes, bytes);
+        return result;
+    }
+    if (halves > 0)
+        result = device_read(parameters->device, parameters->matrices, 0, memory, halves);
+    if (result == 0 && parameters->vectors_floats > 0)
+        result = device_read(parameters->device, parameters->vectors, 0, (char *)memory + halves,
+                             parameters->vectors_floats * sizeof(float));
+    return result;
+}
+
+void parameters_snapshot_tensor(const struct parameters *parameters, const void *memory, unsigned index, float *values)
+{
+    const struct parameter *item = &parameters->items[index % parameters->count];
+    const struct place place = place_of(parameters, index);
+    const char *copy = (const char *)memory + index / parameters->count * parameters->primary_floats * sizeof(float);
+    if (!has_masters(parameters) && item->in == 0)
+        copy += parameters->vectors_offset * sizeof(uint16_t);
+    unpack_primary(parameters, item, values, copy + place.offset * place.bytes, place.bytes);
+}

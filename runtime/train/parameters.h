@@ -1,0 +1,92 @@
+/* An expert's parameters in device memory, with the optimizer's moments, and their conversion to named tensors.
+ *
+ * Weights live in panels (runtime/compute/kernels/common.cl) for their whole life, in two orientations: W (out, in) as
+ * panels over out, [out / panel][in][panel], for the forward product, and as panels over in, [in / panel][out][panel],
+ * for the backward one. The optimizer writes both. Everything elementwise (moments, gradients) has the first
+ * orientation only, the "primary" part: matrices first, then vectors, each padded to whole panels with zeros.
+ *
+ * On a device whose shape says so (precision: fp16) the matrices are halves in both orientations, in the same places.
+ * What trains has the primary part in fp32 besides, as masters that only the optimizer reads: from one step to the next
+ * a weight moves by less than a half shows. They are what tensors and snapshots are of, so that a restart loses
+ * nothing. What does not train has no masters; its tensors are the halves, widened. A weight of 65520 or more becomes
+ * infinite in them, and below 2^-14 they are multiples of 2^-24. */
+#ifndef EXPERTD_RUNTIME_PARAMETERS_H
+#define EXPERTD_RUNTIME_PARAMETERS_H
+
+#include <stdint.h>
+
+#include "runtime/blocks/expert.h"
+#include "runtime/compute/kernel.h"
+
+enum {
+    PARAMETERS_MAX = 16,
+    PARAMETERS_RESULTS = 8, /* floats that an optimizer step reports */
+};
+
+enum parameter_init {
+    PARAMETER_UNIFORM, /* uniform in +-1 / sqrt(fan_in): what PyTorch's nn.Linear makes of weight and bias */
+    PARAMETER_ZERO,
+    PARAMETER_ONE,
+};
+
+struct parameter {
+    const char *name;
+    uint64_t out;
+    uint64_t in; /* 0: a vector of `out` floats */
+    enum parameter_init init;
+    uint64_t fan_in;
+    /* Filled by parameters_layout; elements, each as large as the buffer's are. */
+    uint64_t offset;     /* in the primary part */
+    uint64_t transposed; /* in the buffer of transposed ones; of a matrix */
+    uint64_t at;         /* in `matrices` or `vectors` below */
+};
+
+struct parameters {
+    struct device *device;
+    struct kernel_shape shape;
+    struct parameter items[PARAMETERS_MAX]; /* in the order of the state_dict */
+    unsigned count;
+    uint64_t primary_floats;
+    uint64_t transposed_floats;              /* the matrices once more, in the orientation that a backward reads */
+    uint64_t vectors_offset, vectors_floats; /* all vectors, one behind the other */
+    const char *moment_names[2];
+    unsigned moments;
+    bool trains; /* else no gradients of parameters are made */
+    bool accumulates;
+
+    /* What kernels read; a matrix as kernel_shape.weight_bytes says, a vector as floats. Each is NULL if there are
+     * none.
+     */
+    cl_mem matrices, vectors;
+    cl_mem transposed; /* a buffer of its own: devices have a bound for one, and a matrix may take half of it */
+    /* For the optimizer: the primary part, in fp32. It is `vectors`, too, and `matrices` unless these are halves. NULL
+     * where nothing trains and they are. */
+    cl_mem masters;
+    cl_mem moment[2];
+    cl_mem gradient;                   /* sums over batches; only if accumulates */
+    float results[PARAMETERS_RESULTS]; /* written by the device while a backward is in flight */
+};
+
+/* Adds one to a layout that is being made. */
+void parameters_add(struct parameters *parameters, const struct parameter *parameter);
+/* Places what was added. */
+void parameters_layout(struct parameters *parameters, const struct kernel_shape *shape,
+                       const struct optimizer_settings *optimizer);
+uint64_t parameters_bytes(const struct parameters *parameters); /* of all buffers */
+/* Allocates the buffers and initialises the weights: value i of parameter p is a function of (seed, p, i) alone. */
+int parameters_create(struct parameters *parameters, struct device *device, uint64_t seed);
+void parameters_destroy(struct parameters *parameters);
+
+/* Value `i` of the stream that initialises parameter `index`: uniform in [-1, 1), a multiple of 2^-23. */
+float parameters_random(uint64_t seed, unsigned index, uint64_t i);
+
+/* What expert_tensor* and expert_snapshot* (runtime/blocks/expert.h) do, for the block that has these parameters. */
+unsigned parameters_tensors(const struct parameters *parameters);
+void parameters_tensor(const struct parameters *parameters, unsigned index, struct expert_tensor *tensor);
+int parameters_read(struct parameters *parameters, unsigned index, float *values);
+int parameters_write(struct parameters *parameters, unsigned index, const float *values);
+uint64_t parameters_snapshot_bytes(const struct parameters *parameters);
+int parameters_snapshot(struct parameters *parameters, void *memory);
+void parameters_snapshot_tensor(const struct parameters *parameters, const void *memory, unsigned index, float *values);
+
+#endif
