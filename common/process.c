@@ -6,29 +6,63 @@
 #include <malloc.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 
 enum { KEEP_BYTES = 1 << 30, KEEP_BYTES_OLD_GLIBC = 32 << 20 };
 
+/* One wish to end reaches a process several times: the terminal's ^C goes to the whole group, of which one then tells
+ * the others; supervisors tell a group and each of it. So what follows within a moment says nothing new. */
+static const uint64_t same_wish_ns = 3 * NS_PER_S;
+/* A key that is held down repeats later than this after the first press, one that bounces sooner. */
+static const uint64_t same_press_ns = 200 * NS_PER_MS;
+
 static atomic_bool stopping;
+static _Atomic uint64_t asked_ns; /* when the first stop signal came, and the first ^C of a terminal; 0: not yet */
+static _Atomic uint64_t pressed_ns;
+static char cut_short[192]; /* the line for a process that ends at once */
+static size_t cut_short_length;
 static int stop_fd = -1;
 static _Atomic(_Atomic uint32_t *) stop_word;
 static atomic_uint handlers_running;
 
+/* Whether this signal, which is not the first, is the wish of somebody who will not wait. */
+static bool is_impatient(int signal_number, bool pressed, uint64_t now_ns)
+{
+    uint64_t none = 0;
+    if (signal_number == SIGHUP) /* nobody hurries by leaving */
+        return false;
+    if (now_ns - atomic_load(&asked_ns) >= same_wish_ns)
+        return true;
+    return pressed && !atomic_compare_exchange_strong(&pressed_ns, &none, now_ns) && now_ns - none >= same_press_ns;
+}
+
 /* Only system calls and lock-free atomics: async-signal-safe. The flag comes first, so that whoever is woken sees it.
  */
-static void on_stop_signal(int signal_number)
+static void on_stop_signal(int signal_number, siginfo_t *info, void *context)
 {
-    if (atomic_exchange(&stopping, true))
-        _exit(128 + signal_number);
     const int saved_errno = errno;
-    const uint64_t one = 1;
+    const bool pressed = signal_number == SIGINT && info->si_code == SI_KERNEL;
+    const uint64_t one = 1, now_ns = clock_now_ns();
+    uint64_t none = 0;
+    (void)context;
+    if (atomic_compare_exchange_strong(&asked_ns, &none, now_ns)) {
+        if (pressed)
+            atomic_store(&pressed_ns, now_ns);
+    } else if (is_impatient(signal_number, pressed, now_ns)) {
+        if (write(STDERR_FILENO, cut_short, cut_short_length) < 0) {
+            /* Nobody is left to tell. */
+        }
+        _exit(128 + signal_number);
+    }
+    atomic_store(&stopping, true);
     atomic_fetch_add(&handlers_running, 1);
     if (write(stop_fd, &one, sizeof one) < 0) {
         /* The counter is never read, so it cannot be full; the flag is set in any case. */
@@ -42,13 +76,25 @@ static void on_stop_signal(int signal_number)
     errno = saved_errno;
 }
 
+/* Whoever started the process may have decided that it outlives its terminal (nohup). */
+static bool is_ignored(int signal_number)
+{
+    struct sigaction action;
+    return sigaction(signal_number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
 static int catch_signals(void)
 {
-    struct sigaction action = {.sa_handler = on_stop_signal, .sa_flags = SA_RESTART};
+    static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP};
+    struct sigaction action = {.sa_sigaction = on_stop_signal, .sa_flags = SA_RESTART | SA_SIGINFO};
     sigemptyset(&action.sa_mask);
-    if (sigaction(SIGTERM, &action, NULL) != 0 || sigaction(SIGINT, &action, NULL) != 0)
-        return -errno;
-    action.sa_handler = SIG_IGN;
+    for (size_t i = 0; i < sizeof stop_signals / sizeof stop_signals[0]; i++) {
+        if (stop_signals[i] == SIGHUP && is_ignored(SIGHUP))
+            continue;
+        if (sigaction(stop_signals[i], &action, NULL) != 0)
+            return -errno;
+    }
+    action = (struct sigaction){.sa_handler = SIG_IGN};
     return sigaction(SIGPIPE, &action, NULL) == 0 ? 0 : -errno;
 }
 
@@ -58,6 +104,11 @@ int process_init(const char *program)
     if (!mallopt(M_MMAP_THRESHOLD, KEEP_BYTES))
         (void)mallopt(M_MMAP_THRESHOLD, KEEP_BYTES_OLD_GLIBC);
     (void)mallopt(M_TRIM_THRESHOLD, KEEP_BYTES);
+    const int length =
+        snprintf(cut_short, sizeof cut_short,
+                 "%s[%d] warning: a second stop signal: ending at once, and what was not saved is lost\n", program,
+                 (int)getpid());
+    cut_short_length = length < 0 ? 0 : (size_t)length < sizeof cut_short ? (size_t)length : sizeof cut_short - 1;
     if (stop_fd < 0)
         stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     const int rc = stop_fd < 0 ? -errno : catch_signals();

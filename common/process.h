@@ -1,8 +1,10 @@
 /* Process life: every program of the group starts, stops and is refused in the same way.
  *
- * SIGTERM and SIGINT ask for a clean end; a second one ends the process at once. SIGPIPE is ignored. Large heap blocks
- * are kept by the process (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD), since giving them back costs a page fault per page at
- * the next use. One thread, at start, before any other is created. */
+ * SIGTERM, SIGINT and SIGHUP (the terminal was closed) ask for a clean end. What ends a group tells its processes more
+ * than once, so a SIGTERM or SIGINT ends the process at once, with a line in the log and 128 + signal, only when it
+ * comes 3 s after the first signal or later, or is the terminal's second ^C. SIGHUP stays ignored where it was (nohup).
+ * SIGPIPE is ignored. Large heap blocks are kept by the process (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD), since giving them
+ * back costs a page fault per page at the next use. One thread, at start, before any other is created. */
 #ifndef EXPERTD_COMMON_PROCESS_H
 #define EXPERTD_COMMON_PROCESS_H
 

@@ -3,10 +3,12 @@
 #include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
+#include <pty.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <utmp.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -34,7 +36,7 @@ START_TEST(nothing_stops_by_itself)
 }
 END_TEST
 
-static const int stop_signals[] = {SIGTERM, SIGINT};
+static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP};
 
 START_TEST(a_stop_signal_is_seen_and_stays)
 {
@@ -45,18 +47,138 @@ START_TEST(a_stop_signal_is_seen_and_stays)
 }
 END_TEST
 
-START_TEST(the_second_stop_signal_ends_the_process)
+/* What is still one wish, and what is a second one, lies 3 s apart; a machine that was away for longer decides nothing.
+ */
+enum { ATTEMPTS = 5 };
+static const uint64_t surely_one_wish_ns = 2500 * NS_PER_MS;
+
+static int exit_status_of(pid_t child)
 {
     int status;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_msg(WIFEXITED(status), "status %x", status);
+    return WEXITSTATUS(status);
+}
+
+/* As when ^C goes to a group and its leader passes it on, and as supervisors do it: each pair of signals. */
+START_TEST(signals_that_follow_at_once_are_the_same_wish)
+{
+    int status = 1;
+    bool decided = false;
+    for (int attempt = 0; attempt < ATTEMPTS && status != 0 && !decided; attempt++) {
+        const uint64_t start_ns = clock_now_ns();
+        const pid_t child = fork();
+        if (child == 0) {
+            raise(stop_signals[_i / 3]);
+            raise(stop_signals[_i % 3]);
+            raise(stop_signals[_i % 3]);
+            _exit(process_stopping() ? 0 : 1);
+        }
+        status = exit_status_of(child);
+        decided = clock_now_ns() - start_ns < surely_one_wish_ns;
+    }
+    ck_assert_int_eq(status, 0);
+}
+END_TEST
+
+/* Until it ends the process; a SIGHUP comes too, and does not. */
+START_TEST(a_signal_some_seconds_later_ends_the_process_with_a_line)
+{
+    char line[512] = "";
+    int ends[2];
+    ck_assert_int_eq(pipe(ends), 0);
     const pid_t child = fork();
     if (child == 0) {
+        const struct timespec pause = {.tv_nsec = 10000000};
+        dup2(ends[1], STDERR_FILENO);
         raise(SIGTERM);
-        raise(stop_signals[_i]);
-        _exit(0);
+        for (;;) {
+            raise(SIGHUP);
+            raise(stop_signals[_i]);
+            nanosleep(&pause, NULL);
+        }
     }
-    ck_assert_int_eq(waitpid(child, &status, 0), child);
-    ck_assert(WIFEXITED(status));
-    ck_assert_int_eq(WEXITSTATUS(status), 128 + stop_signals[_i]);
+    ck_assert_int_eq(exit_status_of(child), 128 + stop_signals[_i]);
+    ck_assert_int_gt(read(ends[0], line, sizeof line - 1), 0);
+    ck_assert_msg(strstr(line, "test[") == line && strstr(line, "ending at once"), "%s", line);
+}
+END_TEST
+
+/* The other end of `terminal` is the child's terminal; both write what they have seen. */
+static pid_t fork_on_terminal(int *terminal)
+{
+    int other;
+    ck_assert_int_eq(openpty(terminal, &other, NULL, NULL, NULL), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        struct pollfd item = {.fd = process_stop_fd(), .events = POLLIN};
+        close(*terminal);
+        if (login_tty(other) != 0 || write(STDOUT_FILENO, "!", 1) != 1)
+            _exit(1);
+        while (poll(&item, 1, -1) < 0)
+            ;
+        if (write(STDOUT_FILENO, "!", 1) != 1)
+            _exit(1);
+        for (;;)
+            pause();
+    }
+    close(other);
+    return child;
+}
+
+static void read_mark(int terminal)
+{
+    char byte = 0;
+    while (byte != '!') /* the terminal echoes ^C */
+        ck_assert_int_eq(read(terminal, &byte, 1), 1);
+}
+
+START_TEST(a_person_s_second_control_c_does_not_wait)
+{
+    bool decided = false;
+    for (int attempt = 0; attempt < ATTEMPTS && !decided; attempt++) {
+        int terminal, status;
+        const struct timespec pause = {.tv_nsec = 20000000};
+        const pid_t child = fork_on_terminal(&terminal);
+        read_mark(terminal);
+        const uint64_t start_ns = clock_now_ns();
+        ck_assert_int_eq(write(terminal, "\3", 1), 1);
+        kill(child, SIGTERM); /* from whoever leads the group */
+        read_mark(terminal);
+        while (waitpid(child, &status, WNOHANG) == 0) {
+            ck_assert_int_eq(write(terminal, "\3", 1), 1);
+            nanosleep(&pause, NULL);
+        }
+        ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 128 + SIGINT, "status %x", status);
+        decided = clock_now_ns() - start_ns < surely_one_wish_ns;
+        close(terminal);
+    }
+    ck_assert(decided);
+}
+END_TEST
+
+START_TEST(a_closed_terminal_is_a_stop_signal)
+{
+    int terminal;
+    const pid_t child = fork_on_terminal(&terminal);
+    read_mark(terminal);
+    close(terminal);
+    /* It cannot write its mark any more: that is how it ends. */
+    ck_assert_int_eq(exit_status_of(child), 1);
+}
+END_TEST
+
+START_TEST(who_was_started_to_outlive_its_terminal_does)
+{
+    const pid_t child = fork();
+    if (child == 0) {
+        signal(SIGHUP, SIG_IGN);
+        if (process_init("test") != 0)
+            _exit(2);
+        raise(SIGHUP);
+        _exit(process_stopping() ? 1 : 0);
+    }
+    ck_assert_int_eq(exit_status_of(child), 0);
 }
 END_TEST
 
@@ -138,8 +260,12 @@ int main(void)
     TCase *tcase = tcase_create("process");
     tcase_add_checked_fixture(tcase, set_up, NULL);
     tcase_add_test(tcase, nothing_stops_by_itself);
-    tcase_add_loop_test(tcase, a_stop_signal_is_seen_and_stays, 0, 2);
-    tcase_add_loop_test(tcase, the_second_stop_signal_ends_the_process, 0, 2);
+    tcase_add_loop_test(tcase, a_stop_signal_is_seen_and_stays, 0, 3);
+    tcase_add_loop_test(tcase, signals_that_follow_at_once_are_the_same_wish, 0, 9);
+    tcase_add_loop_test(tcase, a_signal_some_seconds_later_ends_the_process_with_a_line, 0, 2);
+    tcase_add_test(tcase, a_person_s_second_control_c_does_not_wait);
+    tcase_add_test(tcase, a_closed_terminal_is_a_stop_signal);
+    tcase_add_test(tcase, who_was_started_to_outlive_its_terminal_does);
     tcase_add_test(tcase, a_broken_pipe_is_an_error_and_not_the_end);
     tcase_add_test(tcase, a_thread_that_sleeps_on_the_futex_is_woken);
     tcase_add_test(tcase, a_futex_that_was_taken_back_is_left_alone);

@@ -1,0 +1,143 @@
+# Every way in which a person or a supervisor ends a server saves what was trained and leaves no segment behind.
+# timeout: 900
+import glob, os, pty, shutil, signal, subprocess, sys, tempfile, termios, time
+
+root = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+build = os.path.abspath(os.path.join(root, os.environ.get("BUILD", "build")))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import socket
+
+import numpy
+
+expertctl = f"{build}/bin/expertctl"
+HANG = 300  # seconds that only a hang reaches
+work = tempfile.mkdtemp()
+name = f"signals-{os.getpid()}"
+port = socket.create_server(("127.0.0.1", 0)).getsockname()[1]
+os.environ["EXPERTD_ENDPOINT"] = f"tcp://127.0.0.1:{port}"
+with open(f"{work}/expertd.yaml", "w") as file:
+    file.write(f"""
+server: {{name: {name}, run_dir: {work}/run}}
+frontend: {{listen: ["{os.environ['EXPERTD_ENDPOINT']}"]}}
+dht: {{listen: "ipc://{work}/dht", port: 0}}
+checkpoint: {{dir: {work}/checkpoints, interval: 0}}
+devices: [{{name: device0, cache_dir: {work}/cache}}]
+experts: [{{uid: ffn.0, block: ffn, hidden_dim: 8, max_batch_size: 16, optimizer: sgd}}]
+""")
+rows = numpy.ones((4, 8), "float32")
+numpy.save(f"{work}/x.npy", rows)
+
+
+def children(pid):
+    return [int(child) for task in glob.glob(f"/proc/{pid}/task/*/children") for child in open(task).read().split()]
+
+
+def programs(pid):
+    """The processes of the server under pid, without what starts them."""
+    found = []
+    for child in children(pid):
+        if "expertd-" in os.path.basename(os.readlink(f"/proc/{child}/exe")):
+            found.append(child)
+        else:
+            found += programs(child)
+    return found
+
+
+def wait_for(what, condition):
+    end = time.monotonic() + HANG
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not after {HANG} s"
+        time.sleep(0.05)
+
+
+def gone(pid):
+    try:
+        return open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def updates():
+    return max((int(os.path.basename(path).split(".")[0]) for path in glob.glob(f"{work}/checkpoints/ffn.0/*.safetensors")), default=0)
+
+
+def on_terminal(command):
+    """Starts the command as the leader of a new terminal's session, as a shell's foreground job: its pid, the terminal."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        log = os.open(f"{work}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.execv(command[0], command)
+    return pid, terminal
+
+
+def case(title, command, end, statuses):
+    before = updates()
+    pid, terminal = on_terminal(command)
+    try:
+        subprocess.run([expertctl, "--timeout", str(HANG), "wait", "ffn.0"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([expertctl, "--timeout", str(HANG), "backward", "ffn.0", "-i", f"{work}/x.npy", "-g", f"{work}/x.npy",
+                        "-o", f"{work}/dx.npy"], check=True, stdout=subprocess.DEVNULL)
+        parts = programs(pid)
+        assert len(parts) >= 2, f"{title}: {parts}"
+        end(pid, terminal, parts)
+        _, status = os.waitpid(pid, 0)
+        for part in parts:
+            wait_for(f"{title}: the end of {part}", lambda: gone(part))
+        assert statuses is None or os.waitstatus_to_exitcode(status) in statuses, f"{title}: {os.waitstatus_to_exitcode(status)}"
+        assert updates() == before + 1, f"{title}: {before} updates before, {updates()} saved"
+        left = glob.glob(f"/dev/shm/expertd.{name}*")
+        assert not left, f"{title}: left {left}"
+        print(f"{title}: ok")
+    except BaseException:
+        for part in programs(pid) + [pid] if not gone(pid) else []:
+            os.kill(part, signal.SIGKILL)
+        sys.stdout.write(open(f"{work}/log").read())
+        raise
+    finally:
+        try:
+            os.close(terminal)
+        except OSError:
+            pass
+
+
+def to_all(*numbers):
+    def end(pid, terminal, parts):
+        for number in numbers:
+            for part in [pid] + parts:
+                try:
+                    os.kill(part, number)
+                except ProcessLookupError:
+                    pass
+    return end
+
+
+def press(times):
+    def end(pid, terminal, parts):
+        for _ in range(times):
+            os.write(terminal, b"\x03")
+    return end
+
+
+try:
+    start = [f"{root}/scripts/start", "--config", f"{work}/expertd.yaml", "--bin", f"{build}/bin"]
+    case("^C", start, press(1), [0])
+    case("the terminal is closed", start, lambda pid, terminal, parts: os.close(terminal), None)
+    case("SIGTERM to the one", start, lambda pid, terminal, parts: os.kill(pid, signal.SIGTERM), [0])
+    case("SIGTERM to all", start, to_all(signal.SIGTERM), [0])
+    case("SIGINT and SIGTERM to all", start, to_all(signal.SIGINT, signal.SIGTERM), [0])
+    case("SIGHUP and SIGTERM to all, as systemd does", start, to_all(signal.SIGTERM, signal.SIGHUP), [0])
+    case("SIGTERM to a part", start, lambda pid, terminal, parts: os.kill(parts[0], signal.SIGTERM), [0])
+    if shutil.which("supervisord"):
+        with open(f"{root}/scripts/supervisord.conf.in") as template, open(f"{work}/supervisord.conf", "w") as file:
+            text = template.read()
+            for key, value in (("BIN", f"{build}/bin"), ("CONFIG", f"{work}/expertd.yaml"), ("RUN", work), ("DEVICES", "1")):
+                text = text.replace(f"@{key}@", value)
+            file.write(text)
+        supervisor = [shutil.which("supervisord"), "-n", "-c", f"{work}/supervisord.conf"]
+        case("^C on supervisord", supervisor, press(1), [0])
+        case("SIGTERM to supervisord", supervisor, lambda pid, terminal, parts: os.kill(pid, signal.SIGTERM), [0])
+finally:
+    shutil.rmtree(work, ignore_errors=True)
+print("signals: ok")
