@@ -267,7 +267,7 @@ install: all
 	  $(DESTDIR)$(PREFIX)/lib/pkgconfig/expertd-runtime.pc
 	install -m 644 examples/own_expert/* $(DESTDIR)$(PREFIX)/share/expertd/own_expert
 	install -m 644 proto/*.proto scripts/supervisord.conf.in $(DESTDIR)$(PREFIX)/share/expertd
-	install -m 644 README.md proto/PROTOCOL.md proto/PROTOCOL-dht.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/expertd
+	install -m 644 README.md ARCHITECTURE.md LICENSE $(wildcard docs/*.md) proto/PROTOCOL.md proto/PROTOCOL-dht.md $(DESTDIR)$(PREFIX)/share/doc/expertd
 
 clean:
 	rm -rf build

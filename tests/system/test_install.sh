@@ -81,12 +81,12 @@ gcc "${flags[@]}" "$work/client.c" -o "$work/static" "$root/lib/libexpertd.a" "$
 ldd "$work/static" | grep -q libexpertd && fail "it needs no shared library of ours"
 g++ -x c++ "${flags[@]}" -fsyntax-only "$work/client.c" || fail "the headers are C++, too"
 
-# An expert of one's own: the README's two lines, and a server that has nothing but what is installed.
+# An expert of one's own: the page's two lines, and a server that has nothing but what is installed.
 sed "s|^prefix=.*|prefix=$root|" "$root/lib/pkgconfig/expertd-runtime.pc" >"$work/expertd-runtime.pc"
-sed -n '/^cp .*own_expert/,/^gcc .*expertd-runtime/p' README.md | sed "s|/usr/local|$root|g" >"$work/own-expert"
-[ "$(wc -l <"$work/own-expert")" = 2 ] || fail "the README shows two lines for an expert of one's own"
+sed -n '/^cp .*own_expert/,/^gcc .*expertd-runtime/p' docs/running.md | sed "s|/usr/local|$root|g" >"$work/own-expert"
+[ "$(wc -l <"$work/own-expert")" = 2 ] || fail "docs/running.md shows two lines for an expert of one's own"
 mkdir "$work/own"
-(cd "$work/own" && bash -e ../own-expert) || fail "an expert of one's own, as the README says"
+(cd "$work/own" && bash -e ../own-expert) || fail "an expert of one's own, as docs/running.md says"
 port=$(/usr/bin/python3 -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])')
 export EXPERTD_ENDPOINT=tcp://127.0.0.1:$port
 cat >"$work/expertd.yaml" <<YAML
