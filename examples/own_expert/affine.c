@@ -153,8 +153,9 @@ static int enqueue(struct affine *affine, struct expert_batch *batch, bool backw
                       : launch_forward(affine, batch->rows, &x, &out);
     if (rc == 0)
         rc = device_rows_done(device, &batch->outputs[0], offset, bytes, &out);
+    const struct trainee trainee = expert_trainee(expert);
     if (rc == 0 && backward && expert->optimizer.kind != OPTIMIZER_NONE)
-        rc = optimizer_step_enqueue(expert, &affine->parameters, device->workspace, 0, dry);
+        rc = optimizer_step_enqueue(&trainee, &affine->parameters, device->workspace, 0, dry);
     return rc == 0 ? device_mark(device, &batch->done) : rc;
 }
 
@@ -180,8 +181,10 @@ static int affine_finish(struct expert *expert, struct expert_batch *batch)
     device_staging_end(expert->device, batch->staging);
     if (rc != 0 || !batch->backward)
         return rc;
+    const struct trainee trainee = expert_trainee(expert);
     if (expert->optimizer.kind != OPTIMIZER_NONE)
-        optimizer_step_finish(expert, &((struct affine *)expert)->parameters, batch);
+        batch->step =
+            optimizer_step_finish(&trainee, &((struct affine *)expert)->parameters, batch->rows, &batch->grad_norm);
     else
         expert->counters.examples += batch->rows;
     return 0;

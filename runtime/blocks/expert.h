@@ -22,20 +22,10 @@
 #include "common/config.h"
 #include "common/tensor.h"
 #include "runtime/device/device.h"
-#include "runtime/train/optimizer.h"
+#include "runtime/train/training.h"
 
 enum {
     EXPERT_IN_FLIGHT = 2,
-    EXPERT_TENSOR_NAME_SIZE = 80,
-};
-
-/* What a backward did to the parameters. */
-enum expert_step {
-    EXPERT_STEP_NONE,        /* nothing was to be done: optimizer none, or a forward */
-    EXPERT_STEP_ACCUMULATED, /* the gradients were added to those of earlier batches; the step comes later */
-    EXPERT_STEP_APPLIED,
-    EXPERT_STEP_SKIPPED, /* a gradient was NaN or Inf (or so large that the norm is): parameters and moments are
-                            untouched */
 };
 
 struct expert_batch {
@@ -56,24 +46,6 @@ struct expert_batch {
     cl_event done; /* NULL: was done at once */
     bool backward;
     unsigned staging;
-};
-
-struct expert_counters {
-    uint64_t updates;  /* optimizer steps applied: Adam's t, and the schedule's step */
-    uint64_t examples; /* rows of backward batches that were not skipped */
-    uint64_t skipped;  /* backward batches skipped because of NaN or Inf */
-};
-
-/* One named tensor of an expert's state, as PyTorch's state_dict has it: row-major, (out, in) for a weight. Optimizer
- * state is "optimizer.exp_avg.<parameter>", "optimizer.exp_avg_sq.<parameter>" (adam),
- * "optimizer.momentum_buffer.<...>" (sgd with momentum), and "optimizer.gradient.<...>" when gradients are accumulated
- * over batches. All are float32. */
-struct expert_tensor {
-    char name[EXPERT_TENSOR_NAME_SIZE];
-    unsigned ndim;
-    uint64_t dims[2];
-    uint64_t count;    /* elements */
-    bool is_parameter; /* false: optimizer state, which a weights file need not have */
 };
 
 struct expert;
@@ -108,6 +80,12 @@ struct expert {
     bool backward_in_flight;
     struct optimizer_settings optimizer; /* kind OPTIMIZER_NONE for a block without parameters */
 };
+
+/* For what trains it (runtime/train/optimizer_step.h). */
+static inline struct trainee expert_trainee(struct expert *expert)
+{
+    return (struct trainee){&expert->optimizer, &expert->counters, &expert->accumulated};
+}
 
 /* The block by its name in the configuration, or by its path (runtime/blocks/own_expert.h); NULL if there is none. */
 const struct expert_ops *expert_find(const char *block);

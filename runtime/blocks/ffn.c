@@ -208,8 +208,9 @@ static int enqueue_backward(struct ffn *ffn, struct expert_batch *batch, bool dr
     if (result == 0)
         result = device_rows_done(device, &batch->outputs[0], span.offset, span.bytes, &grad_input);
     ffn_workspace_layout(ffn, &at);
+    const struct trainee trainee = expert_trainee(expert);
     if (result == 0 && expert->optimizer.kind != OPTIMIZER_NONE)
-        result = optimizer_step_enqueue(expert, &ffn->parameters, device->workspace, at.gradient, dry);
+        result = optimizer_step_enqueue(&trainee, &ffn->parameters, device->workspace, at.gradient, dry);
     return result == 0 ? device_mark(device, &batch->done) : result;
 }
 
@@ -237,8 +238,10 @@ static int ffn_finish(struct expert *expert, struct expert_batch *batch)
     device_staging_end(expert->device, batch->staging);
     if (result != 0 || !batch->backward)
         return result;
+    const struct trainee trainee = expert_trainee(expert);
     if (expert->optimizer.kind != OPTIMIZER_NONE)
-        optimizer_step_finish(expert, &((struct ffn *)expert)->parameters, batch);
+        batch->step =
+            optimizer_step_finish(&trainee, &((struct ffn *)expert)->parameters, batch->rows, &batch->grad_norm);
     else
         expert->counters.examples += batch->rows;
     return 0;

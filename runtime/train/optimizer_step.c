@@ -59,7 +59,7 @@ static int enqueue_accumulate(struct device *device, const struct parameters *pa
 
 /* A matrix, or all vectors at once as one panel. */
 struct step {
-    const struct expert *expert;
+    const struct trainee *trainee;
     const struct parameters *parameters;
     cl_int k, n;
     cl_ulong offset, transposed;
@@ -80,8 +80,8 @@ static cl_mem transposed_of(const struct step *step)
 
 static int enqueue_adam(struct device *device, const struct step *step)
 {
-    const struct optimizer_settings *settings = &step->expert->optimizer;
-    const uint64_t updates = step->expert->counters.updates;
+    const struct optimizer_settings *settings = step->trainee->optimizer;
+    const uint64_t updates = step->trainee->counters->updates;
     const double correction1 = 1 - pow(settings->beta1, (double)(updates + 1));
     const double correction2 = 1 - pow(settings->beta2, (double)(updates + 1));
     const cl_float beta1 = (cl_float)settings->beta1, beta2 = (cl_float)settings->beta2;
@@ -118,9 +118,9 @@ static int enqueue_adam(struct device *device, const struct step *step)
 
 static int enqueue_sgd(struct device *device, const struct step *step)
 {
-    const struct optimizer_settings *settings = &step->expert->optimizer;
+    const struct optimizer_settings *settings = step->trainee->optimizer;
     const cl_float momentum = (cl_float)settings->momentum;
-    const cl_float rate = (cl_float)optimizer_rate(settings, step->expert->counters.updates);
+    const cl_float rate = (cl_float)optimizer_rate(settings, step->trainee->counters->updates);
     /* An argument must be some buffer, also where momentum 0 says that it is not looked at. */
     const cl_mem moment = step->parameters->moment[0] ? step->parameters->moment[0] : step->parameters->masters;
     const cl_mem matrices = matrices_of(step), transposed = transposed_of(step);
@@ -149,7 +149,7 @@ static int enqueue_steps(struct device *device, struct step *step)
 {
     const struct parameters *parameters = step->parameters;
     int (*const enqueue)(struct device *, const struct step *) =
-        step->expert->optimizer.kind == OPTIMIZER_ADAM ? enqueue_adam : enqueue_sgd;
+        step->trainee->optimizer->kind == OPTIMIZER_ADAM ? enqueue_adam : enqueue_sgd;
     int result = 0;
     for (unsigned i = 0; i < parameters->count && result == 0; i++) {
         const struct parameter *item = &parameters->items[i];
@@ -170,14 +170,14 @@ static int enqueue_steps(struct device *device, struct step *step)
     return enqueue(device, step);
 }
 
-int optimizer_step_enqueue(struct expert *expert, struct parameters *parameters, cl_mem gradient,
+int optimizer_step_enqueue(const struct trainee *trainee, struct parameters *parameters, cl_mem gradient,
                            cl_ulong gradient_offset, bool dry)
 {
-    struct device *device = expert->device;
-    const struct optimizer_settings *settings = &expert->optimizer;
+    struct device *device = parameters->device;
+    const struct optimizer_settings *settings = trainee->optimizer;
     const cl_ulong gate = dry ? DEVICE_CONTROL_CLOSED : DEVICE_CONTROL_OPEN;
     struct step step = {
-        .expert = expert,
+        .trainee = trainee,
         .parameters = parameters,
         .gradient = gradient,
         .gradient_offset = gradient_offset,
@@ -187,7 +187,7 @@ int optimizer_step_enqueue(struct expert *expert, struct parameters *parameters,
     if (result == 0)
         result = enqueue_norm(device, parameters, gradient, gradient_offset, settings->clip_norm, CONTROL_BATCH, gate);
     if (result == 0 && parameters->accumulates)
-        result = enqueue_accumulate(device, parameters, gradient, gradient_offset, expert->accumulated == 0);
+        result = enqueue_accumulate(device, parameters, gradient, gradient_offset, *trainee->accumulated == 0);
     if (result == 0 && parameters->accumulates) {
         step.gradient = parameters->gradient;
         step.gradient_offset = 0;
@@ -195,33 +195,32 @@ int optimizer_step_enqueue(struct expert *expert, struct parameters *parameters,
         result =
             enqueue_norm(device, parameters, parameters->gradient, 0, settings->clip_norm, CONTROL_SUM, CONTROL_BATCH);
     }
-    if (result == 0 && (dry || expert->accumulated + 1 >= settings->grad_accumulation))
+    if (result == 0 && (dry || *trainee->accumulated + 1 >= settings->grad_accumulation))
         result = enqueue_steps(device, &step);
     return result == 0 ? device_fetch(device, device->control, 0, parameters->results, sizeof parameters->results)
                        : result;
 }
 
-void optimizer_step_finish(struct expert *expert, const struct parameters *parameters, struct expert_batch *batch)
+enum expert_step optimizer_step_finish(const struct trainee *trainee, const struct parameters *parameters,
+                                       uint64_t rows, double *grad_norm)
 {
-    const struct optimizer_settings *settings = &expert->optimizer;
+    const struct optimizer_settings *settings = trainee->optimizer;
     const unsigned control = parameters->accumulates ? CONTROL_SUM : CONTROL_BATCH;
     if (parameters->results[CONTROL_BATCH + 2] == 0) {
-        batch->step = EXPERT_STEP_SKIPPED;
-        batch->grad_norm = (double)parameters->results[CONTROL_BATCH];
-        expert->counters.skipped++;
-        return;
+        *grad_norm = (double)parameters->results[CONTROL_BATCH];
+        trainee->counters->skipped++;
+        return EXPERT_STEP_SKIPPED;
     }
-    expert->counters.examples += batch->rows;
-    if (expert->accumulated + 1 < settings->grad_accumulation) {
-        batch->step = EXPERT_STEP_ACCUMULATED;
-        expert->accumulated++;
-        return;
+    trainee->counters->examples += rows;
+    if (*trainee->accumulated + 1 < settings->grad_accumulation) {
+        ++*trainee->accumulated;
+        return EXPERT_STEP_ACCUMULATED;
     }
     /* The sum of finite gradients can still overflow; then all of them are dropped, as nothing can be made of them. */
     const bool applied = parameters->results[control + 2] != 0;
-    batch->step = applied ? EXPERT_STEP_APPLIED : EXPERT_STEP_SKIPPED;
-    batch->grad_norm = (double)parameters->results[control];
-    expert->accumulated = 0;
-    expert->counters.updates += applied;
-    expert->counters.skipped += !applied;
+    *grad_norm = (double)parameters->results[control];
+    *trainee->accumulated = 0;
+    trainee->counters->updates += applied;
+    trainee->counters->skipped += !applied;
+    return applied ? EXPERT_STEP_APPLIED : EXPERT_STEP_SKIPPED;
 }

@@ -5,14 +5,14 @@
 
 #include <stdbool.h>
 
-#include "runtime/blocks/expert.h"
 #include "runtime/train/parameters.h"
 
 /* Enqueues all of it. The batch's gradients lie in `gradient` in the primary layout. What came of it is in the
- * expert's parameters after the batch's event; optimizer_step_finish tells. `dry`: changes nothing, for warming up. */
-int optimizer_step_enqueue(struct expert *expert, struct parameters *parameters, cl_mem gradient,
+ * parameters after the batch's event; optimizer_step_finish tells. `dry`: changes nothing, for warming up. */
+int optimizer_step_enqueue(const struct trainee *trainee, struct parameters *parameters, cl_mem gradient,
                            cl_ulong gradient_offset, bool dry);
-/* After the batch is done on the device: fills batch->step and grad_norm, and counts. */
-void optimizer_step_finish(struct expert *expert, const struct parameters *parameters, struct expert_batch *batch);
+/* After the batch of so many rows is done on the device: counts, and tells what it was and the gradients' norm. */
+enum expert_step optimizer_step_finish(const struct trainee *trainee, const struct parameters *parameters,
+                                       uint64_t rows, double *grad_norm);
 
 #endif

@@ -15,8 +15,8 @@
 
 #include <stdint.h>
 
-#include "runtime/blocks/expert.h"
 #include "runtime/compute/kernel.h"
+#include "runtime/train/training.h"
 
 enum {
     PARAMETERS_MAX = 16,

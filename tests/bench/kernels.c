@@ -207,15 +207,16 @@ static void run_resident_backward(struct bench *bench, const struct work *work)
 {
     struct ffn *ffn = (struct ffn *)bench->expert;
     struct expert_batch batch = {.rows = work->rows, .backward = true};
+    const struct trainee trainee = expert_trainee(bench->expert);
     struct ffn_workspace at;
     const struct device_rows in = resident(bench, work, 0), grad_out = resident(bench, work, 1);
     const struct device_rows grad_in = resident(bench, work, 2);
     must(bench, ffn_enqueue_backward(ffn, work->rows, &in, &grad_out, &grad_in));
     ffn_workspace_layout(ffn, &at);
-    must(bench, optimizer_step_enqueue(bench->expert, &ffn->parameters, bench->device->workspace, at.gradient, false));
+    must(bench, optimizer_step_enqueue(&trainee, &ffn->parameters, bench->device->workspace, at.gradient, false));
     must(bench, device_mark(bench->device, &batch.done));
     must(bench, device_wait(bench->device, &batch.done));
-    optimizer_step_finish(bench->expert, &ffn->parameters, &batch);
+    batch.step = optimizer_step_finish(&trainee, &ffn->parameters, batch.rows, &batch.grad_norm);
 }
 
 static void run_resident_train(struct bench *bench, const struct work *work)

@@ -92,11 +92,12 @@ static double put_gradients(unsigned stream, float scale)
 
 static struct expert_batch step(void)
 {
+    const struct trainee trainee = expert_trainee(expert);
     struct expert_batch batch = {.rows = 5, .backward = true};
-    ck_assert_msg(optimizer_step_enqueue(expert, parameters, gradient_buffer, 0, false) == 0, "%s",
+    ck_assert_msg(optimizer_step_enqueue(&trainee, parameters, gradient_buffer, 0, false) == 0, "%s",
                   device_error(support.device));
     ck_assert_int_eq(device_finish(support.device), 0);
-    optimizer_step_finish(expert, parameters, &batch);
+    batch.step = optimizer_step_finish(&trainee, parameters, batch.rows, &batch.grad_norm);
     return batch;
 }
 
