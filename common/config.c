@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/config_check.h"
@@ -74,6 +76,18 @@ static char *read_file(const char *file, size_t *length)
     return NULL;
 }
 
+/* The absolute path of the folder that a file is in, as it is called and not where a link to it leads; of what is no
+ * file (a pipe, /dev/stdin) where the process stands. malloc'd; NULL when it cannot be told. */
+static char *folder_of(const char *file)
+{
+    struct stat found;
+    const char *slash = stat(file, &found) == 0 && S_ISREG(found.st_mode) ? strrchr(file, '/') : NULL;
+    char *folder = slash ? strndup(file, slash == file ? 1 : (size_t)(slash - file)) : NULL;
+    char *absolute = realpath(folder ? folder : ".", NULL);
+    free(folder);
+    return absolute;
+}
+
 static int load(struct config *config, const struct config_program *program, int argc, char **argv)
 {
     struct config_source source = {0};
@@ -85,6 +99,8 @@ static int load(struct config *config, const struct config_program *program, int
     source.text = text;
     if (source.origin && !text)
         return -EINVAL;
+    char *folder = source.origin ? folder_of(source.origin) : NULL;
+    source.folder = folder;
     if (text)
         rc = config_yaml_read(config, &source);
     if (rc == 0)
@@ -95,6 +111,7 @@ static int load(struct config *config, const struct config_program *program, int
         rc = log_level_parse(config->server.log_level, &level);
     if (rc == 0)
         log_open(program->name, level);
+    free(folder);
     free(text);
     return rc;
 }

@@ -23,6 +23,9 @@ struct config_strings {
 };
 
 #define CONFIG_TYPE_STRING const char *
+#define CONFIG_TYPE_PATH const char *
+#define CONFIG_TYPE_BLOCK const char *
+#define CONFIG_TYPE_ENDPOINT const char *
 #define CONFIG_TYPE_CHOICE const char *
 #define CONFIG_TYPE_UINT uint64_t
 #define CONFIG_TYPE_FLOAT double

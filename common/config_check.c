@@ -7,7 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/address.h"
 #include "common/config_value.h"
+#include "common/suggest.h"
 
 static const char default_listen[] = "tcp://127.0.0.1:31330";
 static const char default_device[] = "device0";
@@ -130,39 +132,84 @@ static int check_name(const struct config_source *source, struct config_place pl
     return 0;
 }
 
-static int check_endpoint(const struct config_source *source, struct config_place place, const char *endpoint)
+static int check_endpoint(const struct config_source *source, struct config_place place, const char *endpoint,
+                          bool for_binding)
 {
-    static const char *const transports[] = {"tcp://", "ipc://", "inproc://"};
-    for (size_t i = 0; i < sizeof transports / sizeof transports[0]; i++)
-        if (strncmp(endpoint, transports[i], strlen(transports[i])) == 0 && endpoint[strlen(transports[i])])
-            return 0;
-    return config_source_error(source, place, "'%.100s' is no ZeroMQ endpoint, like tcp://127.0.0.1:31330", endpoint);
+    const char *problem = address_endpoint_problem(endpoint, for_binding);
+    return problem ? config_source_error(source, place, "'%.100s' %s", endpoint, problem) : 0;
+}
+
+static int check_listen(const struct config *config, const struct config_source *source)
+{
+    const struct config_place place = {"frontend", -1, "listen"};
+    const struct config_strings *listen = &config->frontend.listen;
+    for (unsigned i = 0; i < listen->count; i++) {
+        const int rc = check_endpoint(source, place, listen->items[i], true);
+        if (rc < 0)
+            return rc;
+        for (unsigned j = 0; j < i; j++)
+            if (strcmp(listen->items[i], listen->items[j]) == 0 && !strstr(listen->items[i], ":*"))
+                return config_source_error(source, place, "'%.100s' stands twice", listen->items[i]);
+    }
+    return 0;
 }
 
 static int check_frontend(const struct config *config, const struct config_source *source)
 {
     const struct config_frontend *frontend = &config->frontend;
-    for (unsigned i = 0; i < frontend->listen.count; i++) {
-        const int rc =
-            check_endpoint(source, (struct config_place){"frontend", -1, "listen"}, frontend->listen.items[i]);
-        if (rc < 0)
-            return rc;
-    }
+    const int rc = check_listen(config, source);
+    if (rc < 0)
+        return rc;
     /* Clients of other boxes cannot connect to a wildcard, so it must not come to be advertised. */
     if (wildcard_port(frontend->advertise))
         return config_source_error(source, (struct config_place){"frontend", -1, "advertise"},
                                    "'%.100s' is no address that a client could connect to: set it to one that this "
                                    "machine has",
                                    frontend->advertise);
-    return check_endpoint(source, (struct config_place){"frontend", -1, "advertise"}, frontend->advertise);
+    return check_endpoint(source, (struct config_place){"frontend", -1, "advertise"}, frontend->advertise, true);
 }
 
 static int check_dht(const struct config *config, const struct config_source *source)
 {
-    const int rc = check_endpoint(source, (struct config_place){"dht", -1, "listen"}, config->dht.listen);
-    if (rc < 0 || strcmp(config->dht.frontend, "none") == 0)
+    const struct config_dht *dht = &config->dht;
+    struct address address;
+    int rc = check_endpoint(source, (struct config_place){"dht", -1, "listen"}, dht->listen, true);
+    for (unsigned i = 0; rc == 0 && i < config->frontend.listen.count; i++)
+        if (strcmp(dht->listen, config->frontend.listen.items[i]) == 0)
+            rc = config_source_error(source, (struct config_place){"dht", -1, "listen"},
+                                     "'%.100s' is in frontend.listen already", dht->listen);
+    for (unsigned i = 0; rc == 0 && i < dht->bootstrap.count; i++)
+        if (address_parse(&address, dht->bootstrap.items[i]) < 0)
+            rc = config_source_error(source, (struct config_place){"dht", -1, "bootstrap"},
+                                     "'%.100s' is no address: write host:port, or [address]:port for IPv6",
+                                     dht->bootstrap.items[i]);
+    if (rc == 0 && dht->expiration <= dht->update_period)
+        rc = config_source_error(source, (struct config_place){"dht", -1, "expiration"},
+                                 "%.15g s must be above update_period, which is %.15g s: experts would expire before "
+                                 "their next heartbeat",
+                                 dht->expiration, dht->update_period);
+    if (rc < 0 || strcmp(dht->frontend, "none") == 0)
         return rc;
-    return check_endpoint(source, (struct config_place){"dht", -1, "frontend"}, config->dht.frontend);
+    if (wildcard_port(dht->frontend))
+        return config_source_error(source, (struct config_place){"dht", -1, "frontend"},
+                                   "'%.100s' is no address to connect to", dht->frontend);
+    return check_endpoint(source, (struct config_place){"dht", -1, "frontend"}, dht->frontend, true);
+}
+
+/* What each kernel of products can multiply in. */
+static int check_kernel(const struct config_device *device, const struct config_source *source, int index)
+{
+    const struct config_place place = {"devices", index, "linear_kernel"};
+    const char *kernel = device->linear_kernel;
+    const bool fp32 = strcmp(device->precision, "fp32") == 0;
+    if (strcmp(kernel, "clblast") == 0 && !fp32)
+        return config_source_error(source, place, "clblast takes fp32 alone, and precision is %s", device->precision);
+    if (strcmp(kernel, "mma") == 0 && fp32)
+        return config_source_error(source, place, "mma multiplies in tf32 or fp16, and precision is fp32");
+    if (strcmp(device->precision, "tf32") == 0 && strcmp(kernel, "mma") != 0 && strcmp(kernel, "auto") != 0)
+        return config_source_error(source, place,
+                                   "%s does not multiply in tf32: choose mma or auto, or precision: fp32", kernel);
+    return 0;
 }
 
 static int check_devices(const struct config *config, const struct config_source *source)
@@ -177,18 +224,38 @@ static int check_devices(const struct config *config, const struct config_source
         if (first != &config->devices[i])
             return config_source_error(source, place, "'%s' is the name of devices[%d] already", name,
                                        (int)(first - config->devices));
+        const int kernel_rc = check_kernel(&config->devices[i], source, (int)i);
+        if (kernel_rc < 0)
+            return kernel_rc;
     }
     return 0;
 }
 
-static int check_expert(const struct config *config, const struct config_source *source, int index)
+static int check_block(const struct config_expert *expert, const struct config_source *source, int index)
+{
+    static const char *const blocks[] = {CONFIG_BLOCKS};
+    const struct config_place place = {"experts", index, "block"};
+    struct suggest suggest;
+    if (!expert->block[0])
+        return config_source_error(source, place, "must not be empty");
+    if (config_value_is_path(expert->block))
+        return 0;
+    suggest_begin(&suggest, expert->block);
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
+        if (strcmp(expert->block, blocks[i]) == 0)
+            return 0;
+        suggest_offer(&suggest, blocks[i]);
+    }
+    return config_source_error(source, place, "there is no block '%.100s'%s%s%s (an own one is the path of its .so)",
+                               expert->block, suggest.nearest ? ": is '" : "", suggest.nearest ? suggest.nearest : "",
+                               suggest.nearest ? "' meant?" : "");
+}
+
+/* Rows that wait for others do so in the time that their requests have. */
+static int check_waiting(const struct config *config, const struct config_source *source, int index)
 {
     const struct config_expert *expert = &config->experts[index];
-    if (!config_find_device(config, expert->device))
-        return config_source_error(source, (struct config_place){"experts", index, "device"},
-                                   "there is no device called '%.100s' in the list of devices", expert->device);
-    if (!expert->block[0])
-        return config_source_error(source, (struct config_place){"experts", index, "block"}, "must not be empty");
+    const uint64_t deadline = config->frontend.default_deadline;
     if (expert->min_batch_size > expert->max_batch_size)
         return config_source_error(source, (struct config_place){"experts", index, "min_batch_size"},
                                    "%" PRIu64 " is above max_batch_size, which is %" PRIu64, expert->min_batch_size,
@@ -198,11 +265,35 @@ static int check_expert(const struct config *config, const struct config_source 
                                    "%" PRIu64 " is below max_batch_size, which is %" PRIu64
                                    ": the largest task would never fit",
                                    expert->queue_rows, expert->max_batch_size);
+    if (expert->min_batch_size > 1 && deadline > 0 && expert->batch_timeout >= (double)deadline)
+        return config_source_error(source, (struct config_place){"experts", index, "batch_timeout"},
+                                   "%.15g ms must be below frontend.default_deadline, which is %" PRIu64
+                                   " ms: a request that waits for others would expire first",
+                                   expert->batch_timeout, deadline);
+    return 0;
+}
+
+static int check_expert(const struct config *config, const struct config_source *source, int index)
+{
+    const struct config_expert *expert = &config->experts[index];
+    if (!config_find_device(config, expert->device))
+        return config_source_error(source, (struct config_place){"experts", index, "device"},
+                                   "there is no device called '%.100s' in the list of devices", expert->device);
+    int rc = check_block(expert, source, index);
+    if (rc == 0)
+        rc = check_waiting(config, source, index);
+    if (rc < 0)
+        return rc;
     if (strcmp(expert->schedule, "linear") == 0 && expert->total_steps <= expert->warmup_steps)
         return config_source_error(source, (struct config_place){"experts", index, "total_steps"},
                                    "%" PRIu64 " must be above warmup_steps, which is %" PRIu64
                                    ", with a linear schedule",
                                    expert->total_steps, expert->warmup_steps);
+    if (strcmp(expert->schedule, "linear") != 0 && (expert->warmup_steps || expert->total_steps))
+        return config_source_error(source, (struct config_place){"experts", index, "schedule"},
+                                   "none, with warmup_steps %" PRIu64 " and total_steps %" PRIu64
+                                   ": set schedule: linear, or leave them out",
+                                   expert->warmup_steps, expert->total_steps);
     return 0;
 }
 

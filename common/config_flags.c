@@ -9,6 +9,7 @@
 #include "common/config_help.h"
 #include "common/config_value.h"
 #include "common/log.h"
+#include "common/suggest.h"
 
 enum {
     FLAG_CONFIG = 1,
@@ -64,6 +65,22 @@ static int way_out(const struct config_program *program)
     return -EINVAL;
 }
 
+/* getopt has said what is wrong with the argument; if it is a name that is no flag's, what may be meant is said here.
+ */
+static int refuse(const struct config_program *program, const struct flags *flags, const char *argument)
+{
+    char name[FLAG_NAME_SIZE];
+    struct suggest suggest;
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(argument + strspn(argument, "-"), "="),
+             argument + strspn(argument, "-"));
+    suggest_begin(&suggest, name);
+    for (unsigned i = 0; i < flags->count; i++)
+        suggest_offer(&suggest, flags->table[i].name);
+    if (argument[0] == '-' && suggest.nearest && suggest.distance > 0)
+        log_error("is --%s meant?", suggest.nearest);
+    return way_out(program);
+}
+
 static void print_and_exit(const struct config_program *program, int flag)
 {
     if (flag == FLAG_HELP)
@@ -83,9 +100,11 @@ int config_flags_begin(const struct config_program *program, int argc, char **ar
     int flag;
     *file = NULL;
     optind = 0; /* glibc: begin anew, also after an earlier call */
-    while (rc == 0 && (flag = getopt_long(argc, argv, "", flags->table, NULL)) != -1) {
+    while (rc == 0 && (flag = getopt_long(argc, argv, "h", flags->table, NULL)) != -1) {
         if (flag == '?')
-            rc = way_out(program);
+            rc = refuse(program, flags, argv[optind - 1]);
+        else if (flag == 'h')
+            asked = FLAG_HELP;
         else if (flag == FLAG_CONFIG)
             *file = optarg;
         else if (flag < FLAG_PROGRAM)
@@ -111,9 +130,9 @@ int config_flags_apply(struct config *config, const struct config_program *progr
     int rc = flags ? 0 : -ENOMEM;
     int flag;
     optind = 0;
-    while (rc == 0 && (flag = getopt_long(argc, argv, "", flags->table, NULL)) != -1) {
+    while (rc == 0 && (flag = getopt_long(argc, argv, "h", flags->table, NULL)) != -1) {
         if (flag < FLAG_OPTION)
-            continue;
+            continue; /* 'h' too */
         const int number = flag - FLAG_OPTION;
         const struct config_section *section = &config_sections[number / CONFIG_SECTION_OPTIONS_MAX];
         const int index = number % CONFIG_SECTION_OPTIONS_MAX;

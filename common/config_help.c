@@ -44,7 +44,7 @@ static void print_description(FILE *out, const char *lead, const struct config_o
     if (config_value_has_default(option)) {
         fputs(" (default ", memory);
         config_value_print_default(memory, option);
-        fputs(option->kind == CONFIG_STRING ? "" : "; ", memory);
+        fputs(config_value_is_text(option) ? "" : "; ", memory);
         config_value_print_range(memory, option);
         fputc(')', memory);
     }
@@ -64,7 +64,11 @@ static const char *placeholder(enum config_kind kind)
         return "BOOL";
     case CONFIG_CHOICE:
         return "WORD";
+    case CONFIG_PATH:
+        return "PATH";
     case CONFIG_STRING:
+    case CONFIG_BLOCK:
+    case CONFIG_ENDPOINT:
     case CONFIG_STRINGS:
         break;
     }
@@ -97,7 +101,7 @@ void config_help_print(FILE *out, const struct config_program *program)
     fprintf(out, "%s: %s\n\nUsage: %s [--config FILE] [flags]\n\n", program->name, program->purpose, program->name);
     fputs("  --config FILE\n          configuration file (YAML); flags override what it says\n"
           "  --print-config\n          print a sample configuration with every option, and exit\n"
-          "  --help, --version\n",
+          "  -h, --help, --version\n",
           out);
     for (const struct config_flag *flag = program->flags; flag && flag->name; flag++) {
         fprintf(out, "  --%s%s%s\n", flag->name, flag->argument ? " " : "", flag->argument ? flag->argument : "");
@@ -134,7 +138,7 @@ static void print_sample_option(FILE *out, const struct config_section *section,
     else if (!config_value_has_default(option))
         fprintf(out, "%s#%s: \"\"\n", indent, option->name);
     else {
-        const char *quote = option->kind == CONFIG_STRING ? "\"" : "";
+        const char *quote = config_value_is_text(option) ? "\"" : "";
         fprintf(out, "%s%s: %s", indent, option->name, quote);
         config_value_print_default(out, option);
         fprintf(out, "%s\n", quote);

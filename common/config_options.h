@@ -3,24 +3,26 @@
  *
  *     X(kind, name, default, min, max, unit, description)
  *
- * kind: STRING (const char *), CHOICE (const char *, one of the words in the unit column), UINT (uint64_t), FLOAT
- * (double), BOOL (bool), STRINGS (list of strings; default unused). min and max bound UINT and FLOAT, and are 0, 0 for
- * the others. unit is "" where there is none. An empty default of a STRING means "see the description". A name's
- * underscores are hyphens in its flag: server.run_dir is --server-run-dir.
+ * kind: STRING (const char *), PATH (a STRING that is relative to the file it stands in), BLOCK (a STRING: a name, or a
+ * PATH if it has a '/' or ends in ".so"), ENDPOINT (a STRING: ZeroMQ's), CHOICE (const char *, one of the words in the
+ * unit column), UINT (uint64_t), FLOAT (double), BOOL (bool), STRINGS (list of strings; default unused). min and max
+ * bound UINT and FLOAT, and are 0, 0 for the others. unit is "" where there is none. An empty default of a text means
+ * "see the description", and so does YAML's null. A name's underscores are hyphens in its flag: server.run_dir is
+ * --server-run-dir.
  */
 #ifndef EXPERTD_COMMON_CONFIG_OPTIONS_H
 #define EXPERTD_COMMON_CONFIG_OPTIONS_H
 
 #define CONFIG_SERVER_OPTIONS(X)                                                                                       \
     X(STRING, name, "expertd", 0, 0, "", "name of this server; two servers on one box need two names")                 \
-    X(STRING, run_dir, "", 0, 0, "",                                                                                   \
+    X(PATH, run_dir, "", 0, 0, "",                                                                                     \
       "folder of lock files and doorbells, mode 0700; default /run/expertd for root, else "                            \
       "$XDG_RUNTIME_DIR/expertd, else /tmp/expertd-<user id>")                                                         \
     X(CHOICE, log_level, "info", 0, 0, "error|warning|info|debug", "least important level that is logged")
 
 #define CONFIG_FRONTEND_OPTIONS(X)                                                                                     \
     X(STRINGS, listen, 0, 0, 0, "", "ZeroMQ endpoints to bind; default tcp://127.0.0.1:31330")                         \
-    X(STRING, advertise, "", 0, 0, "",                                                                                 \
+    X(ENDPOINT, advertise, "", 0, 0, "",                                                                               \
       "endpoint that is published for clients; default the first of listen, which must then not be a wildcard")        \
     X(UINT, io_threads, 1, 1, 64, "threads", "ZeroMQ threads that move bytes")                                         \
     X(UINT, max_message, 1073741824, 4096, 1099511627776, "bytes", "largest frame that a client may send")             \
@@ -34,21 +36,21 @@
       "answers of backward requests kept for clients that repeat one")
 
 #define CONFIG_DHT_OPTIONS(X)                                                                                          \
-    X(STRING, listen, "tcp://127.0.0.1:31331", 0, 0, "", "ZeroMQ endpoint for look-ups")                               \
+    X(ENDPOINT, listen, "tcp://127.0.0.1:31331", 0, 0, "", "ZeroMQ endpoint for look-ups")                             \
     X(UINT, port, 4222, 0, 65535, "", "UDP port of the DHT node; 0: any free one")                                     \
     X(STRINGS, bootstrap, 0, 0, 0, "", "host:port of DHT nodes to join by; none: run alone")                           \
     X(BOOL, lan_discovery, false, 0, 0, "", "find peers on the local network by multicast")                            \
-    X(STRING, identity_file, "", 0, 0, "", "private key (Ed25519, PEM; made if missing); default: a new identity")     \
+    X(PATH, identity_file, "", 0, 0, "", "private key (Ed25519, PEM; made if missing); default: a new identity")       \
     X(UINT, network_id, 0, 0, 4294967295, "", "nodes of different networks ignore each other")                         \
     X(FLOAT, update_period, 30, 0.05, 86400, "s", "time between heartbeats")                                           \
     X(FLOAT, expiration, 0, 0, 86400, "s",                                                                             \
       "a server without a heartbeat for so long is dead; 0: max(2 * update_period, 3)")                                \
-    X(STRING, frontend, "", 0, 0, "",                                                                                  \
+    X(ENDPOINT, frontend, "", 0, 0, "",                                                                                \
       "frontend to publish: its ZeroMQ endpoint; default the first of frontend.listen; \"none\": publish nothing")     \
     X(UINT, max_cache, 8192, 16, 16777216, "keys", "prefixes and servers kept fresh by listening")
 
 #define CONFIG_CHECKPOINT_OPTIONS(X)                                                                                   \
-    X(STRING, dir, "", 0, 0, "", "folder of checkpoints, <dir>/<uid>/; empty: none are written or loaded")             \
+    X(PATH, dir, "", 0, 0, "", "folder of checkpoints, <dir>/<uid>/; empty: none are written or loaded")               \
     X(FLOAT, interval, 300, 0, 31536000, "s",                                                                          \
       "time between two checkpoints of an expert that changed; 0: only on "                                            \
       "request and at shutdown")                                                                                       \
@@ -76,19 +78,24 @@
       "whether kernels work on the task pools' memory or rows are copied to the device and back; auto: in place "      \
       "where the device shares the host's memory")                                                                     \
     X(UINT, copy_threads, 0, 0, 64, "threads",                                                                         \
-      "that copy the rows of large batches to such a device and back; 0: one for four cores, 4 at most")               \
+      "how many copy the rows of large batches to a device with memory of its own, and back; 0: one for four cores, "  \
+      "4 "                                                                                                             \
+      "at most")                                                                                                       \
     X(UINT, memory, 0, 0, 1099511627776, "MiB", "device memory to use at most; 0: 95 % of what the device has")        \
-    X(STRING, cache_dir, "", 0, 0, "",                                                                                 \
+    X(PATH, cache_dir, "", 0, 0, "",                                                                                   \
       "folder of compiled programs; default "                                                                          \
       "$XDG_CACHE_HOME/expertd or ~/.cache/expertd; each device has its own in it")                                    \
     X(UINT, chunk_rows, 1024, 1, 1048576, "rows", "rows that a kernel launch works on; bounds the workspace")
+
+/* The blocks that the runtime has built in (runtime/blocks/; a test holds that these are all). */
+#define CONFIG_BLOCKS "ffn", "nop"
 
 /* One entry of the list `experts`. */
 #define CONFIG_EXPERT_OPTIONS(X)                                                                                       \
     X(STRING, uid, "", 0, 0, "", "uid (ffn.4.17) or pattern of uids (ffn.[0:4].[0:16])")                               \
     X(UINT, count, 0, 0, 16777216, "experts", "host so many distinct ones of the pattern, drawn at random; 0: all")    \
     X(UINT, seed, 0, 0, 18446744073709551615U, "", "seed of the draw and of the initial weights")                      \
-    X(STRING, block, "ffn", 0, 0, "", "ffn, nop, or the path of an own one's shared object")                           \
+    X(BLOCK, block, "ffn", 0, 0, "", "ffn, nop, or the path of an own one's shared object")                            \
     X(STRING, device, "", 0, 0, "", "name of the device; default the first of devices")                                \
     X(UINT, hidden_dim, 1024, 1, 1048576, "", "hidden size h: a row is h floats (nop: any row of h floats)")           \
     X(UINT, max_batch_size, 4096, 1, 1048576, "rows", "largest task, and largest batch")                               \
@@ -96,7 +103,7 @@
     X(FLOAT, batch_timeout, 0, 0, 3600000, "ms", "longest wait for min_batch_size rows")                               \
     X(UINT, queue_rows, 0, 0, 16777216, "rows", "rows of a pool, queued and running; 0: twice max_batch_size")         \
     X(UINT, queue_tasks, 1024, 1, 65536, "tasks", "tasks of a pool, queued and running (rounded up to a power of 2)")  \
-    X(STRING, weights, "", 0, 0, "", "safetensors file to start from; {uid} in it is replaced; default: from seed")    \
+    X(PATH, weights, "", 0, 0, "", "safetensors file to start from; {uid} in it is replaced; default: from seed")      \
     X(CHOICE, optimizer, "adam", 0, 0, "adam|sgd|none", "what makes a step of the gradients")                          \
     X(FLOAT, learning_rate, 0.001, 0, 1e6, "", "learning rate")                                                        \
     X(FLOAT, beta1, 0.9, 0, 0.999999999, "", "adam: decay of the first moment")                                        \
@@ -104,9 +111,10 @@
     X(FLOAT, epsilon, 1e-8, 0, 1, "", "adam: added to the denominator")                                                \
     X(FLOAT, momentum, 0, 0, 1, "", "sgd: momentum")                                                                   \
     X(FLOAT, clip_norm, 0, 0, 1e30, "", "gradients are scaled to this global L2 norm when above it; 0: never")         \
-    X(CHOICE, schedule, "none", 0, 0, "none|linear", "of the learning rate; linear: warm-up, then decay to 0")         \
-    X(UINT, warmup_steps, 0, 0, 1000000000000, "steps", "linear: steps of warm-up")                                    \
-    X(UINT, total_steps, 0, 0, 1000000000000, "steps", "linear: step at which the rate is 0")                          \
+    X(CHOICE, schedule, "none", 0, 0, "none|linear",                                                                   \
+      "how the learning rate changes; linear: warm-up, then decay to 0")                                               \
+    X(UINT, warmup_steps, 0, 0, 1000000000000, "steps", "schedule linear: steps of warm-up")                           \
+    X(UINT, total_steps, 0, 0, 1000000000000, "steps", "schedule linear: step at which the rate is 0")                 \
     X(UINT, grad_accumulation, 1, 1, 1000000, "batches", "batches whose gradients one optimizer step sums")
 
 #endif

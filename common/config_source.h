@@ -2,12 +2,14 @@
 #ifndef EXPERTD_COMMON_CONFIG_SOURCE_H
 #define EXPERTD_COMMON_CONFIG_SOURCE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct config_source {
     const char *origin; /* the file's name */
     const char *text;   /* NULL: there is no file, only flags */
     size_t length;
+    const char *folder; /* what relative paths in it are relative to; NULL: to where the process stands */
 };
 
 /* A place in the text: an option (`index` counts the entries of a list, -1 where there is none), or with option NULL
@@ -22,11 +24,10 @@ struct config_place {
  * -EINVAL. */
 int config_source_error(const struct config_source *source, struct config_place place, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* The same of a line that is known. */
+int config_source_error_at(const struct config_source *source, unsigned line, struct config_place place,
+                           const char *format, ...) __attribute__((format(printf, 4, 5)));
 /* The line of a place, from 1; 0 if it is not in the text. */
 unsigned config_source_line(const struct config_source *source, struct config_place place);
-/* The line of the first key called so in or below line `from`; `from` if there is none. */
-unsigned config_source_key_line(const struct config_source *source, const char *key, unsigned from);
-/* Where and why the text is no YAML at all: its line, and libyaml's words; 0 if it is. */
-unsigned config_source_syntax(const struct config_source *source, char *problem, size_t problem_size);
 
 #endif

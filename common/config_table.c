@@ -6,6 +6,9 @@
 #include <string.h>
 
 #define DEFAULT_STRING(default, min, max) .string = default
+#define DEFAULT_PATH(default, min, max) .string = default
+#define DEFAULT_BLOCK(default, min, max) .string = default
+#define DEFAULT_ENDPOINT(default, min, max) .string = default
 #define DEFAULT_CHOICE(default, min, max) .string = default
 #define DEFAULT_UINT(default, min, max) .uint = default, .uint_min = min, .uint_max = max
 #define DEFAULT_FLOAT(default, min, max) .number = default, .number_min = min, .number_max = max

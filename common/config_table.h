@@ -10,6 +10,9 @@
 
 enum config_kind {
     CONFIG_STRING,
+    CONFIG_PATH,
+    CONFIG_BLOCK,
+    CONFIG_ENDPOINT,
     CONFIG_CHOICE,
     CONFIG_UINT,
     CONFIG_FLOAT,

@@ -110,6 +110,9 @@ int config_value_set(const struct config_option *option, void *record, struct co
         rc = set_string(field(option, record), memory, text);
         break;
     case CONFIG_STRING:
+    case CONFIG_PATH:
+    case CONFIG_BLOCK:
+    case CONFIG_ENDPOINT:
         rc = set_string(field(option, record), memory, text);
         break;
     case CONFIG_STRINGS:
@@ -140,6 +143,9 @@ void config_value_defaults(const struct config_section *section, void *record)
         void *value = field(option, record);
         switch (option->kind) {
         case CONFIG_STRING:
+        case CONFIG_PATH:
+        case CONFIG_BLOCK:
+        case CONFIG_ENDPOINT:
         case CONFIG_CHOICE:
             *(const char **)value = option->string;
             break;
@@ -176,14 +182,29 @@ void config_value_print_range(FILE *out, const struct config_option *option)
         fputs("true or false", out);
         break;
     case CONFIG_STRING:
+    case CONFIG_PATH:
+    case CONFIG_BLOCK:
+    case CONFIG_ENDPOINT:
     case CONFIG_STRINGS:
         break;
     }
 }
 
+bool config_value_is_path(const char *block)
+{
+    const size_t length = strlen(block);
+    return strchr(block, '/') || (length > 3 && strcmp(block + length - 3, ".so") == 0);
+}
+
+bool config_value_is_text(const struct config_option *option)
+{
+    return option->kind == CONFIG_STRING || option->kind == CONFIG_PATH || option->kind == CONFIG_BLOCK ||
+           option->kind == CONFIG_ENDPOINT;
+}
+
 bool config_value_has_default(const struct config_option *option)
 {
-    return option->kind != CONFIG_STRINGS && (option->kind != CONFIG_STRING || option->string[0]);
+    return option->kind != CONFIG_STRINGS && (!config_value_is_text(option) || option->string[0]);
 }
 
 void config_value_print_default(FILE *out, const struct config_option *option)
@@ -199,6 +220,9 @@ void config_value_print_default(FILE *out, const struct config_option *option)
         fputs(option->boolean ? "true" : "false", out);
         break;
     case CONFIG_STRING:
+    case CONFIG_PATH:
+    case CONFIG_BLOCK:
+    case CONFIG_ENDPOINT:
     case CONFIG_CHOICE:
         fputs(option->string, out);
         break;

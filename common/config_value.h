@@ -17,6 +17,11 @@ void config_value_clear(const struct config_option *option, void *record);
 /* Sets every option of a record to its default. */
 void config_value_defaults(const struct config_section *section, void *record);
 
+/* Whether a block's name is the path of a shared object. */
+bool config_value_is_path(const char *block);
+/* Whether the option is one text. */
+bool config_value_is_text(const struct config_option *option);
+
 /* "4 to 64 threads", "true or false", "auto|cpu|gpu"; empty where anything goes. */
 void config_value_print_range(FILE *out, const struct config_option *option);
 /* False where only the description can tell the default: lists, and strings that are empty by default. */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/config_outline.h"
 #include "common/config_value.h"
 #include "common/log.h"
 
@@ -130,41 +131,54 @@ __attribute__((format(printf, 3, 0))) static void on_message(cyaml_log_t level, 
         report->line = line;
 }
 
-static int refuse(const struct config_source *source, struct report *report, cyaml_err_t err)
+static int refuse(const struct config_source *source, const struct report *report, cyaml_err_t err)
 {
-    static const char unexpected[] = "Unexpected key: ";
-    char syntax[CONFIG_PROBLEM_SIZE];
-    char key[CONFIG_PROBLEM_SIZE];
-    const char *problem = report->problem[0] ? report->problem : cyaml_strerror(err);
-    const unsigned syntax_line =
-        err == CYAML_ERR_LIBYAML_PARSER ? config_source_syntax(source, syntax, sizeof syntax) : 0;
-    if (syntax_line) {
-        report->line = syntax_line;
-        problem = syntax;
-    } else if (strncmp(problem, unexpected, strlen(unexpected)) == 0) {
-        snprintf(key, sizeof key, "%s", problem + strlen(unexpected));
-        /* libcyaml names the line of the value before. */
-        report->line = config_source_key_line(source, key, report->line);
-        snprintf(syntax, sizeof syntax, "there is no option '%.100s' here (--print-config shows all)", key);
-        problem = syntax;
-    }
     log_error("%.120s:%u: %s%s%s", source->origin, report->line ? report->line : 1, report->path,
-              report->path[0] ? ": " : "", problem);
+              report->path[0] ? ": " : "", report->problem[0] ? report->problem : cyaml_strerror(err));
     return err == CYAML_ERR_OOM ? -ENOMEM : -EINVAL;
 }
 
 /* --- the raw tree into the configuration -----------------------------------------------------------------------------
  */
 
-static int merge_option(const struct config_option *option, void *record, struct config_memory **memory,
-                        const struct raw *raw, char *problem)
+/* A relative path in a file is relative to that file, wherever the process stands. NULL: out of memory, or (with a
+ * problem) refused. */
+static const char *resolve(const struct config_option *option, struct config_memory **memory, const char *text,
+                           const struct config_source *source, char *problem)
 {
-    if (option->kind != CONFIG_STRINGS)
-        return raw->value ? config_value_set(option, record, memory, raw->value, problem) : 0;
-    char *const *items = raw->value;
+    static const char ipc[] = "ipc://";
+    const char *scheme = "";
+    if (option->kind == CONFIG_ENDPOINT || option->kind == CONFIG_STRINGS) {
+        if (strncmp(text, ipc, strlen(ipc)) != 0 || strchr("@*/", text[strlen(ipc)]))
+            return text;
+        scheme = ipc;
+        text += strlen(ipc);
+    } else if (option->kind == CONFIG_BLOCK ? !config_value_is_path(text) : option->kind != CONFIG_PATH || !*text) {
+        return text;
+    }
+    if (text[0] == '~' && (text[1] == '/' || !text[1])) {
+        snprintf(problem, CONFIG_PROBLEM_SIZE, "'~' stands for no folder here: write it in full");
+        return NULL;
+    }
+    if (text[0] == '/' || !source->folder)
+        return text;
+    const char *path = config_memory_format(memory, "%s%s/%s", scheme, source->folder, text);
+    if (!path)
+        snprintf(problem, CONFIG_PROBLEM_SIZE, "%s", strerror(ENOMEM));
+    return path;
+}
+
+static int merge_option(const struct config_option *option, void *record, struct config_memory **memory,
+                        const struct raw *raw, const struct config_source *source, char *problem)
+{
+    char *const one = option->kind == CONFIG_STRINGS ? NULL : raw->value;
+    char *const *items = option->kind == CONFIG_STRINGS ? raw->value : &one;
+    const uint32_t count = option->kind == CONFIG_STRINGS ? raw->count : one != NULL;
     int rc = 0;
-    for (uint32_t i = 0; rc == 0 && i < raw->count; i++)
-        rc = config_value_set(option, record, memory, items[i], problem);
+    for (uint32_t i = 0; rc == 0 && i < count; i++) {
+        const char *value = resolve(option, memory, items[i], source, problem);
+        rc = value ? config_value_set(option, record, memory, value, problem) : -EINVAL;
+    }
     return rc;
 }
 
@@ -174,7 +188,7 @@ static int merge_record(const struct config_section *section, int index, void *r
     char problem[CONFIG_PROBLEM_SIZE];
     for (unsigned i = 0; i < section->count; i++) {
         const struct config_option *option = &section->options[i];
-        if (merge_option(option, record, memory, &raw[i], problem) < 0)
+        if (merge_option(option, record, memory, &raw[i], source, problem) < 0)
             return config_source_error(source, (struct config_place){section->name, index, option->name}, "%s",
                                        problem);
     }
@@ -216,12 +230,33 @@ static void *reallocate(void *context, void *block, size_t size)
     return realloc(block, block ? size + size / 2 : size);
 }
 
+/* libcyaml knows no null for texts, or takes quoted ones for it: what the outline says is null loses its value, and so
+ * keeps its default. */
+static void drop_nulls(struct raw *root, const struct config_outline *outline)
+{
+    for (size_t i = 0; i < outline->nulls_count; i++) {
+        const struct config_null *null = &outline->nulls[i];
+        const struct config_section *section = &config_sections[null->section];
+        struct raw *rows = root[null->section].value;
+        if (section->options[null->option].kind == CONFIG_STRINGS)
+            continue;
+        void **value = &rows[(size_t)null->index * section->count + null->option].value;
+        free(*value);
+        *value = NULL;
+    }
+}
+
 int config_yaml_read(struct config *config, const struct config_source *source)
 {
     struct report report = {0};
     struct schema_tree schema;
+    struct config_outline outline;
     struct raw *root = NULL;
-    int rc = 0;
+    int rc = config_outline_read(&outline, source);
+    if (rc < 0) {
+        config_outline_destroy(&outline);
+        return rc;
+    }
     schema_make(&schema);
     /* No aliases: nobody needs them here, and a few lines of them can stand for gigabytes. */
     const cyaml_config_t how = {
@@ -233,6 +268,9 @@ int config_yaml_read(struct config *config, const struct config_source *source)
     };
     const cyaml_err_t err = cyaml_load_data((const uint8_t *)source->text, source->length, &how, &schema.root,
                                             (cyaml_data_t **)&root, NULL);
+    if (err == CYAML_OK && root)
+        drop_nulls(root, &outline);
+    config_outline_destroy(&outline);
     if (err != CYAML_OK)
         return refuse(source, &report, err);
     for (unsigned s = 0; root && rc == 0 && s < CONFIG_SECTIONS; s++) {

@@ -79,7 +79,7 @@ START_TEST(what_the_file_says_is_taken_and_the_rest_completed)
                "  advertise: tcp://10.0.0.7:7000\n"
                "  io_threads: 4\n"
                "dht: {update_period: 1.0, lan_discovery: yes, bootstrap: [\"a:1\", \"b:2\"]}\n"
-               "devices: [{name: cpu0, chunk_rows: 7}, {name: gpu0, linear_kernel: gpu, precision: tf32}]\n"
+               "devices: [{name: cpu0, chunk_rows: 7}, {name: gpu0, linear_kernel: mma, precision: tf32}]\n"
                "experts:\n"
                "  - {uid: \"ffn.[0:4].[0:16]\", hidden_dim: 64, seed: 18446744073709551615, learning_rate: 1e-4}\n"
                "  - {uid: nop.0, block: nop, device: gpu0, max_batch_size: 16, queue_rows: 16}\n");
@@ -92,7 +92,7 @@ START_TEST(what_the_file_says_is_taken_and_the_rest_completed)
     ck_assert(config.dht.lan_discovery);
     ck_assert_str_eq(config.dht.bootstrap.items[1], "b:2");
     ck_assert_uint_eq(config.devices[0].chunk_rows, 7);
-    ck_assert_str_eq(config.devices[1].linear_kernel, "gpu");
+    ck_assert_str_eq(config.devices[1].linear_kernel, "mma");
     ck_assert_str_eq(config.devices[0].precision, "fp32");
     ck_assert_str_eq(config.devices[1].precision, "tf32");
     ck_assert_uint_eq(config.experts_count, 2);
@@ -122,17 +122,40 @@ static const struct {
     {"experts:\n  - uid: a.1\n  - 5\n", "box.yaml:3: experts[1]: Expecting MAPPING"},
     {"[1, 2]\n", "box.yaml:1: Expecting MAPPING"},
     {"server:\n  name: a\n bad: x\n", "box.yaml:3: "},
-    {"server: {name: a", "box.yaml:2: server.name: did not find expected"},
-    {"server: {name: a, name: b}\n", "already seen: name"},
+    {"server: {name: a", "box.yaml:2: did not find expected"},
+    {"server: {name: a, name: b}\n", "box.yaml:1: server.name: stands twice; the first is in line 1"},
     {"server: {name: &a x, run_dir: *a}\n", "box.yaml:1: "},
     {"server: {name: \xff}\n", "box.yaml:1: "},
+    {"server:\n  name: a\n# Gr\xfc\xdf"
+     "e\n",
+     "box.yaml:3: invalid"},
+    {"server:\n  name: a\n\n\n# \x01\n", "box.yaml:5: control characters are not allowed"},
+    {"server:\r\n  name: a\r\n# \x7f\r\n", "box.yaml:3: control characters are not allowed"},
+    {"experts:\n  - uid: a.1\nserver:\n  name: a\nexperts: [{uid: a.2}]\n",
+     "box.yaml:5: experts: stands twice; the first is in line 1"},
+    {"experts:\n  - uid: a.1\n  - uid: a.2\n    seed: 1\n    seed: 2\n",
+     "box.yaml:5: experts[1].seed: stands twice; the first is in line 4"},
+    {"server: {name: a}\n---\nexperts: []\n", "box.yaml:2: a second document begins here"},
+    {"---\nserver: {name: a}\n...\n---\n", "box.yaml:4: a second document begins here"},
+    {"~\n---\nserver: {name: a}\n", "box.yaml:2: a second document begins here"},
+    {"server: {name: a}\n---\n}\n", "box.yaml:2: a second document begins here"},
+    {"server: {name: a}\n...\n%YAML 9\n", "box.yaml:3: "},
+    {"server:\n  nmae: x\n", "there is no option 'nmae' here: is 'name' meant?"},
+    {"expert: []\n", "box.yaml:1: there is no option 'expert' here: is 'experts' meant?"},
+    {"devices:\n  - {name: a, slab: staged}\n", "box.yaml:2: devices[0]: there is no option 'slab' here: is 'slabs'"},
+    {"frontend:\n  listen:\n    - ~\n", "box.yaml:3: frontend.listen: null is no entry of this list"},
+    {"experts: [~]\n", "box.yaml:1: experts[0]: Expecting MAPPING"},
+    {"experts: {uid: a.1}\n", "box.yaml:1: experts: Expecting SEQUENCE"},
+    {"server: [{name: a}]\n", "box.yaml:1: server: Expecting MAPPING"},
     /* values */
     {"frontend:\n  io_threads: 65\n", "box.yaml:2: frontend.io_threads: 65 is out of range: 1 to 64 threads"},
     {"frontend:\n  io_threads: 0\n", "box.yaml:2: frontend.io_threads: 0 is out of range"},
     {"frontend: {io_threads: -1}", "frontend.io_threads: '-1' is not a whole number"},
     {"frontend: {io_threads: 4x}", "'4x' is not a whole number"},
     {"frontend: {io_threads: 1.5}", "'1.5' is not a whole number"},
-    {"frontend: {io_threads: }", "'' is not a whole number"},
+    {"frontend: {io_threads: \"\"}", "'' is not a whole number"},
+    {"frontend: {io_threads: !!str null}", "'null' is not a whole number"},
+    {"frontend: {io_threads: \"null\"}", "'null' is not a whole number"},
     {"experts: [{uid: a.1, seed: 18446744073709551616}]", "18446744073709551616 is out of range"},
     {"dht: {update_period: soon}", "'soon' is not a number"},
     {"dht: {update_period: nan}", "'nan' is not a number"},
@@ -161,10 +184,29 @@ static const struct {
     {"frontend: {listen: [\"tcp://0.0.0.0:1\"]}", "frontend.advertise: 'tcp://0.0.0.0:1' is no address"},
     {"frontend: {listen: [\"tcp://*:1\"]}", "frontend.advertise: 'tcp://*:1' is no address"},
     {"dht: {listen: nowhere}", "dht.listen: 'nowhere' is no ZeroMQ endpoint"},
+    {"frontend:\n  listen: [\"inproc://experts\"]",
+     "box.yaml:2: frontend.listen: 'inproc://experts' is only reached from"},
+    {"dht: {listen: \"inproc://a\"}", "dht.listen: 'inproc://a' is only reached"},
+    {"frontend: {advertise: \"inproc://a\"}", "frontend.advertise: 'inproc://a' is only reached"},
+    {"dht: {frontend: \"inproc://a\"}", "dht.frontend: 'inproc://a' is only reached"},
+    {"dht: {frontend: \"tcp://*:1\"}", "dht.frontend: 'tcp://*:1' is no address to connect to"},
+    {"frontend: {listen: [\"tcp://127.0.0.1\"]}", "frontend.listen: 'tcp://127.0.0.1' names no port"},
+    {"dht:\n  port: 0\n  bootstrap: [\"::1\"]\n", "box.yaml:3: dht.bootstrap: '::1' is no address: write host:port"},
+    {"dht: {bootstrap: [\"a:1\", \"b:0\"]}\n", "dht.bootstrap: 'b:0' is no address"},
     /* options that must fit each other */
     {"experts: [{uid: a.1, min_batch_size: 5, max_batch_size: 4}]", "experts[0].min_batch_size: 5 is above"},
     {"experts: [{uid: a.1, max_batch_size: 64, queue_rows: 63}]", "experts[0].queue_rows: 63 is below"},
     {"experts: [{uid: a.1, schedule: linear, warmup_steps: 9, total_steps: 9}]", "experts[0].total_steps: 9 must"},
+    {"dht:\n  update_period: 300\n  expiration: 30\n", "box.yaml:3: dht.expiration: 30 s must be above update_period"},
+    {"dht: {expiration: 30}\n", "dht.expiration: 30 s must be above update_period, which is 30 s"},
+    {"frontend: {listen: [\"tcp://a:1\"]}\ndht: {listen: \"tcp://a:1\"}", "box.yaml:2: dht.listen: 'tcp://a:1' is in"},
+    {"frontend: {listen: [\"tcp://a:1\", \"tcp://a:1\"]}", "frontend.listen: 'tcp://a:1' stands twice"},
+    {"devices: [{name: a, linear_kernel: clblast, precision: fp16}]", "devices[0].linear_kernel: clblast takes fp32"},
+    {"devices: [{name: a, linear_kernel: mma}]", "devices[0].linear_kernel: mma multiplies in tf32 or fp16"},
+    {"devices: [{name: a, linear_kernel: cpu, precision: tf32}]", "devices[0].linear_kernel: cpu does not multiply in"},
+    {"experts: [{uid: a.1, warmup_steps: 5}]", "experts[0].schedule: none, with warmup_steps 5"},
+    {"frontend: {default_deadline: 100}\nexperts: [{uid: a.1, min_batch_size: 2, batch_timeout: 100}]",
+     "experts[0].batch_timeout: 100 ms must be below frontend.default_deadline"},
     /* uids */
     {"experts:\n - block: nop\n", "box.yaml:2: experts[0]: an expert needs a uid"},
     {"experts: [{uid: ffn}]", "experts[0].uid: 'ffn' is no uid or pattern of uids"},
@@ -175,6 +217,10 @@ static const struct {
     {"experts:\n - uid: f.1\n - uid: f.[0:4]\n", "box.yaml:3: experts[1].uid: 'f.1' is in experts[0] (line 2) already"},
     {"experts: [{uid: f.1}, {uid: f.1}]", "'f.1' is in experts[0]"},
     {"experts: [{uid: a.1, block: \"\"}]", "experts[0].block: must not be empty"},
+    {"experts:\n - uid: a.1\n   block: fnn\n",
+     "box.yaml:3: experts[0].block: there is no block 'fnn': is 'ffn' meant?"},
+    {"experts: [{uid: a.1, block: \"~/affine.so\"}]", "box.yaml:1: experts[0].block: '~' stands for no folder here"},
+    {"checkpoint: {dir: \"~\"}", "checkpoint.dir: '~' stands for no folder here"},
 };
 
 START_TEST(errors_name_file_line_and_option)
@@ -183,6 +229,64 @@ START_TEST(errors_name_file_line_and_option)
     ck_assert_msg(strstr(logged(), errors[_i].message), "%s\nexpected: %s\nlogged: %s", errors[_i].text,
                   errors[_i].message, logged());
     ck_assert_ptr_null(config.memory);
+}
+END_TEST
+
+/* Every option of every section, with each way to write null, is what it is when it is left out. */
+START_TEST(null_is_the_default_of_every_option)
+{
+    static const char *const nulls[] = {"", "~", "null", "Null", "NULL"};
+    struct config defaults;
+    char text[256];
+    static const char least[] = "devices: [{name: a}]\nexperts: [{uid: x.1}]";
+    ck_assert_int_eq(config_parse(&defaults, least, strlen(least), "defaults"), 0);
+#define SAME_STRING(a, b) strcmp(a, b) == 0
+#define SAME_PATH(a, b) SAME_STRING(a, b)
+#define SAME_BLOCK(a, b) SAME_STRING(a, b)
+#define SAME_ENDPOINT(a, b) SAME_STRING(a, b)
+#define SAME_CHOICE(a, b) SAME_STRING(a, b)
+#define SAME_UINT(a, b) (a) == (b)
+#define SAME_BOOL(a, b) (a) == (b)
+#define SAME_FLOAT(a, b) (a) == (b)
+#define SAME_STRINGS(a, b) (a).count == (b).count
+#define IS_DEFAULT(kind, record, name)                                                                                 \
+    parse_well(text);                                                                                                  \
+    ck_assert_msg(SAME_##kind(config.record.name, defaults.record.name), "%s", text);                                  \
+    config_destroy(&config);
+#define IN_SECTION(section, kind, name)                                                                                \
+    snprintf(text, sizeof text, "devices: [{name: a}]\nexperts: [{uid: x.1}]\n" #section ":\n  " #name ": %s\n",       \
+             nulls[_i]);                                                                                               \
+    IS_DEFAULT(kind, section, name)
+#define IN_SERVER(kind, name, ...) IN_SECTION(server, kind, name)
+#define IN_FRONTEND(kind, name, ...) IN_SECTION(frontend, kind, name)
+#define IN_DHT(kind, name, ...) IN_SECTION(dht, kind, name)
+#define IN_CHECKPOINT(kind, name, ...) IN_SECTION(checkpoint, kind, name)
+#define IN_DEVICE(kind, name, ...)                                                                                     \
+    snprintf(text, sizeof text, "experts: [{uid: x.1}]\ndevices:\n- name: a\n  %s: %s\n", #name, nulls[_i]);           \
+    if (strcmp(#name, "name") != 0) {                                                                                  \
+        IS_DEFAULT(kind, devices[0], name)                                                                             \
+    }
+#define IN_EXPERT(kind, name, ...)                                                                                     \
+    snprintf(text, sizeof text, "devices: [{name: a}]\nexperts:\n- uid: x.1\n  %s: %s\n", #name, nulls[_i]);           \
+    if (strcmp(#name, "uid") != 0) {                                                                                   \
+        IS_DEFAULT(kind, experts[0], name)                                                                             \
+    }
+    CONFIG_SERVER_OPTIONS(IN_SERVER)
+    CONFIG_FRONTEND_OPTIONS(IN_FRONTEND)
+    CONFIG_DHT_OPTIONS(IN_DHT)
+    CONFIG_CHECKPOINT_OPTIONS(IN_CHECKPOINT)
+    CONFIG_DEVICE_OPTIONS(IN_DEVICE)
+    CONFIG_EXPERT_OPTIONS(IN_EXPERT)
+    config_destroy(&defaults);
+}
+END_TEST
+
+START_TEST(a_word_in_quotes_is_no_null)
+{
+    parse_well("server: {name: \"null\"}\ncheckpoint: {dir: 'null'}\nexperts: [{uid: x.1, weights: !!str Null}]");
+    ck_assert_str_eq(config.server.name, "null");
+    ck_assert_str_eq(config.checkpoint.dir, "null");
+    ck_assert_str_eq(config.experts[0].weights, "Null");
 }
 END_TEST
 
@@ -322,6 +426,53 @@ START_TEST(flags_override_the_file_and_the_file_the_defaults)
 }
 END_TEST
 
+START_TEST(a_relative_path_is_relative_to_its_file)
+{
+    char folder[] = "/tmp/test-config.XXXXXX", file[64], expected[128];
+    static const char text[] =
+        "server: {run_dir: run}\nfrontend: {listen: [\"ipc://socket\", \"ipc://@abstract\", \"ipc:///tmp/s\"]}\n"
+        "dht: {identity_file: keys/id.pem, frontend: \"ipc://socket\"}\ncheckpoint: {dir: ./checkpoints}\n"
+        "devices: [{name: a, cache_dir: /tmp/cache}, {name: b, cache_dir: cache}]\n"
+        "experts:\n  - {uid: a.1, weights: \"w/{uid}.safetensors\", block: affine.so}\n"
+        "  - {uid: a.2, block: own/affine}\n  - {uid: a.3, block: ffn}\n";
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(file, sizeof file, "%s/box.yaml", folder);
+    FILE *out = fopen(file, "w");
+    ck_assert_ptr_nonnull(out);
+    ck_assert_int_ge(fputs(text, out), 0);
+    fclose(out);
+    ck_assert_int_eq(chdir(_i ? folder : "/"), 0);
+    const int rc = load("--config", _i ? "box.yaml" : file, NULL);
+    unlink(file);
+    rmdir(folder);
+    ck_assert_msg(rc == 0, "%s", logged());
+#define IS_BELOW(value, tail)                                                                                          \
+    snprintf(expected, sizeof expected, "%s/%s", folder, tail);                                                        \
+    ck_assert_str_eq(value, expected)
+    IS_BELOW(config.server.run_dir, "run");
+    IS_BELOW(config.frontend.listen.items[0] + strlen("ipc://"), "socket");
+    ck_assert_str_eq(config.frontend.advertise, config.frontend.listen.items[0]);
+    ck_assert_str_eq(config.dht.frontend, config.frontend.listen.items[0]);
+    ck_assert_str_eq(config.frontend.listen.items[1], "ipc://@abstract");
+    ck_assert_str_eq(config.frontend.listen.items[2], "ipc:///tmp/s");
+    IS_BELOW(config.dht.identity_file, "keys/id.pem");
+    IS_BELOW(config.checkpoint.dir, "./checkpoints");
+    ck_assert_str_eq(config.devices[0].cache_dir, "/tmp/cache");
+    IS_BELOW(config.devices[1].cache_dir, "cache");
+    IS_BELOW(config.experts[0].weights, "w/{uid}.safetensors");
+    IS_BELOW(config.experts[0].block, "affine.so");
+    IS_BELOW(config.experts[1].block, "own/affine");
+    ck_assert_str_eq(config.experts[2].block, "ffn");
+}
+END_TEST
+
+START_TEST(a_path_of_a_flag_is_relative_to_where_one_stands)
+{
+    ck_assert_msg(load("--checkpoint-dir", "checkpoints", NULL) == 0, "%s", logged());
+    ck_assert_str_eq(config.checkpoint.dir, "checkpoints");
+}
+END_TEST
+
 START_TEST(a_list_s_flags_replace_the_file_s_list)
 {
     char path[64];
@@ -353,6 +504,8 @@ static const struct {
     {"--bogus", NULL, "--help shows every flag"},
     {"--server-name", NULL, "--help shows every flag"},
     {"word", NULL, "'word' is no flag"},
+    {"--frontend-io-thread_s=3", NULL, "is --frontend-io-threads meant?"},
+    {"--devcie", NULL, "is --device meant?"},
     {"--frontend-io-threads", "0", "--frontend-io-threads: 0 is out of range: 1 to 64 threads"},
     {"--server-log-level", "loud", "--server-log-level: 'loud' is not one of"},
     {"--server-name", "a b", "server.name: 'a b' has a character other than"},
@@ -403,7 +556,10 @@ static char *help_text(const char *flag)
 
 START_TEST(help_shows_defaults_ranges_units_and_the_program_s_own_flags)
 {
-    char *text = help_text("--help");
+    char *text = help_text("-h");
+    char *same = help_text("--help");
+    ck_assert_str_eq(text, same);
+    free(same);
     ck_assert_ptr_nonnull(strstr(text, "--frontend-io-threads N"));
     ck_assert_ptr_nonnull(strstr(text, "(default 1; 1 to 64 threads)"));
     ck_assert_ptr_nonnull(strstr(text, "--list-devices\n"));
@@ -427,6 +583,10 @@ int main(void)
     tcase_add_loop_test(tcase, an_empty_file_gives_every_default, 0, 6);
     tcase_add_test(tcase, what_the_file_says_is_taken_and_the_rest_completed);
     tcase_add_loop_test(tcase, errors_name_file_line_and_option, 0, COUNT_OF(errors));
+    tcase_add_loop_test(tcase, null_is_the_default_of_every_option, 0, 5);
+    tcase_add_test(tcase, a_word_in_quotes_is_no_null);
+    tcase_add_loop_test(tcase, a_relative_path_is_relative_to_its_file, 0, 2);
+    tcase_add_test(tcase, a_path_of_a_flag_is_relative_to_where_one_stands);
     tcase_add_test(tcase, the_sample_is_a_configuration_of_the_defaults);
     tcase_add_test(tcase, sixteen_thousand_entries_are_read_and_a_uid_that_stands_twice_is_found);
     tcase_add_test(tcase, an_entry_s_uids_are_its_pattern_or_the_same_draw_of_it_each_time);

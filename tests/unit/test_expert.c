@@ -10,6 +10,17 @@
 enum { PARAMETERS = 6 };
 static const char *const kernels[] = {"cpu", "gpu"};
 
+START_TEST(every_block_that_a_configuration_may_name_is_there)
+{
+    static const char *const blocks[] = {CONFIG_BLOCKS};
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
+        const struct expert_ops *ops = expert_find(blocks[i]);
+        ck_assert_msg(ops, "%s", blocks[i]);
+        ck_assert_str_eq(ops->name, blocks[i]);
+    }
+}
+END_TEST
+
 START_TEST(a_batch_of_several_tasks_steps_as_one_task_of_all_rows_wherever_they_lie)
 {
     enum { HIDDEN = 70, ROWS = 29, SHIFT = 8 };
@@ -211,6 +222,7 @@ int main(void)
 {
     TCase *all = tcase_create("expert");
     tcase_set_timeout(all, 60);
+    tcase_add_test(all, every_block_that_a_configuration_may_name_is_there);
     tcase_add_loop_test(all, a_batch_of_several_tasks_steps_as_one_task_of_all_rows_wherever_they_lie, 0, 2);
     tcase_add_loop_test(all, batches_may_be_enqueued_back_to_back_and_one_backward_of_an_expert_at_a_time, 0, 2);
     tcase_add_test(all, staging_holds_two_batches_and_says_busy_to_a_third);

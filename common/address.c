@@ -1,0 +1,86 @@
+#include "common/address.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+
+static const char ipv6_characters[] = "0123456789abcdefABCDEF:.";
+
+/* 0: it is none. */
+static unsigned parse_port(const char *text)
+{
+    const size_t digits = strspn(text, "0123456789");
+    const unsigned long port = digits > 0 && digits <= 5 && !text[digits] ? strtoul(text, NULL, 10) : 0;
+    return port <= 65535 ? (unsigned)port : 0;
+}
+
+static bool is_name(const char *host, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if (!isascii(host[i]) || !(isalnum((unsigned char)host[i]) || strchr("-._", host[i])))
+            return false;
+    return length > 0;
+}
+
+/* Digits and colons, and perhaps "%interface". */
+static bool is_ipv6(const char *host, size_t length)
+{
+    const size_t number = strspn(host, ipv6_characters);
+    return number >= 2 && memchr(host, ':', length) &&
+           (number == length ||
+            (number < length && host[number] == '%' && is_name(host + number + 1, length - number - 1)));
+}
+
+int address_parse(struct address *address, const char *text)
+{
+    const bool bracketed = text[0] == '[';
+    const char *host = text + bracketed;
+    const char *end = bracketed ? strchr(host, ']') : host + strcspn(host, ":");
+    if (!end)
+        return -EINVAL;
+    const char *rest = end + bracketed;
+    const size_t length = (size_t)(end - host);
+    const unsigned port = *rest == ':' ? parse_port(rest + 1) : 0;
+    if (length >= ADDRESS_HOST_SIZE || !(bracketed ? is_ipv6(host, length) : is_name(host, length)) || (*rest && !port))
+        return -EINVAL;
+    memcpy(address->host, host, length);
+    address->host[length] = 0;
+    address->port = port;
+    return 0;
+}
+
+static const char *tcp_problem(const char *rest, bool for_binding)
+{
+    const char *port = strrchr(rest, ':');
+    const size_t length = port ? (size_t)(port - rest) : strlen(rest);
+    if (!port)
+        return "names no port, as in tcp://127.0.0.1:31330";
+    port++;
+    if (!parse_port(port) && !(for_binding && strcmp(port, "*") == 0))
+        return "has no port of 1 to 65535";
+    if (for_binding && length == 1 && rest[0] == '*')
+        return NULL;
+    if (rest[0] == '[' ? length > 2 && rest[length - 1] == ']' && is_ipv6(rest + 1, length - 2) : is_name(rest, length))
+        return NULL;
+    return memchr(rest, ':', length) && rest[0] != '[' ? "has an IPv6 address without its brackets: [::1]"
+                                                       : "has no host";
+}
+
+const char *address_endpoint_problem(const char *endpoint, bool for_binding)
+{
+    static const char tcp[] = "tcp://", ipc[] = "ipc://", inproc[] = "inproc://";
+    if (strncmp(endpoint, tcp, strlen(tcp)) == 0)
+        return tcp_problem(endpoint + strlen(tcp), for_binding);
+    if (strncmp(endpoint, inproc, strlen(inproc)) == 0)
+        return "is only reached from inside the process that binds it: use tcp:// or ipc://";
+    if (strncmp(endpoint, ipc, strlen(ipc)) != 0)
+        return "is no ZeroMQ endpoint, like tcp://127.0.0.1:31330 or ipc:///run/expertd/frontend";
+    const char *path = endpoint + strlen(ipc);
+    if (!*path || strcmp(path, "*") == 0)
+        return "names no socket's path";
+    if (strlen(path) >= sizeof((struct sockaddr_un *)NULL)->sun_path)
+        return "is longer than a socket's path can be (107 characters)";
+    return NULL;
+}

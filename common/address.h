@@ -1,0 +1,20 @@
+/* Addresses as people write them: hosts of the DHT, and ZeroMQ's endpoints. */
+#ifndef EXPERTD_COMMON_ADDRESS_H
+#define EXPERTD_COMMON_ADDRESS_H
+
+#include <stdbool.h>
+
+enum { ADDRESS_HOST_SIZE = 256 };
+
+struct address {
+    char host[ADDRESS_HOST_SIZE];
+    unsigned port; /* 0: none was given */
+};
+
+/* "host:port", "host", "[v6]:port", "[v6]": a name or a number, which is not looked up. 0, or -EINVAL. */
+int address_parse(struct address *address, const char *text);
+/* What is wrong with an endpoint that another process is to reach, as the end of a sentence; NULL if nothing is. Good
+ * are tcp://HOST:PORT (for binding also "*" as either) and ipc://PATH. */
+const char *address_endpoint_problem(const char *endpoint, bool for_binding);
+
+#endif

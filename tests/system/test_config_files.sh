@@ -1,0 +1,58 @@
+#!/bin/bash
+# A wrong configuration is refused by every program, with its line and exit status 2; a relative path is relative to it.
+# timeout: 300
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+bin=$(cd "${BUILD:-build}/bin" && pwd) || exit 1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+fail() {
+    echo "FAILED: $*"
+    exit 1
+}
+
+# refused "LINE: WHAT" TEXT: each program says so of a file with that text, in the third line of which is the fault.
+refused() {
+    local program status
+    printf 'server: {name: refused-%s, run_dir: "%s/run"}\nfrontend: {listen: ["ipc://%s/f"]}\n%b\n' $$ "$work" "$work" "$2" \
+        >"$work/wrong.yaml"
+    for program in expertd-frontend expertd-runtime expertd-dht; do
+        timeout 60 "$bin/$program" --config "$work/wrong.yaml" 2>"$work/said"
+        status=$?
+        [ $status = 2 ] || fail "$program ends with $status: $2"
+        grep -qF "$work/wrong.yaml:3: $1" "$work/said" || fail "$program says $(cat "$work/said"), not '$1': $2"
+    done
+}
+refused 'dht.bootstrap: ' 'dht: {bootstrap: ["::1"]}'
+refused 'dht.expiration: ' 'dht: {update_period: 300, expiration: 30}'
+refused "experts[0].block: there is no block 'fnn': is 'ffn' meant?" 'experts: [{uid: ffn.0, block: fnn}]'
+refused 'a second document' '---\nexperts: []'
+refused 'invalid' '# Gr\xfc\xdfe'
+refused 'control characters' '# \x01'
+refused 'server: stands twice' 'server: {name: other}'
+refused "dht.listen: 'inproc://x' is only reached" 'dht: {listen: "inproc://x"}'
+
+mkdir "$work/box" "$work/elsewhere"
+cat >"$work/box/expertd.yaml" <<YAML
+server: {name: files-$$, run_dir: run}
+frontend: {listen: ["ipc://frontend"]}
+checkpoint: {dir: checkpoints, interval: 0}
+devices: [{name: device0, cache_dir: cache}]
+experts: [{uid: ffn.0, hidden_dim: 8, max_batch_size: 16, optimizer: sgd}]
+YAML
+pids=()
+trap '[ ${#pids[@]} = 0 ] || kill "${pids[@]}"; wait; rm -rf "$work"' EXIT
+# Each program stands in another folder.
+(cd "$work" && exec "$bin/expertd-frontend" --config box/expertd.yaml) 2>>"$work/log" &
+pids+=($!)
+(cd "$work/elsewhere" && exec "$bin/expertd-runtime" --config ../box/expertd.yaml) 2>>"$work/log" &
+pids+=($!)
+export EXPERTD_ENDPOINT=ipc://$work/box/frontend
+"$bin/expertctl" --timeout 200 wait ffn.0 || fail "they meet: $(cat "$work/log")"
+"$bin/expertctl" --timeout 60 checkpoint ffn.0 >/dev/null || fail "a checkpoint is written: $(cat "$work/log")"
+[ -d "$work/box/checkpoints/ffn.0" ] && [ -d "$work/box/cache" ] && [ -d "$work/box/run" ] || fail "$(find "$work")"
+[ -z "$(ls "$work/elsewhere")" ] || fail "where the runtime stands there is nothing: $(ls "$work/elsewhere")"
+kill "${pids[@]}"
+wait "${pids[@]}"
+pids=()
+echo "config files: ok"
