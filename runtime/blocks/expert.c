@@ -12,7 +12,7 @@
 static const struct expert_ops *const blocks[] = {&expert_ffn, &expert_nop};
 
 /* The configuration refuses other names, in every program. */
-_Static_assert(sizeof blocks / sizeof blocks[0] == sizeof (const char *[]){CONFIG_BLOCKS} / sizeof(const char *),
+_Static_assert(sizeof blocks / sizeof blocks[0] == sizeof(const char *[]){CONFIG_BLOCKS} / sizeof(const char *),
                "CONFIG_BLOCKS in common/config_options.h names each built-in block");
 
 const struct expert_ops *expert_find(const char *block)
