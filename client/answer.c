@@ -119,14 +119,21 @@ static const char *take_schema(struct expertd_schema *copy, const Expertd__Schem
     return NULL;
 }
 
+static const char gradient_of[] = "grad_";
+
 /* What a backward takes is a rule of the protocol: it needs no third copy from the wire. */
 static void join_schemas(struct expertd_schema *joined, const struct expertd_schema *inputs,
-                         const struct expertd_schema *outputs)
+                         const struct expertd_schema *outputs, char **room)
 {
     _Static_assert(2 * SCHEMA_MAX_TENSORS <= EXPERTD_MAX_TENSORS, "both schemas fit into one");
     memcpy(joined->fields, inputs->fields, inputs->count * sizeof inputs->fields[0]);
     memcpy(joined->fields + inputs->count, outputs->fields, outputs->count * sizeof outputs->fields[0]);
     joined->count = inputs->count + outputs->count;
+    for (size_t i = inputs->count; i < joined->count; i++) {
+        const char *name = joined->fields[i].name;
+        joined->fields[i].name = *room;
+        *room = stpcpy(stpcpy(*room, gradient_of), name) + 1;
+    }
 }
 
 static void take_settings(struct expertd_info *copy, const Expertd__ExpertInfo *info)
@@ -152,9 +159,10 @@ const char *answer_take_info(void **answer, const Expertd__ExpertInfo *info)
 {
     if (!uid_valid(info->uid))
         return no_uid;
-    struct expertd_info *copy = calloc(
-        1, sizeof *copy + strlen(info->uid) + strlen(info->block) + strlen(info->device) + strlen(info->optimizer) +
-               strlen(info->schedule) + 5 + schema_text(info->forward_schema) + schema_text(info->outputs_schema));
+    struct expertd_info *copy =
+        calloc(1, sizeof *copy + strlen(info->uid) + strlen(info->block) + strlen(info->device) +
+                      strlen(info->optimizer) + strlen(info->schedule) + 5 + schema_text(info->forward_schema) +
+                      2 * schema_text(info->outputs_schema) + SCHEMA_MAX_TENSORS * sizeof gradient_of);
     if (!copy)
         return no_memory;
     char *room = (char *)(copy + 1);
@@ -171,7 +179,7 @@ const char *answer_take_info(void **answer, const Expertd__ExpertInfo *info)
         free(copy);
         return problem;
     }
-    join_schemas(&copy->backward_schema, &copy->forward_schema, &copy->outputs_schema);
+    join_schemas(&copy->backward_schema, &copy->forward_schema, &copy->outputs_schema, &room);
     *answer = copy;
     return NULL;
 }

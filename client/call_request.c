@@ -149,7 +149,7 @@ enum expertd_status call_request_make(struct expertd_call *call, const struct ca
 
 int call_request_set_deadline(struct expertd_call *call)
 {
-    _Alignas(16) unsigned char memory[MESSAGE_REQUEST_ARENA];
+    _Alignas(16) unsigned char memory[MESSAGE_OWN_ARENA];
     unsigned char buffer[HEADER_MAX];
     struct message_arena arena;
     Expertd__RequestHeader *header;

@@ -10,6 +10,7 @@
 #include "client/decoder.h"
 #include "common/clock.h"
 #include "common/uid.h"
+#include "proto/wire.h"
 
 enum { VERSION = 1, HEARTBEAT_MS = 2000, ENDPOINT_MAX = 255 };
 static const uint64_t frame_bytes_max = UINT64_C(64) << 20;
@@ -179,7 +180,7 @@ static Expertd__Dht__Reply *decode(struct dht_client *client, zmq_msg_t *frame)
         arena->used = 0;
         arena->exhausted = false;
         Expertd__Dht__Reply *reply =
-            expertd__dht__reply__unpack(&arena->allocator, zmq_msg_size(frame), zmq_msg_data(frame));
+            wire_unpack(&expertd__dht__reply__descriptor, &arena->allocator, zmq_msg_size(frame), zmq_msg_data(frame));
         if (reply || !arena->exhausted)
             return reply;
     } while (decoder_grow(&client->decoder, decoder_max));

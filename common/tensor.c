@@ -69,6 +69,20 @@ int schema_concat(struct schema *out, const struct schema *a, const struct schem
     return 0;
 }
 
+void schema_gradients(struct schema *out, const struct schema *of)
+{
+    static const char prefix[] = "grad_";
+    enum { PREFIX = sizeof prefix - 1 };
+    struct schema made = *of;
+    for (uint32_t i = 0; i < made.count && i < SCHEMA_MAX_TENSORS; i++) {
+        char *name = made.tensors[i].name;
+        memmove(name + PREFIX, name, TENSOR_NAME_SIZE - PREFIX);
+        memcpy(name, prefix, PREFIX);
+        name[TENSOR_NAME_SIZE - 1] = 0;
+    }
+    *out = made;
+}
+
 const char *tensor_desc_format(const struct tensor_desc *desc, char *text, size_t size)
 {
     int n = snprintf(text, size, "%s[", dtype_name(desc->dtype));

@@ -53,6 +53,8 @@ bool tensor_desc_equal(const struct tensor_desc *a, const struct tensor_desc *b)
 bool schema_valid(const struct schema *schema);                                   /* 1..SCHEMA_MAX_TENSORS valid ones */
 /* a's tensors, then b's, as a backward pool's inputs are; -E2BIG if they do not fit. */
 int schema_concat(struct schema *out, const struct schema *a, const struct schema *b);
+/* The gradients of these tensors: the same, with names that begin "grad_" (and end early where there is no room). */
+void schema_gradients(struct schema *out, const struct schema *of);
 /* "float32[1024]" into text; always terminated. Returns text. */
 const char *tensor_desc_format(const struct tensor_desc *desc, char *text, size_t size);
 

@@ -7,6 +7,7 @@
 
 #include "dht/prefix.h"
 #include "proto/dht.pb-c.h"
+#include "proto/wire.h"
 
 /* Longest life that a heartbeat may claim: what the option allows. */
 static const uint64_t expiration_max_ms = UINT64_C(86400000);
@@ -129,7 +130,7 @@ static int record_check(struct record *record, const Expertd__Dht__Record *messa
 int record_decode(struct record *record, const uint8_t *bytes, size_t size)
 {
     *record = (struct record){0};
-    Expertd__Dht__Record *message = expertd__dht__record__unpack(NULL, size, bytes);
+    Expertd__Dht__Record *message = wire_unpack(&expertd__dht__record__descriptor, NULL, size, bytes);
     if (!message)
         return -EBADMSG;
     const int rc = record_check(record, message);
@@ -223,7 +224,7 @@ static int heartbeat_check(struct heartbeat *heartbeat, const Expertd__Dht__Hear
 int heartbeat_decode(struct heartbeat *heartbeat, const uint8_t *bytes, size_t size)
 {
     *heartbeat = (struct heartbeat){0};
-    Expertd__Dht__Heartbeat *message = expertd__dht__heartbeat__unpack(NULL, size, bytes);
+    Expertd__Dht__Heartbeat *message = wire_unpack(&expertd__dht__heartbeat__descriptor, NULL, size, bytes);
     if (!message)
         return -EBADMSG;
     const int rc = heartbeat_check(heartbeat, message);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "proto/dht.pb-c.h"
+#include "proto/wire.h"
 
 static const char *const contexts[] = {[SEAL_RECORD] = "expertd record 1", [SEAL_HEARTBEAT] = "expertd heartbeat 1"};
 
@@ -31,7 +32,7 @@ int seal_decode(struct seal *seal, const uint8_t *bytes, size_t size)
 {
     int rc = -EBADMSG;
     *seal = (struct seal){0};
-    Expertd__Dht__Signed *message = expertd__dht__signed__unpack(NULL, size, bytes);
+    Expertd__Dht__Signed *message = wire_unpack(&expertd__dht__signed__descriptor, NULL, size, bytes);
     if (!message)
         return -EBADMSG;
     if (message->server_id.len == SERVER_ID_SIZE && message->signature.len == SIGNATURE_SIZE &&

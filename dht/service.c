@@ -7,6 +7,7 @@
 #include <zmq.h>
 
 #include "common/log.h"
+#include "proto/wire.h"
 
 enum { VERSION = 1, ENVELOPE_MAX = 3, FRAMES_MAX = 8, BURST = 64 };
 
@@ -192,7 +193,7 @@ Expertd__Dht__Request *service_decode(const void *frame, size_t size, struct cac
 {
     static const Expertd__Dht__Request nothing = EXPERTD__DHT__REQUEST__INIT;
     Expertd__Dht__Request *request =
-        size <= SERVICE_FRAME_MAX ? expertd__dht__request__unpack(NULL, size, frame) : NULL;
+        size <= SERVICE_FRAME_MAX ? wire_unpack(&expertd__dht__request__descriptor, NULL, size, frame) : NULL;
     *lookup = (struct lookup){.cache = cache, .request = request ? request : &nothing};
     expertd__dht__reply__init(&lookup->reply);
     if (!request)

@@ -7,6 +7,7 @@
 
 #include "common/log.h"
 #include "proto/expertd.pb-c.h"
+#include "proto/wire.h"
 
 enum { FRAME_MAX = 8 << 20 };
 
@@ -185,7 +186,7 @@ static enum watch_news hear_reply(struct watch *watch, const Expertd__ReplyHeade
 
 enum watch_news watch_hear(struct watch *watch, const void *frame, size_t size, struct moment now)
 {
-    Expertd__ReplyHeader *reply = expertd__reply_header__unpack(NULL, size, frame);
+    Expertd__ReplyHeader *reply = wire_unpack(&expertd__reply_header__descriptor, NULL, size, frame);
     if (!reply)
         return WATCH_NOTHING;
     const enum watch_news news = hear_reply(watch, reply, now);

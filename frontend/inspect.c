@@ -114,16 +114,21 @@ static Expertd__Schema *describe(struct schema_message *message, struct schema *
 struct backward_message {
     Expertd__Schema schema;
     Expertd__Schema__Field *pointers[2 * SCHEMA_MAX_TENSORS];
+    struct schema grad_outputs;
+    struct schema_message gradients;
 };
 
 static Expertd__Schema *describe_backward(struct backward_message *message, const Expertd__Schema *inputs,
-                                          const Expertd__Schema *outputs)
+                                          const struct schema *outputs)
 {
+    schema_gradients(&message->grad_outputs, outputs);
+    const Expertd__Schema *gradients = describe(&message->gradients, &message->grad_outputs);
     expertd__schema__init(&message->schema);
     message->schema.tensors = message->pointers;
     memcpy(message->pointers, inputs->tensors, inputs->n_tensors * sizeof *inputs->tensors);
-    memcpy(message->pointers + inputs->n_tensors, outputs->tensors, outputs->n_tensors * sizeof *outputs->tensors);
-    message->schema.n_tensors = inputs->n_tensors + outputs->n_tensors;
+    memcpy(message->pointers + inputs->n_tensors, gradients->tensors,
+           gradients->n_tensors * sizeof *gradients->tensors);
+    message->schema.n_tensors = inputs->n_tensors + gradients->n_tensors;
     return &message->schema;
 }
 
@@ -186,7 +191,7 @@ void inspect_info(struct server *server, const struct reply_to *to, const Expert
     info.alive = place_alive(server, place);
     info.forward_schema = describe(&inputs, &copy.inputs);
     info.outputs_schema = describe(&outputs, &copy.outputs);
-    info.backward_schema = describe_backward(&backward, info.forward_schema, info.outputs_schema);
+    info.backward_schema = describe_backward(&backward, info.forward_schema, &copy.outputs);
     struct control_expert_shared *shared = control_expert(device->control, place->expert);
     info.update_count = atomic_load_explicit(&shared->runtime.updates, memory_order_relaxed);
     info.examples_processed = atomic_load_explicit(&shared->runtime.examples, memory_order_relaxed);

@@ -227,7 +227,8 @@ void reply_send(struct replier *replier, const struct reply_to *to, struct buffe
     if (atomic_load_explicit(&built->frames, memory_order_acquire) != 0) {
         buffer = buffers_take(replier->buffers, built->used);
         if (!buffer) {
-            reply_status(replier, to, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
+            /* A backward's, that was applied; it may be asked for again. */
+            reply_status(replier, to, STATUS_UNAVAILABLE, "no memory for the answer now; repeat the request");
             return;
         }
         memcpy(buffer->data, built->data, built->used);

@@ -21,6 +21,16 @@ static void answer_twin(struct server *server, const struct request *first, stru
     twin->state = REQUEST_ABANDONED; /* until its result, ALREADY_EXISTS, has come */
 }
 
+/* RESOURCE_EXHAUSTED says that nothing was done: a forward is as good as that, but a backward was applied. */
+static void answer_without_memory(struct server *server, const struct pool_link *link, struct request *request)
+{
+    if (pool_header(link->pool)->kind == POOL_BACKWARD)
+        server_answer(server, request, STATUS_ALREADY_EXISTS,
+                      "this request was applied, but there was no memory for its answer");
+    else
+        server_answer(server, request, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
+}
+
 static void finish_ok(struct server *server, struct pool_link *link, struct request *request,
                       const struct pool_result *result)
 {
@@ -32,7 +42,7 @@ static void finish_ok(struct server *server, struct pool_link *link, struct requ
     pool_release(link->pool, result->task);
     if (!answer) {
         if (request->state == REQUEST_WAITING)
-            server_answer(server, request, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
+            answer_without_memory(server, link, request);
         task_forget(server, request);
         return;
     }

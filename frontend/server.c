@@ -51,6 +51,10 @@ static int create_parts(struct server *server)
         rc = expert_table_create(&server->experts);
     if (rc == 0)
         rc = create_devices(server);
+    server->arena_memory = malloc(MESSAGE_REQUEST_ARENA);
+    message_arena_init(&server->arena, server->arena_memory, MESSAGE_REQUEST_ARENA);
+    if (!server->arena_memory)
+        rc = -ENOMEM;
     if (rc < 0)
         log_error("out of memory");
     return rc;
@@ -77,7 +81,6 @@ int server_create(struct server **server, const struct config *config)
     made->bell_fd = -1;
     made->start_ns = clock_now_ns();
     made->list_generation = clock_wall_ns();
-    message_arena_init(&made->arena, made->arena_memory, sizeof made->arena_memory);
     incoming_init(&made->incoming);
     int rc = create_parts(made);
     if (rc == 0)
@@ -115,6 +118,7 @@ void server_destroy(struct server **server)
     deadlines_destroy(&old->deadlines);
     buffers_destroy(&old->buffers);
     client_peers_destroy(&old->peers);
+    free(old->arena_memory);
     free(old);
 }
 

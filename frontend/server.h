@@ -2,7 +2,6 @@
 #ifndef EXPERTD_FRONTEND_SERVER_H
 #define EXPERTD_FRONTEND_SERVER_H
 
-#include <stdalign.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -40,7 +39,7 @@ struct server {
     uint64_t start_ns, next_look_ns;
     uint64_t list_generation; /* of LIST's answer */
     uint64_t last_ticket;     /* of a checkpoint */
-    alignas(16) unsigned char arena_memory[MESSAGE_REQUEST_ARENA];
+    void *arena_memory;
 };
 
 /* Binds, and attaches to what is there. Keeps config. 0 or -errno; logs why. */

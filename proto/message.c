@@ -2,6 +2,8 @@
 
 #include <errno.h>
 
+#include "proto/wire.h"
+
 /* The arena as protobuf-c's allocator: it takes from the front, and is emptied as a whole. */
 static void *arena_alloc(void *data, size_t size)
 {
@@ -40,8 +42,9 @@ static const char *tensors_wrong(Expertd__Tensor *const *tensors, size_t count)
 }
 _Static_assert(MESSAGE_MAX_TENSORS == 16 && MESSAGE_MAX_DIMS == 7, "the sentences above say so");
 
+/* 0, or -EINVAL for a string with a NUL: decoded, as far as the bound. */
 static int decode(struct message_arena *arena, const ProtobufCMessageDescriptor *type, const void *data, size_t size,
-                  size_t bound, ProtobufCMessage **message, const char **why)
+                  size_t bound, size_t max_fields, ProtobufCMessage **message, const char **why)
 {
     *message = NULL;
     *why = "";
@@ -49,20 +52,25 @@ static int decode(struct message_arena *arena, const ProtobufCMessageDescriptor 
         *why = "the header is too long";
         return -EBADMSG;
     }
+    const enum wire_fault fault = wire_check(type, data, size, max_fields);
     arena->used = 0;
-    arena->exhausted = false;
-    *message = protobuf_c_message_unpack(type, &arena->allocator, size, data);
+    arena->exhausted = fault == WIRE_FIELDS;
+    if (fault == WIRE_SOUND || fault == WIRE_NUL)
+        *message = protobuf_c_message_unpack(type, &arena->allocator, size, data);
+    if (*message && fault == WIRE_NUL)
+        *why = "a text in the header has a zero byte";
     if (*message)
-        return 0;
+        return fault == WIRE_NUL ? -EINVAL : 0;
     *why = arena->exhausted ? "the header has too many fields" : "the first frame is not a header";
-    return arena->exhausted ? -ENOBUFS : -EBADMSG;
+    return arena->exhausted && fault != WIRE_FIELDS ? -ENOBUFS : -EBADMSG;
 }
 
 int message_decode_request(struct message_arena *arena, const void *data, size_t size, Expertd__RequestHeader **header,
                            const char **why)
 {
     ProtobufCMessage *message;
-    int rc = decode(arena, &expertd__request_header__descriptor, data, size, MESSAGE_REQUEST_MAX, &message, why);
+    int rc = decode(arena, &expertd__request_header__descriptor, data, size, MESSAGE_REQUEST_MAX,
+                    MESSAGE_REQUEST_FIELDS, &message, why);
     *header = (Expertd__RequestHeader *)message;
     if (rc == 0) {
         const char *wrong = tensors_wrong((*header)->tensors, (*header)->n_tensors);
@@ -78,7 +86,7 @@ int message_decode_reply(struct message_arena *arena, const void *data, size_t s
                          const char **why)
 {
     ProtobufCMessage *message;
-    int rc = decode(arena, &expertd__reply_header__descriptor, data, size, MESSAGE_REPLY_MAX, &message, why);
+    int rc = decode(arena, &expertd__reply_header__descriptor, data, size, MESSAGE_REPLY_MAX, SIZE_MAX, &message, why);
     *header = (Expertd__ReplyHeader *)message;
     if (rc == 0) {
         const char *wrong = tensors_wrong((*header)->tensors, (*header)->n_tensors);

@@ -1,8 +1,9 @@
 /* Headers of the wire (expertd.proto), decoded and encoded within bounds: for the frontend and the client library.
  *
  * Decoding takes its memory from an arena that the caller owns, so that it costs no allocation and a hostile header
- * costs no more than the arena. What is decoded lives until the arena is used again; its strings are NUL-terminated but
- * may be anything else. All functions are pure; any thread, each with its own arena. */
+ * costs no more than the arena, of which only what is used is touched. What is decoded lives until the arena is used
+ * again; its strings are NUL-terminated but may be anything else. All functions are pure; any thread, each with its own
+ * arena. */
 #ifndef EXPERTD_PROTO_MESSAGE_H
 #define EXPERTD_PROTO_MESSAGE_H
 
@@ -21,8 +22,12 @@ enum {
     MESSAGE_MAX_DIMS = TENSOR_MAX_DIMS + 1, /* with rows */
     MESSAGE_MAX_LIST = 4096,                /* experts in one answer to LIST */
     MESSAGE_CLIENT_ID_SIZE = 16,
-    MESSAGE_REQUEST_ARENA = 32 << 10, /* enough for any request header within the bounds and some unknown fields */
-    MESSAGE_REPLY_ARENA = 32 << 10,   /* the same for any reply header but those of LIST and STATS */
+    MESSAGE_REQUEST_FIELDS = 8192, /* of a RequestHeader and what is nested in it, unknown ones too */
+    /* For any request header within these bounds: protobuf-c takes 2 * 32 bytes for each field as it scans; then 80 for
+     * one that is a tensor, or 40 for an unknown one; 8 for each byte of packed dimensions; and copies the texts. */
+    MESSAGE_REQUEST_ARENA = 2 << 20,
+    MESSAGE_OWN_ARENA = 32 << 10,   /* for a request header of one's own */
+    MESSAGE_REPLY_ARENA = 32 << 10, /* the same for any reply header but those of LIST and STATS */
 };
 
 struct message_arena {
@@ -37,7 +42,8 @@ void message_arena_init(struct message_arena *arena, void *memory, size_t size);
 /* Decodes one header; forgets what was decoded into the arena before.
  * 0 and *header.
  * -EBADMSG: not a header, or longer than its bound; *header is NULL. -ENOBUFS: the arena is too small for it; *header
- * is NULL. -E2BIG: decoded, but with more tensors or dimensions than the bounds; *header is good for its request_id.
+ * is NULL. -E2BIG: decoded, but with more tensors or dimensions than the bounds, -EINVAL: with a NUL in a string;
+ * *header is good for its request_id.
  * With an error *why is a sentence about it. Version, method and status are not looked at. */
 int message_decode_request(struct message_arena *arena, const void *data, size_t size, Expertd__RequestHeader **header,
                            const char **why);

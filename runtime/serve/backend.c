@@ -72,7 +72,11 @@ static int make_layout(const struct backend *backend, const struct backend_place
     };
     layout->inputs = expert->inputs;
     layout->outputs = kind == POOL_FORWARD ? expert->outputs : expert->inputs;
-    return kind == POOL_FORWARD ? 0 : schema_concat(&layout->inputs, &expert->inputs, &expert->outputs);
+    if (kind == POOL_FORWARD)
+        return 0;
+    struct schema grad_outputs;
+    schema_gradients(&grad_outputs, &expert->outputs);
+    return schema_concat(&layout->inputs, &expert->inputs, &grad_outputs);
 }
 
 static void fill_constants(const struct backend *backend, struct control_expert_shared *record)

@@ -57,8 +57,11 @@ static struct pool_layout layout_of(const struct fake *fake, uint32_t p, uint64_
                                  .max_batch_size = RIG_MAX_BATCH,
                                  .queue_rows = RIG_QUEUE_ROWS,
                                  .queue_tasks = RIG_QUEUE_TASKS};
-    if (layout.kind == POOL_BACKWARD)
-        schema_concat(&layout.inputs, &data, &data);
+    if (layout.kind == POOL_BACKWARD) {
+        struct schema gradients;
+        schema_gradients(&gradients, &data);
+        schema_concat(&layout.inputs, &data, &gradients);
+    }
     return layout;
 }
 

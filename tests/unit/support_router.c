@@ -16,7 +16,7 @@ struct router {
     void *handler_context;
     pthread_t thread;
     struct message_arena arena;
-    _Alignas(16) unsigned char memory[MESSAGE_REQUEST_ARENA];
+    _Alignas(16) unsigned char memory[MESSAGE_OWN_ARENA];
 };
 
 static void must(int rc)

@@ -35,7 +35,7 @@ START_TEST(every_method_is_answered)
     ck_assert_str_eq(info->forward_schema.fields[0].name, "x");
     ck_assert_uint_eq(info->outputs_schema.fields[0].row_shape[0], 4);
     ck_assert_uint_eq(info->backward_schema.count, 2);
-    ck_assert_str_eq(info->backward_schema.fields[1].name, "x");
+    ck_assert_str_eq(info->backward_schema.fields[1].name, "grad_x");
     ck_assert_uint_eq(info->update_count, 3);
     expertd_call_release(&session.call);
 

@@ -76,6 +76,19 @@ START_TEST(an_unknown_uid_is_not_found)
 }
 END_TEST
 
+START_TEST(a_uid_with_a_zero_byte_is_not_the_expert_before_it)
+{
+    /* BACKWARD to "nop.0\0x" with request_id 77 and two tensors [1, 16]: it must not train nop.0. */
+    static const char header[] =
+        "\x08\x01\x10\x4d\x18\x05\x22\x07nop.0\0x\x2a\x06\x08\x01\x12\x02\x01\x10\x2a\x06\x08\x01\x12\x02\x01\x10";
+    static const float row[RIG_COLUMNS];
+    const void *const frames[] = {header, row, row};
+    const size_t bytes[] = {sizeof header - 1, sizeof row, sizeof row};
+    expect_raw(frames, bytes, 3, 77, "zero byte");
+    ck_assert_uint_eq(rig.knobs->applied, 0);
+}
+END_TEST
+
 START_TEST(an_expert_whose_device_is_not_up_is_unavailable)
 {
     forward(1);
@@ -295,6 +308,7 @@ int main(void)
     tcase_add_checked_fixture(all, setup, teardown);
     tcase_set_timeout(all, 60);
     tcase_add_test(all, an_unknown_uid_is_not_found);
+    tcase_add_test(all, a_uid_with_a_zero_byte_is_not_the_expert_before_it);
     tcase_add_test(all, an_expert_whose_device_is_not_up_is_unavailable);
     tcase_add_test(all, tensors_that_do_not_fit_the_schema_are_refused);
     tcase_add_test(all, absurd_sizes_are_refused);

@@ -87,7 +87,7 @@ START_TEST(each_question_is_answered_in_words_and_json)
     says("forward_schema: x float32[rows, 4]");
     ck_assert_int_eq(ctl("info nop.0 --json"), 0);
     says("\"outputs_schema\": [{\"name\": \"x\", \"dtype\": \"float32\", \"row_shape\": [4]}]");
-    says("\"backward_schema\": [{\"name\": \"x\", \"dtype\": \"float32\", \"row_shape\": [4]}, {\"name\": \"x\",");
+    says("\"backward_schema\": [{\"name\": \"x\", \"dtype\": \"float32\", \"row_shape\": [4]}, {\"name\": \"grad_x\",");
     says("\"update_count\": 3");
     ck_assert_int_eq(ctl("stats"), 0);
     ck_assert_str_eq(output, "frontend.requests.ping 5\n");

@@ -103,18 +103,76 @@ START_TEST(garbage_and_cut_headers_are_refused)
 }
 END_TEST
 
-START_TEST(a_header_of_many_unknown_fields_costs_no_more_than_the_arena)
+/* Field 127 as a varint, so often. */
+static size_t unknown_fields(size_t count)
 {
-    /* Field 127 as a varint, 21,845 times. */
-    size_t size = 0;
-    while (size + 3 <= MESSAGE_REQUEST_MAX) {
-        memcpy(wire + size, "\xf8\x07\x01", 3);
-        size += 3;
-    }
+    for (size_t i = 0; i < count; i++)
+        memcpy(wire + 3 * i, "\xf8\x07\x01", 3);
+    return 3 * count;
+}
+
+START_TEST(a_newer_client_may_have_many_fields_that_are_not_known_here)
+{
     Expertd__RequestHeader *header;
-    ck_assert_int_eq(message_decode_request(&arena, wire, size, &header, &why), -ENOBUFS);
+    static const size_t counts[] = {20, 500, 5000, MESSAGE_REQUEST_FIELDS};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        ck_assert_int_eq(message_decode_request(&arena, wire, unknown_fields(counts[i]), &header, &why), 0);
+    const size_t size = unknown_fields(MESSAGE_REQUEST_FIELDS + 1);
+    ck_assert_int_eq(message_decode_request(&arena, wire, size, &header, &why), -EBADMSG);
     ck_assert_ptr_null(header);
-    ck_assert_int_eq(message_decode_request(&arena, wire, 3 * 20, &header, &why), 0); /* a newer client's */
+    ck_assert_ptr_nonnull(strstr(why, "too many fields"));
+}
+END_TEST
+
+START_TEST(a_header_may_be_as_long_as_the_page_says)
+{
+    Expertd__RequestHeader *header, request = EXPERTD__REQUEST_HEADER__INIT;
+    request.uid = malloc(MESSAGE_REQUEST_MAX + 1);
+    for (size_t length = 30000; length <= MESSAGE_REQUEST_MAX - 4; length += length == 65000 ? 532 : 5000) {
+        memset(request.uid, 'u', length);
+        request.uid[length] = 0;
+        const long size = message_encode_request(&request, wire, sizeof wire);
+        ck_assert_int_eq(message_decode_request(&arena, wire, (size_t)size, &header, &why), 0);
+        ck_assert_str_eq(header->uid, request.uid);
+    }
+    free(request.uid);
+}
+END_TEST
+
+START_TEST(whatever_stays_within_the_bounds_fits_the_arena)
+{
+    Expertd__RequestHeader *header;
+    /* As many tensors as there may be fields, and the rest of the room dimensions of one byte each. */
+    size_t size = 0;
+    for (size_t i = 0; i < MESSAGE_REQUEST_FIELDS - 2; i++, size += 2)
+        memcpy(wire + size, "\x2a\x00", 2);
+    const size_t packed = MESSAGE_REQUEST_MAX - size - 8;
+    unsigned char tensor[8] = {0x2a, 0, 0, 0, 0x12}; /* both lengths as three bytes */
+    for (unsigned i = 0; i < 3; i++) {
+        tensor[1 + i] = (unsigned char)((packed + 4) >> (7 * i) & 0x7f) | (i < 2 ? 0x80 : 0);
+        tensor[5 + i] = (unsigned char)(packed >> (7 * i) & 0x7f) | (i < 2 ? 0x80 : 0);
+    }
+    memcpy(wire + size, tensor, sizeof tensor);
+    memset(wire + size + sizeof tensor, 1, packed);
+    ck_assert_int_eq(message_decode_request(&arena, wire, MESSAGE_REQUEST_MAX, &header, &why), -E2BIG);
+    ck_assert_uint_eq(header->n_tensors, MESSAGE_REQUEST_FIELDS - 1);
+    /* And as many unknown ones, each with some bytes. */
+    const size_t each = MESSAGE_REQUEST_MAX / MESSAGE_REQUEST_FIELDS;
+    for (size = 0; size < MESSAGE_REQUEST_MAX; size += each) {
+        memcpy(wire + size, "\x7a\x06", 2);
+        memset(wire + size + 2, 'x', each - 2);
+    }
+    ck_assert_int_eq(message_decode_request(&arena, wire, MESSAGE_REQUEST_MAX, &header, &why), 0);
+}
+END_TEST
+
+START_TEST(a_name_with_a_zero_byte_is_no_other_name)
+{
+    Expertd__RequestHeader *header;
+    static const char hidden[] = "\x10\x4d\x18\x05\x22\x07nop.0\0x";
+    ck_assert_int_eq(message_decode_request(&arena, hidden, sizeof hidden - 1, &header, &why), -EINVAL);
+    ck_assert_uint_eq(header->request_id, 77);
+    ck_assert_ptr_nonnull(strstr(why, "zero byte"));
 }
 END_TEST
 
@@ -173,7 +231,10 @@ int main(void)
     tcase_add_test(all, an_arena_is_used_again_and_again);
     tcase_add_test(all, more_than_the_bounds_is_refused_but_still_has_its_id);
     tcase_add_test(all, garbage_and_cut_headers_are_refused);
-    tcase_add_test(all, a_header_of_many_unknown_fields_costs_no_more_than_the_arena);
+    tcase_add_test(all, a_newer_client_may_have_many_fields_that_are_not_known_here);
+    tcase_add_test(all, a_header_may_be_as_long_as_the_page_says);
+    tcase_add_test(all, whatever_stays_within_the_bounds_fits_the_arena);
+    tcase_add_test(all, a_name_with_a_zero_byte_is_no_other_name);
     tcase_add_test(all, what_does_not_fit_the_buffer_is_not_encoded);
     tcase_add_test(all, sizes_of_absurd_tensors_are_unknown);
     tcase_add_test(all, text_of_others_is_made_printable);

@@ -111,6 +111,23 @@ START_TEST(schemas_are_joined_in_order_also_in_place)
 }
 END_TEST
 
+START_TEST(gradients_are_told_from_their_tensors)
+{
+    struct schema of = {.count = 2, .tensors = {desc(DTYPE_FLOAT32, 1, 4, 0), desc(DTYPE_INT64, 0, 0, 0)}}, gradients;
+    strcpy(of.tensors[0].name, "output");
+    memset(of.tensors[1].name, 'n', TENSOR_NAME_SIZE - 1);
+    of.tensors[1].name[TENSOR_NAME_SIZE - 1] = 0;
+    schema_gradients(&gradients, &of);
+    ck_assert_uint_eq(gradients.count, 2);
+    ck_assert_str_eq(gradients.tensors[0].name, "grad_output");
+    ck_assert(tensor_desc_equal(&gradients.tensors[0], &of.tensors[0]));
+    ck_assert_str_eq(gradients.tensors[1].name, "grad_nnnnnnnnnnnnnnnnnnnnnnnnnn"); /* cut, and ended */
+    ck_assert(schema_valid(&gradients));
+    schema_gradients(&of, &of);
+    ck_assert_str_eq(of.tensors[0].name, "grad_output");
+}
+END_TEST
+
 START_TEST(descriptions_are_printed_and_cut_to_their_buffer)
 {
     char text[64];
@@ -133,6 +150,7 @@ int main(void)
     tcase_add_test(tcase, equality_is_of_dtype_and_shape);
     tcase_add_test(tcase, a_schema_has_one_to_eight_valid_tensors);
     tcase_add_test(tcase, schemas_are_joined_in_order_also_in_place);
+    tcase_add_test(tcase, gradients_are_told_from_their_tensors);
     tcase_add_test(tcase, descriptions_are_printed_and_cut_to_their_buffer);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);

@@ -1,0 +1,33 @@
+#!/usr/bin/env python3
+"""A frontend that has no memory for an answer: a status that says "nothing was done" is said only where nothing was done."""
+# timeout: 600
+import os, resource, signal
+
+from support_server import Server, pb, until
+
+ROWS, COLUMNS = 64, 163840  # 40 MiB an answer, whose buffer is one block of 64 MiB
+
+with Server([f"{{uid: nop.0, block: nop, hidden_dim: {COLUMNS}, max_batch_size: {ROWS}, queue_rows: {ROWS}}}"]) as server:
+    server.start()
+    server.wait_alive()
+    client = server.client()
+    frontend, runtime = server.running["frontend"].pid, server.running["runtime"].pid
+    for method, tensors, ids, expected in ((pb.BACKWARD, 2, b"", pb.ALREADY_EXISTS),
+                                           (pb.BACKWARD, 2, b"sixteen bytes id", pb.ALREADY_EXISTS),
+                                           (pb.FORWARD, 1, b"", pb.RESOURCE_EXHAUSTED)):
+        before = client.counters()["device.cpu0.tasks"]
+        os.kill(runtime, signal.SIGSTOP)
+        client.send(method, "nop.0", ROWS, COLUMNS, tensors, client_id=ids)
+        other = server.client()
+        until(lambda: other.counters()["device.cpu0.in_flight"] == 1, "the request is queued")
+        with open(f"/proc/{frontend}/statm") as statm:
+            used = int(statm.read().split()[0]) * resource.getpagesize()
+        resource.prlimit(frontend, resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
+        os.kill(runtime, signal.SIGCONT)
+        reply = client.receive()
+        resource.prlimit(frontend, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert reply.status == expected, reply
+        assert "memory" in reply.message, reply
+        assert client.counters()["device.cpu0.tasks"] == before + 1, "it was computed"
+    server.stop()
+print("no memory: ok")
