@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "common/histogram.h"
+
 enum { COUNTERS_METHODS = 8, COUNTERS_STATUSES = 16 };
 
 struct counters {
@@ -13,6 +15,7 @@ struct counters {
     uint64_t peers_vanished, replies_dropped, results_dropped;
     uint64_t repeats_answered, repeats_joined;
     uint64_t sleeps;
+    struct histogram request_time[2]; /* of FORWARD and BACKWARD, from arrival to the reply */
 };
 
 #endif

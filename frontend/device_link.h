@@ -30,6 +30,7 @@ struct pool_link {
     uint32_t index;
     bool broken; /* shared memory broke an invariant: unusable until the device attaches anew */
     struct request_list requests;
+    uint64_t tasks, rows; /* done with OK since it was attached */
 };
 
 struct device_link {

@@ -49,7 +49,7 @@ static void route(struct server *server, const struct reply_to *to, const Expert
         break;
     case EXPERTD__METHOD__STATS:
         if (bare(server, to, header))
-            inspect_stats(server, to);
+            inspect_stats(server, to, header);
         break;
     case EXPERTD__METHOD__CHECKPOINT:
         if (bare(server, to, header))

@@ -7,6 +7,6 @@
 void inspect_ping(struct server *server, const struct reply_to *to);
 void inspect_list(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header);
 void inspect_info(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header);
-void inspect_stats(struct server *server, const struct reply_to *to);
+void inspect_stats(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "frontend/inspect.h"
+#include "frontend/measures.h"
 
 /* Counters are gathered here, names and all; room for all of them is there before the first. */
 enum { NAME_SIZE = 96, FRONTEND_COUNTERS = 64, DEVICE_COUNTERS = 8 + CONTROL_COUNTERS };
@@ -86,18 +87,20 @@ static void add_device(struct gathering *gathering, const struct device_link *de
             "device.%s.%s", device->name, control_counter_name((enum control_counter)c));
 }
 
-void inspect_stats(struct server *server, const struct reply_to *to)
+void inspect_stats(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header)
 {
     const size_t capacity = FRONTEND_COUNTERS + (size_t)server->devices_count * DEVICE_COUNTERS;
     struct gathering gathering = {.counters = malloc(capacity * sizeof *gathering.counters),
                                   .pointers = malloc(capacity * sizeof(Expertd__Stats__Counter *)),
                                   .names = malloc(capacity * NAME_SIZE),
                                   .capacity = capacity};
-    if (gathering.counters && gathering.pointers && gathering.names) {
+    struct measures *measures = NULL;
+    Expertd__Stats stats = EXPERTD__STATS__INIT;
+    if (gathering.counters && gathering.pointers && gathering.names &&
+        measures_gather(&measures, server, header->list, clock_now_ns(), &stats) == 0) {
         add_frontend(&gathering, server);
         for (unsigned d = 0; d < server->devices_count; d++)
             add_device(&gathering, server->devices[d]);
-        Expertd__Stats stats = EXPERTD__STATS__INIT;
         Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
         stats.n_counters = gathering.count;
         stats.counters = gathering.pointers;
@@ -106,6 +109,7 @@ void inspect_stats(struct server *server, const struct reply_to *to)
     } else {
         reply_status(&server->replier, to, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
     }
+    measures_free(&measures);
     free(gathering.counters);
     free(gathering.pointers);
     free(gathering.names);

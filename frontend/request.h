@@ -38,6 +38,8 @@ struct request {
     struct repeat_key key;
     struct pool_link *pool; /* NULL: a CHECKPOINT */
     uint64_t task;
+    uint64_t began_ns; /* when it arrived */
+    uint32_t rows;
     struct request_checkpoint *checkpoint; /* malloc'd, of a CHECKPOINT */
 };
 

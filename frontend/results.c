@@ -115,6 +115,8 @@ static uint32_t take(struct server *server, struct pool_link *link)
             server->counters.results_dropped++;
             pool_release(link->pool, result.task);
         } else if (result.status == STATUS_OK) {
+            link->tasks++;
+            link->rows += result.rows;
             finish_ok(server, link, request, &result);
         } else {
             pool_release(link->pool, result.task);

@@ -130,8 +130,11 @@ void server_answered(struct server *server, struct request *request)
     deadline_remove(server->deadlines, &request->deadline);
     client_peer_release(request->to.peer);
     request->to.peer = NULL;
-    if (request->pool)
+    if (request->pool) {
         request->pool->device->in_flight--;
+        histogram_add(&server->counters.request_time[request->pool->index % 2], HISTOGRAM_TIME,
+                      clock_now_ns() - request->began_ns);
+    }
 }
 
 void server_answer(struct server *server, struct request *request, enum status status, const char *message)

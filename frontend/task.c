@@ -224,6 +224,8 @@ static enum status queue(struct server *server, struct order *order, struct pool
     request->key = order->key;
     request->pool = link;
     request->task = claim.task;
+    request->began_ns = order->now_ns;
+    request->rows = rows;
     request_list_append(&link->requests, request);
     deadline_set(server->deadlines, &request->deadline, order->deadline_ns);
     link->device->in_flight++;

@@ -456,6 +456,27 @@ bool control_any_done(struct control *control)
     return any(control->done, control);
 }
 
+void control_set(struct control *control, enum control_counter counter, uint64_t value)
+{
+    atomic_store_explicit(&control->shared->statistics.counters[counter], value, memory_order_relaxed);
+}
+
+void control_measure(struct control *control, enum pool_kind kind, enum control_histogram histogram, uint64_t value)
+{
+    histogram_add(&control->shared->statistics.histograms[kind][histogram],
+                  histogram == CONTROL_BATCH_ROWS ? HISTOGRAM_ROWS : HISTOGRAM_TIME, value);
+}
+
+const char *control_histogram_name(enum control_histogram histogram)
+{
+    static const char *const names[CONTROL_HISTOGRAMS] = {
+        [CONTROL_QUEUE_TIME] = "queue_seconds",
+        [CONTROL_COMPUTE_TIME] = "compute_seconds",
+        [CONTROL_BATCH_ROWS] = "batch_rows",
+    };
+    return (unsigned)histogram < CONTROL_HISTOGRAMS ? names[histogram] : "unknown";
+}
+
 const char *control_counter_name(enum control_counter counter)
 {
     static const char *const names[CONTROL_COUNTERS] = {
@@ -471,6 +492,13 @@ const char *control_counter_name(enum control_counter counter)
         [CONTROL_CHECKPOINT_ERRORS] = "checkpoint_errors",
         [CONTROL_SLEEPS] = "sleeps",
         [CONTROL_PAGE_FAULTS] = "page_faults",
+        [CONTROL_CLOSED_FULL] = "closed_full",
+        [CONTROL_CLOSED_ROWS] = "closed_rows",
+        [CONTROL_CLOSED_TIMEOUT] = "closed_timeout",
+        [CONTROL_CLOSED_FREE] = "closed_free",
+        [CONTROL_MEMORY_USED] = "memory_used",
+        [CONTROL_MEMORY_LIMIT] = "memory_limit",
+        [CONTROL_CHECKPOINT_TIME] = "checkpoint_time",
     };
     return (unsigned)counter < CONTROL_COUNTERS ? names[counter] : "unknown";
 }

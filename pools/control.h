@@ -61,6 +61,10 @@ bool control_any_done(struct control *control);
 
 const char *control_counter_name(enum control_counter counter);
 void control_count(struct control *control, enum control_counter counter, uint64_t amount); /* runtime */
+void control_set(struct control *control, enum control_counter counter, uint64_t value);    /* runtime */
+/* Runtime: adds a value (ns, or rows) to one of the histograms. */
+void control_measure(struct control *control, enum pool_kind kind, enum control_histogram histogram, uint64_t value);
+const char *control_histogram_name(enum control_histogram histogram);
 /* A 64-bit fingerprint of pool layouts, chained: start with 0. The generation and the index do not count. */
 uint64_t control_fingerprint(uint64_t chain, const struct pool_layout *layout);
 

@@ -24,12 +24,13 @@
 #include <stdint.h>
 
 #include "common/doorbell.h"
+#include "common/histogram.h"
 #include "common/tensor.h"
 #include "common/uid.h"
 #include "pools/pool_shared.h"
 
 #define CONTROL_MAGIC UINT64_C(0x31306c7274637865) /* "exctrl01" */
-enum { CONTROL_VERSION = 1, CONTROL_NAME_SIZE = 40, CONTROL_MAX_EXPERTS = 1 << 20 };
+enum { CONTROL_VERSION = 2, CONTROL_NAME_SIZE = 40, CONTROL_MAX_EXPERTS = 1 << 20 };
 
 enum control_state { CONTROL_CREATING = 0, CONTROL_READY = 1, CONTROL_RETIRED = 2 };
 
@@ -47,7 +48,23 @@ enum control_counter {
     CONTROL_CHECKPOINT_ERRORS, /* not written */
     CONTROL_SLEEPS,            /* of the runtime on its doorbell */
     CONTROL_PAGE_FAULTS,       /* of the runtime, since READY */
+    CONTROL_CLOSED_FULL,       /* batches taken because no further task could join them */
+    CONTROL_CLOSED_ROWS,       /* because the rows that they waited for were there */
+    CONTROL_CLOSED_TIMEOUT,    /* because the wait was over */
+    CONTROL_CLOSED_FREE,       /* because the device was free, and nothing was waited for */
+    CONTROL_MEMORY_USED,       /* not counted but set: bytes of the device that the experts take */
+    CONTROL_MEMORY_LIMIT,      /* likewise: bytes that they may take */
+    CONTROL_CHECKPOINT_TIME,   /* likewise: when the newest checkpoint was written, in s since 1970 */
     CONTROL_COUNTERS,
+};
+
+/* What is measured of the batches of each kind of pool. */
+enum control_histogram {
+    CONTROL_QUEUE_TIME,   /* of each task, from its arrival until its batch was taken */
+    CONTROL_COMPUTE_TIME, /* of each batch, from when it was taken, or the batch before it was done, until it was done
+                           */
+    CONTROL_BATCH_ROWS,   /* of each batch */
+    CONTROL_HISTOGRAMS,
 };
 
 struct control_expert_shared {
@@ -89,6 +106,7 @@ struct control_shared {
     } runtime;
     struct {
         alignas(POOL_LINE) _Atomic uint64_t counters[CONTROL_COUNTERS];
+        alignas(POOL_LINE) struct histogram histograms[2][CONTROL_HISTOGRAMS]; /* by enum pool_kind */
     } statistics;                      /* the runtime's too, on lines that the frontend reads seldom */
     struct doorbell_word runtime_bell; /* the runtime sleeps here, the frontend rings */
     struct {

@@ -114,11 +114,20 @@ struct pool_limits {
     uint64_t batch_timeout_ns; /* longest wait of the oldest task for min_batch_size rows */
 };
 
+/* Why a batch was taken as it was. */
+enum pool_closed {
+    POOL_CLOSED_FULL,    /* what is queued behind cannot join it, or it has max_batch_size rows */
+    POOL_CLOSED_ROWS,    /* min_batch_size rows are there */
+    POOL_CLOSED_TIMEOUT, /* they are not, but the wait is over */
+    POOL_CLOSED_FREE,    /* it waits for nothing */
+};
+
 struct pool_batch {
     uint64_t first_task;
     uint32_t tasks;
     uint32_t row; /* first row in the slabs; the batch is `rows` consecutive ones */
     uint32_t rows;
+    enum pool_closed closed;
 };
 
 /* queued_ns of the oldest task that wants to run: 1; 0: there is none; -EPROTO, -ENOMEM. Tasks at the head that are not
@@ -139,6 +148,8 @@ int pool_take(struct pool *pool, const struct pool_limits *limits, uint64_t now_
 /* Task i of a batch that was taken: its first row, relative to the batch's, and its rows. */
 void pool_batch_task(const struct pool *pool, const struct pool_batch *batch, uint32_t i, uint32_t *row,
                      uint32_t *rows);
+/* When it was queued, as its producer said. */
+uint64_t pool_batch_queued_ns(const struct pool *pool, const struct pool_batch *batch, uint32_t i);
 /* Backward, when the outputs are in the slabs and the gradients are applied (or accumulated): records the batch's tasks
  * as applied. Call before pool_complete. A batch whose step was skipped is not recorded: its clients may try again. */
 void pool_applied(struct pool *pool, const struct pool_batch *batch);

@@ -156,7 +156,8 @@ static int scan_one(struct pool *pool)
         populate_rows(pool, rows_there);
     if (c->scanned_rows == 0)
         prefetch_row(pool, copy.row);
-    c->slots[pool_slot_of(pool, c->scanned)] = (struct pool_slot){.row = copy.row, .rows = copy.rows};
+    c->slots[pool_slot_of(pool, c->scanned)] =
+        (struct pool_slot){.row = copy.row, .rows = copy.rows, .queued_ns = copy.queued_ns};
     c->scanned++;
     c->scanned_rows += copy.rows;
     c->scanned_row_end = copy.row_position + copy.rows;
@@ -300,7 +301,11 @@ int pool_take(struct pool *pool, const struct pool_limits *limits, uint64_t now_
     *batch = (struct pool_batch){.first_task = c->taken,
                                  .tasks = (uint32_t)(c->scanned - c->taken),
                                  .row = c->slots[pool_slot_of(pool, c->taken)].row,
-                                 .rows = c->scanned_rows};
+                                 .rows = c->scanned_rows,
+                                 .closed = full                                        ? POOL_CLOSED_FULL
+                                           : limits->min_batch_size <= 1               ? POOL_CLOSED_FREE
+                                           : c->scanned_rows >= limits->min_batch_size ? POOL_CLOSED_ROWS
+                                                                                       : POOL_CLOSED_TIMEOUT};
     if (pool->header.kind == POOL_BACKWARD)
         take_backward(pool, now_ns, batch);
     c->taken += batch->tasks;
@@ -315,6 +320,12 @@ void pool_batch_task(const struct pool *pool, const struct pool_batch *batch, ui
     const struct pool_slot *slot = &pool->consumer.slots[pool_slot_of(pool, batch->first_task + i)];
     *row = slot->row - batch->row;
     *rows = slot->rows;
+}
+
+uint64_t pool_batch_queued_ns(const struct pool *pool, const struct pool_batch *batch, uint32_t i)
+{
+    assert(i < batch->tasks);
+    return pool->consumer.slots[pool_slot_of(pool, batch->first_task + i)].queued_ns;
 }
 
 void pool_batch_split_first(const struct pool *pool, struct pool_batch *batch, struct pool_batch *first)

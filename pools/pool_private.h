@@ -35,6 +35,7 @@ struct pool_producer {
 /* What the runtime knows of a task it has seen. */
 struct pool_slot {
     uint32_t row, rows;
+    uint64_t queued_ns;
 };
 
 struct pool_consumer {

@@ -304,12 +304,14 @@ int runtime_create(struct runtime **runtime, const struct config *config, const 
     return 0;
 }
 
-static void count_page_faults(struct runtime *runtime, uint64_t now_ns)
+static void show_process(struct runtime *runtime, uint64_t now_ns)
 {
     if (now_ns < runtime->page_faults.next_ns)
         return;
     const uint64_t faults = process_page_faults();
     control_count(runtime->control, CONTROL_PAGE_FAULTS, faults - runtime->page_faults.counted);
+    control_set(runtime->control, CONTROL_MEMORY_USED, device_memory_used(runtime->device));
+    control_set(runtime->control, CONTROL_MEMORY_LIMIT, device_memory_budget(runtime->device));
     runtime->page_faults.counted = faults;
     runtime->page_faults.next_ns = now_ns + NS_PER_S;
 }
@@ -344,7 +346,7 @@ int runtime_serve(struct runtime *runtime)
         const uint64_t now_ns = clock_now_ns();
         if (checkpointer_step(runtime->checkpointer, now_ns))
             executor_ring(runtime->executor);
-        count_page_faults(runtime, now_ns);
+        show_process(runtime, now_ns);
         if (checkpointer_wants_copy(runtime->checkpointer)) {
             rc = executor_drain(runtime->executor);
             if (rc == 0)

@@ -235,6 +235,26 @@ static int redo_one_by_one(struct executor *executor, struct flight *flight)
     return rc;
 }
 
+/* How long its tasks waited, and why they wait no longer. */
+static void measure_taken(struct executor *executor, const struct flight *flight)
+{
+    static const enum control_counter counters[] = {
+        [POOL_CLOSED_FULL] = CONTROL_CLOSED_FULL,
+        [POOL_CLOSED_ROWS] = CONTROL_CLOSED_ROWS,
+        [POOL_CLOSED_TIMEOUT] = CONTROL_CLOSED_TIMEOUT,
+        [POOL_CLOSED_FREE] = CONTROL_CLOSED_FREE,
+    };
+    const struct pool *pool = side_of(executor, flight->index)->pool;
+    const enum pool_kind kind = (enum pool_kind)(flight->index % 2);
+    control_count(executor->setup.control, counters[flight->batch.closed], 1);
+    control_measure(executor->setup.control, kind, CONTROL_BATCH_ROWS, flight->batch.rows);
+    for (uint32_t i = 0; i < flight->batch.tasks; i++) {
+        const uint64_t queued_ns = pool_batch_queued_ns(pool, &flight->batch, i);
+        control_measure(executor->setup.control, kind, CONTROL_QUEUE_TIME,
+                        executor->now_ns > queued_ns ? executor->now_ns - queued_ns : 0);
+    }
+}
+
 /* How long the device took for it, not counting the batch before, and what came meanwhile. */
 static void set_pace(struct executor *executor, const struct flight *flight)
 {
@@ -244,6 +264,8 @@ static void set_pace(struct executor *executor, const struct flight *flight)
     const uint64_t queued_rows = (uint64_t)queued * flight->batch.rows / flight->batch.tasks;
     pace_completed(&executor->paces[flight->index], flight->batch.rows,
                    queued_rows < UINT32_MAX ? (uint32_t)queued_rows : UINT32_MAX, now_ns - from_ns, now_ns);
+    control_measure(executor->setup.control, (enum pool_kind)(flight->index % 2), CONTROL_COMPUTE_TIME,
+                    now_ns - from_ns);
     executor->finished_ns = now_ns;
 }
 
@@ -296,6 +318,7 @@ static int start(struct executor *executor, const struct flight *flight)
     slot->started_ns = executor->now_ns;
     slot->watched = false;
     pace_took(&executor->paces[slot->index], slot->batch.rows);
+    measure_taken(executor, slot);
     set_busy(executor, true);
     int rc = enqueue(executor, slot);
     if (rc == 0) {

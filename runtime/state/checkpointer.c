@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/clock.h"
 #include "common/doorbell.h"
@@ -159,6 +160,8 @@ static bool conclude(struct checkpointer *checkpointer, uint32_t index, int erro
     if (!checkpointer->control)
         return false;
     control_count(checkpointer->control, error == 0 ? CONTROL_CHECKPOINTS : CONTROL_CHECKPOINT_ERRORS, 1);
+    if (error == 0)
+        control_set(checkpointer->control, CONTROL_CHECKPOINT_TIME, (uint64_t)time(NULL));
     if (ticket)
         serve(backend, ticket, -error);
     (void)look_at_ticket(checkpointer, index);

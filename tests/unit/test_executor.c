@@ -103,6 +103,37 @@ START_TEST(a_task_is_computed_and_announced)
 }
 END_TEST
 
+static uint64_t measured(enum pool_kind kind, enum control_histogram histogram, uint64_t *sum)
+{
+    const struct histogram *shared = &control_page(frontend.control)->statistics.histograms[kind][histogram];
+    uint64_t values = 0;
+    for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+        values += atomic_load(&shared->counts[i]);
+    *sum = atomic_load(&shared->sum);
+    return values;
+}
+
+START_TEST(batches_and_waits_are_measured)
+{
+    uint64_t sum;
+    for (uint32_t i = 0; i < 5; i++)
+        support_frontend_put(&frontend, FORWARD + 2, 2, (float)i);
+    run_all();
+    ck_assert_uint_eq(measured(POOL_FORWARD, CONTROL_BATCH_ROWS, &sum), 2); /* of 8 rows and 2 */
+    ck_assert_uint_eq(sum, 10);
+    ck_assert_uint_eq(measured(POOL_FORWARD, CONTROL_COMPUTE_TIME, &sum), 2);
+    ck_assert_uint_gt(sum, 0);
+    ck_assert_uint_eq(measured(POOL_FORWARD, CONTROL_QUEUE_TIME, &sum), 5); /* a value for each task */
+    ck_assert_uint_eq(measured(POOL_BACKWARD, CONTROL_BATCH_ROWS, &sum), 0);
+    ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_CLOSED_FULL) +
+                          support_frontend_counter(&frontend, CONTROL_CLOSED_ROWS) +
+                          support_frontend_counter(&frontend, CONTROL_CLOSED_TIMEOUT) +
+                          support_frontend_counter(&frontend, CONTROL_CLOSED_FREE),
+                      2);
+    ck_assert_uint_ge(support_frontend_counter(&frontend, CONTROL_CLOSED_FULL), 1); /* the fifth did not fit */
+}
+END_TEST
+
 START_TEST(tasks_are_merged_and_answered_each)
 {
     uint64_t tasks[5];
@@ -322,6 +353,7 @@ int main(void)
     tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
     tcase_add_checked_fixture(all, set_up, tear_down);
     tcase_add_test(all, a_task_is_computed_and_announced);
+    tcase_add_test(all, batches_and_waits_are_measured);
     tcase_add_test(all, tasks_are_merged_and_answered_each);
     tcase_add_test(all, experts_take_turns_by_age_two_of_them_in_flight);
     tcase_add_test(all, beside_a_batch_of_the_same_expert_only_a_full_one_is_taken);

@@ -79,10 +79,14 @@ START_TEST(rows_are_waited_for_no_longer_than_the_timeout)
     ck_assert_int_eq(take_at(&pair, &limits, 1049, &batch, 1050, 0), 0);
     ck_assert_int_eq(take_at(&pair, &limits, 1050, &batch, UINT64_MAX, 0), 1); /* the oldest one's age counts */
     ck_assert_uint_eq(batch.tasks, 2);
+    ck_assert_int_eq((int)batch.closed, POOL_CLOSED_TIMEOUT);
+    ck_assert_uint_eq(pool_batch_queued_ns(pair.runtime, &batch, 0), 1000);
+    ck_assert_uint_eq(pool_batch_queued_ns(pair.runtime, &batch, 1), 1020);
     support_run(&pair, &batch);
     support_put_task(&pair, 3, &(struct pool_task){.queued_ns = 2000});
     support_put_task(&pair, 5, &(struct pool_task){.queued_ns = 2000});
     ck_assert_int_eq(take_at(&pair, &limits, 2000, &batch, UINT64_MAX, 0), 1); /* enough */
+    ck_assert_int_eq((int)batch.closed, POOL_CLOSED_ROWS);
     support_run(&pair, &batch);
     support_put_task(&pair, 5, &(struct pool_task){.queued_ns = 3000});
     ck_assert_int_eq(take_at(&pair, &limits, 3000, &batch, 3050, 0), 0);
@@ -90,6 +94,7 @@ START_TEST(rows_are_waited_for_no_longer_than_the_timeout)
     ck_assert_int_eq(take_at(&pair, &limits, 3000, &batch, UINT64_MAX, 0),
                      1); /* the next does not fit: no more comes */
     ck_assert_uint_eq(batch.rows, 5);
+    ck_assert_int_eq((int)batch.closed, POOL_CLOSED_FULL);
     support_run(&pair, &batch);
     const struct pool_limits forever = {.min_batch_size = 8, .batch_timeout_ns = UINT64_MAX};
     ck_assert_int_eq(take_at(&pair, &forever, 1 << 30, &batch, UINT64_MAX, 0), 0);
