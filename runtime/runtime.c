@@ -15,6 +15,7 @@
 #include "common/owner.h"
 #include "common/process.h"
 #include "pools/control.h"
+#include "runtime/compute/compute.h"
 #include "runtime/serve/backend.h"
 #include "runtime/state/checkpointer.h"
 #include "runtime/serve/executor.h"
@@ -284,6 +285,8 @@ int runtime_create(struct runtime **runtime, const struct config *config, const 
     if (rc == 0)
         rc = device_open(&r->device, device);
     if (rc == 0)
+        rc = compute_open(r->device);
+    if (rc == 0)
         rc = create_experts(r);
     if (rc == 0)
         rc = open_segments(r);
@@ -396,6 +399,7 @@ void runtime_destroy(struct runtime **runtime)
     free(r->backends);
     if (r->control)
         control_detach(&r->control);
+    compute_close(r->device);
     device_destroy(&r->device);
     if (r->owner_fd >= 0)
         close(r->owner_fd);

@@ -44,7 +44,7 @@ static void lay_out(struct parameters *parameters, const struct device *device, 
     };
     parameters_add(parameters, &items[WEIGHT]);
     parameters_add(parameters, &items[BIAS]);
-    parameters_layout(parameters, &device->shape, optimizer);
+    parameters_layout(parameters, provider_shape(device), optimizer);
 }
 
 /* A backward's rows: inputs, grad_outputs and grad_inputs. */

@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "runtime/blocks/blocks.h"
 #include "runtime/compute/linear.h"
+#include "runtime/compute/provider.h"
 #include "runtime/train/optimizer_step.h"
 
 enum { INNER_FACTOR = 4 };
@@ -47,7 +48,7 @@ static void layout(struct ffn *ffn, const struct device *device, const struct co
                                                                                      : device->config->chunk_rows);
     for (size_t i = 0; i < sizeof items / sizeof items[0]; i++)
         parameters_add(&ffn->parameters, &items[i]);
-    parameters_layout(&ffn->parameters, &device->shape, optimizer);
+    parameters_layout(&ffn->parameters, provider_shape(device), optimizer);
 }
 
 void ffn_workspace_layout(const struct ffn *ffn, struct ffn_workspace *workspace)

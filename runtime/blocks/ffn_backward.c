@@ -1,6 +1,7 @@
 #include "runtime/blocks/ffn.h"
 #include "runtime/layers/layer_norm.h"
 #include "runtime/compute/linear.h"
+#include "runtime/compute/provider.h"
 #include "runtime/compute/rows.h"
 
 /* One chunk's rows, and where its parts lie in the workspace. */
@@ -17,7 +18,7 @@ struct chunk {
 
 static struct kernel_view packed(const struct chunk *chunk, uint64_t offset)
 {
-    return kernel_view_packed(&chunk->device->shape, chunk->device->workspace, offset, (uint64_t)chunk->rows);
+    return kernel_view_packed(provider_shape(chunk->device), chunk->device->workspace, offset, (uint64_t)chunk->rows);
 }
 
 static uint64_t gradient_of(const struct chunk *chunk, enum ffn_parameter parameter)
@@ -138,7 +139,7 @@ static int to_inputs(struct chunk *chunk)
         .of_gradient = true,
         .weights = ffn->parameters.transposed,
         .weights_offset = ffn->parameters.items[FFN_WEIGHT].transposed,
-        .out = kernel_view_rows(&chunk->device->shape, out->buffer, out->offset, (uint64_t)ffn->hidden),
+        .out = kernel_view_rows(provider_shape(chunk->device), out->buffer, out->offset, (uint64_t)ffn->hidden),
         .second = packed(chunk, chunk->at.grad_sum),
     };
     return linear_layer_forward(chunk->device, &call);
@@ -149,7 +150,8 @@ static int backward_chunk(struct chunk *chunk)
     struct device *device = chunk->device;
     const struct device_rows packed_x = {device->workspace, chunk->at.x}, act = {device->workspace, chunk->at.act};
     int result = 0;
-    chunk->x = kernel_view_rows(&device->shape, chunk->input.buffer, chunk->input.offset, (uint64_t)chunk->ffn->hidden);
+    chunk->x = kernel_view_rows(provider_shape(device), chunk->input.buffer, chunk->input.offset,
+                                (uint64_t)chunk->ffn->hidden);
     if (chunk->train) { /* W1's gradient walks over x column by column */
         result = rows_pack(device, chunk->rows, chunk->ffn->hidden, &chunk->input, &packed_x);
         chunk->x = packed(chunk, chunk->at.x);

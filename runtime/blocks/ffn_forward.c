@@ -1,12 +1,13 @@
 #include "runtime/blocks/ffn.h"
 #include "runtime/layers/layer_norm.h"
 #include "runtime/compute/linear.h"
+#include "runtime/compute/provider.h"
 
 static int forward_chunk(struct ffn *ffn, cl_int rows, const struct device_rows *input,
                          const struct device_rows *output)
 {
     struct device *device = ffn->base.device;
-    const struct kernel_shape *shape = &device->shape;
+    const struct kernel_shape *shape = provider_shape(device);
     const struct parameter *p = ffn->parameters.items;
     const cl_mem matrices = ffn->parameters.matrices, vectors = ffn->parameters.vectors;
     /* A forward needs one intermediate: it may use the whole workspace, as the queue is in order. */

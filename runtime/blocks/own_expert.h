@@ -5,8 +5,8 @@
  *     const struct own_expert own_expert = OWN_EXPERT(&ops);
  * where `ops` is its operations table (runtime/blocks/expert.h), and is compiled against the headers of the runtime
  * that loads it, of which it may call everything: runtime/device/device_private.h for buffers and rows,
- * runtime/train/parameters.h and runtime/train/optimizer_step.h for what is trained, runtime/compute/linear.h for
- * products. examples/own_expert/ is one, whole.
+ * runtime/compute/provider.h for the shape of panels, runtime/train/parameters.h and runtime/train/optimizer_step.h for
+ * what is trained, runtime/compute/linear.h for products. examples/own_expert/ is one, whole.
  *
  * What it is to keep to is what runtime/blocks/expert.h says of a block: the runtime's thread calls it, a batch is
  * enqueued without waiting for it, errors are 0 or -errno with device_complain's text.
@@ -20,8 +20,10 @@
 
 #include <stdint.h>
 
-#include "runtime/device/device_private.h"
 #include "runtime/blocks/expert.h"
+#include "runtime/compute/kernel_launch.h"
+#include "runtime/compute/provider.h"
+#include "runtime/device/device_private.h"
 
 enum { OWN_EXPERT_ABI = 3 };
 

@@ -8,6 +8,7 @@
 
 #include "common/log.h"
 #include "runtime/blocks/own_expert.h"
+#include "runtime/compute/kernel_program.h"
 
 enum { MAX_KERNELS = 32, MAX_SOURCE_BYTES = 16 << 20 };
 
@@ -63,8 +64,9 @@ static char *read_text(const char *path)
 static int compile(struct own_program *program)
 {
     struct device *device = program->device;
+    const struct kernel_shape *shape = provider_shape(device);
     char options[64], log[2048] = "";
-    if (device->shape.panel == 0)
+    if (shape->panel == 0)
         return device_complain(device, -EINVAL,
                                "'%s': an expert of one's own has its parameters in panels, and linear_kernel clblast "
                                "knows none: choose another",
@@ -78,8 +80,8 @@ static int compile(struct own_program *program)
     free(text);
     if (!program->program)
         return device_fail(device, error, "clCreateProgramWithSource");
-    snprintf(options, sizeof options, "-DVEC=%u -DPANEL=%u%s", device->shape.vec, device->shape.panel,
-             device_program_weights(device));
+    snprintf(options, sizeof options, "-DVEC=%u -DPANEL=%u%s", shape->vec, shape->panel,
+             kernel_program_weights(device));
     error = clBuildProgram(program->program, 1, &device->id, options, NULL, NULL);
     if (error == CL_SUCCESS)
         return 0;

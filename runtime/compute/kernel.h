@@ -1,4 +1,4 @@
-/* The kernels: their numbers, the shape of panels they were built for, and how one is launched. Every provider's
+/* The kernels: their numbers, the shape of panels they are built for, and what one is launched with. Every provider's
  * sources (runtime/compute/kernels/) define all of them with the same names and arguments, so that only the grid
  * differs. */
 #ifndef EXPERTD_RUNTIME_KERNEL_H
@@ -8,8 +8,6 @@
 #include <stdint.h>
 
 #include "runtime/device/opencl.h"
-
-struct device;
 
 enum kernel {
     KERNEL_LINEAR,
@@ -75,15 +73,5 @@ struct kernel_argument {
     {                                                                                                                  \
         sizeof(x), &(x)                                                                                                \
     }
-
-/* Enqueues; does not wait. */
-int kernel_launch(struct device *device, enum kernel kernel, const struct kernel_grid *grid,
-                  const struct kernel_argument *arguments, unsigned count);
-/* The same with kernels that are none of these; `name` is for the error. _shares: of a CPU device's, whose grid becomes
- * its last two arguments as runtime/compute/kernels/shares_cpu.cl says. */
-int kernel_launch_shares(struct device *device, cl_kernel object, const char *name, const struct kernel_grid *grid,
-                         const struct kernel_argument *arguments, unsigned count);
-int kernel_launch_object(struct device *device, cl_kernel object, const char *name, const struct kernel_grid *grid,
-                         const struct kernel_argument *arguments, unsigned count);
 
 #endif

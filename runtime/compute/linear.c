@@ -1,64 +1,33 @@
 #include "runtime/compute/linear.h"
 
-#include <string.h>
-
+#include "runtime/compute/kernel_launch.h"
+#include "runtime/compute/provider.h"
 #include "runtime/device/device_private.h"
-#include "runtime/compute/linear_amx.h"
 
-static const struct linear_provider *const providers[] = {
-    &linear_provider_cpu, &linear_provider_amx, &linear_provider_gpu, &linear_provider_mma, &linear_provider_clblast};
-
-/* The matrix units for what they are there for. Weights in fp16 are worth their half of the memory on any device. */
-static const char *choose(struct device *device)
+static const struct linear_products *products(const struct device *device)
 {
-    const char *precision = device->config->precision;
-    if (strcmp(precision, "tf32") == 0)
-        return "mma";
-    if (strcmp(precision, "fp16") == 0 && linear_provider_mma.check(device) == 0)
-        return "mma";
-    device->error[0] = '\0';
-    if (device->info.class != DEVICE_CLASS_CPU)
-        return "gpu";
-    return device->info.vector_width >= AMX_VECTOR_WIDTH && linear_amx_usable() ? "amx" : "cpu";
-}
-
-const struct linear_provider *linear_provider_find(struct device *device)
-{
-    const char *name = device->config->linear_kernel;
-    if (strcmp(name, "auto") == 0)
-        name = choose(device);
-    for (size_t i = 0; i < sizeof providers / sizeof providers[0]; i++) {
-        if (strcmp(providers[i]->name, name) == 0)
-            return providers[i];
-    }
-    return NULL;
-}
-
-void linear_shape(const struct device *device, struct kernel_shape *shape)
-{
-    device->provider->shape(&device->info, shape);
-    shape->weight_bytes = strcmp(device->config->precision, "fp16") == 0 ? 2 : 4;
+    return device->compute->provider->products;
 }
 
 int linear_layer_prepare(struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count)
 {
-    return device->provider->prepare != NULL ? device->provider->prepare(device, rows, sizes, count) : 0;
+    return products(device)->prepare != NULL ? products(device)->prepare(device, rows, sizes, count) : 0;
 }
 
 uint64_t linear_layer_memory(const struct device *device, uint64_t rows, const struct linear_size *sizes,
                              unsigned count)
 {
-    return device->provider->memory != NULL ? device->provider->memory(device, rows, sizes, count) : 0;
+    return products(device)->memory != NULL ? products(device)->memory(device, rows, sizes, count) : 0;
 }
 
 int linear_layer_forward(struct device *device, const struct linear_call *call)
 {
-    return device->provider->forward(device, call);
+    return products(device)->forward(device, call);
 }
 
 int linear_layer_gradient(struct device *device, const struct linear_gradient_call *call)
 {
-    return device->provider->gradient(device, call);
+    return products(device)->gradient(device, call);
 }
 
 int linear_launch_forward(struct device *device, const struct linear_call *call)
@@ -70,7 +39,7 @@ int linear_launch_forward(struct device *device, const struct linear_call *call)
     const cl_mem bias = call->bias ? call->bias : call->weights;
     const cl_mem second = call->second.buffer ? call->second.buffer : call->weights;
     const cl_mem save = call->save ? call->save : call->weights;
-    device->provider->grid(device, KERNEL_LINEAR, (uint64_t)call->rows, (uint64_t)call->n, (uint64_t)call->k, &grid);
+    provider_grid(device, KERNEL_LINEAR, (uint64_t)call->rows, (uint64_t)call->n, (uint64_t)call->k, &grid);
     if (call->of_gradient && grid.of_gradient != NULL)
         grid.object = grid.of_gradient;
     const struct kernel_argument arguments[] = {
@@ -105,8 +74,7 @@ int linear_launch_forward(struct device *device, const struct linear_call *call)
 int linear_launch_gradient(struct device *device, const struct linear_gradient_call *call)
 {
     struct kernel_grid grid;
-    device->provider->grid(device, KERNEL_WEIGHT_GRADIENT, (uint64_t)call->rows, (uint64_t)call->n, (uint64_t)call->k,
-                           &grid);
+    provider_grid(device, KERNEL_WEIGHT_GRADIENT, (uint64_t)call->rows, (uint64_t)call->n, (uint64_t)call->k, &grid);
     const struct kernel_argument arguments[] = {
         KERNEL_ARGUMENT(call->rows),       KERNEL_ARGUMENT(call->n),         KERNEL_ARGUMENT(call->k),
         KERNEL_ARGUMENT(call->accumulate), KERNEL_ARGUMENT(grid.block),      KERNEL_ARGUMENT(call->x),

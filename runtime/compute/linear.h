@@ -1,5 +1,4 @@
-/* The linear layer's products on a device, with what surrounds them fused in. A provider is one way to compute them;
- * which one fits is a matter of the device's class (a GPU kernel on a CPU device is a disaster, and the reverse).
+/* The linear layer's products on a device, with what surrounds them fused in.
  *
  * config_device.precision is that of a product's operands: activations, gradients and weights, each rounded to nearest
  * once. Sums of products are fp32, and so are the epilogues, LayerNorm, column sums and the optimizer.
@@ -31,8 +30,6 @@
 
 #include "runtime/device/device.h"
 #include "runtime/compute/kernel.h"
-
-struct tile;
 
 enum linear_flags { /* runtime/compute/kernels/common.cl has the same numbers; applied in this order */
                     LINEAR_BIAS = 1,
@@ -73,43 +70,14 @@ struct linear_size {
     uint64_t n, k;
 };
 
-struct linear_provider {
-    const char *name;
-    bool shares;                /* a launch is a work-item for each core, which take the grid's shares:
-                                   runtime/compute/kernels/shares_cpu.cl */
-    const char *const *sources; /* of runtime/compute/kernels/, in order; NULL ends */
-    bool no_gradient_kernel;    /* gradient() launches none, and the sources have none */
-    /* 0, or -EINVAL with the error for people where the device has not what the provider or the precision needs; NULL:
-     * nothing. Only "mma" is asked about tf32. */
-    int (*check)(struct device *device);
-    const char *(*options)(const struct device *device); /* more of them for the compiler; NULL: none */
-    /* The same for products that multiply gradients, where those are built otherwise; NULL, or NULL as an answer. */
-    const char *(*gradient_options)(const struct device *device);
-    /* Whether its products can be built for the tile (runtime/compute/tile.h); NULL: for any that fits the device. */
-    bool (*takes)(const struct device *device, const struct tile *tile);
-    void (*shape)(const struct device_info *info, struct kernel_shape *shape); /* all but weight_bytes */
-    /* How to launch a kernel over a matrix of rows by n columns (k of them contracted, where that matters). */
-    void (*grid)(const struct device *device, enum kernel kernel, uint64_t rows, uint64_t n, uint64_t k,
-                 struct kernel_grid *grid);
+/* How a provider makes products. */
+struct linear_products {
     int (*forward)(struct device *device, const struct linear_call *call);
     int (*gradient)(struct device *device, const struct linear_gradient_call *call);
-    /* Any of these may be NULL. */
-    int (*open)(struct device *device);   /* when its program is built */
-    void (*close)(struct device *device); /* also after an open that failed, or none */
+    /* Either of these may be NULL. */
     int (*prepare)(struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count);
     uint64_t (*memory)(const struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count);
 };
-extern const struct linear_provider linear_provider_cpu;
-extern const struct linear_provider linear_provider_amx;
-extern const struct linear_provider linear_provider_gpu;
-extern const struct linear_provider linear_provider_mma;
-extern const struct linear_provider linear_provider_clblast;
-
-/* By config_device.linear_kernel ("auto": by the precision and what the device has, of which config, id and info are
- * filled); NULL for a name that is none. */
-const struct linear_provider *linear_provider_find(struct device *device);
-/* The shape that the device's kernels are built for: the provider's, and the weights' by the precision. */
-void linear_shape(const struct device *device, struct kernel_shape *shape);
 
 /* For experts that are being created: makes products and weight gradients of these sizes, of up to so many rows, ready,
  * so that none of them compiles or searches anything later. May take seconds at a size that is new to the device. The

@@ -15,8 +15,11 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/half.h"
+#include "runtime/compute/kernel_launch.h"
 #include "runtime/compute/linear.h"
+#include "runtime/compute/providers.h"
 #include "runtime/compute/trial.h"
+#include "runtime/device/device_private.h"
 
 enum {
     TILE_ROWS = 16,
@@ -66,16 +69,16 @@ static int amx_check(struct device *device)
     if (device->info.class != DEVICE_CLASS_CPU)
         return device_complain(device, -EINVAL,
                                "linear_kernel amx is for CPUs, and this device is none: set linear_kernel: auto");
-    device->amx = calloc(1, sizeof *device->amx);
-    if (device->amx == NULL)
+    device->compute->amx = calloc(1, sizeof *device->compute->amx);
+    if (device->compute->amx == NULL)
         return -ENOMEM;
-    device->amx->emulated = !linear_amx_usable();
-    device->amx->least_rows = AMX_LEAST_ROWS;
+    device->compute->amx->emulated = !linear_amx_usable();
+    device->compute->amx->least_rows = AMX_LEAST_ROWS;
     if (strcmp(config->linear_kernel, "auto") == 0) {
-        device->amx->undecided = strcmp(config->tune, "off") != 0;
-        device->amx->least_rows = device->amx->undecided ? AMX_LEAST_ROWS : AMX_RULE_ROWS;
+        device->compute->amx->undecided = strcmp(config->tune, "off") != 0;
+        device->compute->amx->least_rows = device->compute->amx->undecided ? AMX_LEAST_ROWS : AMX_RULE_ROWS;
     }
-    if (device->amx->emulated)
+    if (device->compute->amx->emulated)
         log_warning("device %s: this processor or system has no AMX: it is emulated, which is for tests and very slow",
                     config->name);
     return 0;
@@ -83,14 +86,14 @@ static int amx_check(struct device *device)
 
 static const char *amx_options(const struct device *device)
 {
-    return device->amx->emulated ? "-DAMX_EMULATED" : "";
+    return device->compute->amx->emulated ? "-DAMX_EMULATED" : "";
 }
 
 static void amx_shape(const struct device_info *info, struct kernel_shape *shape)
 {
     struct device_info wide = *info;
     wide.vector_width = AMX_VECTOR_WIDTH; /* also where the units are emulated */
-    linear_provider_cpu.shape(&wide, shape);
+    provider_cpu.shape(&wide, shape);
 }
 
 /* --- what the products work on -------------------------------------------------------------------------------- */
@@ -109,13 +112,13 @@ static uint64_t planes_bytes(uint64_t rows, uint64_t k)
 /* The same of what a weight gradient contracts: `rows` by `k`, transposed, whole panels of k. */
 static uint64_t transposed_planes_bytes(const struct device *device, uint64_t rows, uint64_t k)
 {
-    return planes_bytes(kernel_panels(&device->shape, k) * device->shape.panel, rows);
+    return planes_bytes(kernel_panels(provider_shape(device), k) * provider_shape(device)->panel, rows);
 }
 
 static uint64_t amx_memory(const struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count)
 {
     uint64_t most = 0;
-    for (unsigned i = 0; i < count && rows >= device->amx->least_rows; i++) {
+    for (unsigned i = 0; i < count && rows >= device->compute->amx->least_rows; i++) {
         const uint64_t forward = planes_bytes(rows, sizes[i].k);
         const uint64_t gradient = transposed_planes_bytes(device, rows, sizes[i].k);
         most = forward > most ? forward : most;
@@ -126,7 +129,8 @@ static uint64_t amx_memory(const struct device *device, uint64_t rows, const str
 
 static int reserve(struct device *device, uint64_t bytes)
 {
-    return device_reserve(device, bytes, "split operands", &device->amx->planes, &device->amx->planes_bytes);
+    return device_reserve(device, bytes, "split operands", &device->compute->amx->planes,
+                          &device->compute->amx->planes_bytes);
 }
 
 /* --- products ------------------------------------------------------------------------------------------------- */
@@ -135,7 +139,7 @@ static int reserve(struct device *device, uint64_t bytes)
  * from memory seldom, but no larger than leaves each core some. */
 static void amx_shares(const struct device *device, uint64_t rows, uint64_t n, struct kernel_grid *grid)
 {
-    const uint64_t tiles = divide_up(rows, TILE_ROWS), panels = kernel_panels(&device->shape, n);
+    const uint64_t tiles = divide_up(rows, TILE_ROWS), panels = kernel_panels(provider_shape(device), n);
     const uint64_t wanted = SHARES_OF_A_CORE * (uint64_t)device->info.compute_units;
     uint64_t groups = divide_up(tiles, GROUP_TILES), of_part = groups * panels / wanted;
     of_part = of_part < 1 || tiles == 1 ? 1 : of_part > PART_PANELS ? PART_PANELS : of_part;
@@ -150,20 +154,21 @@ static void amx_shares(const struct device *device, uint64_t rows, uint64_t n, s
 static void amx_grid(const struct device *device, enum kernel kernel, uint64_t rows, uint64_t n, uint64_t k,
                      struct kernel_grid *grid)
 {
-    linear_provider_cpu.grid(device, kernel, rows, n, k, grid);
-    if (kernel == KERNEL_LINEAR && rows >= device->amx->least_rows) {
+    provider_cpu.grid(device, kernel, rows, n, k, grid);
+    if (kernel == KERNEL_LINEAR && rows >= device->compute->amx->least_rows) {
         amx_shares(device, rows, n, grid);
-        grid->object = device->amx->kernels[AMX_LINEAR];
-    } else if (kernel == KERNEL_WEIGHT_GRADIENT && rows >= device->amx->least_rows) {
+        grid->object = device->compute->amx->kernels[AMX_LINEAR];
+    } else if (kernel == KERNEL_WEIGHT_GRADIENT && rows >= device->compute->amx->least_rows) {
         amx_shares(device, k, n, grid);
-        grid->object = device->amx->kernels[AMX_WEIGHT_GRADIENT];
+        grid->object = device->compute->amx->kernels[AMX_WEIGHT_GRADIENT];
     }
 }
 
 static int launch(struct device *device, enum amx_kernel kernel, const struct kernel_grid *grid,
                   const struct kernel_argument *arguments, unsigned count)
 {
-    return kernel_launch_shares(device, device->amx->kernels[kernel], kernel_names[kernel], grid, arguments, count);
+    return kernel_launch_shares(device, device->compute->amx->kernels[kernel], kernel_names[kernel], grid, arguments,
+                                count);
 }
 
 static int split_rows(struct device *device, const struct linear_call *call)
@@ -174,10 +179,13 @@ static int split_rows(struct device *device, const struct linear_call *call)
         .global = {divide_up(steps, PART_STEPS), divide_up((uint64_t)call->rows, TILE_ROWS)},
     };
     const struct kernel_argument arguments[] = {
-        KERNEL_ARGUMENT(call->rows),          KERNEL_ARGUMENT(call->k),
-        KERNEL_ARGUMENT(call->a.buffer),      KERNEL_ARGUMENT(call->a.offset),
-        KERNEL_ARGUMENT(call->a.row_stride),  KERNEL_ARGUMENT(call->a.panel_stride),
-        KERNEL_ARGUMENT(device->amx->planes),
+        KERNEL_ARGUMENT(call->rows),
+        KERNEL_ARGUMENT(call->k),
+        KERNEL_ARGUMENT(call->a.buffer),
+        KERNEL_ARGUMENT(call->a.offset),
+        KERNEL_ARGUMENT(call->a.row_stride),
+        KERNEL_ARGUMENT(call->a.panel_stride),
+        KERNEL_ARGUMENT(device->compute->amx->planes),
     };
     return launch(device, AMX_SPLIT_ROWS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
 }
@@ -185,35 +193,35 @@ static int split_rows(struct device *device, const struct linear_call *call)
 static int amx_forward(struct device *device, const struct linear_call *call)
 {
     struct linear_call of_planes = *call;
-    if ((uint64_t)call->rows < device->amx->least_rows)
+    if ((uint64_t)call->rows < device->compute->amx->least_rows)
         return linear_launch_forward(device, call);
     int result = reserve(device, planes_bytes((uint64_t)call->rows, (uint64_t)call->k));
     if (result == 0)
         result = split_rows(device, call);
-    of_planes.a = (struct kernel_view){.buffer = device->amx->planes};
+    of_planes.a = (struct kernel_view){.buffer = device->compute->amx->planes};
     return result == 0 ? linear_launch_forward(device, &of_planes) : result;
 }
 
 static int amx_gradient(struct device *device, const struct linear_gradient_call *call)
 {
     struct linear_gradient_call of_planes = *call;
-    if ((uint64_t)call->rows < device->amx->least_rows)
+    if ((uint64_t)call->rows < device->compute->amx->least_rows)
         return linear_launch_gradient(device, call);
     int result = reserve(device, transposed_planes_bytes(device, (uint64_t)call->rows, (uint64_t)call->k));
     const struct kernel_grid grid = {
         .dims = 2,
-        .global = {divide_up((uint64_t)call->rows, STEP), kernel_panels(&device->shape, (uint64_t)call->k)},
+        .global = {divide_up((uint64_t)call->rows, STEP), kernel_panels(provider_shape(device), (uint64_t)call->k)},
     };
     const struct kernel_argument arguments[] = {
         KERNEL_ARGUMENT(call->rows),
         KERNEL_ARGUMENT(call->k),
         KERNEL_ARGUMENT(call->x),
         KERNEL_ARGUMENT(call->x_offset),
-        KERNEL_ARGUMENT(device->amx->planes),
+        KERNEL_ARGUMENT(device->compute->amx->planes),
     };
     if (result == 0)
         result = launch(device, AMX_SPLIT_COLUMNS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
-    of_planes.x = device->amx->planes;
+    of_planes.x = device->compute->amx->planes;
     of_planes.x_offset = 0;
     return result == 0 ? linear_launch_gradient(device, &of_planes) : result;
 }
@@ -233,7 +241,7 @@ static int compare_ns(const void *a, const void *b)
 static int time_product(const struct trial *trial, uint64_t rows, uint64_t least_rows, uint64_t *took_ns)
 {
     const struct linear_size size = {TRIAL_WIDTH, TRIAL_WIDTH};
-    trial->device->amx->least_rows = least_rows;
+    trial->device->compute->amx->least_rows = least_rows;
     const uint64_t start_ns = clock_now_ns();
     int result = trial_launch(trial, false, rows, &size);
     if (result == 0)
@@ -277,7 +285,7 @@ static int choose_least_rows(struct device *device)
             least_rows = trial_rows[i];
     }
     trial_close(&trial);
-    device->amx->least_rows = least_rows;
+    device->compute->amx->least_rows = least_rows;
     if (result == 0 && least_rows == UINT64_MAX)
         log_info("device %s: its matrix units (AMX) are not much faster than its vector units here, and not used",
                  device->config->name);
@@ -289,8 +297,8 @@ static int choose_least_rows(struct device *device)
 
 static int amx_prepare(struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count)
 {
-    const int result = device->amx->undecided ? choose_least_rows(device) : 0;
-    device->amx->undecided = false;
+    const int result = device->compute->amx->undecided ? choose_least_rows(device) : 0;
+    device->compute->amx->undecided = false;
     return result == 0 ? reserve(device, amx_memory(device, rows, sizes, count)) : result;
 }
 
@@ -327,17 +335,18 @@ static int compare_probe(struct device *device, const struct probe *probe)
 
 static int run_probe(struct device *device, struct probe *probe, cl_mem memory)
 {
-    const size_t w = device->shape.weight_bytes == sizeof(float) ? offsetof(struct probe, w) / sizeof(float)
-                                                                 : offsetof(struct probe, halves) / sizeof(uint16_t);
+    const size_t w = provider_shape(device)->weight_bytes == sizeof(float)
+                         ? offsetof(struct probe, w) / sizeof(float)
+                         : offsetof(struct probe, halves) / sizeof(uint16_t);
     const cl_ulong out = offsetof(struct probe, out) / sizeof(float);
     const struct linear_call call = {
         .rows = PROBE_ROWS,
         .n = PROBE_N,
         .k = PROBE_K,
-        .a = kernel_view_rows(&device->shape, memory, 0, PROBE_K),
+        .a = kernel_view_rows(provider_shape(device), memory, 0, PROBE_K),
         .weights = memory,
         .weights_offset = w,
-        .out = kernel_view_rows(&device->shape, memory, out, PROBE_N),
+        .out = kernel_view_rows(provider_shape(device), memory, out, PROBE_N),
     };
     int result = device_write(device, memory, 0, probe, sizeof *probe);
     if (result == 0)
@@ -362,7 +371,7 @@ static int amx_probe(struct device *device)
         uint16_t *half = &probe->halves[column / 64][i / PROBE_N][column % 64];
         *value = probe_value(3 * i + 7);
         *half = half_from_float(*value);
-        if (device->shape.weight_bytes == sizeof *half)
+        if (provider_shape(device)->weight_bytes == sizeof *half)
             *value = half_to_float(*half);
     }
     int result = device_allocate(device, sizeof *probe, "a probe", &memory);
@@ -377,8 +386,8 @@ static int amx_open(struct device *device)
 {
     for (unsigned i = 0; i < AMX_KERNELS; i++) {
         cl_int error;
-        device->amx->kernels[i] = clCreateKernel(device->program, kernel_names[i], &error);
-        if (device->amx->kernels[i] == NULL)
+        device->compute->amx->kernels[i] = clCreateKernel(device->compute->program, kernel_names[i], &error);
+        if (device->compute->amx->kernels[i] == NULL)
             return device_fail(device, error, kernel_names[i]);
     }
     return amx_probe(device);
@@ -386,7 +395,7 @@ static int amx_open(struct device *device)
 
 static void amx_close(struct device *device)
 {
-    struct amx *amx = device->amx;
+    struct amx *amx = device->compute->amx;
     if (amx == NULL)
         return;
     for (unsigned i = 0; i < AMX_KERNELS; i++) {
@@ -395,10 +404,17 @@ static void amx_close(struct device *device)
     }
     device_release(device, &amx->planes);
     free(amx);
-    device->amx = NULL;
+    device->compute->amx = NULL;
 }
 
-const struct linear_provider linear_provider_amx = {
+static const struct linear_products products = {
+    .memory = amx_memory,
+    .forward = amx_forward,
+    .gradient = amx_gradient,
+    .prepare = amx_prepare,
+};
+
+const struct kernel_provider provider_amx = {
     .name = "amx",
     .shares = true,
     .sources = sources,
@@ -406,10 +422,7 @@ const struct linear_provider linear_provider_amx = {
     .options = amx_options,
     .shape = amx_shape,
     .grid = amx_grid,
-    .memory = amx_memory,
-    .forward = amx_forward,
-    .gradient = amx_gradient,
     .open = amx_open,
     .close = amx_close,
-    .prepare = amx_prepare,
+    .products = &products,
 };

@@ -2,7 +2,11 @@
 #ifndef EXPERTD_RUNTIME_LINEAR_AMX_H
 #define EXPERTD_RUNTIME_LINEAR_AMX_H
 
-#include "runtime/device/device_private.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "runtime/device/opencl.h"
 
 enum amx_kernel { AMX_LINEAR, AMX_WEIGHT_GRADIENT, AMX_SPLIT_ROWS, AMX_SPLIT_COLUMNS, AMX_KERNELS };
 

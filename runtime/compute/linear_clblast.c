@@ -10,9 +10,11 @@
 #include <string.h>
 
 #include "common/log.h"
-#include "runtime/device/device_private.h"
+#include "runtime/compute/kernel_launch.h"
 #include "runtime/compute/linear.h"
+#include "runtime/compute/providers.h"
 #include "runtime/compute/trial.h"
+#include "runtime/device/device_private.h"
 
 #if !defined EXPERTD_NO_CLBLAST && defined __has_include
 #if __has_include(<clblast_c.h>)
@@ -55,7 +57,7 @@ static int clblast_check(struct device *device)
     if (library == NULL)
         return device_complain(device, -EINVAL, "linear_kernel clblast needs the library CLBlast: install %s (%s)",
                                "libclblast1, or choose another", dlerror());
-    struct clblast *clblast = device->clblast = calloc(1, sizeof *clblast);
+    struct clblast *clblast = device->compute->clblast = calloc(1, sizeof *clblast);
     if (clblast == NULL)
         return -ENOMEM;
     clblast->gemm = (__typeof__(clblast->gemm))dlsym(library, "CLBlastSgemm");
@@ -68,19 +70,19 @@ static int clblast_check(struct device *device)
 /* What it compiled belongs to the context, which goes now. */
 static void clblast_close(struct device *device)
 {
-    if (device->clblast == NULL)
+    if (device->compute->clblast == NULL)
         return;
-    if (device->clblast->clear_cache != NULL)
-        device->clblast->clear_cache();
-    free(device->clblast);
-    device->clblast = NULL;
+    if (device->compute->clblast->clear_cache != NULL)
+        device->compute->clblast->clear_cache();
+    free(device->compute->clblast);
+    device->compute->clblast = NULL;
 }
 
 static void clblast_grid(const struct device *device, enum kernel kernel, uint64_t rows, uint64_t n, uint64_t k,
                          struct kernel_grid *grid)
 {
     if (kernel != KERNEL_LINEAR) {
-        linear_provider_gpu.grid(device, kernel, rows, n, k, grid);
+        provider_gpu.grid(device, kernel, rows, n, k, grid);
         return;
     }
     *grid = (struct kernel_grid){
@@ -145,10 +147,10 @@ static int clblast_forward(struct device *device, const struct linear_call *call
     int result = wait_for_rows(device);
     if (result != 0)
         return result;
-    result = gemm_result(device, device->clblast->gemm(CLBlastLayoutRowMajor, CLBlastTransposeNo, CLBlastTransposeNo,
-                                                       rows, n, k, 1.0f, call->a.buffer, call->a.offset, k,
-                                                       call->weights, call->weights_offset, n, 0.0f, call->out.buffer,
-                                                       call->out.offset, n, &device->queue, NULL));
+    result = gemm_result(device, device->compute->clblast->gemm(
+                                     CLBlastLayoutRowMajor, CLBlastTransposeNo, CLBlastTransposeNo, rows, n, k, 1.0f,
+                                     call->a.buffer, call->a.offset, k, call->weights, call->weights_offset, n, 0.0f,
+                                     call->out.buffer, call->out.offset, n, &device->queue, NULL));
     return result != 0 || call->flags == 0 ? result : finish_product(device, call);
 }
 
@@ -158,10 +160,10 @@ static int clblast_gradient(struct device *device, const struct linear_gradient_
     const int result = wait_for_rows(device);
     if (result != 0)
         return result;
-    return gemm_result(device, device->clblast->gemm(CLBlastLayoutRowMajor, CLBlastTransposeYes, CLBlastTransposeNo, k,
-                                                     n, rows, 1.0f, call->x, call->x_offset, k, call->dy,
-                                                     call->dy_offset, n, call->accumulate ? 1.0f : 0.0f, call->dw,
-                                                     call->dw_offset, n, &device->queue, NULL));
+    return gemm_result(device, device->compute->clblast->gemm(
+                                   CLBlastLayoutRowMajor, CLBlastTransposeYes, CLBlastTransposeNo, k, n, rows, 1.0f,
+                                   call->x, call->x_offset, k, call->dy, call->dy_offset, n,
+                                   call->accumulate ? 1.0f : 0.0f, call->dw, call->dw_offset, n, &device->queue, NULL));
 }
 
 static bool is_ready(const struct clblast *clblast, const struct linear_size *size)
@@ -197,7 +199,7 @@ static int make_ready(const struct trial *trial, uint64_t rows, const struct lin
 
 static int clblast_prepare(struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count)
 {
-    struct clblast *clblast = device->clblast;
+    struct clblast *clblast = device->compute->clblast;
     struct trial trial;
     bool ready = true;
     for (unsigned i = 0; i < count; i++)
@@ -221,17 +223,21 @@ static int clblast_prepare(struct device *device, uint64_t rows, const struct li
     return result;
 }
 
-const struct linear_provider linear_provider_clblast = {
+static const struct linear_products products = {
+    .forward = clblast_forward,
+    .gradient = clblast_gradient,
+    .prepare = clblast_prepare,
+};
+
+const struct kernel_provider provider_clblast = {
     .name = "clblast",
     .sources = sources,
     .no_gradient_kernel = true,
     .check = clblast_check,
     .shape = clblast_shape,
     .grid = clblast_grid,
-    .forward = clblast_forward,
-    .gradient = clblast_gradient,
     .close = clblast_close,
-    .prepare = clblast_prepare,
+    .products = &products,
 };
 
 #else
@@ -243,7 +249,7 @@ static int clblast_check(struct device *device)
                            "choose another linear_kernel");
 }
 
-const struct linear_provider linear_provider_clblast = {
+const struct kernel_provider provider_clblast = {
     .name = "clblast",
     .sources = sources,
     .check = clblast_check,

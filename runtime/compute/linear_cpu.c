@@ -1,6 +1,7 @@
 /* The provider for CPU devices: runtime/compute/kernels/linear_cpu.cl. */
-#include "runtime/device/device_private.h"
 #include "runtime/compute/linear.h"
+#include "runtime/compute/providers.h"
+#include "runtime/device/device_private.h"
 
 enum {
     BLOCK_K = 1024,     /* by a panel of 64 floats 256 KiB, and as much again for what comes next, */
@@ -36,7 +37,7 @@ static void linear_grid(const struct device *device, uint64_t rows, uint64_t n, 
 {
     const uint64_t groups = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     grid->global[0] = groups;
-    grid->global[1] = kernel_panels(&device->shape, n);
+    grid->global[1] = kernel_panels(provider_shape(device), n);
     grid->group = (cl_int)at_most(groups, device->info.compute_units);
     grid->block = BLOCK_K;
 }
@@ -50,8 +51,8 @@ static void cpu_grid(const struct device *device, enum kernel kernel, uint64_t r
         linear_grid(device, rows, n, grid);
         break;
     case KERNEL_WEIGHT_GRADIENT:
-        grid->global[0] = kernel_panels(&device->shape, k);
-        grid->global[1] = kernel_panels(&device->shape, n);
+        grid->global[0] = kernel_panels(provider_shape(device), k);
+        grid->global[1] = kernel_panels(provider_shape(device), n);
         grid->block = GRADIENT_ROWS;
         break;
     case KERNEL_LAYER_NORM:
@@ -60,34 +61,39 @@ static void cpu_grid(const struct device *device, enum kernel kernel, uint64_t r
         break;
     case KERNEL_PACK_ROWS:
         grid->global[0] = at_most((rows + 7) / 8, 64);
-        grid->global[1] = kernel_panels(&device->shape, n);
+        grid->global[1] = kernel_panels(provider_shape(device), n);
         break;
     case KERNEL_NORM_PARTIALS:
     case KERNEL_ACCUMULATE: /* n is a count of floats, shared out evenly */
         grid->dims = 1;
-        grid->global[0] = at_most(at_most(kernel_panels(&device->shape, n), 8 * (uint64_t)device->info.compute_units),
-                                  DEVICE_PARTIALS);
+        grid->global[0] =
+            at_most(at_most(kernel_panels(provider_shape(device), n), 8 * (uint64_t)device->info.compute_units),
+                    PROVIDER_PARTIALS);
         break;
     case KERNEL_NORM_FINISH:
         grid->dims = 1;
         break;
     case KERNEL_STEP_ADAM:
     case KERNEL_STEP_SGD:
-        grid->global[0] = kernel_panels(&device->shape, k);
-        grid->global[1] = kernel_panels(&device->shape, n);
+        grid->global[0] = kernel_panels(provider_shape(device), k);
+        grid->global[1] = kernel_panels(provider_shape(device), n);
         break;
     default:
-        grid->global[0] = kernel_panels(&device->shape, n);
+        grid->global[0] = kernel_panels(provider_shape(device), n);
         break;
     }
 }
 
-const struct linear_provider linear_provider_cpu = {
+static const struct linear_products products = {
+    .forward = linear_launch_forward,
+    .gradient = linear_launch_gradient,
+};
+
+const struct kernel_provider provider_cpu = {
     .name = "cpu",
     .shares = true,
     .sources = sources,
     .shape = cpu_shape,
     .grid = cpu_grid,
-    .forward = linear_launch_forward,
-    .gradient = linear_launch_gradient,
+    .products = &products,
 };

@@ -1,7 +1,8 @@
 /* The provider for GPUs: runtime/compute/kernels/linear_gpu.cl. */
-#include "runtime/device/device_private.h"
 #include "runtime/compute/linear.h"
+#include "runtime/compute/providers.h"
 #include "runtime/compute/tuner.h"
+#include "runtime/device/device_private.h"
 
 enum {
     GROUP = 256,      /* work-items of every group, but for products */
@@ -46,7 +47,7 @@ static void gpu_grid(const struct device *device, enum kernel kernel, uint64_t r
     case KERNEL_NORM_PARTIALS:
     case KERNEL_ACCUMULATE: /* n is a count of floats */
         grid->dims = 1;
-        grid->global[0] = GROUP * (groups_of(n, GROUP) < DEVICE_PARTIALS ? groups_of(n, GROUP) : DEVICE_PARTIALS);
+        grid->global[0] = GROUP * (groups_of(n, GROUP) < PROVIDER_PARTIALS ? groups_of(n, GROUP) : PROVIDER_PARTIALS);
         break;
     case KERNEL_NORM_FINISH:
         grid->dims = 1;
@@ -62,14 +63,18 @@ static void gpu_grid(const struct device *device, enum kernel kernel, uint64_t r
     }
 }
 
-const struct linear_provider linear_provider_gpu = {
+static const struct linear_products products = {
+    .forward = linear_launch_forward,
+    .gradient = linear_launch_gradient,
+    .prepare = tuner_prepare,
+};
+
+const struct kernel_provider provider_gpu = {
     .name = "gpu",
     .sources = sources,
     .shape = gpu_shape,
     .grid = gpu_grid,
-    .forward = linear_launch_forward,
-    .gradient = linear_launch_gradient,
     .open = tuner_open,
     .close = tuner_close,
-    .prepare = tuner_prepare,
+    .products = &products,
 };

@@ -7,9 +7,11 @@
 #include <string.h>
 
 #include "common/log.h"
-#include "runtime/device/device_private.h"
+#include "runtime/compute/kernel_launch.h"
 #include "runtime/compute/linear.h"
+#include "runtime/compute/providers.h"
 #include "runtime/compute/tuner.h"
+#include "runtime/device/device_private.h"
 
 enum {
     FRAGMENT_ROWS = 16, /* of the instruction, its contraction in words of 32 bits */
@@ -126,7 +128,7 @@ static int mma_probe(struct device *device)
     const unsigned depth = is_fp16(device) ? PROBE_MAX_DEPTH : PROBE_MAX_DEPTH / 2;
     cl_mem memory[3] = {NULL, NULL, NULL};
     cl_int error;
-    cl_kernel kernel = clCreateKernel(device->program, "mma_probe", &error);
+    cl_kernel kernel = clCreateKernel(device->compute->program, "mma_probe", &error);
     if (kernel == NULL)
         return device_fail(device, error, "mma_probe");
     probe_values(depth, a, b, expected);
@@ -169,13 +171,13 @@ static bool mma_takes(const struct device *device, const struct tile *tile)
 
 static void mma_shape(const struct device_info *info, struct kernel_shape *shape)
 {
-    linear_provider_gpu.shape(info, shape);
+    provider_gpu.shape(info, shape);
 }
 
 static void mma_grid(const struct device *device, enum kernel kernel, uint64_t rows, uint64_t n, uint64_t k,
                      struct kernel_grid *grid)
 {
-    linear_provider_gpu.grid(device, kernel, rows, n, k, grid);
+    provider_gpu.grid(device, kernel, rows, n, k, grid);
 }
 
 static int mma_open(struct device *device)
@@ -184,14 +186,20 @@ static int mma_open(struct device *device)
     if (result == 0)
         result = tuner_open(device);
     /* What every other tile falls back on. */
-    if (result == 0 && is_fp16(device) && device->tuner->kernels.of[TILE_OF_PROGRAM].of_gradient == NULL)
+    if (result == 0 && is_fp16(device) && device->compute->tuner->kernels.of[TILE_OF_PROGRAM].of_gradient == NULL)
         result = device_complain(device, -EINVAL,
                                  "precision fp16: the kernels for gradients, in tf32, could not be built: %s",
                                  way_out(device));
     return result;
 }
 
-const struct linear_provider linear_provider_mma = {
+static const struct linear_products products = {
+    .forward = linear_launch_forward,
+    .gradient = linear_launch_gradient,
+    .prepare = tuner_prepare,
+};
+
+const struct kernel_provider provider_mma = {
     .name = "mma",
     .sources = sources,
     .check = mma_check,
@@ -200,9 +208,7 @@ const struct linear_provider linear_provider_mma = {
     .takes = mma_takes,
     .shape = mma_shape,
     .grid = mma_grid,
-    .forward = linear_launch_forward,
-    .gradient = linear_launch_gradient,
     .open = mma_open,
     .close = tuner_close,
-    .prepare = tuner_prepare,
+    .products = &products,
 };

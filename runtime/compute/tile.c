@@ -5,8 +5,9 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "runtime/compute/kernel_program.h"
+#include "runtime/compute/provider.h"
 #include "runtime/device/device_private.h"
-#include "runtime/compute/linear.h"
 
 #define TILE(rows, columns, row_sums, column_sums, slab, stages)                                                       \
     {                                                                                                                  \
@@ -84,7 +85,7 @@ unsigned tile_rule(const struct device_info *info, uint64_t rows, uint64_t colum
 static bool fits(const struct device *device, const struct tile *tile)
 {
     size_t group = 0;
-    if (device->provider->takes != NULL && !device->provider->takes(device, tile))
+    if (device->compute->provider->takes != NULL && !device->compute->provider->takes(device, tile))
         return false;
     return clGetDeviceInfo(device->id, CL_DEVICE_MAX_WORK_GROUP_SIZE, sizeof group, &group, NULL) == CL_SUCCESS &&
            tile_group(tile) <= group && tile_local_bytes(tile) <= device->info.local_memory_bytes;
@@ -101,8 +102,8 @@ static bool launches(const struct device *device, const struct tile *tile, cl_ke
 
 void tile_sources(const struct device *device, const char *sources[3])
 {
-    sources[0] = device->provider->sources[0];
-    sources[1] = device->provider->sources[1];
+    sources[0] = device->compute->provider->sources[0];
+    sources[1] = device->compute->provider->sources[1];
     sources[2] = NULL;
 }
 
@@ -125,7 +126,7 @@ static int make(struct device *device, const struct tile *tile, const char *more
     tile_sources(device, sources);
     snprintf(options, sizeof options, "-DTILE_M=%u -DTILE_N=%u -DSUMS_M=%u -DSUMS_N=%u -DSLAB=%u -DSTAGES=%u %s",
              tile->rows, tile->columns, tile->row_sums, tile->column_sums, tile->slab, tile->stages, more_options);
-    const int result = device_program_compile(device, sources, options, program);
+    const int result = kernel_program_compile(device, sources, options, program);
     if (result != 0)
         return result;
     *linear = make_kernel(device, tile, *program, "linear");
@@ -152,7 +153,7 @@ static void release(struct tile_of *of)
 
 int tile_build(struct tile_kernels *kernels, struct device *device, unsigned index)
 {
-    const struct linear_provider *provider = device->provider;
+    const struct kernel_provider *provider = device->compute->provider;
     const struct tile *tile = &tile_list[index];
     struct tile_of *of = &kernels->of[index];
     const char *options = provider->options != NULL ? provider->options(device) : "";

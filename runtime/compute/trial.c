@@ -1,10 +1,11 @@
 #include "runtime/compute/trial.h"
 
+#include "runtime/compute/provider.h"
 #include "runtime/device/device_private.h"
 
 uint64_t trial_floats(const struct device *device, uint64_t rows, const struct linear_size *size)
 {
-    const struct kernel_shape *shape = &device->shape;
+    const struct kernel_shape *shape = provider_shape(device);
     return kernel_packed_floats(shape, rows, size->k) + kernel_packed_floats(shape, size->k, size->n) +
            kernel_packed_floats(shape, rows, size->n);
 }
@@ -49,7 +50,7 @@ void trial_close(struct trial *trial)
 int trial_launch(const struct trial *trial, bool gradient, uint64_t rows, const struct linear_size *size)
 {
     struct device *device = trial->device;
-    const struct kernel_shape *shape = &device->shape;
+    const struct kernel_shape *shape = provider_shape(device);
     const cl_mem memory = trial->memory;
     const uint64_t weights = kernel_packed_floats(shape, rows, size->k);
     const uint64_t out = weights + kernel_packed_floats(shape, size->k, size->n);

@@ -9,6 +9,8 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/process.h"
+#include "runtime/compute/kernel_program.h"
+#include "runtime/compute/provider.h"
 #include "runtime/compute/trial.h"
 
 static const uint64_t class_first_row[TUNING_CLASSES] = {1, 17, 65, 257};
@@ -36,12 +38,12 @@ static unsigned rule(const struct device *device, enum tuning_product product, u
     unsigned tile = tile_rule(&device->info, product == TUNING_FORWARD ? rows : k, n);
     if (product == TUNING_GRADIENT && tile == TILE_FEW_ROWS)
         tile = TILE_OF_PROGRAM;
-    return tile_is_built(&device->tuner->kernels, tile) ? tile : TILE_OF_PROGRAM;
+    return tile_is_built(&device->compute->tuner->kernels, tile) ? tile : TILE_OF_PROGRAM;
 }
 
 static unsigned choose(const struct device *device, enum tuning_product product, uint64_t rows, uint64_t n, uint64_t k)
 {
-    const struct tuner *tuner = device->tuner;
+    const struct tuner *tuner = device->compute->tuner;
     if (tuner->forced != TUNING_NONE)
         return (unsigned)tuner->forced;
     const int found = tuning_find(&tuner->tuning, product, tuning_class(rows), n, k);
@@ -54,9 +56,9 @@ void tuner_grid(const struct device *device, enum tuning_product product, uint64
 {
     const unsigned tile = choose(device, product, rows, n, k);
     if (product == TUNING_FORWARD)
-        tile_grid(&device->tuner->kernels, tile, KERNEL_LINEAR, rows, n, grid);
+        tile_grid(&device->compute->tuner->kernels, tile, KERNEL_LINEAR, rows, n, grid);
     else
-        tile_grid(&device->tuner->kernels, tile, KERNEL_WEIGHT_GRADIENT, k, n, grid);
+        tile_grid(&device->compute->tuner->kernels, tile, KERNEL_WEIGHT_GRADIENT, k, n, grid);
 }
 
 /* --- life --------------------------------------------------------------------------------------------------------- */
@@ -65,13 +67,13 @@ int tuner_open(struct device *device)
 {
     static const unsigned ruled[] = {TILE_FEW_ROWS, TILE_OF_PROGRAM, TILE_LARGE};
     const char *sources[3];
-    struct tuner *tuner = device->tuner = calloc(1, sizeof *tuner);
+    struct tuner *tuner = device->compute->tuner = calloc(1, sizeof *tuner);
     if (tuner == NULL)
         return -ENOMEM;
     tuner->forced = TUNING_NONE;
     tuner->left_ns = (uint64_t)(device->config->tune_time * (double)NS_PER_S);
     tile_sources(device, sources);
-    const uint64_t hash = device_program_hash(device, sources);
+    const uint64_t hash = kernel_program_hash(device, sources);
     tuning_key(tuner->key, hash, device->info.name, device->info.driver);
     if (device->cache_path[0] != '\0')
         snprintf(tuner->path, sizeof tuner->path, "%s/tuning-%016" PRIx64 ".txt", device->cache_path, hash);
@@ -89,17 +91,17 @@ int tuner_open(struct device *device)
 
 void tuner_close(struct device *device)
 {
-    if (device->tuner == NULL)
+    if (device->compute->tuner == NULL)
         return;
-    tile_release(&device->tuner->kernels);
-    free(device->tuner);
-    device->tuner = NULL;
+    tile_release(&device->compute->tuner->kernels);
+    free(device->compute->tuner);
+    device->compute->tuner = NULL;
 }
 
 /* What an earlier start found; with "force" nothing is taken from it. */
 static void load_once(struct device *device)
 {
-    struct tuner *tuner = device->tuner;
+    struct tuner *tuner = device->compute->tuner;
     char error[128];
     if (tuner->loaded)
         return;
@@ -193,11 +195,11 @@ static int try_tile(const struct search *search, const struct step *step, unsign
 {
     struct device *device = search->device;
     uint64_t ns = UINT64_MAX;
-    int result = tile_build(&device->tuner->kernels, device, tile);
+    int result = tile_build(&device->compute->tuner->kernels, device, tile);
     if (result == 0) {
-        device->tuner->forced = (int)tile;
+        device->compute->tuner->forced = (int)tile;
         result = measure(search, step, winner->ns, &ns);
-        device->tuner->forced = TUNING_NONE;
+        device->compute->tuner->forced = TUNING_NONE;
     }
     if (result != 0) {
         log_debug("device %s: the tile %s does not run: %s", device->config->name, tile_list[tile].name, device->error);
@@ -237,7 +239,7 @@ static int search_tile(struct search *search, const struct step *step)
              device->config->name, search->step, search->steps, tuning_product_name(step->product), rows, k, n,
              tile_list[winner.tile].name, (double)winner.ns / NS_PER_US, tile_list[ruled].name,
              (double)winner.ruled_ns / NS_PER_US);
-    return tuning_note(&device->tuner->tuning, step->product, step->class, n, k, winner.tile);
+    return tuning_note(&device->compute->tuner->tuning, step->product, step->class, n, k, winner.tile);
 }
 
 /* Calls visit for each product and class of up to `rows` rows; -ETIME and other errors end it. */
@@ -264,8 +266,8 @@ static int each_step(struct search *search, const struct linear_size *sizes, uns
 
 static bool is_known(const struct search *search, const struct step *step)
 {
-    return tuning_find(&search->device->tuner->tuning, step->product, step->class, step->size->n, step->size->k) !=
-           TUNING_NONE;
+    return tuning_find(&search->device->compute->tuner->tuning, step->product, step->class, step->size->n,
+                       step->size->k) != TUNING_NONE;
 }
 
 static int count_unknown(struct search *search, const struct step *step)
@@ -281,7 +283,7 @@ static int search_unknown(struct search *search, const struct step *step)
 
 static void save(const struct device *device)
 {
-    const struct tuner *tuner = device->tuner;
+    const struct tuner *tuner = device->compute->tuner;
     const int result = tuner->path[0] != '\0' ? tuning_save(&tuner->tuning, tuner->key, tuner->path) : 0;
     if (result != 0)
         log_warning("device %s: the tiles that were found could not be kept in %s: %s", device->config->name,
@@ -292,7 +294,7 @@ static void save(const struct device *device)
 static int run_search(struct search *search, const struct linear_size *sizes, unsigned count)
 {
     struct device *device = search->device;
-    struct tuner *tuner = device->tuner;
+    struct tuner *tuner = device->compute->tuner;
     const uint64_t start_ns = clock_now_ns();
     search->deadline_ns = start_ns + tuner->left_ns;
     int result = trial_open(&search->trial, device, search->rows, sizes, count);
@@ -319,7 +321,7 @@ static int run_search(struct search *search, const struct linear_size *sizes, un
 static int launch_once(struct device *device, enum tuning_product product, unsigned tile)
 {
     static const struct linear_size smallest = {1, 1};
-    struct tuner *tuner = device->tuner;
+    struct tuner *tuner = device->compute->tuner;
     struct trial trial;
     if (tuner->warm[product][tile] || device->workspace_bytes < sizeof(float) * trial_floats(device, 1, &smallest))
         return 0;
@@ -338,7 +340,7 @@ static int warm(struct search *search, const struct step *step)
 {
     static const unsigned ruled[] = {TILE_FEW_ROWS, TILE_OF_PROGRAM, TILE_LARGE};
     struct device *device = search->device;
-    struct tuner *tuner = device->tuner;
+    struct tuner *tuner = device->compute->tuner;
     const int found = tuning_find(&tuner->tuning, step->product, step->class, step->size->n, step->size->k);
     if (found != TUNING_NONE && tile_build(&tuner->kernels, device, (unsigned)found) == 0)
         return launch_once(device, step->product, (unsigned)found);
@@ -359,7 +361,7 @@ int tuner_prepare(struct device *device, uint64_t rows, const struct linear_size
     if (searches(device)) {
         load_once(device);
         each_step(&search, sizes, count, count_unknown);
-        if (search.steps > 0 && device->tuner->left_ns > 0)
+        if (search.steps > 0 && device->compute->tuner->left_ns > 0)
             result = run_search(&search, sizes, count);
     }
     return result == 0 ? each_step(&search, sizes, count, warm) : result;

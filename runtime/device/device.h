@@ -6,7 +6,7 @@
  *     -ENOMEM  the device's memory does not hold it
  *     -EIO     any other OpenCL error; the device may go on with other work
  *     -EINVAL  the configuration names no device, or asks for what the device cannot do
- * Nothing here aborts, and nothing logs but what device_open says of the device it took. */
+ * Nothing here aborts, and nothing logs but why a device could not be opened. */
 #ifndef EXPERTD_RUNTIME_DEVICE_H
 #define EXPERTD_RUNTIME_DEVICE_H
 
@@ -47,19 +47,18 @@ int device_list(struct device_info **list, unsigned *count);
 
 struct device; /* runtime/device/device_private.h, for the files that launch kernels */
 
-/* Takes the device that `config` names (kept, not copied), makes its context and queue and builds its kernels; the
- * cache of compiled programs is <cache_dir>/<device name>. Sets POCL_CACHE_DIR, so it must run before the process's
- * first OpenCL call to have an effect there, device_list included; device_cache_prepare() does only that, for programs
- * that list first. On failure *device is NULL and the message was logged. */
+/* Takes the device that `config` names (kept, not copied) and makes its context and queues; the cache of compiled
+ * programs is <cache_dir>/<device name>. To launch kernels on it, open that too: runtime/compute/compute.h. Sets
+ * POCL_CACHE_DIR, so it must run before the process's first OpenCL call to have an effect there, device_list included;
+ * device_cache_prepare() does only that, for programs that list first. On failure *device is NULL and the message was
+ * logged. */
 int device_open(struct device **device, const struct config_device *config);
-void device_destroy(struct device **device);
+void device_destroy(struct device **device); /* after compute_close */
 void device_cache_prepare(const struct config_device *config);
 
 const struct device_info *device_info(const struct device *device);
 const char *device_error(const struct device *device); /* of the last call that failed; "" before that */
 bool device_is_lost(const struct device *device);
-/* The provider's name, what config_device.linear_kernel "auto" became: "cpu", "gpu", ... */
-const char *device_linear_kernel(const struct device *device);
 /* Rows are copied to the device and back; false: it computes on the slabs in place. */
 bool device_stages_rows(const struct device *device);
 uint64_t device_memory_used(const struct device *device);   /* bytes of buffers that this process made on it */

@@ -79,7 +79,10 @@ int device_allocate_part(struct device *device, size_t bytes, const char *what, 
     block->used += taken;
     block->parts++;
     /* Where another part was before there is something else than 0. */
-    return device_zero_new(device, bytes, what, buffer);
+    const int result = device_zero(device, bytes, what, *buffer);
+    if (result != 0)
+        device_release_part(device, buffer);
+    return result;
 }
 
 /* Room comes back when it is the last of its block, or all of it is free: experts come at start and go at the end. */
@@ -88,7 +91,13 @@ void device_release_part(struct device *device, cl_mem *buffer)
     cl_mem parent = NULL;
     size_t offset = 0, bytes = 0;
     unsigned i = 0;
+    if (*buffer == NULL)
+        return;
     clGetMemObjectInfo(*buffer, CL_MEM_ASSOCIATED_MEMOBJECT, sizeof parent, &parent, NULL);
+    if (parent == NULL) { /* a CPU's */
+        device_release(device, buffer);
+        return;
+    }
     clGetMemObjectInfo(*buffer, CL_MEM_OFFSET, sizeof offset, &offset, NULL);
     clGetMemObjectInfo(*buffer, CL_MEM_SIZE, sizeof bytes, &bytes, NULL);
     clReleaseMemObject(*buffer);

@@ -58,16 +58,13 @@ static cl_mem create_buffer(struct device *device, size_t bytes, cl_int *error)
     return buffer;
 }
 
-int device_zero_new(struct device *device, size_t bytes, const char *what, cl_mem *buffer)
+int device_zero(struct device *device, size_t bytes, const char *what, cl_mem buffer)
 {
     const cl_float zero = 0.0f;
-    cl_int error = clEnqueueFillBuffer(device->queue, *buffer, &zero, sizeof zero, 0, bytes, 0, NULL, NULL);
+    cl_int error = clEnqueueFillBuffer(device->queue, buffer, &zero, sizeof zero, 0, bytes, 0, NULL, NULL);
     if (error == CL_SUCCESS)
         error = clFinish(device->queue);
-    if (error == CL_SUCCESS)
-        return 0;
-    device_release(device, buffer);
-    return device_fail(device, error, what);
+    return error == CL_SUCCESS ? 0 : device_fail(device, error, what);
 }
 
 int device_allocate(struct device *device, size_t bytes, const char *what, cl_mem *buffer)
@@ -86,7 +83,10 @@ int device_allocate(struct device *device, size_t bytes, const char *what, cl_me
         return device_fail(device, error, what);
     device->memory_used += bytes;
     /* Pads must be 0, and a page that is touched now is not touched first in a batch. */
-    return device_zero_new(device, bytes, what, buffer);
+    const int result = device_zero(device, bytes, what, *buffer);
+    if (result != 0)
+        device_release(device, buffer);
+    return result;
 }
 
 /* The host's memory may go only when nothing that was enqueued uses it. */
@@ -94,14 +94,8 @@ void device_release(struct device *device, cl_mem *buffer)
 {
     size_t bytes = 0;
     void *memory = NULL;
-    cl_mem parent = NULL;
     if (*buffer == NULL)
         return;
-    clGetMemObjectInfo(*buffer, CL_MEM_ASSOCIATED_MEMOBJECT, sizeof parent, &parent, NULL);
-    if (parent != NULL) {
-        device_release_part(device, buffer);
-        return;
-    }
     clGetMemObjectInfo(*buffer, CL_MEM_SIZE, sizeof bytes, &bytes, NULL);
     clGetMemObjectInfo(*buffer, CL_MEM_HOST_PTR, sizeof memory, &memory, NULL);
     if (memory != NULL && !device->lost)

@@ -3,23 +3,13 @@
 #define EXPERTD_RUNTIME_DEVICE_PRIVATE_H
 
 #include "runtime/device/device.h"
-#include "runtime/compute/kernel.h"
 
-struct linear_provider;
-struct tuner;
-struct clblast;
-struct amx;
+struct compute; /* of who launches kernels on it: runtime/compute/provider.h */
 
 enum {
     DEVICE_STAGING_SLOTS = 2,
     DEVICE_TRANSFERS_MAX = 272, /* of one batch each way: 16 tensors in 16 pieces, and what is fetched besides */
     DEVICE_PATH_SIZE = 1024,
-    /* device->control: what runs in the optimizer's kernels, then two constants
-       (runtime/compute/kernels/optimizer_*.cl). */
-    DEVICE_CONTROL_OPEN = 12,
-    DEVICE_CONTROL_CLOSED = 16,
-    DEVICE_CONTROL_FLOATS = 20,
-    DEVICE_PARTIALS = 1024,
 };
 
 /* A piece on its way from the device: when `event` is complete, it is at `offset` of the pinned memory. */
@@ -60,13 +50,7 @@ struct device {
     cl_context context;
     cl_command_queue queue;                        /* in order; computes */
     cl_command_queue upload_queue, download_queue; /* in order; NULL on a device that sees the slabs */
-    const struct linear_provider *provider;
-    struct kernel_shape shape;
-    struct tuner *tuner; /* of providers that have one; NULL */
-    struct clblast *clblast;
-    struct amx *amx;
-    cl_program program;
-    cl_kernel kernels[KERNEL_COUNT];
+    struct compute *compute;                       /* NULL: opened by nobody yet */
 
     bool staged; /* rows are copied to the device and back; false: slabs are OpenCL buffers */
     struct device_staging staging[DEVICE_STAGING_SLOTS];
@@ -77,8 +61,7 @@ struct device {
 
     cl_mem workspace; /* shared by all experts: the queue is in order */
     size_t workspace_bytes;
-    cl_mem shares;            /* two counters: runtime/compute/kernels/shares_cpu.cl */
-    cl_mem control, partials; /* of the optimizer: DEVICE_CONTROL_FLOATS and DEVICE_PARTIALS */
+    cl_mem pulse; /* a float, for device_answers to ask for */
     uint64_t memory_used;
     struct device_block *blocks;
     unsigned blocks_count;
@@ -96,13 +79,13 @@ int device_complain(struct device *device, int result, const char *format, ...) 
 
 /* A zeroed buffer, its pages touched. `what` names it in the error. -ENOMEM if the device's budget does not hold it. */
 int device_allocate(struct device *device, size_t bytes, const char *what, cl_mem *buffer);
-/* Zeroes one that was just made; on failure it is released. */
-int device_zero_new(struct device *device, size_t bytes, const char *what, cl_mem *buffer);
-void device_release(struct device *device, cl_mem *buffer); /* also of a part */
+void device_release(struct device *device, cl_mem *buffer);
+/* Zeroes all of a buffer; waits for it. */
+int device_zero(struct device *device, size_t bytes, const char *what, cl_mem buffer);
 /* The same as part of a large buffer, so that thousands of experts are a few allocations; for what lives as long as an
  * expert. On a CPU a buffer of its own: there it is only a mapping. */
 int device_allocate_part(struct device *device, size_t bytes, const char *what, cl_mem *buffer);
-void device_release_part(struct device *device, cl_mem *buffer); /* device_release calls it */
+void device_release_part(struct device *device, cl_mem *buffer);
 /* Makes a buffer at least this large; what it held is lost. On failure it is as large as before. */
 int device_reserve(struct device *device, size_t bytes, const char *what, cl_mem *buffer, size_t *buffer_bytes);
 /* Make the workspace, or each batch's room for rows on a device that does not see the slabs, at least this large. On
@@ -162,25 +145,20 @@ void device_staging_abort(struct device *device, unsigned slot);
  * enqueues kernels without it. */
 int device_staging_launch(struct device *device, cl_uint *count, const cl_event **events, cl_event **event);
 
-/* --- for runtime/device/device.c
- * ---------------------------------------------------------------------------------------- */
+/* Compiles the texts, one behind the other, with the compiler's options; or takes what it made of them from the
+ * device's folder. */
+int device_program_compile(struct device *device, const char **texts, unsigned count, const char *options,
+                           cl_program *program);
+/* Changes with the device, its driver and those texts. */
+uint64_t device_program_hash(const struct device *device, const char *const *texts, unsigned count);
+
+/* --- for runtime/device/device.c ------------------------------------------------------------------------------- */
 /* Makes the queues of a device that is to stage rows, and lets its buffers go. */
 int device_staging_open(struct device *device);
 void device_staging_close(struct device *device);
 
 /* <cache_dir>/<device name>, locked for this process; sets POCL_CACHE_DIR. Fills path, "" if there is none. */
 void device_cache_open(const struct config_device *config, char path[DEVICE_PATH_SIZE]);
-/* Builds the provider's kernels into device->program and device->kernels. */
-int device_program_build(struct device *device);
-/* Compiles sources of runtime/compute/kernels/ (a list that NULL ends) for the device's shape, or takes them from its
- * folder. more_options: "", or "-D..." */
-int device_program_compile(struct device *device, const char *const *sources, const char *more_options,
-                           cl_program *program);
-/* The compiler's option for what the device's weights are (runtime/compute/kernels/common.cl), behind a space; or "".
- */
-const char *device_program_weights(const struct device *device);
-/* Changes with the device, its driver, what its weights are and those sources. */
-uint64_t device_program_hash(const struct device *device, const char *const *sources);
 /* Fills info and *id with what the configuration names. */
 int device_choose(const struct config_device *config, struct device_info *info, cl_device_id *id);
 

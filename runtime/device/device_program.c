@@ -10,11 +10,9 @@
 
 #include "common/log.h"
 #include "runtime/device/device_private.h"
-#include "runtime/compute/kernels.h"
-#include "runtime/compute/linear.h"
 #include "runtime/device/program_file.h"
 
-enum { MAX_SOURCES = 16, MAX_CACHES = 64 };
+enum { MAX_CACHES = 64 };
 
 /* --- the folder --------------------------------------------------------------------------------------------------- */
 
@@ -102,13 +100,20 @@ static uint64_t hash_text(uint64_t hash, const char *text)
     return program_file_hash(hash, text, strlen(text) + 1);
 }
 
+uint64_t device_program_hash(const struct device *device, const char *const *texts, unsigned count)
+{
+    uint64_t hash = hash_text(hash_text(PROGRAM_FILE_HASH, device->info.name), device->info.driver);
+    for (unsigned i = 0; i < count; i++)
+        hash = hash_text(hash, texts[i]);
+    return hash;
+}
+
 static bool binary_path(const struct device *device, const char *const *texts, unsigned count, const char *options,
                         char *path, size_t size)
 {
     if (device->cache_path[0] == '\0' || !device->keeps_binaries)
         return false;
-    uint64_t hash = hash_text(hash_text(PROGRAM_FILE_HASH, device->info.name), device->info.driver);
-    hash = hash_text(hash, options);
+    uint64_t hash = device_program_hash(device, &options, 1);
     for (unsigned i = 0; i < count; i++)
         hash = hash_text(hash, texts[i]);
     snprintf(path, size, "%s/%016llx.bin", device->cache_path, (unsigned long long)hash);
@@ -158,15 +163,6 @@ static void save_binary(const struct device *device, cl_program program, const c
 
 /* --- building ----------------------------------------------------------------------------------------------------- */
 
-static const char *find_source(const char *name)
-{
-    for (const struct kernel_source *source = kernel_sources; source->name != NULL; source++) {
-        if (strcmp(source->name, name) == 0)
-            return source->text;
-    }
-    return NULL;
-}
-
 static int build_failed(struct device *device, cl_program program, cl_int error)
 {
     char log[2048] = "";
@@ -177,11 +173,13 @@ static int build_failed(struct device *device, cl_program program, cl_int error)
     return device_fail(device, error, "building the kernels");
 }
 
-static int build(struct device *device, const char **texts, unsigned count, const char *options, cl_program *program)
+int device_program_compile(struct device *device, const char **texts, unsigned count, const char *options,
+                           cl_program *program)
 {
     char path[DEVICE_PATH_SIZE + 32];
     const bool cached = binary_path(device, texts, count, options, path, sizeof path);
     cl_int error;
+    *program = NULL;
     if (cached)
         *program = load_binary(device, path, options);
     if (*program != NULL)
@@ -199,57 +197,4 @@ static int build(struct device *device, const char **texts, unsigned count, cons
     if (cached)
         save_binary(device, *program, path);
     return 0;
-}
-
-const char *device_program_weights(const struct device *device)
-{
-    return device->shape.weight_bytes == 2 ? " -DHALF_WEIGHTS" : "";
-}
-
-int device_program_compile(struct device *device, const char *const *sources, const char *more_options,
-                           cl_program *program)
-{
-    const char *texts[MAX_SOURCES];
-    unsigned count = 0;
-    char options[512];
-    *program = NULL;
-    for (const char *const *name = sources; *name != NULL && count < MAX_SOURCES; name++) {
-        texts[count] = find_source(*name);
-        if (texts[count++] == NULL)
-            return device_complain(device, -EINVAL, "no kernel source %s", *name);
-    }
-    snprintf(options, sizeof options, "-DVEC=%u -DPANEL=%u -DTILE_ROWS=%u%s %s", device->shape.vec, device->shape.panel,
-             device->shape.tile_rows, device_program_weights(device), more_options);
-    return build(device, texts, count, options, program);
-}
-
-int device_program_build(struct device *device)
-{
-    const int result = device_program_compile(
-        device, device->provider->sources, device->provider->options != NULL ? device->provider->options(device) : "",
-        &device->program);
-    if (result != 0)
-        return result;
-    for (unsigned k = 0; k < KERNEL_COUNT; k++) {
-        cl_int error;
-        if (k == KERNEL_WEIGHT_GRADIENT && device->provider->no_gradient_kernel)
-            continue;
-        device->kernels[k] = clCreateKernel(device->program, kernel_name(k), &error);
-        if (device->kernels[k] == NULL)
-            return device_fail(device, error, kernel_name(k));
-    }
-    return 0;
-}
-
-uint64_t device_program_hash(const struct device *device, const char *const *sources)
-{
-    uint64_t hash = hash_text(hash_text(PROGRAM_FILE_HASH, device->info.name), device->info.driver);
-    hash = hash_text(hash, device_program_weights(device));
-    if (device->provider->options != NULL)
-        hash = hash_text(hash, device->provider->options(device));
-    for (const char *const *name = sources; *name != NULL; name++) {
-        const char *text = find_source(*name);
-        hash = hash_text(hash, text != NULL ? text : "");
-    }
-    return hash;
 }

@@ -1,12 +1,13 @@
 #include "runtime/layers/layer_norm.h"
 
-#include "runtime/compute/linear.h"
+#include "runtime/compute/kernel_launch.h"
+#include "runtime/compute/provider.h"
 
 int layer_norm_forward(struct device *device, cl_int rows, cl_int columns, cl_float eps, const struct device_rows *data,
                        cl_mem weights, cl_ulong gamma_offset, cl_ulong beta_offset)
 {
     struct kernel_grid grid;
-    device->provider->grid(device, KERNEL_LAYER_NORM, (uint64_t)rows, (uint64_t)columns, 0, &grid);
+    provider_grid(device, KERNEL_LAYER_NORM, (uint64_t)rows, (uint64_t)columns, 0, &grid);
     const struct kernel_argument arguments[] = {
         KERNEL_ARGUMENT(rows),         KERNEL_ARGUMENT(columns),      KERNEL_ARGUMENT(eps),
         KERNEL_ARGUMENT(data->buffer), KERNEL_ARGUMENT(data->offset), KERNEL_ARGUMENT(weights),
@@ -18,7 +19,7 @@ int layer_norm_forward(struct device *device, cl_int rows, cl_int columns, cl_fl
 int layer_norm_backward(struct device *device, const struct layer_norm_backward_call *call)
 {
     struct kernel_grid grid;
-    device->provider->grid(device, KERNEL_LAYER_NORM_BACKWARD, (uint64_t)call->rows, (uint64_t)call->columns, 0, &grid);
+    provider_grid(device, KERNEL_LAYER_NORM_BACKWARD, (uint64_t)call->rows, (uint64_t)call->columns, 0, &grid);
     const struct kernel_argument arguments[] = {
         KERNEL_ARGUMENT(call->rows),         KERNEL_ARGUMENT(call->columns),   KERNEL_ARGUMENT(call->eps),
         KERNEL_ARGUMENT(call->x.buffer),     KERNEL_ARGUMENT(call->x.offset),  KERNEL_ARGUMENT(call->dy.buffer),
@@ -32,7 +33,7 @@ int layer_norm_backward(struct device *device, const struct layer_norm_backward_
 int layer_norm_sums(struct device *device, const struct layer_norm_backward_call *call)
 {
     struct kernel_grid grid;
-    device->provider->grid(device, KERNEL_LAYER_NORM_SUMS, (uint64_t)call->rows, (uint64_t)call->columns, 0, &grid);
+    provider_grid(device, KERNEL_LAYER_NORM_SUMS, (uint64_t)call->rows, (uint64_t)call->columns, 0, &grid);
     const struct kernel_argument arguments[] = {
         KERNEL_ARGUMENT(call->rows),          KERNEL_ARGUMENT(call->columns),      KERNEL_ARGUMENT(call->accumulate),
         KERNEL_ARGUMENT(call->x.buffer),      KERNEL_ARGUMENT(call->x.offset),     KERNEL_ARGUMENT(call->dy.buffer),

@@ -3,7 +3,8 @@
 #include <math.h>
 
 #include "runtime/device/device_private.h"
-#include "runtime/compute/linear.h"
+#include "runtime/compute/kernel_launch.h"
+#include "runtime/compute/provider.h"
 
 /* In the device's control buffer, floats. The open gate lets through, the closed one does not; neither is written. */
 enum {
@@ -18,12 +19,12 @@ static int enqueue_norm(struct device *device, const struct parameters *paramete
 {
     struct kernel_grid grid;
     const cl_ulong count = parameters->primary_floats;
-    device->provider->grid(device, KERNEL_NORM_PARTIALS, 0, count, 0, &grid);
+    provider_grid(device, KERNEL_NORM_PARTIALS, 0, count, 0, &grid);
     const struct kernel_argument partials[] = {
         KERNEL_ARGUMENT(count),
         KERNEL_ARGUMENT(gradient),
         KERNEL_ARGUMENT(offset),
-        KERNEL_ARGUMENT(device->partials),
+        KERNEL_ARGUMENT(device->compute->partials),
     };
     const int result = kernel_launch(device, KERNEL_NORM_PARTIALS, &grid, partials, 4);
     if (result != 0)
@@ -31,10 +32,14 @@ static int enqueue_norm(struct device *device, const struct parameters *paramete
     const cl_int shares = (cl_int)(grid.global[0] / grid.local[0]);
     const cl_float clip = (cl_float)clip_norm;
     const struct kernel_argument finish[] = {
-        KERNEL_ARGUMENT(shares),          KERNEL_ARGUMENT(clip),    KERNEL_ARGUMENT(device->partials),
-        KERNEL_ARGUMENT(device->control), KERNEL_ARGUMENT(control), KERNEL_ARGUMENT(gate),
+        KERNEL_ARGUMENT(shares),
+        KERNEL_ARGUMENT(clip),
+        KERNEL_ARGUMENT(device->compute->partials),
+        KERNEL_ARGUMENT(device->compute->control),
+        KERNEL_ARGUMENT(control),
+        KERNEL_ARGUMENT(gate),
     };
-    device->provider->grid(device, KERNEL_NORM_FINISH, 0, 0, 0, &grid);
+    provider_grid(device, KERNEL_NORM_FINISH, 0, 0, 0, &grid);
     return kernel_launch(device, KERNEL_NORM_FINISH, &grid, finish, 6);
 }
 
@@ -44,14 +49,14 @@ static int enqueue_accumulate(struct device *device, const struct parameters *pa
     struct kernel_grid grid;
     const cl_ulong count = parameters->primary_floats, control = CONTROL_BATCH;
     const cl_int overwrite = first;
-    device->provider->grid(device, KERNEL_ACCUMULATE, 0, count, 0, &grid);
+    provider_grid(device, KERNEL_ACCUMULATE, 0, count, 0, &grid);
     const struct kernel_argument arguments[] = {
         KERNEL_ARGUMENT(count),
         KERNEL_ARGUMENT(overwrite),
         KERNEL_ARGUMENT(gradient),
         KERNEL_ARGUMENT(offset),
         KERNEL_ARGUMENT(parameters->gradient),
-        KERNEL_ARGUMENT(device->control),
+        KERNEL_ARGUMENT(device->compute->control),
         KERNEL_ARGUMENT(control),
     };
     return kernel_launch(device, KERNEL_ACCUMULATE, &grid, arguments, sizeof arguments / sizeof arguments[0]);
@@ -90,7 +95,7 @@ static int enqueue_adam(struct device *device, const struct step *step)
     const cl_float inverse = (cl_float)(1 / sqrt(correction2)), epsilon = (cl_float)settings->epsilon;
     const cl_mem matrices = matrices_of(step), transposed = transposed_of(step);
     struct kernel_grid grid;
-    device->provider->grid(device, KERNEL_STEP_ADAM, 0, (uint64_t)step->n, (uint64_t)step->k, &grid);
+    provider_grid(device, KERNEL_STEP_ADAM, 0, (uint64_t)step->n, (uint64_t)step->k, &grid);
     const struct kernel_argument arguments[] = {
         KERNEL_ARGUMENT(step->k),
         KERNEL_ARGUMENT(step->n),
@@ -110,7 +115,7 @@ static int enqueue_adam(struct device *device, const struct step *step)
         KERNEL_ARGUMENT(step->gradient_offset),
         KERNEL_ARGUMENT(step->parameters->moment[0]),
         KERNEL_ARGUMENT(step->parameters->moment[1]),
-        KERNEL_ARGUMENT(device->control),
+        KERNEL_ARGUMENT(device->compute->control),
         KERNEL_ARGUMENT(step->control),
     };
     return kernel_launch(device, KERNEL_STEP_ADAM, &grid, arguments, sizeof arguments / sizeof arguments[0]);
@@ -125,7 +130,7 @@ static int enqueue_sgd(struct device *device, const struct step *step)
     const cl_mem moment = step->parameters->moment[0] ? step->parameters->moment[0] : step->parameters->masters;
     const cl_mem matrices = matrices_of(step), transposed = transposed_of(step);
     struct kernel_grid grid;
-    device->provider->grid(device, KERNEL_STEP_SGD, 0, (uint64_t)step->n, (uint64_t)step->k, &grid);
+    provider_grid(device, KERNEL_STEP_SGD, 0, (uint64_t)step->n, (uint64_t)step->k, &grid);
     const struct kernel_argument arguments[] = {
         KERNEL_ARGUMENT(step->k),
         KERNEL_ARGUMENT(step->n),
@@ -139,7 +144,7 @@ static int enqueue_sgd(struct device *device, const struct step *step)
         KERNEL_ARGUMENT(step->gradient),
         KERNEL_ARGUMENT(step->gradient_offset),
         KERNEL_ARGUMENT(moment),
-        KERNEL_ARGUMENT(device->control),
+        KERNEL_ARGUMENT(device->compute->control),
         KERNEL_ARGUMENT(step->control),
     };
     return kernel_launch(device, KERNEL_STEP_SGD, &grid, arguments, sizeof arguments / sizeof arguments[0]);
@@ -175,7 +180,7 @@ int optimizer_step_enqueue(const struct trainee *trainee, struct parameters *par
 {
     struct device *device = parameters->device;
     const struct optimizer_settings *settings = trainee->optimizer;
-    const cl_ulong gate = dry ? DEVICE_CONTROL_CLOSED : DEVICE_CONTROL_OPEN;
+    const cl_ulong gate = dry ? PROVIDER_CONTROL_CLOSED : PROVIDER_CONTROL_OPEN;
     struct step step = {
         .trainee = trainee,
         .parameters = parameters,
@@ -197,8 +202,9 @@ int optimizer_step_enqueue(const struct trainee *trainee, struct parameters *par
     }
     if (result == 0 && (dry || *trainee->accumulated + 1 >= settings->grad_accumulation))
         result = enqueue_steps(device, &step);
-    return result == 0 ? device_fetch(device, device->control, 0, parameters->results, sizeof parameters->results)
-                       : result;
+    return result == 0
+               ? device_fetch(device, device->compute->control, 0, parameters->results, sizeof parameters->results)
+               : result;
 }
 
 enum expert_step optimizer_step_finish(const struct trainee *trainee, const struct parameters *parameters,

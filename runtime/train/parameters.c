@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/device/device_private.h"
 #include "common/half.h"
+#include "runtime/device/device_private.h"
 
 /* --- layout ------------------------------------------------------------------------------------------------------- */
 
@@ -320,13 +320,13 @@ void parameters_destroy(struct parameters *parameters)
         parameters->matrices = NULL;
     if (parameters->vectors == parameters->masters)
         parameters->vectors = NULL;
-    device_release(parameters->device, &parameters->masters);
-    device_release(parameters->device, &parameters->matrices);
-    device_release(parameters->device, &parameters->vectors);
-    device_release(parameters->device, &parameters->transposed);
-    device_release(parameters->device, &parameters->moment[0]);
-    device_release(parameters->device, &parameters->moment[1]);
-    device_release(parameters->device, &parameters->gradient);
+    device_release_part(parameters->device, &parameters->masters);
+    device_release_part(parameters->device, &parameters->matrices);
+    device_release_part(parameters->device, &parameters->vectors);
+    device_release_part(parameters->device, &parameters->transposed);
+    device_release_part(parameters->device, &parameters->moment[0]);
+    device_release_part(parameters->device, &parameters->moment[1]);
+    device_release_part(parameters->device, &parameters->gradient);
 }
 
 /* --- snapshots: the parameters, then each other copy's primary part, one behind the other ------------------------- */

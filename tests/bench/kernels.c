@@ -22,6 +22,8 @@
 #include <time.h>
 
 #include "bench/support_peak.h"
+#include "runtime/compute/compute.h"
+#include "runtime/compute/provider.h"
 #include "common/clock.h"
 #include "common/config.h"
 #include "runtime/device/device_private.h"
@@ -124,7 +126,7 @@ static void measure(struct bench *bench, const char *name, const struct work *wo
 
 static void run_linear(struct bench *bench, const struct work *work)
 {
-    const struct kernel_shape *shape = &bench->device->shape;
+    const struct kernel_shape *shape = provider_shape(bench->device);
     const cl_mem memory = bench->device->workspace;
     const uint64_t b = (uint64_t)work->rows * (work->k + shape->panel), c = b + (uint64_t)work->n * work->k;
     const struct linear_call call = {
@@ -270,7 +272,7 @@ static void measure_all(struct bench *bench)
 static void print_table(const struct bench *bench)
 {
     printf("%s, %s kernels, h = %u: multiply-add peak %.1f GFLOP/s\n", bench->device->info.name,
-           device_linear_kernel(bench->device), bench->hidden, bench->peak);
+           provider_name(bench->device), bench->hidden, bench->peak);
     for (unsigned i = 0; i < bench->count; i++)
         printf("%-44s %10.1f us %8.1f GFLOP/s %5.1f %%\n", bench->figures[i].name, bench->figures[i].microseconds,
                bench->figures[i].gflops, 100 * bench->figures[i].ratio);
@@ -316,7 +318,7 @@ static void drop_slab(struct device_slab *slab)
 /* The single products lie in the workspace, all rows at once. */
 static void reserve_products(struct bench *bench, uint64_t rows)
 {
-    const uint64_t narrow = bench->hidden + bench->device->shape.panel, wide = 4 * narrow;
+    const uint64_t narrow = bench->hidden + provider_shape(bench->device)->panel, wide = 4 * narrow;
     must(bench, device_reserve_workspace(bench->device, (rows * (narrow + wide) + narrow * wide) * sizeof(float)));
 }
 
@@ -329,7 +331,7 @@ static void bench_open(struct bench *bench, const char *kernel, const char *devi
              kernel, bench->staged ? ", slabs: staged" : "", device[0] != '\0' ? ", " : "", device, bench->hidden,
              bench->rows > EXPERT_ROWS ? bench->rows : EXPERT_ROWS);
     if (config_parse(&bench->config, text, strlen(text), "kernels") != 0 ||
-        device_open(&bench->device, &bench->config.devices[0]) != 0)
+        device_open(&bench->device, &bench->config.devices[0]) != 0 || compute_open(bench->device) != 0)
         exit(1);
     must(bench, expert_create(&bench->expert, bench->device, &bench->config.experts[0], 1));
     const size_t rows = bench->rows > MAX_ROWS ? bench->rows : MAX_ROWS;
@@ -354,6 +356,7 @@ static void bench_close(struct bench *bench)
     peak_close(&bench->floor);
     device_release(bench->device, &bench->rows_buffer);
     expert_destroy(&bench->expert);
+    compute_close(bench->device);
     device_destroy(&bench->device);
     config_destroy(&bench->config);
 }

@@ -10,6 +10,8 @@
 #include <string.h>
 
 #include "bench/support_peak.h"
+#include "runtime/compute/compute.h"
+#include "runtime/compute/provider.h"
 #include "common/clock.h"
 #include "common/config.h"
 #include "runtime/device/device.h"
@@ -57,7 +59,7 @@ int main(int argc, char **argv)
     struct peak *peak = NULL;
     if (device_open(&device, &config.devices[0]) < 0)
         return 1;
-    const int rc = peak_open(&peak, device);
+    const int rc = compute_open(device) < 0 ? -1 : peak_open(&peak, device);
     if (rc == 0) {
         const double fma = best_of(peak, peak_fma, seconds), read = best_of(peak, peak_read, seconds);
         const double mma = peak_mma(peak) > 0 ? best_of(peak, peak_mma, seconds) : 0;
@@ -65,10 +67,11 @@ int main(int argc, char **argv)
                       "\"mma_gflops\": %.2f, "
                       "\"read_gbytes\": %.2f}\n"
                     : "%s (%s), %s kernels: %.1f GFLOP/s of multiply-adds, %.1f by matrix units, %.1f GB/s read\n",
-               device_info(device)->name, device_class_name(device_info(device)->class), device_linear_kernel(device),
-               fma, mma, read);
+               device_info(device)->name, device_class_name(device_info(device)->class), provider_name(device), fma,
+               mma, read);
     }
     peak_close(&peak);
+    compute_close(device);
     device_destroy(&device);
     config_destroy(&config);
     return rc == 0 ? 0 : 1;

@@ -7,7 +7,8 @@
 #include "common/clock.h"
 #include "runtime/device/device_private.h"
 #include "runtime/compute/kernels.h"
-#include "runtime/compute/linear.h"
+#include "runtime/compute/kernel_program.h"
+#include "runtime/compute/providers.h"
 
 enum {
     STEPS = 100000,
@@ -92,7 +93,7 @@ static int build(struct peak *peak)
     const char *text = source;
     char options[64];
     cl_int error;
-    snprintf(options, sizeof options, "-DVEC=%u -DACCUMULATORS=%d", peak->device->shape.vec, ACCUMULATORS);
+    snprintf(options, sizeof options, "-DVEC=%u -DACCUMULATORS=%d", provider_shape(peak->device)->vec, ACCUMULATORS);
     peak->program = clCreateProgramWithSource(peak->device->context, 1, &text, NULL, &error);
     if (error == CL_SUCCESS)
         error = clBuildProgram(peak->program, 1, &peak->device->id, options, NULL, NULL);
@@ -112,7 +113,7 @@ static int build_mma(struct peak *peak)
     cl_uint count = 0;
     char options[128];
     cl_int error;
-    if (device->provider != &linear_provider_mma)
+    if (device->compute->provider != &provider_mma)
         return 0;
     for (unsigned i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
         for (const struct kernel_source *each = kernel_sources; each->name != NULL; each++) {
@@ -121,8 +122,8 @@ static int build_mma(struct peak *peak)
         }
     }
     texts[count++] = mma_source;
-    snprintf(options, sizeof options, "-DVEC=1 -DPANEL=%u -DMMA_SUMS=%d%s %s", device->shape.panel, MMA_SUMS,
-             device_program_weights(device), device->provider->options(device));
+    snprintf(options, sizeof options, "-DVEC=1 -DPANEL=%u -DMMA_SUMS=%d%s %s", provider_shape(device)->panel, MMA_SUMS,
+             kernel_program_weights(device), device->compute->provider->options(device));
     peak->mma_program = clCreateProgramWithSource(device->context, count, texts, NULL, &error);
     if (error == CL_SUCCESS)
         error = clBuildProgram(peak->mma_program, 1, &device->id, options, NULL, NULL);
@@ -204,7 +205,8 @@ double peak_fma(struct peak *peak)
     clSetKernelArg(peak->fma, 0, sizeof(cl_mem), &peak->values);
     clSetKernelArg(peak->fma, 1, sizeof steps, &steps);
     const double items = (double)groups * device->info.compute_units * (cpu ? 1 : 256);
-    return 2.0 * ACCUMULATORS * device->shape.vec * steps * items / launch(peak, peak->fma, cpu ? 1 : 256, groups);
+    return 2.0 * ACCUMULATORS * provider_shape(device)->vec * steps * items /
+           launch(peak, peak->fma, cpu ? 1 : 256, groups);
 }
 
 double peak_mma(struct peak *peak)
@@ -223,7 +225,7 @@ double peak_mma(struct peak *peak)
 double peak_read(struct peak *peak)
 {
     const bool cpu = peak->device->info.class == DEVICE_CLASS_CPU;
-    const cl_long count = READ_BYTES / 4 / peak->device->shape.vec;
+    const cl_long count = READ_BYTES / 4 / provider_shape(peak->device)->vec;
     clSetKernelArg(peak->read, 0, sizeof(cl_mem), &peak->values);
     clSetKernelArg(peak->read, 1, sizeof(cl_mem), &peak->large);
     clSetKernelArg(peak->read, 2, sizeof count, &count);

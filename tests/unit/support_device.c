@@ -7,10 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/device/device_private.h"
 #include "common/half.h"
-#include "runtime/compute/linear.h"
+#include "runtime/compute/compute.h"
+#include "runtime/compute/kernel_program.h"
 #include "runtime/compute/linear_amx.h"
+#include "runtime/compute/providers.h"
+#include "runtime/device/device_private.h"
 #include "runtime/train/parameters.h"
 
 static bool opened;
@@ -36,46 +38,40 @@ void support_device_open(struct support_device *support, const char *kernel, boo
              device[0] != '\0' ? ", " : "", device, expert[0] != '\0' ? ", " : "", expert);
     ck_assert_int_eq(config_parse(&support->config, text, strlen(text), "test"), 0);
     ck_assert_int_eq(device_open(&support->device, &support->config.devices[0]), 0);
-}
-
-static void drop_program(struct device *device)
-{
-    for (unsigned k = 0; k < KERNEL_COUNT; k++)
-        clReleaseKernel(device->kernels[k]);
-    clReleaseProgram(device->program);
-    device->program = NULL;
+    ck_assert_int_eq(compute_open(support->device), 0);
 }
 
 void support_device_emulate(struct support_device *support)
 {
     struct device *device = support->device;
-    struct amx *amx = device->amx;
-    drop_program(device);
+    struct amx *amx = device->compute->amx;
+    kernel_program_release(device);
     for (unsigned k = 0; k < AMX_KERNELS; k++)
         clReleaseKernel(amx->kernels[k]);
     amx->emulated = true;
-    ck_assert_msg(device_program_build(device) == 0, "%s", device_error(device));
-    ck_assert_msg(device->provider->open(device) == 0, "%s", device_error(device));
+    ck_assert_msg(kernel_program_build(device) == 0, "%s", device_error(device));
+    ck_assert_msg(device->compute->provider->open(device) == 0, "%s", device_error(device));
 }
 
 void support_device_narrow(struct support_device *support, unsigned vector_width)
 {
     struct device *device = support->device;
-    drop_program(device);
+    kernel_program_release(device);
     device->info.vector_width = vector_width;
-    linear_shape(device, &device->shape);
-    ck_assert_msg(device_program_build(device) == 0, "%s", device_error(device));
+    compute_set_shape(device);
+    ck_assert_msg(kernel_program_build(device) == 0, "%s", device_error(device));
 }
 
 void support_device_close(struct support_device *support)
 {
+    compute_close(support->device);
     device_destroy(&support->device);
     config_destroy(&support->config);
 }
 
 bool support_device_has_clblast(void)
 {
-    const bool has = linear_provider_clblast.forward != NULL && dlopen("libclblast.so.1", RTLD_LAZY) != NULL;
+    const bool has = provider_clblast.products != NULL && dlopen("libclblast.so.1", RTLD_LAZY) != NULL;
     if (!has)
         printf("CLBlast is not installed, or was not when this was built: its kernels are not tested\n");
     return has;
@@ -122,10 +118,10 @@ void support_slab_free(struct device_slab *slab)
 
 void *support_weights(const struct device *device, const float *values, size_t count, size_t *bytes)
 {
-    *bytes = count * device->shape.weight_bytes;
+    *bytes = count * provider_shape(device)->weight_bytes;
     void *weights = malloc(*bytes);
     uint16_t *halves = weights;
-    if (device->shape.weight_bytes == sizeof *values)
+    if (provider_shape(device)->weight_bytes == sizeof *values)
         return memcpy(weights, values, *bytes);
     for (size_t i = 0; i < count; i++)
         halves[i] = half_from_float(values[i]);

@@ -128,15 +128,15 @@ START_TEST(room_that_came_back_is_zeroed_before_it_is_given_again)
     ck_assert_int_eq(device_allocate_part(device, BYTES, "test", &first), 0);
     ck_assert_int_eq(device_allocate_part(device, BYTES, "test", &second), 0);
     ck_assert_int_eq(device_write(device, second, 0, values, BYTES), 0);
-    device_release(device, &second);
+    device_release_part(device, &second);
     ck_assert_ptr_null(second);
     ck_assert_int_eq(device_allocate_part(device, BYTES, "test", &third), 0);
     ck_assert_uint_eq(device->blocks_count, 1);
     ck_assert_int_eq(device_read(device, third, 0, values, BYTES), 0);
     ck_assert_mem_eq(values, zeros, BYTES);
-    device_release(device, &first);
+    device_release_part(device, &first);
     ck_assert_uint_eq(device->blocks_count, 1);
-    device_release(device, &third);
+    device_release_part(device, &third);
     ck_assert_uint_eq(device->blocks_count, 0);
     ck_assert_uint_eq(device_memory_used(device), used);
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/compute/provider.h"
 #include "runtime/layers/layer_norm.h"
 #include "runtime/compute/linear.h"
 #include "runtime/compute/rows.h"
@@ -99,9 +100,9 @@ struct matrix {
 /* Of floats, or (only in panels) as matrices of weights are. */
 static struct matrix matrix_put_as(size_t rows, size_t columns, bool packed, bool weights, const float *plain)
 {
-    const size_t panel = device->shape.panel, width = kernel_panel_width(&device->shape, columns);
+    const size_t panel = provider_shape(device)->panel, width = kernel_panel_width(provider_shape(device), columns);
     struct matrix matrix = {.rows = rows, .columns = columns};
-    matrix.floats = packed ? kernel_packed_floats(&device->shape, rows, columns) : rows * columns;
+    matrix.floats = packed ? kernel_packed_floats(provider_shape(device), rows, columns) : rows * columns;
     matrix.guard = GUARD_ROWS * (packed ? width : columns); /* as far as a batch's first row may lie */
     const size_t total = matrix.floats + 2 * matrix.guard;
     float *all = malloc(total * sizeof *all);
@@ -119,8 +120,8 @@ static struct matrix matrix_put_as(size_t rows, size_t columns, bool packed, boo
     ck_assert_int_eq(device_write(device, *buffer, 0, weights ? elements : all, bytes), 0);
     free(elements);
     free(all);
-    matrix.view = packed ? kernel_view_packed(&device->shape, *buffer, matrix.guard, rows)
-                         : kernel_view_rows(&device->shape, *buffer, matrix.guard, columns);
+    matrix.view = packed ? kernel_view_packed(provider_shape(device), *buffer, matrix.guard, rows)
+                         : kernel_view_rows(provider_shape(device), *buffer, matrix.guard, columns);
     return matrix;
 }
 
@@ -146,8 +147,8 @@ static void matrix_is(const struct matrix *matrix, const float *expected, double
         memcpy(plain, data, matrix->floats * sizeof *plain);
     } else {
         float *again = malloc(matrix->floats * sizeof *again);
-        support_reference_unpack(matrix->rows, matrix->columns, device->shape.panel, data, plain);
-        support_reference_pack(matrix->rows, matrix->columns, device->shape.panel, plain, again);
+        support_reference_unpack(matrix->rows, matrix->columns, provider_shape(device)->panel, data, plain);
+        support_reference_pack(matrix->rows, matrix->columns, provider_shape(device)->panel, plain, again);
         for (size_t i = 0; i < matrix->floats; i++)
             ck_assert_msg(again[i] == data[i], "%s: a pad column is not 0", what);
         free(again);
@@ -307,8 +308,8 @@ START_TEST(layer_norm_is_the_references)
         const struct device_rows in_place = matrix_rows(&data);
         /* Both vectors lie in one buffer. */
         float *both = floats(norm.floats);
-        support_reference_pack(1, columns, device->shape.panel, gamma, both);
-        support_reference_pack(1, columns, device->shape.panel, beta, both + gammas.floats);
+        support_reference_pack(1, columns, provider_shape(device)->panel, gamma, both);
+        support_reference_pack(1, columns, provider_shape(device)->panel, beta, both + gammas.floats);
         ck_assert_int_eq(device_write(device, norm.view.buffer, norm.view.offset * sizeof(float), both,
                                       (gammas.floats + betas.floats) * sizeof(float)),
                          0);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/compute/providers.h"
+#include "runtime/device/device_private.h"
 #include "runtime/compute/linear.h"
 #include "runtime/compute/linear_amx.h"
 #include "unit/support_device.h"
@@ -40,10 +42,10 @@ static void multiply(unsigned rows, const float *x, const float *w, float *out)
         .rows = (cl_int)rows,
         .n = WIDTH,
         .k = WIDTH,
-        .a = kernel_view_rows(&device->shape, memory, 0, WIDTH),
+        .a = kernel_view_rows(provider_shape(device), memory, 0, WIDTH),
         .weights = memory,
         .weights_offset = w_at,
-        .out = kernel_view_rows(&device->shape, memory, out_at, WIDTH),
+        .out = kernel_view_rows(provider_shape(device), memory, out_at, WIDTH),
     };
     ck_assert_int_eq(device_write(device, memory, 0, x, rows * WIDTH * sizeof(float)), 0);
     ck_assert_int_eq(device_write(device, memory, w_at * sizeof(float), w, WIDTH * WIDTH * sizeof(float)), 0);
@@ -146,15 +148,15 @@ START_TEST(auto_takes_them_where_there_are_any_and_measures)
     support_device_open(&support, "auto", false, _i ? "tune: off" : "", "hidden_dim: 64, max_batch_size: 512");
     device = support.device;
     if (!linear_amx_usable()) {
-        ck_assert_str_eq(device_linear_kernel(device), "cpu");
+        ck_assert_str_eq(provider_name(device), "cpu");
         support_device_close(&support);
         return;
     }
-    ck_assert_str_eq(device_linear_kernel(device), "amx");
-    ck_assert_int_eq(device->amx->undecided, !_i);
+    ck_assert_str_eq(provider_name(device), "amx");
+    ck_assert_int_eq(device->compute->amx->undecided, !_i);
     struct expert *expert = support_expert(&support);
-    ck_assert(!device->amx->undecided);
-    const uint64_t least = device->amx->least_rows;
+    ck_assert(!device->compute->amx->undecided);
+    const uint64_t least = device->compute->amx->least_rows;
     if (_i)
         ck_assert_uint_eq(least, AMX_RULE_ROWS);
     else
@@ -167,12 +169,11 @@ END_TEST
 START_TEST(devices_that_are_no_cpus_are_refused)
 {
     struct config_device config = {.name = "gpu0", .linear_kernel = "amx", .precision = "fp32"};
-    struct device gpu = {.config = &config, .info.class = DEVICE_CLASS_GPU};
-    const struct linear_provider *provider = linear_provider_find(&gpu);
-    ck_assert_str_eq(provider->name, "amx");
-    ck_assert_int_eq(provider->check(&gpu), -EINVAL);
+    struct compute compute = {.provider = &provider_amx};
+    struct device gpu = {.config = &config, .info.class = DEVICE_CLASS_GPU, .compute = &compute};
+    ck_assert_int_eq(provider_amx.check(&gpu), -EINVAL);
     ck_assert_ptr_nonnull(strstr(gpu.error, "linear_kernel: auto"));
-    ck_assert_ptr_null(gpu.amx);
+    ck_assert_ptr_null(compute.amx);
 }
 END_TEST
 

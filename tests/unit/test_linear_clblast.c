@@ -8,7 +8,9 @@
 
 #include "runtime/blocks/blocks.h"
 #include "runtime/device/device_private.h"
+#include "runtime/compute/compute.h"
 #include "runtime/compute/linear.h"
+#include "runtime/compute/providers.h"
 #include "runtime/blocks/own_expert.h"
 #include "unit/support_device.h"
 
@@ -19,22 +21,24 @@ START_TEST(it_is_never_taken_unasked_and_found_by_its_name)
     struct config_device config = {.linear_kernel = "auto", .precision = "fp32"};
     struct device device = {.config = &config};
     for (device.info.class = 0; device.info.class <= DEVICE_CLASS_ACCELERATOR; device.info.class ++)
-        ck_assert_str_ne(linear_provider_find(&device)->name, "clblast");
+        ck_assert_str_ne(compute_find_provider(&device)->name, "clblast");
     config.linear_kernel = "clblast";
-    ck_assert_ptr_eq(linear_provider_find(&device), &linear_provider_clblast);
+    ck_assert_ptr_eq(compute_find_provider(&device), &provider_clblast);
 }
 END_TEST
 
 /* Where it was not built in, the error names the package. */
 START_TEST(without_it_a_device_is_refused_with_what_to_install)
 {
-    struct device device = {.config = &(struct config_device){.linear_kernel = "clblast", .precision = "fp32"}};
-    const int result = linear_provider_clblast.check(&device);
+    struct compute compute = {.provider = &provider_clblast};
+    struct device device = {.config = &(struct config_device){.linear_kernel = "clblast", .precision = "fp32"},
+                            .compute = &compute};
+    const int result = provider_clblast.check(&device);
     if (support_device_has_clblast()) {
         ck_assert_int_eq(result, 0);
-        linear_provider_clblast.close(&device);
-        ck_assert_ptr_null(device.clblast);
-        linear_provider_clblast.close(&device);
+        provider_clblast.close(&device);
+        ck_assert_ptr_null(compute.clblast);
+        provider_clblast.close(&device);
     } else {
         ck_assert_int_eq(result, -EINVAL);
         ck_assert_ptr_nonnull(strstr(device.error, "libclblast"));
@@ -48,7 +52,7 @@ START_TEST(reduced_precision_is_refused)
     for (unsigned i = 0; i < 2; i++) {
         struct device device = {.config =
                                     &(struct config_device){.linear_kernel = "clblast", .precision = precisions[i]}};
-        ck_assert_int_eq(linear_provider_clblast.check(&device), -EINVAL);
+        ck_assert_int_eq(provider_clblast.check(&device), -EINVAL);
         ck_assert_ptr_nonnull(strstr(device.error, "set precision: fp32"));
     }
 }

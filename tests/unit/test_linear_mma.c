@@ -9,7 +9,9 @@
 #include <string.h>
 
 #include "runtime/device/device_private.h"
+#include "runtime/compute/compute.h"
 #include "runtime/compute/linear.h"
+#include "runtime/compute/providers.h"
 #include "unit/support_device.h"
 #include "unit/support_reference.h"
 
@@ -52,18 +54,18 @@ static cl_mem put_weights(const float *values, size_t count)
 /* out[rows][n] = a[rows][k] b[k][n], all of them row-major. */
 static void multiply(size_t rows, size_t n, size_t k, const float *a, bool of_gradient, const float *b, float *out)
 {
-    const size_t packed_floats = kernel_packed_floats(&device->shape, k, n);
+    const size_t packed_floats = kernel_packed_floats(provider_shape(device), k, n);
     float *packed = malloc(packed_floats * sizeof *packed);
-    support_reference_pack(k, n, device->shape.panel, b, packed);
+    support_reference_pack(k, n, provider_shape(device)->panel, b, packed);
     cl_mem left = put(a, rows * k), right = put_weights(packed, packed_floats), product = put(out, rows * n);
     const struct linear_call call = {
         .rows = (cl_int)rows,
         .n = (cl_int)n,
         .k = (cl_int)k,
-        .a = kernel_view_rows(&device->shape, left, 0, k),
+        .a = kernel_view_rows(provider_shape(device), left, 0, k),
         .of_gradient = of_gradient,
         .weights = right,
-        .out = kernel_view_rows(&device->shape, product, 0, n),
+        .out = kernel_view_rows(provider_shape(device), product, 0, n),
     };
     ck_assert_msg(linear_layer_forward(device, &call) == 0, "%s", device_error(device));
     ck_assert_int_eq(device_read(device, product, 0, out, rows * n * sizeof *out), 0);
@@ -238,7 +240,7 @@ START_TEST(a_device_without_the_matrix_units_is_refused_with_the_way_out)
         snprintf(other.info.vendor, sizeof other.info.vendor, "%s", vendors[i]);
         for (unsigned automatic = 0; automatic < 2; automatic++) {
             config.linear_kernel = automatic ? "auto" : "mma";
-            ck_assert_int_eq(linear_provider_mma.check(&other), -EINVAL);
+            ck_assert_int_eq(provider_mma.check(&other), -EINVAL);
             ck_assert_ptr_nonnull(strstr(other.error, precisions[_i]));
             ck_assert_ptr_nonnull(strstr(other.error, _i == FP16 ? "set linear_kernel: auto" : "set precision: fp32"));
             ck_assert_ptr_nonnull(strstr(other.error, "precision: fp32"));
@@ -247,7 +249,7 @@ START_TEST(a_device_without_the_matrix_units_is_refused_with_the_way_out)
     }
     config.linear_kernel = "auto"; /* the emulation is only for who asks for it */
     struct device cpu = {.info = device->info, .config = &config, .id = device->id};
-    ck_assert_int_eq(linear_provider_mma.check(&cpu), -EINVAL);
+    ck_assert_int_eq(provider_mma.check(&cpu), -EINVAL);
     support_device_close(&support);
 }
 END_TEST
@@ -259,7 +261,7 @@ static const char *automatic(const char *precision, enum device_class class, con
     other.info.class = class;
     other.info.vector_width = 8; /* a CPU without matrix units of its own; with them: test_linear_amx.c */
     snprintf(other.info.vendor, sizeof other.info.vendor, "%s", vendor);
-    const char *name = linear_provider_find(&other)->name;
+    const char *name = compute_find_provider(&other)->name;
     ck_assert_str_eq(other.error, "");
     return name;
 }
@@ -279,7 +281,7 @@ START_TEST(auto_takes_the_matrix_units_where_it_must_or_where_they_are)
     ck_assert_str_eq(automatic("fp16", DEVICE_CLASS_GPU, "NVIDIA Corporation"), "gpu");
     struct config_device config = {.linear_kernel = "gpu", .precision = "fp16"};
     struct device asked = {.config = &config, .info = device->info, .id = device->id};
-    ck_assert_ptr_eq(linear_provider_find(&asked), &linear_provider_gpu);
+    ck_assert_ptr_eq(compute_find_provider(&asked), &provider_gpu);
     support_device_close(&support);
 }
 END_TEST

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/compute/provider.h"
 #include "runtime/compute/tuner.h"
 #include "unit/support_device.h"
 #include "unit/support_reference.h"
@@ -108,16 +109,16 @@ struct operands {
 static float *random_packed(size_t rows, size_t columns, unsigned stream, float **packed)
 {
     float *plain = malloc(rows * columns * sizeof *plain);
-    *packed = calloc(kernel_packed_floats(&device->shape, rows, columns), sizeof **packed);
+    *packed = calloc(kernel_packed_floats(provider_shape(device), rows, columns), sizeof **packed);
     support_random(plain, rows * columns, stream, 1);
-    support_reference_pack(rows, columns, device->shape.panel, plain, *packed);
+    support_reference_pack(rows, columns, provider_shape(device)->panel, plain, *packed);
     return plain;
 }
 
 static float *put(uint64_t at, cl_mem buffer, size_t rows, size_t columns, unsigned stream)
 {
     float *packed, *plain = random_packed(rows, columns, stream, &packed);
-    const size_t bytes = kernel_packed_floats(&device->shape, rows, columns) * sizeof *packed;
+    const size_t bytes = kernel_packed_floats(provider_shape(device), rows, columns) * sizeof *packed;
     ck_assert_int_eq(device_write(device, buffer, at * sizeof(float), packed, bytes), 0);
     free(packed);
     return plain;
@@ -127,7 +128,8 @@ static float *put_weights(cl_mem *buffer, size_t rows, size_t columns, unsigned 
 {
     float *packed, *plain = random_packed(rows, columns, stream, &packed);
     size_t bytes;
-    void *weights = support_weights(device, packed, kernel_packed_floats(&device->shape, rows, columns), &bytes);
+    void *weights =
+        support_weights(device, packed, kernel_packed_floats(provider_shape(device), rows, columns), &bytes);
     ck_assert_int_eq(device_allocate(device, bytes, "a test", buffer), 0);
     ck_assert_int_eq(device_write(device, *buffer, 0, weights, bytes), 0);
     free(weights);
@@ -137,7 +139,7 @@ static float *put_weights(cl_mem *buffer, size_t rows, size_t columns, unsigned 
 
 static void operands_make(struct operands *o)
 {
-    const struct kernel_shape *shape = &device->shape;
+    const struct kernel_shape *shape = provider_shape(device);
     o->a_at = 0;
     o->bias_at = o->a_at + kernel_packed_floats(shape, ROWS, K);
     o->second_at = o->bias_at + kernel_packed_floats(shape, 1, N);
@@ -164,7 +166,7 @@ static void operands_free(struct operands *o)
 /* The first `rows` of the product with its epilogue, in panels or row-major. */
 static void product(const struct operands *o, int tile, unsigned rows, bool out_rows, float *out)
 {
-    const struct kernel_shape *shape = &device->shape;
+    const struct kernel_shape *shape = provider_shape(device);
     struct kernel_view a = kernel_view_packed(shape, o->buffer, o->a_at, ROWS);
     struct kernel_view second = kernel_view_packed(shape, o->buffer, o->second_at, ROWS);
     const struct linear_call call = {
@@ -181,9 +183,9 @@ static void product(const struct operands *o, int tile, unsigned rows, bool out_
         .second = second,
     };
     static float result[MOST];
-    device->tuner->forced = tile;
+    device->compute->tuner->forced = tile;
     ck_assert_msg(linear_layer_forward(device, &call) == 0, "%s", device_error(device));
-    device->tuner->forced = TUNING_NONE;
+    device->compute->tuner->forced = TUNING_NONE;
     ck_assert_int_eq(device_read(device, o->buffer, o->out_at * sizeof(float), result, sizeof result), 0);
     if (out_rows)
         memcpy(out, result, (size_t)rows * N * sizeof *out);
@@ -205,12 +207,12 @@ static void gradient(const struct operands *o, int tile, float *out)
         .dy_offset = o->second_at,
         .dw_offset = o->out_at,
     };
-    device->tuner->forced = tile;
+    device->compute->tuner->forced = tile;
     for (call.accumulate = 0; call.accumulate < 2; call.accumulate++)
         ck_assert_msg(linear_layer_gradient(device, &call) == 0, "%s", device_error(device));
-    device->tuner->forced = TUNING_NONE;
+    device->compute->tuner->forced = TUNING_NONE;
     ck_assert_int_eq(device_read(device, o->buffer, o->out_at * sizeof(float), result, sizeof result), 0);
-    support_reference_unpack(K, N, device->shape.panel, result, out);
+    support_reference_unpack(K, N, provider_shape(device)->panel, result, out);
 }
 
 static void products_agree(const struct operands *o, int tile, const float *reference, float *first, float *values)
@@ -262,7 +264,7 @@ START_TEST(all_tiles_give_the_references_results_and_the_same_bits)
     operands_make(&o);
     references(&o, _i, reference, reference_w);
     for (int tile = 0; tile < TILE_COUNT; tile++) {
-        const int result = tile_build(&device->tuner->kernels, device, (unsigned)tile);
+        const int result = tile_build(&device->compute->tuner->kernels, device, (unsigned)tile);
         if (result == -ENOTSUP)
             continue;
         ck_assert_msg(result == 0, "%s", device_error(device));

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "runtime/compute/provider.h"
 #include "runtime/device/device_private.h"
 #include "runtime/compute/trial.h"
 #include "unit/support_device.h"
@@ -41,7 +42,7 @@ START_TEST(what_is_computed_is_neither_zeros_nor_infinite)
     struct trial trial;
     float out[MOST];
     support_device_open(&support, kernels[_i % 2], false, _i / 2 != 0 ? "precision: fp16" : "", "hidden_dim: 8");
-    const struct kernel_shape *shape = &support.device->shape;
+    const struct kernel_shape *shape = provider_shape(support.device);
     const struct linear_size *size = &sizes[0];
     const uint64_t count = kernel_packed_floats(shape, ROWS, size->n);
     ck_assert_uint_le(count, MOST);

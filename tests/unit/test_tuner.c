@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "runtime/compute/provider.h"
 #include "runtime/compute/tuner.h"
 #include "unit/support_device.h"
 
@@ -23,7 +24,7 @@ static void begin(const char *options, bool gpu)
     support_device_open(&support, "gpu", false, options, EXPERT);
     if (gpu)
         support.device->info.class = DEVICE_CLASS_GPU;
-    tuner = support.device->tuner;
+    tuner = support.device->compute->tuner;
     ck_assert_str_ne(tuner->path, "");
     unlink(tuner->path);
 }
@@ -35,7 +36,7 @@ static void again(const char *options, bool gpu)
     support_device_open(&support, "gpu", false, options, EXPERT);
     if (gpu)
         support.device->info.class = DEVICE_CLASS_GPU;
-    tuner = support.device->tuner;
+    tuner = support.device->compute->tuner;
 }
 
 static void end(void)
