@@ -32,6 +32,7 @@ struct expertd_call {
     uint64_t deadline_ns;
     uint32_t deadline_ms;
     enum call_state state;
+    uint64_t ended_before; /* which expertd_poll() counts its end: the client's number of polls then */
     Expertd__Method method;
     bool not_applied;
     enum expertd_status status;

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "client/answer.h"
+#include "client/method_answer.h"
 
 /* LIST and STATS need more than the usual arena; a header of many tiny fields grows by some forty times as it is
  * decoded. */
@@ -96,13 +96,13 @@ static const char *take_ok(struct expertd_call *call, const Expertd__ReplyHeader
     case EXPERTD__METHOD__BACKWARD:
         return take_outputs(call, header, frames);
     case EXPERTD__METHOD__PING:
-        return header->pong ? answer_take_pong(&call->answer, header->pong) : "it has no pong";
+        return header->pong ? method_answer_take_pong(&call->answer, header->pong) : "it has no pong";
     case EXPERTD__METHOD__LIST:
-        return header->list ? answer_take_list(&call->answer, header->list) : "it has no list";
+        return header->list ? method_answer_take_list(&call->answer, header->list) : "it has no list";
     case EXPERTD__METHOD__INFO:
-        return header->info ? answer_take_info(&call->answer, header->info) : "it has no info";
+        return header->info ? method_answer_take_info(&call->answer, header->info) : "it has no info";
     case EXPERTD__METHOD__STATS:
-        return header->stats ? answer_take_stats(&call->answer, header->stats) : "it has no stats";
+        return header->stats ? method_answer_take_stats(&call->answer, header->stats) : "it has no stats";
     default:
         return NULL;
     }

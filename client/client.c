@@ -23,6 +23,7 @@ struct expertd_client {
     uint64_t last_request_id;
     uint64_t earliest_ns; /* no deadline in flight is earlier; it may be that of a call that has ended */
     int ended;            /* calls that neither expertd_poll() has counted nor the program has fetched */
+    uint64_t polls;       /* that have counted some */
     size_t count[CALL_STATES];
     struct call_list calls[CALL_STATES];
     struct call_table table;
@@ -50,6 +51,15 @@ static void finish(struct expertd_call *call)
         call_drop_request(call);
     move(call, CALL_DONE);
     call->client->ended++;
+    call->ended_before = call->client->polls;
+}
+
+/* A call that was DONE is to be counted no more, if it was not yet. */
+static void discount(struct expertd_call *call)
+{
+    if (call->ended_before == call->client->polls)
+        call->client->ended--;
+    call->ended_before = UINT64_MAX;
 }
 
 static struct expertd_call *new_call(struct expertd_client *client, Expertd__Method method)
@@ -275,6 +285,8 @@ int expertd_call_retry(struct expertd_call *call, uint32_t deadline_ms)
     if (rc < 0)
         return rc;
     call_drop_answer(call);
+    if (call->state == CALL_DONE)
+        discount(call);
     call->client->counters.calls++;
     return launch(call->client, call);
 }
@@ -294,9 +306,16 @@ static int until_ms(uint64_t time_ns)
     return ms > INT32_MAX ? INT32_MAX : (int)ms;
 }
 
+/* The next deadline, or look at the connection from which an answer has to come. */
+static uint64_t next_ns(const struct expertd_client *client)
+{
+    const uint64_t look_ns = client->count[CALL_SENT] > 0 ? connection_look_ns(&client->connection) : UINT64_MAX;
+    return look_ns < client->earliest_ns ? look_ns : client->earliest_ns;
+}
+
 int expertd_client_timeout_ms(const struct expertd_client *client)
 {
-    return in_flight(client) ? until_ms(client->earliest_ns) : -1;
+    return in_flight(client) ? until_ms(next_ns(client)) : -1;
 }
 
 /* Until `wanted` (NULL: any call) has ended or the time has come. -EINTR for a signal. */
@@ -311,7 +330,8 @@ static int await(struct expertd_client *client, const struct expertd_call *wante
             return 0;
         if (timeout_ms > 0 && end_ns == UINT64_MAX)
             end_ns = clock_now_ns() + (uint64_t)timeout_ms * NS_PER_MS;
-        const uint64_t wake_ns = end_ns < client->earliest_ns ? end_ns : client->earliest_ns;
+        const uint64_t due_ns = next_ns(client);
+        const uint64_t wake_ns = end_ns < due_ns ? end_ns : due_ns;
         const int sleep_ms = until_ms(wake_ns);
         if (sleep_ms == 0 && wake_ns == end_ns)
             return 0;
@@ -328,14 +348,14 @@ int expertd_poll(struct expertd_client *client, int timeout_ms)
         return rc;
     const int ended = client->ended;
     client->ended = 0;
+    client->polls++;
     return ended;
 }
 
 static void report(struct expertd_call *call)
 {
+    discount(call);
     move(call, CALL_REPORTED);
-    if (call->client->ended > 0)
-        call->client->ended--;
 }
 
 int expertd_call_wait(struct expertd_call *call, int timeout_ms)

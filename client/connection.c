@@ -1,10 +1,18 @@
 #include "client/connection.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <linux/tcp.h> /* glibc's struct tcp_info ends before the bytes */
+#include <netinet/in.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
+
+#include "common/clock.h"
 
 enum {
     RECONNECT_MS = 20, /* doubled up to RECONNECT_MAX_MS: a server that restarts is soon found again */
@@ -12,13 +20,21 @@ enum {
     CONNECT_TIMEOUT_MS = 5000, /* of one attempt; the kernel's own is minutes */
     HANDSHAKE_TIMEOUT_MS = 5000,
     MISSED_HEARTBEATS = 5,
-    MONITORED = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
-                ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH,
+    PINGS_BYTES =
+        4096, /* more than pings have in that time: what the kernel of a stopped peer takes of them is no life */
+    MONITORED = ZMQ_EVENT_CONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED |
+                ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                ZMQ_EVENT_HANDSHAKE_FAILED_AUTH,
 };
 
 static int set_int(void *socket, int option, int value)
 {
     return zmq_setsockopt(socket, option, &value, sizeof value) < 0 ? -errno : 0;
+}
+
+static bool over_tcp(const char *endpoint)
+{
+    return strncmp(endpoint, "tcp://", strlen("tcp://")) == 0;
 }
 
 static int set_options(struct connection *connection, const char *endpoint, const struct connection_options *options)
@@ -35,11 +51,12 @@ static int set_options(struct connection *connection, const char *endpoint, cons
         {ZMQ_CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS},
         {ZMQ_HANDSHAKE_IVL, HANDSHAKE_TIMEOUT_MS},
         {ZMQ_HEARTBEAT_IVL, heartbeat_ms},
-        {ZMQ_HEARTBEAT_TIMEOUT, heartbeat_ms * MISSED_HEARTBEATS},
+        {ZMQ_HEARTBEAT_TIMEOUT, over_tcp(endpoint) ? 0 : heartbeat_ms * MISSED_HEARTBEATS}, /* 0: never */
         /* Only for a literal address: with the option set, a name may be looked up as IPv6 alone. */
         {ZMQ_IPV6, strchr(endpoint, '[') != NULL},
     };
     int rc = 0;
+    connection->heartbeat_ns = over_tcp(endpoint) ? (uint64_t)heartbeat_ms * NS_PER_MS : 0;
     for (size_t i = 0; i < sizeof settings / sizeof settings[0] && rc == 0; i++)
         rc = set_int(connection->socket, settings[i].option, settings[i].value);
     const int64_t limit = options->max_frame_bytes > INT64_MAX ? INT64_MAX : (int64_t)options->max_frame_bytes;
@@ -48,16 +65,22 @@ static int set_options(struct connection *connection, const char *endpoint, cons
     return rc;
 }
 
-/* The monitor is a PAIR within the process, on which ZeroMQ's I/O thread tells of the connection. */
+/* The monitor is a PAIR within the process, on which ZeroMQ's I/O thread tells of the connection. Its name is used
+ * once: ZeroMQ frees names some time after their sockets are closed, and a context may be shared with another copy of
+ * this library. Its queue has no bound: the I/O thread, which may be others' too, would stop at a full one until the
+ * program polls this client again. It gets some 500 bytes for each connection that came about, and nothing for those
+ * that did not. */
 static int open_monitor(struct connection *connection)
 {
-    char address[64];
-    snprintf(address, sizeof address, "inproc://expertd-monitor-%p", connection->socket);
+    static atomic_uint_fast64_t last;
+    char address[96];
+    snprintf(address, sizeof address, "inproc://expertd-monitor-%p-%" PRIuFAST64, (void *)&last,
+             atomic_fetch_add_explicit(&last, 1, memory_order_relaxed));
     if (zmq_socket_monitor(connection->socket, address, MONITORED) < 0)
         return -errno;
     connection->monitor = zmq_socket(connection->context, ZMQ_PAIR);
     if (!connection->monitor || set_int(connection->monitor, ZMQ_LINGER, 0) < 0 ||
-        zmq_connect(connection->monitor, address) < 0)
+        set_int(connection->monitor, ZMQ_RCVHWM, 0) < 0 || zmq_connect(connection->monitor, address) < 0)
         return -errno;
     return 0;
 }
@@ -74,6 +97,9 @@ static int watch(struct connection *connection, void *socket)
 
 static int open_all(struct connection *connection, const char *endpoint, const struct connection_options *options)
 {
+    connection->endpoint = strdup(endpoint);
+    if (!connection->endpoint)
+        return -ENOMEM;
     connection->owns_context = !options->context;
     connection->context = options->context ? options->context : zmq_ctx_new();
     if (!connection->context)
@@ -97,7 +123,7 @@ static int open_all(struct connection *connection, const char *endpoint, const s
 
 int connection_open(struct connection *connection, const char *endpoint, const struct connection_options *options)
 {
-    *connection = (struct connection){.fd = -1};
+    *connection = (struct connection){.fd = -1, .tcp_fd = -1};
     const int rc = open_all(connection, endpoint, options);
     switch (-rc) {
     case EPROTONOSUPPORT:
@@ -120,17 +146,64 @@ void connection_close(struct connection *connection)
     if (connection->owns_context && connection->context)
         while (zmq_ctx_term(connection->context) < 0 && errno == EINTR)
             ;
-    *connection = (struct connection){.fd = -1};
+    free(connection->endpoint);
+    *connection = (struct connection){.fd = -1, .tcp_fd = -1};
+}
+
+/* ---- liveness --------------------------------------------------------------------------------------------------- */
+
+uint64_t connection_look_ns(const struct connection *connection)
+{
+    return connection->up && connection->tcp_fd >= 0 && connection->heartbeat_ns > 0 ? connection->look_ns : UINT64_MAX;
+}
+
+static void begin_looking(struct connection *connection)
+{
+    const uint64_t now_ns = clock_now_ns();
+    connection->look_ns = now_ns + connection->heartbeat_ns;
+    connection->taken = 0;
+    connection->taken_ns = now_ns;
+}
+
+/* Whether nothing has moved for too long. The descriptor is ZeroMQ's and may have been closed this moment: then nothing
+ * is known of it, and the monitor will say. */
+static bool is_silent(struct connection *connection)
+{
+    struct tcp_info info = {0};
+    socklen_t size = sizeof info;
+    const uint64_t now_ns = clock_now_ns();
+    const uint64_t limit_ns = connection->heartbeat_ns * MISSED_HEARTBEATS;
+    if (now_ns < connection_look_ns(connection))
+        return false;
+    connection->look_ns = now_ns + connection->heartbeat_ns;
+    if (getsockopt(connection->tcp_fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0 ||
+        size < offsetof(struct tcp_info, tcpi_bytes_acked) + sizeof info.tcpi_bytes_acked)
+        return false;
+    /* Against wrapping, too: another socket's numbers, or those of a connection since. */
+    if (info.tcpi_bytes_acked - connection->taken >= PINGS_BYTES) {
+        connection->taken = info.tcpi_bytes_acked;
+        connection->taken_ns = now_ns;
+    }
+    return info.tcpi_last_data_recv * NS_PER_MS >= limit_ns && now_ns - connection->taken_ns >= limit_ns;
+}
+
+/* ZeroMQ still believes in the connection. What is closed here does not come up in the monitor. */
+static void reconnect(struct connection *connection)
+{
+    connection->gone = false;
+    zmq_disconnect(connection->socket, connection->endpoint);
+    zmq_connect(connection->socket, connection->endpoint);
 }
 
 /* One event: 16 bits of it, 32 bits of value, then a frame with the address. */
-static bool next_event(struct connection *connection, uint16_t *event)
+static bool next_event(struct connection *connection, uint16_t *event, int32_t *value)
 {
     unsigned char first[64];
     const int size = zmq_recv(connection->monitor, first, sizeof first, ZMQ_DONTWAIT);
-    if (size < (int)sizeof *event)
+    if (size < (int)(sizeof *event + sizeof *value))
         return false;
     memcpy(event, first, sizeof *event);
+    memcpy(value, first + sizeof *event, sizeof *value);
     zmq_recv(connection->monitor, first, sizeof first, ZMQ_DONTWAIT);
     return true;
 }
@@ -139,10 +212,15 @@ enum connection_news connection_hear(struct connection *connection)
 {
     enum connection_news news = CONNECTION_NO_NEWS;
     uint16_t event;
-    while (next_event(connection, &event)) {
+    int32_t value;
+    while (next_event(connection, &event, &value)) {
         if (news == CONNECTION_NO_NEWS)
             news = CONNECTION_NEWS;
         switch (event) {
+        case ZMQ_EVENT_CONNECTED:
+            connection->tcp_fd = connection->heartbeat_ns > 0 ? value : -1;
+            begin_looking(connection);
+            break;
         case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
             connection->up = true;
             connection->handshake = NULL;
@@ -153,6 +231,7 @@ enum connection_news connection_hear(struct connection *connection)
                 news = CONNECTION_LOST;
             connection->disconnects += connection->up;
             connection->up = false;
+            connection->tcp_fd = -1;
             break;
         case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
             connection->handshake = "the handshake fails: it asks for an authentication";
@@ -166,6 +245,13 @@ enum connection_news connection_hear(struct connection *connection)
         int ignored;
         size_t size = sizeof ignored;
         zmq_getsockopt(connection->socket, ZMQ_EVENTS, &ignored, &size);
+    }
+    if (connection->up && is_silent(connection)) {
+        connection->gone = true;
+        connection->up = false;
+        connection->tcp_fd = -1;
+        connection->disconnects++;
+        news = CONNECTION_LOST;
     }
     return news;
 }
@@ -204,6 +290,8 @@ size_t connection_receive(struct connection *connection, zmq_msg_t *frames, size
         more = zmq_msg_more(frame);
     }
     zmq_msg_close(&dropped);
+    if (count == 0 && connection->gone)
+        reconnect(connection);
     return count;
 }
 

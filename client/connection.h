@@ -5,6 +5,12 @@
  * socket takes messages only while a connection stands (ZMQ_IMMEDIATE), drops what it holds when that breaks, and
  * connection_send() refuses from the loss it has seen until the next handshake it has seen. So a request that was
  * given up after a loss cannot be executed behind its caller's back, and what could not be sent is known to be unsent.
+ *
+ * Liveness: ZeroMQ asks the peer each heartbeat, but on a TCP connection it is not ZeroMQ that judges the answer: its
+ * answer waits behind the frame that is on its way, for as long as that takes on a slow link, and ZeroMQ counts whole
+ * frames. Here bytes count: a peer is gone when none has come from it, and it has taken no more than pings, for
+ * MISSED_HEARTBEATS heartbeats. That is looked at by connection_hear(), so call it by connection_look_ns() at the
+ * latest while an answer is waited for.
  */
 #ifndef EXPERTD_CLIENT_CONNECTION_H
 #define EXPERTD_CLIENT_CONNECTION_H
@@ -14,7 +20,14 @@
 #include <stdint.h>
 #include <zmq.h>
 
+struct connection_options {
+    void *context; /* ZeroMQ's; NULL: one of its own */
+    uint64_t max_frame_bytes;
+    uint32_t heartbeat_ms;
+};
+
 struct connection {
+    char *endpoint;
     void *context; /* ZeroMQ's */
     void *socket;
     void *monitor;
@@ -23,12 +36,12 @@ struct connection {
     bool up;               /* a handshake was seen, and no loss since */
     const char *handshake; /* why the last handshake failed; NULL */
     uint64_t connects, disconnects;
-};
-
-struct connection_options {
-    void *context; /* NULL: one of its own */
-    uint64_t max_frame_bytes;
-    uint32_t heartbeat_ms;
+    bool gone;             /* silent for too long: to be made anew when what it brought is read */
+    int tcp_fd;            /* ZeroMQ's, to look at; -1: not known, or no TCP */
+    uint64_t heartbeat_ns; /* 0: ZeroMQ judges */
+    uint64_t look_ns;      /* when to look at it next */
+    uint64_t taken;        /* bytes that the peer had taken when that was last worth a note */
+    uint64_t taken_ns;     /* and when that was */
 };
 
 /* -EINVAL for an endpoint that ZeroMQ does not know; -errno. *connection is safe to close after a failure. */
@@ -43,6 +56,9 @@ enum connection_news {
 /* Takes in what the monitor says. Before sending, so that a loss that is already known is not blamed on the new
  * message, and after receiving. */
 enum connection_news connection_hear(struct connection *connection);
+
+/* By when connection_hear() has to be called while an answer is waited for (CLOCK_MONOTONIC); UINT64_MAX: no matter. */
+uint64_t connection_look_ns(const struct connection *connection);
 
 /* Sends `count` frames as one message; a sent frame is left empty. -EAGAIN: no connection now, or its queue is full;
  * nothing was sent. -errno: frames are lost. */

@@ -16,11 +16,24 @@ enum { VERSION = 1, HEARTBEAT_MS = 2000, ENDPOINT_MAX = 255 };
 static const uint64_t frame_bytes_max = UINT64_C(64) << 20;
 static const size_t decoder_max = (size_t)1 << 30;
 
+TAILQ_HEAD(question_list, dht_question);
+
+/* A question that dht_client_ask() waits for. */
+struct asking {
+    struct dht_question question; /* first: what ended() gets is this */
+    enum expertd_status status;
+    const Expertd__Dht__Reply *reply; /* lives on: nothing is received any more */
+    char *message;
+    bool done;
+};
+
 struct dht_client {
     struct connection connection;
     char *endpoint;
     struct decoder decoder;
     uint64_t last_request_id;
+    struct question_list questions; /* on their way */
+    struct asking asking;
 };
 
 int dht_client_new(struct dht_client **result, const char *endpoint, void *context)
@@ -32,6 +45,7 @@ int dht_client_new(struct dht_client **result, const char *endpoint, void *conte
     if (!client)
         return -ENOMEM;
     client->connection.fd = -1;
+    TAILQ_INIT(&client->questions);
     client->endpoint = strdup(endpoint);
     const int rc = client->endpoint ? connection_open(&client->connection, endpoint, &options) : -ENOMEM;
     if (rc < 0)
@@ -50,11 +64,6 @@ void dht_client_destroy(struct dht_client **pointer)
     decoder_clear(&client->decoder);
     free(client->endpoint);
     free(client);
-}
-
-const char *dht_client_endpoint(const struct dht_client *client)
-{
-    return client->endpoint;
 }
 
 /* ---- checks ---------------------------------------------------------------------------------------------------- */
@@ -187,25 +196,11 @@ static Expertd__Dht__Reply *decode(struct dht_client *client, zmq_msg_t *frame)
     return NULL;
 }
 
-/* The reply with this number, if it is there; others are those of questions that were given up. */
-static Expertd__Dht__Reply *receive(struct dht_client *client, uint64_t request_id)
-{
-    zmq_msg_t frame;
-    Expertd__Dht__Reply *reply = NULL;
-    while (!reply && connection_receive(&client->connection, &frame, 1) > 0) {
-        reply = decode(client, &frame);
-        zmq_msg_close(&frame);
-        if (reply && reply->request_id != request_id)
-            reply = NULL;
-    }
-    return reply;
-}
-
 /* False when there is no connection to send over, yet. */
 static bool transmit(struct dht_client *client, const Expertd__Dht__Request *request)
 {
     zmq_msg_t frame;
-    if (zmq_msg_init_size(&frame, expertd__dht__request__get_packed_size(request)) < 0)
+    if (!client->connection.up || zmq_msg_init_size(&frame, expertd__dht__request__get_packed_size(request)) < 0)
         return false;
     expertd__dht__request__pack(request, zmq_msg_data(&frame));
     const bool sent = connection_send(&client->connection, &frame, 1) == 0;
@@ -213,56 +208,165 @@ static bool transmit(struct dht_client *client, const Expertd__Dht__Request *req
     return sent;
 }
 
-static enum expertd_status unanswered(const struct dht_client *client, bool sent, uint32_t timeout_ms, char *message)
+static void send_waiting(struct dht_client *client)
 {
-    if (sent) {
-        snprintf(message, DHT_CLIENT_MESSAGE, "%s: no answer within %u ms", client->endpoint, timeout_ms);
-        return EXPERTD_DEADLINE_EXCEEDED;
-    }
-    snprintf(message, DHT_CLIENT_MESSAGE, "%s: no connection within %u ms: is expertd-dht running there?",
-             client->endpoint, timeout_ms);
-    return EXPERTD_UNAVAILABLE;
+    struct dht_question *question;
+    for (question = TAILQ_FIRST(&client->questions); question; question = TAILQ_NEXT(question, link))
+        if (!question->sent)
+            question->sent = transmit(client, question->request);
 }
 
-static enum expertd_status judge(const struct dht_client *client, const Expertd__Dht__Request *request,
-                                 const Expertd__Dht__Reply **reply, char *message)
+void dht_client_start(struct dht_client *client, struct dht_question *question, Expertd__Dht__Request *request,
+                      uint32_t timeout_ms, dht_question_ended *ended)
 {
-    const char *problem = dht_client_check(request, *reply);
-    const Expertd__Dht__Reply *checked = *reply;
-    const enum expertd_status status = (enum expertd_status)checked->status;
-    if (problem || (status != EXPERTD_OK && status != EXPERTD_DEADLINE_EXCEEDED))
-        *reply = NULL;
-    if (status == EXPERTD_OK && !problem)
-        return EXPERTD_OK;
-    if (status == EXPERTD_OK) {
-        snprintf(message, DHT_CLIENT_MESSAGE, "%s: the reply is malformed: %s", client->endpoint, problem);
-        return EXPERTD_INTERNAL;
+    request->version = VERSION;
+    request->request_id = ++client->last_request_id;
+    request->deadline_ms = timeout_ms;
+    question->request = request;
+    question->ended = ended;
+    question->timeout_ms = timeout_ms;
+    question->end_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
+    question->sent = false;
+    TAILQ_INSERT_TAIL(&client->questions, question, link);
+}
+
+void dht_client_drop(struct dht_client *client, struct dht_question *question)
+{
+    TAILQ_REMOVE(&client->questions, question, link);
+}
+
+/* ---- ending ---------------------------------------------------------------------------------------------------- */
+
+static void end(struct dht_client *client, struct dht_question *question, enum expertd_status status,
+                const Expertd__Dht__Reply *reply, const char *message)
+{
+    TAILQ_REMOVE(&client->questions, question, link);
+    question->ended(question, status, reply, message);
+}
+
+static void end_unanswered(struct dht_client *client, struct dht_question *question)
+{
+    char message[DHT_CLIENT_MESSAGE];
+    if (question->sent)
+        snprintf(message, sizeof message, "%s: no answer within %u ms", client->endpoint, question->timeout_ms);
+    else
+        snprintf(message, sizeof message, "%s: no connection within %u ms: is expertd-dht running there?",
+                 client->endpoint, question->timeout_ms);
+    end(client, question, question->sent ? EXPERTD_DEADLINE_EXCEEDED : EXPERTD_UNAVAILABLE, NULL, message);
+}
+
+static void end_answered(struct dht_client *client, struct dht_question *question, const Expertd__Dht__Reply *reply)
+{
+    char message[DHT_CLIENT_MESSAGE] = "";
+    const char *problem = dht_client_check(question->request, reply);
+    enum expertd_status status = (enum expertd_status)reply->status;
+    const bool has_content = !problem && (status == EXPERTD_OK || status == EXPERTD_DEADLINE_EXCEEDED);
+    if (status == EXPERTD_OK && problem) {
+        status = EXPERTD_INTERNAL;
+        snprintf(message, sizeof message, "%s: the reply is malformed: %s", client->endpoint, problem);
+    } else if (status != EXPERTD_OK) {
+        snprintf(message, sizeof message, "%s", reply->message[0] ? reply->message : "no reason given");
+        message_clean(message);
+        if (strcmp(expertd_status_name(status), "UNKNOWN") == 0)
+            status = EXPERTD_INTERNAL;
     }
-    snprintf(message, DHT_CLIENT_MESSAGE, "%s", checked->message[0] ? checked->message : "no reason given");
-    message_clean(message);
-    return strcmp(expertd_status_name(status), "UNKNOWN") == 0 ? EXPERTD_INTERNAL : status;
+    end(client, question, status, has_content ? reply : NULL, message);
+}
+
+static struct dht_question *find(const struct dht_client *client, uint64_t request_id)
+{
+    struct dht_question *question;
+    for (question = TAILQ_FIRST(&client->questions); question; question = TAILQ_NEXT(question, link))
+        if (question->request->request_id == request_id)
+            return question;
+    return NULL; /* it was given up */
+}
+
+/* True: one has ended, and there may be more to receive. */
+static bool take_reply(struct dht_client *client)
+{
+    zmq_msg_t frame;
+    while (connection_receive(&client->connection, &frame, 1) > 0) {
+        const Expertd__Dht__Reply *reply = decode(client, &frame);
+        zmq_msg_close(&frame);
+        struct dht_question *question = reply ? find(client, reply->request_id) : NULL;
+        if (question) {
+            end_answered(client, question, reply);
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool take_time(struct dht_client *client)
+{
+    const uint64_t now_ns = clock_now_ns();
+    struct dht_question *question;
+    for (question = TAILQ_FIRST(&client->questions); question; question = TAILQ_NEXT(question, link)) {
+        if (question->end_ns <= now_ns) {
+            end_unanswered(client, question);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* At most one question ends, so that what its end does finds the others in order. */
+bool dht_client_progress(struct dht_client *client)
+{
+    struct dht_question *question;
+    if (connection_hear(&client->connection) == CONNECTION_LOST)
+        for (question = TAILQ_FIRST(&client->questions); question; question = TAILQ_NEXT(question, link))
+            question->sent = false;
+    send_waiting(client);
+    return take_reply(client) || take_time(client);
+}
+
+bool dht_client_idle(const struct dht_client *client)
+{
+    return TAILQ_EMPTY(&client->questions);
+}
+
+int dht_client_fd(const struct dht_client *client)
+{
+    return client->connection.fd;
+}
+
+uint64_t dht_client_next_ns(const struct dht_client *client)
+{
+    const struct dht_question *question;
+    uint64_t next_ns = dht_client_idle(client) ? UINT64_MAX : connection_look_ns(&client->connection);
+    for (question = TAILQ_FIRST(&client->questions); question; question = TAILQ_NEXT(question, link))
+        next_ns = question->end_ns < next_ns ? question->end_ns : next_ns;
+    return next_ns;
+}
+
+/* ---- one question, waited for ---------------------------------------------------------------------------------- */
+
+static void keep(struct dht_question *question, enum expertd_status status, const Expertd__Dht__Reply *reply,
+                 const char *message)
+{
+    struct asking *asking = (struct asking *)question;
+    asking->status = status;
+    asking->reply = reply;
+    asking->done = true;
+    snprintf(asking->message, DHT_CLIENT_MESSAGE, "%s", message);
 }
 
 enum expertd_status dht_client_ask(struct dht_client *client, Expertd__Dht__Request *request, uint32_t timeout_ms,
                                    const Expertd__Dht__Reply **reply, char message[DHT_CLIENT_MESSAGE])
 {
-    const uint64_t end_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
-    bool sent = false;
-    request->version = VERSION;
-    request->request_id = ++client->last_request_id;
-    request->deadline_ms = timeout_ms;
-    message[0] = 0;
-    for (;;) {
-        if (connection_hear(&client->connection) == CONNECTION_LOST)
-            sent = false;
-        if (!sent)
-            sent = transmit(client, request);
-        *reply = receive(client, request->request_id);
-        if (*reply)
-            return judge(client, request, reply, message);
+    struct asking *asking = &client->asking;
+    *asking = (struct asking){.message = message};
+    dht_client_start(client, &asking->question, request, timeout_ms, keep);
+    while (!asking->done) {
+        if (dht_client_progress(client))
+            continue;
         const uint64_t now_ns = clock_now_ns();
-        if (now_ns >= end_ns)
-            return unanswered(client, sent, timeout_ms, message);
-        connection_wait(&client->connection, (int)((end_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS));
+        const uint64_t next_ns = dht_client_next_ns(client);
+        const uint64_t ms = next_ns <= now_ns ? 0 : (next_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS;
+        connection_wait(&client->connection, ms > INT32_MAX ? INT32_MAX : (int)ms);
     }
+    *reply = asking->reply;
+    return asking->status;
 }

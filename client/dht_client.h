@@ -1,6 +1,11 @@
-/* Questions to an expertd-dht (proto/PROTOCOL-dht.md), one at a time, each waited for. One thread at a time. */
+/* Questions to an expertd-dht (proto/PROTOCOL-dht.md): any number on their way at once, none of which blocks. One
+ * thread at a time. */
 #ifndef EXPERTD_CLIENT_DHT_CLIENT_H
 #define EXPERTD_CLIENT_DHT_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/queue.h>
 
 #include "client/expertd.h"
 #include "proto/dht.pb-c.h"
@@ -11,13 +16,42 @@ enum { DHT_CLIENT_MESSAGE = 512 };
 
 /* context: ZeroMQ's, or NULL. -EINVAL: no endpoint; -errno. Connects in the background. */
 int dht_client_new(struct dht_client **client, const char *endpoint, void *context);
+/* Drops the questions that are on their way; none of them is told. */
 void dht_client_destroy(struct dht_client **client);
-const char *dht_client_endpoint(const struct dht_client *client);
 
-/* Asks, and waits for the answer at most timeout_ms. Sets version, request_id and deadline_ms of *request, and asks
- * again over a new connection when one breaks. The status of the reply, which is checked to be an answer to the
- * request: EXPERTD_OK; EXPERTD_DEADLINE_EXCEEDED, where *reply may still hold what was found in time; or another one.
- * *reply is valid until the next question; NULL if there is none. message gets a sentence, "" for OK. */
+struct dht_question;
+/* The question's end; it is off the client's list. status is the reply's, which was checked to be an answer to the
+ * request: EXPERTD_OK; EXPERTD_DEADLINE_EXCEEDED, where the reply may still hold what was found in time; or another
+ * one. reply: until this returns; NULL if there is none. message: a sentence, "" for OK. May ask anew, but not destroy
+ * the client. */
+typedef void dht_question_ended(struct dht_question *question, enum expertd_status status,
+                                const Expertd__Dht__Reply *reply, const char *message);
+struct dht_question {
+    TAILQ_ENTRY(dht_question) link;
+    Expertd__Dht__Request *request;
+    dht_question_ended *ended;
+    uint64_t end_ns;
+    uint32_t timeout_ms;
+    bool sent;
+};
+
+/* Puts a question on its way, for at most timeout_ms; it is sent again over a new connection when one breaks. Sets
+ * version, request_id and deadline_ms of *request. Question and request are the caller's, and stay where and as they
+ * are until `ended` is called, from dht_client_progress(), or the question is dropped. */
+void dht_client_start(struct dht_client *client, struct dht_question *question, Expertd__Dht__Request *request,
+                      uint32_t timeout_ms, dht_question_ended *ended);
+void dht_client_drop(struct dht_client *client, struct dht_question *question);
+
+/* Takes in what has come, and the time that has passed. True if a question has ended. Without one that has, the last
+ * thing done to the connection is an attempt to receive that found nothing, so that dht_client_fd() tells of more. */
+bool dht_client_progress(struct dht_client *client);
+bool dht_client_idle(const struct dht_client *client); /* no question is on its way */
+int dht_client_fd(const struct dht_client *client);    /* readable when dht_client_progress() may have work */
+/* By when it has some (CLOCK_MONOTONIC); UINT64_MAX: only what the descriptor tells. */
+uint64_t dht_client_next_ns(const struct dht_client *client);
+
+/* One question, waited for: for programs that do nothing else meanwhile. *reply is valid until the next call of any of
+ * these functions; NULL if there is none. */
 enum expertd_status dht_client_ask(struct dht_client *client, Expertd__Dht__Request *request, uint32_t timeout_ms,
                                    const Expertd__Dht__Reply **reply, char message[DHT_CLIENT_MESSAGE]);
 

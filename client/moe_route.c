@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/remote_task.h"
 #include "common/clock.h"
 
 enum {
@@ -176,35 +177,63 @@ static bool take_answer(struct moe_route *route, struct moe *moe, const Expertd_
     return done;
 }
 
-/* One question about rows from first_row on. */
+/* One question about rows from first_row on, while it is on its way. */
+struct beam_search {
+    struct dht_lookup lookup; /* first */
+    struct moe_route *route;
+    struct moe *moe;
+    const float *scores;
+    size_t first_row, rows;
+    enum expertd_status status;
+    bool done;
+};
+
+/* What was found in time is better than nothing. */
+static void found(struct dht_lookup *lookup, enum expertd_status status, const Expertd__Dht__Reply *reply,
+                  const char *message)
+{
+    struct beam_search *search = (struct beam_search *)lookup;
+    search->done = true;
+    search->status = EXPERTD_OK;
+    if (!reply || !reply->beam || reply->beam->n_rows != search->rows)
+        search->status = moe_fail(search->moe, status == EXPERTD_DEADLINE_EXCEEDED ? EXPERTD_UNAVAILABLE : status,
+                                  "beam search: %s", message);
+    else if (!take_answer(search->route, search->moe, reply->beam, search->scores, search->first_row))
+        search->status = moe_fail(search->moe, EXPERTD_RESOURCE_EXHAUSTED, "no memory");
+}
+
+static bool is_done(void *search)
+{
+    return ((const struct beam_search *)search)->done;
+}
+
 static enum expertd_status ask(struct moe_route *route, struct moe *moe, const float *scores, size_t first_row,
                                size_t rows, uint64_t end_ns)
 {
     Expertd__Dht__Request request = EXPERTD__DHT__REQUEST__INIT;
     Expertd__Dht__BeamQuery query = EXPERTD__DHT__BEAM_QUERY__INIT;
-    const Expertd__Dht__Reply *reply;
-    char message[DHT_CLIENT_MESSAGE];
+    struct beam_search search = {.route = route,
+                                 .moe = moe,
+                                 .scores = scores + first_row * moe->gate.n_scores,
+                                 .first_row = first_row,
+                                 .rows = rows};
     const uint64_t now_ns = clock_now_ns();
-    const float *from = scores + first_row * moe->gate.n_scores;
     query.prefix = moe->prefix;
     query.grid_size = moe->grid_size;
     query.n_grid_size = route->dims;
-    query.scores = (float *)(uintptr_t)from;
+    query.scores = (float *)(uintptr_t)search.scores;
     query.n_scores = rows * moe->gate.n_scores;
     query.beam_size = (uint32_t)route->k * (any_down(moe->dht) ? SPARES : 1);
     if (query.beam_size > BEAM_MAX)
         query.beam_size = BEAM_MAX;
     request.method = EXPERTD__DHT__METHOD__BEAM_SEARCH;
     request.beam = &query;
-    const enum expertd_status status = dht_ask(
-        moe->dht, &request, now_ns >= end_ns ? 1 : (uint32_t)((end_ns - now_ns) / NS_PER_MS + 1), &reply, message);
-    /* What was found in time is better than nothing. */
-    if (!reply || !reply->beam || reply->beam->n_rows != rows)
-        return moe_fail(moe, status == EXPERTD_DEADLINE_EXCEEDED ? EXPERTD_UNAVAILABLE : status, "beam search: %s",
-                        message);
-    if (!take_answer(route, moe, reply->beam, from, first_row))
-        return moe_fail(moe, EXPERTD_RESOURCE_EXHAUSTED, "no memory");
-    return EXPERTD_OK;
+    const char *problem = dht_ask(moe->dht, &search.lookup, &request,
+                                  now_ns >= end_ns ? 1 : (uint32_t)((end_ns - now_ns) / NS_PER_MS + 1), found);
+    if (problem)
+        return moe_fail(moe, EXPERTD_UNAVAILABLE, "beam search: %s", problem);
+    remote_task_await(moe->dht, is_done, &search, UINT64_MAX); /* it has an end of its own */
+    return search.status;
 }
 
 enum expertd_status moe_route_find(struct moe_route *route, struct moe *moe, const float *scores, size_t rows,

@@ -8,7 +8,6 @@ enum {
     CONNECT_MS = 1000, /* for a first connection, when there may be another server */
     PAUSE_MS = 20,     /* before the same is tried again; doubled up to PAUSE_MAX_MS */
     PAUSE_MAX_MS = 1000,
-    UIDS_A_LOOKUP = 1024,
 };
 
 static void move(struct expertd_task *task, enum task_state state)
@@ -28,6 +27,7 @@ static void end(struct expertd_task *task)
 {
     move(task, TASK_DONE);
     task->dht->ended++;
+    task->ended_before = task->dht->polls;
 }
 
 static void forget_tried(struct expertd_task *task)
@@ -72,7 +72,7 @@ void remote_attempt_drop(struct expertd_task *task)
 void remote_attempt_report(struct expertd_task *task)
 {
     move(task, TASK_REPORTED);
-    if (task->dht->ended > 0)
+    if (task->ended_before == task->dht->polls)
         task->dht->ended--;
 }
 
@@ -124,7 +124,7 @@ static struct server *choose(struct expertd_task *task, const struct replicas *r
 
 /* ---- calling it ------------------------------------------------------------------------------------------------ */
 
-static uint32_t remaining_ms(const struct expertd_task *task)
+uint32_t remote_attempt_remaining_ms(const struct expertd_task *task)
 {
     const uint64_t now_ns = clock_now_ns();
     return now_ns >= task->deadline_ns ? 1 : (uint32_t)((task->deadline_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS);
@@ -151,11 +151,11 @@ static void call(struct expertd_task *task, struct server *server)
     }
     task->server = server;
     server_use(&task->dht->servers, server);
-    const int rc =
-        task->backward
-            ? expertd_backward(server->client, task->uid, lent, task->count[0], lent + task->count[0], task->count[1],
-                               remaining_ms(task), &task->call)
-            : expertd_forward(server->client, task->uid, lent, task->count[0], remaining_ms(task), &task->call);
+    const int rc = task->backward
+                       ? expertd_backward(server->client, task->uid, lent, task->count[0], lent + task->count[0],
+                                          task->count[1], remote_attempt_remaining_ms(task), &task->call)
+                       : expertd_forward(server->client, task->uid, lent, task->count[0],
+                                         remote_attempt_remaining_ms(task), &task->call);
     if (rc == 0) {
         called(task);
     } else {
@@ -180,13 +180,24 @@ static void exhausted(struct expertd_task *task)
     pause_task(task);
 }
 
+static void want_lookup(struct expertd_task *task)
+{
+    task->asked = NULL;
+    move(task, TASK_LOOKUP);
+}
+
+void remote_attempt_out_of_time(struct expertd_task *task)
+{
+    if (task->status == EXPERTD_OK)
+        note(task, EXPERTD_DEADLINE_EXCEEDED, "no server was found in time");
+    end(task);
+}
+
 void remote_attempt(struct expertd_task *task)
 {
     struct server *server = NULL;
     if (clock_now_ns() >= task->deadline_ns) {
-        if (task->status == EXPERTD_OK)
-            note(task, EXPERTD_DEADLINE_EXCEEDED, "no server was found in time");
-        end(task);
+        remote_attempt_out_of_time(task);
         return;
     }
     if (task->fixed && task->n_tried == 0) {
@@ -197,7 +208,7 @@ void remote_attempt(struct expertd_task *task)
         if (!replicas && task->looked_up) /* expertd-dht is silent: what it said long ago is better than nothing */
             replicas = replica_cache_get(&task->dht->cache, task->uid, 0);
         if (!replicas && !task->looked_up) {
-            move(task, TASK_LOOKUP);
+            want_lookup(task);
             return;
         }
         server = choose(task, replicas);
@@ -207,7 +218,7 @@ void remote_attempt(struct expertd_task *task)
         call(task, server);
     } else if (!task->looked_up && !task->fixed) {
         replica_cache_forget(&task->dht->cache, task->uid);
-        move(task, TASK_LOOKUP);
+        want_lookup(task);
     } else {
         exhausted(task);
     }
@@ -240,7 +251,7 @@ static bool is_final(enum expertd_status status)
     }
 }
 
-static void call_ended(struct expertd_task *task)
+void remote_attempt_call_ended(struct expertd_task *task)
 {
     const enum expertd_status status = expertd_call_status(task->call);
     task->not_applied = expertd_call_not_applied(task->call);
@@ -261,7 +272,7 @@ static void repeat(struct expertd_task *task)
 {
     if (clock_now_ns() >= task->deadline_ns) {
         end(task);
-    } else if (expertd_call_retry(task->call, remaining_ms(task)) < 0) {
+    } else if (expertd_call_retry(task->call, remote_attempt_remaining_ms(task)) < 0) {
         note(task, EXPERTD_RESOURCE_EXHAUSTED, "no memory for the call");
         end(task);
     } else {
@@ -270,8 +281,16 @@ static void repeat(struct expertd_task *task)
     }
 }
 
+void remote_attempt_wake(struct expertd_task *task)
+{
+    if (task->call)
+        repeat(task);
+    else
+        remote_attempt(task);
+}
+
 /* No connection came in time. What was never sent can go elsewhere; a repeated backward cannot. */
-static void not_connected(struct expertd_task *task)
+void remote_attempt_not_connected(struct expertd_task *task)
 {
     const bool repeated = task->backward && !task->not_applied;
     task->server->down = true;
@@ -284,9 +303,7 @@ static void not_connected(struct expertd_task *task)
     end(task);
 }
 
-/* ---- look-ups -------------------------------------------------------------------------------------------------- */
-
-static void looked_up(struct expertd_task *task, enum expertd_status status, const char *message)
+void remote_attempt_looked_up(struct expertd_task *task, enum expertd_status status, const char *message)
 {
     const struct replicas *replicas = replica_cache_get(&task->dht->cache, task->uid, 0);
     task->looked_up = true;
@@ -301,93 +318,4 @@ static void looked_up(struct expertd_task *task, enum expertd_status status, con
     } else {
         remote_attempt(task);
     }
-}
-
-/* One question for all tasks that want to know. */
-static bool look_up(struct expertd_dht *dht)
-{
-    char *uids[UIDS_A_LOOKUP];
-    struct expertd_task *tasks[UIDS_A_LOOKUP], *task;
-    char message[DHT_CLIENT_MESSAGE];
-    Expertd__Dht__Request request = EXPERTD__DHT__REQUEST__INIT;
-    const Expertd__Dht__Reply *reply;
-    uint32_t timeout_ms = UINT32_MAX;
-    size_t count = 0;
-    for (task = TAILQ_FIRST(&dht->tasks[TASK_LOOKUP]); task; task = TAILQ_NEXT(task, link)) {
-        if (count == UIDS_A_LOOKUP)
-            break;
-        const uint32_t left_ms = remaining_ms(task);
-        timeout_ms = left_ms < timeout_ms ? left_ms : timeout_ms;
-        tasks[count] = task;
-        uids[count++] = task->uid;
-    }
-    if (count == 0)
-        return false;
-    request.method = EXPERTD__DHT__METHOD__RESOLVE;
-    request.uids = uids;
-    request.n_uids = count;
-    const enum expertd_status status = dht_ask(dht, &request, timeout_ms, &reply, message);
-    for (size_t i = 0; reply && i < reply->n_resolved; i++)
-        if (status == EXPERTD_OK || reply->resolved[i]->n_replicas > 0)
-            replica_cache_put(&dht->cache, reply->resolved[i], clock_now_ns());
-    for (size_t i = 0; i < count; i++)
-        looked_up(tasks[i], status, message);
-    return true;
-}
-
-/* ---- going on -------------------------------------------------------------------------------------------------- */
-
-static bool take_answers(struct expertd_dht *dht)
-{
-    bool any = false;
-    struct server *server;
-    struct expertd_call *ended;
-    server_list_poll(&dht->servers);
-    for (server = TAILQ_FIRST(&dht->servers.servers); server; server = TAILQ_NEXT(server, link)) {
-        while ((ended = expertd_next_done(server->client)) != NULL) {
-            call_ended(expertd_call_user(ended));
-            any = true;
-        }
-        server_release(server);
-    }
-    return any;
-}
-
-static bool take_time(struct expertd_dht *dht)
-{
-    bool any = false;
-    struct expertd_task *task, *next;
-    const uint64_t now_ns = clock_now_ns();
-    for (task = TAILQ_FIRST(&dht->tasks[TASK_PAUSED]); task; task = next) {
-        next = TAILQ_NEXT(task, link);
-        if (task->wake_ns > now_ns)
-            continue;
-        any = true;
-        if (task->call)
-            repeat(task);
-        else
-            remote_attempt(task);
-    }
-    for (task = TAILQ_FIRST(&dht->tasks[TASK_CALLED]); task; task = next) {
-        next = TAILQ_NEXT(task, link);
-        if (task->wake_ns == 0 || task->wake_ns > now_ns)
-            continue;
-        any = true;
-        if (expertd_client_connected(task->server->client))
-            task->wake_ns = 0;
-        else
-            not_connected(task);
-    }
-    return any;
-}
-
-/* What is there now. Afterwards nothing is left that would not wake server_list_wait(). */
-void remote_attempt_progress(struct expertd_dht *dht)
-{
-    bool any;
-    do {
-        any = take_answers(dht);
-        any |= take_time(dht);
-        any |= look_up(dht);
-    } while (any);
 }

@@ -5,41 +5,19 @@
 #include <stdlib.h>
 
 #include "client/remote_attempt.h"
+#include "client/remote_progress.h"
 #include "common/clock.h"
-
-static uint64_t next_event_ns(const struct expertd_dht *dht)
-{
-    uint64_t next_ns = UINT64_MAX;
-    struct expertd_task *task;
-    for (task = TAILQ_FIRST(&dht->tasks[TASK_PAUSED]); task; task = TAILQ_NEXT(task, link))
-        next_ns = task->wake_ns < next_ns ? task->wake_ns : next_ns;
-    for (task = TAILQ_FIRST(&dht->tasks[TASK_CALLED]); task; task = TAILQ_NEXT(task, link)) {
-        const uint64_t at_ns = task->wake_ns && task->wake_ns < task->deadline_ns ? task->wake_ns : task->deadline_ns;
-        next_ns = at_ns < next_ns ? at_ns : next_ns;
-    }
-    return next_ns;
-}
-
-static bool idle(const struct expertd_dht *dht)
-{
-    return TAILQ_EMPTY(&dht->tasks[TASK_PAUSED]) && TAILQ_EMPTY(&dht->tasks[TASK_CALLED]) &&
-           TAILQ_EMPTY(&dht->tasks[TASK_LOOKUP]);
-}
 
 /* 0: done says so, or nothing is in flight; -ETIMEDOUT; -EINTR. */
 static int await(struct expertd_dht *dht, bool (*done)(void *context), void *context, uint64_t end_ns)
 {
     for (;;) {
-        remote_attempt_progress(dht);
-        if (done(context) || idle(dht))
+        remote_progress(dht);
+        if (done(context) || remote_progress_idle(dht))
             return 0;
-        const uint64_t now_ns = clock_now_ns();
-        if (now_ns >= end_ns)
+        if (clock_now_ns() >= end_ns)
             return -ETIMEDOUT;
-        uint64_t until_ns = next_event_ns(dht);
-        until_ns = until_ns < end_ns ? until_ns : end_ns;
-        const uint64_t ms = until_ns <= now_ns ? 0 : (until_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS;
-        const int rc = server_list_wait(&dht->servers, ms > INT32_MAX ? INT32_MAX : (int)ms);
+        const int rc = remote_progress_wait(dht, end_ns);
         if (rc < 0)
             return rc;
     }
@@ -70,6 +48,7 @@ int expertd_dht_poll(struct expertd_dht *dht, int timeout_ms)
         return rc;
     const int ended = dht->ended;
     dht->ended = 0;
+    dht->polls++;
     return ended;
 }
 

@@ -1,5 +1,5 @@
-/* A call that finds its server, and another one when that fails (struct expertd_task). The states and who may move a
- * task are in this file's .c only. One thread at a time, with its dht. */
+/* A call that finds its server, and another one when that fails (struct expertd_task). The states are
+ * remote_attempt.h's. One thread at a time, with its dht. */
 #ifndef EXPERTD_CLIENT_REMOTE_TASK_H
 #define EXPERTD_CLIENT_REMOTE_TASK_H
 
@@ -22,8 +22,8 @@ struct remote_task_request {
 int remote_task_start(struct expertd_dht *dht, const struct remote_task_request *request, struct expertd_task **task);
 /* The server that answered, or worked on it last; NULL. Held by the task. */
 struct server *remote_task_server(const struct expertd_task *task);
-/* Waits until `done` says so of context, or end_ns (CLOCK_MONOTONIC); true if it says so. For as long as tasks are in
- * flight. -EINTR counts as nothing. */
+/* Waits until `done` says so of context, or end_ns (CLOCK_MONOTONIC); true if it says so. For as long as tasks or
+ * look-ups are in flight, all of which go on meanwhile. -EINTR counts as nothing. */
 bool remote_task_await(struct expertd_dht *dht, bool (*done)(void *context), void *context, uint64_t end_ns);
 
 void remote_task_release_all(struct expertd_dht *dht);

@@ -135,13 +135,23 @@ void server_list_poll(struct server_list *list)
     }
 }
 
-int server_list_wait(const struct server_list *list, int timeout_ms)
+int server_list_timeout_ms(const struct server_list *list)
+{
+    const struct server *server;
+    int least_ms = -1;
+    for (server = TAILQ_FIRST(&list->servers); server; server = TAILQ_NEXT(server, link)) {
+        const int ms = server->calls > 0 ? expertd_client_timeout_ms(server->client) : -1;
+        if (ms >= 0 && (least_ms < 0 || ms < least_ms))
+            least_ms = ms;
+    }
+    return least_ms;
+}
+
+void server_list_take_news(const struct server_list *list)
 {
     enum { EVENTS = 32 };
     struct epoll_event events[EVENTS];
-    const int count = epoll_wait(list->fd, events, EVENTS, timeout_ms);
-    /* Those without calls, too, which have news of their connection: or they would signal it for ever. */
+    const int count = epoll_wait(list->fd, events, EVENTS, 0);
     for (int i = 0; i < count; i++)
         take_in(events[i].data.ptr);
-    return count < 0 ? -errno : 0;
 }

@@ -44,8 +44,10 @@ bool server_usable(struct server *server);
 
 /* Takes in the answers of all servers that have calls in flight. */
 void server_list_poll(struct server_list *list);
-/* Sleeps until one of them may have more, at most timeout_ms; right after server_list_poll(). 0, or -EINTR. Afterwards
- * answers may have been taken in. */
-int server_list_wait(const struct server_list *list, int timeout_ms);
+/* Milliseconds until server_list_poll() has something to do by the clock; -1: it has not. */
+int server_list_timeout_ms(const struct server_list *list);
+/* When list->fd is readable: takes in what made it so, be it answers or news of the connection of a server that has no
+ * call in flight, which would signal it for ever. */
+void server_list_take_news(const struct server_list *list);
 
 #endif

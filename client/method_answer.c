@@ -1,4 +1,4 @@
-#include "client/answer.h"
+#include "client/method_answer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +26,7 @@ static char *store_text(char **room, const char *text)
     return message_clean(store(room, text));
 }
 
-const char *answer_take_pong(void **answer, const Expertd__Pong *pong)
+const char *method_answer_take_pong(void **answer, const Expertd__Pong *pong)
 {
     struct expertd_pong *copy = malloc(sizeof *copy + strlen(pong->server) + strlen(pong->software) + 2);
     if (!copy)
@@ -40,7 +40,7 @@ const char *answer_take_pong(void **answer, const Expertd__Pong *pong)
     return NULL;
 }
 
-const char *answer_take_list(void **answer, const Expertd__ExpertList *list)
+const char *method_answer_take_list(void **answer, const Expertd__ExpertList *list)
 {
     size_t bytes = 0;
     for (size_t i = 0; i < list->n_experts; i++) {
@@ -67,7 +67,7 @@ const char *answer_take_list(void **answer, const Expertd__ExpertList *list)
     return NULL;
 }
 
-const char *answer_take_stats(void **answer, const Expertd__Stats *stats)
+const char *method_answer_take_stats(void **answer, const Expertd__Stats *stats)
 {
     size_t bytes = 0;
     for (size_t i = 0; i < stats->n_counters; i++)
@@ -155,7 +155,7 @@ static void take_settings(struct expertd_info *copy, const Expertd__ExpertInfo *
     copy->skipped_steps = info->skipped_steps;
 }
 
-const char *answer_take_info(void **answer, const Expertd__ExpertInfo *info)
+const char *method_answer_take_info(void **answer, const Expertd__ExpertInfo *info)
 {
     if (!uid_valid(info->uid))
         return no_uid;

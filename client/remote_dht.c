@@ -1,0 +1,57 @@
+/* struct expertd_dht as programs make and unmake it: above its state (dht.h) and the tasks that use it. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "client/remote_progress.h"
+#include "client/remote_task.h"
+#include "common/clock.h"
+
+enum { LOOKUP_TIMEOUT_MS = 5000, CACHE_MS = 10000, DEADLINE_MS = 30000 };
+
+static int set_up(struct expertd_dht *dht, const char *endpoint, const struct expertd_dht_options *options)
+{
+    dht->lookup_timeout_ms = options->lookup_timeout_ms ? options->lookup_timeout_ms : LOOKUP_TIMEOUT_MS;
+    dht->cache_ns = (options->cache_ms ? options->cache_ms : CACHE_MS) * NS_PER_MS;
+    dht->deadline_ms = options->client.deadline_ms ? options->client.deadline_ms : DEADLINE_MS;
+    for (size_t i = 0; i < TASK_STATES; i++)
+        TAILQ_INIT(&dht->tasks[i]);
+    TAILQ_INIT(&dht->resolves);
+    const int rc = server_list_init(&dht->servers, &options->client);
+    if (rc < 0 || !endpoint)
+        return rc;
+    return dht_client_new(&dht->lookups, endpoint, dht->servers.options.zmq_context);
+}
+
+int expertd_dht_new(struct expertd_dht **result, const char *endpoint, const struct expertd_dht_options *options)
+{
+    static const struct expertd_dht_options defaults;
+    struct expertd_dht *dht = calloc(1, sizeof *dht);
+    *result = NULL;
+    if (!dht)
+        return -ENOMEM;
+    const int rc = set_up(dht, endpoint, options ? options : &defaults);
+    if (rc < 0)
+        expertd_dht_destroy(&dht);
+    *result = dht;
+    return rc;
+}
+
+void expertd_dht_destroy(struct expertd_dht **pointer)
+{
+    struct expertd_dht *dht = *pointer;
+    *pointer = NULL;
+    if (!dht)
+        return;
+    remote_task_release_all(dht);
+    remote_progress_drop(dht);
+    dht_client_destroy(&dht->lookups);
+    server_list_clear(&dht->servers);
+    replica_cache_clear(&dht->cache);
+    free(dht);
+}
+
+void expertd_dht_counters(const struct expertd_dht *dht, struct expertd_dht_counters *counters)
+{
+    *counters = dht->counters;
+    counters->servers = dht->servers.count;
+}
