@@ -139,6 +139,10 @@ void connection_close(struct connection *connection)
 {
     if (connection->fd >= 0)
         close(connection->fd);
+    /* First: an event for a monitor that is closed already would stop ZeroMQ's thread for ever, and with it whatever
+     * else lives in the context. */
+    if (connection->socket)
+        zmq_socket_monitor(connection->socket, NULL, 0);
     if (connection->monitor)
         zmq_close(connection->monitor);
     if (connection->socket)

@@ -4,18 +4,30 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include <zmq.h>
 
 enum {
     SERVERS_KEPT = 256,
+    DESCRIPTORS = 5, /* of one server: two sockets' signals and the monitor's, the connection, the epoll over them */
     MAX_SOCKETS = 65535, /* ZeroMQ's own limit is 1023 in a context; a server needs three */
 };
+
+/* Half of the process' descriptors are its own. */
+static size_t servers_kept(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur / (2 * DESCRIPTORS) >= SERVERS_KEPT)
+        return SERVERS_KEPT;
+    return limit.rlim_cur / (2 * DESCRIPTORS);
+}
 
 int server_list_init(struct server_list *list, const struct expertd_client_options *options)
 {
     *list = (struct server_list){.fd = -1, .options = *options};
     TAILQ_INIT(&list->servers);
+    list->kept = servers_kept();
     list->fd = epoll_create1(EPOLL_CLOEXEC);
     if (list->fd < 0)
         return -errno;
@@ -90,7 +102,7 @@ struct server *server_list_get(struct server_list *list, const char *endpoint)
         if (strcmp(expertd_client_endpoint(server->client), endpoint) == 0)
             break;
     if (!server) {
-        if (list->count >= SERVERS_KEPT)
+        if (list->count >= list->kept)
             drop_oldest(list);
         server = add(list, endpoint);
     }

@@ -23,7 +23,7 @@ TAILQ_HEAD(server_queue, server);
 
 struct server_list {
     struct server_queue servers;
-    size_t count;
+    size_t count, kept; /* more are dropped, as far as nobody holds them */
     struct expertd_client_options options;
     bool owns_context;
     int fd; /* epoll over the clients' descriptors */

@@ -59,6 +59,29 @@ START_TEST(a_retried_backward_is_the_same_request)
 }
 END_TEST
 
+START_TEST(a_retried_call_is_counted_when_it_ends_again)
+{
+    struct expertd_call *other;
+    session_start(router_nop, NULL);
+    session_backward(SESSION_LONG_MS, &session.call);
+    session_ping(); /* answers come in order: the backward has ended, and nobody was told */
+    ck_assert(expertd_call_done(session.call));
+    ck_assert_int_eq(expertd_call_retry(session.call, SESSION_LONG_MS), 0);
+    ck_assert_int_eq(expertd_poll(session.client, -1), 1);
+    ck_assert_ptr_eq(expertd_next_done(session.client), session.call);
+    ck_assert_int_eq(expertd_poll(session.client, 0), 0);
+    /* One that poll has counted does not, when it is reported, take the end of another away. */
+    ck_assert_int_eq(expertd_call_retry(session.call, SESSION_LONG_MS), 0);
+    ck_assert_int_eq(expertd_poll(session.client, -1), 1);
+    session_forward(1, SESSION_LONG_MS, &other);
+    session_ping();
+    ck_assert(expertd_call_done(other));
+    expertd_call_release(&session.call);
+    ck_assert_int_eq(expertd_poll(session.client, 0), 1);
+    expertd_call_release(&other);
+}
+END_TEST
+
 START_TEST(only_a_backward_can_be_retried)
 {
     session_start(router_nop, NULL);
@@ -225,6 +248,7 @@ int main(void)
     TCase *tests = tcase_create("call");
     tcase_add_checked_fixture(tests, session_open, session_close);
     tcase_add_test(tests, a_retried_backward_is_the_same_request);
+    tcase_add_test(tests, a_retried_call_is_counted_when_it_ends_again);
     tcase_add_test(tests, only_a_backward_can_be_retried);
     tcase_add_test(tests, two_clients_have_different_ids);
     tcase_add_test(tests, borrowed_data_is_freed_once);

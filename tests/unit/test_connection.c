@@ -1,3 +1,4 @@
+// timeout: 600
 /* What becomes of calls when the server is late, away or back, over client/connection.c. */
 #include <arpa/inet.h>
 #include <check.h>
@@ -9,7 +10,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "client/connection.h"
 #include "common/clock.h"
+#include "tests/unit/support_proxy.h"
 #include "tests/unit/support_session.h"
 
 /* ---- time, loss and return ------------------------------------------------------------------------------------- */
@@ -213,6 +216,149 @@ START_TEST(a_client_with_calls_in_flight_can_be_destroyed)
 }
 END_TEST
 
+/* ---- slow links, and peers that are gone without a word --------------------------------------------------------- */
+
+static struct proxy *proxy;
+
+static void session_through_proxy(router_handler *handler, void *context, uint32_t heartbeat_ms)
+{
+    const struct expertd_client_options options = {.heartbeat_ms = heartbeat_ms};
+    session.router = router_start(NULL, handler, context);
+    proxy = proxy_start(router_endpoint(session.router));
+    ck_assert_int_eq(expertd_client_new(&session.client, proxy_endpoint(proxy), &options), 0);
+    session_ping();
+}
+
+enum { LARGE_BYTES = 4 << 20, SLOW = 448 << 10 }; /* 9 s, while 5 count as silence */
+
+static void answer_large(void *context, struct router_request *request)
+{
+    Expertd__RequestHeader *header = router_header(request);
+    Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
+    if (header->method != EXPERTD__METHOD__FORWARD) {
+        router_nop(context, request);
+        return;
+    }
+    uint64_t shape[] = {1, LARGE_BYTES};
+    header->tensors[0]->dtype = EXPERTD__DTYPE__UINT8;
+    header->tensors[0]->shape = shape;
+    reply.n_tensors = 1;
+    reply.tensors = header->tensors;
+    router_reply(request, header, &reply, &(struct router_frame){context, LARGE_BYTES}, 1);
+}
+
+START_TEST(a_reply_may_take_longer_than_silence_would)
+{
+    struct expertd_client_counters counters;
+    void *large = calloc(1, LARGE_BYTES);
+    session_through_proxy(answer_large, large, 1000);
+    proxy_set_speed(proxy, SLOW);
+    session_forward(1, 500000, &session.call);
+    session_finish_as(session.call, EXPERTD_OK);
+    ck_assert_uint_eq(expertd_call_output(session.call, 0)->bytes, LARGE_BYTES);
+    expertd_client_counters(session.client, &counters);
+    ck_assert_uint_eq(counters.disconnects, 0);
+    proxy_stop(&proxy);
+    expertd_client_destroy(&session.client);
+    router_stop(&session.router);
+    free(large);
+}
+END_TEST
+
+START_TEST(so_may_a_request)
+{
+    struct expertd_client_counters counters;
+    struct expertd_tensor input = {.dtype = EXPERTD_UINT8, .ndim = 2, .shape = {1, LARGE_BYTES}, .bytes = LARGE_BYTES};
+    void *large = calloc(1, LARGE_BYTES);
+    input.data = large;
+    session_through_proxy(router_nop, NULL, 1000);
+    proxy_set_speed(proxy, SLOW);
+    ck_assert_int_eq(expertd_backward(session.client, "nop.0", &input, 1, &input, 0, 500000, &session.call), 0);
+    /* Half of no tensors comes back: what counts is that the request has arrived, and by one connection. */
+    ck_assert_int_eq(expertd_call_wait(session.call, -1), 0);
+    ck_assert_int_eq(expertd_call_status(session.call), EXPERTD_INTERNAL);
+    expertd_client_counters(session.client, &counters);
+    ck_assert_uint_eq(counters.disconnects, 0);
+    proxy_stop(&proxy);
+    free(large);
+}
+END_TEST
+
+START_TEST(a_peer_that_is_silent_is_gone_and_found_again)
+{
+    struct expertd_client_counters counters;
+    session_through_proxy(router_nop, NULL, 200);
+    proxy_set_speed(proxy, 0);
+    session_backward(500000, &session.call);
+    session_finish_as(session.call, EXPERTD_UNAVAILABLE);
+    ck_assert(!expertd_call_not_applied(session.call));
+    ck_assert(!expertd_client_connected(session.client));
+    proxy_set_speed(proxy, SIZE_MAX);
+    session_ping();
+    expertd_client_counters(session.client, &counters);
+    ck_assert_uint_ge(counters.disconnects, 1);
+    ck_assert_uint_gt(proxy_accepted(proxy), 1);
+    proxy_stop(&proxy);
+}
+END_TEST
+
+/* ---- what clients of one ZeroMQ context do to each other -------------------------------------------------------- */
+
+static struct expertd_client_options shared_context(void)
+{
+    struct expertd_client_options options = {.zmq_context = zmq_ctx_new()};
+    zmq_ctx_set(options.zmq_context, ZMQ_MAX_SOCKETS, 65535);
+    return options;
+}
+
+START_TEST(clients_can_be_made_anew_for_ever)
+{
+    const struct expertd_client_options options = shared_context();
+    session.router = router_start(NULL, router_nop, NULL);
+    for (int i = 0; i < 2000; i++) {
+        ck_assert_msg(expertd_client_new(&session.client, router_endpoint(session.router), &options) == 0, "%d", i);
+        if (i % 20 == 0)
+            session_ping();
+        expertd_client_destroy(&session.client);
+    }
+    router_stop(&session.router);
+    zmq_ctx_term(options.zmq_context);
+}
+END_TEST
+
+/* Connections that end as soon as they begin: some 1,500, each of which the monitor tells of more than once. */
+START_TEST(a_client_that_is_not_polled_does_not_stop_others)
+{
+    enum { ENOUGH = 1500 };
+    const struct expertd_client_options options = shared_context();
+    const struct connection_options plain = {.context = options.zmq_context, .heartbeat_ms = 2000};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    struct connection restless;
+    char endpoint[64];
+    const int at_once = 1;
+    const int listener = socket(AF_INET, SOCK_STREAM, 0);
+    ck_assert_int_eq(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    ck_assert_int_eq(listen(listener, 16), 0);
+    getsockname(listener, (struct sockaddr *)&address, &size);
+    snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%d", ntohs(address.sin_port));
+    ck_assert_int_eq(connection_open(&restless, endpoint, &plain), 0);
+    ck_assert_int_eq(zmq_disconnect(restless.socket, endpoint), 0);
+    ck_assert_int_eq(zmq_setsockopt(restless.socket, ZMQ_RECONNECT_IVL, &at_once, sizeof at_once), 0);
+    ck_assert_int_eq(zmq_connect(restless.socket, endpoint), 0);
+    for (int i = 0; i < ENOUGH; i++)
+        close(accept(listener, NULL, NULL)); /* for ever, if the thread that connects has stopped */
+    session.router = router_start(NULL, router_nop, NULL);
+    ck_assert_int_eq(expertd_client_new(&session.client, router_endpoint(session.router), &options), 0);
+    session_ping();
+    expertd_client_destroy(&session.client);
+    connection_close(&restless);
+    close(listener);
+    router_stop(&session.router);
+    zmq_ctx_term(options.zmq_context);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("connection");
@@ -230,6 +376,19 @@ int main(void)
     tcase_add_test(tests, a_handshake_that_fails_is_named);
     tcase_add_test(tests, a_client_with_calls_in_flight_can_be_destroyed);
     suite_add_tcase(suite, tests);
+    TCase *links = tcase_create("links");
+    tcase_add_checked_fixture(links, session_open, session_close);
+    tcase_set_timeout(links, 300);
+    tcase_add_test(links, a_reply_may_take_longer_than_silence_would);
+    tcase_add_test(links, so_may_a_request);
+    tcase_add_test(links, a_peer_that_is_silent_is_gone_and_found_again);
+    suite_add_tcase(suite, links);
+    TCase *contexts = tcase_create("contexts");
+    tcase_add_checked_fixture(contexts, session_open, session_close);
+    tcase_set_timeout(contexts, 300);
+    tcase_add_test(contexts, clients_can_be_made_anew_for_ever);
+    tcase_add_test(contexts, a_client_that_is_not_polled_does_not_stop_others);
+    suite_add_tcase(suite, contexts);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
