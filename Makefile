@@ -38,15 +38,16 @@ frontend_PKGS := libzmq libprotobuf-c
 runtime_PKGS  := OpenCL json-c
 client_PKGS   := libzmq libprotobuf-c
 expertctl_PKGS := libzmq libprotobuf-c
+http_PKGS     := libzmq libprotobuf-c libmicrohttpd
 dht_PKGS      := libzmq libprotobuf-c opendht-c gnutls
 examples_PKGS := libzmq libprotobuf-c json-c
 pkg_cflags = $(if $(strip $1),$(shell $(PKG) --cflags $1))
 pkg_libs   = $(if $(strip $1),$(shell $(PKG) --libs $1))
 
 # A folder is a static library of its .c files and of those of its rooms, less its programs' main files.
-FOLDERS  := common proto pools frontend runtime dht client expertctl
+FOLDERS  := common proto pools frontend runtime dht client expertctl http
 rooms_runtime   := device compute train layers blocks state serve
-MAINS    := frontend/main.c runtime/main.c dht/main.c client/expertctl/expertctl.c
+MAINS    := frontend/main.c runtime/main.c dht/main.c http/main.c client/expertctl/expertctl.c
 folder_expertctl := client/expertctl
 src      = $(filter-out $(MAINS),$(wildcard $(foreach d,$(or $(folder_$1),$1),$d/*.c $(patsubst %,$d/%/*.c,$(rooms_$1)))))
 obj      = $(patsubst %.c,$(BUILD)/obj/%.o,$1)
@@ -65,7 +66,7 @@ KERNELS_C := $(BUILD)/gen/runtime/kernel_sources.c
 
 # A folder's programs are built as soon as their main file exists.
 PROGRAMS := $(if $(wildcard frontend/main.c),$(BUILD)/bin/expertd-frontend) $(if $(wildcard runtime/main.c),$(BUILD)/bin/expertd-runtime) \
-            $(if $(wildcard dht/main.c),$(BUILD)/bin/expertd-dht) $(if $(wildcard client/expertctl/expertctl.c),$(BUILD)/bin/expertctl)
+            $(if $(wildcard dht/main.c),$(BUILD)/bin/expertd-dht) $(BUILD)/bin/expertd-http $(if $(wildcard client/expertctl/expertctl.c),$(BUILD)/bin/expertctl)
 EXAMPLES := $(patsubst examples/%.c,$(BUILD)/bin/%,$(wildcard examples/*.c))
 LIBRARIES := $(if $(wildcard client/*.c),$(BUILD)/lib/libexpertd.a $(BUILD)/lib/libexpertd.so.$(VERSION))
 
@@ -106,6 +107,7 @@ frontend_OBJ := $(call obj,$(call src,frontend))
 runtime_OBJ  := $(call obj,$(call src,runtime)) $(if $(KERNELS),$(BUILD)/obj/gen/runtime/kernel_sources.o)
 dht_OBJ      := $(call obj,$(call src,dht))
 client_OBJ   := $(call obj,$(call src,client))
+http_OBJ     := $(call obj,$(call src,http))
 expertctl_OBJ := $(call obj,$(call src,expertctl))
 # What the examples share; examples/*.c themselves are programs.
 examples_OBJ := $(call obj,$(wildcard examples/digits/*.c))
@@ -139,6 +141,8 @@ runtime_WITH  = $(runtime_OBJ) $(call libs,pools common)
 runtime_LINK  = -rdynamic $(call pkg_libs,$(runtime_PKGS) $(common_PKGS)) -ldl -lm
 dht_WITH      = $(call libs,dht proto common)
 dht_LINK      = $(call pkg_libs,$(dht_PKGS) $(common_PKGS)) -lm
+http_WITH     = $(call libs,http client proto common)
+http_LINK     = $(call pkg_libs,$(http_PKGS) $(common_PKGS)) -lm
 expertctl_WITH = $(call libs,expertctl client proto common)
 expertctl_LINK = $(call pkg_libs,$(client_PKGS) $(common_PKGS)) -lm
 # An example is what a user would write: it sees only the library.
@@ -151,6 +155,8 @@ $(BUILD)/bin/expertd-runtime: $(BUILD)/obj/runtime/main.o $(call with,runtime)
 	$(call link,runtime)
 $(BUILD)/bin/expertd-dht: $(BUILD)/obj/dht/main.o $(call with,dht)
 	$(call link,dht)
+$(BUILD)/bin/expertd-http: $(BUILD)/obj/http/main.o $(call with,http)
+	$(call link,http)
 $(BUILD)/bin/expertctl: $(BUILD)/obj/client/expertctl/expertctl.o $(call with,expertctl)
 	$(call link,expertctl)
 $(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(call with,examples)
@@ -182,7 +188,7 @@ $(BUILD)/lib/libexpertd.so.$(VERSION): $(call with,libexpertd)
 UNIT_SRC  := $(wildcard tests/unit/test_*.c)
 UNIT      := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 HELPERS   := $(call obj,$(wildcard tests/unit/support*.c))
-HAVE      := $(foreach f,frontend runtime dht expertctl client pools proto common,$(if $(call src,$f),$f)) examples
+HAVE      := $(foreach f,frontend runtime dht http expertctl client pools proto common,$(if $(call src,$f),$f)) examples
 TEST_PKGS := check $(sort $(foreach f,$(HAVE),$($f_PKGS)))
 $(BUILD)/obj/tests/%.o: tests/%.c $(GEN_H)
 	@mkdir -p $(@D)

@@ -32,6 +32,17 @@ int expertd_stats(struct expertd_client *client, uint32_t deadline_ms, struct ex
     return client_make_call(client, &request, deadline_ms, call);
 }
 
+int expertd_stats_experts(struct expertd_client *client, const char *prefix, uint32_t limit, uint32_t deadline_ms,
+                          struct expertd_call **call)
+{
+    Expertd__ListQuery query = EXPERTD__LIST_QUERY__INIT;
+    struct call_request request = {.method = EXPERTD__METHOD__STATS, .list = &query};
+    if (prefix)
+        query.prefix = (char *)(uintptr_t)prefix;
+    query.limit = limit;
+    return client_make_call(client, &request, deadline_ms, call);
+}
+
 int expertd_checkpoint(struct expertd_client *client, const char *uid, uint32_t deadline_ms, struct expertd_call **call)
 {
     struct call_request request = {.method = EXPERTD__METHOD__CHECKPOINT, .uid = uid};

@@ -170,6 +170,9 @@ EXPERTD_API int expertd_list(struct expertd_client *client, const char *prefix, 
 EXPERTD_API int expertd_info(struct expertd_client *client, const char *uid, uint32_t deadline_ms,
                              struct expertd_call **call);
 EXPERTD_API int expertd_stats(struct expertd_client *client, uint32_t deadline_ms, struct expertd_call **call);
+/* The same, with the experts whose uid begins with prefix (NULL: all), at most `limit` (0: 4096). */
+EXPERTD_API int expertd_stats_experts(struct expertd_client *client, const char *prefix, uint32_t limit,
+                                      uint32_t deadline_ms, struct expertd_call **call);
 /* One expert's checkpoint, or all experts' (uid NULL). */
 EXPERTD_API int expertd_checkpoint(struct expertd_client *client, const char *uid, uint32_t deadline_ms,
                                    struct expertd_call **call);
@@ -232,9 +235,28 @@ struct expertd_counter {
     const char *name; /* "frontend.requests", ... */
     double value;
 };
+struct expertd_histogram {
+    const char *name;       /* "frontend.forward.request_seconds", "device.cpu0.backward.batch_rows", ... */
+    const double *bounds;   /* inclusive upper bounds, ascending; seconds, or rows */
+    const uint64_t *counts; /* one more: of the values above the bound before; the last of all above */
+    size_t bounds_count;
+    double sum; /* of the values */
+};
+struct expertd_expert_stats {
+    const char *uid;
+    const char *device;
+    uint64_t forward_tasks, forward_rows, backward_tasks, backward_rows; /* done since the server's frontend has it */
+    uint32_t pending;                                                    /* requests queued or running */
+    double oldest_seconds;                                               /* how long the oldest of them has waited */
+    uint64_t update_count, skipped_steps;                                /* as in expertd_info */
+};
 struct expertd_stats {
     const struct expertd_counter *counters;
     size_t count;
+    const struct expertd_histogram *histograms;
+    size_t histograms_count;
+    const struct expertd_expert_stats *experts; /* of expertd_stats_experts(); the one with most rows first */
+    size_t experts_count;
 };
 EXPERTD_API const struct expertd_stats *expertd_call_stats(const struct expertd_call *call);
 

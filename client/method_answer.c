@@ -67,22 +67,91 @@ const char *method_answer_take_list(void **answer, const Expertd__ExpertList *li
     return NULL;
 }
 
+static const char *check_stats(const Expertd__Stats *stats, size_t *bytes)
+{
+    *bytes = sizeof(struct expertd_stats);
+    for (size_t i = 0; i < stats->n_counters; i++)
+        *bytes += sizeof(struct expertd_counter) + strlen(stats->counters[i]->name) + 1;
+    for (size_t i = 0; i < stats->n_histograms; i++) {
+        const Expertd__Stats__Histogram *histogram = stats->histograms[i];
+        if (histogram->n_counts != histogram->n_bounds + 1)
+            return "a histogram has not one more counts than bounds";
+        *bytes += sizeof(struct expertd_histogram) + (histogram->n_bounds + histogram->n_counts) * sizeof(double) +
+                  strlen(histogram->name) + 1;
+    }
+    for (size_t i = 0; i < stats->n_experts; i++) {
+        if (!uid_valid(stats->experts[i]->uid))
+            return no_uid;
+        *bytes += sizeof(struct expertd_expert_stats) + strlen(stats->experts[i]->uid) +
+                  strlen(stats->experts[i]->device) + 2;
+    }
+    return NULL;
+}
+
+/* The numbers of all histograms lie at `numbers`; returns where they end. */
+static char *take_histograms(struct expertd_histogram *to, const Expertd__Stats *stats, char *numbers)
+{
+    _Static_assert(sizeof(uint64_t) == sizeof(double), "check_stats counts them alike");
+    for (size_t i = 0; i < stats->n_histograms; i++) {
+        const Expertd__Stats__Histogram *histogram = stats->histograms[i];
+        double *bounds = (double *)numbers;
+        uint64_t *counts = (uint64_t *)(bounds + histogram->n_bounds);
+        for (size_t b = 0; b < histogram->n_bounds; b++)
+            bounds[b] = histogram->bounds[b];
+        for (size_t c = 0; c < histogram->n_counts; c++)
+            counts[c] = histogram->counts[c];
+        to[i] = (struct expertd_histogram){
+            .bounds = bounds, .counts = counts, .bounds_count = histogram->n_bounds, .sum = histogram->sum};
+        numbers = (char *)(counts + histogram->n_counts);
+    }
+    return numbers;
+}
+
+static void take_expert_stats(struct expertd_expert_stats *to, const Expertd__Stats__Expert *expert, char **room)
+{
+    *to = (struct expertd_expert_stats){
+        .uid = store(room, expert->uid),
+        .device = store_text(room, expert->device),
+        .forward_tasks = expert->forward_tasks,
+        .forward_rows = expert->forward_rows,
+        .backward_tasks = expert->backward_tasks,
+        .backward_rows = expert->backward_rows,
+        .pending = expert->pending,
+        .oldest_seconds = expert->oldest_seconds,
+        .update_count = expert->update_count,
+        .skipped_steps = expert->skipped_steps,
+    };
+}
+
 const char *method_answer_take_stats(void **answer, const Expertd__Stats *stats)
 {
-    size_t bytes = 0;
-    for (size_t i = 0; i < stats->n_counters; i++)
-        bytes += sizeof(struct expertd_counter) + strlen(stats->counters[i]->name) + 1;
-    struct expertd_stats *copy = malloc(sizeof *copy + bytes);
+    size_t bytes;
+    const char *wrong = check_stats(stats, &bytes);
+    if (wrong)
+        return wrong;
+    struct expertd_stats *copy = malloc(bytes);
     if (!copy)
         return no_memory;
     struct expertd_counter *counters = (struct expertd_counter *)(copy + 1);
-    char *room = (char *)(counters + stats->n_counters);
+    struct expertd_histogram *histograms = (struct expertd_histogram *)(counters + stats->n_counters);
+    struct expertd_expert_stats *experts = (struct expertd_expert_stats *)(histograms + stats->n_histograms);
+    char *room = take_histograms(histograms, stats, (char *)(experts + stats->n_experts));
     for (size_t i = 0; i < stats->n_counters; i++) {
         counters[i].name = store_text(&room, stats->counters[i]->name);
         counters[i].value = stats->counters[i]->value;
     }
-    copy->counters = counters;
-    copy->count = stats->n_counters;
+    for (size_t i = 0; i < stats->n_histograms; i++)
+        histograms[i].name = store_text(&room, stats->histograms[i]->name);
+    for (size_t i = 0; i < stats->n_experts; i++)
+        take_expert_stats(&experts[i], stats->experts[i], &room);
+    *copy = (struct expertd_stats){
+        .counters = counters,
+        .count = stats->n_counters,
+        .histograms = histograms,
+        .histograms_count = stats->n_histograms,
+        .experts = experts,
+        .experts_count = stats->n_experts,
+    };
     *answer = copy;
     return NULL;
 }

@@ -42,6 +42,9 @@ struct config_frontend {
 struct config_dht {
     CONFIG_DHT_OPTIONS(CONFIG_FIELD)
 };
+struct config_http {
+    CONFIG_HTTP_OPTIONS(CONFIG_FIELD)
+};
 struct config_checkpoint {
     CONFIG_CHECKPOINT_OPTIONS(CONFIG_FIELD)
 };
@@ -59,6 +62,7 @@ struct config {
     struct config_frontend frontend;
     struct config_dht dht;
     struct config_checkpoint checkpoint;
+    struct config_http http;
     struct config_device *devices;
     unsigned devices_count;
     struct config_expert *experts;

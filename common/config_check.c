@@ -101,7 +101,9 @@ int config_complete(struct config *config)
         config->frontend.advertise = config->frontend.listen.items[0];
     if (!config->dht.frontend[0])
         config->dht.frontend = local_endpoint(memory, config->frontend.listen.items[0]);
-    if (!config->dht.frontend)
+    if (!config->http.frontend[0])
+        config->http.frontend = local_endpoint(memory, config->frontend.listen.items[0]);
+    if (!config->dht.frontend || !config->http.frontend)
         return -ENOMEM;
     if (config->dht.expiration == 0)
         config->dht.expiration = 2 * config->dht.update_period > 3 ? 2 * config->dht.update_period : 3;
@@ -194,6 +196,20 @@ static int check_dht(const struct config *config, const struct config_source *so
         return config_source_error(source, (struct config_place){"dht", -1, "frontend"},
                                    "'%.100s' is no address to connect to", dht->frontend);
     return check_endpoint(source, (struct config_place){"dht", -1, "frontend"}, dht->frontend, true);
+}
+
+static int check_http(const struct config *config, const struct config_source *source)
+{
+    struct address address;
+    if (address_parse(&address, config->http.listen) < 0 || address.port == 0)
+        return config_source_error(source, (struct config_place){"http", -1, "listen"},
+                                   "'%.100s' is no address with a port: write 127.0.0.1:31332, or [address]:port for "
+                                   "IPv6",
+                                   config->http.listen);
+    if (wildcard_port(config->http.frontend))
+        return config_source_error(source, (struct config_place){"http", -1, "frontend"},
+                                   "'%.100s' is no address to connect to", config->http.frontend);
+    return check_endpoint(source, (struct config_place){"http", -1, "frontend"}, config->http.frontend, true);
 }
 
 /* What each kernel of products can multiply in. */
@@ -304,6 +320,8 @@ int config_check(const struct config *config, const struct config_source *source
         rc = check_frontend(config, source);
     if (rc == 0)
         rc = check_dht(config, source);
+    if (rc == 0)
+        rc = check_http(config, source);
     if (rc == 0)
         rc = check_devices(config, source);
     for (unsigned i = 0; rc == 0 && i < config->experts_count; i++)

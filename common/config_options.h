@@ -56,6 +56,16 @@
       "request and at shutdown")                                                                                       \
     X(UINT, keep, 3, 1, 1000, "files", "newest checkpoints of an expert that are kept")
 
+#define CONFIG_HTTP_OPTIONS(X)                                                                                         \
+    X(STRING, listen, "127.0.0.1:31332", 0, 0, "", "address:port for metrics, health and the Open Inference Protocol") \
+    X(ENDPOINT, frontend, "", 0, 0, "", "ZeroMQ endpoint of the frontend; default where frontend.listen is reached")   \
+    X(PATH, token_file, "", 0, 0, "",                                                                                  \
+      "file with the bearer token that requests must carry (health does without); empty: none is asked for")           \
+    X(UINT, threads, 4, 1, 64, "threads", "requests that are worked on at once")                                       \
+    X(UINT, max_body, 67108864, 1024, 4294967296, "bytes", "largest request, and largest answer of an inference")      \
+    X(UINT, timeout, 30000, 10, 3600000, "ms", "longest wait for the frontend's answer")                               \
+    X(UINT, metrics_experts, 20, 0, 4096, "experts", "experts with metrics of their own: those that did most rows")
+
 /* One entry of the list `devices`; a runtime serves one of them. */
 #define CONFIG_DEVICE_OPTIONS(X)                                                                                       \
     X(STRING, name, "", 0, 0, "", "name of the device in this configuration (letters, digits, '-', '_')")              \

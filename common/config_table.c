@@ -34,6 +34,9 @@ static const struct config_option dht_options[] = {CONFIG_DHT_OPTIONS(OPTION)};
 #define OPTION_RECORD config_checkpoint
 static const struct config_option checkpoint_options[] = {CONFIG_CHECKPOINT_OPTIONS(OPTION)};
 #undef OPTION_RECORD
+#define OPTION_RECORD config_http
+static const struct config_option http_options[] = {CONFIG_HTTP_OPTIONS(OPTION)};
+#undef OPTION_RECORD
 #define OPTION_RECORD config_device
 static const struct config_option device_options[] = {CONFIG_DEVICE_OPTIONS(OPTION)};
 #undef OPTION_RECORD
@@ -63,6 +66,7 @@ const struct config_section config_sections[CONFIG_SECTIONS] = {
     SECTION(frontend, "The frontend: where clients connect."),
     SECTION(dht, "The distributed hash table: how this server's experts are found."),
     SECTION(checkpoint, "Checkpoints of the experts."),
+    SECTION(http, "The HTTP gateway expertd-http: metrics, health, a page, and the Open Inference Protocol."),
     LIST(devices, device, "The OpenCL devices; each is served by a runtime of its own. None: one called device0."),
     LIST(experts, expert, "The experts; an entry is one, or a grid of them."),
 };

@@ -44,7 +44,7 @@ struct config_section {
 };
 
 enum {
-    CONFIG_SECTIONS = 6,
+    CONFIG_SECTIONS = 7,
     CONFIG_SECTION_OPTIONS_MAX = 40, /* pinned by an assertion in config_table.c */
 };
 extern const struct config_section config_sections[CONFIG_SECTIONS];

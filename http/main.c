@@ -1,0 +1,56 @@
+/* expertd-http: metrics and health of a server over HTTP. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+
+#include "common/config.h"
+#include "common/log.h"
+#include "common/process.h"
+#include "http/web.h"
+
+enum { EXIT_USAGE = 2 };
+
+static const char *const sections[] = {"server", "http", "frontend", NULL};
+static const struct config_program program = {
+    .name = "expertd-http",
+    .purpose = "Shows a server to monitoring: /metrics for Prometheus, /livez and /readyz for probes. Exit status: 0 "
+               "after a stop signal, 1 when it cannot start, 2 for a wrong flag or configuration.",
+    .sections = sections,
+};
+
+static int serve(const struct config *config)
+{
+    struct web *web = NULL;
+    sigset_t all, before;
+    /* Signals are this thread's: the others wait for answers. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    const int rc = web_create(&web, config);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc < 0)
+        return rc;
+    log_info("listens at http://%s for the frontend at %s", config->http.listen, config->http.frontend);
+    struct pollfd stop = {.fd = process_stop_fd(), .events = POLLIN};
+    while (!process_stopping())
+        (void)poll(&stop, 1, -1);
+    web_destroy(&web);
+    log_info("stopped");
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct config config;
+    enum log_level level = LOG_LEVEL_INFO;
+    log_open(program.name, level);
+    if (config_load(&config, &program, argc, argv) < 0)
+        return EXIT_USAGE;
+    if (log_level_parse(config.server.log_level, &level) == 0)
+        log_open(program.name, level);
+    int rc = process_init(program.name);
+    if (rc == 0)
+        rc = serve(&config);
+    config_destroy(&config);
+    return rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,11 @@
+/* The server's figures as Prometheus reads them (text format 0.0.4): names begin with expertd_, base units, one HELP
+ * and TYPE for each name. Pure: a snapshot in, text out; what a server says is escaped. */
+#ifndef EXPERTD_HTTP_METRICS_H
+#define EXPERTD_HTTP_METRICS_H
+
+#include "http/snapshot.h"
+#include "http/text.h"
+
+void metrics_write(struct text *text, const struct snapshot *snapshot);
+
+#endif

@@ -1,0 +1,25 @@
+/* What the server says of itself at one moment, as metrics show it. */
+#ifndef EXPERTD_HTTP_SNAPSHOT_H
+#define EXPERTD_HTTP_SNAPSHOT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "http/upstream.h"
+
+struct snapshot {
+    const struct expertd_pong *pong;   /* NULL: the frontend did not answer */
+    const struct expertd_stats *stats; /* NULL likewise */
+    double wall_s;                     /* seconds since 1970, for ages */
+    struct {
+        uint64_t used_bytes, free_bytes; /* of the server's segments in /dev/shm, and of that file system */
+    } shm;
+    struct expertd_call *calls[2]; /* what the above lies in */
+};
+
+/* Asks the frontend, and looks at this host. Always succeeds; release it. */
+void snapshot_take(struct snapshot *snapshot, struct expertd_client *client, const struct config *config,
+                   uint32_t timeout_ms);
+void snapshot_release(struct snapshot *snapshot);
+
+#endif

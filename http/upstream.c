@@ -1,0 +1,85 @@
+#include "http/upstream.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+
+struct upstream {
+    const struct config *config;
+    pthread_mutex_t lock;
+    pthread_cond_t given;
+    unsigned made, free;
+    struct expertd_client *clients[]; /* all `made` of them: the first `free` are not taken */
+};
+
+int upstream_create(struct upstream **upstream, const struct config *config)
+{
+    const unsigned count = (unsigned)config->http.threads;
+    struct upstream *u = *upstream = calloc(1, sizeof *u + count * sizeof(struct expertd_client *));
+    if (!u)
+        return -ENOMEM;
+    u->config = config;
+    pthread_mutex_init(&u->lock, NULL);
+    pthread_cond_init(&u->given, NULL);
+    for (; u->made < count; u->made++, u->free++) {
+        const int rc = expertd_client_new(&u->clients[u->made], config->http.frontend, NULL);
+        if (rc < 0) {
+            log_error("http.frontend '%s': %s", config->http.frontend, strerror(-rc));
+            upstream_destroy(upstream);
+            return rc;
+        }
+    }
+    return 0;
+}
+
+void upstream_destroy(struct upstream **upstream)
+{
+    if (!*upstream)
+        return;
+    for (unsigned i = 0; i < (*upstream)->free; i++)
+        expertd_client_destroy(&(*upstream)->clients[i]);
+    pthread_cond_destroy(&(*upstream)->given);
+    pthread_mutex_destroy(&(*upstream)->lock);
+    free(*upstream);
+    *upstream = NULL;
+}
+
+struct expertd_client *upstream_take(struct upstream *upstream)
+{
+    pthread_mutex_lock(&upstream->lock);
+    while (upstream->free == 0)
+        pthread_cond_wait(&upstream->given, &upstream->lock);
+    struct expertd_client *client = upstream->clients[--upstream->free];
+    pthread_mutex_unlock(&upstream->lock);
+    return client;
+}
+
+void upstream_give(struct upstream *upstream, struct expertd_client *client)
+{
+    pthread_mutex_lock(&upstream->lock);
+    upstream->clients[upstream->free++] = client;
+    pthread_cond_signal(&upstream->given);
+    pthread_mutex_unlock(&upstream->lock);
+}
+
+bool upstream_wait(struct expertd_call *call)
+{
+    while (expertd_call_wait(call, -1) == -EINTR) {
+    }
+    return expertd_call_status(call) == EXPERTD_OK;
+}
+
+uint32_t upstream_timeout_ms(const struct upstream *upstream)
+{
+    return (uint32_t)upstream->config->http.timeout;
+}
+
+uint32_t upstream_patience_ms(const struct upstream *upstream)
+{
+    enum { PATIENCE_MS = 2000 };
+    const uint32_t timeout_ms = upstream_timeout_ms(upstream);
+    return timeout_ms < PATIENCE_MS ? timeout_ms : PATIENCE_MS;
+}

@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+# timeout: 600
+"""expertd-http over a real server: metrics that a Prometheus would take, probes that agree with what calls get, a token."""
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+BUILD = os.path.abspath(os.environ.get("BUILD", "build"))
+LONG = 240  # seconds: what only a hang reaches
+work = tempfile.mkdtemp()
+processes = []
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+ROUTER, HTTP = free_port(), free_port()
+
+
+def configure(name, http):
+    path = f"{work}/{name}.yaml"
+    with open(path, "w") as file:
+        file.write(
+            f"server: {{name: http-{os.getpid()}, run_dir: {work}/run}}\n"
+            f'frontend: {{listen: ["tcp://127.0.0.1:{ROUTER}"]}}\n'
+            f"http: {http}\n"
+            f"devices: [{{name: device0, cache_dir: {work}/cache}}]\n"
+            "experts: [{uid: 'nop.[0:3]', block: nop, hidden_dim: 8, max_batch_size: 16}]\n"
+        )
+    return path
+
+
+def start(program, config):
+    log = open(f"{work}/{program}.log", "a")
+    process = subprocess.Popen([f"{BUILD}/bin/{program}", "--config", config], stdout=log, stderr=log)
+    processes.append(process)
+    return process
+
+
+def get(path, token=None, method="GET", data=None):
+    request = urllib.request.Request(f"http://127.0.0.1:{HTTP}{path}", method=method, data=data)
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=LONG) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def wait_for(what, condition):
+    end = time.monotonic() + LONG
+    while time.monotonic() < end:
+        try:
+            if condition():
+                return
+        except (urllib.error.URLError, ConnectionError):
+            pass
+        time.sleep(0.05)  # between looks at another process; the bound is above
+    raise AssertionError(f"waited in vain: {what}")
+
+
+def ctl(*arguments):
+    return subprocess.run(
+        [f"{BUILD}/bin/expertctl", "-e", f"tcp://127.0.0.1:{ROUTER}", "-t", str(LONG), *arguments],
+        check=True, capture_output=True, text=True,
+    ).stdout
+
+
+def samples(text):
+    """Every line is one of a metric whose HELP and TYPE came before it, and no name comes twice."""
+    result, types, name = {}, {}, None
+    for line in text.splitlines():
+        if match := re.fullmatch(r"# HELP (expertd_[a-z0-9_]+) \S.*", line):
+            assert match[1] not in types, f"{match[1]} comes twice"
+            name = match[1]
+        elif match := re.fullmatch(r"# TYPE (\S+) (counter|gauge|histogram)", line):
+            assert match[1] == name, line
+            types[name] = match[2]
+            assert (match[2] == "counter") == name.endswith("_total"), line
+        else:
+            match = re.fullmatch(r'([a-z0-9_]+)(\{(?:[a-z]+="(?:[^"\\\n]|\\.)*",?)*\})? (-?[0-9.e+-]+)', line)
+            assert match, f"no sample: {line}"
+            assert re.sub("_(bucket|sum|count)$", "", match[1]) == name or match[1] == name, line
+            result[match[1] + (match[2] or "")] = float(match[3])
+    return result
+
+
+def test():
+    config = configure("open", f'{{listen: "127.0.0.1:{HTTP}", metrics_experts: 2}}')
+    http = start("expertd-http", config)
+    wait_for("the gateway listens", lambda: get("/livez")[0] == 200)
+    # Nothing behind it: it lives, is not ready, and says so at once.
+    status, text = get("/readyz")
+    assert status == 503 and text.startswith("[-]frontend failed"), text
+    status, text = get("/metrics")
+    assert status == 200 and samples(text)["expertd_up"] == 0
+
+    frontend, runtime = start("expertd-frontend", config), start("expertd-runtime", config)
+    ctl("wait")
+    wait_for("ready", lambda: get("/readyz")[0] == 200)
+    assert get("/readyz?verbose")[1].splitlines() == ["[+]frontend ok", "[+]experts ok: 3 of 3 alive", "readyz check passed"]
+
+    import numpy
+
+    numpy.save(f"{work}/x.npy", numpy.ones((4, 8), "f4"))
+    for _ in range(5):
+        ctl("forward", "nop.1", "--input", f"{work}/x.npy")
+    found = samples(get("/metrics")[1])
+    assert found["expertd_up"] == 1 and found["expertd_experts_alive"] == 3
+    assert found['expertd_requests_total{method="forward"}'] == 5
+    assert found['expertd_rows_total{device="device0"}'] == 20
+    assert found['expertd_request_duration_seconds_count{method="forward"}'] == 5
+    assert found['expertd_queue_duration_seconds_count{device="device0",method="forward"}'] == 5
+    assert found['expertd_batch_rows_sum{device="device0",method="forward"}'] == 20
+    assert found['expertd_expert_rows_total{uid="nop.1",device="device0",method="forward"}'] == 20
+    assert sum("expertd_expert_pending_requests" in name for name in found) == 2, "no more experts than configured"
+    assert found["expertd_shm_used_bytes"] > 0
+    closed = sum(v for k, v in found.items() if k.startswith("expertd_batches_closed_total"))
+    assert closed == found['expertd_batches_total{device="device0"}'] == 5
+    if shutil.which("promtool"):
+        subprocess.run(["promtool", "check", "metrics"], input=get("/metrics")[1], text=True, check=True)
+
+    # What is not there, or not asked for in the right way.
+    assert get("/nothing")[0] == 404
+    assert get("/metrics", method="POST", data=b"x" * 100000)[0] == 405
+    with socket.create_connection(("127.0.0.1", HTTP)) as garbage:
+        garbage.sendall(b"\0\1\2 garbage\r\n\r\n")
+        garbage.settimeout(LONG)
+        assert garbage.recv(4096)[:12] in (b"", b"HTTP/1.1 400")  # refused, or just closed
+    with socket.create_connection(("127.0.0.1", HTTP)) as half:  # says nothing; the others are answered all the same
+        half.sendall(b"GET /metr")
+        assert get("/livez")[0] == 200
+
+    # A dead runtime: alive, but not ready.
+    runtime.kill()
+    runtime.wait()
+    wait_for("not ready without the runtime", lambda: get("/readyz")[0] == 503)
+    assert get("/livez")[0] == 200
+    wait_for("the device is down", lambda: samples(get("/metrics")[1])['expertd_device_up{device="device0"}'] == 0)
+    runtime = start("expertd-runtime", config)
+    wait_for("ready again", lambda: get("/readyz")[0] == 200)
+
+    http.send_signal(signal.SIGTERM)
+    assert http.wait(LONG) == 0
+
+    # With a token.
+    with open(f"{work}/token", "w") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write("a-secret-of-some-length\n")
+    http = start("expertd-http", configure("token", f'{{listen: "127.0.0.1:{HTTP}", token_file: token}}'))
+    wait_for("the gateway listens", lambda: get("/livez")[0] == 200)
+    assert get("/metrics")[0] == 401
+    assert get("/metrics", token="a-secret-of-some-lengtH")[0] == 401
+    assert get("/metrics", token="a-secret-of-some-length")[0] == 200
+    assert get("/readyz")[0] == 200, "probes need no token"
+    os.chmod(f"{work}/token", 0o644)
+    assert start("expertd-http", f"{work}/token.yaml").wait(LONG) == 1
+    assert "can be read by others" in open(f"{work}/expertd-http.log").read()
+
+    # A taken port and a wrong address are told.
+    assert start("expertd-http", f"{work}/open.yaml").wait(LONG) == 1
+    assert "Address already in use" in open(f"{work}/expertd-http.log").read()
+    assert start("expertd-http", configure("wrong", '{listen: "127.0.0.1"}')).wait(LONG) == 2
+    for process in (http, frontend, runtime):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LONG) == 0
+
+
+try:
+    test()
+except BaseException:
+    for name in os.listdir(work):
+        if name.endswith(".log"):
+            print(f"--- {name}\n{open(f'{work}/{name}').read()}")
+    raise
+finally:
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    for name in os.listdir("/dev/shm"):
+        if name.startswith(f"expertd.http-{os.getpid()}."):
+            os.unlink(f"/dev/shm/{name}")
+    shutil.rmtree(work)
