@@ -9,6 +9,7 @@
 #include "client/expertd.h"
 #include "client/call_reply.h"
 #include "client/call_request.h"
+#include "client/struct_size.h"
 #include "common/clock.h"
 
 enum { DEADLINE_MS = 30000, QUEUE_LIMIT = 1000, HEARTBEAT_MS = 2000, CALLS_KEPT = 64 };
@@ -423,12 +424,15 @@ static int set_up(struct expertd_client *client, const char *endpoint, const str
 int expertd_client_new(struct expertd_client **result, const char *endpoint,
                        const struct expertd_client_options *options)
 {
-    static const struct expertd_client_options defaults;
-    struct expertd_client *client = calloc(1, sizeof *client);
+    struct expertd_client_options own = {.size = sizeof own};
     *result = NULL;
+    int rc = options ? struct_size_take(&own, sizeof own, options) : 0;
+    if (rc < 0)
+        return rc;
+    struct expertd_client *client = calloc(1, sizeof *client);
     if (!client)
         return -ENOMEM;
-    const int rc = set_up(client, endpoint, options ? options : &defaults);
+    rc = set_up(client, endpoint, &own);
     if (rc < 0)
         expertd_client_destroy(&client);
     *result = client;
@@ -474,10 +478,11 @@ int expertd_client_fd(const struct expertd_client *client)
     return client->connection.fd;
 }
 
-void expertd_client_counters(const struct expertd_client *client, struct expertd_client_counters *counters)
+void expertd_client_read_counters(const struct expertd_client *client, struct expertd_client_counters *counters)
 {
-    *counters = client->counters;
-    counters->in_flight = in_flight(client);
-    counters->connects = client->connection.connects;
-    counters->disconnects = client->connection.disconnects;
+    struct expertd_client_counters own = client->counters;
+    own.in_flight = in_flight(client);
+    own.connects = client->connection.connects;
+    own.disconnects = client->connection.disconnects;
+    struct_size_give(counters, &own, sizeof own);
 }

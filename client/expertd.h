@@ -44,6 +44,24 @@ extern "C" {
 
 #define EXPERTD_API __attribute__((visibility("default")))
 
+/* ---- versions, and how this interface grows ------------------------------------------------------------------------
+ *
+ * A program that was built against one version runs with each later one of the same soname:
+ *   - Functions and numbers are added, never changed.
+ *   - Structs that the program fills or has filled (..._options, ..._counters) begin with their size as the program was
+ *     compiled; their _init() function, or the function that reads counters, sets it. They only grow at their end: what
+ *     an older program does not have gets its default, what a newer one has that the library does not know has to be
+ *     zero (-E2BIG else). A size that cannot be is -EINVAL.
+ *   - Structs that the library hands out one at a time, by pointer (pong, list, stats, info), only grow at their end.
+ *     Those that lie in arrays (tensor, list_entry, counter, field, and with them schema) stay as they are. */
+#define EXPERTD_VERSION_MAJOR 0
+#define EXPERTD_VERSION_MINOR 1
+#define EXPERTD_VERSION_PATCH 0
+#define EXPERTD_VERSION_NUMBER (EXPERTD_VERSION_MAJOR << 16 | EXPERTD_VERSION_MINOR << 8 | EXPERTD_VERSION_PATCH)
+/* Of the library that the program runs with: as EXPERTD_VERSION_NUMBER, and "0.1.0". Any thread. */
+EXPERTD_API uint32_t expertd_version_number(void);
+EXPERTD_API const char *expertd_version(void);
+
 /* gRPC's names and numbers. */
 enum expertd_status {
     EXPERTD_OK = 0,
@@ -111,17 +129,26 @@ static inline struct expertd_tensor expertd_tensor_f32(const float *data, uint64
 struct expertd_client;
 struct expertd_call;
 
-/* Zero in a field means its default. */
+/* Begin with expertd_client_options_init(). Zero in a field means its default. */
 struct expertd_client_options {
+    size_t size;              /* of this struct */
     uint32_t deadline_ms;     /* of calls that give none; 30000 */
     uint32_t queue_limit;     /* requests that wait to be sent; one more ends with RESOURCE_EXHAUSTED; 1000 */
     uint64_t max_frame_bytes; /* a larger frame from the server breaks the connection; 2^31 */
-    uint32_t heartbeat_ms;    /* between ZeroMQ's pings; a peer silent for five of them is gone; 2000 */
-    void *zmq_context;        /* of the program, to share its I/O threads; NULL: one of the client's own */
+    uint32_t
+        heartbeat_ms;  /* between ZeroMQ's pings; a peer from which not a byte came for five of them is gone; 2000 */
+    void *zmq_context; /* of the program, to share its I/O threads; NULL: one of the client's own */
 };
 
+static inline void expertd_client_options_init(struct expertd_client_options *options)
+{
+    const struct expertd_client_options defaults = {sizeof(struct expertd_client_options), 0, 0, 0, 0, NULL};
+    *options = defaults;
+}
+
 /* Connects in the background: succeeds whether or not a server is there. options may be NULL. -EINVAL: no endpoint that
- * ZeroMQ knows ("tcp://host:port", "ipc://path"); -EMFILE, -ENOMEM. */
+ * ZeroMQ knows ("tcp://host:port", "ipc://path"), or options without a size; -E2BIG: options that this library does not
+ * know; -EMFILE, -ENOMEM. */
 EXPERTD_API int expertd_client_new(struct expertd_client **client, const char *endpoint,
                                    const struct expertd_client_options *options);
 /* Gives up what is in flight and releases all calls, which must not be used any more. Nulls *client; NULL is fine. */
@@ -141,10 +168,12 @@ EXPERTD_API struct expertd_call *expertd_next_done(struct expertd_client *client
 /* For a program with an event loop of its own: readable when expertd_poll(client, 0) may have work. ZeroMQ's edge
  * applies: call expertd_poll(client, 0) before each sleep, and sleep no longer than expertd_client_timeout_ms(). */
 EXPERTD_API int expertd_client_fd(const struct expertd_client *client);
-/* Milliseconds until the earliest deadline in flight, rounded up; -1 when nothing is in flight. */
+/* Milliseconds until expertd_poll() has something to do by the clock (the earliest deadline in flight, a look at
+ * whether the server still lives), rounded up; -1 when nothing is in flight. */
 EXPERTD_API int expertd_client_timeout_ms(const struct expertd_client *client);
 
 struct expertd_client_counters {
+    size_t size; /* of this struct */
     uint64_t calls;
     uint64_t in_flight;
     uint64_t late_replies;      /* to calls that had been given up, or that never were; dropped */
@@ -152,7 +181,15 @@ struct expertd_client_counters {
     uint64_t connects;
     uint64_t disconnects;
 };
-EXPERTD_API void expertd_client_counters(const struct expertd_client *client, struct expertd_client_counters *counters);
+/* Fills the counters up to counters->size, which has to be set. */
+EXPERTD_API void expertd_client_read_counters(const struct expertd_client *client,
+                                              struct expertd_client_counters *counters);
+static inline void expertd_client_counters(const struct expertd_client *client,
+                                           struct expertd_client_counters *counters)
+{
+    counters->size = sizeof *counters;
+    expertd_client_read_counters(client, counters);
+}
 
 /* Raises glibc's thresholds so that freed blocks up to 32 MiB stay in the process. For main(), before threads start;
  * it acts on the whole process. Elsewhere than on glibc it does nothing. */

@@ -29,26 +29,40 @@ extern "C" {
 
 struct expertd_dht;
 
+/* Begin with expertd_dht_options_init(). Zero in a field means its default. */
 struct expertd_dht_options {
-    uint32_t lookup_timeout_ms; /* of one look-up; 0: 5000 */
-    uint32_t cache_ms;          /* for how long a uid's servers are believed; 0: 10000. A failure ends it early */
-    struct expertd_client_options client; /* of the connections; their zmq_context is shared by all */
+    size_t size;                /* of this struct */
+    uint32_t lookup_timeout_ms; /* of one look-up; 5000 */
+    uint32_t cache_ms;          /* for how long a uid's servers are believed; 10000. A failure ends it early */
+    const struct expertd_client_options *client; /* of the connections, copied; their zmq_context is shared by all */
 };
+static inline void expertd_dht_options_init(struct expertd_dht_options *options)
+{
+    const struct expertd_dht_options defaults = {sizeof(struct expertd_dht_options), 0, 0, NULL};
+    *options = defaults;
+}
 
 /* endpoint: of an expertd-dht; NULL: there is none, and experts are named by endpoint and uid. options may be NULL.
- * -EINVAL: no endpoint; -EMFILE, -ENOMEM. */
+ * -EINVAL, -E2BIG, -EMFILE, -ENOMEM as of expertd_client_new(). */
 EXPERTD_API int expertd_dht_new(struct expertd_dht **dht, const char *endpoint,
                                 const struct expertd_dht_options *options);
 EXPERTD_API void expertd_dht_destroy(struct expertd_dht **dht);
 
 struct expertd_dht_counters {
+    size_t size;      /* of this struct */
     uint64_t lookups; /* questions to expertd-dht: RESOLVE and BEAM_SEARCH */
     uint64_t failed_lookups;
     uint64_t servers;   /* connections now */
     uint64_t failovers; /* calls repeated on another server */
     uint64_t retries;   /* backward calls repeated on the same server */
 };
-EXPERTD_API void expertd_dht_counters(const struct expertd_dht *dht, struct expertd_dht_counters *counters);
+/* Fills the counters up to counters->size, which has to be set. */
+EXPERTD_API void expertd_dht_read_counters(const struct expertd_dht *dht, struct expertd_dht_counters *counters);
+static inline void expertd_dht_counters(const struct expertd_dht *dht, struct expertd_dht_counters *counters)
+{
+    counters->size = sizeof *counters;
+    expertd_dht_read_counters(dht, counters);
+}
 
 /* ---- tasks of remote experts ----------------------------------------------------------------------------------- */
 
@@ -97,7 +111,9 @@ EXPERTD_API const struct expertd_tensor *expertd_task_output(const struct expert
  * expertd-dht finds; each expert gets one call with all rows that chose it (several, if they are more than max_rows).
  * Inputs and outputs are float32. */
 
+/* Begin with expertd_mixture_options_init() or expertd_switch_options_init(). */
 struct expertd_mixture_options {
+    size_t size; /* of this struct */
     uint32_t in_features;
     uint32_t out_features;     /* 0: as in_features */
     const uint32_t *grid_size; /* n_grid numbers; copied */
@@ -132,11 +148,22 @@ struct expertd_switch;
 /* What a backward needs of its forward. */
 struct expertd_pass;
 
-EXPERTD_API void expertd_mixture_options_init(struct expertd_mixture_options *options);
-EXPERTD_API void expertd_switch_options_init(struct expertd_mixture_options *options);
+/* Set every field, up to options->size, which has to be set, to its default. */
+EXPERTD_API void expertd_mixture_options_default(struct expertd_mixture_options *options);
+EXPERTD_API void expertd_switch_options_default(struct expertd_mixture_options *options);
+static inline void expertd_mixture_options_init(struct expertd_mixture_options *options)
+{
+    options->size = sizeof *options;
+    expertd_mixture_options_default(options);
+}
+static inline void expertd_switch_options_init(struct expertd_mixture_options *options)
+{
+    options->size = sizeof *options;
+    expertd_switch_options_default(options);
+}
 
-/* -EINVAL for options that make no sense (a missing size or prefix, k_min above k_best, ...); -ENOMEM. The gate's
- * weights start uniform within 1/sqrt(in_features), as PyTorch's. */
+/* -EINVAL for options that make no sense (a missing size or prefix, k_min above k_best, ...); -E2BIG; -ENOMEM. The
+ * gate's weights start uniform within 1/sqrt(in_features), as PyTorch's. */
 EXPERTD_API int expertd_mixture_new(struct expertd_mixture **mixture, struct expertd_dht *dht,
                                     const struct expertd_mixture_options *options);
 EXPERTD_API void expertd_mixture_destroy(struct expertd_mixture **mixture); /* release its passes before */

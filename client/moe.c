@@ -8,31 +8,37 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "client/struct_size.h"
+
 enum { SCORES_MAX = 1 << 20, K_MAX = 256 };
 
-void expertd_mixture_options_init(struct expertd_mixture_options *options)
+static const struct expertd_mixture_options mixture_defaults = {
+    .size = sizeof(struct expertd_mixture_options),
+    .k_best = 4,
+    .k_min = 1,
+    .backward_k_min = 1,
+    .forward_timeout_ms = 30000,
+    .timeout_after_k_min_ms = 1000,
+    .backward_timeout_ms = 30000,
+    .max_rows = 1024,
+    .utilization_alpha = 0.9F,
+    .grid_dropout = 1,
+    .jitter_eps = 0.01F,
+};
+
+void expertd_mixture_options_default(struct expertd_mixture_options *options)
 {
-    *options = (struct expertd_mixture_options){
-        .k_best = 4,
-        .k_min = 1,
-        .backward_k_min = 1,
-        .forward_timeout_ms = 30000,
-        .timeout_after_k_min_ms = 1000,
-        .backward_timeout_ms = 30000,
-        .max_rows = 1024,
-        .utilization_alpha = 0.9F,
-        .grid_dropout = 1,
-        .jitter_eps = 0.01F,
-    };
+    struct_size_give(options, &mixture_defaults, sizeof mixture_defaults);
 }
 
-void expertd_switch_options_init(struct expertd_mixture_options *options)
+void expertd_switch_options_default(struct expertd_mixture_options *options)
 {
-    expertd_mixture_options_init(options);
-    options->k_best = 1;
-    options->k_min = 0;
-    options->backward_k_min = 0;
-    options->allow_zero_outputs = true;
+    struct expertd_mixture_options defaults = mixture_defaults;
+    defaults.k_best = 1;
+    defaults.k_min = 0;
+    defaults.backward_k_min = 0;
+    defaults.allow_zero_outputs = true;
+    struct_size_give(options, &defaults, sizeof defaults);
 }
 
 /* SplitMix64 (Steele, Lea, Flood 2014). */
@@ -112,13 +118,17 @@ static int make_gate(struct moe *moe)
     return 0;
 }
 
-int moe_init(struct moe *moe, struct expertd_dht *dht, const struct expertd_mixture_options *options)
+int moe_init(struct moe *moe, struct expertd_dht *dht, const struct expertd_mixture_options *given)
 {
     memset(moe, 0, sizeof *moe);
+    moe->options = mixture_defaults; /* of what an older program's struct has no room for */
+    const struct expertd_mixture_options *options = &moe->options;
+    const int rc = struct_size_take(&moe->options, sizeof moe->options, given);
+    if (rc < 0)
+        return rc;
     if (!options_valid(options) || !dht->lookups)
         return -EINVAL;
     moe->dht = dht;
-    moe->options = *options;
     if (moe->options.out_features == 0)
         moe->options.out_features = options->in_features;
     memcpy(moe->grid_size, options->grid_size, options->n_grid * sizeof moe->grid_size[0]);

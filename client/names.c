@@ -5,6 +5,16 @@
 #include "common/status.h"
 #include "common/tensor.h"
 
+uint32_t expertd_version_number(void)
+{
+    return EXPERTD_VERSION_NUMBER;
+}
+
+const char *expertd_version(void)
+{
+    return EXPERTD_VERSION; /* the build's; that it is the header's is a matter of a test */
+}
+
 const char *expertd_status_name(enum expertd_status status)
 {
     return status_name((enum status)status);

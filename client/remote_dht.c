@@ -4,6 +4,7 @@
 
 #include "client/remote_progress.h"
 #include "client/remote_task.h"
+#include "client/struct_size.h"
 #include "common/clock.h"
 
 enum { LOOKUP_TIMEOUT_MS = 5000, CACHE_MS = 10000, DEADLINE_MS = 30000 };
@@ -12,11 +13,14 @@ static int set_up(struct expertd_dht *dht, const char *endpoint, const struct ex
 {
     dht->lookup_timeout_ms = options->lookup_timeout_ms ? options->lookup_timeout_ms : LOOKUP_TIMEOUT_MS;
     dht->cache_ns = (options->cache_ms ? options->cache_ms : CACHE_MS) * NS_PER_MS;
-    dht->deadline_ms = options->client.deadline_ms ? options->client.deadline_ms : DEADLINE_MS;
+    struct expertd_client_options client = {.size = sizeof client};
+    int rc = options->client ? struct_size_take(&client, sizeof client, options->client) : 0;
+    if (rc == 0)
+        rc = server_list_init(&dht->servers, &client);
+    dht->deadline_ms = client.deadline_ms ? client.deadline_ms : DEADLINE_MS;
     for (size_t i = 0; i < TASK_STATES; i++)
         TAILQ_INIT(&dht->tasks[i]);
     TAILQ_INIT(&dht->resolves);
-    const int rc = server_list_init(&dht->servers, &options->client);
     if (rc < 0 || !endpoint)
         return rc;
     return dht_client_new(&dht->lookups, endpoint, dht->servers.options.zmq_context);
@@ -24,12 +28,17 @@ static int set_up(struct expertd_dht *dht, const char *endpoint, const struct ex
 
 int expertd_dht_new(struct expertd_dht **result, const char *endpoint, const struct expertd_dht_options *options)
 {
-    static const struct expertd_dht_options defaults;
-    struct expertd_dht *dht = calloc(1, sizeof *dht);
+    struct expertd_dht_options own = {.size = sizeof own};
     *result = NULL;
+    int rc = options ? struct_size_take(&own, sizeof own, options) : 0;
+    if (rc < 0)
+        return rc;
+    struct expertd_dht *dht = calloc(1, sizeof *dht);
     if (!dht)
         return -ENOMEM;
-    const int rc = set_up(dht, endpoint, options ? options : &defaults);
+    dht->servers.fd = -1;
+    TAILQ_INIT(&dht->servers.servers);
+    rc = set_up(dht, endpoint, &own);
     if (rc < 0)
         expertd_dht_destroy(&dht);
     *result = dht;
@@ -50,8 +59,9 @@ void expertd_dht_destroy(struct expertd_dht **pointer)
     free(dht);
 }
 
-void expertd_dht_counters(const struct expertd_dht *dht, struct expertd_dht_counters *counters)
+void expertd_dht_read_counters(const struct expertd_dht *dht, struct expertd_dht_counters *counters)
 {
-    *counters = dht->counters;
-    counters->servers = dht->servers.count;
+    struct expertd_dht_counters own = dht->counters;
+    own.servers = dht->servers.count;
+    struct_size_give(counters, &own, sizeof own);
 }

@@ -32,9 +32,9 @@ int expertd_switch_new(struct expertd_switch **result, struct expertd_dht *dht,
         return rc;
     }
     float *utilization = mixture->utilization;
-    for (size_t d = 0; d < options->n_grid; d++)
-        for (uint32_t c = 0; c < options->grid_size[d]; c++)
-            *utilization++ = 1 / (float)options->grid_size[d];
+    for (size_t d = 0; d < mixture->moe.options.n_grid; d++)
+        for (uint32_t c = 0; c < mixture->moe.grid_size[d]; c++)
+            *utilization++ = 1 / (float)mixture->moe.grid_size[d];
     *result = mixture;
     return 0;
 }

@@ -201,7 +201,7 @@ START_TEST(thousands_in_flight_are_all_answered)
 {
     enum { CALLS = 4000 };
     static struct expertd_call *calls[CALLS];
-    struct expertd_client_options options = {.queue_limit = CALLS};
+    struct expertd_client_options options = {.size = sizeof options, .queue_limit = CALLS};
     session.router = router_start(NULL, router_nop, NULL);
     ck_assert_int_eq(expertd_client_new(&session.client, router_endpoint(session.router), &options), 0);
     for (size_t i = 0; i < CALLS; i++)

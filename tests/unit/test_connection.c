@@ -166,7 +166,7 @@ END_TEST
 
 START_TEST(more_unsent_requests_than_the_limit_are_refused)
 {
-    struct expertd_client_options options = {.queue_limit = 2};
+    struct expertd_client_options options = {.size = sizeof options, .queue_limit = 2};
     struct expertd_call *calls[3];
     ck_assert_int_eq(expertd_client_new(&session.client, session_free_endpoint(), &options), 0);
     for (size_t i = 0; i < 3; i++)
@@ -222,7 +222,7 @@ static struct proxy *proxy;
 
 static void session_through_proxy(router_handler *handler, void *context, uint32_t heartbeat_ms)
 {
-    const struct expertd_client_options options = {.heartbeat_ms = heartbeat_ms};
+    const struct expertd_client_options options = {.size = sizeof options, .heartbeat_ms = heartbeat_ms};
     session.router = router_start(NULL, handler, context);
     proxy = proxy_start(router_endpoint(session.router));
     ck_assert_int_eq(expertd_client_new(&session.client, proxy_endpoint(proxy), &options), 0);
@@ -306,7 +306,7 @@ END_TEST
 
 static struct expertd_client_options shared_context(void)
 {
-    struct expertd_client_options options = {.zmq_context = zmq_ctx_new()};
+    struct expertd_client_options options = {.size = sizeof options, .zmq_context = zmq_ctx_new()};
     zmq_ctx_set(options.zmq_context, ZMQ_MAX_SOCKETS, 65535);
     return options;
 }

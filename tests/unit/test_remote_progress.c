@@ -19,7 +19,7 @@ static float x[EXPERTS_IN] = {0.5F, -0.25F, 1};
 
 static void setup(void)
 {
-    const struct expertd_dht_options options = {.lookup_timeout_ms = LOOKUP_MS};
+    const struct expertd_dht_options options = {.size = sizeof options, .lookup_timeout_ms = LOOKUP_MS};
     memset(&known, 0, sizeof known);
     memset(&server, 0, sizeof server);
     known.silent = true;

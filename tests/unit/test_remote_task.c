@@ -302,7 +302,7 @@ END_TEST
 START_TEST(without_a_dht_a_task_ends_at_its_deadline)
 {
     known.silent = true;
-    struct expertd_dht_options options = {.lookup_timeout_ms = 50};
+    struct expertd_dht_options options = {.size = sizeof options, .lookup_timeout_ms = 50};
     expertd_expert_destroy(&expert);
     expertd_dht_destroy(&dht);
     ck_assert_int_eq(expertd_dht_new(&dht, router_endpoint(known.router), &options), 0);
@@ -315,7 +315,7 @@ END_TEST
 
 START_TEST(what_was_known_serves_while_the_dht_is_silent)
 {
-    struct expertd_dht_options options = {.lookup_timeout_ms = 50, .cache_ms = 1};
+    struct expertd_dht_options options = {.size = sizeof options, .lookup_timeout_ms = 50, .cache_ms = 1};
     expertd_expert_destroy(&expert);
     expertd_dht_destroy(&dht);
     ck_assert_int_eq(expertd_dht_new(&dht, router_endpoint(known.router), &options), 0);
