@@ -49,8 +49,11 @@ static const char description[] =
     "stand for --endpoint and --dht.\n\n"
     "Exit status: 0 done, 1 another failure, 2 wrong usage, 3 no server there or the expert's runtime is not up "
     "(UNAVAILABLE), 4 NOT_FOUND, 5 INVALID_ARGUMENT, 6 DEADLINE_EXCEEDED, 7 RESOURCE_EXHAUSTED, 8 ABORTED (a backward "
-    "with NaN or Inf), 9 ALREADY_EXISTS. --json prints one object in every case but wrong usage; it has the status' "
-    "name as \"status\", and a \"message\" unless that is OK.";
+    "with NaN or Inf), 9 ALREADY_EXISTS, 10 a failure on this side, such as a file that cannot be read or written. "
+    "--json "
+    "prints one object in every case but wrong usage: the status' name is \"status\", LOCAL_ERROR for a failure on "
+    "this "
+    "side, and there is a \"message\" unless it is OK.";
 
 static const struct argp_option options[] = {
     {"endpoint", 'e', "ADDRESS", 0, "of the server's frontend (tcp://127.0.0.1:31330)", 0},
@@ -62,6 +65,7 @@ static const struct argp_option options[] = {
     {"output", 'o', "FILE", 0, "where an output (backward: a gradient of an input) goes", 1},
     {"count", KEY_COUNT, "N", 0, "of uids to draw (1)", 1},
     {"experts", KEY_EXPERTS, "N", 0, "that many of the server's experts have to be alive", 1},
+    {NULL, 'h', NULL, OPTION_HIDDEN, NULL, -1},
     {0}};
 
 static char option_letter(int key)
@@ -100,6 +104,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
     struct expertctl *ctl = state->input;
     switch (key) {
+    case 'h':
+        argp_state_help(state, stdout, ARGP_HELP_STD_HELP); /* ends the process */
+        return 0;
     case 'e':
         ctl->endpoint = argument;
         return 0;
@@ -165,9 +172,9 @@ static const char *stray_option(const struct expertctl *ctl, const char *allowed
     return NULL;
 }
 
-static enum exit_code usage(const char *command, const char *problem)
+enum exit_code expertctl_usage(const struct expertctl *ctl, const char *problem)
 {
-    fprintf(stderr, "expertctl: %s: %s\nTry 'expertctl --help'.\n", command, problem);
+    fprintf(stderr, "expertctl: %s: %s\nTry 'expertctl --help'.\n", ctl->command, problem);
     return EXIT_USAGE;
 }
 
@@ -180,15 +187,15 @@ static enum exit_code run(struct expertctl *ctl)
         const char *stray = stray_option(ctl, commands[i].options);
         if (stray) {
             snprintf(problem, sizeof problem, "%s is not for this command", stray);
-            return usage(ctl->command, problem);
+            return expertctl_usage(ctl, problem);
         }
         if (ctl->n_arguments < (size_t)commands[i].least)
-            return usage(ctl->command, "an argument is missing");
+            return expertctl_usage(ctl, "an argument is missing");
         if (commands[i].most != NO_LIMIT && ctl->n_arguments > (size_t)commands[i].most)
-            return usage(ctl->command, "too many arguments");
+            return expertctl_usage(ctl, "too many arguments");
         return commands[i].run(ctl);
     }
-    return usage(ctl->command, "no such command");
+    return expertctl_usage(ctl, "no such command");
 }
 
 uint32_t expertctl_timeout_ms(const struct expertctl *ctl, double default_s)
@@ -196,16 +203,16 @@ uint32_t expertctl_timeout_ms(const struct expertctl *ctl, double default_s)
     return (uint32_t)ceil((ctl->timeout_s > 0 ? ctl->timeout_s : default_s) * 1000);
 }
 
-struct expertd_client *expertctl_connect(const struct expertctl *ctl)
+struct expertd_client *expertctl_connect(const struct expertctl *ctl, enum exit_code *code)
 {
     struct expertd_client *client;
     const int rc = expertd_client_new(&client, ctl->endpoint, NULL);
     if (rc == -EINVAL) {
         char message[512];
         snprintf(message, sizeof message, "'%.400s' is no endpoint; one is written tcp://host:port", ctl->endpoint);
-        expertctl_fail(ctl, EXPERTD_INVALID_ARGUMENT, message);
+        *code = expertctl_usage(ctl, message);
     } else if (rc < 0) {
-        expertctl_fail(ctl, EXPERTD_INTERNAL, strerror(-rc));
+        *code = expertctl_fail_here(ctl, strerror(-rc));
     }
     return client;
 }
@@ -248,23 +255,35 @@ static enum exit_code exit_code(enum expertd_status status)
     }
 }
 
+static void show_failure(const struct expertctl *ctl, const char *status, const char *message)
+{
+    if (!ctl->json)
+        return;
+    struct json json = {.stream = stdout};
+    json_open(&json, NULL, '{');
+    json_string(&json, "status", status);
+    json_string(&json, "message", message);
+    expertctl_json_end(&json);
+}
+
 enum exit_code expertctl_fail(const struct expertctl *ctl, enum expertd_status status, const char *message)
 {
     fprintf(stderr, "expertctl: %s: %s: %s\n", ctl->command, expertd_status_name(status), message);
-    if (ctl->json) {
-        struct json json = {.stream = stdout};
-        json_open(&json, NULL, '{');
-        json_string(&json, "status", expertd_status_name(status));
-        json_string(&json, "message", message);
-        expertctl_json_end(&json);
-    }
+    show_failure(ctl, expertd_status_name(status), message);
     return exit_code(status);
+}
+
+enum exit_code expertctl_fail_here(const struct expertctl *ctl, const char *message)
+{
+    fprintf(stderr, "expertctl: %s: %s\n", ctl->command, message);
+    show_failure(ctl, "LOCAL_ERROR", message);
+    return EXIT_LOCAL;
 }
 
 enum exit_code expertctl_finish(const struct expertctl *ctl, int made, struct expertd_call **call)
 {
     if (made < 0)
-        return expertctl_fail(ctl, EXPERTD_RESOURCE_EXHAUSTED, strerror(-made));
+        return expertctl_fail_here(ctl, strerror(-made));
     while (expertd_call_wait(*call, -1) < 0)
         ;
     const enum expertd_status status = expertd_call_status(*call);
@@ -287,7 +306,7 @@ int main(int argc, char **argv)
         .arguments = calloc((size_t)argc + 1, sizeof(char *)),
     };
     if (!ctl.arguments)
-        return EXIT_OTHER;
+        return EXIT_LOCAL;
     argp_program_version = "expertctl " EXPERTD_VERSION;
     argp_err_exit_status = EXIT_USAGE;
     signal(SIGPIPE, SIG_IGN); /* a reader that has gone is a write error */
@@ -295,8 +314,8 @@ int main(int argc, char **argv)
     expertd_tune_allocator();
     enum exit_code code = run(&ctl);
     if (fclose(stdout) != 0 && code == EXIT_OK) {
-        fprintf(stderr, "expertctl: standard output: %s\n", strerror(errno));
-        code = EXIT_OTHER;
+        fprintf(stderr, "expertctl: %s: standard output: %s\n", ctl.command, strerror(errno));
+        code = EXIT_LOCAL;
     }
     free(ctl.arguments);
     return (int)code;

@@ -13,7 +13,7 @@
 /* What scripts are told; --help lists them. */
 enum exit_code {
     EXIT_OK = 0,
-    EXIT_OTHER = 1, /* INTERNAL, UNIMPLEMENTED, and what went wrong on this side */
+    EXIT_OTHER = 1, /* INTERNAL, UNIMPLEMENTED */
     EXIT_USAGE = 2,
     EXIT_UNAVAILABLE = 3,
     EXIT_NOT_FOUND = 4,
@@ -22,6 +22,7 @@ enum exit_code {
     EXIT_RESOURCE_EXHAUSTED = 7,
     EXIT_ABORTED = 8,
     EXIT_ALREADY_EXISTS = 9,
+    EXIT_LOCAL = 10, /* what went wrong on this side: files, memory, descriptors */
 };
 
 enum { EXPERTCTL_MAX_FILES = EXPERTD_MAX_TENSORS };
@@ -53,13 +54,17 @@ expertctl_command expertctl_forward, expertctl_backward;
 expertctl_command expertctl_resolve, expertctl_search, expertctl_draw;
 
 uint32_t expertctl_timeout_ms(const struct expertctl *ctl, double default_s);
-/* Connects, or says why not; NULL then. */
-struct expertd_client *expertctl_connect(const struct expertctl *ctl);
+/* Connects, or says why not; NULL and *code then. */
+struct expertd_client *expertctl_connect(const struct expertctl *ctl, enum exit_code *code);
 /* Waits for the call that `made` (the result of making it) has put on its way, releases it if it failed, and says how.
  * EXIT_OK: *call is OK. */
 enum exit_code expertctl_finish(const struct expertctl *ctl, int made, struct expertd_call **call);
-/* Says what went wrong: a line on stderr, with --json an object on stdout too. The exit code for the status. */
+/* Says how a question ended: a line on stderr, with --json an object on stdout too. The exit code for the status. */
 enum exit_code expertctl_fail(const struct expertctl *ctl, enum expertd_status status, const char *message);
+/* The same of what no server has a part in: there is no status, and EXIT_LOCAL. */
+enum exit_code expertctl_fail_here(const struct expertctl *ctl, const char *message);
+/* A line on stderr about how the command is to be used. EXIT_USAGE. */
+enum exit_code expertctl_usage(const struct expertctl *ctl, const char *problem);
 
 /* {"status": "OK", ... on stdout. */
 struct json expertctl_json_start(void);

@@ -16,11 +16,13 @@ static struct dht_client *ask(struct expertctl *ctl, Expertd__Dht__Request *requ
     struct dht_client *client;
     char message[DHT_CLIENT_MESSAGE];
     const int rc = dht_client_new(&client, ctl->dht, NULL);
+    if (rc == -EINVAL) {
+        snprintf(message, sizeof message, "'%.400s' is no endpoint; one is written tcp://host:port", ctl->dht);
+        *code = expertctl_usage(ctl, message);
+        return NULL;
+    }
     if (rc < 0) {
-        snprintf(message, sizeof message, "'%.400s': %s", ctl->dht,
-                 rc == -EINVAL ? "no endpoint; one is written tcp://host:port" : strerror(-rc));
-        expertctl_fail(ctl, EXPERTD_INVALID_ARGUMENT, message);
-        *code = EXIT_USAGE;
+        *code = expertctl_fail_here(ctl, strerror(-rc));
         return NULL;
     }
     const enum expertd_status status =

@@ -1,4 +1,5 @@
 /* Commands that ask a server about itself. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,12 +14,12 @@ static const double checkpoint_timeout_s = 60;
 
 enum exit_code expertctl_ping(struct expertctl *ctl)
 {
-    struct expertd_client *client = expertctl_connect(ctl);
+    enum exit_code code = EXIT_OK;
+    struct expertd_client *client = expertctl_connect(ctl, &code);
     struct expertd_call *call = NULL;
     if (!client)
-        return EXIT_USAGE;
+        return code;
     /* The first one connects; the second is what a request costs. */
-    enum exit_code code = EXIT_OK;
     uint64_t start_ns = 0;
     for (int i = 0; i < 2 && code == EXIT_OK; i++) {
         expertd_call_release(&call);
@@ -87,20 +88,21 @@ static enum exit_code read_list(struct expertctl *ctl, struct expertd_client *cl
         }
         generation = list->generation;
         if (add_page(pages, call) < 0)
-            return expertctl_fail(ctl, EXPERTD_INTERNAL, "no memory");
+            return expertctl_fail_here(ctl, strerror(ENOMEM));
         if (list->count == 0 || pages->experts >= list->total)
             return EXIT_OK;
     }
-    return expertctl_fail(ctl, EXPERTD_INTERNAL, "the list changes faster than it can be read");
+    return expertctl_fail_here(ctl, "the list changes faster than it can be read");
 }
 
 enum exit_code expertctl_list(struct expertctl *ctl)
 {
-    struct expertd_client *client = expertctl_connect(ctl);
+    enum exit_code code = EXIT_OK;
+    struct expertd_client *client = expertctl_connect(ctl, &code);
     struct pages pages = {0};
     if (!client)
-        return EXIT_USAGE;
-    const enum exit_code code = read_list(ctl, client, &pages);
+        return code;
+    code = read_list(ctl, client, &pages);
     struct json json = {0};
     if (code == EXIT_OK && ctl->json) {
         json = expertctl_json_start();
@@ -217,11 +219,12 @@ static void show_info(struct json *json, const struct expertd_info *info)
 
 enum exit_code expertctl_info(struct expertctl *ctl)
 {
-    struct expertd_client *client = expertctl_connect(ctl);
+    enum exit_code code = EXIT_OK;
+    struct expertd_client *client = expertctl_connect(ctl, &code);
     struct expertd_call *call;
     if (!client)
-        return EXIT_USAGE;
-    const enum exit_code code = expertctl_finish(
+        return code;
+    code = expertctl_finish(
         ctl, expertd_info(client, ctl->arguments[0], expertctl_timeout_ms(ctl, default_timeout_s), &call), &call);
     if (code == EXIT_OK) {
         struct json json = {0};
@@ -239,13 +242,13 @@ enum exit_code expertctl_info(struct expertctl *ctl)
 
 enum exit_code expertctl_stats(struct expertctl *ctl)
 {
-    struct expertd_client *client = expertctl_connect(ctl);
+    enum exit_code code = EXIT_OK;
+    struct expertd_client *client = expertctl_connect(ctl, &code);
     struct expertd_call *call;
     struct json json = {0};
     if (!client)
-        return EXIT_USAGE;
-    enum exit_code code =
-        expertctl_finish(ctl, expertd_stats(client, expertctl_timeout_ms(ctl, default_timeout_s), &call), &call);
+        return code;
+    code = expertctl_finish(ctl, expertd_stats(client, expertctl_timeout_ms(ctl, default_timeout_s), &call), &call);
     if (code == EXIT_OK) {
         const struct expertd_stats *stats = expertd_call_stats(call);
         if (ctl->json) {
@@ -271,12 +274,13 @@ enum exit_code expertctl_stats(struct expertctl *ctl)
 
 enum exit_code expertctl_checkpoint(struct expertctl *ctl)
 {
-    struct expertd_client *client = expertctl_connect(ctl);
+    enum exit_code code = EXIT_OK;
+    struct expertd_client *client = expertctl_connect(ctl, &code);
     struct expertd_call *call;
     if (!client)
-        return EXIT_USAGE;
+        return code;
     const char *uid = ctl->n_arguments ? ctl->arguments[0] : NULL;
-    const enum exit_code code = expertctl_finish(
+    code = expertctl_finish(
         ctl, expertd_checkpoint(client, uid, expertctl_timeout_ms(ctl, checkpoint_timeout_s), &call), &call);
     if (code == EXIT_OK && ctl->json) {
         struct json json = expertctl_json_start();

@@ -1,9 +1,12 @@
 /* forward and backward: .npy files in, .npy files out. */
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/expertctl/expertctl.h"
 #include "client/expertctl/npy.h"
@@ -25,12 +28,6 @@ static void clear(struct arrays *arrays)
     arrays->count = 0;
 }
 
-static enum exit_code fail_here(const struct expertctl *ctl, const char *message)
-{
-    expertctl_fail(ctl, EXPERTD_INVALID_ARGUMENT, message);
-    return EXIT_OTHER;
-}
-
 static enum exit_code read_files(const struct expertctl *ctl, const struct paths *paths, struct arrays *arrays)
 {
     char error[512];
@@ -38,12 +35,12 @@ static enum exit_code read_files(const struct expertctl *ctl, const struct paths
         struct npy *array = &arrays->arrays[i];
         struct expertd_tensor *tensor = &arrays->tensors[i];
         if (npy_read(paths->path[i], array, error, sizeof error) < 0)
-            return fail_here(ctl, error);
+            return expertctl_fail_here(ctl, error);
         arrays->count++;
         if (array->ndim < 1 || array->ndim > EXPERTD_MAX_DIMS) {
             snprintf(error, sizeof error, "%s: a tensor has 1 to %d dimensions, of which the first are its rows",
                      paths->path[i], EXPERTD_MAX_DIMS);
-            return fail_here(ctl, error);
+            return expertctl_fail_here(ctl, error);
         }
         *tensor = (struct expertd_tensor){
             .dtype = (enum expertd_dtype)array->dtype, .ndim = array->ndim, .data = array->data, .bytes = array->bytes};
@@ -52,25 +49,90 @@ static enum exit_code read_files(const struct expertctl *ctl, const struct paths
     return EXIT_OK;
 }
 
-static enum exit_code write_files(const struct expertctl *ctl, const struct expertd_call *call)
+/* Where the outputs go: opened before anything is asked, so that an expert learns nothing for an answer that has no
+ * place to go. What was there stays until there is an answer. */
+struct outputs {
+    int fd[EXPERTCTL_MAX_FILES];
+    bool made[EXPERTCTL_MAX_FILES];
+    size_t count;
+};
+
+static enum exit_code open_outputs(const struct expertctl *ctl, struct outputs *outputs)
 {
-    char error[512];
-    if (ctl->outputs.count > expertd_call_output_count(call)) {
-        snprintf(error, sizeof error, "%zu --output are given, but the reply has %zu tensors", ctl->outputs.count,
-                 expertd_call_output_count(call));
-        return fail_here(ctl, error);
-    }
     for (size_t i = 0; i < ctl->outputs.count; i++) {
-        const struct expertd_tensor *tensor = expertd_call_output(call, i);
-        struct npy array = {.dtype = (uint32_t)tensor->dtype,
-                            .ndim = tensor->ndim,
-                            .data = (void *)(uintptr_t)tensor->data,
-                            .bytes = tensor->bytes};
-        memcpy(array.shape, tensor->shape, tensor->ndim * sizeof array.shape[0]);
-        if (npy_write(ctl->outputs.path[i], &array, error, sizeof error) < 0)
-            return fail_here(ctl, error);
+        const char *path = ctl->outputs.path[i];
+        int fd = STDOUT_FILENO;
+        if (strcmp(path, "-") != 0) {
+            fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+            outputs->made[i] = fd >= 0;
+            if (fd < 0 && errno == EEXIST)
+                fd = open(path, O_WRONLY | O_CLOEXEC);
+        }
+        if (fd < 0) {
+            char error[512];
+            snprintf(error, sizeof error, "%.400s: %s", path, strerror(errno));
+            return expertctl_fail_here(ctl, error);
+        }
+        outputs->fd[outputs->count++] = fd;
     }
     return EXIT_OK;
+}
+
+/* Files that were made for an answer that did not come go again. */
+static void close_outputs(const struct expertctl *ctl, struct outputs *outputs, bool written)
+{
+    for (size_t i = 0; i < outputs->count; i++) {
+        if (outputs->fd[i] >= 0 && outputs->fd[i] != STDOUT_FILENO)
+            close(outputs->fd[i]);
+        if (outputs->made[i] && !written)
+            unlink(ctl->outputs.path[i]);
+    }
+    outputs->count = 0;
+}
+
+static int write_output(const struct expertctl *ctl, struct outputs *outputs, size_t i,
+                        const struct expertd_tensor *tensor, char *error, size_t error_size)
+{
+    const char *path = ctl->outputs.path[i];
+    struct npy array = {.dtype = (uint32_t)tensor->dtype,
+                        .ndim = tensor->ndim,
+                        .data = (void *)(uintptr_t)tensor->data,
+                        .bytes = tensor->bytes};
+    memcpy(array.shape, tensor->shape, tensor->ndim * sizeof array.shape[0]);
+    const int fd = outputs->fd[i];
+    if (fd == STDOUT_FILENO)
+        return npy_write_to(fd, "standard output", &array, error, error_size);
+    if (ftruncate(fd, 0) < 0 && errno != EINVAL) { /* a pipe has no length */
+        snprintf(error, error_size, "%.400s: %s", path, strerror(errno));
+        return -1;
+    }
+    if (npy_write_to(fd, path, &array, error, error_size) < 0)
+        return -1;
+    outputs->fd[i] = -1;
+    if (close(fd) < 0) {
+        snprintf(error, error_size, "%.400s: %s", path, strerror(errno));
+        return -1;
+    }
+    return 0;
+}
+
+/* The reply is there: whatever goes wrong now, the server has done its part. */
+static enum exit_code write_files(const struct expertctl *ctl, struct outputs *outputs, const struct expertd_call *call)
+{
+    char error[512], message[600];
+    int rc = 0;
+    if (outputs->count > expertd_call_output_count(call)) {
+        snprintf(error, sizeof error, "%zu --output are given, but the reply has %zu tensors", outputs->count,
+                 expertd_call_output_count(call));
+        rc = -1;
+    }
+    for (size_t i = 0; i < outputs->count && rc == 0; i++)
+        rc = write_output(ctl, outputs, i, expertd_call_output(call, i), error, sizeof error);
+    if (rc == 0)
+        return EXIT_OK;
+    snprintf(message, sizeof message, "%s%s", error,
+             expertd_call_not_applied(call) ? "" : "; the backward was applied");
+    return expertctl_fail_here(ctl, message);
 }
 
 /* ---- what is told about a tensor ------------------------------------------------------------------------------- */
@@ -198,7 +260,7 @@ static void show_text(const struct expertctl *ctl, const struct expertd_call *ca
 /* ---- the commands ---------------------------------------------------------------------------------------------- */
 
 static enum exit_code ask(struct expertctl *ctl, struct expertd_client *client, const struct arrays *inputs,
-                          const struct arrays *grad_outputs)
+                          const struct arrays *grad_outputs, struct outputs *outputs)
 {
     struct expertd_call *call;
     const char *uid = ctl->arguments[0];
@@ -211,7 +273,7 @@ static enum exit_code ask(struct expertctl *ctl, struct expertd_client *client, 
     if (code != EXIT_OK)
         return code;
     const double latency_ms = (double)(clock_now_ns() - start_ns) / 1e6;
-    code = write_files(ctl, call);
+    code = write_files(ctl, outputs, call);
     if (code == EXIT_OK && ctl->json)
         show_json(ctl, call, latency_ms);
     else if (code == EXIT_OK)
@@ -223,15 +285,21 @@ static enum exit_code run(struct expertctl *ctl, bool backward)
 {
     struct arrays inputs = {0};
     struct arrays grad_outputs = {0};
+    struct outputs outputs = {0};
     struct expertd_client *client = NULL;
+    if (backward && ctl->outputs.count > ctl->inputs.count)
+        return expertctl_usage(ctl, "more --output than --input: there is one gradient for each input");
     enum exit_code code = read_files(ctl, &ctl->inputs, &inputs);
     if (code == EXIT_OK)
         code = read_files(ctl, &ctl->grad_outputs, &grad_outputs);
-    if (code == EXIT_OK) {
-        client = expertctl_connect(ctl);
-        code = client ? ask(ctl, client, &inputs, backward ? &grad_outputs : NULL) : EXIT_USAGE;
-    }
+    if (code == EXIT_OK)
+        code = open_outputs(ctl, &outputs);
+    if (code == EXIT_OK)
+        client = expertctl_connect(ctl, &code);
+    if (client)
+        code = ask(ctl, client, &inputs, backward ? &grad_outputs : NULL, &outputs);
     expertd_client_destroy(&client);
+    close_outputs(ctl, &outputs, code == EXIT_OK);
     clear(&inputs);
     clear(&grad_outputs);
     return code;

@@ -90,15 +90,16 @@ static bool ready(struct waiting *waiting, size_t *experts_seen)
 enum exit_code expertctl_wait(struct expertctl *ctl)
 {
     const uint64_t start_ns = clock_now_ns();
+    enum exit_code code = EXIT_OK;
     struct waiting waiting = {.ctl = ctl,
-                              .client = expertctl_connect(ctl),
+                              .client = expertctl_connect(ctl, &code),
                               .end_ns = start_ns + expertctl_timeout_ms(ctl, default_timeout_s) * NS_PER_MS,
                               .status = EXPERTD_UNAVAILABLE,
                               .missing = "no answer"};
     size_t experts_seen = 0;
     bool done = false;
     if (!waiting.client)
-        return EXIT_USAGE;
+        return code;
     while (!(done = ready(&waiting, &experts_seen)) && clock_now_ns() < waiting.end_ns) {
         const struct timespec pause = {.tv_nsec = PAUSE_MS * (long)NS_PER_MS};
         nanosleep(&pause, NULL);

@@ -13,15 +13,16 @@
 static const char magic[6] = {'\x93', 'N', 'U', 'M', 'P', 'Y'};
 static const uint64_t bytes_max = UINT64_C(1) << 40;
 
+/* What stands behind the mark of the byte order; the first of a dtype is written. */
 static const struct {
-    const char *descr;
+    const char *type;
     uint32_t dtype;
-} descrs[] = {
-    {"<f4", DTYPE_FLOAT32},  {"<f8", DTYPE_FLOAT64}, {"<f2", DTYPE_FLOAT16}, {"<V2", DTYPE_BFLOAT16},
-    {"|V2", DTYPE_BFLOAT16}, {"|i1", DTYPE_INT8},    {"<i1", DTYPE_INT8},    {"<i2", DTYPE_INT16},
-    {"<i4", DTYPE_INT32},    {"<i8", DTYPE_INT64},   {"|u1", DTYPE_UINT8},   {"<u1", DTYPE_UINT8},
-    {"|b1", DTYPE_BOOL},     {"<b1", DTYPE_BOOL},
+} types[] = {
+    {"f4", DTYPE_FLOAT32}, {"f8", DTYPE_FLOAT64}, {"f2", DTYPE_FLOAT16}, {"V2", DTYPE_BFLOAT16},
+    {"i1", DTYPE_INT8},    {"i2", DTYPE_INT16},   {"i4", DTYPE_INT32},   {"i8", DTYPE_INT64},
+    {"u1", DTYPE_UINT8},   {"b1", DTYPE_BOOL},    {"?", DTYPE_BOOL},
 };
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "'=', the order of the machine, means '<' below");
 
 /* The header's text, and the first thing that was wrong with it. */
 struct cursor {
@@ -64,10 +65,12 @@ static bool take_word(struct cursor *c, const char *word)
     return true;
 }
 
-/* A quoted string without escapes, cut to size - 1 bytes. */
+/* A quoted string without escapes, cut to size - 1 bytes; in Python 2 it may be of unicode. */
 static bool take_string(struct cursor *c, char *text, size_t size)
 {
     skip_space(c);
+    if (c->end - c->at > 1 && *c->at == 'u')
+        c->at++;
     if (c->at == c->end || (*c->at != '\'' && *c->at != '"'))
         return false;
     const char quote = *c->at++;
@@ -90,21 +93,26 @@ static bool take_number(struct cursor *c, uint64_t *number)
             return false;
         *number = *number * 10 + (uint64_t)(*c->at - '0');
     }
+    if (c->at < c->end && *c->at == 'L') /* Python 2's long */
+        c->at++;
     return true;
 }
 
+/* '<' little-endian, '>' big-endian, '=' as the machine, '|' of one byte or raw; '=' where none stands. */
 static const char *parse_descr(struct cursor *c, struct npy *array)
 {
     char descr[16];
     if (!take_string(c, descr, sizeof descr))
         return "its dtype is not a simple one";
-    for (size_t i = 0; i < sizeof descrs / sizeof descrs[0]; i++)
-        if (strcmp(descr, descrs[i].descr) == 0)
-            array->dtype = descrs[i].dtype;
-    if (array->dtype)
-        return NULL;
-    return descr[0] == '>' ? "it is big-endian: save array.astype(array.dtype.newbyteorder('<'))"
-                           : "its dtype is none of float16, float32, float64, bfloat16, int8 to int64, uint8, bool";
+    const char *type = strchr("<>=|", descr[0]) && descr[0] ? descr + 1 : descr;
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (strcmp(type, types[i].type) == 0)
+            array->dtype = types[i].dtype;
+    if (!array->dtype)
+        return "its dtype is none of float16, float32, float64, bfloat16, int8 to int64, uint8, bool";
+    return descr[0] == '>' && dtype_size(array->dtype) > 1
+               ? "it is big-endian: save array.astype(array.dtype.newbyteorder('<'))"
+               : NULL;
 }
 
 static const char *parse_shape(struct cursor *c, struct npy *array)
@@ -278,20 +286,20 @@ int npy_read(const char *path, struct npy *array, char *error, size_t error_size
  */
 static size_t format_header(const struct npy *array, char *text, size_t size)
 {
-    const char *descr = NULL;
+    const char *type = NULL;
     char shape[NPY_MAX_DIMS * 24 + 4] = "";
     int used = 0;
-    for (size_t i = 0; i < sizeof descrs / sizeof descrs[0] && !descr; i++)
-        if (descrs[i].dtype == array->dtype)
-            descr = descrs[i].descr;
-    if (!descr || array->ndim > NPY_MAX_DIMS)
+    for (size_t i = 0; i < sizeof types / sizeof types[0] && !type; i++)
+        if (types[i].dtype == array->dtype)
+            type = types[i].type;
+    if (!type || array->ndim > NPY_MAX_DIMS)
         return 0;
     for (uint32_t i = 0; i < array->ndim; i++)
         used += snprintf(shape + used, sizeof shape - (size_t)used, "%" PRIu64 ", ", array->shape[i]);
     if (array->ndim > 1)
         shape[used - 2] = 0; /* only a tuple of one keeps its comma */
-    used =
-        10 + snprintf(text + 10, size - 10, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", descr, shape);
+    used = 10 + snprintf(text + 10, size - 10, "{'descr': '%c%s', 'fortran_order': False, 'shape': (%s), }",
+                         dtype_size(array->dtype) > 1 ? '<' : '|', type, shape);
     while ((used + 1) % 64)
         text[used++] = ' ';
     text[used++] = '\n';
@@ -317,20 +325,33 @@ static int write_all(int fd, const char *bytes, size_t size)
     return 0;
 }
 
-int npy_write(const char *path, const struct npy *array, char *error, size_t error_size)
+int npy_write_to(int fd, const char *path, const struct npy *array, char *error, size_t error_size)
 {
-    const bool standard = strcmp(path, "-") == 0;
     char header[512];
     const size_t length = format_header(array, header, sizeof header);
     if (length == 0)
         return fail(-EINVAL, error, error_size, "%s: this dtype or rank has no .npy form", path);
-    const int fd = standard ? STDOUT_FILENO : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    int rc = fd < 0 ? -errno : write_all(fd, header, length);
+    int rc = write_all(fd, header, length);
     if (rc == 0)
         rc = write_all(fd, array->data, array->bytes);
-    if (fd >= 0 && !standard && close(fd) < 0 && rc == 0)
-        rc = -errno;
     return rc < 0 ? fail(rc, error, error_size, "%s: %s", path, strerror(-rc)) : 0;
+}
+
+int npy_write(const char *path, const struct npy *array, char *error, size_t error_size)
+{
+    if (strcmp(path, "-") == 0)
+        return npy_write_to(STDOUT_FILENO, path, array, error, error_size);
+    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        const int code = -errno;
+        return fail(code, error, error_size, "%s: %s", path, strerror(-code));
+    }
+    int rc = npy_write_to(fd, path, array, error, error_size);
+    if (close(fd) < 0 && rc == 0) {
+        rc = -errno;
+        fail(rc, error, error_size, "%s: %s", path, strerror(-rc));
+    }
+    return rc;
 }
 
 void npy_clear(struct npy *array)

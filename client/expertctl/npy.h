@@ -1,6 +1,6 @@
-/* NumPy's array files (.npy), versions 1.0 to 3.0, as far as they hold what tensors can hold: little-endian, C order,
- * one of our dtypes. bfloat16, which NumPy does not know, is '<V2', as ml_dtypes writes it. Files are hostile until
- * read. The format: numpy.lib.format's documentation. Any thread. */
+/* NumPy's array files (.npy), versions 1.0 to 3.0, Python 2's as well, as far as they hold what tensors can hold:
+ * little-endian, C order, one of our dtypes. bfloat16, which NumPy does not know, is '<V2', as ml_dtypes writes it.
+ * Files are hostile until read. The format: numpy.lib.format's documentation. Any thread. */
 #ifndef EXPERTD_CLIENT_NPY_H
 #define EXPERTD_CLIENT_NPY_H
 
@@ -28,6 +28,9 @@ int npy_read(const char *path, struct npy *array, char *error, size_t error_size
 
 /* Writes a file ("-": standard output) of version 1.0. -errno and a sentence that names the path. */
 int npy_write(const char *path, const struct npy *array, char *error, size_t error_size);
+
+/* The same to a descriptor, which stays open; path: what to call it. */
+int npy_write_to(int fd, const char *path, const struct npy *array, char *error, size_t error_size);
 
 /* Frees the data; safe on a zeroed one. */
 void npy_clear(struct npy *array);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "client/expertctl/npy.h"
+#include "client/expertd.h"
 #include "proto/dht.pb-c.h"
 #include "tests/unit/support_router.h"
 
@@ -110,21 +111,79 @@ START_TEST(forward_and_backward_go_from_file_to_file)
     says("\"file\": \"c.npy\"");
     ck_assert_int_eq(system("cmp -s a.npy c.npy"), 0);
     ck_assert_int_eq(ctl("forward nop.0 -i - -o - < a.npy 2>/dev/null | cmp - a.npy"), 0);
-    ck_assert_int_eq(ctl("forward nop.0 -i a.npy -o b.npy -o c.npy"), 1);
+    ck_assert_int_eq(ctl("forward nop.0 -i a.npy -o b.npy -o c.npy"), 10);
     says("2 --output");
+    ck_assert_int_eq(system("cmp -s a.npy b.npy"), 0);
 }
 END_TEST
 
-START_TEST(files_that_are_no_arrays_are_named)
+/* Neither in words nor in JSON nor by its exit status is it one of the protocol's. */
+static void fails_here(const char *arguments, const char *text)
 {
-    ck_assert_int_eq(ctl("forward nop.0 -i missing.npy"), 1);
-    says("missing.npy: No such file");
+    ck_assert_int_eq(ctl("%s", arguments), 10);
+    says(text);
+    for (int status = 0; status < 17; status++) {
+        const char *name = expertd_status_name((enum expertd_status)status);
+        ck_assert_msg(strcmp(name, "UNKNOWN") == 0 || !strstr(output, name), "%s: %s", name, output);
+    }
+    ck_assert_int_eq(ctl("%s --json", arguments), 10);
+    says("{\"status\": \"LOCAL_ERROR\", \"message\": \"");
+    says(text);
+}
+
+START_TEST(what_fails_on_this_side_is_no_status_of_the_protocol)
+{
+    fails_here("forward nop.0 -i missing.npy", "missing.npy: No such file");
     ck_assert_int_eq(system("echo nonsense > a.npy"), 0);
-    ck_assert_int_eq(ctl("forward nop.0 -i a.npy"), 1);
-    says("a.npy");
+    fails_here("forward nop.0 -i a.npy", "a.npy");
     write_array("a.npy");
-    ck_assert_int_eq(ctl("forward nop.0 -i a.npy -o missing/b.npy"), 1);
-    says("missing/b.npy");
+    fails_here("forward nop.0 -i a.npy -o missing/b.npy", "missing/b.npy: No such file");
+    fails_here("forward nop.0 -i a.npy -o /dev/full", "/dev/full: No space left");
+    fails_here("backward nop.0 -i a.npy -g a.npy -o /dev/full", "the backward was applied");
+    ck_assert_int_eq(ctl("ping > /dev/full"), 10);
+}
+END_TEST
+
+static atomic_int trained;
+
+static void count_backwards(void *context, struct router_request *request)
+{
+    trained += router_header(request)->method == EXPERTD__METHOD__BACKWARD;
+    router_nop(context, request);
+}
+
+START_TEST(an_expert_does_not_learn_for_an_answer_that_has_no_place)
+{
+    router_stop(&router);
+    router = router_start(NULL, count_backwards, NULL);
+    write_array("a.npy");
+    ck_assert_int_eq(ctl("backward nop.0 -i a.npy -g a.npy -o missing/c.npy"), 10);
+    ck_assert_int_eq(ctl("backward nop.0 -i a.npy -g a.npy -o b.npy -o c.npy"), 2);
+    ck_assert_int_eq(trained, 0);
+    ck_assert_int_eq(access("b.npy", F_OK), -1);
+    ck_assert_int_eq(ctl("backward nop.0 -i a.npy -g a.npy -o c.npy"), 0);
+    ck_assert_int_eq(trained, 1);
+}
+END_TEST
+
+START_TEST(a_failed_question_leaves_files_as_they_were)
+{
+    write_array("a.npy");
+    ck_assert_int_eq(system("echo old > b.npy"), 0);
+    ck_assert_int_eq(ctl("forward nop.0 -e %s -t 0.1 -i a.npy -o b.npy", dead), 3);
+    ck_assert_int_eq(ctl("forward nop.0 -e %s -t 0.1 -i a.npy -o c.npy", dead), 3);
+    ck_assert_int_eq(system("test \"$(cat b.npy)\" = old && test ! -e c.npy"), 0);
+    ck_assert_int_eq(ctl("forward nop.0 -i a.npy -o b.npy"), 0);
+    ck_assert_int_eq(system("cmp -s a.npy b.npy"), 0);
+}
+END_TEST
+
+START_TEST(help_comes_for_its_short_name_too)
+{
+    ck_assert_int_eq(ctl("-h"), 0);
+    says("Exit status");
+    ck_assert_int_eq(ctl("ping -h"), 0);
+    says("Exit status");
 }
 END_TEST
 
@@ -364,7 +423,10 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, each_question_is_answered_in_words_and_json);
     tcase_add_test(tests, forward_and_backward_go_from_file_to_file);
-    tcase_add_test(tests, files_that_are_no_arrays_are_named);
+    tcase_add_test(tests, what_fails_on_this_side_is_no_status_of_the_protocol);
+    tcase_add_test(tests, an_expert_does_not_learn_for_an_answer_that_has_no_place);
+    tcase_add_test(tests, a_failed_question_leaves_files_as_they_were);
+    tcase_add_test(tests, help_comes_for_its_short_name_too);
     tcase_add_test(tests, wrong_usage_is_told_apart);
     tcase_add_test(tests, statuses_become_exit_codes);
     tcase_add_test(tests, a_server_that_is_not_there_is_unavailable);

@@ -107,6 +107,31 @@ START_TEST(headers_in_any_spelling_are_read)
 }
 END_TEST
 
+START_TEST(headers_of_python_2_and_of_other_orders_are_read)
+{
+    static const struct {
+        const char *descr;
+        uint32_t dtype;
+        size_t bytes;
+    } cases[] = {{"'=f4'", DTYPE_FLOAT32, 24},  {"'f4'", DTYPE_FLOAT32, 24},   {"'|f4'", DTYPE_FLOAT32, 24},
+                 {"u'<f4'", DTYPE_FLOAT32, 24}, {"'=f8'", DTYPE_FLOAT64, 48},  {"'=f2'", DTYPE_FLOAT16, 12},
+                 {"'=i8'", DTYPE_INT64, 48},    {"'>i1'", DTYPE_INT8, 6},      {"'=u1'", DTYPE_UINT8, 6},
+                 {"'?'", DTYPE_BOOL, 6},        {"'|V2'", DTYPE_BFLOAT16, 12}, {"'=i4'", DTYPE_INT32, 24}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char header[128];
+        snprintf(header, sizeof header, "{'descr': %s, 'fortran_order': False, 'shape': (2L, 3L), }", cases[i].descr);
+        ck_assert_msg(parse(header, cases[i].bytes) == 0, "%s: %s", header, error);
+        ck_assert_uint_eq(array.dtype, cases[i].dtype);
+        ck_assert_uint_eq(array.shape[0], 2);
+        ck_assert_uint_eq(array.shape[1], 3);
+    }
+    ck_assert_int_eq(parse("{u'descr': '<f4', u'fortran_order': False, u'shape': (6L,)}", 24), 0);
+    ck_assert_int_eq(parse("{'descr': '<f4', 'fortran_order': False, 'shape': (L,)}", 24), -EINVAL);
+    ck_assert_int_eq(parse("{'descr': '=', 'fortran_order': False, 'shape': (6,)}", 24), -EINVAL);
+    ck_assert_int_eq(parse("{'descr': '', 'fortran_order': False, 'shape': (6,)}", 24), -EINVAL);
+}
+END_TEST
+
 START_TEST(version_2_has_a_longer_length)
 {
     static const char header[] = "{'descr': '|i1', 'fortran_order': False, 'shape': (1,)}";
@@ -196,6 +221,7 @@ int main(void)
     tcase_add_test(tests, what_is_written_is_read_again);
     tcase_add_test(tests, every_rank_has_its_tuple);
     tcase_add_test(tests, headers_in_any_spelling_are_read);
+    tcase_add_test(tests, headers_of_python_2_and_of_other_orders_are_read);
     tcase_add_test(tests, version_2_has_a_longer_length);
     tcase_add_test(tests, what_no_tensor_can_hold_is_refused_with_a_reason);
     tcase_add_test(tests, a_file_cut_anywhere_is_refused);
