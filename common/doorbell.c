@@ -106,6 +106,24 @@ int doorbell_fifo_open(const char *run_dir, const char *server)
     return rc < 0 ? rc : fifo_open(path);
 }
 
+int doorbell_fifo_keep(int *fd, const char *run_dir, const char *server)
+{
+    char path[PATH_MAX];
+    struct stat named, held;
+    const int rc = fifo_path(path, run_dir, server);
+    if (rc < 0)
+        return rc;
+    if (lstat(path, &named) == 0 && fstat(*fd, &held) == 0 && named.st_ino == held.st_ino &&
+        named.st_dev == held.st_dev)
+        return 0;
+    const int made = doorbell_fifo_create(run_dir, server);
+    if (made < 0)
+        return made;
+    close(*fd);
+    *fd = made;
+    return 1;
+}
+
 void doorbell_fifo_ring(int fd, _Atomic uint32_t *sleeping)
 {
     /* Without a bell the flag stays set, for whoever has one. */

@@ -37,6 +37,9 @@ void doorbell_ring(struct doorbell_word *word);
  * A descriptor or -errno. */
 int doorbell_fifo_create(const char *run_dir, const char *server);
 int doorbell_fifo_open(const char *run_dir, const char *server);
+/* Waiter, now and then: whether the name still leads to *fd. 0: it does; 1: it was removed, and *fd is a new one, which
+ * the ringers have to open; -errno: there can be none as yet, and *fd stays. */
+int doorbell_fifo_keep(int *fd, const char *run_dir, const char *server);
 /* Ringer: rings fd if *sleeping was set, and clears it. fd -1 is no-one. A full FIFO is a bell that rings already. */
 void doorbell_fifo_ring(int fd, _Atomic uint32_t *sleeping);
 /* Waiter: takes all rings out. */

@@ -42,16 +42,22 @@ int owner_prepare_run_dir(const char *run_dir)
     return rc;
 }
 
-/* Lock files are never removed: a lock on a file that has lost its name would exclude nobody. */
+static int lock_path(char path[PATH_MAX], const char *run_dir, const char *server, const char *role)
+{
+    if (strchr(server, '/') || strchr(role, '/'))
+        return -EINVAL;
+    const int n = snprintf(path, PATH_MAX, "%s/%s.%s.lock", run_dir, server, role);
+    return n < 0 || n >= PATH_MAX ? -ENAMETOOLONG : 0;
+}
+
+/* Lock files are never removed by us: a lock on a file that has lost its name would exclude nobody. */
 static int open_lock_file(const char *run_dir, const char *server, const char *role, int flags)
 {
     char path[PATH_MAX];
     struct stat info;
-    if (strchr(server, '/') || strchr(role, '/'))
-        return -EINVAL;
-    const int n = snprintf(path, sizeof path, "%s/%s.%s.lock", run_dir, server, role);
-    if (n < 0 || (size_t)n >= sizeof path)
-        return -ENAMETOOLONG;
+    const int rc = lock_path(path, run_dir, server, role);
+    if (rc < 0)
+        return rc;
     const int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, S_IRUSR | S_IWUSR);
     if (fd < 0)
         return -errno;
@@ -65,6 +71,14 @@ long owner_watch_pid(int watch_fd)
 {
     char text[32] = {0};
     return pread(watch_fd, text, sizeof text - 1, 0) > 0 ? strtol(text, NULL, 10) : 0;
+}
+
+static bool leads_to(const char *run_dir, const char *server, const char *role, int fd)
+{
+    char path[PATH_MAX];
+    struct stat named, held;
+    return lock_path(path, run_dir, server, role) == 0 && lstat(path, &named) == 0 && fstat(fd, &held) == 0 &&
+           named.st_ino == held.st_ino && named.st_dev == held.st_dev;
 }
 
 static void write_pid(int fd)
@@ -100,6 +114,30 @@ int owner_acquire(const char *run_dir, const char *server, const char *role)
     return rc;
 }
 
+int owner_keep(int *owner_fd, const char *run_dir, const char *server, const char *role)
+{
+    static struct log_burst burst;
+    if (leads_to(run_dir, server, role, *owner_fd))
+        return 0;
+    /* A parent that is gone too (that of a user who has logged out) is not ours to make. */
+    if (mkdir(run_dir, S_IRWXU) != 0 && errno != EEXIST) {
+        const int rc = -errno;
+        if (log_burst_allows(&burst))
+            log_warning("the run folder '%s' was removed, and cannot be made anew: %s; what is running goes on, but "
+                        "nothing else of server '%s' finds it (server.run_dir)",
+                        run_dir, strerror(-rc), server);
+        return rc;
+    }
+    int rc = owner_prepare_run_dir(run_dir);
+    const int fd = rc == 0 ? owner_acquire(run_dir, server, role) : rc;
+    if (fd < 0)
+        return fd;
+    log_warning("the lock file %s/%s.%s.lock was removed: made anew", run_dir, server, role);
+    close(*owner_fd);
+    *owner_fd = fd;
+    return 0;
+}
+
 bool owner_alive(const char *run_dir, const char *server, const char *role)
 {
     const int fd = owner_watch(run_dir, server, role);
@@ -118,4 +156,20 @@ bool owner_watch_alive(int watch_fd)
 {
     struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
     return watch_fd >= 0 && fcntl(watch_fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
+void owner_watch_keep(int *watch_fd, const char *run_dir, const char *server, const char *role)
+{
+    if (*watch_fd >= 0 && leads_to(run_dir, server, role, *watch_fd))
+        return;
+    const int fd = owner_watch(run_dir, server, role);
+    if (fd < 0)
+        return;
+    if (*watch_fd >= 0 && owner_watch_alive(*watch_fd) && !owner_watch_alive(fd)) {
+        close(fd); /* its owner will take the new one in a moment */
+        return;
+    }
+    if (*watch_fd >= 0)
+        close(*watch_fd);
+    *watch_fd = fd;
 }

@@ -161,9 +161,46 @@ void shm_detach(void *mapping, size_t size)
         munmap(mapping, size);
 }
 
+const char *shm_path(const char *name, char *text)
+{
+    snprintf(text, SHM_NAME_SIZE + 16, "%s%s", shm_folder, name);
+    return text;
+}
+
 int shm_remove(const char *name)
 {
-    return shm_unlink(name) == 0 ? 0 : -errno;
+    char path[SHM_NAME_SIZE + 16];
+    if (shm_unlink(name) == 0)
+        return 0;
+    const int rc = -errno;
+    /* What was planted there, or made by mistake, is in the way like any other leftover. */
+    return rc == -EISDIR && rmdir(shm_path(name, path)) == 0 ? 0 : rc;
+}
+
+bool shm_named(const char *name, size_t size, const void *content, size_t content_bytes)
+{
+    char path[SHM_NAME_SIZE + 16];
+    struct stat info;
+    if (stat(shm_path(name, path), &info) != 0 || !S_ISREG(info.st_mode) || (size_t)info.st_size != size)
+        return false;
+    if (!content)
+        return true;
+    char found[256];
+    const int fd = shm_open(name, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return errno == EMFILE || errno == ENFILE; /* not known: as if it did */
+    const size_t bytes = content_bytes < sizeof found ? content_bytes : sizeof found;
+    const bool same = pread(fd, found, bytes, 0) == (ssize_t)bytes && memcmp(found, content, bytes) == 0;
+    close(fd);
+    return same;
+}
+
+uint64_t shm_changes(void)
+{
+    struct stat info;
+    if (stat(shm_folder, &info) != 0)
+        return 0;
+    return (uint64_t)info.st_mtim.tv_sec * UINT64_C(1000000000) + (uint64_t)info.st_mtim.tv_nsec;
 }
 
 int shm_each(const char *server, const char *prefix, int (*visit)(const char *name, void *context), void *context)

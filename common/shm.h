@@ -26,7 +26,14 @@ int shm_commit(const char *name, void *mapping, size_t offset, size_t length);
 /* Populates this process's page tables for a range that is committed already; no error is possible, only slowness. */
 void shm_populate(void *mapping, size_t offset, size_t length);
 void shm_detach(void *mapping, size_t size);
-int shm_remove(const char *name); /* 0, or -errno; -ENOENT too */
+int shm_remove(const char *name); /* 0, or -errno; -ENOENT too. An empty folder of that name is removed as well. */
+/* Whether the name leads to a segment of `size` bytes; of which, if `content` is not NULL, the first bytes are these.
+ */
+bool shm_named(const char *name, size_t size, const void *content, size_t content_bytes);
+/* When a segment, of anybody, was last made or removed: a number that changes with it. 0: not known. */
+uint64_t shm_changes(void);
+/* Where a person finds it; text of at least SHM_NAME_SIZE + 16 bytes. Returns text. */
+const char *shm_path(const char *name, char *text);
 /* Calls visit for each segment whose name begins with "/expertd.<server>.<prefix>"; stops at a non-zero result, which
  * it returns. The name may be removed in the visit. Linux only: it reads /dev/shm. */
 int shm_each(const char *server, const char *prefix, int (*visit)(const char *name, void *context), void *context);

@@ -42,7 +42,7 @@ void device_link_detach(struct device_link *device, uint64_t now_ns)
     free(device->pools);
     device->pools = NULL;
     device->experts_count = 0;
-    device->ring = false;
+    device->ring = device->broken = false;
     control_detach(&device->control);
     set_state(device, DEVICE_ABSENT, now_ns);
 }
@@ -87,6 +87,8 @@ int device_link_pool(struct device_link *device, uint32_t expert, enum pool_kind
     if (*link)
         return (*link)->broken ? -EPROTO : 0;
     const int rc = attach_pool(device, index, link);
+    if (rc == -ENOENT || rc == -EPROTO)
+        control_want_renewal(device->control);
     if (rc < 0 && log_burst_allows(&burst))
         log_warning("cannot attach to pool %" PRIu32 " of device '%s': %s (%u more like it)", index, device->name,
                     strerror(-rc), burst.suppressed_before);
@@ -113,6 +115,22 @@ static void adopt_leftovers(struct device_link *device)
         log_info("device '%s': dropped %" PRIu32 " tasks that an earlier frontend left", device->name, held);
 }
 
+bool device_link_serves(const struct device_link *device, uint32_t expert)
+{
+    if (device->state != DEVICE_UP || expert >= device->experts_count)
+        return false;
+    const struct pool_link *forward = device->pools[2 * (size_t)expert],
+                           *backward = device->pools[2 * (size_t)expert + 1];
+    return !(forward && forward->broken) && !(backward && backward->broken);
+}
+
+void device_link_break(struct device_link *device, struct pool_link *link)
+{
+    link->broken = true;
+    device->broken = true;
+    control_want_renewal(device->control);
+}
+
 /* --- life -----------------------------------------------------------------------------------------------------------
  */
 
@@ -120,12 +138,10 @@ static void adopt_leftovers(struct device_link *device)
  * the dead one left. */
 static bool runtime_alive(struct device_link *device)
 {
-    if (device->watch_fd < 0) {
-        char role[64];
-        const int n = snprintf(role, sizeof role, "runtime.%s", device->name);
-        if (n > 0 && (size_t)n < sizeof role)
-            device->watch_fd = owner_watch(device->run_dir, device->server, role);
-    }
+    char role[64];
+    const int n = snprintf(role, sizeof role, "runtime.%s", device->name);
+    if (n > 0 && (size_t)n < sizeof role)
+        owner_watch_keep(&device->watch_fd, device->run_dir, device->server, role);
     const uint32_t pid = atomic_load_explicit(&control_page(device->control)->runtime.pid, memory_order_relaxed);
     return owner_watch_alive(device->watch_fd) && owner_watch_pid(device->watch_fd) == (long)pid;
 }
@@ -199,8 +215,9 @@ enum device_change device_link_look(struct device_link *device, uint64_t now_ns)
         return DEVICE_RETIRED;
     const bool alive = runtime_alive(device);
     if (!alive) {
+        /* The new runtime's process number is not the one in the old segment, if it could not find that one. */
         if (device->state == DEVICE_DEAD)
-            return DEVICE_SAME;
+            return control_replaced(device) ? DEVICE_RETIRED : DEVICE_SAME;
         set_state(device, DEVICE_DEAD, now_ns);
         return DEVICE_DIED;
     }

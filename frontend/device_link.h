@@ -28,7 +28,7 @@ struct pool_link {
     struct pool *pool;
     struct device_link *device;
     uint32_t index;
-    bool broken; /* shared memory broke an invariant: unusable until the device attaches anew */
+    bool broken; /* shared memory broke an invariant: unusable until its runtime has made the device's segments anew */
     struct request_list requests;
     uint64_t tasks, rows; /* done with OK since it was attached */
 };
@@ -43,6 +43,7 @@ struct device_link {
     struct pool_link **pools; /* by pool number; NULL: not used yet */
     uint32_t experts_placed;  /* of them in the expert table */
     uint32_t in_flight;       /* requests that wait for this device */
+    bool broken;              /* one of the pools */
     bool ring;                /* new tasks that the runtime was not rung for */
     int watch_fd;             /* of the runtime's lock file */
     uint64_t progress_ns;     /* when it last completed something, or had nothing to do */
@@ -71,6 +72,10 @@ const char *device_link_refusal(const struct device_link *device, char *text, si
 
 /* The pool of an expert's kind; attached at its first use. 0 or -errno (logged in bursts). */
 int device_link_pool(struct device_link *device, uint32_t expert, enum pool_kind kind, struct pool_link **link);
+/* Whether a call of that expert would be taken. */
+bool device_link_serves(const struct device_link *device, uint32_t expert);
+/* The pool is not used any more, and the runtime is asked for new segments. */
+void device_link_break(struct device_link *device, struct pool_link *link);
 /* Something was completed: it does not hang. */
 void device_link_progress(struct device_link *device, uint64_t now_ns);
 /* Marks the pool ready; device_link_ring then rings the runtime once for all that was marked. */

@@ -4,6 +4,7 @@
 
 #include "frontend/checkpoint.h"
 #include "frontend/inspect.h"
+#include "frontend/lookout.h"
 #include "frontend/task.h"
 
 static void refuse(struct server *server, const struct reply_to *to, enum status status, const char *message)
@@ -27,9 +28,25 @@ static bool bare(struct server *server, const struct reply_to *to, const Expertd
     return false;
 }
 
+/* Questions about who is alive, which are answered as a call would be. */
+static bool asks_for_state(const Expertd__RequestHeader *header)
+{
+    switch ((int)header->method) {
+    case EXPERTD__METHOD__PING:
+    case EXPERTD__METHOD__LIST:
+    case EXPERTD__METHOD__INFO:
+    case EXPERTD__METHOD__STATS:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void route(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header,
                   uint64_t now_ns)
 {
+    if (asks_for_state(header))
+        lookout_refresh(server, now_ns);
     switch ((int)header->method) {
     case EXPERTD__METHOD__FORWARD:
     case EXPERTD__METHOD__BACKWARD:

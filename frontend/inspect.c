@@ -8,7 +8,24 @@
 
 static bool place_alive(const struct server *server, const struct expert_place *place)
 {
-    return place->expert != EXPERT_ABSENT && server->devices[place->device]->state == DEVICE_UP;
+    return place->expert != EXPERT_ABSENT && device_link_serves(server->devices[place->device], place->expert);
+}
+
+static uint32_t count_alive(const struct server *server)
+{
+    uint32_t count = 0;
+    bool broken = false;
+    for (unsigned d = 0; d < server->devices_count; d++) {
+        if (server->devices[d]->state == DEVICE_UP)
+            count += server->devices[d]->experts_placed;
+        broken |= server->devices[d]->broken;
+    }
+    if (!broken)
+        return count;
+    count = 0;
+    for (uint32_t i = 0; i < expert_table_count(server->experts); i++)
+        count += place_alive(server, expert_table_at(server->experts, i));
+    return count;
 }
 
 void inspect_ping(struct server *server, const struct reply_to *to)
@@ -19,10 +36,7 @@ void inspect_ping(struct server *server, const struct reply_to *to)
     pong.server = (char *)(uintptr_t)server->config->server.name;
     pong.software = software;
     pong.experts = expert_table_count(server->experts);
-    for (unsigned d = 0; d < server->devices_count; d++) {
-        if (server->devices[d]->state == DEVICE_UP)
-            pong.experts_alive += server->devices[d]->experts_placed;
-    }
+    pong.experts_alive = count_alive(server);
     header.pong = &pong;
     reply_header(&server->replier, to, &header);
 }

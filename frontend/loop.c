@@ -11,14 +11,12 @@
 #include "common/process.h"
 #include "frontend/checkpoint.h"
 #include "frontend/dispatch.h"
+#include "frontend/lookout.h"
 #include "frontend/results.h"
 #include "frontend/roster.h"
 #include "frontend/task.h"
 
 enum { BURST_REQUESTS = 64, BURST_BYTES = 1 << 20 };
-/* How often the devices are looked at, while requests wait for one and while none does. */
-static const uint64_t look_busy_ns = 50 * NS_PER_MS, look_idle_ns = 250 * NS_PER_MS;
-
 static void ring_all(struct server *server)
 {
     for (unsigned d = 0; d < server->devices_count; d++)
@@ -95,7 +93,7 @@ static bool any_done(const struct server *server)
 static bool all_up(const struct server *server)
 {
     for (unsigned d = 0; d < server->devices_count; d++) {
-        if (server->devices[d]->state != DEVICE_UP)
+        if (server->devices[d]->state != DEVICE_UP || control_retired(server->devices[d]->control))
             return false;
     }
     return true;
@@ -126,29 +124,10 @@ static void sleep_for_work(struct server *server)
         if (ready > 0 && fds[1].revents) {
             doorbell_fifo_drain(server->bell_fd);
             if (!all_up(server))
-                server->next_look_ns = 0; /* a runtime rings when it comes up */
+                server->next_look_ns = 0; /* a runtime rings when it comes up, and when it goes */
         }
     }
     set_sleeping(server, 0);
-}
-
-static void look_at(struct server *server, struct device_link *device, uint64_t now_ns)
-{
-    const enum device_change change = device_link_look(device, now_ns);
-    if (change == DEVICE_RETIRED)
-        results_take_last(server, device);
-    roster_change(server, device, change, now_ns);
-}
-
-static void look_around(struct server *server, uint64_t now_ns)
-{
-    uint32_t in_flight = server->checkpoints.count;
-    for (unsigned d = 0; d < server->devices_count; d++) {
-        look_at(server, server->devices[d], now_ns);
-        roster_grace(server, server->devices[d], now_ns);
-        in_flight += server->devices[d]->in_flight;
-    }
-    server->next_look_ns = now_ns + (in_flight ? look_busy_ns : look_idle_ns);
 }
 
 static bool take_results(struct server *server)
@@ -158,13 +137,13 @@ static bool take_results(struct server *server)
         struct device_link *device = server->devices[d];
         /* A new runtime has answered what the dead one left: whoever is told so may come with more at once. */
         if (device->state == DEVICE_DEAD && control_any_done(device->control))
-            look_at(server, device, clock_now_ns());
+            lookout_device(server, device, clock_now_ns());
         results += results_take(server, device);
     }
     return results > 0;
 }
 
-static void turn(struct server *server)
+static int turn(struct server *server)
 {
     bool worked = take_results(server);
     if (server->replier.sent)
@@ -175,21 +154,21 @@ static void turn(struct server *server)
     if (server->checkpoints.count)
         checkpoint_look(server);
     worked |= expire(server, now_ns);
-    if (now_ns >= server->next_look_ns)
-        look_around(server, now_ns);
-    if (!worked && !server->replier.sent && server->socket_empty)
+    const int rc = now_ns >= server->next_look_ns ? lookout_look(server, now_ns) : 0;
+    if (rc == 0 && !worked && !server->replier.sent && server->socket_empty)
         sleep_for_work(server);
+    return rc;
 }
 
 int loop_run(struct server *server)
 {
     roster_rebuild(server);
-    look_around(server, clock_now_ns());
-    while (!process_stopping())
-        turn(server);
+    int rc = lookout_look(server, clock_now_ns());
+    while (rc == 0 && !process_stopping())
+        rc = turn(server);
     log_info("stopping");
     for (unsigned d = 0; d < server->devices_count; d++)
         task_fail_device(server, server->devices[d], STATUS_UNAVAILABLE, "the server is stopping");
     checkpoint_fail(server, STATUS_UNAVAILABLE, "the server is stopping");
-    return 0;
+    return rc;
 }

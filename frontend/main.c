@@ -15,7 +15,7 @@ static const struct config_program program = {
     .name = "expertd-frontend",
     .purpose =
         "Answers clients over ZeroMQ from the experts of this server's runtimes. Exit status: 0 after a stop signal, "
-        "1 when it cannot start, 2 for a wrong flag or configuration.",
+        "1 when it cannot start or go on, 2 for a wrong flag or configuration.",
     .sections = sections,
 };
 
@@ -38,7 +38,7 @@ int main(int argc, char **argv)
         rc = owner_acquire(config.server.run_dir, config.server.name, "frontend");
     if (rc >= 0) {
         process_raise_file_limit(); /* each client is a file */
-        rc = server_create(&server, &config);
+        rc = server_create(&server, &config, rc);
     }
     if (rc == 0)
         rc = loop_run(server);

@@ -65,11 +65,12 @@ static int open_bell(struct server *server)
     const struct config_server *config = &server->config->server;
     server->bell_fd = doorbell_fifo_create(config->run_dir, config->name);
     if (server->bell_fd < 0)
-        log_error("cannot make the doorbell in '%s': %s", config->run_dir, strerror(-server->bell_fd));
+        log_error("cannot make the doorbell '%s/%s.frontend.bell': %s", config->run_dir, config->name,
+                  strerror(-server->bell_fd));
     return server->bell_fd < 0 ? server->bell_fd : 0;
 }
 
-int server_create(struct server **server, const struct config *config)
+int server_create(struct server **server, const struct config *config, int owner_fd)
 {
     struct server *made = aligned_alloc(64, (sizeof *made + 63) / 64 * 64);
     if (!made) {
@@ -79,6 +80,7 @@ int server_create(struct server **server, const struct config *config)
     memset(made, 0, sizeof *made);
     made->config = config;
     made->bell_fd = -1;
+    made->owner_fd = owner_fd;
     made->start_ns = clock_now_ns();
     made->list_generation = clock_wall_ns();
     incoming_init(&made->incoming);

@@ -36,14 +36,15 @@ struct server {
     struct incoming incoming;
     struct message_arena arena;
     bool socket_empty; /* the last receive found nothing, and nothing was sent since: see sleep_for_work in loop.c */
-    uint64_t start_ns, next_look_ns;
+    int owner_fd;      /* of the role; the process's end closes it */
+    uint64_t start_ns, looked_ns, next_look_ns, next_names_ns;
     uint64_t list_generation; /* of LIST's answer */
     uint64_t last_ticket;     /* of a checkpoint */
     void *arena_memory;
 };
 
-/* Binds, and attaches to what is there. Keeps config. 0 or -errno; logs why. */
-int server_create(struct server **server, const struct config *config);
+/* Binds, and attaches to what is there. Keeps config, and owner_fd, of owner_acquire. 0 or -errno; logs why. */
+int server_create(struct server **server, const struct config *config, int owner_fd);
 void server_destroy(struct server **server);
 
 /* Answers a request for good: its slot still has to be given back. message NULL: none. */

@@ -74,9 +74,9 @@ void task_break_pool(struct server *server, struct pool_link *link)
 {
     if (link->broken)
         return;
-    link->broken = true;
-    log_error("the shared memory of pool %" PRIu32 " of device '%s' is damaged; it is not used until the device's "
-              "runtime makes a new one",
+    device_link_break(link->device, link);
+    log_error("the shared memory of pool %" PRIu32 " of device '%s' is damaged, or its name is gone; its runtime is "
+              "asked to make a new one",
               link->index, link->device->name);
     fail_pool(server, link, STATUS_UNAVAILABLE, "the expert's task pool is damaged");
 }
@@ -168,7 +168,7 @@ static enum status claim_rows(struct server *server, struct order *order, struct
         snprintf(order->why, sizeof order->why, "the server's shared memory is full");
         return STATUS_RESOURCE_EXHAUSTED;
     default:
-        if (rc == -EPROTO)
+        if (rc == -EPROTO || rc == -ENOENT)
             task_break_pool(server, link);
         snprintf(order->why, sizeof order->why, "the expert's task pool cannot be used now");
         return STATUS_UNAVAILABLE;

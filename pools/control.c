@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "common/shm.h"
 #include "pools/pool.h"
 
@@ -20,6 +21,7 @@ struct control {
     uint64_t generation;
     uint32_t experts_count, words;
     char server[CONTROL_NAME_SIZE], device[CONTROL_NAME_SIZE];
+    unsigned char constants[offsetof(struct control_shared, runtime)]; /* as they were when it was opened */
 };
 
 /* --- layout ---------------------------------------------------------------------------------------------------------
@@ -94,6 +96,7 @@ static int open_view(struct control **control, struct control_shared *shared, co
     made->words = words_of(header->experts_count);
     memcpy(made->server, header->server, sizeof made->server);
     memcpy(made->device, header->device, sizeof made->device);
+    memcpy(made->constants, header, sizeof made->constants);
     *control = made;
     return 0;
 }
@@ -200,6 +203,12 @@ int control_create(struct control **control, const char *server, const char *dev
     memcpy(header.device, device, strlen(device));
     void *mapping;
     rc = shm_create_segment(name, header.segment_bytes, header.segment_bytes, &mapping);
+    if (rc == -EEXIST) {
+        char path[SHM_NAME_SIZE + 16];
+        log_error("%s is in the way, and is not this user's to remove, or is a folder that is not empty: remove it, or "
+                  "choose another server.name",
+                  shm_path(name, path));
+    }
     if (rc != 0)
         return rc;
     memcpy(mapping, &header, offsetof(struct control_shared, runtime));
@@ -308,18 +317,76 @@ void control_retire(struct control **control)
     control_detach(control);
 }
 
+const char *control_fault(struct control *control)
+{
+    char name[SHM_NAME_SIZE];
+    struct control_shared *shared = control->shared;
+    if (control_segment(name, control->server, control->device) != 0 ||
+        !shm_named(name, control->mapped_bytes, control->constants, sizeof control->constants))
+        return "their names do not lead to them any more (somebody removed or changed files in /dev/shm; at a logout, "
+               "logind's RemoveIPC does)";
+    if (atomic_load_explicit(&shared->runtime.state, memory_order_relaxed) != CONTROL_READY)
+        return atomic_load_explicit(&shared->runtime.state, memory_order_relaxed) == CONTROL_REFUSED
+                   ? "the frontend finds the control segment damaged"
+                   : "the control segment is damaged";
+    return control_renewal_wanted(control) ? "the frontend finds a task pool damaged, or its name gone" : NULL;
+}
+
+bool control_renewal_wanted(const struct control *control)
+{
+    return atomic_load_explicit(&control->shared->frontend.renewal_wanted, memory_order_acquire) == control->generation;
+}
+
+void control_begin_epoch(struct control *control)
+{
+    atomic_fetch_add_explicit(&control->shared->frontend.epoch, 1, memory_order_release);
+}
+
+void control_want_renewal(struct control *control)
+{
+    atomic_store_explicit(&control->shared->frontend.renewal_wanted, control->generation, memory_order_release);
+    doorbell_ring(&control->shared->runtime_bell);
+}
+
+void control_abandon(struct control **control)
+{
+    struct control *old = *control;
+    if (!old)
+        return;
+    atomic_store_explicit(&old->shared->runtime.state, CONTROL_RETIRED, memory_order_release);
+    for (uint32_t pool = 0; pool < 2 * old->experts_count; pool++)
+        (void)pool_remove(old->server, old->device, old->generation, pool);
+    control_detach(control);
+}
+
+/* The runtime of this one lives, maybe, and is of our version: it will see it. */
+static void refuse(const char *server, const char *device)
+{
+    char name[SHM_NAME_SIZE];
+    void *mapping;
+    size_t bytes;
+    if (control_segment(name, server, device) != 0 || shm_attach_segment(name, POOL_PAGE, &mapping, &bytes) != 0)
+        return;
+    struct control_shared *shared = mapping;
+    uint32_t ready = CONTROL_READY;
+    if (shared->magic == CONTROL_MAGIC && shared->version == CONTROL_VERSION)
+        (void)atomic_compare_exchange_strong(&shared->runtime.state, &ready, CONTROL_REFUSED);
+    shm_detach(mapping, bytes);
+}
+
 int control_attach(struct control **control, const char *server, const char *device, bool frontend)
 {
     uint64_t fingerprint;
     struct control *made = NULL;
-    const int rc = open_existing(&made, server, device, &fingerprint);
+    int rc = open_existing(&made, server, device, &fingerprint);
+    for (uint32_t e = 0; rc == 0 && e < made->experts_count; e++)
+        rc = expert_sane(&made->experts[e]) ? 0 : -EPROTO;
+    if (rc != 0)
+        control_detach(&made);
+    if (rc == -EPROTO && frontend)
+        refuse(server, device);
     if (rc != 0)
         return rc == -EPERM ? -EPROTO : rc;
-    for (uint32_t e = 0; e < made->experts_count; e++)
-        if (!expert_sane(&made->experts[e])) {
-            control_detach(&made);
-            return -EPROTO;
-        }
     if (frontend) {
         struct control_shared *shared = made->shared;
         atomic_fetch_add_explicit(&shared->frontend.epoch, 1, memory_order_relaxed);

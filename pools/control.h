@@ -13,7 +13,8 @@ struct pool_layout;
 /* Runtime. Makes the device's control segment of the next generation, in state CREATING. First removes this device's
  * leftovers of earlier generations (an old READY one is RETIRED before); other devices and servers are never touched.
  * Generations grow, and no two are the same even when nothing of the last one is left. -EINVAL: a name that is too
- * long, or has white space or a '/' in it, or (a device's) a '.'; -EEXIST, -ENOSPC, -ENOMEM. */
+ * long, or has white space or a '/' in it, or (a device's) a '.'; -EEXIST (something lies there that is not ours to
+ * remove: logged), -ENOSPC, -ENOMEM. */
 int control_create(struct control **control, const char *server, const char *device, uint64_t fingerprint,
                    uint32_t experts_count);
 /* Runtime, after a restart. -ENOENT: there is none; -ESTALE: not READY, another fingerprint or count, or not sane. All
@@ -25,10 +26,22 @@ int control_adopt(struct control **control, const char *server, const char *devi
 int control_remove(const char *server, const char *device);
 /* Runtime: everything is in place; lets the frontend in. */
 void control_publish(struct control *control);
+/* Runtime, now and then: NULL; or why this generation cannot be used any more, for the log: its name does not lead to
+ * it, it is damaged, or the frontend asks for another one. */
+const char *control_fault(struct control *control);
+/* Whether the frontend asks for another generation: the last of these alone, which costs no system call. */
+bool control_renewal_wanted(const struct control *control);
+/* Frontend: begins an epoch, so that the runtime opens its doorbell by name once more. */
+void control_begin_epoch(struct control *control);
+/* Frontend: asks for another generation. */
+void control_want_renewal(struct control *control);
+/* Runtime that has lost its role to another one: RETIRED for whoever holds it, but what lies under the names now is the
+ * other one's, and stays. Nulls. */
+void control_abandon(struct control **control);
 /* Runtime, at a clean end: RETIRED, and all segments of the device are removed. Nulls. */
 void control_retire(struct control **control);
 /* Frontend, and tools that only look. -ENOENT: none; -EAGAIN: not READY; -EPROTO: not sane. The frontend starts an
- * epoch. */
+ * epoch; or refuses what is not sane, so that its runtime makes another one. */
 int control_attach(struct control **control, const char *server, const char *device, bool frontend);
 /* Unmaps; the segment stays. Nulls. */
 void control_detach(struct control **control);

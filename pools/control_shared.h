@@ -15,7 +15,12 @@
  * restarted runtime with the same fingerprint adopts control and pools; else it sets CONTROL_RETIRED, removes the
  * segments and creates the next generation. A frontend that sees RETIRED answers UNAVAILABLE for what it had there,
  * detaches and waits for the next one. A dead runtime's segments stay READY: that it is dead is seen by its owner lock
- * (common/owner.h), that it hangs by completed_batches standing still while busy_since_ns is set. */
+ * (common/owner.h), that it hangs by completed_batches standing still while busy_since_ns is set.
+ *
+ * Damage. A live runtime whose segments have lost their names, or in which either side has found what cannot be, makes
+ * all of them anew under the next generation, and the old ones RETIRED: so what waits is answered, and both sides agree
+ * by the rules above. A frontend that finds it says so in renewal_wanted; or, when it cannot attach at all, by the
+ * state CONTROL_REFUSED. */
 #ifndef EXPERTD_POOLS_CONTROL_SHARED_H
 #define EXPERTD_POOLS_CONTROL_SHARED_H
 
@@ -32,7 +37,7 @@
 #define CONTROL_MAGIC UINT64_C(0x31306c7274637865) /* "exctrl01" */
 enum { CONTROL_VERSION = 2, CONTROL_NAME_SIZE = 40, CONTROL_MAX_EXPERTS = 1 << 20 };
 
-enum control_state { CONTROL_CREATING = 0, CONTROL_READY = 1, CONTROL_RETIRED = 2 };
+enum control_state { CONTROL_CREATING = 0, CONTROL_READY = 1, CONTROL_RETIRED = 2, CONTROL_REFUSED = 3 };
 
 /* Counters of the runtime; control_counter_name() has their names. */
 enum control_counter {
@@ -114,6 +119,7 @@ struct control_shared {
         _Atomic uint32_t sleeping;                 /* ring the frontend's FIFO (set by it, cleared by either) */
         _Atomic uint32_t pid;
         _Atomic uint64_t checkpoint_commands; /* grows with every ticket that is written to an expert */
+        _Atomic uint64_t renewal_wanted;      /* the generation, of which something is damaged or gone */
     } frontend;
 };
 

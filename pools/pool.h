@@ -44,6 +44,8 @@ int pool_adopt(struct pool **pool, const struct pool_layout *layout);
 int pool_attach(struct pool **pool, const char *server, const char *device, uint64_t generation, uint32_t index);
 /* Unmaps; the segment stays. Nulls *pool. */
 void pool_detach(struct pool **pool);
+/* Whether its name still leads to a segment of its size. */
+bool pool_named(const struct pool *pool);
 /* Runtime. Removes a segment by name; 0 or -errno. */
 int pool_remove(const char *server, const char *device, uint64_t generation, uint32_t index);
 

@@ -233,6 +233,11 @@ void pool_detach(struct pool **pool)
     free(old);
 }
 
+bool pool_named(const struct pool *pool)
+{
+    return shm_named(pool->name, pool->mapped_bytes, NULL, 0);
+}
+
 int pool_remove(const char *server, const char *device, uint64_t generation, uint32_t index)
 {
     char name[SHM_NAME_SIZE];

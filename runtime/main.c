@@ -24,7 +24,8 @@ static const char *const sections[] = {"server", "devices", "experts", "checkpoi
 static const struct config_program program = {
     .name = "expertd-runtime",
     .purpose = "Serves the experts of one device: takes batches from their task pools, computes them with OpenCL, and "
-               "trains the experts. Exit status: 0 after a stop signal, 1 when it cannot start, 2 for a wrong flag or "
+               "trains the experts. Exit status: 0 after a stop signal, 1 when it cannot start or go on, 2 for a wrong "
+               "flag or "
                "configuration, 3 when the device is lost.",
     .sections = sections,
     .flags = flags,
@@ -62,16 +63,18 @@ static int serve(const struct config *config, const struct config_device *device
         return EXIT_SUCCESS;
     if (rc < 0)
         return rc == -ENODEV ? EXIT_DEVICE_LOST : EXIT_START;
-    rc = runtime_serve(runtime);
-    if (rc == 0)
-        rc = runtime_stop(runtime);
+    const int served = runtime_serve(runtime);
+    /* What was learned is saved, however it ended. */
+    rc = served == -ENODEV ? served : runtime_stop(runtime);
     if (rc == -ENODEV)
         log_error("device '%s' is lost: start this program again when it is back; what is queued stays so",
                   device->name);
     else
         log_info("stopped");
     runtime_destroy(&runtime);
-    return rc == 0 ? EXIT_SUCCESS : EXIT_DEVICE_LOST;
+    if (rc == 0)
+        return served == 0 ? EXIT_SUCCESS : EXIT_START;
+    return EXIT_DEVICE_LOST;
 }
 
 int main(int argc, char **argv)

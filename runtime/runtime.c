@@ -14,6 +14,7 @@
 #include "common/log.h"
 #include "common/owner.h"
 #include "common/process.h"
+#include "common/shm.h"
 #include "pools/control.h"
 #include "runtime/compute/compute.h"
 #include "runtime/serve/backend.h"
@@ -21,9 +22,10 @@
 #include "runtime/serve/executor.h"
 #include "runtime/serve/pace.h"
 
-/* Sleeps no longer, whatever the doorbell does: see common/doorbell.h on ringers that were killed. */
-static const uint64_t longest_sleep_ns = NS_PER_S;
-enum { NAP_NS = 40000, TIMER_SLACK_NS = 1000 };
+/* How often what is held is looked after. Nor does it sleep longer, whatever the doorbell does: see common/doorbell.h
+ * on ringers that were killed. */
+static const uint64_t names_ns = NS_PER_S / 4;
+enum { NAMES_AT_ONCE = 256, NAP_NS = 40000, TIMER_SLACK_NS = 1000 };
 static const uint64_t progress_ns = 2 * NS_PER_S;
 
 struct runtime {
@@ -40,6 +42,12 @@ struct runtime {
         uint64_t next_ns;
         uint64_t counted; /* of the process, up to which they are in the counter */
     } page_faults;
+    struct {
+        uint64_t next_ns;
+        uint64_t seen, looking; /* shm_changes: when all pools' names were good; and for the look that goes on */
+        uint32_t next_pool;     /* of that look; 0: there is none */
+    } names;
+    bool lost_role; /* another process has it now */
 };
 
 /* --- experts ---------------------------------------------------------------------------------------------------------
@@ -213,11 +221,17 @@ static int create_segments(struct runtime *runtime, uint64_t fingerprint)
     return rc;
 }
 
-static int open_segments(struct runtime *runtime)
+static uint64_t fingerprint_of(const struct runtime *runtime)
 {
     uint64_t fingerprint = 0;
     for (uint32_t i = 0; i < runtime->count; i++)
         fingerprint = backend_fingerprint(&runtime->backends[i], fingerprint);
+    return fingerprint;
+}
+
+static int open_segments(struct runtime *runtime)
+{
+    const uint64_t fingerprint = fingerprint_of(runtime);
     const bool adopted = adopt_segments(runtime, fingerprint);
     const int rc = adopted ? 0 : create_segments(runtime, fingerprint);
     if (rc < 0)
@@ -241,6 +255,11 @@ static uint64_t process_page_faults(void)
     return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)(usage.ru_minflt + usage.ru_majflt) : 0;
 }
 
+static void role_of(const struct runtime *runtime, char *role, size_t size)
+{
+    snprintf(role, size, "runtime.%s", runtime->entry->name);
+}
+
 static int take_role(struct runtime *runtime)
 {
     const struct config_server *server = &runtime->config->server;
@@ -248,12 +267,12 @@ static int take_role(struct runtime *runtime)
     int rc = owner_prepare_run_dir(server->run_dir);
     if (rc < 0)
         return rc;
-    snprintf(role, sizeof role, "runtime.%s", runtime->entry->name);
+    role_of(runtime, role, sizeof role);
     runtime->owner_fd = owner_acquire(server->run_dir, server->name, role);
     return runtime->owner_fd < 0 ? runtime->owner_fd : 0;
 }
 
-static int create_workers(struct runtime *runtime)
+static int create_executor(struct runtime *runtime)
 {
     const struct executor_setup setup = {
         .backends = runtime->backends,
@@ -263,13 +282,25 @@ static int create_workers(struct runtime *runtime)
         .run_dir = runtime->config->server.run_dir,
         .server = runtime->config->server.name,
     };
-    int rc = executor_create(&runtime->executor, &setup);
+    return executor_create(&runtime->executor, &setup);
+}
+
+static int create_workers(struct runtime *runtime)
+{
+    int rc = create_executor(runtime);
     if (rc == 0)
         rc = checkpointer_create(&runtime->checkpointer, &runtime->config->checkpoint, runtime->backends,
                                  runtime->count, runtime->control);
     if (rc < 0)
         log_error("cannot start: %s", strerror(-rc));
     return rc;
+}
+
+static void open_doors(struct runtime *runtime)
+{
+    process_stop_futex(&control_page(runtime->control)->runtime_bell.bell);
+    control_publish(runtime->control);
+    executor_ring_always(runtime->executor);
 }
 
 int runtime_create(struct runtime **runtime, const struct config *config, const struct config_device *device)
@@ -299,9 +330,7 @@ int runtime_create(struct runtime **runtime, const struct config *config, const 
         return rc;
     }
     r->page_faults.counted = process_page_faults();
-    process_stop_futex(&control_page(r->control)->runtime_bell.bell);
-    control_publish(r->control);
-    executor_ring_always(r->executor);
+    open_doors(r);
     log_info("ready: %" PRIu32 " experts on device '%s' after %" PRIu64 " ms", r->count, device->name,
              (clock_now_ns() - started_ns) / NS_PER_MS);
     return 0;
@@ -319,6 +348,94 @@ static void show_process(struct runtime *runtime, uint64_t now_ns)
     runtime->page_faults.next_ns = now_ns + NS_PER_S;
 }
 
+/* --- what is held keeps its name -------------------------------------------------------------------------------------
+ */
+
+/* Names of pools are looked at when something in /dev/shm was made or removed, some at a time. */
+static bool pools_named(struct runtime *runtime)
+{
+    const uint64_t changes = shm_changes();
+    if (runtime->names.next_pool == 0) {
+        if (changes == runtime->names.seen)
+            return true;
+        runtime->names.looking = changes;
+    }
+    for (uint32_t i = 0; i < NAMES_AT_ONCE && runtime->names.next_pool < runtime->count; i++) {
+        if (!backend_pools_named(&runtime->backends[runtime->names.next_pool++]))
+            return false;
+    }
+    if (runtime->names.next_pool == runtime->count) {
+        runtime->names.next_pool = 0;
+        /* The clock of the folder ticks slowly: what came in the same tick is seen only by another look. */
+        if (clock_wall_ns() - runtime->names.looking > NS_PER_S)
+            runtime->names.seen = runtime->names.looking;
+    }
+    return true;
+}
+
+static const char *segments_fault(struct runtime *runtime)
+{
+    if (executor_broken(runtime->executor))
+        return "a task pool is damaged";
+    const char *why = control_fault(runtime->control);
+    if (!why && !pools_named(runtime))
+        why = "a task pool's name does not lead to it any more (somebody removed files in /dev/shm)";
+    return why;
+}
+
+static void close_segments(struct runtime *runtime)
+{
+    for (uint32_t i = 0; i < runtime->count; i++)
+        backend_close_pools(&runtime->backends[i]);
+    if (runtime->lost_role)
+        control_abandon(&runtime->control);
+    else
+        control_retire(&runtime->control);
+}
+
+/* All of them, under the next generation: both sides begin anew, and what waits is answered. */
+static int renew_segments(struct runtime *runtime, const char *why)
+{
+    int rc = executor_drain(runtime->executor);
+    if (rc < 0)
+        return rc;
+    log_error("the segments of device '%s' are made anew: %s; requests that wait there are answered UNAVAILABLE",
+              runtime->entry->name, why);
+    checkpointer_detach(runtime->checkpointer);
+    process_stop_futex(NULL);
+    executor_destroy(&runtime->executor); /* first: what the driver still owes rings in the control segment */
+    close_segments(runtime);
+    rc = create_segments(runtime, fingerprint_of(runtime));
+    if (rc < 0)
+        return rc;
+    for (uint32_t i = 0; i < runtime->count; i++)
+        backend_set_record(&runtime->backends[i], control_expert(runtime->control, i), false);
+    rc = create_executor(runtime);
+    if (rc < 0)
+        return rc;
+    checkpointer_attach(runtime->checkpointer, runtime->control);
+    runtime->names.seen = runtime->names.next_pool = 0;
+    open_doors(runtime);
+    return 0;
+}
+
+/* Looks after lock and segments. -EBUSY: another process has the role. */
+static int look_after_names(struct runtime *runtime, uint64_t now_ns)
+{
+    char role[128];
+    if (now_ns < runtime->names.next_ns && !control_renewal_wanted(runtime->control))
+        return 0;
+    runtime->names.next_ns = now_ns + names_ns;
+    const struct config_server *server = &runtime->config->server;
+    role_of(runtime, role, sizeof role);
+    if (owner_keep(&runtime->owner_fd, server->run_dir, server->name, role) == -EBUSY) {
+        runtime->lost_role = true;
+        return -EBUSY;
+    }
+    const char *why = segments_fault(runtime);
+    return why ? renew_segments(runtime, why) : 0;
+}
+
 /* For the moment that a batch waits for more rows: each of them would ring the bell, and wake this thread to count. */
 static void nap(void)
 {
@@ -330,7 +447,8 @@ static void sleep_until(struct runtime *runtime, uint64_t deadline_ns)
 {
     struct doorbell_word *bell = &control_page(runtime->control)->runtime_bell;
     const uint32_t ticket = doorbell_prepare(bell);
-    if (control_any_ready(runtime->control) || checkpointer_has_work(runtime->checkpointer) || process_stopping()) {
+    if (control_any_ready(runtime->control) || control_renewal_wanted(runtime->control) ||
+        checkpointer_has_work(runtime->checkpointer) || process_stopping()) {
         doorbell_cancel(bell);
         return;
     }
@@ -350,6 +468,9 @@ int runtime_serve(struct runtime *runtime)
         if (checkpointer_step(runtime->checkpointer, now_ns))
             executor_ring(runtime->executor);
         show_process(runtime, now_ns);
+        const int kept = look_after_names(runtime, now_ns);
+        if (kept < 0)
+            return kept;
         if (checkpointer_wants_copy(runtime->checkpointer)) {
             rc = executor_drain(runtime->executor);
             if (rc == 0)
@@ -358,7 +479,7 @@ int runtime_serve(struct runtime *runtime)
                 return rc;
         } else if (rc == 0) {
             const uint64_t next_ns = checkpointer_next_ns(runtime->checkpointer);
-            uint64_t deadline_ns = now_ns + longest_sleep_ns;
+            uint64_t deadline_ns = runtime->names.next_ns;
             deadline_ns = retry_ns < deadline_ns ? retry_ns : deadline_ns;
             if (retry_ns < now_ns + PACE_LONGEST_NS)
                 nap();
@@ -371,17 +492,18 @@ int runtime_serve(struct runtime *runtime)
 
 int runtime_stop(struct runtime *runtime)
 {
-    const int rc = executor_drain(runtime->executor);
-    if (rc < 0)
-        return rc;
+    if (runtime->executor) {
+        const int rc = executor_drain(runtime->executor);
+        if (rc < 0)
+            return rc;
+    }
     log_info("stopping");
     checkpointer_detach(runtime->checkpointer);
     process_stop_futex(NULL);
-    for (uint32_t i = 0; i < runtime->count; i++)
-        backend_close_pools(&runtime->backends[i]);
     /* Before the files are written, so that clients need not wait for them. */
-    control_retire(&runtime->control);
-    executor_ring_always(runtime->executor);
+    close_segments(runtime);
+    if (runtime->executor)
+        executor_ring_always(runtime->executor);
     checkpointer_finish(runtime->checkpointer);
     return 0;
 }

@@ -10,7 +10,8 @@ struct runtime;
  * runtime that died or makes new ones, and lets the frontend in. The owner of the role "runtime.<device>" for life.
  * config and device (one of its entries) are kept. 0 or -errno, logged; -EINTR: a stop signal came meanwhile. */
 int runtime_create(struct runtime **runtime, const struct config *config, const struct config_device *device);
-/* Serves until a stop signal: 0; -ENODEV: the device is lost. */
+/* Serves until a stop signal: 0; -ENODEV: the device is lost. Another -errno, logged: it cannot go on, since another
+ * process has taken its role after the run folder was removed, or its segments cannot be made anew. */
 int runtime_serve(struct runtime *runtime);
 /* After serving: finishes what runs, withdraws the segments (so that the frontend answers what is queued with
  * UNAVAILABLE), and saves what changed. 0 or -ENODEV. */

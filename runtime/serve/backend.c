@@ -147,6 +147,11 @@ int backend_open_pools(struct backend *backend, const struct backend_place *plac
     return 0;
 }
 
+bool backend_pools_named(const struct backend *backend)
+{
+    return pool_named(backend->pools[POOL_FORWARD].pool) && pool_named(backend->pools[POOL_BACKWARD].pool);
+}
+
 void backend_close_pools(struct backend *backend)
 {
     for (int kind = POOL_FORWARD; kind <= POOL_BACKWARD; kind++) {

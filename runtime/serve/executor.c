@@ -302,6 +302,11 @@ static int finish_oldest(struct executor *executor)
     return rc;
 }
 
+bool executor_broken(const struct executor *executor)
+{
+    return scheduler_broken(executor->scheduler);
+}
+
 int executor_drain(struct executor *executor)
 {
     int rc = 0;

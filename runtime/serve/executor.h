@@ -36,6 +36,8 @@ void executor_destroy(struct executor **executor);
 /* Starts a batch or finishes one: 1; 0: nothing to do before *retry_ns (UINT64_MAX: ever) but what control_any_ready
  * tells; -ENODEV: the device is lost, and what was in flight stays taken, for the next runtime to adopt. */
 int executor_step(struct executor *executor, uint64_t *retry_ns);
+/* Whether a pool is damaged: see scheduler_broken. */
+bool executor_broken(const struct executor *executor);
 /* Finishes what is in flight. 0 or -ENODEV. */
 int executor_drain(struct executor *executor);
 /* Wakes the frontend if it sleeps, for something else that it should look at. */

@@ -27,6 +27,7 @@ struct scheduler {
     struct heap runnable, waiting;
     scheduler_skipped *skipped;
     void *context;
+    bool broken; /* one of the pools */
 };
 
 /* --- heaps -----------------------------------------------------------------------------------------------------------
@@ -120,10 +121,9 @@ static void set_aside(struct scheduler *scheduler, uint32_t index, int error, ui
         move(scheduler, index, PLACE_WAITING, now_ns + NS_PER_S);
         return;
     }
-    log_error("the queue of '%s' (%s) is damaged: it is served no more until this runtime and the frontend are started "
-              "again",
-              header->uid, kind);
+    log_error("the queue of '%s' (%s) is damaged", header->uid, kind);
     move(scheduler, index, PLACE_BROKEN, 0);
+    scheduler->broken = true;
 }
 
 static void report_skipped(struct scheduler *scheduler, uint32_t index, uint32_t tasks)
@@ -186,6 +186,11 @@ void scheduler_prefetch_handle(const struct scheduler *scheduler, uint32_t index
 void scheduler_prefetch(const struct scheduler *scheduler, uint32_t index)
 {
     pool_prefetch_shared(scheduler->entries[index].pool);
+}
+
+bool scheduler_broken(const struct scheduler *scheduler)
+{
+    return scheduler->broken;
 }
 
 void scheduler_notice(struct scheduler *scheduler, uint32_t index, uint64_t now_ns)

@@ -29,6 +29,8 @@ void scheduler_prefetch(const struct scheduler *scheduler, uint32_t index);
 /* The pool may have new tasks to run: it got some, or one of its batches was completed, on which a repeated backward
  * waits. A pool that breaks its invariants (-EPROTO) is logged and never looked at again. */
 void scheduler_notice(struct scheduler *scheduler, uint32_t index, uint64_t now_ns);
+/* Whether there is such a pool: its tasks are not served, so all pools had better be made anew. */
+bool scheduler_broken(const struct scheduler *scheduler);
 /* 1 and *index of the pool whose turn it is; 0: no pool has a task to run now, and before *retry_ns (UINT64_MAX: ever)
  * only a notice changes that. It stays its turn until a batch is taken. */
 int scheduler_next(struct scheduler *scheduler, uint64_t now_ns, uint32_t *index, uint64_t *retry_ns);

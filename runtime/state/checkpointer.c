@@ -236,6 +236,15 @@ void checkpointer_detach(struct checkpointer *checkpointer)
         checkpointer->backends[i].record = NULL;
 }
 
+void checkpointer_attach(struct checkpointer *checkpointer, struct control *control)
+{
+    checkpointer->control = control;
+    checkpointer->commands = UINT64_MAX;
+    pthread_mutex_lock(&checkpointer->page_mutex);
+    checkpointer->page = control_page(control);
+    pthread_mutex_unlock(&checkpointer->page_mutex);
+}
+
 void checkpointer_finish(struct checkpointer *checkpointer)
 {
     uint64_t said_ns = clock_now_ns();

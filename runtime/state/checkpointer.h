@@ -34,6 +34,8 @@ uint64_t checkpointer_next_ns(const struct checkpointer *checkpointer);
 
 /* From now on there is no control segment: tickets are forgotten. */
 void checkpointer_detach(struct checkpointer *checkpointer);
+/* After checkpointer_detach: there is one again, with records of the backends. */
+void checkpointer_attach(struct checkpointer *checkpointer, struct control *control);
 /* Saves every expert that changed, and waits for the files; after the last batch. */
 void checkpointer_finish(struct checkpointer *checkpointer);
 

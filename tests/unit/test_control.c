@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/shm.h"
@@ -478,6 +479,75 @@ START_TEST(fingerprints_tell_layouts_apart)
 }
 END_TEST
 
+static void remove_name(void)
+{
+    char name[SHM_NAME_SIZE];
+    ck_assert_int_eq(shm_name(name, support_server(), "%s.control", device), 0);
+    ck_assert_int_eq(shm_remove(name), 0);
+}
+
+START_TEST(what_makes_a_generation_useless_is_told)
+{
+    struct control *runtime = make(2);
+    control_publish(runtime);
+    ck_assert_ptr_null(control_fault(runtime));
+    struct control *frontend = attach(true);
+    ck_assert(!control_renewal_wanted(runtime));
+    control_want_renewal(frontend);
+    ck_assert(control_renewal_wanted(runtime));
+    ck_assert_ptr_nonnull(strstr(control_fault(runtime), "frontend"));
+    control_detach(&frontend);
+    control_retire(&runtime);
+
+    runtime = make(2);
+    control_publish(runtime);
+    ck_assert(!control_renewal_wanted(runtime)); /* that was about another one */
+    atomic_store(&control_page(runtime)->runtime.state, 77);
+    ck_assert_ptr_nonnull(strstr(control_fault(runtime), "damaged"));
+    atomic_store(&control_page(runtime)->runtime.state, CONTROL_READY);
+    control_page(runtime)->experts_count++;
+    ck_assert_ptr_nonnull(control_fault(runtime));
+    control_page(runtime)->experts_count--;
+    ck_assert_ptr_null(control_fault(runtime));
+    remove_name();
+    ck_assert_ptr_nonnull(strstr(control_fault(runtime), "names"));
+    struct control *other = make(2); /* under the same name: still not this one */
+    control_publish(other);
+    ck_assert_ptr_nonnull(strstr(control_fault(runtime), "names"));
+    control_abandon(&runtime);
+    ck_assert_ptr_null(control_fault(other)); /* whose name was left alone */
+    control_retire(&other);
+}
+END_TEST
+
+START_TEST(a_frontend_refuses_a_segment_that_is_not_sane_so_that_its_runtime_knows)
+{
+    struct control *runtime = make(2), *frontend;
+    control_publish(runtime);
+    memset(control_expert(runtime, 1)->uid, 'x', UID_SIZE);
+    ck_assert_int_eq(control_attach(&frontend, support_server(), device, false), -EPROTO);
+    ck_assert_ptr_null(control_fault(runtime)); /* who only looks changes nothing */
+    ck_assert_int_eq(control_attach(&frontend, support_server(), device, true), -EPROTO);
+    ck_assert_ptr_nonnull(strstr(control_fault(runtime), "frontend"));
+    control_retire(&runtime);
+}
+END_TEST
+
+START_TEST(what_is_in_the_way_and_cannot_be_removed_is_an_error)
+{
+    struct control *control;
+    char name[SHM_NAME_SIZE], path[SHM_NAME_SIZE + 16], inside[SHM_NAME_SIZE + 32];
+    ck_assert_int_eq(shm_name(name, support_server(), "%s.control", device), 0);
+    ck_assert_int_eq(mkdir(shm_path(name, path), 0700), 0);
+    snprintf(inside, sizeof inside, "%s/full", path);
+    ck_assert_int_eq(mkdir(inside, 0700), 0);
+    ck_assert_int_eq(control_create(&control, support_server(), device, 77, 1), -EEXIST);
+    ck_assert_int_eq(rmdir(inside), 0);
+    ck_assert_int_eq(control_create(&control, support_server(), device, 77, 1), 0);
+    control_retire(&control);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("control");
@@ -496,6 +566,9 @@ int main(void)
     tcase_add_test(all, a_runtime_without_experts_has_a_segment_too);
     tcase_add_test(all, counters_have_names_and_count);
     tcase_add_test(all, fingerprints_tell_layouts_apart);
+    tcase_add_test(all, what_makes_a_generation_useless_is_told);
+    tcase_add_test(all, a_frontend_refuses_a_segment_that_is_not_sane_so_that_its_runtime_knows);
+    tcase_add_test(all, what_is_in_the_way_and_cannot_be_removed_is_an_error);
     Suite *suite = suite_create("control");
     suite_add_tcase(suite, all);
     return support_pool_main(suite);

@@ -243,6 +243,26 @@ START_TEST(what_is_no_fifo_is_refused)
 }
 END_TEST
 
+START_TEST(a_fifo_that_was_removed_is_made_anew)
+{
+    char path[128];
+    _Atomic uint32_t sleeping = 1;
+    int waiter = doorbell_fifo_create(run_dir, "box");
+    ck_assert_int_eq(doorbell_fifo_keep(&waiter, run_dir, "box"), 0);
+    snprintf(path, sizeof path, "%s/box.frontend.bell", run_dir);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(doorbell_fifo_keep(&waiter, run_dir, "box"), 1);
+    ck_assert_int_eq(doorbell_fifo_keep(&waiter, run_dir, "box"), 0);
+    const int ringer = doorbell_fifo_open(run_dir, "box");
+    doorbell_fifo_ring(ringer, &sleeping);
+    char ring;
+    ck_assert_int_eq(read(waiter, &ring, 1), 1);
+    ck_assert_int_eq(doorbell_fifo_keep(&waiter, "/nowhere/at/all", "box"), -ENOENT);
+    close(ringer);
+    close(waiter);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("doorbell");
@@ -258,6 +278,7 @@ int main(void)
     tcase_add_test(tcase, a_full_fifo_does_not_block_the_ringer);
     tcase_add_test(tcase, a_new_frontend_takes_the_old_fifo_and_forgets_its_rings);
     tcase_add_test(tcase, what_is_no_fifo_is_refused);
+    tcase_add_test(tcase, a_fifo_that_was_removed_is_made_anew);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

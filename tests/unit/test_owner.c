@@ -186,6 +186,68 @@ START_TEST(a_run_folder_that_others_control_is_refused)
 }
 END_TEST
 
+static void remove_run_dir(void)
+{
+    char command[160];
+    snprintf(command, sizeof command, "rm -rf '%s'", run_dir);
+    ck_assert_int_eq(system(command), 0);
+}
+
+START_TEST(a_role_whose_lock_file_was_removed_is_taken_under_its_name_again)
+{
+    int fd = owner_acquire(run_dir, "box", "frontend");
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(owner_keep(&fd, run_dir, "box", "frontend"), 0);
+    int watch = owner_watch(run_dir, "box", "frontend");
+    remove_run_dir();
+    ck_assert(!owner_alive(run_dir, "box", "frontend")); /* for others it is gone */
+    owner_watch_keep(&watch, run_dir, "box", "frontend");
+    ck_assert(owner_watch_alive(watch)); /* a watch of before knows better */
+    ck_assert_int_eq(owner_keep(&fd, run_dir, "box", "frontend"), 0);
+    ck_assert(owner_alive(run_dir, "box", "frontend"));
+    ck_assert_int_eq(owner_acquire(run_dir, "box", "frontend"), -EBUSY);
+    owner_watch_keep(&watch, run_dir, "box", "frontend");
+    ck_assert(owner_watch_alive(watch));
+    close(fd);
+    ck_assert(!owner_watch_alive(watch)); /* it is the new file's */
+    close(watch);
+}
+END_TEST
+
+START_TEST(a_role_that_another_process_took_meanwhile_is_lost)
+{
+    int fd = owner_acquire(run_dir, "box", "frontend");
+    int watch = owner_watch(run_dir, "box", "frontend");
+    remove_run_dir();
+    ck_assert_int_eq(owner_prepare_run_dir(run_dir), 0);
+    const pid_t other = start_owner("frontend");
+    ck_assert_int_eq(owner_keep(&fd, run_dir, "box", "frontend"), -EBUSY);
+    owner_watch_keep(&watch, run_dir, "box", "frontend");
+    ck_assert_int_eq(owner_watch_pid(watch), other);
+    kill(other, SIGKILL);
+    waitpid(other, NULL, 0);
+    close(watch);
+    close(fd);
+}
+END_TEST
+
+START_TEST(a_folder_that_cannot_be_made_anew_costs_nobody_the_role)
+{
+    char deep[160];
+    snprintf(deep, sizeof deep, "%s/deep", run_dir);
+    ck_assert_int_eq(owner_prepare_run_dir(deep), 0);
+    int fd = owner_acquire(deep, "box", "frontend");
+    const int first = fd;
+    remove_run_dir(); /* with all that is in it */
+    ck_assert_int_eq(owner_keep(&fd, deep, "box", "frontend"), -ENOENT);
+    ck_assert_int_eq(fd, first);
+    ck_assert_int_eq(owner_prepare_run_dir(run_dir), 0);
+    ck_assert_int_eq(owner_keep(&fd, deep, "box", "frontend"), 0);
+    ck_assert(owner_alive(deep, "box", "frontend"));
+    close(fd);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("owner");
@@ -200,6 +262,9 @@ int main(void)
     tcase_add_test(tcase, a_link_or_a_fifo_is_no_lock_file);
     tcase_add_test(tcase, the_run_folder_is_made_for_this_user_alone);
     tcase_add_test(tcase, a_run_folder_that_others_control_is_refused);
+    tcase_add_test(tcase, a_role_whose_lock_file_was_removed_is_taken_under_its_name_again);
+    tcase_add_test(tcase, a_role_that_another_process_took_meanwhile_is_lost);
+    tcase_add_test(tcase, a_folder_that_cannot_be_made_anew_costs_nobody_the_role);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

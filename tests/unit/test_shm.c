@@ -254,6 +254,40 @@ START_TEST(each_visits_the_server_s_own_segments_and_they_may_be_removed)
 }
 END_TEST
 
+START_TEST(a_name_is_known_to_lead_there_or_not)
+{
+    void *mapping;
+    const char *name = segment("named");
+    const uint64_t before = shm_changes();
+    ck_assert(!shm_named(name, SIZE, NULL, 0));
+    ck_assert_int_eq(shm_create_segment(name, SIZE, PAGE, &mapping), 0);
+    memcpy(mapping, "content", 8);
+    ck_assert(shm_named(name, SIZE, NULL, 0));
+    ck_assert(shm_named(name, SIZE, "content", 8));
+    ck_assert(!shm_named(name, SIZE, "another", 8));
+    ck_assert(!shm_named(name, SIZE + PAGE, NULL, 0));
+    ck_assert_uint_ge(shm_changes(), before);
+    ck_assert_int_eq(shm_remove(name), 0);
+    ck_assert(!shm_named(name, SIZE, NULL, 0));
+    shm_detach(mapping, SIZE);
+}
+END_TEST
+
+START_TEST(a_folder_in_the_way_is_removed_if_it_is_empty)
+{
+    char path[SHM_NAME_SIZE + 16], inside[SHM_NAME_SIZE + 32];
+    const char *name = segment("folder");
+    ck_assert_int_eq(mkdir(shm_path(name, path), 0700), 0);
+    ck_assert_int_eq(shm_remove(name), 0);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    snprintf(inside, sizeof inside, "%s/full", path);
+    ck_assert_int_eq(mkdir(inside, 0700), 0);
+    ck_assert_int_lt(shm_remove(name), 0);
+    ck_assert_int_eq(rmdir(inside), 0);
+    ck_assert_int_eq(rmdir(path), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("shm");
@@ -270,6 +304,8 @@ int main(void)
     tcase_add_test(tcase, committing_never_makes_a_segment_longer);
     tcase_add_test(tcase, a_full_file_system_is_an_error_and_loses_nothing);
     tcase_add_test(tcase, each_visits_the_server_s_own_segments_and_they_may_be_removed);
+    tcase_add_test(tcase, a_name_is_known_to_lead_there_or_not);
+    tcase_add_test(tcase, a_folder_in_the_way_is_removed_if_it_is_empty);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
