@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "common/block.h"
 #include "common/config_options.h"
 
 struct config_strings {
@@ -31,6 +32,7 @@ struct config_strings {
 #define CONFIG_TYPE_FLOAT double
 #define CONFIG_TYPE_BOOL bool
 #define CONFIG_TYPE_STRINGS struct config_strings
+#define CONFIG_TYPE_TREE bool /* unused: what stands there is in `declared`, `values` */
 #define CONFIG_FIELD(kind, name, ...) CONFIG_TYPE_##kind name;
 
 struct config_server {
@@ -53,6 +55,16 @@ struct config_device {
 };
 struct config_expert {
     CONFIG_EXPERT_OPTIONS(CONFIG_FIELD)
+    /* What `arguments` says, for those of the block (common/block.h). */
+    struct {
+        const struct block_option *items;
+        unsigned count;
+    } values;
+    const struct block *declared; /* the block, own or built in; NULL: a shared object */
+};
+
+struct config_block {
+    CONFIG_BLOCK_OPTIONS(CONFIG_FIELD)
 };
 
 /* Complete: every default is filled in (run_dir, listen, devices, expert.device too), every range is checked, names
@@ -67,6 +79,10 @@ struct config {
     unsigned devices_count;
     struct config_expert *experts;
     unsigned experts_count;
+    struct config_block *blocks;
+    unsigned blocks_count;
+    struct block *declared; /* `blocks`, read */
+    unsigned declared_count;
     struct config_memory *memory; /* owns every string and list */
 };
 

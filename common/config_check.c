@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/address.h"
+#include "common/config_blocks.h"
 #include "common/config_value.h"
 #include "common/suggest.h"
 
@@ -114,6 +115,7 @@ int config_complete(struct config *config)
             expert->device = config->devices[0].name;
         if (expert->queue_rows == 0)
             expert->queue_rows = 2 * expert->max_batch_size;
+        expert->declared = config_value_is_path(expert->block) ? NULL : config_blocks_find(config, expert->block);
     }
     return rc;
 }
@@ -247,24 +249,27 @@ static int check_devices(const struct config *config, const struct config_source
     return 0;
 }
 
-static int check_block(const struct config_expert *expert, const struct config_source *source, int index)
+static int check_block(const struct config *config, const struct config_source *source, int index)
 {
-    static const char *const blocks[] = {CONFIG_BLOCKS};
+    const struct config_expert *expert = &config->experts[index];
     const struct config_place place = {"experts", index, "block"};
+    const struct block *block;
     struct suggest suggest;
     if (!expert->block[0])
         return config_source_error(source, place, "must not be empty");
-    if (config_value_is_path(expert->block))
+    if (config_value_is_path(expert->block) || expert->declared)
         return 0;
     suggest_begin(&suggest, expert->block);
-    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
-        if (strcmp(expert->block, blocks[i]) == 0)
-            return 0;
-        suggest_offer(&suggest, blocks[i]);
-    }
-    return config_source_error(source, place, "there is no block '%.100s'%s%s%s (an own one is the path of its .so)",
-                               expert->block, suggest.nearest ? ": is '" : "", suggest.nearest ? suggest.nearest : "",
-                               suggest.nearest ? "' meant?" : "");
+    for (unsigned i = 0; (block = block_builtin_nth(i)) != NULL; i++)
+        suggest_offer(&suggest, block->name);
+    for (unsigned i = 0; i < config->declared_count; i++)
+        suggest_offer(&suggest, config->declared[i].name);
+    return config_source_error(
+        source, place,
+        "there is no block '%.100s'%s%s%s (an own one stands under blocks, or is the path of its "
+        ".so)",
+        expert->block, suggest.nearest ? ": is '" : "", suggest.nearest ? suggest.nearest : "",
+        suggest.nearest ? "' meant?" : "");
 }
 
 /* Rows that wait for others do so in the time that their requests have. */
@@ -295,7 +300,7 @@ static int check_expert(const struct config *config, const struct config_source 
     if (!config_find_device(config, expert->device))
         return config_source_error(source, (struct config_place){"experts", index, "device"},
                                    "there is no device called '%.100s' in the list of devices", expert->device);
-    int rc = check_block(expert, source, index);
+    int rc = check_block(config, source, index);
     if (rc == 0)
         rc = check_waiting(config, source, index);
     if (rc < 0)
@@ -326,5 +331,7 @@ int config_check(const struct config *config, const struct config_source *source
         rc = check_devices(config, source);
     for (unsigned i = 0; rc == 0 && i < config->experts_count; i++)
         rc = check_expert(config, source, (int)i);
+    if (rc == 0)
+        rc = config_blocks_check(config, source);
     return rc < 0 ? rc : config_experts_check(config, source);
 }

@@ -71,6 +71,8 @@ static const char *placeholder(enum config_kind kind)
     case CONFIG_ENDPOINT:
     case CONFIG_STRINGS:
         break;
+    case CONFIG_TREE:
+        return "...";
     }
     return "TEXT";
 }
@@ -124,6 +126,15 @@ static const char *required_value(const struct config_section *section, const st
     return NULL;
 }
 
+/* Whether an entry of the list can stand in the sample: it would need what only a user can tell. */
+static bool has_required(const struct config_section *section)
+{
+    for (unsigned i = 0; i < section->count; i++)
+        if (required_value(section, &section->options[i]))
+            return true;
+    return false;
+}
+
 static void print_sample_option(FILE *out, const struct config_section *section, const struct config_option *option)
 {
     const char *indent = section->list ? "    " : "  ";
@@ -133,6 +144,8 @@ static void print_sample_option(FILE *out, const struct config_section *section,
     print_description(out, lead, option);
     if (required)
         fprintf(out, "%s%s: \"%s\"\n", indent, option->name, required);
+    else if (option->kind == CONFIG_TREE)
+        fprintf(out, "%s#%s:\n", indent, option->name);
     else if (option->kind == CONFIG_STRINGS)
         fprintf(out, "%s#%s: []\n", indent, option->name);
     else if (!config_value_has_default(option))
@@ -153,7 +166,11 @@ void config_print_sample(FILE *out)
         const struct config_section *section = &config_sections[s];
         fputc('\n', out);
         print_wrapped(out, "# ", section->description);
-        fprintf(out, "%s:\n%s", section->name, section->list ? "  -\n" : "");
+        const bool example = !section->list || has_required(section);
+        fprintf(out, "%s%s:\n%s", example ? "" : "#", section->name,
+                !section->list ? ""
+                : example      ? "  -\n"
+                               : "#  -\n");
         for (unsigned i = 0; i < section->count; i++)
             print_sample_option(out, section, &section->options[i]);
     }

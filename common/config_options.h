@@ -97,15 +97,13 @@
       "$XDG_CACHE_HOME/expertd or ~/.cache/expertd; each device has its own in it")                                    \
     X(UINT, chunk_rows, 1024, 1, 1048576, "rows", "rows that a kernel launch works on; bounds the workspace")
 
-/* The blocks that the runtime has built in (runtime/blocks/; a test holds that these are all). */
-#define CONFIG_BLOCKS "ffn", "nop"
-
 /* One entry of the list `experts`. */
 #define CONFIG_EXPERT_OPTIONS(X)                                                                                       \
     X(STRING, uid, "", 0, 0, "", "uid (ffn.4.17) or pattern of uids (ffn.[0:4].[0:16])")                               \
     X(UINT, count, 0, 0, 16777216, "experts", "host so many distinct ones of the pattern, drawn at random; 0: all")    \
     X(UINT, seed, 0, 0, 18446744073709551615U, "", "seed of the draw and of the initial weights")                      \
     X(BLOCK, block, "ffn", 0, 0, "", "ffn, nop, or the path of an own one's shared object")                            \
+    X(TREE, arguments, 0, 0, 0, "", "values for the block's own arguments: {sequence: 64} (docs/blocks.md)")           \
     X(STRING, device, "", 0, 0, "", "name of the device; default the first of devices")                                \
     X(UINT, hidden_dim, 1024, 1, 1048576, "", "hidden size h: a row is h floats (nop: any row of h floats)")           \
     X(UINT, max_batch_size, 4096, 1, 1048576, "rows", "largest task, and largest batch")                               \
@@ -126,5 +124,16 @@
     X(UINT, warmup_steps, 0, 0, 1000000000000, "steps", "schedule linear: steps of warm-up")                           \
     X(UINT, total_steps, 0, 0, 1000000000000, "steps", "schedule linear: step at which the rate is 0")                 \
     X(UINT, grad_accumulation, 1, 1, 1000000, "batches", "batches whose gradients one optimizer step sums")
+
+/* One entry of the list `blocks`. */
+#define CONFIG_BLOCK_OPTIONS(X)                                                                                        \
+    X(STRING, name, "", 0, 0, "", "what experts call it: block: <name>")                                               \
+    X(TREE, arguments, 0, 0, 0, "",                                                                                    \
+      "numbers that experts may set, with their defaults: {inner: 256}; hidden_dim is always there")                   \
+    X(TREE, inputs, 0, 0, 0, "",                                                                                       \
+      "[{name: x, shape: [hidden_dim], dtype: float32}, ...]; shapes are of one row, dtypes float32, int64 and bool")  \
+    X(TREE, layers, 0, 0, 0, "",                                                                                       \
+      "[{name: inner, layer: linear, input: x, size: 4 * hidden_dim, activation: gelu}, ...]")                         \
+    X(TREE, outputs, 0, 0, 0, "", "[{name: output, value: <layer>}, ...]")
 
 #endif

@@ -75,6 +75,7 @@ static bool on_option(struct reading *reading, struct config_place place, unsign
             return twice(reading, place, line, reading->option_lines[i]);
         reading->option_lines[i] = line;
         reading->option = i;
+        reading->outline->has_trees |= section->options[i].kind == CONFIG_TREE;
         return false;
     }
     return unknown(reading, (struct config_place){place.section, place.index, NULL}, line, place.option, &suggest);

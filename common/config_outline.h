@@ -13,6 +13,7 @@ struct config_null {
 struct config_outline {
     struct config_null *nulls;
     size_t nulls_count;
+    bool has_trees; /* there are options of kind TREE */
 };
 
 /* 0; or -EINVAL (-ENOMEM) after a message with the line. Free with config_outline_destroy in any case. */

@@ -14,6 +14,7 @@
 #define DEFAULT_FLOAT(default, min, max) .number = default, .number_min = min, .number_max = max
 #define DEFAULT_BOOL(default, min, max) .boolean = default
 #define DEFAULT_STRINGS(default, min, max) .string = NULL
+#define DEFAULT_TREE(default, min, max) .string = NULL
 #define OPTION(option_kind, option_name, default, min, max, option_unit, text)                                         \
     {.name = #option_name,                                                                                             \
      .kind = CONFIG_##option_kind,                                                                                     \
@@ -43,6 +44,9 @@ static const struct config_option device_options[] = {CONFIG_DEVICE_OPTIONS(OPTI
 #define OPTION_RECORD config_expert
 static const struct config_option expert_options[] = {CONFIG_EXPERT_OPTIONS(OPTION)};
 #undef OPTION_RECORD
+#define OPTION_RECORD config_block
+static const struct config_option block_options[] = {CONFIG_BLOCK_OPTIONS(OPTION)};
+#undef OPTION_RECORD
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 _Static_assert(COUNT(expert_options) <= CONFIG_SECTION_OPTIONS_MAX, "the YAML schema has room for every option");
@@ -69,6 +73,7 @@ const struct config_section config_sections[CONFIG_SECTIONS] = {
     SECTION(http, "The HTTP gateway expertd-http: metrics, health, a page, and the Open Inference Protocol."),
     LIST(devices, device, "The OpenCL devices; each is served by a runtime of its own. None: one called device0."),
     LIST(experts, expert, "The experts; an entry is one, or a grid of them."),
+    LIST(blocks, block, "Blocks of your own, made of layers (docs/blocks.md)."),
 };
 
 const struct config_section *config_section_find(const char *name)

@@ -18,6 +18,7 @@ enum config_kind {
     CONFIG_FLOAT,
     CONFIG_BOOL,
     CONFIG_STRINGS,
+    CONFIG_TREE,
 };
 
 struct config_option {

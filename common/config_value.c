@@ -118,6 +118,8 @@ int config_value_set(const struct config_option *option, void *record, struct co
     case CONFIG_STRINGS:
         rc = append_string(field(option, record), memory, text);
         break;
+    case CONFIG_TREE:
+        break; /* common/config_blocks.c reads it */
     case CONFIG_UINT:
         return set_uint(option, field(option, record), text, problem);
     case CONFIG_FLOAT:
@@ -151,6 +153,9 @@ void config_value_defaults(const struct config_section *section, void *record)
             break;
         case CONFIG_STRINGS:
             config_value_clear(option, record);
+            break;
+        case CONFIG_TREE:
+            *(bool *)value = false;
             break;
         case CONFIG_UINT:
             *(uint64_t *)value = option->uint;
@@ -186,6 +191,7 @@ void config_value_print_range(FILE *out, const struct config_option *option)
     case CONFIG_BLOCK:
     case CONFIG_ENDPOINT:
     case CONFIG_STRINGS:
+    case CONFIG_TREE:
         break;
     }
 }
@@ -204,7 +210,8 @@ bool config_value_is_text(const struct config_option *option)
 
 bool config_value_has_default(const struct config_option *option)
 {
-    return option->kind != CONFIG_STRINGS && (!config_value_is_text(option) || option->string[0]);
+    return option->kind != CONFIG_STRINGS && option->kind != CONFIG_TREE &&
+           (!config_value_is_text(option) || option->string[0]);
 }
 
 void config_value_print_default(FILE *out, const struct config_option *option)
@@ -227,6 +234,7 @@ void config_value_print_default(FILE *out, const struct config_option *option)
         fputs(option->string, out);
         break;
     case CONFIG_STRINGS:
+    case CONFIG_TREE:
         break;
     }
 }

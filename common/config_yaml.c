@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/config_blocks.h"
 #include "common/config_outline.h"
 #include "common/config_value.h"
 #include "common/log.h"
@@ -79,6 +80,8 @@ static void schema_make(struct schema_tree *tree)
             field->value.flags |= CYAML_FLAG_OPTIONAL;
             if (section->options[i].kind == CONFIG_STRINGS)
                 field->value = list_of(&text_schema, LIST_MAX);
+            if (section->options[i].kind == CONFIG_TREE)
+                field->value = (cyaml_schema_value_t){.type = CYAML_IGNORE, .flags = CYAML_FLAG_OPTIONAL};
         }
         tree->sections[s] = field_at(section->name, s);
         tree->sections[s].value = mapping_of(tree->options[s], section->count, optional);
@@ -238,7 +241,7 @@ static void drop_nulls(struct raw *root, const struct config_outline *outline)
         const struct config_null *null = &outline->nulls[i];
         const struct config_section *section = &config_sections[null->section];
         struct raw *rows = root[null->section].value;
-        if (section->options[null->option].kind == CONFIG_STRINGS)
+        if (section->options[null->option].kind == CONFIG_STRINGS || section->options[null->option].kind == CONFIG_TREE)
             continue;
         void **value = &rows[(size_t)null->index * section->count + null->option].value;
         free(*value);
@@ -270,6 +273,7 @@ int config_yaml_read(struct config *config, const struct config_source *source)
                                             (cyaml_data_t **)&root, NULL);
     if (err == CYAML_OK && root)
         drop_nulls(root, &outline);
+    const bool has_trees = outline.has_trees;
     config_outline_destroy(&outline);
     if (err != CYAML_OK)
         return refuse(source, &report, err);
@@ -281,5 +285,5 @@ int config_yaml_read(struct config *config, const struct config_source *source)
             rc = merge_record(section, -1, (char *)config + section->offset, &config->memory, root[s].value, source);
     }
     cyaml_free(&how, &schema.root, root, 0);
-    return rc;
+    return rc == 0 && has_trees ? config_blocks_read(config, source) : rc;
 }

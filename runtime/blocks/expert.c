@@ -5,30 +5,24 @@
 
 #include "common/log.h"
 #include "runtime/blocks/blocks.h"
+#include "runtime/blocks/engine.h"
 #include "runtime/device/device_private.h"
 #include "runtime/blocks/own_expert.h"
 #include "runtime/train/parameters.h"
 
-static const struct expert_ops *const blocks[] = {&expert_ffn, &expert_nop};
-
-/* The configuration refuses other names, in every program. */
-_Static_assert(sizeof blocks / sizeof blocks[0] == sizeof(const char *[]){CONFIG_BLOCKS} / sizeof(const char *),
-               "CONFIG_BLOCKS in common/config_options.h names each built-in block");
-
-const struct expert_ops *expert_find(const char *block)
+const struct expert_ops *expert_find(const struct config_expert *config)
 {
-    if (strchr(block, '/') != NULL)
-        return own_expert_find(block);
-    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
-        if (strcmp(blocks[i]->name, block) == 0)
-            return blocks[i];
-    }
-    return NULL;
+    if (strchr(config->block, '/') != NULL)
+        return own_expert_find(config->block);
+    const struct block *block = engine_block(config);
+    if (block == NULL)
+        return NULL;
+    return block->layers_count > 0 ? &expert_engine : &expert_nop;
 }
 
 static const struct expert_ops *find_or_say(const struct config_expert *config)
 {
-    const struct expert_ops *ops = expert_find(config->block);
+    const struct expert_ops *ops = expert_find(config);
     if (ops == NULL)
         log_error("experts: uid %s: there is no block \"%s\"", config->uid, config->block);
     return ops;
@@ -70,12 +64,13 @@ int expert_prepare(struct expert *expert, const struct expert_ops *ops, struct d
     expert->ops = ops;
     expert->device = device;
     expert->config = config;
+    expert->block = strchr(config->block, '/') != NULL ? ops->name : config->block;
     int result = optimizer_settings_parse(&expert->optimizer, config);
     if (result == 0)
         result = ops->schema(config, &expert->inputs, &expert->outputs);
     return result == 0
                ? 0
-               : device_complain(device, result, "%s is not a configuration of block %s", config->uid, ops->name);
+               : device_complain(device, result, "%s is not a configuration of block %s", config->uid, expert->block);
 }
 
 void expert_destroy(struct expert **expert)

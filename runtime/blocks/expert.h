@@ -74,6 +74,7 @@ struct expert {
     const struct expert_ops *ops;
     struct device *device;
     const struct config_expert *config; /* kept, not copied */
+    const char *block;                  /* its name, for people */
     struct schema inputs, outputs;
     struct expert_counters counters;
     unsigned accumulated; /* batches whose gradients wait for the step */
@@ -87,8 +88,9 @@ static inline struct trainee expert_trainee(struct expert *expert)
     return (struct trainee){&expert->optimizer, &expert->counters, &expert->accumulated};
 }
 
-/* The block by its name in the configuration, or by its path (runtime/blocks/own_expert.h); NULL if there is none. */
-const struct expert_ops *expert_find(const char *block);
+/* What runs an expert's block: by its name in the configuration, or by its path (runtime/blocks/own_expert.h); NULL if
+ * there is none. */
+const struct expert_ops *expert_find(const struct config_expert *config);
 
 int expert_schema(const struct config_expert *config, struct schema *inputs, struct schema *outputs);
 /* Device bytes that one expert of this entry takes, and that all of a device share; for the check before any is made.

@@ -39,6 +39,7 @@ enum linear_flags { /* runtime/compute/kernels/common.cl has the same numbers; a
                     LINEAR_ADD = 16,
                     LINEAR_OUT_ROWS = 32,
                     LINEAR_SECOND_ROWS = 64,
+                    LINEAR_MULTIPLY = 0,
 };
 
 /* out[rows][n] = epilogue(a[rows][k] * w). */

@@ -1,7 +1,10 @@
 #include "runtime/layers/layer_norm.h"
 
+#include <string.h>
+
 #include "runtime/compute/kernel_launch.h"
 #include "runtime/compute/provider.h"
+#include "runtime/layers/layer.h"
 
 int layer_norm_forward(struct device *device, cl_int rows, cl_int columns, cl_float eps, const struct device_rows *data,
                        cl_mem weights, cl_ulong gamma_offset, cl_ulong beta_offset)
@@ -44,3 +47,127 @@ int layer_norm_sums(struct device *device, const struct layer_norm_backward_call
     };
     return kernel_launch(device, KERNEL_LAYER_NORM_SUMS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
 }
+
+/* --- the layer ---------------------------------------------------------------------------------------------------- */
+
+enum { GAMMA, BETA, BIAS_UNDER };        /* parameters; the last one is that of the linear layer that made x */
+enum { X, DY, DX, STATS, NO_BIAS, OUT }; /* buffers */
+
+static void parameters(struct plan *plan, struct plan_layer *layer)
+{
+    const uint64_t columns = plan->values[layer->value].columns;
+    layer->parameters[GAMMA] = layer_parameter(plan, layer, NULL, "weight", columns, 0, PARAMETER_ONE);
+    layer->parameters[BETA] = layer_parameter(plan, layer, NULL, "bias", columns, 0, PARAMETER_ZERO);
+}
+
+static void needs(struct plan *plan, struct plan_layer *layer)
+{
+    plan_need(plan, layer->operands[0], true);
+}
+
+static int launch_forward(const struct plan_run *run, const struct plan_step *step)
+{
+    const struct device_rows out = plan_rows_of(run, step, OUT);
+    return layer_norm_forward(
+        run->device, plan_view_rows(run, step, OUT), (cl_int)plan_buffer_of(run, step, OUT)->columns, step->number,
+        &out, run->parameters->vectors, plan_parameter(run, step, GAMMA)->at, plan_parameter(run, step, BETA)->at);
+}
+
+static void call_of(const struct plan_run *run, const struct plan_step *step, struct layer_norm_backward_call *call)
+{
+    *call = (struct layer_norm_backward_call){
+        .rows = plan_view_rows(run, step, X),
+        .columns = (cl_int)plan_buffer_of(run, step, X)->columns,
+        .eps = step->number,
+        .accumulate = run->accumulate,
+        .x = plan_rows_of(run, step, X),
+        .dy = plan_rows_of(run, step, DY),
+        .dx = plan_rows_of(run, step, DX),
+        .stats = plan_rows_of(run, step, STATS),
+        .weights = run->parameters->vectors,
+        .gamma_offset = plan_parameter(run, step, GAMMA)->at,
+        .gradients = run->device->workspace,
+        .dgamma_offset = plan_parameter_gradient(run, step, GAMMA),
+        .dbeta_offset = plan_parameter_gradient(run, step, BETA),
+    };
+}
+
+static int launch_backward(const struct plan_run *run, const struct plan_step *step)
+{
+    struct layer_norm_backward_call call;
+    call_of(run, step, &call);
+    return layer_norm_backward(run->device, &call);
+}
+
+static int launch_sums(const struct plan_run *run, const struct plan_step *step)
+{
+    struct layer_norm_backward_call call;
+    call_of(run, step, &call);
+    call.dbias_offset = step->parameters[BIAS_UNDER] != PLAN_NONE ? plan_parameter_gradient(run, step, BIAS_UNDER)
+                                                                  : plan_rows_of(run, step, NO_BIAS).offset;
+    return layer_norm_sums(run->device, &call);
+}
+
+static void forward(struct plan *plan, struct plan_layer *layer)
+{
+    const int x = plan_read(plan, layer->operands[0]), out = plan_write(plan, layer->value);
+    plan_add(plan, launch_forward)->number = (float)layer->node->settings.epsilon;
+    memcpy(plan->steps[plan->steps_count - 1].parameters, layer->parameters, sizeof layer->parameters);
+    plan_use(plan, X, x);
+    plan_use(plan, OUT, out);
+}
+
+/* The linear layer whose bias has the column sums of dx as its gradient. */
+static struct plan_layer *bias_under(struct plan *plan, const struct plan_layer *layer)
+{
+    const struct plan_value *x = &plan->values[layer->operands[0]];
+    struct plan_layer *under = x->layer != PLAN_NONE ? &plan->layers[x->layer] : NULL;
+    return under != NULL && under->kind == &layer_linear && !under->saves && under->epilogue != PLAN_MULTIPLY &&
+                   under->node->settings.bias && x->uses == 1 && x->output == PLAN_NONE
+               ? under
+               : NULL;
+}
+
+static void use_all(struct plan *plan, const struct plan_layer *layer, const int buffers[NO_BIAS])
+{
+    struct plan_step *step = &plan->steps[plan->steps_count - 1];
+    step->number = (float)layer->node->settings.epsilon;
+    step->parameters[GAMMA] = layer->parameters[GAMMA];
+    step->parameters[BETA] = layer->parameters[BETA];
+    for (unsigned i = 0; i < NO_BIAS; i++)
+        plan_use(plan, i, buffers[i]);
+}
+
+static void backward(struct plan *plan, struct plan_layer *layer)
+{
+    const struct plan_value *value = &plan->values[layer->value];
+    const int buffers[NO_BIAS] = {
+        [X] = plan_read_packed(plan, layer->operands[0]),
+        [DY] = plan_gradient(plan, layer),
+        [DX] = plan_contribution(plan, layer->operands[0]),
+        [STATS] = plan_matrix(plan, value->tokens, 2, true),
+    };
+    plan_add(plan, launch_backward);
+    use_all(plan, layer, buffers);
+    if (plan->trains) {
+        struct plan_layer *under = bias_under(plan, layer);
+        struct plan_step *step = plan_add(plan, launch_sums);
+        use_all(plan, layer, buffers);
+        if (under != NULL) {
+            step->parameters[BIAS_UNDER] = under->parameters[1];
+            under->bias_summed = true;
+        } else {
+            plan_use(plan, NO_BIAS, plan_scratch(plan, kernel_packed_floats(plan->shape, 1, value->columns)));
+        }
+    }
+    plan_contribute(plan, layer->operands[0], buffers[DX]);
+}
+
+const struct layer_kind layer_layer_norm = {
+    .name = "layer_norm",
+    .parameters = parameters,
+    .needs = needs,
+    .forward = forward,
+    .backward = backward,
+    .in_place = true,
+};

@@ -86,7 +86,7 @@ static void fill_constants(const struct backend *backend, struct control_expert_
     const bool trained = expert->optimizer.kind != OPTIMIZER_NONE;
     memset(record, 0, offsetof(struct control_expert_shared, runtime));
     snprintf(record->uid, sizeof record->uid, "%s", backend->uid);
-    snprintf(record->block, sizeof record->block, "%s", expert->ops->name);
+    snprintf(record->block, sizeof record->block, "%s", expert->block);
     snprintf(record->optimizer, sizeof record->optimizer, "%s", trained ? config->optimizer : "none");
     snprintf(record->schedule, sizeof record->schedule, "%s", config->schedule);
     record->hidden_dim = config->hidden_dim;

@@ -250,13 +250,20 @@ float parameters_random(uint64_t seed, unsigned index, uint64_t i)
     return (float)(x >> 40) * 0x1p-23f - 1.0f;
 }
 
+static float bound_of(const struct parameter *item)
+{
+    if (item->init == PARAMETER_XAVIER)
+        return (float)sqrt(6.0 / (double)(item->in + item->out));
+    return item->fan_in > 0 ? (float)(1.0 / sqrt((double)item->fan_in)) : 0.0f;
+}
+
 static int initialise(struct parameters *parameters, uint64_t seed)
 {
     int result = 0;
     for (unsigned p = 0; p < parameters->count && result == 0; p++) {
         const struct parameter *item = &parameters->items[p];
         const uint64_t count = item->out * (item->in > 0 ? item->in : 1);
-        const float bound = item->fan_in > 0 ? (float)(1.0 / sqrt((double)item->fan_in)) : 0.0f;
+        const float bound = bound_of(item);
         if (item->init == PARAMETER_ZERO)
             continue; /* the buffers are */
         float *values = calloc(count, sizeof *values);

@@ -19,18 +19,20 @@
 #include "runtime/train/training.h"
 
 enum {
-    PARAMETERS_MAX = 16,
+    PARAMETERS_MAX = 64,
+    PARAMETER_NAME_SIZE = 56,
     PARAMETERS_RESULTS = 8, /* floats that an optimizer step reports */
 };
 
 enum parameter_init {
     PARAMETER_UNIFORM, /* uniform in +-1 / sqrt(fan_in): what PyTorch's nn.Linear makes of weight and bias */
+    PARAMETER_XAVIER,  /* uniform in +-sqrt(6 / (in + out)): PyTorch's xavier_uniform_ */
     PARAMETER_ZERO,
     PARAMETER_ONE,
 };
 
 struct parameter {
-    const char *name;
+    char name[PARAMETER_NAME_SIZE];
     uint64_t out;
     uint64_t in; /* 0: a vector of `out` floats */
     enum parameter_init init;

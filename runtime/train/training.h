@@ -8,7 +8,7 @@
 
 #include "runtime/train/optimizer.h"
 
-enum { EXPERT_TENSOR_NAME_SIZE = 80 };
+enum { EXPERT_TENSOR_NAME_SIZE = 96 };
 
 /* One named tensor of an expert's state, as PyTorch's state_dict has it: row-major, (out, in) for a weight. Optimizer
  * state is "optimizer.exp_avg.<parameter>", "optimizer.exp_avg_sq.<parameter>" (adam),

@@ -28,7 +28,7 @@
 #include "common/config.h"
 #include "runtime/device/device_private.h"
 #include "runtime/blocks/expert.h"
-#include "runtime/blocks/ffn.h"
+#include "runtime/blocks/engine.h"
 #include "runtime/compute/linear.h"
 #include "runtime/train/optimizer_step.h"
 
@@ -194,31 +194,29 @@ static void run_train(struct bench *bench, const struct work *work)
 }
 
 /* Rows where the bench has them on the device: inputs, grad_outputs and results, one behind the other. */
-static struct device_rows resident(const struct bench *bench, const struct work *work, unsigned which)
+static struct plan_rows resident(const struct bench *bench, const struct work *work, unsigned which)
 {
-    return (struct device_rows){bench->rows_buffer, (cl_ulong)which * work->rows * bench->hidden};
+    return (struct plan_rows){bench->rows_buffer, (uint64_t)which * work->rows * bench->hidden * sizeof(float)};
 }
 
 static void run_resident_forward(struct bench *bench, const struct work *work)
 {
-    const struct device_rows in = resident(bench, work, 0), out = resident(bench, work, 2);
-    must(bench, ffn_enqueue_forward((struct ffn *)bench->expert, work->rows, &in, &out));
+    const struct plan_rows in = resident(bench, work, 0), out = resident(bench, work, 2);
+    must(bench, engine_enqueue((struct engine_expert *)bench->expert, false, work->rows, &in, &out));
 }
 
 static void run_resident_backward(struct bench *bench, const struct work *work)
 {
-    struct ffn *ffn = (struct ffn *)bench->expert;
+    struct engine_expert *engine = (struct engine_expert *)bench->expert;
     struct expert_batch batch = {.rows = work->rows, .backward = true};
     const struct trainee trainee = expert_trainee(bench->expert);
-    struct ffn_workspace at;
-    const struct device_rows in = resident(bench, work, 0), grad_out = resident(bench, work, 1);
-    const struct device_rows grad_in = resident(bench, work, 2);
-    must(bench, ffn_enqueue_backward(ffn, work->rows, &in, &grad_out, &grad_in));
-    ffn_workspace_layout(ffn, &at);
-    must(bench, optimizer_step_enqueue(&trainee, &ffn->parameters, bench->device->workspace, at.gradient, false));
+    const struct plan_rows in[] = {resident(bench, work, 0), resident(bench, work, 1)};
+    const struct plan_rows grad_in = resident(bench, work, 2);
+    must(bench, engine_enqueue(engine, true, work->rows, in, &grad_in));
+    must(bench, optimizer_step_enqueue(&trainee, &engine->parameters, bench->device->workspace, 0, false));
     must(bench, device_mark(bench->device, &batch.done));
     must(bench, device_wait(bench->device, &batch.done));
-    batch.step = optimizer_step_finish(&trainee, &ffn->parameters, batch.rows, &batch.grad_norm);
+    batch.step = optimizer_step_finish(&trainee, &engine->parameters, batch.rows, &batch.grad_norm);
 }
 
 static void run_resident_train(struct bench *bench, const struct work *work)

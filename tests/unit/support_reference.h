@@ -1,7 +1,7 @@
 /* Every kernel in plain C, to compare what a device computes with. Matrices are row-major; sums are made in double, and
  * each result is rounded to float once. A kernel adds in another order and in float, so its results differ by the
  * rounding of its sums: SUPPORT_TOLERANCE, of the greatest magnitude (support_error). Formulas are those of
- * runtime/blocks/ffn.h, runtime/layers/layer_norm.h and runtime/train/optimizer.h. */
+ * docs/blocks.md, runtime/layers/layer_norm.h and runtime/train/optimizer.h. */
 #ifndef EXPERTD_TESTS_SUPPORT_REFERENCE_H
 #define EXPERTD_TESTS_SUPPORT_REFERENCE_H
 

@@ -83,7 +83,7 @@ START_TEST(an_expert_of_ones_own_is_refused_as_it_has_panels)
 {
     struct own_program *program;
     support_device_open(&support, "clblast", false, "", "hidden_dim: 8");
-    ck_assert_int_eq(own_program_open(&program, support.device, &expert_ffn, "any.cl"), -EINVAL);
+    ck_assert_int_eq(own_program_open(&program, support.device, &expert_engine, "any.cl"), -EINVAL);
     ck_assert_ptr_null(program);
     ck_assert_ptr_nonnull(strstr(device_error(support.device), "linear_kernel clblast"));
     support_device_close(&support);

@@ -104,10 +104,10 @@ START_TEST(experts_of_one_block_share_their_kernels)
 {
     open_with(false, "", "optimizer: none");
     struct own_program *first, *second;
-    const struct expert_ops *ops = expert_find(object);
+    const struct expert_ops *ops = own_expert_find(object);
     ck_assert_ptr_nonnull(ops);
     ck_assert_str_eq(ops->name, "affine");
-    ck_assert_ptr_eq(own_expert_find(object), ops);
+    ck_assert_ptr_eq(expert_find(&(const struct config_expert){.block = object}), ops);
     ck_assert_int_eq(own_program_open(&first, support.device, ops, "affine.cl"), 0);
     ck_assert_int_eq(own_program_open(&second, support.device, ops, "affine.cl"), 0);
     ck_assert_ptr_eq(first, second);
@@ -131,7 +131,7 @@ START_TEST(what_is_no_block_is_refused)
     snprintf(path, sizeof path, "./%s/lib/libexpertd.so", build ? build : "build");
     if (access(path, R_OK) == 0)
         ck_assert_ptr_null(own_expert_find(path)); /* a shared object without own_expert */
-    ck_assert_ptr_null(expert_find("nonsense"));
+    ck_assert_ptr_null(expert_find(&(const struct config_expert){.block = "nonsense"}));
 }
 END_TEST
 

@@ -1,0 +1,184 @@
+/* The kinds of layers: what a declaration says of one, and the shapes that meet in it. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/block.h"
+
+#define ACTIVATIONS "none|relu|gelu|gelu_erf|silu"
+#define OPTION(option_name, option_type, field, option_standard, option_choices)                                       \
+    {                                                                                                                  \
+        option_name, option_type, offsetof(struct block_settings, field), option_standard, option_choices              \
+    }
+
+__attribute__((format(printf, 2, 3))) static int refuse(char *problem, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(problem, BLOCK_PROBLEM_SIZE, format, arguments);
+    va_end(arguments);
+    return -EINVAL;
+}
+
+static const struct tensor_desc *operand(const struct block_node *node, const struct block_value *values, unsigned i)
+{
+    return &values[node->operands[i]].desc;
+}
+
+static int need_floats(const struct block_node *node, const struct block_value *values, unsigned count, char *problem)
+{
+    for (unsigned i = 0; i < count; i++) {
+        const struct tensor_desc *desc = operand(node, values, i);
+        if (desc->dtype != DTYPE_FLOAT32)
+            return refuse(problem, "'%s' is %s: it reads float32", desc->name, dtype_name(desc->dtype));
+    }
+    return 0;
+}
+
+static int need_dims(const struct block_node *node, const struct block_value *values, char *problem)
+{
+    const struct tensor_desc *desc = operand(node, values, 0);
+    return desc->ndim > 0 ? 0 : refuse(problem, "'%s' is one number a row: it reads rows of several", desc->name);
+}
+
+static bool same_dims(const struct tensor_desc *a, const struct tensor_desc *b)
+{
+    return a->ndim == b->ndim && memcmp(a->dims, b->dims, a->ndim * sizeof a->dims[0]) == 0;
+}
+
+/* All operands as the first one. */
+static int need_same(const struct block_node *node, const struct block_value *values, char *problem)
+{
+    char first[96], other[96];
+    for (unsigned i = 1; i < node->operands_count; i++) {
+        const struct tensor_desc *a = operand(node, values, 0), *b = operand(node, values, i);
+        if (!same_dims(a, b))
+            return refuse(problem, "'%s' is %s and '%s' is %s: their shapes must be the same", a->name,
+                          tensor_desc_format(a, first, sizeof first), b->name,
+                          tensor_desc_format(b, other, sizeof other));
+    }
+    return 0;
+}
+
+static int linear_shape(const struct block_node *node, const struct block_value *values, struct tensor_desc *result,
+                        char problem[BLOCK_PROBLEM_SIZE])
+{
+    int rc = need_floats(node, values, 1, problem);
+    if (rc == 0)
+        rc = need_dims(node, values, problem);
+    if (rc != 0)
+        return rc;
+    *result = *operand(node, values, 0);
+    result->dims[result->ndim - 1] = node->settings.size;
+    return 0;
+}
+
+static int norm_shape(const struct block_node *node, const struct block_value *values, struct tensor_desc *result,
+                      char problem[BLOCK_PROBLEM_SIZE])
+{
+    int rc = need_floats(node, values, 1, problem);
+    if (rc == 0)
+        rc = need_dims(node, values, problem);
+    if (rc == 0 && !(node->settings.epsilon >= 0))
+        rc = refuse(problem, "epsilon is %g: it must not be negative", node->settings.epsilon);
+    *result = *operand(node, values, 0);
+    return rc;
+}
+
+static int elementwise_shape(const struct block_node *node, const struct block_value *values,
+                             struct tensor_desc *result, char problem[BLOCK_PROBLEM_SIZE])
+{
+    int rc = need_floats(node, values, node->operands_count, problem);
+    if (rc == 0)
+        rc = need_same(node, values, problem);
+    *result = *operand(node, values, 0);
+    return rc;
+}
+
+static int mask_shape(const struct block_node *node, const struct block_value *values, struct tensor_desc *result,
+                      char problem[BLOCK_PROBLEM_SIZE])
+{
+    int rc = need_floats(node, values, 1, problem);
+    if (rc == 0)
+        rc = need_same(node, values, problem);
+    const struct tensor_desc *mask = operand(node, values, 1);
+    if (rc == 0 && mask->dtype != DTYPE_BOOL && mask->dtype != DTYPE_INT64)
+        rc = refuse(problem, "'%s' is %s: the mask is bool or int64", mask->name, dtype_name(mask->dtype));
+    *result = *operand(node, values, 0);
+    return rc;
+}
+
+/* Queries, keys and values, [tokens, heads x width] each; or all three in one, side by side. */
+static int attention_shape(const struct block_node *node, const struct block_value *values, struct tensor_desc *result,
+                           char problem[BLOCK_PROBLEM_SIZE])
+{
+    char text[96];
+    int rc = need_floats(node, values, node->operands_count, problem);
+    if (rc == 0 && node->operands_count == 2)
+        rc = refuse(problem, "it reads one value (queries, keys and values side by side) or three");
+    if (rc == 0)
+        rc = need_same(node, values, problem);
+    if (rc != 0)
+        return rc;
+    *result = *operand(node, values, 0);
+    const uint64_t parts = node->operands_count == 1 ? 3 : 1, heads = node->settings.heads;
+    if (result->ndim != 2)
+        return refuse(problem, "'%s' is %s: it reads rows of [tokens, size]", result->name,
+                      tensor_desc_format(result, text, sizeof text));
+    if (heads > result->dims[1] || result->dims[1] % (parts * heads) != 0)
+        return refuse(problem, "'%s' is %s: %" PRIu64 " is no multiple of %s%" PRIu64 " heads", result->name,
+                      tensor_desc_format(result, text, sizeof text), result->dims[1], parts == 3 ? "3 x " : "", heads);
+    result->dims[1] /= parts;
+    if (node->mask < 0)
+        return 0;
+    const struct tensor_desc *mask = &values[node->mask].desc;
+    if (mask->dtype != DTYPE_BOOL || mask->ndim != 1 || mask->dims[0] != result->dims[0])
+        return refuse(problem, "the mask '%s' is %s: it must be bool[%" PRIu64 "], true for a key to be left out",
+                      mask->name, tensor_desc_format(mask, text, sizeof text), result->dims[0]);
+    return 0;
+}
+
+static const struct block_option_kind linear_options[] = {
+    OPTION("size", BLOCK_SIZE, size, NULL, NULL),
+    OPTION("bias", BLOCK_CHOICE, bias, "true", "false|true"),
+    OPTION("activation", BLOCK_CHOICE, activation, "none", ACTIVATIONS),
+    OPTION("init", BLOCK_CHOICE, init, "uniform", "uniform|xavier|zero"),
+    OPTION("bias_init", BLOCK_CHOICE, bias_init, "uniform", "uniform|xavier|zero"),
+    OPTION("weight_name", BLOCK_TEXT, weight_name, NULL, NULL),
+    OPTION("bias_name", BLOCK_TEXT, bias_name, NULL, NULL),
+};
+static const struct block_option_kind layer_norm_options[] = {OPTION("epsilon", BLOCK_NUMBER, epsilon, "1e-5", NULL)};
+static const struct block_option_kind rms_norm_options[] = {OPTION("epsilon", BLOCK_NUMBER, epsilon, "1e-6", NULL)};
+static const struct block_option_kind mask_options[] = {OPTION("scale", BLOCK_NUMBER, scale, "1", NULL)};
+static const struct block_option_kind attention_options[] = {OPTION("heads", BLOCK_SIZE, heads, NULL, NULL)};
+
+#define OPTIONS(table) .options = table, .options_count = sizeof(table) / sizeof(table)[0]
+static const struct block_kind kinds[] = {
+    {.name = "linear", .operands_min = 1, .operands_max = 1, .shape = linear_shape, OPTIONS(linear_options)},
+    {.name = "add", .operands_min = 2, .operands_max = BLOCK_OPERANDS_MAX, .shape = elementwise_shape},
+    {.name = "multiply", .operands_min = 2, .operands_max = 2, .shape = elementwise_shape},
+    {.name = "mask", .operands_min = 2, .operands_max = 2, .shape = mask_shape, OPTIONS(mask_options)},
+    {.name = "layer_norm", .operands_min = 1, .operands_max = 1, .shape = norm_shape, OPTIONS(layer_norm_options)},
+    {.name = "rms_norm", .operands_min = 1, .operands_max = 1, .shape = norm_shape, OPTIONS(rms_norm_options)},
+    {.name = "attention",
+     .operands_min = 1,
+     .operands_max = 3,
+     .takes_mask = true,
+     .shape = attention_shape,
+     OPTIONS(attention_options)},
+};
+
+const struct block_kind *block_kind_find(const struct block *block, const char *name)
+{
+    for (unsigned i = 0; block->kinds != NULL && block->kinds[i] != NULL; i++) {
+        if (strcmp(block->kinds[i]->name, name) == 0)
+            return block->kinds[i];
+    }
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        if (strcmp(kinds[i].name, name) == 0)
+            return &kinds[i];
+    }
+    return NULL;
+}

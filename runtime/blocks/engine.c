@@ -1,0 +1,442 @@
+#include "runtime/blocks/engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "runtime/blocks/blocks.h"
+#include "runtime/compute/linear.h"
+#include "runtime/compute/provider.h"
+#include "runtime/device/device_private.h"
+#include "runtime/layers/layer.h"
+#include "runtime/train/optimizer_step.h"
+
+/* --- what experts of an entry share ------------------------------------------------------------------------------- */
+
+static struct engine_model *models; /* those that have users */
+
+const struct block *engine_block(const struct config_expert *config)
+{
+    return config->declared != NULL ? config->declared : block_builtin(config->block);
+}
+
+static int resolve(const struct config_expert *config, struct block_graph **graph)
+{
+    const struct block *block = engine_block(config);
+    const struct block_values values = {
+        .hidden_dim = config->hidden_dim, .items = config->values.items, .count = config->values.count};
+    struct block_problem problem;
+    const int result = block_resolve(block, &values, graph, &problem);
+    if (result == -EINVAL)
+        log_error("experts: uid %s: block %s: %s", config->uid, block->name, problem.text);
+    return result;
+}
+
+/* A kind may be one whose kernels this program has not. */
+static int check_kinds(const struct config_expert *config, const struct block_graph *graph)
+{
+    for (unsigned i = 0; i < graph->nodes_count; i++) {
+        const struct block_kind *kind = graph->nodes[i].kind;
+        if (kind->implementation == NULL && layer_kind_find(kind->name) == NULL) {
+            log_error("experts: uid %s: this program has no kernels for a %s layer", config->uid, kind->name);
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
+static uint64_t chunk_rows(const struct engine_model *model)
+{
+    const uint64_t tokens = plan_tokens(&model->backward), limit = model->device->config->chunk_rows;
+    const uint64_t rows = limit / tokens > 0 ? limit / tokens : 1, most = model->config->max_batch_size;
+    return rows < most ? rows : most;
+}
+
+/* A backward's: inputs, grad_outputs and grad_inputs. */
+static uint64_t staging_bytes(const struct engine_model *model)
+{
+    uint64_t bytes = 0;
+    const struct block_graph *graph = model->graph;
+    for (unsigned i = 0; i < graph->inputs.count + graph->outputs.count; i++) {
+        const bool input = i < graph->inputs.count;
+        const struct tensor_desc *desc =
+            input ? &graph->inputs.tensors[i] : &graph->outputs.tensors[i - graph->inputs.count];
+        const uint64_t copies = input && desc->dtype == DTYPE_FLOAT32 ? 2 : 1;
+        bytes += copies * (model->config->max_batch_size * tensor_row_bytes(desc) + 256);
+    }
+    return bytes;
+}
+
+static void model_free(struct engine_model *model)
+{
+    plan_free(&model->forward);
+    plan_free(&model->backward);
+    free(model->graph);
+    free(model);
+}
+
+static int model_make(struct engine_model **out, const struct device *device, const struct config_expert *config)
+{
+    struct optimizer_settings optimizer;
+    struct engine_model *model = *out = calloc(1, sizeof *model);
+    if (model == NULL)
+        return -ENOMEM;
+    model->device = device;
+    model->config = config;
+    model->parameters.trains = false;
+    int result = optimizer_settings_parse(&optimizer, config);
+    if (result == 0)
+        result = resolve(config, &model->graph);
+    if (result == 0)
+        result = check_kinds(config, model->graph);
+    if (result == 0) {
+        model->parameters.trains = optimizer.kind != OPTIMIZER_NONE;
+        result = plan_make(&model->forward, model->graph, provider_shape(device), &model->parameters, false);
+    }
+    model->parameters.trains = model->parameters.trains && model->parameters.count > 0;
+    if (result == 0)
+        result = plan_make(&model->backward, model->graph, provider_shape(device), &model->parameters, true);
+    if (result != 0) {
+        model_free(model);
+        *out = NULL;
+        return result;
+    }
+    if (model->parameters.count == 0)
+        optimizer.kind = OPTIMIZER_NONE;
+    parameters_layout(&model->parameters, provider_shape(device), &optimizer);
+    model->chunk_rows = chunk_rows(model);
+    const uint64_t forward = plan_place(&model->forward, model->chunk_rows);
+    const uint64_t backward = plan_place(&model->backward, model->chunk_rows);
+    model->workspace_floats = forward > backward ? forward : backward;
+    model->staging_bytes = staging_bytes(model);
+    return 0;
+}
+
+static int model_take(struct engine_model **out, const struct device *device, const struct config_expert *config)
+{
+    for (*out = models; *out != NULL; *out = (*out)->next) {
+        if ((*out)->device == device && (*out)->config == config) {
+            (*out)->users++;
+            return 0;
+        }
+    }
+    const int result = model_make(out, device, config);
+    if (result != 0)
+        return result;
+    (*out)->users = 1;
+    (*out)->next = models;
+    models = *out;
+    return 0;
+}
+
+static void model_give(struct engine_model *model)
+{
+    struct engine_model **link = &models;
+    if (model == NULL || --model->users > 0)
+        return;
+    while (*link != model)
+        link = &(*link)->next;
+    *link = model->next;
+    model_free(model);
+}
+
+/* --- life --------------------------------------------------------------------------------------------------------- */
+
+static int engine_schema(const struct config_expert *config, struct schema *inputs, struct schema *outputs)
+{
+    struct block_graph *graph;
+    const int result = resolve(config, &graph);
+    if (result != 0)
+        return result;
+    *inputs = graph->inputs;
+    *outputs = graph->outputs;
+    free(graph);
+    return 0;
+}
+
+static uint64_t products_memory(const struct device *device, const struct engine_model *model)
+{
+    const struct plan *plan = &model->backward;
+    return linear_layer_memory(device, model->chunk_rows * plan_tokens(plan), plan->sizes, plan->sizes_count);
+}
+
+static void engine_memory(const struct device *device, const struct config_expert *config, uint64_t *own,
+                          uint64_t *workspace)
+{
+    struct engine_model *model;
+    *own = *workspace = 0;
+    if (model_make(&model, device, config) != 0)
+        return;
+    *own = parameters_bytes(&model->parameters);
+    *workspace = model->workspace_floats * sizeof(float) + device_staging_memory(device, model->staging_bytes) +
+                 products_memory(device, model);
+    model_free(model);
+}
+
+static void engine_destroy(struct expert **expert)
+{
+    struct engine_expert *engine = (struct engine_expert *)*expert;
+    parameters_destroy(&engine->parameters);
+    model_give(engine->model);
+    free(engine);
+    *expert = NULL;
+}
+
+static int prepare_device(struct device *device, const struct engine_model *model)
+{
+    const struct plan *plan = &model->backward;
+    int result = device_reserve_workspace(device, model->workspace_floats * sizeof(float));
+    if (result == 0)
+        result = device_reserve_staging(device, model->staging_bytes);
+    return result == 0
+               ? linear_layer_prepare(device, model->chunk_rows * plan_tokens(plan), plan->sizes, plan->sizes_count)
+               : result;
+}
+
+static int engine_create(struct expert **out, struct device *device, const struct config_expert *config, uint64_t seed)
+{
+    struct engine_expert *engine = calloc(1, sizeof *engine);
+    *out = NULL;
+    if (engine == NULL)
+        return -ENOMEM;
+    struct expert *expert = &engine->base;
+    int result = expert_prepare(expert, &expert_engine, device, config);
+    if (result == 0)
+        result = model_take(&engine->model, device, config);
+    if (result == 0)
+        result = prepare_device(device, engine->model);
+    if (result == 0) {
+        engine->parameters = engine->model->parameters;
+        if (!engine->parameters.trains)
+            expert->optimizer.kind = OPTIMIZER_NONE;
+        result = parameters_create(&engine->parameters, device, seed);
+    }
+    if (result != 0) {
+        engine_destroy(&expert);
+        return result;
+    }
+    *out = expert;
+    return 0;
+}
+
+/* --- batches ------------------------------------------------------------------------------------------------------ */
+
+static size_t row_bytes(const struct engine_model *model, bool backward, unsigned tensor)
+{
+    const struct block_graph *graph = model->graph;
+    (void)backward;
+    return tensor_row_bytes(tensor < graph->inputs.count ? &graph->inputs.tensors[tensor]
+                                                         : &graph->outputs.tensors[tensor - graph->inputs.count]);
+}
+
+static const struct tensor_desc *result_desc(const struct engine_model *model, bool backward, unsigned tensor)
+{
+    return backward ? &model->graph->inputs.tensors[tensor] : &model->graph->outputs.tensors[tensor];
+}
+
+int engine_enqueue(struct engine_expert *expert, bool backward, uint64_t rows, const struct plan_rows *inputs,
+                   const struct plan_rows *results)
+{
+    const struct engine_model *model = expert->model;
+    const unsigned inputs_count = model->graph->inputs.count + (backward ? model->graph->outputs.count : 0);
+    const unsigned results_count = backward ? model->graph->inputs.count : model->graph->outputs.count;
+    struct plan_run run = {
+        .device = expert->base.device,
+        .plan = backward ? &model->backward : &model->forward,
+        .parameters = &expert->parameters,
+    };
+    int result = 0;
+    for (uint64_t row = 0; row < rows && result == 0; row += model->chunk_rows) {
+        run.rows = (cl_int)(rows - row < model->chunk_rows ? rows - row : model->chunk_rows);
+        run.accumulate = row > 0;
+        for (unsigned i = 0; i < inputs_count; i++)
+            run.inputs[i] =
+                (struct plan_rows){inputs[i].buffer, inputs[i].offset_bytes + row * row_bytes(model, backward, i)};
+        for (unsigned i = 0; i < results_count; i++)
+            run.results[i] = (struct plan_rows){
+                results[i].buffer, results[i].offset_bytes + row * tensor_row_bytes(result_desc(model, backward, i))};
+        result = plan_enqueue(&run);
+    }
+    return result;
+}
+
+/* The rows of a tensor where kernels reach them. On a device that sees the slabs these lie where they lie in it, and
+ * `rows` counts whole floats, which what is no float may not come to. */
+static struct plan_rows reach(const struct device *device, const struct device_rows *rows, size_t offset_bytes)
+{
+    return (struct plan_rows){rows->buffer, device->staged ? rows->offset * sizeof(float) : offset_bytes};
+}
+
+/* What has no gradient gets zeros: the host writes them, as no kernel does. */
+static void zero_rows(const struct expert_batch *batch, unsigned tensor, size_t bytes)
+{
+    memset((char *)batch->outputs[tensor].mapping + batch->first_row * bytes, 0, batch->rows * bytes);
+}
+
+static bool has_gradient(const struct tensor_desc *desc)
+{
+    return desc->dtype == DTYPE_FLOAT32;
+}
+
+static int take_rows(struct engine_expert *engine, struct expert_batch *batch, bool backward, struct plan_rows *inputs,
+                     struct device_rows *rows, struct plan_rows *results)
+{
+    struct device *device = engine->base.device;
+    const struct engine_model *model = engine->model;
+    const unsigned inputs_count = model->graph->inputs.count + (backward ? model->graph->outputs.count : 0);
+    const unsigned results_count = backward ? model->graph->inputs.count : model->graph->outputs.count;
+    int result = 0;
+    for (unsigned i = 0; i < inputs_count && result == 0; i++) {
+        struct device_rows in;
+        const size_t bytes = row_bytes(model, backward, i), offset = batch->first_row * bytes;
+        result = device_rows_in(device, batch->staging, &batch->inputs[i], offset, batch->rows * bytes, &in);
+        if (result == 0)
+            inputs[i] = reach(device, &in, offset);
+    }
+    for (unsigned i = 0; i < results_count && result == 0; i++) {
+        const struct tensor_desc *desc = result_desc(model, backward, i);
+        const size_t bytes = tensor_row_bytes(desc), offset = batch->first_row * bytes;
+        if (!has_gradient(desc)) {
+            zero_rows(batch, i, bytes);
+            continue;
+        }
+        result = device_rows_out(device, batch->staging, &batch->outputs[i], offset, batch->rows * bytes, &rows[i]);
+        if (result == 0)
+            results[i] = reach(device, &rows[i], offset);
+    }
+    return result;
+}
+
+static int return_rows(struct engine_expert *engine, struct expert_batch *batch, bool backward,
+                       const struct device_rows *rows)
+{
+    const struct engine_model *model = engine->model;
+    const unsigned count = backward ? model->graph->inputs.count : model->graph->outputs.count;
+    int result = 0;
+    for (unsigned i = 0; i < count && result == 0; i++) {
+        const struct tensor_desc *desc = result_desc(model, backward, i);
+        const size_t bytes = tensor_row_bytes(desc);
+        if (has_gradient(desc))
+            result = device_rows_done(engine->base.device, &batch->outputs[i], batch->first_row * bytes,
+                                      batch->rows * bytes, &rows[i]);
+    }
+    return result;
+}
+
+static int enqueue(struct engine_expert *engine, struct expert_batch *batch, bool backward, bool dry)
+{
+    struct expert *expert = &engine->base;
+    struct device *device = expert->device;
+    struct plan_rows inputs[PLAN_TENSORS_MAX], results[PLAN_TENSORS_MAX];
+    struct device_rows rows[PLAN_TENSORS_MAX];
+    const struct trainee trainee = expert_trainee(expert);
+    int result = take_rows(engine, batch, backward, inputs, rows, results);
+    if (result == 0)
+        result = engine_enqueue(engine, backward, batch->rows, inputs, results);
+    if (result == 0)
+        result = return_rows(engine, batch, backward, rows);
+    if (result == 0 && backward && expert->optimizer.kind != OPTIMIZER_NONE)
+        result = optimizer_step_enqueue(&trainee, &engine->parameters, device->workspace, 0, dry);
+    return result == 0 ? device_mark(device, &batch->done) : result;
+}
+
+static int begin(struct engine_expert *engine, struct expert_batch *batch, bool backward, bool dry)
+{
+    struct device *device = engine->base.device;
+    /* It is as large as it was when the expert was made, unless there was no memory to make it so again. */
+    int result = device_reserve_workspace(device, engine->model->workspace_floats * sizeof(float));
+    if (result == 0)
+        result = device_staging_begin(device, &batch->staging);
+    if (result != 0)
+        return result;
+    result = enqueue(engine, batch, backward, dry);
+    if (result != 0)
+        device_staging_abort(device, batch->staging);
+    return result;
+}
+
+static int engine_forward(struct expert *expert, struct expert_batch *batch)
+{
+    return begin((struct engine_expert *)expert, batch, false, false);
+}
+
+static int engine_backward(struct expert *expert, struct expert_batch *batch)
+{
+    return begin((struct engine_expert *)expert, batch, true, false);
+}
+
+static int engine_finish(struct expert *expert, struct expert_batch *batch)
+{
+    const struct trainee trainee = expert_trainee(expert);
+    const int result = device_wait(expert->device, &batch->done);
+    device_staging_end(expert->device, batch->staging);
+    if (result != 0 || !batch->backward)
+        return result;
+    if (expert->optimizer.kind != OPTIMIZER_NONE)
+        batch->step = optimizer_step_finish(&trainee, &((struct engine_expert *)expert)->parameters, batch->rows,
+                                            &batch->grad_norm);
+    else
+        expert->counters.examples += batch->rows;
+    return 0;
+}
+
+/* --- warming up: one row through all kernels, as PoCL compiles a kernel when it is first launched --------------------
+ */
+
+static int warm_slabs(const struct engine_expert *engine, struct device_slab *slabs, unsigned *count)
+{
+    const struct block_graph *graph = engine->model->graph;
+    const unsigned inputs = graph->inputs.count, outputs = graph->outputs.count;
+    /* Inputs, grad_outputs, then room for the outputs and for the grad_inputs. */
+    for (*count = 0; *count < 2 * (inputs + outputs); (*count)++) {
+        const size_t bytes = row_bytes(engine->model, true, *count % (inputs + outputs));
+        void *memory = calloc(1, bytes);
+        if (memory == NULL)
+            return -ENOMEM;
+        device_slab_wrap(&slabs[*count], memory, bytes);
+    }
+    return 0;
+}
+
+static int engine_warm(struct expert *expert)
+{
+    struct engine_expert *engine = (struct engine_expert *)expert;
+    const struct block_graph *graph = engine->model->graph;
+    const unsigned tensors = graph->inputs.count + graph->outputs.count;
+    struct device_slab slabs[2 * PLAN_TENSORS_MAX];
+    unsigned count;
+    int result = warm_slabs(engine, slabs, &count);
+    for (unsigned backward = 0; backward < 2 && result == 0; backward++) {
+        struct expert_batch batch = {
+            .rows = 1, .inputs = slabs, .outputs = &slabs[tensors + (backward ? 0 : graph->inputs.count)]};
+        result = begin(engine, &batch, backward != 0, true);
+        if (result == 0)
+            result = engine_finish(expert, &batch); /* batch.backward is not set: nothing is counted */
+    }
+    for (unsigned i = 0; i < count; i++) {
+        void *memory = slabs[i].mapping;
+        device_slab_unwrap(&slabs[i]);
+        free(memory);
+    }
+    return result;
+}
+
+static struct parameters *engine_parameters(struct expert *expert)
+{
+    struct parameters *parameters = &((struct engine_expert *)expert)->parameters;
+    return parameters->count > 0 ? parameters : NULL;
+}
+
+const struct expert_ops expert_engine = {
+    .name = "declared",
+    .schema = engine_schema,
+    .memory = engine_memory,
+    .create = engine_create,
+    .warm = engine_warm,
+    .forward = engine_forward,
+    .backward = engine_backward,
+    .finish = engine_finish,
+    .parameters = engine_parameters,
+    .destroy = engine_destroy,
+};

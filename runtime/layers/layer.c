@@ -1,0 +1,32 @@
+#include "runtime/layers/layer.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct layer_kind *const kinds[] = {&layer_linear, &layer_add, &layer_layer_norm};
+
+const struct layer_kind *layer_kind_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        if (strcmp(kinds[i]->name, name) == 0)
+            return kinds[i];
+    }
+    return NULL;
+}
+
+int layer_parameter(struct plan *plan, const struct plan_layer *layer, const char *name, const char *suffix,
+                    uint64_t out, uint64_t in, enum parameter_init init)
+{
+    struct parameters *parameters = plan->parameters;
+    struct parameter item = {.out = out, .in = in, .init = init, .fan_in = plan->values[layer->operands[0]].columns};
+    if (name != NULL)
+        snprintf(item.name, sizeof item.name, "%s", name);
+    else
+        snprintf(item.name, sizeof item.name, "%s.%s", layer->node->layer->name, suffix);
+    for (unsigned i = 0; i < parameters->count; i++) { /* the other plan of the block has added them */
+        if (strcmp(parameters->items[i].name, item.name) == 0)
+            return (int)i;
+    }
+    parameters_add(parameters, &item);
+    return (int)parameters->count - 1;
+}
