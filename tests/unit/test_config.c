@@ -249,6 +249,7 @@ START_TEST(null_is_the_default_of_every_option)
 #define SAME_BOOL(a, b) (a) == (b)
 #define SAME_FLOAT(a, b) (a) == (b)
 #define SAME_STRINGS(a, b) (a).count == (b).count
+#define SAME_TREE(a, b) (a) == (b)
 #define IS_DEFAULT(kind, record, name)                                                                                 \
     parse_well(text);                                                                                                  \
     ck_assert_msg(SAME_##kind(config.record.name, defaults.record.name), "%s", text);                                  \
