@@ -54,7 +54,10 @@
     X(FLOAT, interval, 300, 0, 31536000, "s",                                                                          \
       "time between two checkpoints of an expert that changed; 0: only on "                                            \
       "request and at shutdown")                                                                                       \
-    X(UINT, keep, 3, 1, 1000, "files", "newest checkpoints of an expert that are kept")
+    X(UINT, keep, 3, 1, 1000, "files", "newest checkpoints of an expert that are kept")                                \
+    X(BOOL, start_anew, false, 0, 0, "",                                                                               \
+      "experts whose checkpoints are all damaged begin anew, and the files are set aside; false: the start is "        \
+      "refused")
 
 #define CONFIG_HTTP_OPTIONS(X)                                                                                         \
     X(STRING, listen, "127.0.0.1:31332", 0, 0, "", "address:port for metrics, health and the Open Inference Protocol") \

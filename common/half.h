@@ -5,6 +5,9 @@
 #include <stdint.h>
 #include <string.h>
 
+/* From here on a value rounds to infinity. */
+#define HALF_INFINITE 65520.0f
+
 static inline uint32_t half_float_bits(float value)
 {
     uint32_t bits;

@@ -5,9 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BUCKETS = 2 * POOL_APPLIED_RECORDS, NOWHERE = -1 };
+enum { BUCKETS = 2 * POOL_APPLIED_RECORDS, NOWHERE = -1, FIRST_SLOT = 2 * POOL_APPLIED_RECORDS };
 
-/* A node is an element of the index: nodes below POOL_APPLIED_RECORDS are the records, the others the task slots.
+/* A node is an element of the index: nodes below POOL_APPLIED_RECORDS are the records, as many from there the restored
+ * keys, the others the task slots.
  * Chains and buckets are private, so that a record that somebody else overwrote gives wrong answers at worst, never a
  * wild index; only the keys are read from where they are. */
 struct node {
@@ -19,7 +20,9 @@ struct applied {
     struct pool_applied_shared *records;
     _Atomic uint64_t *newest;
     const struct pool_task_shared *tasks;
-    uint64_t sequence; /* of the newest record */
+    uint64_t sequence;            /* of the newest record */
+    struct applied_key *restored; /* oldest first; NULL: none */
+    uint32_t restored_count;
     int32_t heads[BUCKETS];
     struct node nodes[];
 };
@@ -40,7 +43,9 @@ static struct applied_key key_of(const struct applied *applied, int32_t node)
         const struct pool_applied_shared *record = &applied->records[node];
         return (struct applied_key){{record->client[0], record->client[1]}, record->request_id};
     }
-    const struct pool_task_shared *task = &applied->tasks[node - POOL_APPLIED_RECORDS];
+    if (node < FIRST_SLOT)
+        return applied->restored[node - POOL_APPLIED_RECORDS];
+    const struct pool_task_shared *task = &applied->tasks[node - FIRST_SLOT];
     return (struct applied_key){{task->client[0], task->client[1]}, task->request_id};
 }
 
@@ -73,7 +78,7 @@ static bool find(const struct applied *applied, const struct applied_key *key, b
         return false;
     for (int32_t node = applied->heads[bucket_of(key)]; node != NOWHERE; node = applied->nodes[node].next) {
         const struct applied_key other = key_of(applied, node);
-        if ((node >= POOL_APPLIED_RECORDS) == running && key_equal(&other, key))
+        if ((node >= FIRST_SLOT) == running && key_equal(&other, key))
             return true;
     }
     return false;
@@ -100,13 +105,15 @@ static void rebuild(struct applied *applied)
 int applied_open(struct applied **applied, struct pool_applied_shared *records, _Atomic uint64_t *newest,
                  const struct pool_task_shared *tasks, uint32_t capacity_tasks)
 {
-    const size_t nodes = POOL_APPLIED_RECORDS + (size_t)capacity_tasks;
+    const size_t nodes = FIRST_SLOT + (size_t)capacity_tasks;
     struct applied *made = malloc(sizeof *made + nodes * sizeof made->nodes[0]);
     if (!made)
         return -ENOMEM;
     made->records = records;
     made->newest = newest;
     made->tasks = tasks;
+    made->restored = NULL;
+    made->restored_count = 0;
     for (size_t i = 0; i < BUCKETS; i++)
         made->heads[i] = NOWHERE;
     for (size_t i = 0; i < nodes; i++)
@@ -116,8 +123,46 @@ int applied_open(struct applied **applied, struct pool_applied_shared *records, 
     return 0;
 }
 
+int applied_restore(struct applied *applied, const struct applied_key *keys, uint32_t count)
+{
+    assert(count <= POOL_APPLIED_RECORDS && applied->restored_count == 0);
+    if (count == 0)
+        return 0;
+    applied->restored = malloc(count * sizeof *keys);
+    if (!applied->restored)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!applied_key_known(&keys[i]) || applied_done(applied, &keys[i]))
+            continue;
+        applied->restored[applied->restored_count] = keys[i];
+        insert(applied, POOL_APPLIED_RECORDS + (int32_t)applied->restored_count++, &keys[i]);
+    }
+    return 0;
+}
+
+/* Records that are in the index, by their sequence; then what was restored, as far as there is room. */
+uint32_t applied_list(const struct applied *applied, struct applied_key keys[POOL_APPLIED_RECORDS])
+{
+    uint32_t count = 0;
+    for (uint64_t back = 0; back < POOL_APPLIED_RECORDS && back < applied->sequence; back++) {
+        const int32_t node = (int32_t)((applied->sequence - back) % POOL_APPLIED_RECORDS);
+        if (applied->nodes[node].bucket != NOWHERE)
+            keys[count++] = key_of(applied, node);
+    }
+    for (uint32_t i = applied->restored_count; i > 0 && count < POOL_APPLIED_RECORDS; i--)
+        keys[count++] = applied->restored[i - 1];
+    for (uint32_t i = 0; i < count / 2; i++) {
+        const struct applied_key newer = keys[i];
+        keys[i] = keys[count - 1 - i];
+        keys[count - 1 - i] = newer;
+    }
+    return count;
+}
+
 void applied_close(struct applied **applied)
 {
+    if (*applied)
+        free((*applied)->restored);
     free(*applied);
     *applied = NULL;
 }
@@ -134,7 +179,7 @@ bool applied_running(const struct applied *applied, const struct applied_key *ke
 
 void applied_begin(struct applied *applied, uint32_t slot, const struct applied_key *key)
 {
-    const int32_t node = POOL_APPLIED_RECORDS + (int32_t)slot;
+    const int32_t node = FIRST_SLOT + (int32_t)slot;
     assert(applied->nodes[node].bucket == NOWHERE);
     if (applied_key_known(key))
         insert(applied, node, key);
@@ -142,12 +187,12 @@ void applied_begin(struct applied *applied, uint32_t slot, const struct applied_
 
 void applied_forget(struct applied *applied, uint32_t slot)
 {
-    take_out(applied, POOL_APPLIED_RECORDS + (int32_t)slot);
+    take_out(applied, FIRST_SLOT + (int32_t)slot);
 }
 
 void applied_record(struct applied *applied, uint32_t slot)
 {
-    const int32_t node = POOL_APPLIED_RECORDS + (int32_t)slot;
+    const int32_t node = FIRST_SLOT + (int32_t)slot;
     if (applied->nodes[node].bucket == NOWHERE)
         return;
     const struct applied_key key = key_of(applied, node);

@@ -27,6 +27,11 @@ static inline bool applied_key_known(const struct applied_key *key)
  * before it died. Others are ignored. The table keeps both pointers. -ENOMEM. */
 int applied_open(struct applied **applied, struct pool_applied_shared *records, _Atomic uint64_t *newest,
                  const struct pool_task_shared *tasks, uint32_t capacity_tasks);
+/* Adds keys, oldest first, that are older than all records: of a runtime that is gone with its segment. Those that have
+ * a record are left out. They are kept in private memory. At most POOL_APPLIED_RECORDS, once. -ENOMEM. */
+int applied_restore(struct applied *applied, const struct applied_key *keys, uint32_t count);
+/* The newest applied ones, oldest first; their number, at most POOL_APPLIED_RECORDS. */
+uint32_t applied_list(const struct applied *applied, struct applied_key keys[POOL_APPLIED_RECORDS]);
 /* Frees and nulls. */
 void applied_close(struct applied **applied);
 

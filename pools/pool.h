@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "common/status.h"
+#include "pools/applied.h"
 #include "pools/pool_shared.h"
 
 struct pool;
@@ -155,6 +156,12 @@ uint64_t pool_batch_queued_ns(const struct pool *pool, const struct pool_batch *
 /* Backward, when the outputs are in the slabs and the gradients are applied (or accumulated): records the batch's tasks
  * as applied. Call before pool_complete. A batch whose step was skipped is not recorded: its clients may try again. */
 void pool_applied(struct pool *pool, const struct pool_batch *batch);
+/* Backward: what a runtime that is gone with its segment had applied, from the checkpoint that is loaded; oldest first,
+ * at most POOL_APPLIED_RECORDS, copied. Once, before the first task is looked at. They count as recorded, and take
+ * nothing of the segment. -ENOMEM. */
+int pool_restore_applied(struct pool *pool, const struct applied_key *keys, uint32_t count);
+/* The newest applied ones, oldest first; their number. */
+uint32_t pool_list_applied(const struct pool *pool, struct applied_key keys[POOL_APPLIED_RECORDS]);
 /* The outputs are in the slabs (OK), or the batch failed: its tasks get status and message (NULL: none). Moves done.
  * The caller then marks the pool done in the control segment and rings the frontend. */
 void pool_complete(struct pool *pool, const struct pool_batch *batch, enum status status, const char *message);

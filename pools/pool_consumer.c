@@ -72,6 +72,8 @@ void pool_consumer_end(struct pool *pool)
     free(pool->consumer.slots);
     pool->consumer.slots = NULL;
     applied_close(&pool->consumer.applied_table);
+    free(pool->consumer.restored);
+    pool->consumer.restored = NULL;
 }
 
 /* --- looking at what is queued --------------------------------------------------------------------------------------
@@ -87,6 +89,13 @@ static int need_tables(struct pool *pool)
                                     header->capacity_tasks);
         if (rc < 0)
             return rc;
+    }
+    if (c->restored) {
+        const int rc = applied_restore(c->applied_table, c->restored, c->restored_count);
+        if (rc < 0)
+            return rc;
+        free(c->restored);
+        c->restored = NULL;
     }
     if (!c->slots)
         c->slots = calloc(header->capacity_tasks, sizeof c->slots[0]);
@@ -342,6 +351,29 @@ void pool_batch_split_first(const struct pool *pool, struct pool_batch *batch, s
 
 /* --- completing -----------------------------------------------------------------------------------------------------
  */
+
+int pool_restore_applied(struct pool *pool, const struct applied_key *keys, uint32_t count)
+{
+    struct pool_consumer *c = &pool->consumer;
+    assert(pool->header.kind == POOL_BACKWARD && !c->applied_table && !c->restored && count <= POOL_APPLIED_RECORDS);
+    if (count == 0)
+        return 0;
+    c->restored = malloc(count * sizeof *keys);
+    if (!c->restored)
+        return -ENOMEM;
+    memcpy(c->restored, keys, count * sizeof *keys);
+    c->restored_count = count;
+    return 0;
+}
+
+uint32_t pool_list_applied(const struct pool *pool, struct applied_key keys[POOL_APPLIED_RECORDS])
+{
+    const struct pool_consumer *c = &pool->consumer;
+    uint32_t count = c->applied_table ? applied_list(c->applied_table, keys) : 0;
+    for (uint32_t i = 0; c->restored && i < c->restored_count; i++)
+        keys[count++] = c->restored[i];
+    return count;
+}
 
 void pool_applied(struct pool *pool, const struct pool_batch *batch)
 {

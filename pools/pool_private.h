@@ -51,6 +51,9 @@ struct pool_consumer {
     } skipped[POOL_SKIPPED_RUNS];
     struct pool_slot *slots; /* by slot; NULL before the first task */
     struct applied *applied_table;
+    /* Of pool_restore_applied, until the table is made with the first task; NULL: none. */
+    struct applied_key *restored;
+    uint32_t restored_count;
 };
 
 enum pool_side { POOL_PRODUCER, POOL_CONSUMER };

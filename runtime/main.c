@@ -11,7 +11,7 @@
 #include "runtime/device/device.h"
 #include "runtime/runtime.h"
 
-enum { EXIT_START = 1, EXIT_USAGE = 2, EXIT_DEVICE_LOST = 3 };
+enum { EXIT_START = 1, EXIT_USAGE = 2, EXIT_DEVICE_LOST = 3, EXIT_UNSAVED = 4 };
 
 static const char *flag_device, *flag_list_devices;
 
@@ -25,8 +25,8 @@ static const struct config_program program = {
     .name = "expertd-runtime",
     .purpose = "Serves the experts of one device: takes batches from their task pools, computes them with OpenCL, and "
                "trains the experts. Exit status: 0 after a stop signal, 1 when it cannot start or go on, 2 for a wrong "
-               "flag or "
-               "configuration, 3 when the device is lost.",
+               "flag or configuration, 3 when the device is lost, 4 when it ended and what the experts had learned could "
+               "not be saved.",
     .sections = sections,
     .flags = flags,
 };
@@ -66,15 +66,19 @@ static int serve(const struct config *config, const struct config_device *device
     const int served = runtime_serve(runtime);
     /* What was learned is saved, however it ended. */
     rc = served == -ENODEV ? served : runtime_stop(runtime);
-    if (rc == -ENODEV)
+    if (rc == -ENODEV) {
+        runtime_report_lost(runtime);
         log_error("device '%s' is lost: start this program again when it is back; what is queued stays so",
                   device->name);
-    else
+    } else {
         log_info("stopped");
+    }
     runtime_destroy(&runtime);
-    if (rc == 0)
-        return served == 0 ? EXIT_SUCCESS : EXIT_START;
-    return EXIT_DEVICE_LOST;
+    if (rc == -ENODEV)
+        return EXIT_DEVICE_LOST;
+    if (rc < 0)
+        return EXIT_UNSAVED;
+    return served == 0 ? EXIT_SUCCESS : EXIT_START;
 }
 
 int main(int argc, char **argv)

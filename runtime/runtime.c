@@ -38,6 +38,7 @@ struct runtime {
     struct control *control;
     struct executor *executor;
     struct checkpointer *checkpointer;
+    struct checkpoint_owner *checkpoint_owner; /* NULL: no folder is configured */
     struct {
         uint64_t next_ns;
         uint64_t counted; /* of the process, up to which they are in the counter */
@@ -137,7 +138,7 @@ static int create_expert(struct runtime *runtime, const struct config_expert *en
     if (process_stopping())
         return -EINTR;
     const int rc = backend_create(&runtime->backends[runtime->count], runtime->device, entry, uid,
-                                  runtime->config->checkpoint.dir);
+                                  &runtime->config->checkpoint, runtime->checkpoint_owner);
     if (rc < 0)
         return rc;
     runtime->count++;
@@ -150,9 +151,57 @@ static int create_expert(struct runtime *runtime, const struct config_expert *en
     return 0;
 }
 
+/* Up to `size` bytes of the uids of that origin, for the log. */
+static void list_uids(const struct runtime *runtime, enum backend_origin origin, char *text, size_t size)
+{
+    size_t used = 0, more = 0;
+    text[0] = 0;
+    for (uint32_t i = 0; i < runtime->count; i++) {
+        const struct backend *backend = &runtime->backends[i];
+        if (backend->origin != origin)
+            continue;
+        if (more > 0 || used + strlen(backend->uid) + sizeof " and 4294967295 more" + 2 > size)
+            more++;
+        else
+            used += (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", backend->uid);
+    }
+    if (more > 0)
+        snprintf(text + used, size - used, " and %zu more", more);
+}
+
+/* In sum, from where they are. */
+static void say_origins(const struct runtime *runtime)
+{
+    const char *dir = runtime->config->checkpoint.dir;
+    uint32_t counts[BACKEND_OF_NOTHING + 1] = {0}, trained = 0;
+    char uids[512];
+    for (uint32_t i = 0; i < runtime->count; i++) {
+        counts[runtime->backends[i].origin]++;
+        trained += runtime->backends[i].origin != BACKEND_OF_NOTHING &&
+                   runtime->backends[i].expert->optimizer.kind != OPTIMIZER_NONE;
+    }
+    if (counts[BACKEND_OF_CHECKPOINT] > 0)
+        log_info("%" PRIu32 " experts are from their checkpoints in '%s'", counts[BACKEND_OF_CHECKPOINT], dir);
+    list_uids(runtime, BACKEND_OF_WEIGHTS, uids, sizeof uids);
+    if (counts[BACKEND_OF_WEIGHTS] > 0)
+        log_info("%" PRIu32 " experts begin from the files of their `weights`%s: %s", counts[BACKEND_OF_WEIGHTS],
+                 *dir ? ", as they have no checkpoint" : "", uids);
+    list_uids(runtime, BACKEND_OF_SEED, uids, sizeof uids);
+    if (counts[BACKEND_OF_SEED] > 0 && *dir)
+        log_info("%" PRIu32 " experts begin anew, from their seed, as '%s' has no checkpoint of theirs: %s",
+                 counts[BACKEND_OF_SEED], dir, uids);
+    else if (counts[BACKEND_OF_SEED] > 0)
+        log_info("%" PRIu32 " experts begin anew, from their seed: %s", counts[BACKEND_OF_SEED], uids);
+    if (trained > 0 && !*dir)
+        log_warning("no folder for checkpoints is configured (checkpoint.dir): what the experts learn ends with this "
+                    "process");
+}
+
 static int create_experts(struct runtime *runtime)
 {
     int rc = check_memory(runtime);
+    if (rc == 0 && *runtime->config->checkpoint.dir)
+        rc = checkpoint_owner_create(&runtime->checkpoint_owner, runtime->config->checkpoint.dir);
     if (rc == 0)
         rc = each_expert(runtime, count_expert);
     if (rc == 0 && runtime->count == 0) {
@@ -165,7 +214,10 @@ static int create_experts(struct runtime *runtime)
     }
     runtime->backends = calloc(runtime->count, sizeof *runtime->backends);
     runtime->count = 0;
-    return runtime->backends ? each_expert(runtime, create_expert) : -ENOMEM;
+    rc = runtime->backends ? each_expert(runtime, create_expert) : -ENOMEM;
+    if (rc == 0)
+        say_origins(runtime);
+    return rc;
 }
 
 /* --- segments --------------------------------------------------------------------------------------------------------
@@ -272,6 +324,31 @@ static int take_role(struct runtime *runtime)
     return runtime->owner_fd < 0 ? runtime->owner_fd : 0;
 }
 
+/* What the checkpointer works on; free it. */
+static struct checkpointer_expert *list_experts(const struct runtime *runtime)
+{
+    struct checkpointer_expert *experts = calloc(runtime->count, sizeof *experts);
+    for (uint32_t i = 0; experts && i < runtime->count; i++) {
+        const struct backend *backend = &runtime->backends[i];
+        experts[i] = (struct checkpointer_expert){.uid = backend->uid,
+                                                  .expert = backend->expert,
+                                                  .record = backend->record,
+                                                  .backward = backend->pools[POOL_BACKWARD].pool};
+    }
+    return experts;
+}
+
+static int create_checkpointer(struct runtime *runtime)
+{
+    struct checkpointer_expert *experts = list_experts(runtime);
+    if (!experts)
+        return -ENOMEM;
+    const int rc = checkpointer_create(&runtime->checkpointer, &runtime->config->checkpoint, runtime->checkpoint_owner,
+                                       experts, runtime->count, runtime->control);
+    free(experts);
+    return rc;
+}
+
 static int create_executor(struct runtime *runtime)
 {
     const struct executor_setup setup = {
@@ -289,8 +366,7 @@ static int create_workers(struct runtime *runtime)
 {
     int rc = create_executor(runtime);
     if (rc == 0)
-        rc = checkpointer_create(&runtime->checkpointer, &runtime->config->checkpoint, runtime->backends,
-                                 runtime->count, runtime->control);
+        rc = create_checkpointer(runtime);
     if (rc < 0)
         log_error("cannot start: %s", strerror(-rc));
     return rc;
@@ -413,7 +489,11 @@ static int renew_segments(struct runtime *runtime, const char *why)
     rc = create_executor(runtime);
     if (rc < 0)
         return rc;
-    checkpointer_attach(runtime->checkpointer, runtime->control);
+    struct checkpointer_expert *experts = list_experts(runtime);
+    if (!experts)
+        return -ENOMEM;
+    checkpointer_attach(runtime->checkpointer, experts, runtime->control);
+    free(experts);
     runtime->names.seen = runtime->names.next_pool = 0;
     open_doors(runtime);
     return 0;
@@ -504,8 +584,12 @@ int runtime_stop(struct runtime *runtime)
     close_segments(runtime);
     if (runtime->executor)
         executor_ring_always(runtime->executor);
-    checkpointer_finish(runtime->checkpointer);
-    return 0;
+    return checkpointer_finish(runtime->checkpointer) == 0 ? 0 : -EIO;
+}
+
+void runtime_report_lost(const struct runtime *runtime)
+{
+    (void)checkpointer_report_lost(runtime->checkpointer);
 }
 
 void runtime_destroy(struct runtime **runtime)
@@ -523,6 +607,7 @@ void runtime_destroy(struct runtime **runtime)
         control_detach(&r->control);
     compute_close(r->device);
     device_destroy(&r->device);
+    checkpoint_owner_destroy(&r->checkpoint_owner);
     if (r->owner_fd >= 0)
         close(r->owner_fd);
     free(r);

@@ -14,8 +14,10 @@ int runtime_create(struct runtime **runtime, const struct config *config, const 
  * process has taken its role after the run folder was removed, or its segments cannot be made anew. */
 int runtime_serve(struct runtime *runtime);
 /* After serving: finishes what runs, withdraws the segments (so that the frontend answers what is queued with
- * UNAVAILABLE), and saves what changed. 0 or -ENODEV. */
+ * UNAVAILABLE), and saves what changed. 0; -ENODEV; -EIO: not all of it could be saved, and what was lost is logged. */
 int runtime_stop(struct runtime *runtime);
+/* When the device is lost: logs which experts had learned something since their newest checkpoint. */
+void runtime_report_lost(const struct runtime *runtime);
 /* Without runtime_stop the segments stay, for the next runtime to adopt. Nulls. */
 void runtime_destroy(struct runtime **runtime);
 

@@ -3,11 +3,11 @@
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "runtime/state/checkpoint.h"
 
 /* Every expert starts from values of its own, the same at every start. */
 static uint64_t seed_of(const struct config_expert *config, const char *uid)
@@ -16,17 +16,44 @@ static uint64_t seed_of(const struct config_expert *config, const char *uid)
     return uid_hash(parts, sizeof parts);
 }
 
-static int load_state(struct backend *backend, const char *checkpoint_dir)
+/* 1: there is one, and it is loaded; 0: there is none; -errno, logged. */
+static int load_checkpoint(struct backend *backend, const struct config_checkpoint *checkpoint,
+                           struct checkpoint_owner *owner)
 {
-    int rc = *checkpoint_dir ? checkpoint_load(backend->expert, checkpoint_dir, backend->uid) : 0;
-    if (rc == 0 && *backend->config->weights)
-        rc = checkpoint_load_weights(backend->expert, backend->config->weights, backend->uid);
-    backend->checkpoint.saved = backend->expert->counters;
-    return rc < 0 ? rc : 0;
+    struct expert *expert = backend->expert;
+    if (!owner)
+        return 0;
+    int rc = expert->optimizer.kind == OPTIMIZER_NONE ? 0 : checkpoint_owner_take(owner, backend->uid);
+    if (rc < 0)
+        return rc;
+    backend->window = malloc(sizeof *backend->window);
+    if (!backend->window)
+        return -ENOMEM;
+    rc = checkpoint_load(expert, checkpoint->dir, backend->uid, checkpoint->start_anew, backend->window);
+    if (backend->window->count == 0) {
+        free(backend->window);
+        backend->window = NULL;
+    }
+    return rc;
+}
+
+static int load_state(struct backend *backend, const struct config_checkpoint *checkpoint,
+                      struct checkpoint_owner *owner)
+{
+    if (expert_tensors(backend->expert) == 0) {
+        backend->origin = BACKEND_OF_NOTHING;
+        return 0;
+    }
+    int rc = load_checkpoint(backend, checkpoint, owner);
+    backend->origin = rc == 1 ? BACKEND_OF_CHECKPOINT : BACKEND_OF_SEED;
+    if (rc != 0 || !*backend->config->weights)
+        return rc < 0 ? rc : 0;
+    backend->origin = BACKEND_OF_WEIGHTS;
+    return checkpoint_load_weights(backend->expert, backend->config->weights, backend->uid);
 }
 
 int backend_create(struct backend *backend, struct device *device, const struct config_expert *config, const char *uid,
-                   const char *checkpoint_dir)
+                   const struct config_checkpoint *checkpoint, struct checkpoint_owner *owner)
 {
     memset(backend, 0, sizeof *backend);
     snprintf(backend->uid, sizeof backend->uid, "%s", uid);
@@ -37,7 +64,7 @@ int backend_create(struct backend *backend, struct device *device, const struct 
     if (rc < 0)
         log_error("cannot create expert '%s': %s", uid, *device_error(device) ? device_error(device) : strerror(-rc));
     else
-        rc = load_state(backend, checkpoint_dir);
+        rc = load_state(backend, checkpoint, owner);
     if (rc < 0)
         backend_destroy(backend);
     return rc;
@@ -48,6 +75,8 @@ void backend_destroy(struct backend *backend)
     backend_close_pools(backend);
     if (backend->expert)
         expert_destroy(&backend->expert);
+    free(backend->window);
+    backend->window = NULL;
 }
 
 /* --- pools -----------------------------------------------------------------------------------------------------------
@@ -138,6 +167,8 @@ int backend_open_pools(struct backend *backend, const struct backend_place *plac
         int rc = make_layout(backend, place, index, (enum pool_kind)kind, &layout);
         if (rc == 0)
             rc = adopt ? pool_adopt(&side->pool, &layout) : pool_create(&side->pool, &layout);
+        if (rc == 0 && kind == POOL_BACKWARD && backend->window)
+            rc = pool_restore_applied(side->pool, backend->window->keys, backend->window->count);
         if (rc < 0) {
             backend_close_pools(backend);
             return rc;
@@ -175,6 +206,8 @@ void backend_set_record(struct backend *backend, struct control_expert_shared *r
     if (!adopted)
         fill_constants(backend, record);
     backend->record = record;
+    free(backend->window); /* the pools have it */
+    backend->window = NULL;
     backend_update_record(backend);
 }
 

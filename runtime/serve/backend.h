@@ -9,10 +9,20 @@
 #include "pools/control.h"
 #include "pools/pool.h"
 #include "runtime/blocks/expert.h"
+#include "runtime/state/checkpoint.h"
+#include "runtime/state/checkpoint_owner.h"
 
 struct backend_pool {
     struct pool *pool; /* NULL until backend_open_pools */
     struct device_slab inputs[SCHEMA_MAX_TENSORS], outputs[SCHEMA_MAX_TENSORS];
+};
+
+/* What its parameters are from. */
+enum backend_origin {
+    BACKEND_OF_CHECKPOINT,
+    BACKEND_OF_WEIGHTS,
+    BACKEND_OF_SEED,
+    BACKEND_OF_NOTHING /* it has none */
 };
 
 struct backend {
@@ -22,19 +32,14 @@ struct backend {
     struct control_expert_shared *record; /* NULL while there is no control segment */
     struct backend_pool pools[2];         /* by enum pool_kind */
     struct pool_limits limits;
-    /* For the checkpointer. */
-    struct {
-        struct expert_counters saved; /* as in the newest checkpoint, or as it was created */
-        struct expert_counters taken; /* as in the copy that is being written */
-        uint64_t ticket;              /* that the next result serves; 0: none */
-        bool queued;                  /* for a copy, or for its being written */
-    } checkpoint;
+    enum backend_origin origin;
+    struct checkpoint_window *window; /* of the checkpoint, until its pools have it; NULL: empty */
 };
 
-/* Creates the expert, with its newest checkpoint or else the `weights` of its entry. checkpoint_dir "": no checkpoints.
- * 0 or -errno, logged. Everything given but uid must outlive the backend. */
+/* Creates the expert, with its newest checkpoint, whose owner it then is, or else the `weights` of its entry. owner
+ * NULL: no checkpoints. 0 or -errno, logged. Everything given but uid must outlive the backend. */
 int backend_create(struct backend *backend, struct device *device, const struct config_expert *config, const char *uid,
-                   const char *checkpoint_dir);
+                   const struct config_checkpoint *checkpoint, struct checkpoint_owner *owner);
 /* Detaches from the pools, destroys the expert; safe on half-made ones and zeros. */
 void backend_destroy(struct backend *backend);
 

@@ -105,8 +105,10 @@ static int list_steps(const char *folder, const char *end, struct steps *steps)
     closedir(directory);
     if (steps->count > 0)
         qsort(steps->items, steps->count, sizeof *steps->items, compare_newest_first);
-    if (rc < 0)
+    if (rc < 0) {
         free(steps->items);
+        *steps = (struct steps){0};
+    }
     return rc;
 }
 
@@ -146,70 +148,126 @@ static int prune_kind(const char *folder, const char *end, uint64_t oldest, unsi
 /* --- loading ---------------------------------------------------------------------------------------------------------
  */
 
-/* What the expert needs of the file is there and of the right shape; else logs and returns -EINVAL. */
-static int check_tensors(const struct expert *expert, const struct safetensors *file, const char *path,
-                         bool parameters_only)
+static const char format_name[] = "expertd.checkpoint.2", window_name[] = "optimizer.applied";
+enum { KEY_WORDS = 3 };
+
+/* A tensor of the file has the shape that the expert's has; else logs. */
+static bool has_shape(const struct safetensors_tensor *tensor, const struct expert_tensor *wanted, const char *path)
 {
-    for (unsigned i = 0; i < expert_tensors(expert); i++) {
-        char expected[96], found[192];
-        struct expert_tensor wanted;
-        expert_tensor(expert, i, &wanted);
-        const struct safetensors_tensor *tensor = safetensors_find(file, wanted.name);
-        if (!wanted.is_parameter && (parameters_only || !tensor))
+    char expected[96], found[192];
+    if (tensor->ndim == wanted->ndim && memcmp(tensor->dims, wanted->dims, wanted->ndim * sizeof *wanted->dims) == 0)
+        return true;
+    log_error("'%s' does not fit the expert: tensor '%s' is %s, expected %s (is hidden_dim as it was?)", path,
+              wanted->name, safetensors_shape_format(tensor->format, tensor->dims, tensor->ndim, found, sizeof found),
+              safetensors_shape_format("F32", wanted->dims, wanted->ndim, expected, sizeof expected));
+    return false;
+}
+
+/* Every value is one that the expert may have; else says which is not. */
+static int check_values(const struct expert_tensor *wanted, const float *values, char *error)
+{
+    for (uint64_t i = 0; i < wanted->count; i++) {
+        if (values[i] >= wanted->least && values[i] <= wanted->greatest)
             continue;
-        safetensors_shape_format("F32", wanted.dims, wanted.ndim, expected, sizeof expected);
-        if (!tensor) {
-            log_error("'%s' does not fit the expert: it has no tensor '%s' (expected %s)", path, wanted.name, expected);
-            return -EINVAL;
-        }
-        if (tensor->ndim != wanted.ndim || memcmp(tensor->dims, wanted.dims, wanted.ndim * sizeof *wanted.dims) != 0) {
-            log_error("'%s' does not fit the expert: tensor '%s' is %s, expected %s (is hidden_dim as it was?)", path,
-                      wanted.name,
-                      safetensors_shape_format(tensor->format, tensor->dims, tensor->ndim, found, sizeof found),
-                      expected);
-            return -EINVAL;
-        }
+        snprintf(error, SAFETENSORS_ERROR_SIZE, "element %" PRIu64 " of tensor '%s' is %g; possible are %g to %g", i,
+                 wanted->name, (double)values[i], (double)wanted->least, (double)wanted->greatest);
+        return -EPROTO;
     }
     return 0;
 }
 
-static int load_tensor(struct expert *expert, unsigned index, const struct expert_tensor *wanted,
-                       const struct safetensors *file, const char *path)
+/* The values of a tensor of the file, or zeros if it has none (NULL), checked; free them. */
+static int read_values(const struct safetensors *file, const struct safetensors_tensor *tensor,
+                       const struct expert_tensor *wanted, float **values, char *error)
 {
-    char error[SAFETENSORS_ERROR_SIZE];
-    const struct safetensors_tensor *tensor = safetensors_find(file, wanted->name);
-    float *values = calloc(wanted->count, sizeof *values);
-    if (!values)
+    *values = calloc(wanted->count, sizeof **values);
+    if (!*values) {
+        snprintf(error, SAFETENSORS_ERROR_SIZE, "there is not enough memory to read it");
         return -ENOMEM;
-    int rc = tensor ? safetensors_read_floats(file, tensor, values, error) : 0;
-    if (rc < 0) {
-        log_error("cannot load '%s': %s", path, error);
-    } else {
-        rc = expert_tensor_write(expert, index, values);
-        if (rc < 0)
-            log_error("cannot load tensor '%s' of '%s' into the device: %s", wanted->name, path,
-                      device_error(expert->device));
     }
+    int rc = tensor ? safetensors_read_floats(file, tensor, *values, error) : 0;
+    if (rc == 0)
+        rc = check_values(wanted, *values, error);
+    if (rc < 0)
+        free(*values);
+    return rc;
+}
+
+/* What the expert needs of the file is there, of the right shape (else logs, -EINVAL) and of values that it may have
+ * (else error says what is wrong). */
+static int check_tensors(const struct expert *expert, const struct safetensors *file, const char *path, char *error)
+{
+    int rc = 0;
+    for (unsigned i = 0; i < expert_tensors(expert) && rc == 0; i++) {
+        char expected[96];
+        float *values;
+        struct expert_tensor wanted;
+        expert_tensor(expert, i, &wanted);
+        const struct safetensors_tensor *tensor = safetensors_find(file, wanted.name);
+        if (!tensor && !wanted.is_parameter)
+            continue;
+        if (!tensor) {
+            log_error("'%s' does not fit the expert: it has no tensor '%s' (expected %s)", path, wanted.name,
+                      safetensors_shape_format("F32", wanted.dims, wanted.ndim, expected, sizeof expected));
+            return -EINVAL;
+        }
+        if (!has_shape(tensor, &wanted, path))
+            return -EINVAL;
+        rc = read_values(file, tensor, &wanted, &values, error);
+        if (rc == 0)
+            free(values);
+    }
+    return rc;
+}
+
+static int load_tensor(struct expert *expert, unsigned index, const struct expert_tensor *wanted,
+                       const struct safetensors *file, const char *path, char *error)
+{
+    float *values;
+    int rc = read_values(file, safetensors_find(file, wanted->name), wanted, &values, error);
+    if (rc < 0)
+        return rc;
+    rc = expert_tensor_write(expert, index, values);
+    if (rc < 0)
+        log_error("cannot load tensor '%s' of '%s' into the device: %s", wanted->name, path,
+                  device_error(expert->device));
     free(values);
     return rc;
 }
 
-static int load_tensors(struct expert *expert, const struct safetensors *file, const char *path, bool parameters_only)
+/* All of it is checked before any of it is written. -EPROTO and other errors of reading: error says what is wrong; what
+ * is wrong with the device or with the shapes was logged. */
+static int load_tensors(struct expert *expert, const struct safetensors *file, const char *path, char *error)
 {
-    unsigned missing = 0;
-    int rc = check_tensors(expert, file, path, parameters_only);
+    unsigned missing = 0, states = 0;
+    int rc = check_tensors(expert, file, path, error);
     for (unsigned i = 0; i < expert_tensors(expert) && rc == 0; i++) {
         struct expert_tensor wanted;
         expert_tensor(expert, i, &wanted);
-        if (parameters_only && !wanted.is_parameter)
-            continue;
-        if (!wanted.is_parameter && !safetensors_find(file, wanted.name))
-            missing++;
-        rc = load_tensor(expert, i, &wanted, file, path);
+        states += !wanted.is_parameter;
+        missing += !wanted.is_parameter && !safetensors_find(file, wanted.name);
+        rc = load_tensor(expert, i, &wanted, file, path, error);
     }
-    if (rc == 0 && missing > 0)
-        log_warning("'%s' has not all of the optimizer's state: %u tensors of it start at zero", path, missing);
+    if (rc == 0 && missing > 0 && missing < states)
+        log_warning("'%s' has not all of the optimizer's state: %u of its %u tensors start at zero", path, missing,
+                    states);
+    else if (rc == 0 && missing > 0)
+        log_info("'%s' has none of the optimizer's state: it starts at zero", path);
     return rc;
+}
+
+/* The file's checksums are those of what is in it, as far as it has them; ours has. */
+static int verify(const struct safetensors *file, char *error)
+{
+    const char *format = safetensors_metadata(file, "format");
+    if (format && strcmp(format, format_name) == 0 && !safetensors_metadata(file, SAFETENSORS_HEADER_CHECKSUM)) {
+        snprintf(error, SAFETENSORS_ERROR_SIZE,
+                 "its header has the format %s, but no " SAFETENSORS_HEADER_CHECKSUM
+                 ": damaged, or changed by a program that kept the format",
+                 format);
+        return -EPROTO;
+    }
+    return safetensors_verify(file, error);
 }
 
 static uint64_t metadata_number(const struct safetensors *file, const char *key, uint64_t otherwise)
@@ -223,72 +281,140 @@ static uint64_t metadata_number(const struct safetensors *file, const char *key,
     return errno == 0 && *end == 0 ? value : otherwise;
 }
 
-static void load_counters(struct expert *expert, const struct safetensors *file, uint64_t step)
+static void load_counters(struct expert *expert, const struct safetensors *file, const char *path, uint64_t step)
 {
     const struct expert_counters counters = {
         .updates = metadata_number(file, "update_count", step),
         .examples = metadata_number(file, "examples", 0),
         .skipped = metadata_number(file, "skipped", 0),
     };
-    const uint64_t accumulated = metadata_number(file, "accumulated", 0);
-    expert_set_counters(expert, &counters,
-                        accumulated < expert->optimizer.grad_accumulation ? (unsigned)accumulated : 0);
+    uint64_t accumulated = metadata_number(file, "accumulated", 0);
+    if (accumulated > 0 && accumulated >= expert->optimizer.grad_accumulation) {
+        log_warning("the gradients of %" PRIu64
+                    " batches that wait for a step in '%s' are dropped, as grad_accumulation "
+                    "is %u now",
+                    accumulated, path, expert->optimizer.grad_accumulation);
+        accumulated = 0;
+    }
+    expert_set_counters(expert, &counters, (unsigned)accumulated);
 }
 
-/* 1: loaded; 0: it is damaged, and has been set aside; -errno, logged. */
-static int load_step(struct expert *expert, const char *folder, uint64_t step)
+static int load_window(const struct safetensors *file, struct checkpoint_window *window, char *error)
 {
-    char path[PATH_MAX], aside[PATH_MAX], error[SAFETENSORS_ERROR_SIZE];
-    struct safetensors *file;
+    const struct safetensors_tensor *tensor = safetensors_find(file, window_name);
+    window->count = 0;
+    if (!tensor)
+        return 0;
+    if (tensor->dtype != DTYPE_INT64 || tensor->ndim != 2 || tensor->dims[1] != KEY_WORDS ||
+        tensor->dims[0] > POOL_APPLIED_RECORDS) {
+        snprintf(error, SAFETENSORS_ERROR_SIZE, "tensor '%s' is no window of applied requests", window_name);
+        return -EPROTO;
+    }
+    _Static_assert(sizeof(struct applied_key) == KEY_WORDS * sizeof(uint64_t), "a key is as it is in the file");
+    const int rc = safetensors_read(file, tensor, window->keys, error);
+    window->count = rc == 0 ? (uint32_t)tensor->dims[0] : 0;
+    return rc;
+}
+
+/* 1: loaded; 0: it is damaged, and that was logged; -errno, logged. */
+static int load_step(struct expert *expert, const char *folder, uint64_t step, struct checkpoint_window *window)
+{
+    char path[PATH_MAX], error[SAFETENSORS_ERROR_SIZE] = "";
+    struct safetensors *file = NULL;
     int rc = make_file_path(path, folder, step, "");
-    if (rc == 0)
-        rc = make_file_path(aside, folder, step, damaged_suffix);
     if (rc < 0)
         return rc;
     rc = safetensors_open(&file, path, error);
     if (rc == 0)
-        rc = safetensors_verify(file, error);
+        rc = verify(file, error);
+    if (rc == 0)
+        rc = load_window(file, window, error);
+    if (rc == 0)
+        rc = load_tensors(expert, file, path, error);
     if (rc == 0) {
-        rc = load_tensors(expert, file, path, false);
-        if (rc == 0)
-            load_counters(expert, file, step);
-        safetensors_close(&file);
-        return rc < 0 ? rc : 1;
-    }
-    if (rc != -EPROTO) {
-        log_error("cannot load '%s': %s", path, error);
+        load_counters(expert, file, path, step);
+        log_debug("loaded '%s'", path);
+        rc = 1;
     } else {
-        log_warning("checkpoint '%s' is damaged (%s): set aside as '%s'", path, error, aside);
-        if (rename(path, aside) != 0)
-            log_warning("cannot rename '%s': %s", path, strerror(errno));
-        rc = 0;
+        window->count = 0;
+        if (rc == -EPROTO)
+            log_error("checkpoint '%s' is damaged: %s", path, error);
+        else if (*error)
+            log_error("cannot load '%s': %s", path, error);
+        rc = rc == -EPROTO ? 0 : rc;
     }
     safetensors_close(&file);
     return rc;
 }
 
-int checkpoint_load(struct expert *expert, const char *dir, const char *uid)
+/* The first `count` of them. */
+static void set_aside(const char *folder, const struct steps *steps, unsigned count)
+{
+    char path[PATH_MAX], aside[PATH_MAX];
+    for (unsigned i = 0; i < count; i++) {
+        if (make_file_path(path, folder, steps->items[i], "") < 0 ||
+            make_file_path(aside, folder, steps->items[i], damaged_suffix) < 0)
+            continue;
+        if (rename(path, aside) == 0)
+            log_warning("damaged checkpoint '%s' is set aside as '%s'", path, aside);
+        else
+            log_warning("cannot rename '%s': %s", path, strerror(errno));
+    }
+}
+
+static int refuse_damaged(const char *uid, const char *folder, unsigned count)
+{
+    log_error(
+        "'%s' has %u checkpoints in '%s', and all are damaged: restore one there; to start anew, empty the folder, "
+        "or set checkpoint.start_anew (--checkpoint-start-anew)",
+        uid, count, folder);
+    return -EPROTO;
+}
+
+/* What to do with what is in the folder: `damaged` were set aside by an earlier start. */
+static int load_newest(struct expert *expert, const char *folder, const char *uid, const struct steps *steps,
+                       unsigned damaged, bool start_anew, struct checkpoint_window *window)
+{
+    const bool owned = expert->optimizer.kind != OPTIMIZER_NONE;
+    unsigned tried = 0;
+    int rc = 0;
+    while (rc == 0 && tried < steps->count)
+        rc = load_step(expert, folder, steps->items[tried++], window);
+    if (rc < 0)
+        return rc;
+    const unsigned bad = rc == 1 ? tried - 1 : tried;
+    if (rc == 0 && bad + damaged > 0) {
+        if (!start_anew)
+            return refuse_damaged(uid, folder, bad + damaged);
+        log_warning("'%s' starts anew, as checkpoint.start_anew says: all of its checkpoints are damaged", uid);
+    }
+    if (owned)
+        set_aside(folder, steps, bad);
+    return rc;
+}
+
+int checkpoint_load(struct expert *expert, const char *dir, const char *uid, bool start_anew,
+                    struct checkpoint_window *window)
 {
     char folder[PATH_MAX];
-    struct steps steps;
+    struct steps steps = {0}, damaged = {0};
+    window->count = 0;
     if (expert_tensors(expert) == 0)
         return 0;
     int rc = make_folder_path(folder, dir, uid);
     if (rc == 0)
         rc = list_steps(folder, "", &steps);
+    if (rc == 0)
+        rc = list_steps(folder, damaged_suffix, &damaged);
     if (rc < 0) {
         log_error("cannot look for checkpoints of '%s' in '%s': %s", uid, dir, strerror(-rc));
-        return rc;
-    }
-    remove_temporaries(folder);
-    for (unsigned i = 0; i < steps.count && rc == 0; i++)
-        rc = load_step(expert, folder, steps.items[i]);
-    if (rc == 0 && steps.count > 0) {
-        log_error("all %u checkpoints in '%s' are damaged: restore one, or move the folder away to start anew",
-                  steps.count, folder);
-        rc = -EPROTO;
+    } else {
+        if (expert->optimizer.kind != OPTIMIZER_NONE)
+            remove_temporaries(folder);
+        rc = load_newest(expert, folder, uid, &steps, damaged.count, start_anew, window);
     }
     free(steps.items);
+    free(damaged.items);
     return rc;
 }
 
@@ -313,8 +439,8 @@ static int replace_uid(char path[PATH_MAX], const char *weights, const char *uid
 
 int checkpoint_load_weights(struct expert *expert, const char *weights, const char *uid)
 {
-    char path[PATH_MAX], error[SAFETENSORS_ERROR_SIZE];
-    struct safetensors *file;
+    char path[PATH_MAX], error[SAFETENSORS_ERROR_SIZE] = "";
+    struct safetensors *file = NULL;
     if (expert_tensors(expert) == 0)
         return 0;
     int rc = replace_uid(path, weights, uid);
@@ -324,11 +450,15 @@ int checkpoint_load_weights(struct expert *expert, const char *weights, const ch
     }
     rc = safetensors_open(&file, path, error);
     if (rc == 0)
-        rc = safetensors_verify(file, error);
-    if (rc < 0)
+        rc = verify(file, error);
+    if (rc == 0)
+        rc = load_tensors(expert, file, path, error);
+    if (rc == 0) {
+        load_counters(expert, file, path, 0);
+        log_debug("loaded '%s' as the weights of '%s', after %" PRIu64 " updates", path, uid, expert->counters.updates);
+    } else if (*error) {
         log_error("cannot load the weights of '%s' from '%s': %s", uid, path, error);
-    else
-        rc = load_tensors(expert, file, path, true);
+    }
     safetensors_close(&file);
     return rc;
 }
@@ -339,7 +469,8 @@ int checkpoint_load_weights(struct expert *expert, const char *weights, const ch
 enum { PAIRS = 9, NUMBER_SIZE = 24 };
 
 static int open_writer(struct safetensors_writer **writer, const char *path, const struct expert *expert,
-                       const struct expert_snapshot *snapshot, const char *uid, const struct expert_tensor *named)
+                       const struct expert_snapshot *snapshot, const struct checkpoint_window *window, const char *uid,
+                       const struct expert_tensor *named)
 {
     char numbers[5][NUMBER_SIZE];
     const uint64_t values[5] = {expert->config->hidden_dim, snapshot->counters.updates, snapshot->counters.examples,
@@ -347,27 +478,30 @@ static int open_writer(struct safetensors_writer **writer, const char *path, con
     for (int i = 0; i < 5; i++)
         snprintf(numbers[i], NUMBER_SIZE, "%" PRIu64, values[i]);
     const struct safetensors_pair pairs[PAIRS] = {
-        {"format", "expertd.checkpoint.1"}, {"uid", uid},
-        {"block", expert->config->block},   {"optimizer", expert->config->optimizer},
-        {"hidden_dim", numbers[0]},         {"update_count", numbers[1]},
-        {"examples", numbers[2]},           {"skipped", numbers[3]},
+        {"format", format_name},          {"uid", uid},
+        {"block", expert->config->block}, {"optimizer", expert->config->optimizer},
+        {"hidden_dim", numbers[0]},       {"update_count", numbers[1]},
+        {"examples", numbers[2]},         {"skipped", numbers[3]},
         {"accumulated", numbers[4]},
     };
-    const unsigned count = expert_tensors(expert);
-    struct safetensors_tensor *tensors = calloc(count, sizeof *tensors);
+    unsigned count = expert_tensors(expert);
+    struct safetensors_tensor *tensors = calloc(count + 1, sizeof *tensors);
     if (!tensors)
         return -ENOMEM;
     for (unsigned i = 0; i < count; i++) {
         tensors[i] = (struct safetensors_tensor){.name = named[i].name, .dtype = DTYPE_FLOAT32, .ndim = named[i].ndim};
         memcpy(tensors[i].dims, named[i].dims, named[i].ndim * sizeof *named[i].dims);
     }
+    if (window && window->count > 0)
+        tensors[count++] = (struct safetensors_tensor){
+            .name = window_name, .dtype = DTYPE_INT64, .ndim = 2, .dims = {window->count, KEY_WORDS}};
     const int rc = safetensors_writer_open(writer, path, tensors, count, pairs, PAIRS);
     free(tensors);
     return rc;
 }
 
 static int write_file(const char *path, const struct expert *expert, const struct expert_snapshot *snapshot,
-                      const char *uid)
+                      const struct checkpoint_window *window, const char *uid)
 {
     uint64_t largest = 1;
     struct safetensors_writer *writer = NULL;
@@ -378,11 +512,13 @@ static int write_file(const char *path, const struct expert *expert, const struc
         largest = named[i].count > largest ? named[i].count : largest;
     }
     float *values = calloc(largest, sizeof *values);
-    int rc = named && values ? open_writer(&writer, path, expert, snapshot, uid, named) : -ENOMEM;
+    int rc = named && values ? open_writer(&writer, path, expert, snapshot, window, uid, named) : -ENOMEM;
     for (unsigned i = 0; i < count && rc == 0; i++) {
         expert_snapshot_tensor(expert, snapshot, i, values);
         rc = safetensors_writer_append(writer, values, named[i].count * sizeof *values);
     }
+    if (rc == 0 && window)
+        rc = safetensors_writer_append(writer, window->keys, window->count * sizeof *window->keys);
     if (rc == 0)
         rc = safetensors_writer_commit(&writer);
     safetensors_writer_abort(&writer);
@@ -391,16 +527,36 @@ static int write_file(const char *path, const struct expert *expert, const struc
     return rc;
 }
 
-/* mkdir -p of the last two levels: <dir>, whose parent must be there, and <uid>. */
-static int make_folders(const char *dir, const char *folder)
+int checkpoint_make_folder(const char *path)
 {
-    if (mkdir(dir, 0777) != 0 && errno != EEXIST)
+    const bool made = mkdir(path, S_IRWXU) == 0;
+    if (!made && errno != EEXIST)
         return -errno;
-    return mkdir(folder, 0777) == 0 || errno == EEXIST ? 0 : -errno;
+    return made ? safetensors_sync_folder_of(path) : 0;
 }
 
-int checkpoint_write(const struct expert *expert, const struct expert_snapshot *snapshot, const char *dir,
-                     const char *uid, unsigned keep)
+/* <dir>, whose parent must be there, and <uid>. Where no file is yet, an earlier process may have made the folder and
+ * died before it was on the disk: then that is done now. */
+static int make_folders(const char *dir, const char *folder)
+{
+    struct steps steps = {0};
+    int rc = checkpoint_make_folder(dir);
+    if (rc == 0)
+        rc = checkpoint_make_folder(folder);
+    if (rc == 0)
+        rc = list_steps(folder, "", &steps);
+    if (rc < 0)
+        return rc;
+    if (steps.count == 0)
+        rc = safetensors_sync_folder_of(dir);
+    if (rc == 0 && steps.count == 0)
+        rc = safetensors_sync_folder_of(folder);
+    free(steps.items);
+    return rc;
+}
+
+int checkpoint_write(const struct expert *expert, const struct expert_snapshot *snapshot,
+                     const struct checkpoint_window *window, const char *dir, const char *uid, unsigned keep)
 {
     char folder[PATH_MAX], path[PATH_MAX];
     const uint64_t step = snapshot->counters.updates;
@@ -410,7 +566,9 @@ int checkpoint_write(const struct expert *expert, const struct expert_snapshot *
     if (rc == 0)
         rc = make_folders(dir, folder);
     if (rc == 0)
-        rc = write_file(path, expert, snapshot, uid);
+        rc = write_file(path, expert, snapshot, window, uid);
+    if (rc == 0)
+        log_debug("wrote '%s'", path);
     if (rc == 0)
         rc = prune_kind(folder, "", step, keep);
     if (rc == 0)

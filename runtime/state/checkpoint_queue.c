@@ -4,13 +4,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-
-#include "runtime/state/checkpoint.h"
+#include <string.h>
 
 /* Slots are filled, written and emptied in turn, so three counters say all; slot i of any of them is i % SLOTS.
  * fetched <= written <= put <= fetched + SLOTS */
 struct slot {
     struct expert_snapshot snapshot;
+    struct checkpoint_window window;
     uint64_t memory_bytes;
     const struct expert *expert;
     const char *uid;
@@ -42,7 +42,8 @@ static void *write_all(void *argument)
             break;
         struct slot *slot = &queue->slots[queue->written % CHECKPOINT_QUEUE_SLOTS];
         pthread_mutex_unlock(&queue->mutex);
-        slot->result.error = checkpoint_write(slot->expert, &slot->snapshot, queue->dir, slot->uid, queue->keep);
+        slot->result.error =
+            checkpoint_write(slot->expert, &slot->snapshot, &slot->window, queue->dir, slot->uid, queue->keep);
         pthread_mutex_lock(&queue->mutex);
         queue->written++;
         pthread_cond_broadcast(&queue->changed);
@@ -109,7 +110,15 @@ static int reserve(struct slot *slot, uint64_t bytes)
     return 0;
 }
 
-int checkpoint_queue_put(struct checkpoint_queue *queue, uint32_t index, struct expert *expert, const char *uid)
+static void copy_window(struct checkpoint_window *to, const struct checkpoint_window *from)
+{
+    to->count = from ? from->count : 0;
+    if (to->count > 0)
+        memcpy(to->keys, from->keys, to->count * sizeof *to->keys);
+}
+
+int checkpoint_queue_put(struct checkpoint_queue *queue, uint32_t index, struct expert *expert, const char *uid,
+                         const struct checkpoint_window *window)
 {
     if (!checkpoint_queue_has_room(queue))
         return -EAGAIN;
@@ -119,6 +128,7 @@ int checkpoint_queue_put(struct checkpoint_queue *queue, uint32_t index, struct 
         rc = expert_snapshot_take(expert, &slot->snapshot);
     if (rc < 0)
         return rc;
+    copy_window(&slot->window, window);
     slot->expert = expert;
     slot->uid = uid;
     slot->result = (struct checkpoint_result){.index = index};

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "runtime/blocks/expert.h"
+#include "runtime/state/checkpoint.h"
 
 enum { CHECKPOINT_QUEUE_SLOTS = 2 };
 
@@ -27,9 +27,11 @@ int checkpoint_queue_create(struct checkpoint_queue **queue, const char *dir, un
 /* Waits until what is queued is written; results that were not fetched are lost. Nulls. */
 void checkpoint_queue_destroy(struct checkpoint_queue **queue);
 
-/* Copies the expert's state, of which no backward may be in flight, and queues the copy; uid must stay. -EAGAIN: no
- * slot is free; -ENOMEM; or what expert_snapshot_take returns. The expert must live until the result is fetched. */
-int checkpoint_queue_put(struct checkpoint_queue *queue, uint32_t index, struct expert *expert, const char *uid);
+/* Copies the expert's state, of which no backward may be in flight, and its window (NULL: empty), and queues the copy;
+ * uid must stay. -EAGAIN: no slot is free; -ENOMEM; or what expert_snapshot_take returns. The expert must live until
+ * the result is fetched. */
+int checkpoint_queue_put(struct checkpoint_queue *queue, uint32_t index, struct expert *expert, const char *uid,
+                         const struct checkpoint_window *window);
 /* Whether put would find a slot, and whether fetch would find a result. */
 bool checkpoint_queue_has_room(struct checkpoint_queue *queue);
 bool checkpoint_queue_has_result(struct checkpoint_queue *queue);

@@ -1,6 +1,6 @@
-/* When which expert is saved: on an interval if it changed, when the frontend asks (the tickets of
- * pools/control_shared.h), and at the end. The runtime's thread only; files are written by
- * runtime/state/checkpoint_queue.h.
+/* When which expert is saved: on an interval if it has learned something, when the frontend asks (the tickets of
+ * pools/control_shared.h), and at the end. What does not train is never written. The runtime's thread only; files are
+ * written by runtime/state/checkpoint_queue.h.
  *
  * A ticket is answered by checkpoint_errno and then checkpoint_served: 0 when the file is on the disk or the expert has
  * nothing to save; ENOTSUP when no folder for checkpoints is configured; else what went wrong. A file that cannot be
@@ -12,13 +12,25 @@
 #include <stdint.h>
 
 #include "pools/control.h"
-#include "runtime/serve/backend.h"
+#include "pools/pool.h"
+#include "runtime/state/checkpoint_owner.h"
+#include "runtime/blocks/expert.h"
 
 struct checkpointer;
 
-/* config, backends and control must outlive it (control: until checkpointer_detach). 0 or -errno. */
+/* An expert as it was loaded or made: what it has learned from here on is to be saved. */
+struct checkpointer_expert {
+    const char *uid;
+    struct expert *expert;
+    struct control_expert_shared *record; /* for tickets */
+    struct pool *backward;                /* for the window of at-most-once; NULL: none is kept */
+};
+
+/* The experts' array is copied; what it points to, config, owner and control must outlive the checkpointer (records,
+ * pools and control: until checkpointer_detach). owner: NULL where no folder is configured. 0 or -errno. */
 int checkpointer_create(struct checkpointer **checkpointer, const struct config_checkpoint *config,
-                        struct backend *backends, uint32_t count, struct control *control);
+                        struct checkpoint_owner *owner, const struct checkpointer_expert *experts, uint32_t count,
+                        struct control *control);
 void checkpointer_destroy(struct checkpointer **checkpointer);
 
 /* Takes note of what was written, of tickets and of the time. True if it answered a ticket: ring the frontend. */
@@ -32,11 +44,17 @@ bool checkpointer_has_work(struct checkpointer *checkpointer);
 /* When step has to be called at the latest. */
 uint64_t checkpointer_next_ns(const struct checkpointer *checkpointer);
 
-/* From now on there is no control segment: tickets are forgotten. */
+/* From now on there are neither pools nor a control segment: the windows of what changed are copied, tickets forgotten.
+ */
 void checkpointer_detach(struct checkpointer *checkpointer);
-/* After checkpointer_detach: there is one again, with records of the backends. */
-void checkpointer_attach(struct checkpointer *checkpointer, struct control *control);
-/* Saves every expert that changed, and waits for the files; after the last batch. */
-void checkpointer_finish(struct checkpointer *checkpointer);
+/* After checkpointer_detach: there are others. The same experts, with their new records and pools. */
+void checkpointer_attach(struct checkpointer *checkpointer, const struct checkpointer_expert *experts,
+                         struct control *control);
+/* Saves every expert that changed, and waits for the files; after the last batch. What could not be saved is logged by
+ * name, as by checkpointer_report_lost. The number of experts of whose training something is lost: 0 is what is hoped
+ * for, and also where no folder is configured. */
+uint32_t checkpointer_finish(struct checkpointer *checkpointer);
+/* Logs what would be lost if this process ended now, by name; the number of such experts. */
+uint32_t checkpointer_report_lost(const struct checkpointer *checkpointer);
 
 #endif

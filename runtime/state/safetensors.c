@@ -19,24 +19,45 @@ enum { LENGTH_BYTES = 8, MAX_DEPTH = 5, PIECE_BYTES = 1 << 16 };
 
 static const char metadata_name[] = "__metadata__";
 
+/* What an expert's file is taken for at times: said by its first bytes, since its "length of the header" is nonsense.
+ */
+static const struct {
+    const char *bytes;
+    unsigned length;
+    const char *what;
+} others[] = {
+    {"version https://git-lfs", 23, "it is a Git LFS pointer, whose file was never fetched (git lfs pull)"},
+    {"PK\3\4", 4, "it is a zip archive, as PyTorch's .pt are: scripts/convert-state-dict converts it"},
+    {"\x80\2", 2, "it is a pickle, as old .pt of PyTorch are: scripts/convert-state-dict converts it"},
+    {"GGUF", 4, "it is a GGUF file"},
+    {"\x89HDF", 4, "it is an HDF5 file"},
+    {"\x93NUMPY", 6, "it is a NumPy array"},
+    {"\x1f\x8b", 2, "it is compressed (gzip)"},
+    {"\x28\xb5\x2f\xfd", 4, "it is compressed (zstd)"},
+    {"<!DOCTYPE", 9, "it is a web page"},
+    {"<html", 5, "it is a web page"},
+};
+
 struct safetensors {
     int fd;                      /* -1: the bytes are in memory */
     const unsigned char *memory; /* NULL: in the file */
     uint64_t data_offset, data_bytes;
     struct json_object *header; /* owns all names and strings */
+    uint64_t header_checksum;   /* safetensors_header_checksum of it */
     struct safetensors_tensor *tensors;
     unsigned count;
 };
 
+/* The format grows: a dtype that is not here is one that cannot be used, and whose size is not known. */
 static const struct {
     const char *name;
     uint32_t dtype;
     unsigned bytes;
 } formats[] = {
-    {"F32", DTYPE_FLOAT32, 4}, {"F64", DTYPE_FLOAT64, 8},  {"F16", DTYPE_FLOAT16, 2},  {"BF16", DTYPE_BFLOAT16, 2},
-    {"I8", DTYPE_INT8, 1},     {"I16", DTYPE_INT16, 2},    {"I32", DTYPE_INT32, 4},    {"I64", DTYPE_INT64, 8},
-    {"U8", DTYPE_UINT8, 1},    {"BOOL", DTYPE_BOOL, 1},    {"U16", DTYPE_NONE, 2},     {"U32", DTYPE_NONE, 4},
-    {"U64", DTYPE_NONE, 8},    {"F8_E4M3", DTYPE_NONE, 1}, {"F8_E5M2", DTYPE_NONE, 1},
+    {"F32", DTYPE_FLOAT32, 4}, {"F64", DTYPE_FLOAT64, 8}, {"F16", DTYPE_FLOAT16, 2}, {"BF16", DTYPE_BFLOAT16, 2},
+    {"I8", DTYPE_INT8, 1},     {"I16", DTYPE_INT16, 2},   {"I32", DTYPE_INT32, 4},   {"I64", DTYPE_INT64, 8},
+    {"U8", DTYPE_UINT8, 1},    {"BOOL", DTYPE_BOOL, 1},   {"U16", DTYPE_NONE, 2},    {"U32", DTYPE_NONE, 4},
+    {"U64", DTYPE_NONE, 8},
 };
 
 static int refuse(char *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -88,24 +109,42 @@ static uint64_t little_endian(const unsigned char bytes[LENGTH_BYTES])
 /* --- the header ------------------------------------------------------------------------------------------------------
  */
 
+uint64_t safetensors_header_checksum(const char *text, size_t length)
+{
+    static const char zeros[SAFETENSORS_CHECKSUM_SIZE] = "0000000000000000";
+    const size_t at = strlen(SAFETENSORS_HEADER_START), digits = SAFETENSORS_CHECKSUM_SIZE - 1;
+    struct checksum checksum = checksum_start();
+    if (length < at + digits || memcmp(text, SAFETENSORS_HEADER_START, at) != 0) {
+        checksum_add(&checksum, text, length);
+        return checksum_end(checksum);
+    }
+    checksum_add(&checksum, text, at);
+    checksum_add(&checksum, zeros, digits);
+    checksum_add(&checksum, text + at + digits, length - at - digits);
+    return checksum_end(checksum);
+}
+
 /* What json-c does not see. It keeps the last of two members with one name and says nothing; but every member has
- * exactly one colon outside of strings, so more colons than members are duplicates. And it takes names in single
- * quotes, which JSON has not and which would mislead the count: false. */
-static bool count_colons(const char *text, size_t length, size_t *colons)
+ * exactly one colon outside of strings, so more colons than members are duplicates. It takes names in single quotes,
+ * which JSON has not and which would mislead the count. And a name ends for it where it has a NUL, so that
+ * "ffn.weight\\u0000x" would be ffn.weight. NULL, or what is wrong. */
+static const char *count_colons(const char *text, size_t length, size_t *colons)
 {
     bool quoted = false;
     *colons = 0;
     for (size_t i = 0; i < length; i++) {
-        if (quoted && text[i] == '\\')
+        if (quoted && text[i] == '\\') {
+            if (length - i > 5 && memcmp(text + i, "\\u0000", 6) == 0)
+                return "a name or text in it has a NUL";
             i++;
-        else if (text[i] == '"')
+        } else if (text[i] == '"')
             quoted = !quoted;
         else if (!quoted && text[i] == '\'')
-            return false;
+            return "its header is no valid JSON: single quotes";
         else if (!quoted && text[i] == ':')
             ++*colons;
     }
-    return true;
+    return NULL;
 }
 
 static bool get_size(struct json_object *number, uint64_t *value)
@@ -156,19 +195,18 @@ static int parse_tensor(struct safetensors_tensor *tensor, struct json_object *e
         !json_object_object_get_ex(entry, "dtype", &dtype) || !json_object_object_get_ex(entry, "shape", &shape) ||
         !json_object_object_get_ex(entry, "data_offsets", &range) || !json_object_is_type(dtype, json_type_string))
         return refuse(error, "tensor '%s' is not described by dtype, shape and data_offsets", tensor->name);
-    const char *name = json_object_get_string(dtype);
+    tensor->format = json_object_get_string(dtype);
     size_t format = 0;
-    while (format < sizeof formats / sizeof *formats && strcmp(formats[format].name, name) != 0)
+    while (format < sizeof formats / sizeof *formats && strcmp(formats[format].name, tensor->format) != 0)
         format++;
-    if (format == sizeof formats / sizeof *formats)
-        return refuse(error, "tensor '%s' has the unknown dtype '%s'", tensor->name, name);
-    tensor->format = formats[format].name;
-    tensor->dtype = formats[format].dtype;
+    const bool known = format < sizeof formats / sizeof *formats;
+    tensor->dtype = known ? formats[format].dtype : DTYPE_NONE;
     uint64_t elements = 0, bytes;
     int rc = parse_shape(tensor, shape, &elements, error);
     if (rc == 0)
         rc = parse_range(tensor, range, data_bytes, error);
-    if (rc == 0 && (__builtin_mul_overflow(elements, formats[format].bytes, &bytes) || bytes != tensor->bytes)) {
+    if (rc == 0 && known &&
+        (__builtin_mul_overflow(elements, formats[format].bytes, &bytes) || bytes != tensor->bytes)) {
         char text[128];
         rc = refuse(error, "tensor '%s' is %s but has %" PRIu64 " bytes", tensor->name,
                     safetensors_shape_format(tensor->format, tensor->dims, tensor->ndim, text, sizeof text),
@@ -263,33 +301,76 @@ static int parse_header(struct safetensors *file, const char *text, size_t lengt
     if (!json_object_is_type(file->header, json_type_object))
         return refuse(error, "its header is no JSON object");
     size_t colons;
-    if (!count_colons(text, length, &colons))
-        return refuse(error, "its header is no valid JSON: single quotes");
+    const char *wrong = count_colons(text, length, &colons);
+    if (wrong)
+        return refuse(error, "%s", wrong);
     return parse_members(file, colons, error);
+}
+
+static int check_header(const struct safetensors *file, char *error)
+{
+    char text[SAFETENSORS_CHECKSUM_SIZE];
+    const char *expected = safetensors_metadata(file, SAFETENSORS_HEADER_CHECKSUM);
+    if (!expected)
+        return 0;
+    snprintf(text, sizeof text, "%016" PRIx64, file->header_checksum);
+    if (strcmp(text, expected) == 0)
+        return 0;
+    return refuse(error,
+                  "its header is damaged, or was changed by a program that kept " SAFETENSORS_HEADER_CHECKSUM
+                  " (%s, expected %s)",
+                  text, expected);
+}
+
+/* Why the length of a header makes no sense, if its first bytes tell. */
+static int refuse_other(const struct safetensors *file, uint64_t file_bytes, char *error)
+{
+    char start[4096] = "";
+    const size_t length = file_bytes < sizeof start - 1 ? (size_t)file_bytes : sizeof start - 1;
+    const int rc = read_at(file, 0, start, length, error);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (length >= others[i].length && memcmp(start, others[i].bytes, others[i].length) == 0)
+            return refuse(error, "%s", others[i].what);
+    const char *text = start + strspn(start, " \t\r\n");
+    if (*text == '{' && strstr(text, "\"weight_map\""))
+        return refuse(error, "it is the index of a model in several files (shards): give the one that has the tensors");
+    if (*text == '{' || *text == '[')
+        return refuse(error, "it is JSON text, no safetensors file");
+    return 0;
 }
 
 static int read_header(struct safetensors *file, uint64_t file_bytes, char *error)
 {
     unsigned char length_bytes[LENGTH_BYTES];
     if (file_bytes < LENGTH_BYTES)
-        return refuse(error, "it is no safetensors file (%" PRIu64 " bytes)", file_bytes);
+        return refuse(error, "it is no safetensors file, or lacks its end (%" PRIu64 " bytes)", file_bytes);
     int rc = read_at(file, 0, length_bytes, sizeof length_bytes, error);
     if (rc < 0)
         return rc;
     const uint64_t length = little_endian(length_bytes);
     if (length > file_bytes - LENGTH_BYTES || length > SAFETENSORS_MAX_HEADER)
+        rc = refuse_other(file, file_bytes, error);
+    if (rc == 0 && (length > file_bytes - LENGTH_BYTES || length > SAFETENSORS_MAX_HEADER))
         return refuse(error,
                       "it is no safetensors file, or lacks its end (header of %" PRIu64 " bytes in a file of %" PRIu64
                       "; the longest that is read is %d)",
                       length, file_bytes, SAFETENSORS_MAX_HEADER);
+    if (rc < 0)
+        return rc;
     file->data_offset = LENGTH_BYTES + length;
     file->data_bytes = file_bytes - file->data_offset;
     char *text = malloc(length + 1);
     if (!text)
         return -ENOMEM;
     rc = read_at(file, LENGTH_BYTES, text, length, error);
-    if (rc == 0)
+    if (rc == 0) {
+        file->header_checksum = safetensors_header_checksum(text, length);
         rc = parse_header(file, text, length, error);
+    }
+    if (rc == 0)
+        rc = check_header(file, error);
     free(text);
     return rc;
 }
@@ -391,13 +472,19 @@ static void widen(uint32_t dtype, const void *from, size_t count, float *to)
                                           : (float)doubles[i];
 }
 
+int safetensors_read(const struct safetensors *file, const struct safetensors_tensor *tensor, void *bytes,
+                     char error[SAFETENSORS_ERROR_SIZE])
+{
+    return read_at(file, file->data_offset + tensor->offset, bytes, tensor->bytes, error);
+}
+
 int safetensors_read_floats(const struct safetensors *file, const struct safetensors_tensor *tensor, float *values,
                             char error[SAFETENSORS_ERROR_SIZE])
 {
     _Alignas(8) unsigned char piece[PIECE_BYTES];
     const size_t size = dtype_size(tensor->dtype);
     if (tensor->dtype == DTYPE_FLOAT32)
-        return read_at(file, file->data_offset + tensor->offset, values, tensor->bytes, error);
+        return safetensors_read(file, tensor, values, error);
     if (tensor->dtype != DTYPE_FLOAT64 && tensor->dtype != DTYPE_FLOAT16 && tensor->dtype != DTYPE_BFLOAT16)
         return refuse(error, "tensor '%s' is of dtype %s: F32, F64, F16 and BF16 can be used", tensor->name,
                       tensor->format);

@@ -16,11 +16,14 @@ struct safetensors_writer {
     int fd;
     char *path, *temporary;
     uint64_t expected, appended;
-    off_t checksum_at; /* where the header has room for it: it is known when all data has passed */
-    struct checksum checksum;
+    struct checksum checksum; /* of the data */
+    char *header;             /* with room for the two checksums, which are known when all data has passed */
+    size_t header_bytes;
 };
 
-static const char no_checksum[] = "0000000000000000";
+static const char no_checksum[SAFETENSORS_CHECKSUM_SIZE] = "0000000000000000";
+static const char data_checksum[] = "data_checksum";
+enum { DIGITS = SAFETENSORS_CHECKSUM_SIZE - 1, LENGTH_BYTES = 8 };
 
 static const char *format_of(uint32_t dtype)
 {
@@ -79,25 +82,47 @@ static int write_header(struct safetensors_writer *writer, struct json_object *h
     const size_t padded = (length + 7) / 8 * 8;
     if (padded > SAFETENSORS_MAX_HEADER)
         return -E2BIG;
-    const char *room = strstr(text, no_checksum);
-    writer->checksum_at = 8 + (room - text);
-    unsigned char start[8];
-    for (int i = 0; i < 8; i++)
+    writer->header = malloc(padded);
+    if (!writer->header)
+        return -ENOMEM;
+    memcpy(writer->header, text, length);
+    memset(writer->header + length, ' ', padded - length);
+    writer->header_bytes = padded;
+    unsigned char start[LENGTH_BYTES];
+    for (int i = 0; i < LENGTH_BYTES; i++)
         start[i] = (unsigned char)(padded >> (8 * i));
-    int rc = write_all(writer->fd, start, sizeof start);
-    if (rc == 0)
-        rc = write_all(writer->fd, text, length);
-    if (rc == 0)
-        rc = write_all(writer->fd, "       ", padded - length);
-    return rc;
+    const int rc = write_all(writer->fd, start, sizeof start);
+    return rc == 0 ? write_all(writer->fd, writer->header, padded) : rc;
+}
+
+static void put_digits(char *at, uint64_t checksum)
+{
+    char text[SAFETENSORS_CHECKSUM_SIZE];
+    snprintf(text, sizeof text, "%016" PRIx64, checksum);
+    memcpy(at, text, DIGITS);
+}
+
+/* Both stand at the header's begin, the one of the header itself first. */
+static int write_checksums(struct safetensors_writer *writer)
+{
+    char *of_header = writer->header + strlen(SAFETENSORS_HEADER_START);
+    char *of_data = of_header + strlen(no_checksum) + strlen("\",\"") + strlen(data_checksum) + strlen("\":\"");
+    put_digits(of_data, checksum_end(writer->checksum));
+    put_digits(of_header, safetensors_header_checksum(writer->header, writer->header_bytes));
+    const size_t length = (size_t)(of_data + DIGITS - writer->header);
+    errno = 0;
+    if (pwrite(writer->fd, writer->header, length, LENGTH_BYTES) == (ssize_t)length)
+        return 0;
+    return errno ? -errno : -EIO;
 }
 
 static int start_file(struct safetensors_writer *writer, const struct safetensors_tensor *tensors, unsigned count,
                       const struct safetensors_pair *metadata, unsigned pairs)
 {
-    /* First of all, so that no other text can be taken for the room of the checksum. */
+    /* The checksums first of all, so that they are where write_checksums looks for them. */
     struct json_object *header = json_object_new_object(), *strings = json_object_new_object();
-    json_object_object_add(strings, "data_checksum", json_object_new_string(no_checksum));
+    json_object_object_add(strings, SAFETENSORS_HEADER_CHECKSUM, json_object_new_string(no_checksum));
+    json_object_object_add(strings, data_checksum, json_object_new_string(no_checksum));
     for (unsigned i = 0; i < pairs; i++)
         json_object_object_add(strings, metadata[i].key, json_object_new_string(metadata[i].value));
     json_object_object_add(header, "__metadata__", strings);
@@ -107,7 +132,7 @@ static int start_file(struct safetensors_writer *writer, const struct safetensor
     if (rc == 0 && (unsigned)json_object_object_length(header) != count + 1)
         rc = -EEXIST;
     if (rc == 0) {
-        writer->fd = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+        writer->fd = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
         rc = writer->fd < 0 ? -errno : write_header(writer, header);
     }
     json_object_put(header);
@@ -144,8 +169,7 @@ int safetensors_writer_append(struct safetensors_writer *writer, const void *byt
     return write_all(writer->fd, bytes, length);
 }
 
-/* The rename is lasting only when the folder is on the disk too. */
-static int sync_folder_of(const char *path)
+int safetensors_sync_folder_of(const char *path)
 {
     char *copy = strdup(path);
     if (!copy)
@@ -161,24 +185,24 @@ static int sync_folder_of(const char *path)
 
 static int finish_file(struct safetensors_writer *writer)
 {
-    char text[sizeof no_checksum];
     if (writer->appended != writer->expected)
         return -EINVAL;
-    snprintf(text, sizeof text, "%016" PRIx64, checksum_end(writer->checksum));
-    if (pwrite(writer->fd, text, strlen(text), writer->checksum_at) != (ssize_t)strlen(text) || fsync(writer->fd) != 0)
-        return errno ? -errno : -EIO;
+    const int rc = write_checksums(writer);
+    if (rc < 0)
+        return rc;
+    if (fsync(writer->fd) != 0)
+        return -errno;
     const int fd = writer->fd;
     writer->fd = -1;
     if (close(fd) != 0 || rename(writer->temporary, writer->path) != 0)
         return -errno;
     free(writer->temporary);
     writer->temporary = NULL; /* it is the file now: nothing to remove */
-    return sync_folder_of(writer->path);
+    return safetensors_sync_folder_of(writer->path);
 }
 
 int safetensors_writer_commit(struct safetensors_writer **writer)
 {
-    errno = 0;
     const int rc = finish_file(*writer);
     safetensors_writer_abort(writer);
     return rc;
@@ -195,6 +219,7 @@ void safetensors_writer_abort(struct safetensors_writer **writer)
         unlink(w->temporary);
     free(w->temporary);
     free(w->path);
+    free(w->header);
     free(w);
     *writer = NULL;
 }

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -187,6 +188,8 @@ void parameters_tensor(const struct parameters *parameters, unsigned index, stru
     tensor->dims[1] = item->in;
     tensor->count = item->out * (item->in > 0 ? item->in : 1);
     tensor->is_parameter = copy == 0;
+    tensor->greatest = copy == 0 && item->in > 0 && has_halves(parameters) ? nextafterf(HALF_INFINITE, 0) : FLT_MAX;
+    tensor->least = copy == 2 && parameters->moments == 2 ? 0 : -tensor->greatest; /* Adam takes a root of its second */
 }
 
 int parameters_read(struct parameters *parameters, unsigned index, float *values)

@@ -18,8 +18,9 @@ struct expert_tensor {
     char name[EXPERT_TENSOR_NAME_SIZE];
     unsigned ndim;
     uint64_t dims[2];
-    uint64_t count;    /* elements */
-    bool is_parameter; /* false: optimizer state, which a weights file need not have */
+    uint64_t count;        /* elements */
+    bool is_parameter;     /* false: optimizer state, which a weights file need not have */
+    float least, greatest; /* that an element may be */
 };
 
 /* What a backward did to the parameters. */

@@ -135,6 +135,48 @@ START_TEST(a_record_that_was_finished_just_before_death_counts)
 }
 END_TEST
 
+/* Oldest first. */
+static void expect_listed(uint64_t first, uint32_t count)
+{
+    static struct applied_key keys[POOL_APPLIED_RECORDS];
+    ck_assert_uint_eq(applied_list(applied, keys), count);
+    for (uint32_t i = 0; i < count; i++)
+        ck_assert_uint_eq(keys[i].request_id, first + i);
+}
+
+START_TEST(what_was_applied_travels_to_a_table_without_its_records)
+{
+    static struct applied_key keys[POOL_APPLIED_RECORDS];
+    expect_listed(0, 0);
+    for (uint64_t i = 1; i <= 1000; i++) {
+        begin(0, 9, i);
+        applied_record(applied, 0);
+    }
+    expect_listed(1, 1000);
+    const uint32_t count = applied_list(applied, keys);
+    begin(3, 9, 5000); /* runs: not applied */
+    expect_listed(1, 1000);
+    /* Another segment. */
+    memset(records, 0, POOL_APPLIED_RECORDS * sizeof *records);
+    atomic_store(&newest, 0);
+    reopen();
+    ck_assert(!done(9, 1));
+    ck_assert_int_eq(applied_restore(applied, keys, count), 0);
+    ck_assert(done(9, 1) && done(9, 1000) && !done(9, 1001) && !running(9, 1));
+    expect_listed(1, 1000);
+    for (uint64_t i = 1001; i <= 1100; i++) {
+        begin(0, 9, i);
+        applied_record(applied, 0);
+    }
+    expect_listed(1100 - POOL_APPLIED_RECORDS + 1, POOL_APPLIED_RECORDS);
+    ck_assert(done(9, 1000) && done(9, 1100));
+    /* And what is in records as well as in what is restored is there once. */
+    reopen();
+    ck_assert_int_eq(applied_restore(applied, (struct applied_key[]){key(9, 1000), key(9, 1001), key(0, 7)}, 3), 0);
+    expect_listed(1000, 101);
+}
+END_TEST
+
 START_TEST(a_record_that_was_half_written_does_not_count)
 {
     begin(0, 1, 1);
@@ -187,6 +229,7 @@ int main(void)
     tcase_add_test(all, the_window_slides);
     tcase_add_test(all, the_records_outlive_the_index);
     tcase_add_test(all, a_record_that_was_finished_just_before_death_counts);
+    tcase_add_test(all, what_was_applied_travels_to_a_table_without_its_records);
     tcase_add_test(all, a_record_that_was_half_written_does_not_count);
     tcase_add_loop_test(all, records_of_no_sense_are_ignored, 0, 2);
     tcase_add_test(all, keys_that_change_under_the_index_do_no_harm);

@@ -1,12 +1,16 @@
+// timeout: 600
 #include <check.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -72,6 +76,8 @@ static struct expert *make_expert(unsigned stream)
         expert_tensor(expert, i, &tensor);
         float *values = calloc(tensor.count, sizeof *values);
         support_random(values, tensor.count, 50 * stream + i, 3);
+        for (uint64_t j = 0; j < tensor.count && tensor.least == 0; j++)
+            values[j] = fabsf(values[j]); /* Adam's second moments */
         ck_assert_int_eq(expert_tensor_write(expert, i, values), 0);
         free(values);
     }
@@ -94,13 +100,22 @@ static void expect_same(struct expert *a, struct expert *b)
     ck_assert_mem_eq(&a->counters, &b->counters, sizeof a->counters);
 }
 
+static struct checkpoint_window window;              /* that was loaded last */
+static const struct checkpoint_window *saved_window; /* that save() writes */
+static bool start_anew;
+
+static int load(struct expert *expert, const char *uid)
+{
+    return checkpoint_load(expert, dir, uid, start_anew, &window);
+}
+
 static int save(struct expert *expert, const char *uid, uint64_t updates, unsigned keep)
 {
     const struct expert_counters counters = {.updates = updates, .examples = 10 * updates, .skipped = 1};
     expert_set_counters(expert, &counters, 0);
     struct expert_snapshot snapshot = {.memory = malloc(expert_snapshot_bytes(expert))};
     ck_assert_int_eq(expert_snapshot_take(expert, &snapshot), 0);
-    const int rc = checkpoint_write(expert, &snapshot, dir, uid, keep);
+    const int rc = checkpoint_write(expert, &snapshot, saved_window, dir, uid, keep);
     free(snapshot.memory);
     return rc;
 }
@@ -132,9 +147,9 @@ static void path_of(char path[256], const char *uid, unsigned step)
 START_TEST(what_is_saved_is_loaded_with_the_optimizers_state)
 {
     struct expert *a = make_expert(1), *b = make_expert(2);
-    ck_assert_int_eq(checkpoint_load(b, dir, "ffn.0"), 0); /* there is none yet */
+    ck_assert_int_eq(load(b, "ffn.0"), 0); /* there is none yet */
     ck_assert_int_eq(save(a, "ffn.0", 7, 3), 0);
-    ck_assert_int_eq(checkpoint_load(b, dir, "ffn.0"), 1);
+    ck_assert_int_eq(load(b, "ffn.0"), 1);
     ck_assert_uint_eq(b->counters.updates, 7);
     ck_assert_uint_eq(b->counters.examples, 70);
     expect_same(a, b);
@@ -152,7 +167,7 @@ START_TEST(training_with_weights_in_fp16_goes_on_from_its_file_bit_for_bit)
         training_step(&training, step);
     struct expert *restarted = training_twin(&training);
     ck_assert_int_eq(save(training.expert, "ffn.0", 3, 3), 0);
-    ck_assert_int_eq(checkpoint_load(restarted, dir, "ffn.0"), 1);
+    ck_assert_int_eq(load(restarted, "ffn.0"), 1);
     for (unsigned step = 3; step < 6; step++) {
         training_step(&training, step);
         training_backward(&training, restarted, 0, training.rows);
@@ -171,7 +186,7 @@ START_TEST(the_file_says_what_it_is)
     ck_assert_int_eq(save(expert, "ffn.0", 7, 3), 0);
     path_of(path, "ffn.0", 7);
     ck_assert_int_eq(safetensors_open(&file, path, error), 0);
-    ck_assert_str_eq(safetensors_metadata(file, "format"), "expertd.checkpoint.1");
+    ck_assert_str_eq(safetensors_metadata(file, "format"), "expertd.checkpoint.2");
     ck_assert_str_eq(safetensors_metadata(file, "uid"), "ffn.0");
     ck_assert_str_eq(safetensors_metadata(file, "block"), "ffn");
     ck_assert_str_eq(safetensors_metadata(file, "hidden_dim"), "40");
@@ -195,7 +210,7 @@ START_TEST(the_history_is_bounded_and_the_newest_is_loaded)
     ck_assert_int_eq(save(expert, "ffn.0", 12, 2), 0); /* the same step again */
     ck_assert_str_eq(files_of("ffn.0"), "011.safetensors 012.safetensors ");
     expert_set_counters(expert, &(struct expert_counters){0}, 0);
-    ck_assert_int_eq(checkpoint_load(expert, dir, "ffn.0"), 1);
+    ck_assert_int_eq(load(expert, "ffn.0"), 1);
     ck_assert_uint_eq(expert->counters.updates, 12);
     expert_destroy(&expert);
 }
@@ -215,8 +230,8 @@ START_TEST(a_damaged_newest_one_is_set_aside_and_the_one_before_is_taken)
     ck_assert_int_eq(pwrite(fd, "x", 1, 30000), 1);
     close(fd);
     log_capture();
-    ck_assert_int_eq(checkpoint_load(b, dir, "ffn.0"), 1);
-    expect_logged("00006.safetensors' is damaged");
+    ck_assert_int_eq(load(b, "ffn.0"), 1);
+    expect_logged("00006.safetensors' is set aside");
     expect_same(a, b);
     ck_assert_str_eq(files_of("ffn.0"), "004.safetensors 005.safetensors.damaged 006.safetensors.damaged ");
     /* Training goes on, and passes them. */
@@ -228,17 +243,149 @@ START_TEST(a_damaged_newest_one_is_set_aside_and_the_one_before_is_taken)
 }
 END_TEST
 
-START_TEST(when_all_are_damaged_nothing_is_started_anew)
+static void truncate_step(unsigned step, off_t length)
 {
     char path[256];
+    path_of(path, "ffn.0", step);
+    ck_assert_int_eq(truncate(path, length), 0);
+}
+
+static void expect_refused(struct expert *expert)
+{
+    log_capture();
+    const int rc = load(expert, "ffn.0");
+    expect_logged("all are damaged");
+    ck_assert_int_eq(rc, -EPROTO);
+}
+
+/* A refusal does not remove what it rests on. */
+START_TEST(when_all_are_damaged_every_start_is_refused)
+{
+    char path[256], aside[300];
     struct expert *expert = make_expert(1);
     ck_assert_int_eq(save(expert, "ffn.0", 5, 3), 0);
-    path_of(path, "ffn.0", 5);
-    ck_assert_int_eq(truncate(path, 0), 0);
+    ck_assert_int_eq(save(expert, "ffn.0", 6, 3), 0);
+    truncate_step(6, 20000);
     log_capture();
-    ck_assert_int_eq(checkpoint_load(expert, dir, "ffn.0"), -EPROTO);
-    expect_logged("all 1 checkpoints");
+    ck_assert_int_eq(load(expert, "ffn.0"), 1);
+    (void)log_captured();
+    ck_assert_str_eq(files_of("ffn.0"), "005.safetensors 006.safetensors.damaged ");
+    truncate_step(5, 0);
+    for (int start = 0; start < 3; start++)
+        expect_refused(expert);
+    ck_assert_str_eq(files_of("ffn.0"), "005.safetensors 006.safetensors.damaged ");
+    /* What an earlier start has set aside is evidence as well. */
+    path_of(path, "ffn.0", 5);
+    snprintf(aside, sizeof aside, "%s.damaged", path);
+    ck_assert_int_eq(rename(path, aside), 0);
+    expect_refused(expert);
+    expect_refused(expert);
     expert_destroy(&expert);
+}
+END_TEST
+
+START_TEST(a_person_may_decide_to_start_anew)
+{
+    char command[300];
+    struct expert *expert = make_expert(1), *untouched = make_expert(1);
+    ck_assert_int_eq(save(expert, "ffn.0", 5, 3), 0);
+    expert_set_counters(expert, &(struct expert_counters){0}, 0);
+    truncate_step(5, 20000);
+    expect_refused(expert);
+    start_anew = true;
+    log_capture();
+    ck_assert_int_eq(load(expert, "ffn.0"), 0);
+    start_anew = false;
+    expect_logged("starts anew");
+    expect_same(expert, untouched);
+    ck_assert_str_eq(files_of("ffn.0"), "005.safetensors.damaged ");
+    expect_refused(expert); /* until something is saved */
+    ck_assert_int_eq(save(expert, "ffn.0", 1, 3), 0);
+    ck_assert_int_eq(load(expert, "ffn.0"), 1);
+    snprintf(command, sizeof command, "rm '%s'/ffn.0/*", dir); /* the other way: an emptied folder */
+    ck_assert_int_eq(system(command), 0);
+    ck_assert_int_eq(load(expert, "ffn.0"), 0);
+    expert_destroy(&expert);
+    expert_destroy(&untouched);
+}
+END_TEST
+
+/* Any bit of a header, and some of the data: the one before is loaded, whatever the bit made of it. */
+START_TEST(a_flipped_bit_of_a_header_makes_it_a_damaged_one)
+{
+    char path[256], aside[300];
+    uint64_t header_bytes;
+    struct expert *old = make_expert(1), *new = make_expert(2), *loaded = make_expert(3);
+    ck_assert_int_eq(save(old, "ffn.0", 5, 3), 0);
+    ck_assert_int_eq(save(new, "ffn.0", 6, 3), 0);
+    path_of(path, "ffn.0", 6);
+    snprintf(aside, sizeof aside, "%s.damaged", path);
+    const int fd = open(path, O_RDWR);
+    ck_assert_int_eq(pread(fd, &header_bytes, sizeof header_bytes, 0), sizeof header_bytes);
+    for (uint64_t at = 0; at < header_bytes + 8; at += at < 200 ? 1 : 17) {
+        unsigned char byte, flipped;
+        ck_assert_int_eq(pread(fd, &byte, 1, (off_t)at), 1);
+        flipped = byte ^ (unsigned char)(1u << at % 8);
+        ck_assert_int_eq(pwrite(fd, &flipped, 1, (off_t)at), 1);
+        log_capture();
+        const int rc = load(loaded, "ffn.0");
+        const char *said = log_captured();
+        ck_assert_msg(rc == 1 && loaded->counters.updates == 5, "byte %u: %d, %s", (unsigned)at, rc, said);
+        ck_assert_int_eq(pwrite(fd, &byte, 1, (off_t)at), 1);
+        ck_assert_int_eq(rename(aside, path), 0);
+    }
+    close(fd);
+    expect_same(old, loaded);
+    expert_destroy(&old);
+    expert_destroy(&new);
+    expert_destroy(&loaded);
+}
+END_TEST
+
+/* One value of a tensor of the expert. */
+static void set_value(struct expert *expert, const char *name, unsigned element, float value)
+{
+    struct expert_tensor tensor;
+    const int index = expert_tensor_find(expert, name);
+    ck_assert_int_ge(index, 0);
+    expert_tensor(expert, (unsigned)index, &tensor);
+    float *values = calloc(tensor.count, sizeof *values);
+    ck_assert_int_eq(expert_tensor_read(expert, (unsigned)index, values), 0);
+    values[element] = value;
+    ck_assert_int_eq(expert_tensor_write(expert, (unsigned)index, values), 0);
+    free(values);
+}
+
+START_TEST(what_no_expert_may_have_is_not_loaded_and_named)
+{
+    static const struct {
+        const char *tensor, *said;
+        float value;
+    } bad[] = {
+        {"ffn.weight", "element 3 of tensor 'ffn.weight' is nan", NAN},
+        {"layer_norm.bias", "element 3 of tensor 'layer_norm.bias' is -inf", -INFINITY},
+        {"optimizer.exp_avg.ffn_output.weight", "'optimizer.exp_avg.ffn_output.weight' is inf", INFINITY},
+        {"optimizer.exp_avg_sq.ffn.bias", "'optimizer.exp_avg_sq.ffn.bias' is -1", -1},
+    };
+    char pattern[256];
+    struct expert *good = make_expert(1), *expert = make_expert(2), *other = make_expert(3);
+    snprintf(pattern, sizeof pattern, "%s/{uid}/%020u.safetensors", dir, 6);
+    ck_assert_int_eq(save(good, "ffn.0", 5, 3), 0);
+    set_value(other, bad[_i].tensor, 3, bad[_i].value);
+    ck_assert_int_eq(save(other, "ffn.0", 6, 3), 0);
+    log_capture();
+    ck_assert_int_eq(checkpoint_load_weights(expert, pattern, "ffn.0"), -EPROTO);
+    expect_logged(bad[_i].said);
+    struct expert *untouched = make_expert(2);
+    expect_same(expert, untouched); /* nothing of it was taken */
+    expert_destroy(&untouched);
+    log_capture();
+    ck_assert_int_eq(load(expert, "ffn.0"), 1);
+    expect_logged(bad[_i].said);
+    expect_same(expert, good);
+    expert_destroy(&good);
+    expert_destroy(&expert);
+    expert_destroy(&other);
 }
 END_TEST
 
@@ -261,41 +408,33 @@ START_TEST(a_tensor_of_another_shape_is_named_with_both_shapes)
     path_of(path, "ffn.0", 6);
     write_tensor(path, "ffn.weight", 32, 8);
     log_capture();
-    ck_assert_int_eq(checkpoint_load(expert, dir, "ffn.0"), -EINVAL);
+    ck_assert_int_eq(load(expert, "ffn.0"), -EINVAL);
     expect_logged("'ffn.weight' is F32[32, 8], expected F32[160, 40]");
     ck_assert_str_eq(files_of("ffn.0"), "005.safetensors 006.safetensors "); /* it is not damaged */
     write_tensor(path, "ffn.weight", 160, 40);
     log_capture();
-    ck_assert_int_eq(checkpoint_load(expert, dir, "ffn.0"), -EINVAL);
+    ck_assert_int_eq(load(expert, "ffn.0"), -EINVAL);
     expect_logged("has no tensor 'ffn.bias' (expected F32[160])");
     expert_destroy(&expert);
 }
 END_TEST
 
-START_TEST(weights_are_taken_alone_and_by_uid)
+START_TEST(weights_are_taken_by_uid_with_what_the_optimizer_knows)
 {
     char pattern[256], path[256];
-    struct expert *a = make_expert(1), *b = make_expert(2), *c = make_expert(2);
-    ck_assert_int_eq(save(a, "ffn.%25.7", 1, 1), 0);
-    snprintf(pattern, sizeof pattern, "%s/{uid}/%020u.safetensors", dir, 1);
-    path_of(path, "ffn.%2525.7", 1); /* the uid's own '%' was escaped */
+    struct expert *a = make_expert(1), *b = make_expert(2);
+    ck_assert_int_eq(save(a, "ffn.%25.7", 9, 1), 0);
+    snprintf(pattern, sizeof pattern, "%s/{uid}/%020u.safetensors", dir, 9);
+    path_of(path, "ffn.%2525.7", 9); /* the uid's own '%' was escaped */
     ck_assert_int_eq(access(path, R_OK), 0);
     ck_assert_int_eq(checkpoint_load_weights(b, pattern, "ffn.%25.7"), 0);
-    ck_assert_uint_eq(b->counters.updates, 0);
-    for (unsigned i = 0; i < expert_tensors(a); i++) {
-        struct expert_tensor tensor;
-        float x[160 * 40], y[160 * 40];
-        expert_tensor(a, i, &tensor);
-        ck_assert_int_eq(expert_tensor_read(b, i, x), 0);
-        ck_assert_int_eq(expert_tensor_read(tensor.is_parameter ? a : c, i, y), 0);
-        ck_assert_mem_eq(x, y, tensor.count * sizeof *x);
-    }
+    ck_assert_uint_eq(b->counters.updates, 9);
+    expect_same(a, b);
     log_capture();
     ck_assert_int_eq(checkpoint_load_weights(b, pattern, "ffn.8"), -ENOENT);
-    expect_logged("ffn.8/00000000000000000001.safetensors': it cannot be opened: No such file");
+    expect_logged("ffn.8/00000000000000000009.safetensors': it cannot be opened: No such file");
     expert_destroy(&a);
     expert_destroy(&b);
-    expert_destroy(&c);
 }
 END_TEST
 
@@ -312,8 +451,8 @@ START_TEST(a_file_without_optimizer_state_starts_it_at_zero)
     ck_assert_int_eq(expert_create(&none, support.device, &plain, 1), 0);
     ck_assert_int_eq(save(none, "ffn.0", 3, 1), 0);
     log_capture();
-    ck_assert_int_eq(checkpoint_load(a, dir, "ffn.0"), 1);
-    expect_logged("start at zero");
+    ck_assert_int_eq(load(a, "ffn.0"), 1);
+    expect_logged("starts at zero");
     ck_assert_uint_eq(a->counters.updates, 3);
     float values[40];
     const int index = expert_tensor_find(a, "optimizer.exp_avg.ffn_output.bias");
@@ -322,6 +461,120 @@ START_TEST(a_file_without_optimizer_state_starts_it_at_zero)
     ck_assert(values[0] == 0 && values[39] == 0);
     expert_destroy(&none);
     expert_destroy(&a);
+}
+END_TEST
+
+/* Two of four batches have come; the step is made when the other two have. */
+START_TEST(gradients_that_wait_for_their_step_are_loaded_with_their_number)
+{
+    struct training training;
+    training_open(&training, "cpu", false, "", 40, 9, "optimizer: sgd, grad_accumulation: 4");
+    for (unsigned step = 0; step < 2; step++)
+        training_step(&training, step);
+    struct expert *restarted = training_twin(&training);
+    struct expert_snapshot snapshot = {.memory = malloc(expert_snapshot_bytes(restarted))};
+    ck_assert_int_eq(expert_snapshot_take(training.expert, &snapshot), 0);
+    ck_assert_int_eq(checkpoint_write(training.expert, &snapshot, NULL, dir, "ffn.0", 1), 0);
+    ck_assert_int_eq(load(restarted, "ffn.0"), 1);
+    ck_assert_uint_eq(restarted->accumulated, 2);
+    ck_assert_uint_eq(restarted->counters.examples, 18);
+    for (unsigned step = 2; step < 4; step++) {
+        training_step(&training, step);
+        const struct expert_batch batch = training_backward(&training, restarted, 0, training.rows);
+        ck_assert_int_eq(batch.step, step < 3 ? EXPERT_STEP_ACCUMULATED : EXPERT_STEP_APPLIED);
+    }
+    expect_same(training.expert, restarted);
+    free(snapshot.memory);
+    expert_destroy(&restarted);
+    training_close(&training);
+}
+END_TEST
+
+START_TEST(the_window_of_applied_requests_travels_in_the_file)
+{
+    static struct checkpoint_window full;
+    struct expert *expert = make_expert(1);
+    for (uint32_t i = 0; i < POOL_APPLIED_RECORDS; i++)
+        full.keys[i] = (struct applied_key){{UINT64_MAX - i, i}, UINT64_C(1) << 63 | i};
+    for (full.count = 0; full.count <= POOL_APPLIED_RECORDS; full.count += POOL_APPLIED_RECORDS / 2) {
+        saved_window = &full;
+        ck_assert_int_eq(save(expert, "ffn.0", 1 + full.count, 1), 0);
+        saved_window = NULL;
+        window.count = 77;
+        ck_assert_int_eq(load(expert, "ffn.0"), 1);
+        ck_assert_uint_eq(window.count, full.count);
+        ck_assert_mem_eq(window.keys, full.keys, full.count * sizeof full.keys[0]);
+    }
+    expert_destroy(&expert);
+}
+END_TEST
+
+/* What reached the disk when. Calls of this program come here instead of to the library. */
+static char synced[4096];
+
+int fsync(int fd)
+{
+    char link[64], path[PATH_MAX] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    if (readlink(link, path, sizeof path - 1) < 0)
+        return -1;
+    const char *end = strncmp(path, dir, strlen(dir)) == 0 ? path + strlen(dir) : "?";
+    snprintf(synced + strlen(synced), sizeof synced - strlen(synced), "fsync:%s ", end);
+    return (int)syscall(SYS_fsync, fd);
+}
+
+int rename(const char *from, const char *to)
+{
+    snprintf(synced + strlen(synced), sizeof synced - strlen(synced), "rename ");
+    return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+/* Until its folders' names are on the disk as well, a file is nowhere. */
+START_TEST(what_is_reported_as_written_is_on_the_disk_with_all_that_leads_to_it)
+{
+    static const char *const files = "fsync:/new/ffn.0/%020u.safetensors.tmp rename fsync:/new/ffn.0 ";
+    char sub[200], expected[300];
+    struct expert *expert = make_expert(1);
+    const struct expert_counters counters = {.updates = 5};
+    struct expert_snapshot snapshot = {.memory = malloc(expert_snapshot_bytes(expert))};
+    snprintf(sub, sizeof sub, "%s/new", dir);
+    expert_set_counters(expert, &counters, 0);
+    ck_assert_int_eq(expert_snapshot_take(expert, &snapshot), 0);
+    for (unsigned step = 5; step <= 6; step++) {
+        synced[0] = 0;
+        snapshot.counters.updates = step;
+        ck_assert_int_eq(checkpoint_write(expert, &snapshot, NULL, sub, "ffn.0", 3), 0);
+        snprintf(expected, sizeof expected, files, step);
+        ck_assert_msg(strstr(synced, expected), "%s is not in %s", expected, synced);
+        if (step > 5)
+            continue;
+        *strstr(synced, expected) = 0; /* before that */
+        ck_assert_msg(strstr(synced, "fsync: ") && strstr(synced, "fsync:/new "), "%s", synced);
+    }
+    free(snapshot.memory);
+    expert_destroy(&expert);
+}
+END_TEST
+
+START_TEST(folders_and_files_are_for_their_owner_alone)
+{
+    char path[256], sub[300];
+    struct stat info;
+    struct expert *expert = make_expert(1);
+    const mode_t before = umask(0);
+    ck_assert_int_eq(save(expert, "ffn.0", 5, 3), 0);
+    snprintf(sub, sizeof sub, "%s/made", dir);
+    ck_assert_int_eq(checkpoint_make_folder(sub), 0);
+    umask(before);
+    path_of(path, "ffn.0", 5);
+    ck_assert_int_eq(stat(path, &info), 0);
+    ck_assert_uint_eq(info.st_mode & 0777, 0600);
+    *strrchr(path, '/') = 0;
+    ck_assert_int_eq(stat(path, &info), 0);
+    ck_assert_uint_eq(info.st_mode & 0777, 0700);
+    ck_assert_int_eq(stat(sub, &info), 0);
+    ck_assert_uint_eq(info.st_mode & 0777, 0700);
+    expert_destroy(&expert);
 }
 END_TEST
 
@@ -336,7 +589,7 @@ START_TEST(a_uid_cannot_leave_the_folder)
     struct expert *expert = make_expert(1);
     ck_assert_int_eq(save(expert, "a/b.1", 1, 1), 0);
     ck_assert_str_eq(files_of("a%2Fb.1"), "001.safetensors ");
-    ck_assert_int_eq(checkpoint_load(expert, dir, "a/b.1"), 1);
+    ck_assert_int_eq(load(expert, "a/b.1"), 1);
     expert_destroy(&expert);
 }
 END_TEST
@@ -358,7 +611,7 @@ static void write_for_ever(const struct expert *expert, struct expert_snapshot *
 {
     for (;;) {
         snapshot->counters.updates++;
-        if (checkpoint_write(expert, snapshot, dir, "ffn.0", 2) < 0)
+        if (checkpoint_write(expert, snapshot, NULL, dir, "ffn.0", 2) < 0)
             _exit(1);
     }
 }
@@ -381,7 +634,7 @@ START_TEST(a_kill_in_the_middle_of_a_write_leaves_a_valid_newest_one)
         int status;
         ck_assert_int_eq(waitpid(child, &status, 0), child);
         ck_assert(WIFSIGNALED(status));
-        ck_assert_int_eq(checkpoint_load(loaded, dir, "ffn.0"), 1);
+        ck_assert_int_eq(load(loaded, "ffn.0"), 1);
         ck_assert_ptr_null(strstr(files_of("ffn.0"), "tmp"));
         ck_assert_ptr_null(strstr(files_of("ffn.0"), "damaged"));
         snapshot.counters.updates = loaded->counters.updates;
@@ -404,9 +657,16 @@ int main(void)
     tcase_add_test(all, the_file_says_what_it_is);
     tcase_add_test(all, the_history_is_bounded_and_the_newest_is_loaded);
     tcase_add_test(all, a_damaged_newest_one_is_set_aside_and_the_one_before_is_taken);
-    tcase_add_test(all, when_all_are_damaged_nothing_is_started_anew);
+    tcase_add_test(all, when_all_are_damaged_every_start_is_refused);
+    tcase_add_test(all, a_person_may_decide_to_start_anew);
+    tcase_add_test(all, a_flipped_bit_of_a_header_makes_it_a_damaged_one);
+    tcase_add_loop_test(all, what_no_expert_may_have_is_not_loaded_and_named, 0, 4);
+    tcase_add_test(all, gradients_that_wait_for_their_step_are_loaded_with_their_number);
+    tcase_add_test(all, the_window_of_applied_requests_travels_in_the_file);
+    tcase_add_test(all, what_is_reported_as_written_is_on_the_disk_with_all_that_leads_to_it);
+    tcase_add_test(all, folders_and_files_are_for_their_owner_alone);
     tcase_add_test(all, a_tensor_of_another_shape_is_named_with_both_shapes);
-    tcase_add_test(all, weights_are_taken_alone_and_by_uid);
+    tcase_add_test(all, weights_are_taken_by_uid_with_what_the_optimizer_knows);
     tcase_add_test(all, a_file_without_optimizer_state_starts_it_at_zero);
     tcase_add_test(all, a_uid_cannot_leave_the_folder);
     tcase_add_test(all, a_folder_that_cannot_be_written_is_an_error);

@@ -16,6 +16,7 @@ static char dir[128];
 static struct expert *expert;
 static struct checkpoint_queue *queue;
 static atomic_int wakes;
+static struct checkpoint_window loaded_window;
 
 static void on_wake(void *context)
 {
@@ -48,7 +49,7 @@ static void tear_down(void)
 static int put(uint32_t index, const char *uid, uint64_t updates)
 {
     expert_set_counters(expert, &(struct expert_counters){.updates = updates}, 0);
-    return checkpoint_queue_put(queue, index, expert, uid);
+    return checkpoint_queue_put(queue, index, expert, uid, NULL);
 }
 
 static void expect_result(uint32_t index, int error)
@@ -100,7 +101,7 @@ START_TEST(what_changes_after_the_copy_is_not_in_the_file)
     ck_assert_int_eq(expert_tensor_write(expert, (unsigned)index, after), 0);
     expert_set_counters(expert, &(struct expert_counters){.updates = 4}, 0);
     expect_result(0, 0);
-    ck_assert_int_eq(checkpoint_load(expert, dir, "ffn.0"), 1);
+    ck_assert_int_eq(checkpoint_load(expert, dir, "ffn.0", false, &loaded_window), 1);
     ck_assert_int_eq(expert_tensor_read(expert, (unsigned)index, loaded), 0);
     ck_assert_mem_eq(loaded, before, sizeof before);
     ck_assert_uint_eq(expert->counters.updates, 3);
@@ -125,7 +126,7 @@ START_TEST(the_end_waits_for_what_is_queued)
     ck_assert_int_eq(put(1, "ffn.1", 7), 0);
     checkpoint_queue_destroy(&queue);
     expert_set_counters(expert, &(struct expert_counters){0}, 0);
-    ck_assert_int_eq(checkpoint_load(expert, dir, "ffn.1"), 1);
+    ck_assert_int_eq(checkpoint_load(expert, dir, "ffn.1", false, &loaded_window), 1);
     ck_assert_uint_eq(expert->counters.updates, 7);
 }
 END_TEST

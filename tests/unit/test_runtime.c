@@ -1,3 +1,4 @@
+// timeout: 900
 /* The real process: started, killed and started again, with this test as its frontend. */
 #include <check.h>
 #include <errno.h>
@@ -83,11 +84,16 @@ static void kill_child(void)
     child = 0;
 }
 
-static void stop_child(void)
+static void stop_child_as(int status)
 {
     kill(child, SIGTERM);
-    ck_assert_int_eq(wait_for(child), 0);
+    ck_assert_int_eq(wait_for(child), status);
     child = 0;
+}
+
+static void stop_child(void)
+{
+    stop_child_as(0);
 }
 
 static void expect_log(const char *what)
@@ -381,10 +387,12 @@ END_TEST
 
 START_TEST(checkpoints_that_cannot_be_written_do_not_stop_the_serving)
 {
-    char path[160];
+    char path[160], command[200];
     configure_checkpoints(", interval: 0");
     snprintf(path, sizeof path, "%s/checkpoints", folder);
     start_and_attach();
+    snprintf(command, sizeof command, "rm -rf '%s'", path);
+    ck_assert_int_eq(system(command), 0);
     FILE *file = fopen(path, "w"); /* where the folder should be */
     fclose(file);
     train(1);
@@ -392,6 +400,112 @@ START_TEST(checkpoints_that_cannot_be_written_do_not_stop_the_serving)
     ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_CHECKPOINT_ERRORS), 1);
     train(1);
     expect_log("no checkpoint of 'ffn.0'");
+    /* And what is lost at the end is named, and in the exit status. */
+    support_frontend_close(&frontend);
+    stop_child_as(4);
+    expect_log("lost: 2 updates (2 examples) of 'ffn.0' since its checkpoint after 0 updates: Not a directory");
+}
+END_TEST
+
+START_TEST(damaged_checkpoints_are_refused_at_every_start_until_a_person_decides)
+{
+    char path[256];
+    configure_checkpoints(", interval: 0");
+    start_and_attach();
+    train(2);
+    support_frontend_close(&frontend);
+    stop_child();
+    snprintf(path, sizeof path, "%s/checkpoints/ffn.0/%020u.safetensors", folder, 2);
+    ck_assert_int_eq(truncate(path, 1000), 0);
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(wait_for(start(NULL)), 1);
+        expect_log("all are damaged");
+        expect_log("--checkpoint-start-anew");
+    }
+    child = start("--checkpoint-start-anew=true");
+    attach();
+    expect_log("1 experts begin anew");
+    ck_assert_uint_eq(atomic_load(&control_expert(frontend.control, 1)->runtime.updates), 0);
+    train(1);
+    support_frontend_close(&frontend);
+    stop_child();
+    start_and_attach();
+    expect_log("1 experts are from their checkpoints in '");
+    ck_assert_uint_eq(atomic_load(&control_expert(frontend.control, 1)->runtime.updates), 1);
+}
+END_TEST
+
+/* Another server, with the same experts. */
+START_TEST(a_folder_of_checkpoints_has_one_server_at_a_time)
+{
+    char config[160], command[640];
+    configure_checkpoints("");
+    start_and_attach();
+    const pid_t first = child;
+    snprintf(config, sizeof config, "%s/config.yaml", folder);
+    snprintf(command, sizeof command, "sed -i 's/server: {name: /&x/' '%s'", config);
+    ck_assert_int_eq(system(command), 0);
+    ck_assert_int_eq(wait_for(start(NULL)), 1);
+    expect_log("another running server has the checkpoints of 'ffn.0'");
+    support_frontend_close(&frontend);
+    child = first;
+    kill_child(); /* however it ends */
+    ck_assert_int_eq(shm_each(support_server(), "d.", remove_segment, NULL), 0);
+    child = start(NULL);
+    char server[128], run_dir[160];
+    snprintf(server, sizeof server, "x%s", support_server());
+    snprintf(run_dir, sizeof run_dir, "%s/run", folder);
+    support_frontend_open(&frontend, run_dir, server, "d");
+    support_frontend_close(&frontend);
+    stop_child();
+}
+END_TEST
+
+/* A rolling upgrade: both processes end cleanly, the pools are made anew, and a client asks again. */
+START_TEST(a_backward_is_applied_once_also_over_a_clean_restart)
+{
+    configure_checkpoints("");
+    start_and_attach();
+    train(3);
+    const uint64_t next_request = frontend.next_request;
+    support_frontend_close(&frontend);
+    stop_child();
+    start_and_attach();
+    for (int restart = 0; restart < 2; restart++) {
+        frontend.next_request = next_request - 3;
+        for (int i = 0; i < 3; i++) {
+            const uint64_t task = support_frontend_put(&frontend, FFN_BACKWARD, 1, 1);
+            support_frontend_expect(&frontend, FFN_BACKWARD, task, STATUS_ALREADY_EXISTS, NAN);
+        }
+        ck_assert_uint_eq(atomic_load(&control_expert(frontend.control, 1)->runtime.updates), 3 + restart);
+        /* Nothing is forgotten when the new one has learned something itself. */
+        frontend.next_request = next_request + 100;
+        train(1);
+        support_frontend_close(&frontend);
+        stop_child();
+        start_and_attach();
+    }
+}
+END_TEST
+
+/* Its rounded matrices would take the place of the weights. */
+START_TEST(what_does_not_train_is_never_written)
+{
+    more_device = ", precision: fp16";
+    configure_checkpoints(", interval: 0.02");
+    char text[256];
+    snprintf(text, sizeof text, "checkpoint: {dir: %s/checkpoints, interval: 0.02}\n", folder);
+    write_config(", optimizer: none", text);
+    start_and_attach();
+    train(3);
+    ck_assert_uint_eq(wait_checkpoint(1, request_checkpoint(1)), 0);
+    train(3);
+    ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_CHECKPOINTS), 0);
+    support_frontend_close(&frontend);
+    stop_child();
+    snprintf(text, sizeof text, "%s/checkpoints/ffn.0", folder);
+    ck_assert_int_eq(access(text, F_OK), -1);
+    more_device = "";
 }
 END_TEST
 
@@ -441,6 +555,10 @@ int main(void)
     tcase_add_test(all, checkpoints_are_made_on_request_and_at_the_end_and_loaded_at_the_start);
     tcase_add_test(all, checkpoints_are_made_on_an_interval_of_what_changed);
     tcase_add_test(all, checkpoints_that_cannot_be_written_do_not_stop_the_serving);
+    tcase_add_test(all, damaged_checkpoints_are_refused_at_every_start_until_a_person_decides);
+    tcase_add_test(all, a_folder_of_checkpoints_has_one_server_at_a_time);
+    tcase_add_test(all, a_backward_is_applied_once_also_over_a_clean_restart);
+    tcase_add_test(all, what_does_not_train_is_never_written);
     tcase_add_test(all, without_a_folder_a_request_is_answered_so);
     tcase_add_test(all, what_is_wrong_with_the_start_is_said_in_the_exit_status);
     Suite *suite = suite_create("runtime");
