@@ -92,3 +92,23 @@ const char *tensor_desc_format(const struct tensor_desc *desc, char *text, size_
         snprintf(text + n, size - (size_t)n, "]");
     return text;
 }
+
+/* Two at a time: a lane's exponent and mantissa are at most 2^31 - 1, so adding one to the exponent carries into the
+ * lane's own top bit, and only where all its bits were set. */
+bool floats_are_finite(const float *values, size_t count)
+{
+    const uint64_t magnitude = UINT64_C(0x7fffffff7fffffff), one = UINT64_C(0x0080000000800000),
+                   top = UINT64_C(0x8000000080000000);
+    uint64_t seen = 0;
+    for (; count >= 2; values += 2, count -= 2) {
+        uint64_t two;
+        memcpy(&two, values, sizeof two);
+        seen |= (two & magnitude) + one;
+    }
+    if (count > 0) {
+        uint32_t last;
+        memcpy(&last, values, sizeof last);
+        seen |= (last & magnitude) + one;
+    }
+    return (seen & top) == 0;
+}

@@ -58,4 +58,7 @@ void schema_gradients(struct schema *out, const struct schema *of);
 /* "float32[1024]" into text; always terminated. Returns text. */
 const char *tensor_desc_format(const struct tensor_desc *desc, char *text, size_t size);
 
+/* Whether none of them is NaN or infinite, at the speed of memory. */
+bool floats_are_finite(const float *values, size_t count);
+
 #endif

@@ -15,6 +15,9 @@ DTYPES = {
 }
 NAMES = {numpy.dtype(dtype): name for name, dtype in DTYPES.items()}
 HEADER_LIMIT = 100_000_000
+# What is taken for such a file at times, by how it begins.
+OTHERS = ((b"version https://git-lfs", "it is a Git LFS pointer, whose file was never fetched (git lfs pull)"),
+          (b"PK\3\4", "it is a zip archive, as PyTorch's .pt are"), (b"\x80\2", "it is a pickle, as PyTorch's .pt are"))
 
 
 class TensorFileError(ValueError):
@@ -56,6 +59,13 @@ def read(path):
         content = source.read()
     if len(content) < 8:
         raise TensorFileError(f"{path}: too short for a safetensors file")
+    for start, what in OTHERS:
+        if content.startswith(start):
+            raise TensorFileError(f"{path}: {what}")
+    if content.lstrip()[:1] == b"{":
+        shards = b'"weight_map"' in content
+        raise TensorFileError(f"{path}: " + ("it is the index of a model in several files (shards): give the one that has "
+                                             "the tensors" if shards else "it is JSON text"))
     (length,) = struct.unpack_from("<Q", content)
     if length > min(HEADER_LIMIT, len(content) - 8):
         raise TensorFileError(f"{path}: the header's length ({length}) is more than the file holds")
@@ -72,16 +82,23 @@ def read(path):
 
 def _tensor(path, name, entry, body):
     try:
-        dtype, shape, (begin, end) = numpy.dtype(DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
+        code, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if code != "BF16" and code not in DTYPES:
+            raise TensorFileError(f"{path}: {name}: tensors of dtype {code} cannot be converted")
+        dtype = numpy.dtype("<u2" if code == "BF16" else DTYPES[code])
         count = 1
         for dim in shape:
             if type(dim) is not int or dim < 0:
                 raise ValueError(f"a dimension is {dim!r}")
             count *= dim
+    except TensorFileError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise TensorFileError(f"{path}: {name}: not a tensor's entry: {error!r}") from None
     if type(begin) is not int or type(end) is not int or not 0 <= begin <= end <= len(body):
         raise TensorFileError(f"{path}: {name}: offsets {begin}..{end} lie outside of the file")
     if end - begin != count * dtype.itemsize:
         raise TensorFileError(f"{path}: {name}: {end - begin} bytes for shape {shape} of {entry['dtype']}")
-    return numpy.frombuffer(body[begin:end], dtype=dtype).reshape(shape)
+    values = numpy.frombuffer(body[begin:end], dtype=dtype).reshape(shape)
+    # NumPy has no bfloat16: float32 holds it exactly.
+    return (values.astype(numpy.uint32) << 16).view(numpy.float32) if code == "BF16" else values

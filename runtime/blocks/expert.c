@@ -114,6 +114,11 @@ bool expert_batch_is_done(const struct expert_batch *batch)
     return device_is_done(batch->done);
 }
 
+void expert_uncount_skipped(struct expert *expert)
+{
+    expert->counters.skipped--;
+}
+
 void expert_set_counters(struct expert *expert, const struct expert_counters *counters, unsigned accumulated)
 {
     expert->counters = *counters;
@@ -126,6 +131,12 @@ static struct parameters *parameters_of(const struct expert *expert)
 {
     /* Which table an expert has never changes, so asking for it does not change the expert. */
     return expert->ops->parameters((struct expert *)expert);
+}
+
+const char *expert_held(const struct expert *expert)
+{
+    const struct parameters *parameters = parameters_of(expert);
+    return parameters == NULL ? NULL : parameters_held(parameters);
 }
 
 unsigned expert_tensors(const struct expert *expert)

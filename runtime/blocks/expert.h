@@ -103,6 +103,11 @@ void expert_destroy(struct expert **expert); /* finish its batches first */
 int expert_forward(struct expert *expert, struct expert_batch *batch);
 int expert_backward(struct expert *expert, struct expert_batch *batch);
 int expert_finish(struct expert *expert, struct expert_batch *batch);
+/* After expert_finish of a backward whose step was applied: a tensor of which a value would have become NaN or
+ * infinite, and was left as it was; NULL: there is none. */
+const char *expert_held(const struct expert *expert);
+/* After a skipped backward whose tasks are done one by one, and counted then. */
+void expert_uncount_skipped(struct expert *expert);
 bool expert_batch_is_done(const struct expert_batch *batch); /* expert_finish would not wait */
 
 /* The state, for checkpoints. Tensors are numbered; the order never changes; parameters come first. */

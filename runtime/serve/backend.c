@@ -183,8 +183,25 @@ bool backend_pools_named(const struct backend *backend)
     return pool_named(backend->pools[POOL_FORWARD].pool) && pool_named(backend->pools[POOL_BACKWARD].pool);
 }
 
+/* For the pools that may follow these. */
+static void keep_window(struct backend *backend)
+{
+    const struct pool *pool = backend->pools[POOL_BACKWARD].pool;
+    if (!backend->window)
+        backend->window = malloc(sizeof *backend->window);
+    if (!backend->window)
+        return;
+    backend->window->count = pool_list_applied(pool, backend->window->keys);
+    if (backend->window->count == 0) {
+        free(backend->window);
+        backend->window = NULL;
+    }
+}
+
 void backend_close_pools(struct backend *backend)
 {
+    if (backend->pools[POOL_BACKWARD].pool)
+        keep_window(backend);
     for (int kind = POOL_FORWARD; kind <= POOL_BACKWARD; kind++) {
         struct backend_pool *side = &backend->pools[kind];
         if (!side->pool)

@@ -180,13 +180,37 @@ static int fail(struct executor *executor, uint32_t index, const struct pool_bat
     return 0;
 }
 
+static void abort_task(struct executor *executor, const struct flight *flight)
+{
+    static struct log_burst burst;
+    if (log_burst_allows(&burst))
+        log_warning("a backward of '%s' gave NaN or Inf as gradient: it is refused, and no step made (%u more like it)",
+                    backend_of(executor, flight->index)->uid, burst.suppressed_before);
+    complete(executor, flight->index, &flight->batch, STATUS_ABORTED, "NaN or Inf in the gradients: step skipped");
+}
+
+/* A step leaves no weight that is NaN or infinite; that it would have is for a person to know. */
+static void say_held(struct executor *executor, const struct flight *flight)
+{
+    static struct log_burst burst;
+    const struct backend *backend = backend_of(executor, flight->index);
+    const char *tensor = expert_held(backend->expert);
+    if (tensor && log_burst_allows(&burst))
+        log_error(
+            "a step of '%s' would have made values of tensor '%s' NaN or infinite: they stay as they were (is the "
+            "learning rate too high? %u more like it)",
+            backend->uid, tensor, burst.suppressed_before);
+}
+
 /* What the expert made of a backward is shown, and recorded, before the tasks are answered. */
 static void settle_step(struct executor *executor, const struct flight *flight)
 {
     struct control *control = executor->setup.control;
     const enum expert_step step = flight->work.step;
-    if (step == EXPERT_STEP_APPLIED)
+    if (step == EXPERT_STEP_APPLIED) {
         control_count(control, CONTROL_STEPS, 1);
+        say_held(executor, flight);
+    }
     if (step == EXPERT_STEP_SKIPPED)
         control_count(control, CONTROL_SKIPPED_STEPS, 1);
     if (step == EXPERT_STEP_APPLIED || step == EXPERT_STEP_ACCUMULATED)
@@ -194,13 +218,43 @@ static void settle_step(struct executor *executor, const struct flight *flight)
     backend_update_record(backend_of(executor, flight->index));
 }
 
-static void abort_task(struct executor *executor, const struct flight *flight)
+/* Whether all gradients that rows of a backward's outputs hold are finite. */
+static bool rows_are_finite(const struct pool *pool, uint32_t first, uint32_t rows)
 {
-    static struct log_burst burst;
-    if (log_burst_allows(&burst))
-        log_warning("a backward of '%s' gave NaN or Inf as gradient: its optimizer step is skipped (%u more like it)",
-                    backend_of(executor, flight->index)->uid, burst.suppressed_before);
-    complete(executor, flight->index, &flight->batch, STATUS_ABORTED, "NaN or Inf in the gradients: step skipped");
+    const struct pool_shared *header = pool_header(pool);
+    for (uint32_t i = 0; i < header->outputs.count; i++) {
+        const size_t row_bytes = pool_output_row_bytes(pool, i);
+        if (header->outputs.tensors[i].dtype == DTYPE_FLOAT32 &&
+            !floats_are_finite((const float *)((const char *)pool_output(pool, i) + first * row_bytes),
+                               rows * row_bytes / sizeof(float)))
+            return false;
+    }
+    return true;
+}
+
+/* A backward without a step: its gradients are the answer, and one that is NaN or Inf is refused as well. Each task by
+ * itself, as they do not touch each other. */
+static void finish_frozen(struct executor *executor, const struct flight *flight)
+{
+    struct pool *pool = side_of(executor, flight->index)->pool;
+    struct flight one = *flight;
+    struct pool_batch rest = flight->batch;
+    if (rows_are_finite(pool, rest.row, rest.rows)) {
+        complete(executor, flight->index, &rest, STATUS_OK, NULL);
+        return;
+    }
+    while (rest.tasks > 0) {
+        if (rest.tasks > 1) {
+            pool_batch_split_first(pool, &rest, &one.batch);
+        } else {
+            one.batch = rest;
+            rest.tasks = 0;
+        }
+        if (rows_are_finite(pool, one.batch.row, one.batch.rows))
+            complete(executor, one.index, &one.batch, STATUS_OK, NULL);
+        else
+            abort_task(executor, &one);
+    }
 }
 
 /* A batch of several tasks was skipped: the good ones among them get a step each. Nothing else is in flight meanwhile,
@@ -278,11 +332,17 @@ static int finish(struct executor *executor, struct flight *flight)
     set_pace(executor, flight);
     if (rc < 0)
         return fail(executor, flight->index, &flight->batch, rc);
+    if (flight->index % 2 == POOL_BACKWARD && flight->work.step == EXPERT_STEP_SKIPPED && flight->batch.tasks > 1) {
+        expert_uncount_skipped(backend_of(executor, flight->index)->expert);
+        return redo_one_by_one(executor, flight);
+    }
     if (flight->index % 2 == POOL_BACKWARD) {
         settle_step(executor, flight);
+        if (flight->work.step == EXPERT_STEP_NONE) {
+            finish_frozen(executor, flight);
+            return 0;
+        }
         if (flight->work.step == EXPERT_STEP_SKIPPED) {
-            if (flight->batch.tasks > 1)
-                return redo_one_by_one(executor, flight);
             abort_task(executor, flight);
             return 0;
         }

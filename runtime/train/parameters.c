@@ -240,6 +240,20 @@ int parameters_write(struct parameters *parameters, unsigned index, const float 
     return result == 0 && is_matrix ? write_place(parameters, item, &transposed, values, true) : result;
 }
 
+const char *parameters_held(const struct parameters *parameters)
+{
+    enum { HELD_OF_BATCH = 3, HELD_OF_SUM = 7 };
+    uint32_t note;
+    memcpy(&note, &parameters->results[parameters->accumulates ? HELD_OF_SUM : HELD_OF_BATCH], sizeof note);
+    const uint64_t place = 4 * ((uint64_t)note - 1);
+    for (unsigned i = 0; i < parameters->count && note != 0; i++) {
+        const struct parameter *item = &parameters->items[i];
+        if (place >= item->offset && place - item->offset < primary_floats(parameters, item))
+            return item->name;
+    }
+    return NULL;
+}
+
 /* --- life --------------------------------------------------------------------------------------------------------- */
 
 /* splitmix64, as a function of its position. */

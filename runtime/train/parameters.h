@@ -79,6 +79,10 @@ uint64_t parameters_bytes(const struct parameters *parameters); /* of all buffer
 int parameters_create(struct parameters *parameters, struct device *device, uint64_t seed);
 void parameters_destroy(struct parameters *parameters);
 
+/* After a step was made: the name of a parameter of which a value would have become NaN or infinite, and so stayed as
+ * it was (runtime/compute/kernels/optimizer_cpu.cl); NULL: there is none. */
+const char *parameters_held(const struct parameters *parameters);
+
 /* Value `i` of the stream that initialises parameter `index`: uniform in [-1, 1), a multiple of 2^-23. */
 float parameters_random(uint64_t seed, unsigned index, uint64_t i);
 

@@ -16,7 +16,8 @@ void support_frontend_open(struct support_frontend *frontend, const char *run_di
                            const char *device)
 {
     const uint64_t until_ns = clock_now_ns() + patience_ns;
-    *frontend = (struct support_frontend){.next_request = 1};
+    static uint64_t clients;
+    *frontend = (struct support_frontend){.client = ++clients, .next_request = 1};
     frontend->bell_fd = doorbell_fifo_create(run_dir, server);
     ck_assert_int_ge(frontend->bell_fd, 0);
     int rc;
@@ -54,7 +55,7 @@ uint64_t support_frontend_put(struct support_frontend *frontend, uint32_t pool, 
             values[j] = value;
     }
     const struct pool_task task = {
-        .queued_ns = clock_now_ns(), .client = {7, 9}, .request_id = frontend->next_request++};
+        .queued_ns = clock_now_ns(), .client = {7, frontend->client}, .request_id = frontend->next_request++};
     pool_commit(p, &claim, &task);
     control_mark_ready(frontend->control, pool);
     doorbell_ring(&control_page(frontend->control)->runtime_bell);

@@ -15,7 +15,7 @@ struct support_frontend {
     struct control *control;
     struct pool *pools[SUPPORT_FRONTEND_POOLS];
     int bell_fd;
-    uint64_t next_request;
+    uint64_t client, next_request; /* of what is asked next: another client after each opening */
 };
 
 /* Makes the bell in run_dir, waits until the device's control segment is ready, and attaches to all of its pools. */

@@ -163,6 +163,24 @@ START_TEST(a_backward_whose_kernels_fail_before_its_step_changes_nothing)
 }
 END_TEST
 
+/* The gradients of an earlier batch lie where this one's never came. */
+START_TEST(no_step_is_made_with_what_an_earlier_batch_left)
+{
+    struct expert *twin = training_twin(&training);
+    struct expert_batch backward = backward_batch(), same = backward_batch();
+    ck_assert_int_eq(expert_backward(twin, &same), 0);
+    ck_assert_int_eq(expert_finish(twin, &same), 0);
+    ck_assert_int_eq(expert_backward(training.expert, &backward), 0);
+    ck_assert_int_eq(expert_finish(training.expert, &backward), 0);
+    hold(device->upload_queue);
+    ck_assert_int_eq(expert_backward(training.expert, &backward), 0);
+    let_go(CL_OUT_OF_RESOURCES);
+    ck_assert_int_eq(expert_finish(training.expert, &backward), -EAGAIN);
+    training_check_same(training.expert, twin);
+    expert_destroy(&twin);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("device_staging_failures");
@@ -177,6 +195,7 @@ int main(void)
     tcase_add_test(all, a_device_that_answers_nothing_after_an_error_is_lost);
     tcase_add_test(all, a_backward_whose_upload_fails_changes_nothing_and_steps_once_when_it_runs_again);
     tcase_add_test(all, a_backward_whose_kernels_fail_before_its_step_changes_nothing);
+    tcase_add_test(all, no_step_is_made_with_what_an_earlier_batch_left);
     Suite *suite = suite_create("device_staging_failures");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);

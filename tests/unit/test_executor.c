@@ -14,6 +14,7 @@ static char diary[256];                 /* "+0" expert 0 was given a batch, "-0"
 static int forward_error, finish_error; /* an -EAGAIN is of the next call only, unless it is */
 static bool lasting;
 static bool busy_once;
+static bool accumulating; /* steps come later */
 
 static void note(char what, const struct expert *expert)
 {
@@ -57,6 +58,8 @@ static int fake_finish(struct expert *expert, struct expert_batch *batch)
     for (uint64_t row = batch->first_row; batch->backward && row < batch->first_row + batch->rows; row++)
         if (isnan(in[row * HIDDEN]))
             batch->step = EXPERT_STEP_SKIPPED;
+    if (batch->step == EXPERT_STEP_APPLIED && accumulating)
+        batch->step = EXPERT_STEP_ACCUMULATED;
     if (batch->step == EXPERT_STEP_APPLIED)
         expert->counters.updates++;
     if (batch->step == EXPERT_STEP_SKIPPED)
@@ -76,7 +79,7 @@ static void use_fakes(void)
     diary[0] = 0;
     forward_error = finish_error = 0;
     lasting = false;
-    busy_once = false;
+    busy_once = accumulating = false;
 }
 
 static void set_up(void)
@@ -178,9 +181,16 @@ END_TEST
 
 START_TEST(an_expert_never_has_two_backwards_in_flight)
 {
+    uint64_t retry_ns;
     use_fakes();
     for (int i = 0; i < 3; i++)
         support_frontend_put(&frontend, BACKWARD, MAX_ROWS, 0);
+    /* The second one is not even taken before it is known what became of the first. */
+    ck_assert_int_eq(executor_step(executor, &retry_ns), 1);
+    ck_assert_str_eq(diary, "+0");
+    ck_assert_uint_eq(pool_tasks_queued(backends[0].pools[BACKWARD].pool), 2);
+    ck_assert_int_eq(executor_step(executor, &retry_ns), 1);
+    ck_assert_str_eq(diary, "+0-0");
     run_all();
     ck_assert_str_eq(diary, "+0-0+0-0+0-0");
     ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_STEPS), 3);
@@ -290,7 +300,8 @@ START_TEST(only_the_poisoned_task_of_a_backward_batch_is_refused)
     ck_assert_ptr_nonnull(strstr(result.message, "NaN"));
     support_frontend_expect(&frontend, BACKWARD, third, STATUS_OK, 3);
     ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_STEPS), 2);
-    ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_SKIPPED_STEPS), 2); /* the whole one, and its own */
+    ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_SKIPPED_STEPS), 1); /* not the whole one too */
+    ck_assert_uint_eq(atomic_load(&control_expert(frontend.control, 0)->runtime.skipped_steps), 1);
     ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_TASKS), 2);
     ck_assert_str_eq(diary, "+0-0+0-0+0-0+0-0");
 }
@@ -307,6 +318,39 @@ START_TEST(a_repeated_backward_does_not_step_twice)
     support_frontend_expect(&frontend, BACKWARD, second, STATUS_ALREADY_EXISTS, NAN);
     ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_STEPS), 1);
     ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_SKIPPED_TASKS), 1);
+}
+END_TEST
+
+/* What waits for its step has been taken in: a repeat would count it twice. */
+START_TEST(a_backward_that_was_accumulated_is_not_taken_again)
+{
+    use_fakes();
+    accumulating = true;
+    const uint64_t first = support_frontend_put(&frontend, BACKWARD, MAX_ROWS, 1);
+    run_all();
+    frontend.next_request--;
+    const uint64_t second = support_frontend_put(&frontend, BACKWARD, MAX_ROWS, 1);
+    run_all();
+    support_frontend_expect(&frontend, BACKWARD, first, STATUS_OK, 1);
+    support_frontend_expect(&frontend, BACKWARD, second, STATUS_ALREADY_EXISTS, NAN);
+    ck_assert_str_eq(diary, "+0-0");
+}
+END_TEST
+
+/* Without an optimizer there is no step that notices. The experts are nop: grad_inputs are grad_outputs. */
+START_TEST(gradients_that_are_not_finite_are_refused_also_where_nothing_trains)
+{
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    const uint64_t alone = support_frontend_put(&frontend, BACKWARD, 1, bad[_i]);
+    run_all();
+    support_frontend_expect(&frontend, BACKWARD, alone, STATUS_ABORTED, NAN);
+    const uint64_t first = support_frontend_put(&frontend, BACKWARD, 2, 1);
+    const uint64_t second = support_frontend_put(&frontend, BACKWARD, 1, bad[_i]);
+    const uint64_t third = support_frontend_put(&frontend, BACKWARD, 3, 3);
+    run_all();
+    support_frontend_expect(&frontend, BACKWARD, first, STATUS_OK, 1);
+    support_frontend_expect(&frontend, BACKWARD, second, STATUS_ABORTED, NAN);
+    support_frontend_expect(&frontend, BACKWARD, third, STATUS_OK, 3);
 }
 END_TEST
 
@@ -364,6 +408,8 @@ int main(void)
     tcase_add_test(all, a_lost_device_leaves_the_tasks_to_the_next_runtime);
     tcase_add_test(all, only_the_poisoned_task_of_a_backward_batch_is_refused);
     tcase_add_test(all, a_repeated_backward_does_not_step_twice);
+    tcase_add_test(all, a_backward_that_was_accumulated_is_not_taken_again);
+    tcase_add_loop_test(all, gradients_that_are_not_finite_are_refused_also_where_nothing_trains, 0, 3);
     tcase_add_test(all, a_backward_whose_step_was_skipped_may_be_repeated);
     tcase_add_test(all, what_was_queued_before_the_executor_came_is_found);
     Suite *suite = suite_create("executor");

@@ -265,6 +265,73 @@ START_TEST(gradients_that_are_not_finite_change_nothing)
 }
 END_TEST
 
+/* What makes a step of finite gradients leave what is not: nothing of it is left behind, and it is named. */
+static const struct {
+    const char *options, *precision;
+    double learning_rate;   /* more than a configuration may say */
+    float weight, gradient; /* of one element; the others have none */
+} wild[] = {
+    {"optimizer: sgd", "", 1e20, 1, 1e19f},      {"optimizer: sgd, momentum: 1", "", 1e20, 1, 1e19f},
+    {"optimizer: adam", "", 3e38, -3e38f, 5},    {"optimizer: adam, epsilon: 0", "", 1e-3, 1, 1e-25f},
+    {"optimizer: sgd", "fp16", 1000, 65000, -5}, {"optimizer: adam", "fp16", 1000, -65000, 5},
+};
+
+START_TEST(a_step_leaves_nothing_that_is_not_finite)
+{
+    const unsigned which = (unsigned)_i % (sizeof wild / sizeof wild[0]), matrix = 0;
+    struct provider provider = kernels[_i / (int)(sizeof wild / sizeof wild[0])];
+    if (wild[which].precision[0] != '\0')
+        provider.precision = wild[which].precision;
+    begin(&provider, wild[which].options);
+    expert->optimizer.learning_rate = wild[which].learning_rate;
+    const struct parameter *item = &parameters->items[matrix];
+    const size_t element = 7 * item->in + 3; /* (out 7, in 3) */
+    expected[0][matrix][element] = wild[which].weight;
+    ck_assert_int_eq(expert_tensor_write(expert, matrix, expected[0][matrix]), 0);
+    (void)put_gradients(100, 0);
+    /* In the panels of the transposed one: panel 0, row 3, column 7. */
+    const size_t at = item->offset + 3 * parameters->shape.panel + 7;
+    for (unsigned i = 0; i < 2; i++) { /* the second one meets the buffers of the first */
+        ck_assert_int_eq(device_write(support.device, gradient_buffer, at * sizeof(float), &wild[which].gradient,
+                                      sizeof wild[which].gradient),
+                         0);
+        ck_assert_int_eq(step().step, EXPERT_STEP_APPLIED);
+    }
+    ck_assert_ptr_nonnull(expert_held(expert));
+    ck_assert_str_eq(expert_held(expert), item->name);
+    float *values = malloc(item->out * item->in * sizeof *values);
+    for (unsigned i = 0; i < (1 + parameters->moments) * parameters->count; i++) {
+        struct expert_tensor tensor;
+        expert_tensor(expert, i, &tensor);
+        ck_assert_int_eq(expert_tensor_read(expert, i, values), 0);
+        ck_assert_msg(floats_are_finite(values, tensor.count), "%s", tensor.name);
+        if (i == matrix)
+            ck_assert_msg(values[element] == wild[which].weight, "%g", (double)values[element]);
+    }
+    free(values);
+    orientations_agree();
+    /* Nothing was left behind in its buffers either, and it is not said of the next one. */
+    (void)put_gradients(200, 0);
+    expert->optimizer.learning_rate = 1e-3;
+    ck_assert_int_eq(step().step, EXPERT_STEP_APPLIED);
+    ck_assert_ptr_null(expert_held(expert));
+    end();
+}
+END_TEST
+
+/* 0 / 0 is no step. */
+START_TEST(adam_without_epsilon_does_not_move_what_has_no_gradient)
+{
+    begin(&kernels[_i], "optimizer: adam, epsilon: 0");
+    (void)put_gradients(100, 0);
+    ck_assert_int_eq(step().step, EXPERT_STEP_APPLIED);
+    state_agrees(0);
+    orientations_agree();
+    ck_assert_ptr_null(expert_held(expert));
+    end();
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("optimizer_step");
@@ -274,6 +341,8 @@ int main(void)
     tcase_add_loop_test(all, steps_are_the_references, 0, providers * OPTIMIZERS);
     tcase_add_loop_test(all, accumulated_gradients_make_one_step_of_their_sum, 0, providers);
     tcase_add_loop_test(all, gradients_that_are_not_finite_change_nothing, 0, 2 * providers);
+    tcase_add_loop_test(all, a_step_leaves_nothing_that_is_not_finite, 0, 2 * (int)(sizeof wild / sizeof wild[0]));
+    tcase_add_loop_test(all, adam_without_epsilon_does_not_move_what_has_no_gradient, 0, 4);
     Suite *suite = suite_create("optimizer_step");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);

@@ -1,11 +1,13 @@
 /* examples/own_expert/affine.c, as any expert of one's own. */
 #include <check.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "runtime/blocks/own_expert.h"
@@ -135,6 +137,29 @@ START_TEST(what_is_no_block_is_refused)
 }
 END_TEST
 
+/* Each number alone, as an object made for other headers has it. */
+START_TEST(a_block_that_was_made_for_another_runtime_is_refused)
+{
+    open_with(false, "", "optimizer: sgd");
+    void *handle = dlopen(object, RTLD_NOW | RTLD_LOCAL);
+    ck_assert_ptr_nonnull(handle);
+    struct own_expert *own = dlsym(handle, "own_expert");
+    ck_assert_ptr_nonnull(own);
+    ck_assert_ptr_nonnull(own_expert_find(object));
+    const uintptr_t page = (uintptr_t)own & ~(uintptr_t)4095;
+    ck_assert_int_eq(mprotect((void *)page, 2 * 4096, PROT_READ | PROT_WRITE), 0);
+    uint32_t *const numbers[] = {&own->abi, &own->ops_bytes, &own->expert_bytes, &own->device_bytes};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        ++*numbers[i];
+        ck_assert_msg(own_expert_find(object) == NULL, "number %zu", i);
+        --*numbers[i];
+    }
+    ck_assert_ptr_nonnull(own_expert_find(object));
+    dlclose(handle);
+    support_device_close(&support);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("own_expert");
@@ -144,6 +169,7 @@ int main(void)
     tcase_add_test(all, an_own_expert_computes_and_learns_where_weights_are_in_fp16);
     tcase_add_test(all, experts_of_one_block_share_their_kernels);
     tcase_add_test(all, what_is_no_block_is_refused);
+    tcase_add_test(all, a_block_that_was_made_for_another_runtime_is_refused);
     Suite *suite = suite_create("own_expert");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);

@@ -467,11 +467,12 @@ START_TEST(a_backward_is_applied_once_also_over_a_clean_restart)
     configure_checkpoints("");
     start_and_attach();
     train(3);
-    const uint64_t next_request = frontend.next_request;
+    const uint64_t client = frontend.client, next_request = frontend.next_request;
     support_frontend_close(&frontend);
     stop_child();
     start_and_attach();
     for (int restart = 0; restart < 2; restart++) {
+        frontend.client = client;
         frontend.next_request = next_request - 3;
         for (int i = 0; i < 3; i++) {
             const uint64_t task = support_frontend_put(&frontend, FFN_BACKWARD, 1, 1);
@@ -479,7 +480,7 @@ START_TEST(a_backward_is_applied_once_also_over_a_clean_restart)
         }
         ck_assert_uint_eq(atomic_load(&control_expert(frontend.control, 1)->runtime.updates), 3 + restart);
         /* Nothing is forgotten when the new one has learned something itself. */
-        frontend.next_request = next_request + 100;
+        frontend.next_request = next_request + 100 * (uint64_t)(1 + restart);
         train(1);
         support_frontend_close(&frontend);
         stop_child();

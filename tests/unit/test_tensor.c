@@ -1,5 +1,6 @@
 #include <check.h>
 #include <errno.h>
+#include <math.h>
 #include <string.h>
 
 #include "common/tensor.h"
@@ -140,6 +141,24 @@ START_TEST(descriptions_are_printed_and_cut_to_their_buffer)
 }
 END_TEST
 
+START_TEST(a_value_that_is_not_finite_is_found_anywhere)
+{
+    static const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
+    float values[41] = {0};
+    for (size_t count = 0; count <= 41; count++) {
+        for (size_t i = 0; i < count; i++)
+            values[i] = i % 2 ? 3.4028235e38f : -1e-45f; /* the greatest and the least beside each other */
+        ck_assert(floats_are_finite(values, count));
+        for (size_t i = 0; i < count; i++) {
+            const float good = values[i];
+            values[i] = bad[i % 4];
+            ck_assert_msg(!floats_are_finite(values, count), "%zu of %zu", i, count);
+            values[i] = good;
+        }
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("tensor");
@@ -152,6 +171,7 @@ int main(void)
     tcase_add_test(tcase, schemas_are_joined_in_order_also_in_place);
     tcase_add_test(tcase, gradients_are_told_from_their_tensors);
     tcase_add_test(tcase, descriptions_are_printed_and_cut_to_their_buffer);
+    tcase_add_test(tcase, a_value_that_is_not_finite_is_found_anywhere);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -1,6 +1,7 @@
 /* The optimizer for CPU devices: everything is bound by memory, so each value is read and written once.
  *
- * A control is 4 floats: {global norm of the gradients, factor that clips them, 1 if the step is to be taken, unused}. */
+ * A control is 4 words: {global norm of the gradients, factor that clips them, 1 if the step is to be taken, what was
+ * held (see holds)}. */
 
 /* partials[i] = sum of squares of the i-th share of g; `count` is a multiple of PANEL. Grid {shares}. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
@@ -41,6 +42,7 @@ void norm_finish(int count, float clip, __global const float *partials, __global
         control[control_offset] = norm;
         control[control_offset + 1] = clip > 0.0f ? min(1.0f, clip / (norm + 1e-6f)) : 1.0f;
         control[control_offset + 2] = take ? 1.0f : 0.0f;
+        control[control_offset + 3] = 0.0f;
     }
 }
 
@@ -83,6 +85,20 @@ void store_transposed(const weight *block, int kn, int columns, __global weight 
 #define STORE_ROUNDED(v, p)
 #endif
 
+/* A step leaves no parameter that is NaN or infinite: a value that would become so, here or rounded to what products
+ * read, stays as it was, with its moments, and the place of some such one is noted for the host. (Adam's 0 / 0, where eps
+ * is 0, is no step, and not worth a note.) */
+typedef GLUE(int, VEC) vec_mask;
+#ifdef HALF_WEIGHTS
+#define GREATEST (is_matrix ? 65519.996f : MAXFLOAT)
+#else
+#define GREATEST MAXFLOAT
+#endif
+void note_held(__global float *control, ulong control_offset, ulong place)
+{
+    ((__global uint *)control)[control_offset + 3] = 1 + (uint)(place / 4);
+}
+
 /* One step of Adam, as PyTorch takes it: m and v, then w -= step_size * m / (sqrt(v) * inverse_sqrt_correction2 + eps).
  * The parameter has K rows of N columns in panels over N; what products read of it, the rounded ones and the other orientation,
  * is written along unless transposed_offset is ~0. Grid {ceil(K / PANEL), ceil(N / PANEL)}. */
@@ -91,7 +107,7 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
                float inverse_sqrt_correction2, float eps, __global float *weights, ulong offset,
                __global weight *rounded, __global weight *transposed, ulong transposed_offset,
                __global const float *gradient, ulong gradient_offset, __global float *m_buffer, __global float *v_buffer,
-               __global const float *control, ulong control_offset, SHARES)
+               __global float *control, ulong control_offset, SHARES)
 {
     EACH_SHARE
     {
@@ -105,10 +121,19 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
         if (control[control_offset + 2] == 0.0f)
             continue;
         for (int i = 0; i < kn * PANEL; i += VEC) {
-            const vec gi = vec_load(g + i) * factor;
-            const vec mi = beta1 * vec_load(m + i) + one_minus_beta1 * gi;
-            const vec vi = beta2 * vec_load(v + i) + one_minus_beta2 * (gi * gi);
-            const vec wi = vec_load(w + i) - step_size * mi / (sqrt(vi) * inverse_sqrt_correction2 + eps);
+            const vec gi = vec_load(g + i) * factor, m0 = vec_load(m + i), v0 = vec_load(v + i), w0 = vec_load(w + i);
+            vec mi = beta1 * m0 + one_minus_beta1 * gi;
+            vec vi = beta2 * v0 + one_minus_beta2 * (gi * gi);
+            vec wi = w0 - step_size * mi / (sqrt(vi) * inverse_sqrt_correction2 + eps);
+            /* v takes part: it is infinite where its root made the quotient 0. */
+            const vec_mask good = fabs(wi) <= (vec)GREATEST && vi <= (vec)MAXFLOAT;
+            if (!all(good)) {
+                if (any(!good && mi != (vec)0.0f))
+                    note_held(control, control_offset, offset + at + i);
+                mi = select(m0, mi, good);
+                vi = select(v0, vi, good);
+                wi = select(w0, wi, good);
+            }
             vec_store(mi, m + i);
             vec_store(vi, v + i);
             vec_store(wi, w + i);
@@ -126,7 +151,7 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void step_sgd(int K, int N, float momentum, float rate, __global float *weights, ulong offset,
               __global weight *rounded, __global weight *transposed, ulong transposed_offset,
               __global const float *gradient, ulong gradient_offset, __global float *m_buffer,
-              __global const float *control, ulong control_offset, SHARES)
+              __global float *control, ulong control_offset, SHARES)
 {
     EACH_SHARE
     {
@@ -141,11 +166,18 @@ void step_sgd(int K, int N, float momentum, float rate, __global float *weights,
             continue;
         for (int i = 0; i < kn * PANEL; i += VEC) {
             vec gi = vec_load(g + i) * factor;
-            if (momentum != 0.0f) {
-                gi += momentum * vec_load(m + i);
-                vec_store(gi, m + i);
+            const vec w0 = vec_load(w + i), m0 = momentum != 0.0f ? vec_load(m + i) : (vec)0.0f;
+            gi += momentum * m0;
+            vec wi = w0 - rate * gi;
+            /* The buffer takes part: with a rate of 0 its infinity would be none of the weight's. */
+            const vec_mask good = fabs(wi) <= (vec)GREATEST && fabs(gi) <= (vec)MAXFLOAT;
+            if (!all(good)) {
+                gi = select(m0, gi, good);
+                wi = select(w0, wi, good);
+                note_held(control, control_offset, offset + at + i);
             }
-            const vec wi = vec_load(w + i) - rate * gi;
+            if (momentum != 0.0f)
+                vec_store(gi, m + i);
             vec_store(wi, w + i);
             STORE_ROUNDED(wi, rounded + offset + at + i);
             weight_store_private(wi, block + i);

@@ -31,6 +31,7 @@ void norm_finish(int count, float clip, __global const float *partials, __global
         control[control_offset] = norm;
         control[control_offset + 1] = clip > 0.0f ? min(1.0f, clip / (norm + 1e-6f)) : 1.0f;
         control[control_offset + 2] = take ? 1.0f : 0.0f;
+        control[control_offset + 3] = 0.0f;
     }
 }
 
@@ -63,9 +64,15 @@ void store_transposed(__local const float *block, int k0, int n0, int K, int N, 
 /* See optimizer_cpu.cl. */
 #ifdef HALF_WEIGHTS
 #define STORE_ROUNDED(v, p) if (is_matrix) weight_store_one(v, p)
+#define GREATEST (is_matrix ? 65519.996f : MAXFLOAT)
 #else
 #define STORE_ROUNDED(v, p)
+#define GREATEST MAXFLOAT
 #endif
+void note_held(__global float *control, ulong control_offset, ulong place)
+{
+    ((__global uint *)control)[control_offset + 3] = 1 + (uint)(place / 4);
+}
 
 /* See optimizer_cpu.cl. A group for each block of WIDTH x WIDTH: global size {GROUP * ceil(K / WIDTH), ceil(N / WIDTH)}. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
@@ -73,7 +80,7 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
                float inverse_sqrt_correction2, float eps, __global float *weights, ulong offset,
                __global weight *rounded, __global weight *transposed, ulong transposed_offset,
                __global const float *gradient, ulong gradient_offset, __global float *m_buffer, __global float *v_buffer,
-               __global const float *control, ulong control_offset)
+               __global float *control, ulong control_offset)
 {
     __local float block[WIDTH * (WIDTH + 1)];
     const int k0 = get_group_id(0) * WIDTH, n0 = get_group_id(1) * WIDTH, kn = min(WIDTH, K - k0);
@@ -87,12 +94,19 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
         if (n0 + n >= PADDED(N))
             continue;
         const float g = gradient[gradient_offset + here] * factor;
+        const float w0 = weights[here];
         const float m = beta1 * m_buffer[here] + one_minus_beta1 * g;
         const float v = beta2 * v_buffer[here] + one_minus_beta2 * (g * g);
-        const float w = weights[here] - step_size * m / (sqrt(v) * inverse_sqrt_correction2 + eps);
-        m_buffer[here] = m;
-        v_buffer[here] = v;
-        weights[here] = w;
+        float w = w0 - step_size * m / (sqrt(v) * inverse_sqrt_correction2 + eps);
+        if (fabs(w) <= GREATEST && v <= MAXFLOAT) {
+            m_buffer[here] = m;
+            v_buffer[here] = v;
+            weights[here] = w;
+        } else {
+            w = w0;
+            if (m != 0.0f)
+                note_held(control, control_offset, here);
+        }
         STORE_ROUNDED(w, rounded + here);
         block[k * (WIDTH + 1) + n] = w;
     }
@@ -105,7 +119,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
 void step_sgd(int K, int N, float momentum, float rate, __global float *weights, ulong offset,
               __global weight *rounded, __global weight *transposed, ulong transposed_offset,
               __global const float *gradient, ulong gradient_offset, __global float *m_buffer,
-              __global const float *control, ulong control_offset)
+              __global float *control, ulong control_offset)
 {
     __local float block[WIDTH * (WIDTH + 1)];
     const int k0 = get_group_id(0) * WIDTH, n0 = get_group_id(1) * WIDTH, kn = min(WIDTH, K - k0);
@@ -119,12 +133,18 @@ void step_sgd(int K, int N, float momentum, float rate, __global float *weights,
         if (n0 + n >= PADDED(N))
             continue;
         float g = gradient[gradient_offset + here] * factor;
-        if (momentum != 0.0f) {
+        const float w0 = weights[here];
+        if (momentum != 0.0f)
             g += momentum * m_buffer[here];
-            m_buffer[here] = g;
+        float w = w0 - rate * g;
+        if (fabs(w) <= GREATEST && fabs(g) <= MAXFLOAT) {
+            if (momentum != 0.0f)
+                m_buffer[here] = g;
+            weights[here] = w;
+        } else {
+            w = w0;
+            note_held(control, control_offset, here);
         }
-        const float w = weights[here] - rate * g;
-        weights[here] = w;
         STORE_ROUNDED(w, rounded + here);
         block[k * (WIDTH + 1) + n] = w;
     }
