@@ -23,10 +23,11 @@ static const struct config_flag flags[] = {
 static const char *const sections[] = {"server", "devices", "experts", "checkpoint", NULL};
 static const struct config_program program = {
     .name = "expertd-runtime",
-    .purpose = "Serves the experts of one device: takes batches from their task pools, computes them with OpenCL, and "
-               "trains the experts. Exit status: 0 after a stop signal, 1 when it cannot start or go on, 2 for a wrong "
-               "flag or configuration, 3 when the device is lost, 4 when it ended and what the experts had learned could "
-               "not be saved.",
+    .purpose =
+        "Serves the experts of one device: takes batches from their task pools, computes them with OpenCL, and "
+        "trains the experts. Exit status: 0 after a stop signal, 1 when it cannot start or go on, 2 for a wrong "
+        "flag or configuration, 3 when the device is lost, 4 when it ended and what the experts had learned could "
+        "not be saved.",
     .sections = sections,
     .flags = flags,
 };
