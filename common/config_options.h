@@ -65,7 +65,8 @@
     X(PATH, token_file, "", 0, 0, "",                                                                                  \
       "file with the bearer token that requests must carry (health does without); empty: none is asked for")           \
     X(UINT, threads, 4, 1, 64, "threads", "requests that are worked on at once")                                       \
-    X(UINT, max_body, 67108864, 1024, 4294967296, "bytes", "largest request, and largest answer of an inference")      \
+    X(UINT, max_body, 67108864, 1024, 4294967296, "bytes",                                                             \
+      "largest request; all together are at most so many times threads")                                               \
     X(UINT, timeout, 30000, 10, 3600000, "ms", "longest wait for the frontend's answer")                               \
     X(UINT, metrics_experts, 20, 0, 4096, "experts", "experts with metrics of their own: those that did most rows")
 

@@ -14,8 +14,10 @@ enum { EXIT_USAGE = 2 };
 static const char *const sections[] = {"server", "http", "frontend", NULL};
 static const struct config_program program = {
     .name = "expertd-http",
-    .purpose = "Shows a server to monitoring: /metrics for Prometheus, /livez and /readyz for probes. Exit status: 0 "
-               "after a stop signal, 1 when it cannot start, 2 for a wrong flag or configuration.",
+    .purpose =
+        "Shows a server over HTTP: /metrics for Prometheus, /livez and /readyz for probes, and forwards by the Open "
+        "Inference Protocol under /v2. Exit status: 0 "
+        "after a stop signal, 1 when it cannot start, 2 for a wrong flag or configuration.",
     .sections = sections,
 };
 

@@ -47,6 +47,21 @@ void text_add(struct text *text, const char *format, ...)
     text->length += (size_t)length;
 }
 
+void text_add_json(struct text *text, const char *string)
+{
+    text_add_bytes(text, "\"", 1);
+    for (const char *at = string; *at; at++) {
+        const unsigned char byte = (unsigned char)*at;
+        if (byte == '"' || byte == '\\')
+            text_add(text, "\\%c", byte);
+        else if (byte < 0x20)
+            text_add(text, "\\u%04x", byte);
+        else
+            text_add_bytes(text, at, 1);
+    }
+    text_add_bytes(text, "\"", 1);
+}
+
 void text_free(struct text *text)
 {
     free(text->data);

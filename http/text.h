@@ -14,6 +14,8 @@ struct text {
 
 void text_add(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void text_add_bytes(struct text *text, const void *bytes, size_t count);
+/* A JSON string, with its quotes; bytes that are no UTF-8 are the sender's affair. */
+void text_add_json(struct text *text, const char *string);
 /* Frees; safe on zeros. */
 void text_free(struct text *text);
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <microhttpd.h>
 #include <netdb.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "common/log.h"
 #include "http/health.h"
 #include "http/metrics.h"
+#include "http/models.h"
 #include "http/token.h"
 
 /* libmicrohttpd's result is an int in old versions and an enum in new ones; both have the same values. */
@@ -29,6 +31,7 @@ struct web {
     struct upstream *upstream;
     struct token *token; /* NULL: none is asked for */
     struct MHD_Daemon *daemon;
+    _Atomic uint64_t body_bytes; /* of all requests that are coming in or being answered */
 };
 
 /* --- routes ----------------------------------------------------------------------------------------------------------
@@ -37,7 +40,8 @@ struct web {
 struct request {
     struct MHD_Connection *connection;
     const char *path;
-    bool verbose;
+    bool post, verbose;
+    const struct text *body;
 };
 
 static void refuse(struct response *response, unsigned status, const char *message)
@@ -71,30 +75,100 @@ static void answer_metrics(struct web *web, const struct request *request, struc
     response->content_type = "text/plain; version=0.0.4; charset=utf-8";
 }
 
+static void answer_health_live(struct web *web, const struct request *request, struct response *response)
+{
+    (void)web;
+    (void)request;
+    response->status = 200;
+    response->content_type = "application/json";
+    text_add(&response->body, "{\"live\":true}");
+}
+
+static void answer_health_ready(struct web *web, const struct request *request, struct response *response)
+{
+    (void)request;
+    health_ready(response, web->upstream, false);
+    text_free(&response->body);
+    response->content_type = "application/json";
+    text_add(&response->body, "{\"ready\":%s}", response->status == 200 ? "true" : "false");
+}
+
+/* How much of the body is JSON; 0: all of it. */
+static size_t json_length(struct MHD_Connection *connection, bool *bad)
+{
+    const char *text = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Inference-Header-Content-Length");
+    if (!text)
+        return 0;
+    char *end;
+    errno = 0;
+    const unsigned long length = strtoul(text, &end, 10);
+    *bad = errno != 0 || end == text || *end != 0 || text[0] == '-' || text[0] == '+' || length == 0;
+    return length;
+}
+
+static void answer_models(struct web *web, const struct request *request, struct response *response)
+{
+    bool bad = false;
+    const struct models_request models = {
+        .path = request->path + strlen("/v2"),
+        .post = request->post,
+        .body = request->body->data ? request->body->data : "",
+        .body_bytes = request->body->length,
+        .json_bytes = json_length(request->connection, &bad),
+    };
+    if (bad)
+        refuse(response, MHD_HTTP_BAD_REQUEST, "Inference-Header-Content-Length is no number of bytes");
+    else
+        models_answer(response, web->upstream, &models);
+}
+
 static const struct route {
-    const char *path;
-    bool open; /* asks for no token */
+    const char *path; /* one that ends in '*': all that begin so */
+    bool open;        /* asks for no token */
+    bool post;        /* may be a POST; whoever answers looks at it */
     void (*answer)(struct web *web, const struct request *request, struct response *response);
 } routes[] = {
-    {"/livez", true, answer_live},
-    {"/readyz", true, answer_ready},
-    {"/metrics", false, answer_metrics},
+    {"/livez", true, false, answer_live},
+    {"/readyz", true, false, answer_ready},
+    {"/metrics", false, false, answer_metrics},
+    {"/v2/health/live", true, false, answer_health_live},
+    {"/v2/health/ready", true, false, answer_health_ready},
+    {"/v2", false, false, answer_models},
+    {"/v2/*", false, true, answer_models},
 };
 
-static void route(struct web *web, const struct request *request, struct response *response)
+static bool matches(const struct route *route, const char *path)
 {
-    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
-        if (strcmp(request->path, routes[i].path) != 0)
-            continue;
-        const char *authorization =
-            MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
-        if (!routes[i].open && web->token && !token_matches(web->token, authorization))
-            refuse(response, MHD_HTTP_UNAUTHORIZED, "this needs the header: Authorization: Bearer TOKEN");
-        else
-            routes[i].answer(web, request, response);
-        return;
-    }
-    refuse(response, MHD_HTTP_NOT_FOUND, "there is /metrics, /livez and /readyz");
+    const size_t length = strlen(route->path) - 1;
+    return route->path[length] == '*' ? strncmp(path, route->path, length) == 0 : strcmp(path, route->path) == 0;
+}
+
+static const struct route *find_route(const char *path)
+{
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++)
+        if (matches(&routes[i], path))
+            return &routes[i];
+    return NULL;
+}
+
+static bool may_ask(const struct web *web, const struct route *route, struct MHD_Connection *connection)
+{
+    return route->open || !web->token ||
+           token_matches(web->token,
+                         MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION));
+}
+
+static void answer(struct web *web, const struct request *request, struct response *response)
+{
+    const struct route *route = find_route(request->path);
+    if (!route)
+        refuse(response, MHD_HTTP_NOT_FOUND, "there is /metrics, /livez, /readyz and /v2");
+    else if (!may_ask(web, route, request->connection))
+        refuse(response, MHD_HTTP_UNAUTHORIZED, "this needs the header: Authorization: Bearer TOKEN");
+    else if (request->post && !route->post)
+        refuse(response, MHD_HTTP_METHOD_NOT_ALLOWED, "GET, please");
+    else
+        route->answer(web, request, response);
 }
 
 /* --- libmicrohttpd ---------------------------------------------------------------------------------------------------
@@ -114,6 +188,11 @@ static handled send_response(struct MHD_Connection *connection, struct response 
         return MHD_NO;
     }
     MHD_add_response_header(made, MHD_HTTP_HEADER_CONTENT_TYPE, response->content_type);
+    if (response->json_bytes > 0) {
+        char length[32];
+        snprintf(length, sizeof length, "%zu", response->json_bytes);
+        MHD_add_response_header(made, "Inference-Header-Content-Length", length);
+    }
     if (response->status == MHD_HTTP_UNAUTHORIZED)
         MHD_add_response_header(made, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     const handled result = MHD_queue_response(connection, response->status, made);
@@ -121,17 +200,65 @@ static handled send_response(struct MHD_Connection *connection, struct response 
     return result;
 }
 
+/* A request's body while it comes. */
+struct incoming {
+    struct text body;
+    bool wanted;    /* else it is read and forgotten: nobody may ask for that, or nobody reads a body there */
+    bool too_large; /* or no memory */
+    bool too_many;  /* all requests together are larger than what may wait */
+};
+
+/* What all bodies together may take: so many of the largest as are worked on at once. */
+static uint64_t body_budget(const struct web *web)
+{
+    return web->config->http.threads * web->config->http.max_body;
+}
+
+static void drop_body(struct web *web, struct incoming *incoming)
+{
+    atomic_fetch_sub(&web->body_bytes, incoming->body.length);
+    text_free(&incoming->body);
+}
+
+static struct incoming *expect_body(const struct web *web, struct MHD_Connection *connection, const char *path)
+{
+    struct incoming *incoming = calloc(1, sizeof *incoming);
+    const struct route *route = find_route(path);
+    if (incoming)
+        incoming->wanted = route && route->post && may_ask(web, route, connection);
+    return incoming;
+}
+
+static void take_body(struct web *web, struct incoming *incoming, const char *data, size_t bytes)
+{
+    if (!incoming->wanted)
+        return;
+    incoming->too_large = bytes > web->config->http.max_body - incoming->body.length;
+    if (!incoming->too_large) {
+        incoming->too_many = atomic_fetch_add(&web->body_bytes, bytes) + bytes > body_budget(web);
+        text_add_bytes(&incoming->body, data, bytes);
+        if (incoming->body.failed) {
+            atomic_fetch_sub(&web->body_bytes, bytes);
+            incoming->too_many = true;
+        }
+    }
+    incoming->wanted = !incoming->too_large && !incoming->too_many;
+    if (!incoming->wanted)
+        drop_body(web, incoming);
+}
+
 static handled handle(void *context, struct MHD_Connection *connection, const char *url, const char *method,
                       const char *version, const char *data, size_t *data_bytes, void **state)
 {
-    static int begun;
+    struct web *web = context;
     (void)version;
-    (void)data;
     if (!*state) { /* the header has come; answered when all has */
-        *state = &begun;
-        return MHD_YES;
+        *state = expect_body(web, connection, url);
+        return *state ? MHD_YES : MHD_NO;
     }
-    if (*data_bytes > 0) { /* a body that nobody reads */
+    struct incoming *incoming = *state;
+    if (*data_bytes > 0) {
+        take_body(web, incoming, data, *data_bytes);
         *data_bytes = 0;
         return MHD_YES;
     }
@@ -139,14 +266,32 @@ static handled handle(void *context, struct MHD_Connection *connection, const ch
     const struct request request = {
         .connection = connection,
         .path = url,
+        .post = strcmp(method, MHD_HTTP_METHOD_POST) == 0,
         .verbose = MHD_lookup_connection_value_n(connection, MHD_GET_ARGUMENT_KIND, "verbose", strlen("verbose"), NULL,
                                                  NULL) == MHD_YES,
+        .body = &incoming->body,
     };
-    if (strcmp(method, MHD_HTTP_METHOD_GET) == 0 || strcmp(method, MHD_HTTP_METHOD_HEAD) == 0)
-        route(context, &request, &response);
+    if (incoming->too_many)
+        refuse(&response, MHD_HTTP_TOO_MANY_REQUESTS, "no room for so many large requests; come back later");
+    else if (incoming->too_large)
+        refuse(&response, MHD_HTTP_CONTENT_TOO_LARGE, "the request is larger than http.max_body");
+    else if (request.post || strcmp(method, MHD_HTTP_METHOD_GET) == 0 || strcmp(method, MHD_HTTP_METHOD_HEAD) == 0)
+        answer(web, &request, &response);
     else
-        refuse(&response, MHD_HTTP_METHOD_NOT_ALLOWED, "GET, please");
+        refuse(&response, MHD_HTTP_METHOD_NOT_ALLOWED, "GET or POST, please");
     return send_response(connection, &response);
+}
+
+/* Called once for each request, however it ended. */
+static void forget(void *context, struct MHD_Connection *connection, void **state, enum MHD_RequestTerminationCode code)
+{
+    struct incoming *incoming = *state;
+    (void)connection;
+    (void)code;
+    if (incoming)
+        drop_body(context, incoming);
+    free(incoming);
+    *state = NULL;
 }
 
 static void log_library(void *context, const char *format, va_list arguments)
@@ -199,11 +344,11 @@ int web_create(struct web **web, const struct config *config)
         rc = upstream_create(&w->upstream, config);
     const int fd = rc == 0 ? listen_at(config->http.listen) : rc;
     if (fd >= 0) {
-        w->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ERROR_LOG, 0, NULL, NULL, handle, w,
-                                     MHD_OPTION_EXTERNAL_LOGGER, log_library, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
-                                     MHD_OPTION_THREAD_POOL_SIZE, (unsigned)config->http.threads,
-                                     MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS,
-                                     MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_END);
+        w->daemon = MHD_start_daemon(
+            MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ERROR_LOG, 0, NULL, NULL, handle, w, MHD_OPTION_EXTERNAL_LOGGER,
+            log_library, NULL, MHD_OPTION_NOTIFY_COMPLETED, forget, w, MHD_OPTION_LISTEN_SOCKET, fd,
+            MHD_OPTION_THREAD_POOL_SIZE, (unsigned)config->http.threads, MHD_OPTION_CONNECTION_LIMIT,
+            (unsigned)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_END);
         if (!w->daemon) {
             log_error("cannot start the HTTP server");
             close(fd);

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 # timeout: 600
-"""expertd-http over a real server: metrics that a Prometheus would take, probes that agree with what calls get, a token."""
+"""expertd-http over a real server: metrics that a Prometheus would take, probes that agree with what calls get, the Open
+Inference Protocol, a token."""
+import json
 import os
 import re
 import shutil
@@ -78,6 +80,75 @@ def ctl(*arguments):
     ).stdout
 
 
+def infer(uid, header, tensors=b"", json_bytes=None):
+    body = json.dumps(header).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{HTTP}/v2/models/{uid}/infer", method="POST", data=body + tensors)
+    if tensors:
+        request.add_header("Inference-Header-Content-Length", str(json_bytes or len(body)))
+    try:
+        with urllib.request.urlopen(request, timeout=LONG) as reply:
+            return reply.status, reply.read(), reply.headers
+    except urllib.error.HTTPError as error:
+        return error.code, error.read(), error.headers
+
+
+def test_inference():
+    """The Open Inference Protocol: what is there, numbers and bytes both ways, errors that say why."""
+    import numpy
+
+    assert json.loads(get("/v2")[1])["extensions"] == ["binary_tensor_data", "model_repository", "statistics"]
+    assert json.loads(get("/v2/health/ready")[1]) == {"ready": True}
+    model = json.loads(get("/v2/models/nop.1")[1])
+    assert model["name"] == "nop.1" and model["versions"] == ["1"]
+    (given,), (returned,) = model["inputs"], model["outputs"]
+    assert given["datatype"] == "FP32" and given["shape"] == [-1, 8]
+    assert get("/v2/models/nop.1/versions/1/ready")[0] == 200
+    assert [m["name"] for m in json.loads(get("/v2/repository/index", method="POST", data=b"")[1])] == ["nop.0", "nop.1", "nop.2"]
+    before = json.loads(get("/v2/models/nop.2/stats")[1])["model_stats"][0]["inference_count"]
+
+    x = numpy.random.default_rng(1).standard_normal((3, 8)).astype("f4")
+    numbers = {"name": given["name"], "shape": [3, 8], "datatype": "FP32", "data": [float(v) for v in x.flat]}
+    status, body, headers = infer("nop.2", {"id": "q", "inputs": [numbers]})
+    reply = json.loads(body)
+    assert status == 200 and reply["id"] == "q" and reply["model_name"] == "nop.2"
+    assert reply["outputs"][0]["shape"] == [3, 8] and headers["Inference-Header-Content-Length"] is None
+    assert (numpy.array(reply["outputs"][0]["data"], "f4").reshape(3, 8) == x).all(), "numbers come back bit for bit"
+
+    raw = {"name": given["name"], "shape": [3, 8], "datatype": "FP32", "parameters": {"binary_data_size": x.nbytes}}
+    status, body, headers = infer("nop.2", {"inputs": [raw], "parameters": {"binary_data_output": True}}, x.tobytes())
+    split = int(headers["Inference-Header-Content-Length"])
+    assert json.loads(body[:split])["outputs"][0]["parameters"] == {"binary_data_size": x.nbytes}
+    assert body[split:] == x.tobytes()
+    assert json.loads(get("/v2/models/nop.2/stats")[1])["model_stats"][0]["inference_count"] == before + 6
+
+    for uid, header, wanted, words in (
+        ("nop.9", {"inputs": [numbers]}, 404, "nop.9"),
+        ("nop.2", {"inputs": [dict(numbers, shape=[3, 7])]}, 400, "numbers of FP32"),
+        ("nop.2", {"inputs": [dict(numbers, shape=[4, 6])]}, 400, "got float32[4,6]"),
+        ("nop.2", {"inputs": [dict(numbers, name="other")]}, 400, "did not come"),
+        ("nop.2", {"inputs": [numbers], "outputs": [{"name": "other"}]}, 400, "no output 'other'"),
+        ("nop.2", {"inputs": [dict(numbers, shape=[20, 8], data=[0.0] * 160)]}, 400, "16"),
+    ):
+        status, body, _ = infer(uid, header)
+        assert status == wanted and words in json.loads(body)["error"], (status, body)
+    assert infer("nop.2", {"inputs": [raw]}, x.tobytes(), json_bytes=10**9)[0] == 400
+    assert get("/v2/models/nop.2/infer")[0] == 405 and get("/v2/models/nop.2/nothing")[0] == 404
+    assert infer("nop.2", {"inputs": [numbers], "id": "x" * 70000})[0] == 413, "http.max_body"
+
+    try:
+        import tritonclient.http as triton
+    except ImportError:
+        return
+    client = triton.InferenceServerClient(f"127.0.0.1:{HTTP}")
+    assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("nop.1")
+    for binary in (False, True):
+        tensor = triton.InferInput(given["name"], x.shape, "FP32")
+        tensor.set_data_from_numpy(x, binary_data=binary)
+        wanted = triton.InferRequestedOutput(returned["name"], binary_data=binary)
+        assert (client.infer("nop.1", [tensor], outputs=[wanted]).as_numpy(returned["name"]) == x).all()
+    client.close()
+
+
 def samples(text):
     """Every line is one of a metric whose HELP and TYPE came before it, and no name comes twice."""
     result, types, name = {}, {}, None
@@ -98,7 +169,7 @@ def samples(text):
 
 
 def test():
-    config = configure("open", f'{{listen: "127.0.0.1:{HTTP}", metrics_experts: 2}}')
+    config = configure("open", f'{{listen: "127.0.0.1:{HTTP}", metrics_experts: 2, max_body: 65536}}')
     http = start("expertd-http", config)
     wait_for("the gateway listens", lambda: get("/livez")[0] == 200)
     # Nothing behind it: it lives, is not ready, and says so at once.
@@ -131,6 +202,8 @@ def test():
     assert closed == found['expertd_batches_total{device="device0"}'] == 5
     if shutil.which("promtool"):
         subprocess.run(["promtool", "check", "metrics"], input=get("/metrics")[1], text=True, check=True)
+
+    test_inference()
 
     # What is not there, or not asked for in the right way.
     assert get("/nothing")[0] == 404

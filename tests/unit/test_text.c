@@ -38,11 +38,21 @@ START_TEST(it_grows_past_every_size)
 }
 END_TEST
 
+START_TEST(a_json_string_is_escaped)
+{
+    struct text text = {0};
+    text_add_json(&text, "a\"b\\c\n\x01\xc3\xa9");
+    ck_assert_str_eq(text.data, "\"a\\\"b\\\\c\\u000a\\u0001\xc3\xa9\"");
+    text_free(&text);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("text");
     tcase_add_test(all, pieces_lie_one_behind_the_other);
     tcase_add_test(all, it_grows_past_every_size);
+    tcase_add_test(all, a_json_string_is_escaped);
     Suite *suite = suite_create("text");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
