@@ -60,9 +60,10 @@ END_TEST
 
 START_TEST(bytes_behind_the_json_in_the_order_of_the_inputs)
 {
-    static const char json[] = "{\"inputs\":[{\"name\":\"h\",\"shape\":[1,2],\"datatype\":\"FP16\",\"parameters\":"
-                               "{\"binary_data_size\":4}},{\"name\":\"i\",\"shape\":[1],\"datatype\":\"INT32\","
-                               "\"parameters\":{\"binary_data_size\":4}}],\"parameters\":{\"binary_data_output\":true}}";
+    static const char json[] =
+        "{\"inputs\":[{\"name\":\"h\",\"shape\":[1,2],\"datatype\":\"FP16\",\"parameters\":"
+        "{\"binary_data_size\":4}},{\"name\":\"i\",\"shape\":[1],\"datatype\":\"INT32\","
+        "\"parameters\":{\"binary_data_size\":4}}],\"parameters\":{\"binary_data_output\":true}}";
     char body[sizeof json + 8];
     const size_t length = sizeof json - 1;
     memcpy(body, json, length);
@@ -86,9 +87,10 @@ END_TEST
 START_TEST(outputs_are_chosen_by_name)
 {
     bool binary;
-    ck_assert_int_eq(parse_text("{\"inputs\":[{\"name\":\"x\",\"shape\":[0],\"datatype\":\"FP32\",\"data\":[]}],"
-                                "\"outputs\":[{\"name\":\"y\",\"parameters\":{\"binary_data\":true}},{\"name\":\"z\"}]}"),
-                     0);
+    ck_assert_int_eq(
+        parse_text("{\"inputs\":[{\"name\":\"x\",\"shape\":[0],\"datatype\":\"FP32\",\"data\":[]}],"
+                   "\"outputs\":[{\"name\":\"y\",\"parameters\":{\"binary_data\":true}},{\"name\":\"z\"}]}"),
+        0);
     ck_assert(infer_request_wants(&request, "y", &binary));
     ck_assert(binary);
     ck_assert(infer_request_wants(&request, "z", &binary));
@@ -122,11 +124,13 @@ START_TEST(what_is_wrong_is_named)
     refused("{\"inputs\":[{\"name\":\"x\",\"datatype\":\"FP32\",\"shape\":[1],\"data\":1}]}", "either data");
     refused("{\"inputs\":[{\"name\":\"x\",\"datatype\":\"FP32\",\"shape\":[2],\"data\":[1]}]}", "2 numbers of FP32");
     refused("{\"inputs\":[{\"name\":\"x\",\"datatype\":\"FP32\",\"shape\":[1],\"data\":[1,2]}]}", "1 numbers of FP32");
-    refused("{\"inputs\":[{\"name\":\"x\",\"datatype\":\"FP32\",\"shape\":[1],\"data\":[\"1\"]}]}", "1 numbers of FP32");
+    refused("{\"inputs\":[{\"name\":\"x\",\"datatype\":\"FP32\",\"shape\":[1],\"data\":[\"1\"]}]}",
+            "1 numbers of FP32");
     refused("{\"inputs\":[{\"name\":\"x\",\"datatype\":\"FP32\",\"shape\":[1],\"data\":[null]}]}", "1 numbers of FP32");
     refused("{\"inputs\":[{\"name\":\"x\",\"datatype\":\"FP16\",\"shape\":[1],\"data\":[1]}]}", "binary data only");
-    refused("{\"inputs\":[{\"name\":\"x\",\"datatype\":\"FP32\",\"shape\":[1],\"parameters\":{\"binary_data_size\":8}}]}",
-            "binary_data_size is 8");
+    refused(
+        "{\"inputs\":[{\"name\":\"x\",\"datatype\":\"FP32\",\"shape\":[1],\"parameters\":{\"binary_data_size\":8}}]}",
+        "binary_data_size is 8");
     refused("{\"inputs\":[{\"name\":\"x\",\"datatype\":\"INT8\",\"shape\":[1],\"data\":[1]},"
             "{\"name\":\"x\",\"datatype\":\"INT8\",\"shape\":[1],\"data\":[1]}]}",
             "stands twice");
