@@ -294,7 +294,7 @@ static void forget(void *context, struct MHD_Connection *connection, void **stat
     *state = NULL;
 }
 
-static void log_library(void *context, const char *format, va_list arguments)
+__attribute__((format(printf, 2, 0))) static void log_library(void *context, const char *format, va_list arguments)
 {
     static struct log_burst burst;
     char line[256];
