@@ -212,7 +212,7 @@ static void write_sample(struct text *text, const struct metric *metric, const s
     if (device)
         label(&labels, "device", device, device_length);
     if (source->label)
-        label_text(&labels, source->label, source->value ? source->value : star);
+        label_text(&labels, source->label, source->value ? source->value : star ? star : "");
     sample(text, metric->name, &labels, counter->value * (source->scale != 0 ? source->scale : 1));
     text_free(&labels.text);
 }
