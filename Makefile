@@ -96,6 +96,9 @@ endef
 runtime_CFLAGS := -fvisibility=default
 $(foreach f,$(FOLDERS) examples,$(eval $(call folder_rules,$f)))
 
+# Their loops are copies: compilers make vectors of them where they are told to.
+$(BUILD)/obj/proto/codec_%.o: OPT += -O3 -fno-math-errno -fno-trapping-math
+
 $(BUILD)/obj/gen/%.o: $(BUILD)/gen/%.c $(GEN_H)
 	@mkdir -p $(@D)
 	$(CC) $(BASE) $(OPT) $(SAN) -MMD -MP -c -o $@ $<
