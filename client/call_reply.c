@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "client/method_answer.h"
+#include "proto/codec.h"
 
 /* LIST and STATS need more than the usual arena; a header of many tiny fields grows by some forty times as it is
  * decoded. */
@@ -53,23 +54,42 @@ static bool take_frame(zmq_msg_t *to, zmq_msg_t *from, size_t alignment)
     return true;
 }
 
+/* ZeroMQ's memory for a message is aligned for any type. */
+static const char *decode_frame(zmq_msg_t *to, zmq_msg_t *from, const Expertd__Tensor *described,
+                                const struct message_tensor_size *size)
+{
+    const uint32_t codec = (uint32_t)described->codec;
+    const char *problem = codec_check(codec, zmq_msg_data(from), size->elements);
+    if (problem)
+        return problem;
+    if (zmq_msg_init_size(to, size->bytes) < 0)
+        return "no memory for its tensors";
+    codec_decode(codec, zmq_msg_data(from), size->elements, size->last, zmq_msg_data(to));
+    return NULL;
+}
+
 static const char *take_output(struct expertd_call *call, const Expertd__Tensor *described, zmq_msg_t *frame)
 {
     const size_t index = call->n_outputs;
     struct expertd_tensor *tensor = &call->outputs[index];
-    uint64_t bytes;
-    if (!message_tensor_bytes(described, &bytes))
+    struct message_tensor_size size;
+    if (!message_tensor_size(described, &size))
         return "a tensor's dtype, codec or shape is none";
-    if (bytes != zmq_msg_size(frame))
+    if (size.frame_bytes != zmq_msg_size(frame))
         return "a tensor's frame is not of the size that its shape says";
     if (described->shape[0] != call->rows)
         return "a tensor has not as many rows as the request";
-    if (!take_frame(&call->reply[index], frame, expertd_dtype_size((enum expertd_dtype)described->dtype)))
+    if (described->codec != EXPERTD__CODEC__RAW) {
+        const char *problem = decode_frame(&call->reply[index], frame, described, &size);
+        if (problem)
+            return problem;
+    } else if (!take_frame(&call->reply[index], frame, expertd_dtype_size((enum expertd_dtype)described->dtype)))
         return "no memory for its tensors";
     *tensor = (struct expertd_tensor){.dtype = (enum expertd_dtype)described->dtype,
                                       .ndim = (uint32_t)described->n_shape,
                                       .data = zmq_msg_data(&call->reply[index]),
-                                      .bytes = bytes};
+                                      .bytes = size.bytes,
+                                      .codec = (enum expertd_codec)described->codec};
     memcpy(tensor->shape, described->shape, described->n_shape * sizeof tensor->shape[0]);
     call->n_outputs++;
     return NULL;

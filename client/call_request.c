@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "proto/codec.h"
+
 _Static_assert((int)EXPERTD_MAX_TENSORS == (int)MESSAGE_MAX_TENSORS && (int)EXPERTD_MAX_DIMS == (int)MESSAGE_MAX_DIMS,
                "the library's limits are the protocol's");
 _Static_assert((int)EXPERTD_FLOAT32 == (int)DTYPE_FLOAT32 && (int)EXPERTD_BOOL == (int)DTYPE_BOOL,
@@ -39,6 +41,8 @@ static const char *tensor_problem(const struct expertd_tensor *tensor)
     for (uint32_t i = 0; i < tensor->ndim; i++)
         if (__builtin_mul_overflow(bytes, tensor->shape[i], &bytes))
             return "its shape is larger than any memory";
+    if ((uint32_t)tensor->codec >= CODEC_COUNT || !codec_takes((uint32_t)tensor->codec, (uint32_t)tensor->dtype))
+        return "its codec is none, or not one of its dtype";
     if (bytes != tensor->bytes)
         return "its bytes are not those of its shape and dtype";
     return bytes > 0 && !tensor->data ? "it has no data" : NULL;
@@ -62,9 +66,36 @@ static enum expertd_status check(struct expertd_call *call, const struct call_re
     return call->status;
 }
 
-/* One frame with the tensor's data, copied or borrowed. False when memory is short; borrowed data is free then, too. */
-static bool make_frame(zmq_msg_t *frame, const struct expertd_tensor *tensor)
+/* One frame with the tensor's data encoded. False when memory is short; else *codec is what it came to be, and without
+ * one there is no frame. */
+static bool encode_frame(zmq_msg_t *frame, const struct expertd_tensor *tensor, uint32_t *codec)
 {
+    const uint64_t last = tensor->shape[tensor->ndim - 1];
+    const uint64_t elements = tensor->bytes / expertd_dtype_size(tensor->dtype);
+    uint64_t bytes;
+    if (!codec_pays(*codec, (uint32_t)tensor->dtype, elements, last) ||
+        !codec_frame_bytes(*codec, (uint32_t)tensor->dtype, elements, last, &bytes)) {
+        *codec = CODEC_NONE;
+        return true;
+    }
+    if (zmq_msg_init_size(frame, bytes) < 0)
+        return false;
+    if (!codec_encode(*codec, tensor->data, elements, last, zmq_msg_data(frame))) {
+        zmq_msg_close(frame);
+        *codec = CODEC_NONE;
+    }
+    return true;
+}
+
+/* One frame with the tensor's data: encoded, copied or borrowed. False when memory is short; borrowed data is free
+ * then, too. */
+static bool make_frame(zmq_msg_t *frame, const struct expertd_tensor *tensor, uint32_t *codec)
+{
+    const bool memory = encode_frame(frame, tensor, codec);
+    if (tensor->free_fn && (!memory || *codec != CODEC_NONE))
+        tensor->free_fn((void *)(uintptr_t)tensor->data, tensor->hint);
+    if (!memory || *codec != CODEC_NONE)
+        return memory;
     void *data = (void *)(uintptr_t)tensor->data;
     if (tensor->free_fn) {
         if (zmq_msg_init_data(frame, data, tensor->bytes, tensor->free_fn, tensor->hint) == 0)
@@ -80,7 +111,7 @@ static bool make_frame(zmq_msg_t *frame, const struct expertd_tensor *tensor)
 }
 
 /* The header's frame. The tensors' descriptions point into the program's shapes, which have the wire's type. */
-static bool make_header(struct expertd_call *call, const struct call_request *request)
+static bool make_header(struct expertd_call *call, const struct call_request *request, const uint32_t *codecs)
 {
     Expertd__Tensor tensors[EXPERTD_MAX_TENSORS];
     Expertd__Tensor *pointers[EXPERTD_MAX_TENSORS];
@@ -98,18 +129,27 @@ static bool make_header(struct expertd_call *call, const struct call_request *re
             (ProtobufCBinaryData){MESSAGE_CLIENT_ID_SIZE, (unsigned char *)(uintptr_t)request->client_id};
     header.n_tensors = request->count[0] + request->count[1];
     header.tensors = pointers;
+    Expertd__Codec reply_codec = (Expertd__Codec)request->reply_codec;
+    if (header.n_tensors > 0 && request->reply_codec != CODEC_NONE) {
+        header.n_reply_codecs = 1;
+        header.reply_codecs = &reply_codec;
+    }
     for (size_t i = 0; i < header.n_tensors; i++) {
         const struct expertd_tensor *tensor = nth_tensor(request, i);
         expertd__tensor__init(&tensors[i]);
         tensors[i].dtype = (Expertd__DType)tensor->dtype;
         tensors[i].n_shape = tensor->ndim;
         tensors[i].shape = (uint64_t *)(uintptr_t)tensor->shape;
+        tensors[i].codec = (Expertd__Codec)codecs[i];
         pointers[i] = &tensors[i];
     }
     const long size = message_encode_request(&header, buffer, sizeof buffer);
-    if (size < 0 || zmq_msg_init_size(&call->request[0], (size_t)size) < 0)
+    zmq_msg_t frame;
+    if (size < 0 || zmq_msg_init_size(&frame, (size_t)size) < 0)
         return false;
-    memcpy(zmq_msg_data(&call->request[0]), buffer, (size_t)size);
+    memcpy(zmq_msg_data(&frame), buffer, (size_t)size);
+    zmq_msg_move(&call->request[0], &frame);
+    zmq_msg_close(&frame);
     return true;
 }
 
@@ -121,15 +161,15 @@ enum expertd_status call_request_make(struct expertd_call *call, const struct ca
         call_request_free_tensors(request);
         return call->status;
     }
-    bool made = make_header(call, request);
-    if (made)
-        call->n_request = 1;
-    else
-        call_request_free_tensors(request);
-    for (size_t i = 0; i < count && call->n_request > 0; i++) {
+    uint32_t codecs[EXPERTD_MAX_TENSORS] = {0};
+    bool made = true;
+    zmq_msg_init(&call->request[0]);
+    call->n_request = 1;
+    for (size_t i = 0; i < count; i++) {
         /* After a failure the rest is gone through for the sake of what it borrows. */
         const struct expertd_tensor *tensor = nth_tensor(request, i);
-        if (made && make_frame(&call->request[1 + i], tensor)) {
+        codecs[i] = tensor->codec != EXPERTD_CODEC_NONE ? (uint32_t)tensor->codec : request->codec;
+        if (made && make_frame(&call->request[1 + i], tensor, &codecs[i])) {
             call->n_request++;
         } else {
             if (!made && tensor->free_fn)
@@ -137,6 +177,7 @@ enum expertd_status call_request_make(struct expertd_call *call, const struct ca
             made = false;
         }
     }
+    made = made && make_header(call, request, codecs);
     if (!made) {
         call_drop_request(call);
         call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "no memory for the request");

@@ -11,6 +11,7 @@ struct call_request {
     size_t count[2];
     Expertd__ListQuery *list; /* NULL: none */
     const unsigned char *client_id;
+    uint32_t codec, reply_codec; /* enum codec: of tensors that name none; that is wished for the reply's */
 };
 
 /* Fills call->request[] from the request, call->request_id and call->deadline_ms. EXPERTD_OK; or the status that the

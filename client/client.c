@@ -11,6 +11,7 @@
 #include "client/call_request.h"
 #include "client/struct_size.h"
 #include "common/clock.h"
+#include "proto/codec.h"
 
 enum { DEADLINE_MS = 30000, QUEUE_LIMIT = 1000, HEARTBEAT_MS = 2000, CALLS_KEPT = 64 };
 static const uint64_t frame_bytes_max = UINT64_C(1) << 31;
@@ -21,6 +22,7 @@ struct expertd_client {
     unsigned char id[MESSAGE_CLIENT_ID_SIZE];
     uint32_t deadline_ms;
     uint32_t queue_limit;
+    uint32_t codec, reply_codec;
     uint64_t last_request_id;
     uint64_t earliest_ns; /* no deadline in flight is earlier; it may be that of a call that has ended */
     int ended;            /* calls that neither expertd_poll() has counted nor the program has fetched */
@@ -264,6 +266,8 @@ int client_make_call(struct expertd_client *client, struct call_request *request
         return -ENOMEM;
     }
     request->client_id = client->id;
+    request->codec = client->codec;
+    request->reply_codec = client->reply_codec;
     call->request_id = ++client->last_request_id;
     call->deadline_ms = deadline_ms ? deadline_ms : client->deadline_ms;
     client->counters.calls++;
@@ -410,6 +414,10 @@ static int set_up(struct expertd_client *client, const char *endpoint, const str
     client->connection.fd = -1;
     client->deadline_ms = options->deadline_ms ? options->deadline_ms : DEADLINE_MS;
     client->queue_limit = options->queue_limit ? options->queue_limit : QUEUE_LIMIT;
+    client->codec = (uint32_t)options->codec;
+    client->reply_codec = (uint32_t)options->reply_codec;
+    if (client->codec >= CODEC_COUNT || client->reply_codec >= CODEC_COUNT)
+        return -EINVAL;
     client->earliest_ns = UINT64_MAX;
     for (size_t i = 0; i < CALL_STATES; i++)
         TAILQ_INIT(&client->calls[i]);

@@ -93,6 +93,20 @@ enum expertd_dtype {
 EXPERTD_API size_t expertd_dtype_size(enum expertd_dtype dtype);      /* bytes; 0 for another number */
 EXPERTD_API const char *expertd_dtype_name(enum expertd_dtype dtype); /* "float32", ...; "unknown" */
 
+/* How a tensor's elements travel: fewer bytes for less precision. Of float32 only; formulas are in PROTOCOL.md. */
+enum expertd_codec {
+    EXPERTD_CODEC_NONE = 0,           /* as they are */
+    EXPERTD_CODEC_MEANSTD_16BIT = 1,  /* halves of (x - mean) / deviation of each last axis */
+    EXPERTD_CODEC_FLOAT16 = 2,        /* halves, within +-65504 */
+    EXPERTD_CODEC_QUANTILE_8BIT = 3,  /* indices of 256 numbers, each for as many elements; slow to encode */
+    EXPERTD_CODEC_UNIFORM_8BIT = 4,   /* the same, at equal distances within 3 deviations */
+    EXPERTD_CODEC_BLOCKWISE_8BIT = 5, /* of each 4,096 elements by their largest: keeps small ones beside large ones */
+    EXPERTD_CODEC_BFLOAT16 = 6,       /* the upper half of a float: 8 significant bits, the whole range */
+};
+EXPERTD_API const char *expertd_codec_name(enum expertd_codec codec); /* "none", "float16", ...; "unknown" */
+/* 0 and the codec of a name, in small or capital letters; -EINVAL. */
+EXPERTD_API int expertd_codec_of_name(const char *name, enum expertd_codec *codec);
+
 enum {
     EXPERTD_MAX_DIMS = 7,         /* with rows */
     EXPERTD_MAX_TENSORS = 16,     /* of one call, inputs and grad_outputs together */
@@ -115,12 +129,17 @@ struct expertd_tensor {
      * before its release. Pays for tensors of some 64 KiB and more. */
     expertd_free_fn *free_fn;
     void *hint;
+    /* Of an input or grad_output of float32: how it is to travel, unless that would be more bytes, or it has NaN or
+     * Inf, which the codec cannot say; then as it is. Encoded data is not borrowed: free_fn is called before the call
+     * returns. NONE: the client's. Of an output: how it has travelled. */
+    enum expertd_codec codec;
 };
 
 /* Rows of `width` floats, to be copied. */
 static inline struct expertd_tensor expertd_tensor_f32(const float *data, uint64_t rows, uint64_t width)
 {
-    struct expertd_tensor tensor = {EXPERTD_FLOAT32, 2, {rows, width}, data, (size_t)(rows * width) * 4, NULL, NULL};
+    struct expertd_tensor tensor = {EXPERTD_FLOAT32,   2, {rows, width}, data, (size_t)(rows * width) * 4, NULL, NULL,
+                                    EXPERTD_CODEC_NONE};
     return tensor;
 }
 
@@ -135,14 +154,16 @@ struct expertd_client_options {
     uint32_t deadline_ms;     /* of calls that give none; 30000 */
     uint32_t queue_limit;     /* requests that wait to be sent; one more ends with RESOURCE_EXHAUSTED; 1000 */
     uint64_t max_frame_bytes; /* a larger frame from the server breaks the connection; 2^31 */
-    uint32_t
-        heartbeat_ms;  /* between ZeroMQ's pings; a peer from which not a byte came for five of them is gone; 2000 */
-    void *zmq_context; /* of the program, to share its I/O threads; NULL: one of the client's own */
+    uint32_t heartbeat_ms;    /* between pings; a peer from which not a byte came for five of them is gone; 2000 */
+    void *zmq_context;        /* of the program, to share its I/O threads; NULL: one of the client's own */
+    enum expertd_codec codec; /* of tensors of float32 that name none; NONE */
+    enum expertd_codec reply_codec; /* that servers are asked to use for their answers; NONE */
 };
 
 static inline void expertd_client_options_init(struct expertd_client_options *options)
 {
-    const struct expertd_client_options defaults = {sizeof(struct expertd_client_options), 0, 0, 0, 0, NULL};
+    const struct expertd_client_options defaults = {
+        sizeof(struct expertd_client_options), 0, 0, 0, 0, NULL, EXPERTD_CODEC_NONE, EXPERTD_CODEC_NONE};
     *options = defaults;
 }
 

@@ -4,6 +4,7 @@
 #include "client/expertd.h"
 #include "common/status.h"
 #include "common/tensor.h"
+#include "proto/codec.h"
 
 uint32_t expertd_version_number(void)
 {
@@ -28,6 +29,19 @@ size_t expertd_dtype_size(enum expertd_dtype dtype)
 const char *expertd_dtype_name(enum expertd_dtype dtype)
 {
     return dtype_name((uint32_t)dtype);
+}
+
+const char *expertd_codec_name(enum expertd_codec codec)
+{
+    return codec_name((uint32_t)codec);
+}
+
+int expertd_codec_of_name(const char *name, enum expertd_codec *codec)
+{
+    const int number = codec_of_name(name);
+    if (number >= 0)
+        *codec = (enum expertd_codec)number;
+    return number < 0 ? number : 0;
 }
 
 void expertd_tune_allocator(void)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/uid.h"
+#include "proto/codec.h"
 
 static bool place_alive(const struct server *server, const struct expert_place *place)
 {
@@ -108,6 +109,10 @@ struct schema_message {
     Expertd__Schema__Field *pointers[SCHEMA_MAX_TENSORS];
 };
 
+static Expertd__Codec float32_codecs[] = {EXPERTD__CODEC__CODEC_MEANSTD_16BIT,  EXPERTD__CODEC__CODEC_FLOAT16,
+                                          EXPERTD__CODEC__CODEC_QUANTILE_8BIT,  EXPERTD__CODEC__CODEC_UNIFORM_8BIT,
+                                          EXPERTD__CODEC__CODEC_BLOCKWISE_8BIT, EXPERTD__CODEC__CODEC_BFLOAT16};
+
 static Expertd__Schema *describe(struct schema_message *message, struct schema *schema)
 {
     expertd__schema__init(&message->schema);
@@ -120,6 +125,10 @@ static Expertd__Schema *describe(struct schema_message *message, struct schema *
         field->dtype = (Expertd__DType)schema->tensors[i].dtype;
         field->n_row_shape = schema->tensors[i].ndim;
         field->row_shape = schema->tensors[i].dims;
+        if (codec_takes(CODEC_FLOAT16, schema->tensors[i].dtype)) {
+            field->n_codecs = sizeof float32_codecs / sizeof float32_codecs[0];
+            field->codecs = float32_codecs;
+        }
     }
     return &message->schema;
 }

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <zmq.h>
 
+#include "proto/codec.h"
+
 /* Headers up to this many bytes are sent by copy and not charged to their peer; the high-water mark bounds them. */
 enum { SMALL_HEADER = 1024, BODY_HEADER = 512, ALIGN = 64 };
 
@@ -173,7 +175,8 @@ void reply_status(struct replier *replier, const struct reply_to *to, enum statu
 /* --- with tensors ---------------------------------------------------------------------------------------------------
  */
 
-static void build_header(struct body *body, uint64_t request_id, const struct schema *schema, uint32_t rows)
+static void build_header(struct body *body, uint64_t request_id, const struct schema *schema, uint32_t rows,
+                         const uint8_t *codecs)
 {
     Expertd__Tensor tensors[SCHEMA_MAX_TENSORS], *pointers[SCHEMA_MAX_TENSORS];
     uint64_t shapes[SCHEMA_MAX_TENSORS][MESSAGE_MAX_DIMS];
@@ -185,6 +188,7 @@ static void build_header(struct body *body, uint64_t request_id, const struct sc
         tensors[i].dtype = (Expertd__DType)desc->dtype;
         tensors[i].n_shape = desc->ndim + 1;
         tensors[i].shape = shapes[i];
+        tensors[i].codec = (Expertd__Codec)codecs[i];
         pointers[i] = &tensors[i];
     }
     Expertd__ReplyHeader header = EXPERTD__REPLY_HEADER__INIT;
@@ -193,28 +197,49 @@ static void build_header(struct body *body, uint64_t request_id, const struct sc
     header.n_tensors = schema->count;
     header.tensors = pointers;
     const long bytes = message_encode_reply(&header, body->header, sizeof body->header);
-    assert(bytes > 0); /* 8 tensors of 7 dimensions below 2^40 are 8 * 52 bytes */
+    assert(bytes > 0); /* 8 tensors of 7 dimensions below 2^40 are 8 * 54 bytes */
     body->header_bytes = (uint32_t)bytes;
 }
 
+/* The copy out of the pool's rows. Returns the frame's bytes, and the codec that it came to be. */
+static size_t copy_out(const struct tensor_desc *desc, uint32_t rows, const void *from, unsigned char *to,
+                       uint8_t *codec)
+{
+    const size_t bytes = tensor_row_bytes(desc) * rows;
+    const uint64_t elements = bytes / dtype_size(desc->dtype);
+    const uint64_t last = desc->ndim ? desc->dims[desc->ndim - 1] : rows;
+    uint64_t frame_bytes;
+    if (codec_pays(*codec, desc->dtype, elements, last) &&
+        codec_frame_bytes(*codec, desc->dtype, elements, last, &frame_bytes) &&
+        codec_encode(*codec, from, elements, last, to))
+        return frame_bytes;
+    *codec = CODEC_NONE;
+    memcpy(to, from, bytes);
+    return bytes;
+}
+
 struct buffer *reply_build(struct replier *replier, uint64_t request_id, const struct schema *schema, uint32_t rows,
-                           const void *const *data)
+                           const void *const *data, const uint8_t *codecs)
 {
     struct body layout = {.count = schema->count};
-    size_t end = (sizeof layout + ALIGN - 1) / ALIGN * ALIGN;
-    for (uint32_t i = 0; i < schema->count; i++) {
-        layout.offset[i] = end;
-        layout.bytes[i] = tensor_row_bytes(&schema->tensors[i]) * rows;
-        layout.tensor_bytes += layout.bytes[i];
-        end += (layout.bytes[i] + ALIGN - 1) / ALIGN * ALIGN;
-    }
+    uint8_t used[SCHEMA_MAX_TENSORS];
+    const size_t front = (sizeof layout + ALIGN - 1) / ALIGN * ALIGN;
+    size_t end = front;
+    for (uint32_t i = 0; i < schema->count; i++)
+        end += (tensor_row_bytes(&schema->tensors[i]) * rows + ALIGN - 1) / ALIGN * ALIGN;
     struct buffer *buffer = buffers_take(replier->buffers, end);
     if (!buffer)
         return NULL;
-    build_header(&layout, request_id, schema, rows);
+    end = front;
+    for (uint32_t i = 0; i < schema->count; i++) {
+        used[i] = codecs[i];
+        layout.offset[i] = end;
+        layout.bytes[i] = copy_out(&schema->tensors[i], rows, data[i], buffer->data + end, &used[i]);
+        layout.tensor_bytes += layout.bytes[i];
+        end += (layout.bytes[i] + ALIGN - 1) / ALIGN * ALIGN;
+    }
+    build_header(&layout, request_id, schema, rows, used);
     memcpy(buffer->data, &layout, sizeof layout);
-    for (uint32_t i = 0; i < schema->count; i++)
-        memcpy(buffer->data + layout.offset[i], data[i], layout.bytes[i]);
     buffer->used = end;
     return buffer;
 }

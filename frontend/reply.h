@@ -45,9 +45,9 @@ void reply_status(struct replier *replier, const struct reply_to *to, enum statu
 void reply_header(struct replier *replier, const struct reply_to *to, Expertd__ReplyHeader *header);
 
 /* An OK with tensors, ready to be sent, as often as one likes: header and `rows` rows of each tensor, which are copied
- * from data[i]. The caller's reference; NULL: no memory. */
+ * from data[i], encoded with codecs[i] where that can say it in less bytes. The caller's reference; NULL: no memory. */
 struct buffer *reply_build(struct replier *replier, uint64_t request_id, const struct schema *schema, uint32_t rows,
-                           const void *const *data);
+                           const void *const *data, const uint8_t *codecs);
 void reply_send(struct replier *replier, const struct reply_to *to, struct buffer *built);
 
 #endif

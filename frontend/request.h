@@ -40,6 +40,7 @@ struct request {
     uint64_t task;
     uint64_t began_ns; /* when it arrived */
     uint32_t rows;
+    uint8_t codecs[SCHEMA_MAX_TENSORS];    /* that are wished for the reply's tensors */
     struct request_checkpoint *checkpoint; /* malloc'd, of a CHECKPOINT */
 };
 

@@ -38,7 +38,8 @@ static void finish_ok(struct server *server, struct pool_link *link, struct requ
     const void *data[SCHEMA_MAX_TENSORS];
     for (uint32_t i = 0; i < outputs->count; i++)
         data[i] = (char *)pool_output(link->pool, i) + result->row * pool_output_row_bytes(link->pool, i);
-    struct buffer *answer = reply_build(&server->replier, request->to.request_id, outputs, result->rows, data);
+    struct buffer *answer =
+        reply_build(&server->replier, request->to.request_id, outputs, result->rows, data, request->codecs);
     pool_release(link->pool, result->task);
     if (!answer) {
         if (request->state == REQUEST_WAITING)

@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "common/uid.h"
 #include "frontend/validate.h"
+#include "proto/codec.h"
 
 /* --- the end of a request -------------------------------------------------------------------------------------------
  */
@@ -175,7 +176,26 @@ static enum status claim_rows(struct server *server, struct order *order, struct
     }
 }
 
-static void copy_inputs(struct server *server, struct pool_link *link, const struct pool_claim *claim)
+/* What the sizes do not tell of encoded tensors. */
+static enum status check_frames(struct server *server, struct order *order)
+{
+    for (size_t i = 0; i < order->header->n_tensors; i++) {
+        const Expertd__Tensor *tensor = order->header->tensors[i];
+        struct message_tensor_size size;
+        if (tensor->codec == EXPERTD__CODEC__RAW || !message_tensor_size(tensor, &size))
+            continue;
+        const char *problem =
+            codec_check((uint32_t)tensor->codec, zmq_msg_data(&server->incoming.tensors[i]), size.elements);
+        if (!problem)
+            continue;
+        snprintf(order->why, sizeof order->why, "input %zu as %s: %s", i, codec_name((uint32_t)tensor->codec), problem);
+        return STATUS_INVALID_ARGUMENT;
+    }
+    return STATUS_OK;
+}
+
+static void copy_inputs(struct server *server, const struct order *order, struct pool_link *link,
+                        const struct pool_claim *claim)
 {
     const struct schema *inputs = &pool_header(link->pool)->inputs;
     for (uint32_t i = 0; i < inputs->count; i++) {
@@ -183,7 +203,12 @@ static void copy_inputs(struct server *server, struct pool_link *link, const str
             (unsigned char *)pool_input(link->pool, i) + claim->row * pool_input_row_bytes(link->pool, i);
         const unsigned char *data = zmq_msg_data(&server->incoming.tensors[i]);
         const size_t bytes = server->incoming.tensor_bytes[i];
-        if (inputs->tensors[i].dtype == DTYPE_BOOL) {
+        const uint32_t codec = (uint32_t)order->header->tensors[i]->codec;
+        struct message_tensor_size size;
+        if (codec != CODEC_NONE) {
+            message_tensor_size(order->header->tensors[i], &size);
+            codec_decode(codec, data, size.elements, size.last, (float *)(void *)row);
+        } else if (inputs->tensors[i].dtype == DTYPE_BOOL) {
             /* Kernels index and multiply with these: they are 0 or 1, whatever came. */
             for (size_t b = 0; b < bytes; b++)
                 row[b] = data[b] != 0;
@@ -191,6 +216,12 @@ static void copy_inputs(struct server *server, struct pool_link *link, const str
             memcpy(row, data, bytes);
         }
     }
+}
+
+static void wish_codecs(struct request *request, const Expertd__RequestHeader *header)
+{
+    for (size_t i = 0; i < SCHEMA_MAX_TENSORS; i++)
+        request->codecs[i] = (uint8_t)message_reply_codec(header, i);
 }
 
 static enum status queue(struct server *server, struct order *order, struct pool_link *link, uint32_t rows)
@@ -212,7 +243,7 @@ static enum status queue(struct server *server, struct order *order, struct pool
         return status;
     }
     control_prefetch_ready(link->device->control, link->index);
-    copy_inputs(server, link, &claim);
+    copy_inputs(server, order, link, &claim);
     const struct pool_task task = {.queued_ns = order->now_ns,
                                    .deadline_ns = order->deadline_ns,
                                    .client = {order->key.client[0], order->key.client[1]},
@@ -226,6 +257,7 @@ static enum status queue(struct server *server, struct order *order, struct pool
     request->task = claim.task;
     request->began_ns = order->now_ns;
     request->rows = rows;
+    wish_codecs(request, order->header);
     request_list_append(&link->requests, request);
     deadline_set(server->deadlines, &request->deadline, order->deadline_ns);
     link->device->in_flight++;
@@ -247,6 +279,8 @@ static enum status begin(struct server *server, struct order *order)
         const struct pool_shared *header = pool_header(link->pool);
         status = validate_tensors(&header->inputs, header->max_batch_size, order->header, server->incoming.tensor_bytes,
                                   server->incoming.tensor_frames, &rows, order->why);
+        if (status == STATUS_OK)
+            status = check_frames(server, order);
     }
     return status == STATUS_OK ? queue(server, order, link, rows) : status;
 }

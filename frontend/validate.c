@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "proto/codec.h"
+
 /* A text of bounded length that is built up piece by piece. */
 struct text {
     char *at;
@@ -74,9 +76,14 @@ static enum status check_tensor(const struct schema *schema, uint32_t i, const E
                                 uint32_t max_batch_size, struct text *why)
 {
     const struct tensor_desc *desc = &schema->tensors[i];
-    if (tensor->codec != EXPERTD__CODEC__RAW) {
+    if ((uint32_t)tensor->codec >= CODEC_COUNT) {
         add(why, "input %" PRIu32 " (%s): codec %d is not known here; 0 is raw", i, desc->name, (int)tensor->codec);
         return STATUS_UNIMPLEMENTED;
+    }
+    if (!codec_takes((uint32_t)tensor->codec, desc->dtype)) {
+        add(why, "input %" PRIu32 " (%s): codec %s is of float32, and this is %s", i, desc->name,
+            codec_name((uint32_t)tensor->codec), dtype_name(desc->dtype));
+        return STATUS_INVALID_ARGUMENT;
     }
     if (!fits(desc, tensor)) {
         add(why, "input %" PRIu32 " (%s): expected ", i, desc->name);
@@ -101,22 +108,46 @@ static enum status check_tensor(const struct schema *schema, uint32_t i, const E
     return STATUS_OK;
 }
 
+static enum status check_reply_codecs(const Expertd__RequestHeader *header, struct text *why)
+{
+    for (size_t i = 0; i < header->n_reply_codecs; i++) {
+        if ((uint32_t)header->reply_codecs[i] < CODEC_COUNT)
+            continue;
+        add(why, "reply_codecs: codec %d is not known here; 0 is raw", (int)header->reply_codecs[i]);
+        return STATUS_UNIMPLEMENTED;
+    }
+    return STATUS_OK;
+}
+
+/* A schema's row is at most 2^40 bytes, and there are at most 2^32 of them: frames are as large as a codec can tell. */
+static bool frame_size(const Expertd__Tensor *tensor, uint64_t *bytes)
+{
+    struct message_tensor_size size;
+    if (!message_tensor_size(tensor, &size))
+        return false;
+    *bytes = size.frame_bytes;
+    return true;
+}
+
 enum status validate_tensors(const struct schema *schema, uint32_t max_batch_size, const Expertd__RequestHeader *header,
                              const size_t *frame_bytes, uint64_t frames, uint32_t *rows, char why[VALIDATE_WHY_SIZE])
 {
     struct text text = {why, VALIDATE_WHY_SIZE};
     why[0] = 0;
     enum status status = check_counts(schema, header, frames, &text);
+    if (status == STATUS_OK)
+        status = check_reply_codecs(header, &text);
     const uint64_t first_rows = status == STATUS_OK && header->tensors[0]->n_shape ? header->tensors[0]->shape[0] : 0;
     for (uint32_t i = 0; i < schema->count && status == STATUS_OK; i++)
         status = check_tensor(schema, i, header->tensors[i], first_rows, max_batch_size, &text);
     for (uint32_t i = 0; i < schema->count && status == STATUS_OK; i++) {
-        /* At most 2^32 rows of 2^40 bytes. */
-        unsigned __int128 expected = (unsigned __int128)first_rows * tensor_row_bytes(&schema->tensors[i]);
-        if (expected != frame_bytes[i]) {
+        uint64_t expected = 0;
+        if (!frame_size(header->tensors[i], &expected) || expected != frame_bytes[i]) {
+            const uint32_t codec = (uint32_t)header->tensors[i]->codec;
             add(&text, "input %" PRIu32 " (%s): ", i, schema->tensors[i].name);
             add_got(&text, header->tensors[i]);
-            add(&text, " is %" PRIu64 " bytes, its frame has %zu", (uint64_t)expected, frame_bytes[i]);
+            add(&text, "%s%s is %" PRIu64 " bytes, its frame has %zu", codec ? " as " : "",
+                codec ? codec_name(codec) : "", expected, frame_bytes[i]);
             status = STATUS_INVALID_ARGUMENT;
         }
     }

@@ -11,9 +11,9 @@
 
 enum { VALIDATE_WHY_SIZE = 320 };
 
-/* Checks the header's tensors, then frame_bytes[frames], the sizes of the frames that came with it. OK and *rows, which
- * is 1 ... max_batch_size; else INVALID_ARGUMENT or UNIMPLEMENTED (a codec), and a sentence that names what was
- * expected and what came. */
+/* Checks the header's tensors and the codecs that it wishes for, then frame_bytes[frames], the sizes of the frames that
+ * came with it. OK and *rows, which is 1 ... max_batch_size; else INVALID_ARGUMENT or UNIMPLEMENTED (a codec), and a
+ * sentence that names what was expected and what came. */
 enum status validate_tensors(const struct schema *schema, uint32_t max_batch_size, const Expertd__RequestHeader *header,
                              const size_t *frame_bytes, uint64_t frames, uint32_t *rows, char why[VALIDATE_WHY_SIZE]);
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "proto/codec.h"
 #include "proto/wire.h"
 
 /* The arena as protobuf-c's allocator: it takes from the front, and is emptied as a whole. */
@@ -74,6 +75,8 @@ int message_decode_request(struct message_arena *arena, const void *data, size_t
     *header = (Expertd__RequestHeader *)message;
     if (rc == 0) {
         const char *wrong = tensors_wrong((*header)->tensors, (*header)->n_tensors);
+        if (!wrong && (*header)->n_reply_codecs > MESSAGE_MAX_TENSORS)
+            wrong = "the header wishes for more than 16 codecs";
         if (wrong) {
             *why = wrong;
             rc = -E2BIG;
@@ -116,18 +119,26 @@ long message_encode_reply(const Expertd__ReplyHeader *header, void *buffer, size
     return encode(&header->base, buffer, size);
 }
 
-bool message_tensor_bytes(const Expertd__Tensor *tensor, uint64_t *bytes)
+bool message_tensor_size(const Expertd__Tensor *tensor, struct message_tensor_size *size)
 {
-    uint64_t product = dtype_size((uint32_t)tensor->dtype);
-    if (product == 0 || tensor->codec != EXPERTD__CODEC__RAW || tensor->n_shape == 0 ||
-        tensor->n_shape > MESSAGE_MAX_DIMS)
+    const uint32_t dtype = (uint32_t)tensor->dtype;
+    uint64_t elements = 1;
+    if (tensor->n_shape == 0 || tensor->n_shape > MESSAGE_MAX_DIMS)
         return false;
     for (size_t i = 0; i < tensor->n_shape; i++) {
-        if (__builtin_mul_overflow(product, tensor->shape[i], &product))
+        if (__builtin_mul_overflow(elements, tensor->shape[i], &elements))
             return false;
     }
-    *bytes = product;
-    return product <= INT64_MAX;
+    size->elements = elements;
+    size->last = tensor->shape[tensor->n_shape - 1];
+    return codec_frame_bytes(CODEC_NONE, dtype, elements, size->last, &size->bytes) &&
+           codec_frame_bytes((uint32_t)tensor->codec, dtype, elements, size->last, &size->frame_bytes);
+}
+
+uint32_t message_reply_codec(const Expertd__RequestHeader *header, size_t tensor)
+{
+    const size_t count = header->n_reply_codecs;
+    return count == 0 ? CODEC_NONE : (uint32_t)header->reply_codecs[tensor < count ? tensor : count - 1];
 }
 
 char *message_clean(char *text)

@@ -54,9 +54,18 @@ int message_decode_reply(struct message_arena *arena, const void *data, size_t s
 long message_encode_request(const Expertd__RequestHeader *header, void *buffer, size_t size);
 long message_encode_reply(const Expertd__ReplyHeader *header, void *buffer, size_t size);
 
-/* Bytes of the frame that a Tensor describes. False if that is not known: a bad dtype or codec, no dimension, more than
+/* Bytes of the elements that a Tensor describes, and of its frame, in which they may be encoded; and how many they are,
+ * all and in the last dimension. */
+struct message_tensor_size {
+    uint64_t bytes, frame_bytes;
+    uint64_t elements, last;
+};
+/* False if that is not known: a bad dtype, a codec that is none or not of that dtype, no dimension, more than
  * MESSAGE_MAX_DIMS of them, or 2^63 bytes and more. */
-bool message_tensor_bytes(const Expertd__Tensor *tensor, uint64_t *bytes);
+bool message_tensor_size(const Expertd__Tensor *tensor, struct message_tensor_size *size);
+
+/* The codec that a request wishes for the reply's tensor of that number; RAW if it names none. */
+uint32_t message_reply_codec(const Expertd__RequestHeader *header, size_t tensor);
 
 /* Replaces all bytes that are not printable ASCII by '?': a string field has to be UTF-8, and its reader's terminal is
  * not ours to write to. Returns text. */

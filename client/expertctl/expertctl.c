@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NO_LIMIT = -1, KEY_JSON = 256, KEY_DHT, KEY_COUNT, KEY_EXPERTS };
+enum { NO_LIMIT = -1, KEY_JSON = 256, KEY_DHT, KEY_COUNT, KEY_EXPERTS, KEY_COMPRESSION };
 
 static const struct {
     const char *name;
@@ -20,8 +20,8 @@ static const struct {
     {"ping", expertctl_ping, 0, 0, ""},
     {"list", expertctl_list, 0, 1, ""},
     {"info", expertctl_info, 1, 1, ""},
-    {"forward", expertctl_forward, 1, 1, "io"},
-    {"backward", expertctl_backward, 1, 1, "igo"},
+    {"forward", expertctl_forward, 1, 1, "ioc"},
+    {"backward", expertctl_backward, 1, 1, "igoc"},
     {"stats", expertctl_stats, 0, 0, ""},
     {"checkpoint", expertctl_checkpoint, 0, 1, ""},
     {"wait", expertctl_wait, 0, NO_LIMIT, "x"},
@@ -63,6 +63,10 @@ static const struct argp_option options[] = {
     {"input", 'i', "FILE", 0, "an input of forward or backward; repeat it for several", 1},
     {"grad-output", 'g', "FILE", 0, "a gradient of an output, for backward", 1},
     {"output", 'o', "FILE", 0, "where an output (backward: a gradient of an input) goes", 1},
+    {"compression", KEY_COMPRESSION, "CODEC", 0,
+     "how float32 tensors travel, both ways: none, float16, bfloat16, meanstd_16bit, uniform_8bit, quantile_8bit, "
+     "blockwise_8bit",
+     1},
     {"count", KEY_COUNT, "N", 0, "of uids to draw (1)", 1},
     {"experts", KEY_EXPERTS, "N", 0, "that many of the server's experts have to be alive", 1},
     {NULL, 'h', NULL, OPTION_HIDDEN, NULL, -1},
@@ -70,7 +74,7 @@ static const struct argp_option options[] = {
 
 static char option_letter(int key)
 {
-    return key == KEY_COUNT ? 'n' : key == KEY_EXPERTS ? 'x' : (char)key;
+    return key == KEY_COUNT ? 'n' : key == KEY_EXPERTS ? 'x' : key == KEY_COMPRESSION ? 'c' : (char)key;
 }
 
 static void add_path(struct argp_state *state, struct paths *paths, const char *path)
@@ -137,6 +141,11 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         ctl->experts = parse_number(state, argument, UINT32_MAX);
         ctl->experts_given = true;
         return 0;
+    case KEY_COMPRESSION:
+        if (expertd_codec_of_name(argument, &ctl->codec) < 0)
+            argp_error(state, "'%s' is no codec; --help names them", argument);
+        ctl->codec_given = true;
+        return 0;
     case ARGP_KEY_ARG:
         if (!ctl->command)
             ctl->command = argument;
@@ -161,11 +170,9 @@ static const char *stray_option(const struct expertctl *ctl, const char *allowed
         int key;
         bool given;
         const char *name;
-    } given[] = {{'i', ctl->inputs.count > 0, "--input"},
-                 {'g', ctl->grad_outputs.count > 0, "--grad-output"},
-                 {'o', ctl->outputs.count > 0, "--output"},
-                 {KEY_COUNT, ctl->count_given, "--count"},
-                 {KEY_EXPERTS, ctl->experts_given, "--experts"}};
+    } given[] = {{'i', ctl->inputs.count > 0, "--input"},   {'g', ctl->grad_outputs.count > 0, "--grad-output"},
+                 {'o', ctl->outputs.count > 0, "--output"}, {KEY_COMPRESSION, ctl->codec_given, "--compression"},
+                 {KEY_COUNT, ctl->count_given, "--count"},  {KEY_EXPERTS, ctl->experts_given, "--experts"}};
     for (size_t i = 0; i < sizeof given / sizeof given[0]; i++)
         if (given[i].given && !strchr(allowed, option_letter(given[i].key)))
             return given[i].name;
@@ -206,7 +213,10 @@ uint32_t expertctl_timeout_ms(const struct expertctl *ctl, double default_s)
 struct expertd_client *expertctl_connect(const struct expertctl *ctl, enum exit_code *code)
 {
     struct expertd_client *client;
-    const int rc = expertd_client_new(&client, ctl->endpoint, NULL);
+    struct expertd_client_options with;
+    expertd_client_options_init(&with);
+    with.codec = with.reply_codec = ctl->codec;
+    const int rc = expertd_client_new(&client, ctl->endpoint, &with);
     if (rc == -EINVAL) {
         char message[512];
         snprintf(message, sizeof message, "'%.400s' is no endpoint; one is written tcp://host:port", ctl->endpoint);

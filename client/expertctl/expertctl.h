@@ -38,7 +38,9 @@ struct expertctl {
     const char *dht;
     bool dht_given; /* by option or environment, so that it is meant */
     bool json;
-    double timeout_s; /* 0: the command's default */
+    double timeout_s;         /* 0: the command's default */
+    enum expertd_codec codec; /* both ways */
+    bool codec_given;
     struct paths inputs, grad_outputs, outputs;
     uint32_t count; /* draw */
     bool count_given;

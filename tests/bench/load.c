@@ -129,11 +129,11 @@ static int add_tensors(struct load *load, const Expertd__Schema *schema, struct 
         if (tensor->n_shape > MESSAGE_MAX_DIMS)
             return -1;
         memcpy(&load->shape[t][1], field->row_shape, field->n_row_shape * sizeof(uint64_t));
-        uint64_t bytes;
-        if (!message_tensor_bytes(tensor, &bytes))
+        struct message_tensor_size size;
+        if (!message_tensor_size(tensor, &size))
             return -1;
-        content->frame[t] = make_values((uint32_t)tensor->dtype, bytes);
-        content->frame_bytes[t] = bytes;
+        content->frame[t] = make_values((uint32_t)tensor->dtype, size.bytes);
+        content->frame_bytes[t] = size.bytes;
         if (!content->frame[t])
             return -1;
     }

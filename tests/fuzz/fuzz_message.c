@@ -18,8 +18,8 @@ static void check(int rc, const char *why)
 static void measure(Expertd__Tensor *const *tensors, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        uint64_t bytes;
-        (void)message_tensor_bytes(tensors[i], &bytes);
+        struct message_tensor_size size;
+        (void)message_tensor_size(tensors[i], &size);
     }
 }
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "client/call_reply.h"
+#include "proto/codec.h"
 
 static struct decoder decoder;
 static struct expertd_call call;
@@ -100,6 +101,51 @@ START_TEST(a_shape_that_wraps_to_the_right_size_is_refused)
 }
 END_TEST
 
+static void encoded(enum codec codec, const void *frame, size_t bytes)
+{
+    setup();
+    tensors[1].codec = (Expertd__Codec)codec;
+    zmq_msg_close(&frames[2]);
+    ck_assert_int_eq(zmq_msg_init_size(&frames[2], bytes), 0);
+    memcpy(zmq_msg_data(&frames[2]), frame, bytes);
+}
+
+START_TEST(an_encoded_tensor_is_decoded)
+{
+    const uint16_t halves[6] = {0x3c00, 0xc000, 0, 0x3800, 0x7bff, 0x3c00};
+    const float right[6] = {1, -2, 0, 0.5F, 65504, 1};
+    encoded(CODEC_FLOAT16, halves, sizeof halves);
+    ck_assert(take());
+    const struct expertd_tensor *output = expertd_call_output(&call, 1);
+    ck_assert_uint_eq(output->bytes, 24);
+    ck_assert_int_eq(output->dtype, EXPERTD_FLOAT32);
+    ck_assert_int_eq(output->codec, EXPERTD_CODEC_FLOAT16);
+    ck_assert_mem_eq(output->data, right, sizeof right);
+    ck_assert_int_eq(expertd_call_output(&call, 0)->codec, EXPERTD_CODEC_NONE);
+}
+END_TEST
+
+START_TEST(an_encoded_tensor_that_lies_is_refused)
+{
+    unsigned char frame[8 + 1024 + 6] = {0, 1};
+    encoded(CODEC_UNIFORM_8BIT, frame, sizeof frame);
+    ck_assert(take());
+    call_drop_answer(&call);
+    memset(frame + 8 + 4 * 77, 0xff, 4); /* a NaN */
+    encoded(CODEC_UNIFORM_8BIT, frame, sizeof frame);
+    refused("NaN or Inf");
+    frame[0] = 1;
+    encoded(CODEC_QUANTILE_8BIT, frame, sizeof frame);
+    refused("256 numbers");
+    encoded(CODEC_QUANTILE_8BIT, frame, sizeof frame - 1);
+    refused("size");
+    setup();
+    tensors[0].dtype = EXPERTD__DTYPE__INT32;
+    tensors[0].codec = EXPERTD__CODEC__CODEC_FLOAT16;
+    refused("codec");
+}
+END_TEST
+
 START_TEST(an_unknown_dtype_or_codec_or_no_shape_is_refused)
 {
     tensors[1].dtype = (Expertd__DType)50;
@@ -107,8 +153,11 @@ START_TEST(an_unknown_dtype_or_codec_or_no_shape_is_refused)
     tensors[1].dtype = EXPERTD__DTYPE__FLOAT32;
     tensors[1].codec = (Expertd__Codec)1;
     setup();
-    tensors[0].codec = (Expertd__Codec)1;
+    tensors[0].codec = (Expertd__Codec)50;
     refused("codec");
+    setup();
+    tensors[0].codec = EXPERTD__CODEC__CODEC_FLOAT16; /* whose frame would be half as long */
+    refused("size");
     setup();
     tensors[0].n_shape = 0;
     refused("shape");
@@ -274,6 +323,8 @@ int main(void)
     tcase_add_test(tests, a_frame_that_contradicts_its_shape_is_refused);
     tcase_add_test(tests, a_shape_beyond_all_memory_is_refused);
     tcase_add_test(tests, a_shape_that_wraps_to_the_right_size_is_refused);
+    tcase_add_test(tests, an_encoded_tensor_is_decoded);
+    tcase_add_test(tests, an_encoded_tensor_that_lies_is_refused);
     tcase_add_test(tests, an_unknown_dtype_or_codec_or_no_shape_is_refused);
     tcase_add_test(tests, rows_that_were_not_asked_for_are_refused);
     tcase_add_test(tests, too_few_and_too_many_frames_are_refused);

@@ -48,9 +48,10 @@ START_TEST(a_request_comes_back_as_it_was_sent)
     ck_assert_int_eq(header->method, EXPERTD__METHOD__FORWARD);
     ck_assert_str_eq(header->uid, "ffn.4.17");
     ck_assert_uint_eq(header->n_tensors, 2);
-    uint64_t bytes;
-    ck_assert(message_tensor_bytes(header->tensors[1], &bytes));
-    ck_assert_uint_eq(bytes, 2 * 64 * 4);
+    struct message_tensor_size tensor;
+    ck_assert(message_tensor_size(header->tensors[1], &tensor));
+    ck_assert_uint_eq(tensor.bytes, 2 * 64 * 4);
+    ck_assert_uint_eq(tensor.frame_bytes, tensor.bytes);
 }
 END_TEST
 
@@ -197,21 +198,26 @@ END_TEST
 
 START_TEST(sizes_of_absurd_tensors_are_unknown)
 {
-    uint64_t shape[8] = {UINT64_C(1) << 60, 16}, bytes;
+    uint64_t shape[8] = {UINT64_C(1) << 60, 16};
+    struct message_tensor_size size;
     Expertd__Tensor tensor = EXPERTD__TENSOR__INIT;
     tensor.dtype = EXPERTD__DTYPE__FLOAT32;
     tensor.shape = shape;
-    ck_assert(!message_tensor_bytes(&tensor, &bytes)); /* no dimension */
+    ck_assert(!message_tensor_size(&tensor, &size)); /* no dimension */
     tensor.n_shape = 2;
-    ck_assert(!message_tensor_bytes(&tensor, &bytes)); /* 2^66 */
+    ck_assert(!message_tensor_size(&tensor, &size)); /* 2^66 */
     tensor.n_shape = 1;
-    ck_assert(message_tensor_bytes(&tensor, &bytes));
-    ck_assert_uint_eq(bytes, UINT64_C(1) << 62);
+    ck_assert(message_tensor_size(&tensor, &size));
+    ck_assert_uint_eq(size.bytes, UINT64_C(1) << 62);
+    tensor.codec = EXPERTD__CODEC__CODEC_FLOAT16;
+    ck_assert(message_tensor_size(&tensor, &size));
+    ck_assert_uint_eq(size.frame_bytes, UINT64_C(1) << 61);
+    tensor.codec = EXPERTD__CODEC__RAW;
     tensor.dtype = 11;
-    ck_assert(!message_tensor_bytes(&tensor, &bytes));
+    ck_assert(!message_tensor_size(&tensor, &size));
     tensor.dtype = EXPERTD__DTYPE__BOOL;
     tensor.codec = 1;
-    ck_assert(!message_tensor_bytes(&tensor, &bytes));
+    ck_assert(!message_tensor_size(&tensor, &size));
 }
 END_TEST
 
