@@ -176,6 +176,35 @@ START_TEST(the_largest_numbers_stay_finite)
 }
 END_TEST
 
+START_TEST(the_bytes_in_the_documentation_are_right)
+{
+    static const struct {
+        uint32_t codec;
+        size_t at;
+        const char *bytes;
+        size_t count;
+    } cases[] = {
+        {CODEC_MEANSTD_16BIT, 0, "\xe7\x3b\x96\xbe\x64\x38\x06\x2f\x00\x00\x00\xbe\x56\xc4\x91\x3f", 16},
+        {CODEC_FLOAT16, 0, "\x00\x3c\x00\xc0\x00\x38\x00\x00", 8},
+        {CODEC_BFLOAT16, 0, "\x80\x3f\x00\xc0\x00\x3f\x00\x00", 8},
+        {CODEC_UNIFORM_8BIT, 0, "\x00\x01\x00\x00\x00\x00\x00\x00", 8},
+        {CODEC_UNIFORM_8BIT, 8 + 4 * 67, "\x00\x00\x00\xc0", 4},
+        {CODEC_UNIFORM_8BIT, 8 + 1024, "\xa5\x43\x94\x84", 4},
+        {CODEC_QUANTILE_8BIT, 8, "\x00\x00\x00\xc0", 4},
+        {CODEC_QUANTILE_8BIT, 8 + 1024, "\xff\x00\xaa\x55", 4},
+        {CODEC_BLOCKWISE_8BIT, 0, "\x01\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x40",
+         20},
+        {CODEC_BLOCKWISE_8BIT, 20 + 1024, "\xdb\x00\xc9\x7f", 4},
+    };
+    const float x[4] = {1, -2, 0.5F, 0};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        unsigned char frame[2048];
+        ck_assert(codec_encode(cases[i].codec, x, 4, 4, frame));
+        ck_assert_msg(memcmp(frame + cases[i].at, cases[i].bytes, cases[i].count) == 0, "%zu", i);
+    }
+}
+END_TEST
+
 START_TEST(nothing_is_a_tensor_too)
 {
     float none = 0;
@@ -198,6 +227,7 @@ int main(void)
     tcase_add_test(tests, constants_and_zeros_come_back);
     tcase_add_test(tests, what_is_not_finite_is_refused_or_kept_as_the_page_says);
     tcase_add_test(tests, the_largest_numbers_stay_finite);
+    tcase_add_test(tests, the_bytes_in_the_documentation_are_right);
     tcase_add_test(tests, nothing_is_a_tensor_too);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
