@@ -9,6 +9,10 @@ static const char *const names[KERNEL_COUNT] = {
     [KERNEL_LAYER_NORM_SUMS] = "layer_norm_sums",
     [KERNEL_COLUMN_SUMS] = "column_sums",
     [KERNEL_PACK_ROWS] = "pack_rows",
+    [KERNEL_APPLY] = "apply",
+    [KERNEL_MASK_ROWS] = "mask_rows",
+    [KERNEL_ATTENTION] = "attention",
+    [KERNEL_ATTENTION_BACKWARD] = "attention_backward",
     [KERNEL_NORM_PARTIALS] = "norm_partials",
     [KERNEL_NORM_FINISH] = "norm_finish",
     [KERNEL_ACCUMULATE] = "accumulate",
@@ -20,6 +24,12 @@ const char *kernel_name(enum kernel kernel)
 {
     assert(kernel < KERNEL_COUNT);
     return names[kernel];
+}
+
+cl_long4 kernel_view_place(const struct kernel_view *view, uint64_t columns)
+{
+    const cl_long row_stride = view->row_stride != 0 ? view->row_stride : (cl_long)columns;
+    return (cl_long4){{(cl_long)view->offset, row_stride, view->panel_stride, 0}};
 }
 
 struct kernel_view kernel_view_rows(const struct kernel_shape *shape, cl_mem buffer, uint64_t offset, uint64_t columns)

@@ -17,6 +17,10 @@ enum kernel {
     KERNEL_LAYER_NORM_SUMS,
     KERNEL_COLUMN_SUMS,
     KERNEL_PACK_ROWS,
+    KERNEL_APPLY,
+    KERNEL_MASK_ROWS,
+    KERNEL_ATTENTION,
+    KERNEL_ATTENTION_BACKWARD,
     KERNEL_NORM_PARTIALS,
     KERNEL_NORM_FINISH,
     KERNEL_ACCUMULATE,
@@ -54,6 +58,8 @@ static inline uint64_t kernel_packed_floats(const struct kernel_shape *shape, ui
 {
     return kernel_panels(shape, columns) * rows * kernel_panel_width(shape, columns);
 }
+/* Where a view of a matrix of so many columns lies, as kernels are told: {offset, row_stride, panel_stride, 0}. */
+cl_long4 kernel_view_place(const struct kernel_view *view, uint64_t columns);
 struct kernel_view kernel_view_rows(const struct kernel_shape *shape, cl_mem buffer, uint64_t offset, uint64_t columns);
 struct kernel_view kernel_view_packed(const struct kernel_shape *shape, cl_mem buffer, uint64_t offset, uint64_t rows);
 

@@ -31,15 +31,26 @@
 #include "runtime/device/device.h"
 #include "runtime/compute/kernel.h"
 
-enum linear_flags { /* runtime/compute/kernels/common.cl has the same numbers; applied in this order */
-                    LINEAR_BIAS = 1,
-                    LINEAR_SAVE = 2,
-                    LINEAR_GELU = 4,
-                    LINEAR_GELU_GRAD = 8,
-                    LINEAR_ADD = 16,
-                    LINEAR_OUT_ROWS = 32,
-                    LINEAR_SECOND_ROWS = 64,
-                    LINEAR_MULTIPLY = 0,
+/* What is done with a sum before it is stored, in this order: the bias is added, the value kept, an activation applied
+ * (gelu by tanh, relu, gelu by erf, silu: one at most), the value multiplied by an activation's derivative at `second`,
+ * or by `second`, and `second` added. runtime/compute/kernels/common.cl has the same numbers. */
+enum linear_flags {
+    LINEAR_BIAS = 1,
+    LINEAR_SAVE = 2,
+    LINEAR_GELU = 4,
+    LINEAR_GELU_GRAD = 8,
+    LINEAR_ADD = 16,
+    LINEAR_OUT_ROWS = 32,
+    LINEAR_SECOND_ROWS = 64,
+    LINEAR_RELU = 128,
+    LINEAR_RELU_GRAD = 256,
+    LINEAR_GELU_ERF = 512,
+    LINEAR_GELU_ERF_GRAD = 1024,
+    LINEAR_SILU = 2048,
+    LINEAR_SILU_GRAD = 4096,
+    LINEAR_MULTIPLY = 8192,
+    LINEAR_TAKES_SECOND =
+        LINEAR_GELU_GRAD | LINEAR_ADD | LINEAR_RELU_GRAD | LINEAR_GELU_ERF_GRAD | LINEAR_SILU_GRAD | LINEAR_MULTIPLY,
 };
 
 /* out[rows][n] = epilogue(a[rows][k] * w). */
@@ -53,7 +64,7 @@ struct linear_call {
     struct kernel_view out;  /* its buffer region is neither `second` nor `save` */
     cl_mem bias;             /* n floats, padded to whole panels */
     cl_ulong bias_offset;
-    struct kernel_view second; /* LINEAR_ADD, LINEAR_GELU_GRAD */
+    struct kernel_view second; /* of what LINEAR_TAKES_SECOND has */
     cl_mem save;               /* LINEAR_SAVE: the strides of out */
     cl_ulong save_offset;
 };

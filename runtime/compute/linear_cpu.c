@@ -8,10 +8,11 @@ enum {
     BLOCK_ROWS = 132,   /* by BLOCK_K 528 KiB: of a second-level cache of 2 MiB */
     GRADIENT_ROWS = 48, /* of x and dy, a panel each: 24 KiB */
     MAX_PARTS = 4096,   /* that rows are cut into */
+    QUERY_TILE = 128,   /* attention_cpu.cl has it, too */
 };
 
-static const char *const sources[] = {"common",   "shares_cpu",    "panels_cpu", "linear_cpu",
-                                      "rows_cpu", "optimizer_cpu", NULL};
+static const char *const sources[] = {"common",   "shares_cpu",    "panels_cpu",    "linear_cpu",
+                                      "rows_cpu", "attention_cpu", "optimizer_cpu", NULL};
 
 /* As many accumulators as the vector registers hold: 24 of 32 with AVX-512, 12 of 16 with AVX2 and SSE. */
 static void cpu_shape(const struct device_info *info, struct kernel_shape *shape)
@@ -60,8 +61,17 @@ static void cpu_grid(const struct device *device, enum kernel kernel, uint64_t r
         grid->global[0] = at_most(rows, MAX_PARTS);
         break;
     case KERNEL_PACK_ROWS:
+    case KERNEL_APPLY:
+    case KERNEL_MASK_ROWS:
         grid->global[0] = at_most((rows + 7) / 8, 64);
         grid->global[1] = kernel_panels(provider_shape(device), n);
+        break;
+    case KERNEL_ATTENTION: /* rows are heads, n is tokens */
+        grid->global[0] = (n + QUERY_TILE - 1) / QUERY_TILE;
+        grid->global[1] = rows;
+        break;
+    case KERNEL_ATTENTION_BACKWARD:
+        grid->global[1] = rows;
         break;
     case KERNEL_NORM_PARTIALS:
     case KERNEL_ACCUMULATE: /* n is a count of floats, shared out evenly */

@@ -5,12 +5,13 @@
 #include "runtime/device/device_private.h"
 
 enum {
-    GROUP = 256,      /* work-items of every group, but for products */
-    WIDTH = 32,       /* columns of a group, of kernels that do not take whole rows */
-    MAX_GROUPS = 4096 /* of kernels that walk over their data with the grid's stride */
+    GROUP = 256,       /* work-items of every group, but for products */
+    WIDTH = 32,        /* columns of a group, of kernels that do not take whole rows */
+    MAX_GROUPS = 4096, /* of kernels that walk over their data with the grid's stride */
+    QUERY_TILE = 32,   /* attention_gpu.cl has it, too */
 };
 
-static const char *const sources[] = {"common", "linear_gpu", "rows_gpu", "optimizer_gpu", NULL};
+static const char *const sources[] = {"common", "linear_gpu", "rows_gpu", "attention_gpu", "optimizer_gpu", NULL};
 
 static void gpu_shape(const struct device_info *info, struct kernel_shape *shape)
 {
@@ -40,9 +41,18 @@ static void gpu_grid(const struct device *device, enum kernel kernel, uint64_t r
         grid->global[0] = GROUP * (rows < MAX_GROUPS ? rows : MAX_GROUPS);
         break;
     case KERNEL_PACK_ROWS:
+    case KERNEL_APPLY:
+    case KERNEL_MASK_ROWS:
         grid->global[0] =
             GROUP * (rows * WIDTH < (uint64_t)GROUP * MAX_GROUPS ? groups_of(rows * WIDTH, GROUP) : MAX_GROUPS);
         grid->global[1] = groups_of(n, WIDTH);
+        break;
+    case KERNEL_ATTENTION: /* rows are heads, n is tokens */
+        grid->global[0] = GROUP * rows;
+        grid->global[1] = groups_of(n, QUERY_TILE);
+        break;
+    case KERNEL_ATTENTION_BACKWARD:
+        grid->global[0] = GROUP * rows;
         break;
     case KERNEL_NORM_PARTIALS:
     case KERNEL_ACCUMULATE: /* n is a count of floats */

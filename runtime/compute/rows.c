@@ -1,6 +1,7 @@
 #include "runtime/compute/rows.h"
 
 #include "runtime/compute/kernel_launch.h"
+#include "runtime/compute/linear.h"
 #include "runtime/compute/provider.h"
 
 int rows_pack(struct device *device, cl_int rows, cl_int columns, const struct device_rows *from,
@@ -13,6 +14,39 @@ int rows_pack(struct device *device, cl_int rows, cl_int columns, const struct d
         KERNEL_ARGUMENT(from->offset), KERNEL_ARGUMENT(to->buffer), KERNEL_ARGUMENT(to->offset),
     };
     return kernel_launch(device, KERNEL_PACK_ROWS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
+}
+
+int rows_apply(struct device *device, cl_int rows, cl_int columns, unsigned flags, const struct kernel_view *a,
+               const struct kernel_view *second, const struct kernel_view *out)
+{
+    struct kernel_grid grid;
+    const cl_int all_flags = (cl_int)(flags | (out->rows ? LINEAR_OUT_ROWS : 0));
+    const struct kernel_view *other = second != NULL ? second : a;
+    const cl_long4 a_at = kernel_view_place(a, (uint64_t)columns), out_at = kernel_view_place(out, (uint64_t)columns);
+    const cl_long4 other_at = kernel_view_place(other, (uint64_t)columns);
+    provider_grid(device, KERNEL_APPLY, (uint64_t)rows, (uint64_t)columns, 0, &grid);
+    const struct kernel_argument arguments[] = {
+        KERNEL_ARGUMENT(rows),      KERNEL_ARGUMENT(columns),     KERNEL_ARGUMENT(all_flags),
+        KERNEL_ARGUMENT(a->buffer), KERNEL_ARGUMENT(a_at),        KERNEL_ARGUMENT(other->buffer),
+        KERNEL_ARGUMENT(other_at),  KERNEL_ARGUMENT(out->buffer), KERNEL_ARGUMENT(out_at),
+    };
+    return kernel_launch(device, KERNEL_APPLY, &grid, arguments, sizeof arguments / sizeof arguments[0]);
+}
+
+int rows_mask(struct device *device, cl_int rows, cl_int columns, float scale, const struct kernel_view *x,
+              const struct rows_mask *mask, const struct kernel_view *out)
+{
+    struct kernel_grid grid;
+    const cl_int flags = out->rows ? LINEAR_OUT_ROWS : 0, wide = mask->wide;
+    const cl_long4 x_at = kernel_view_place(x, (uint64_t)columns), out_at = kernel_view_place(out, (uint64_t)columns);
+    provider_grid(device, KERNEL_MASK_ROWS, (uint64_t)rows, (uint64_t)columns, 0, &grid);
+    const struct kernel_argument arguments[] = {
+        KERNEL_ARGUMENT(rows),        KERNEL_ARGUMENT(columns),      KERNEL_ARGUMENT(flags),
+        KERNEL_ARGUMENT(wide),        KERNEL_ARGUMENT(scale),        KERNEL_ARGUMENT(x->buffer),
+        KERNEL_ARGUMENT(x_at),        KERNEL_ARGUMENT(mask->buffer), KERNEL_ARGUMENT(mask->offset_bytes),
+        KERNEL_ARGUMENT(out->buffer), KERNEL_ARGUMENT(out_at),
+    };
+    return kernel_launch(device, KERNEL_MASK_ROWS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
 }
 
 int rows_column_sums(struct device *device, cl_int rows, cl_int columns, cl_int accumulate,

@@ -2,11 +2,26 @@
 #ifndef EXPERTD_RUNTIME_ROWS_H
 #define EXPERTD_RUNTIME_ROWS_H
 
+#include "runtime/compute/kernel.h"
 #include "runtime/device/device_private.h"
 
 /* Row-major rows into panels, pad columns 0. */
 int rows_pack(struct device *device, cl_int rows, cl_int columns, const struct device_rows *from,
               const struct device_rows *to);
+/* out = what a product's epilogue (enum linear_flags: activations, back through them, LINEAR_MULTIPLY, LINEAR_ADD)
+ * makes of a in place of its sum; no flags: a copy. `second` is read if the flags need it, else it may be NULL. Any of
+ * the views may be row-major or in panels, whose pad columns are 0 and become 0; out may be one of the others. */
+int rows_apply(struct device *device, cl_int rows, cl_int columns, unsigned flags, const struct kernel_view *a,
+               const struct kernel_view *second, const struct kernel_view *out);
+/* Where a tensor of masks lies, row-major: bools, or whole numbers of 64 bits. */
+struct rows_mask {
+    cl_mem buffer;
+    cl_ulong offset_bytes;
+    bool wide; /* of 64 bits; their values count, not only whether they are 0 */
+};
+/* out = x * mask * scale; the same of the views. */
+int rows_mask(struct device *device, cl_int rows, cl_int columns, float scale, const struct kernel_view *x,
+              const struct rows_mask *mask, const struct kernel_view *out);
 /* sums[column] (+)= the sum over rows of `data`, which is in panels; the sums are padded to whole panels. */
 int rows_column_sums(struct device *device, cl_int rows, cl_int columns, cl_int accumulate,
                      const struct device_rows *data, cl_mem sums, cl_ulong sums_offset);

@@ -32,6 +32,17 @@ struct support_norm_gradients {
 };
 void support_reference_layer_norm_backward(size_t rows, size_t columns, double eps, const float *gamma, const float *x,
                                            const float *dy, const struct support_norm_gradients *out);
+/* Attention (runtime/layers/attention.h), and its gradients if `grad` is not NULL. Matrices of rows * tokens rows and
+ * heads * width columns; a mask of zeros leaves nothing out. */
+struct support_attention {
+    size_t rows, tokens, heads, width;
+    const float *q, *k, *v;
+    const unsigned char *mask;
+    float *out;
+    const float *grad;
+    float *grad_q, *grad_k, *grad_v;
+};
+void support_reference_attention(const struct support_attention *call);
 void support_reference_column_sums(size_t rows, size_t columns, const float *data, float *sums);
 
 /* To what "fp32", "tf32" or "fp16" (config_device.precision) hold. */

@@ -171,7 +171,7 @@ static const struct size sizes[] = {{1, 1, 1},    {1, 130, 65},   {2, 33, 7},   
                                     {32, 64, 32}, {45, 330, 300}, {300, 65, 290}, {25, 70, 1100}};
 enum { SIZES = sizeof sizes / sizeof sizes[0] };
 
-/* As the block ffn uses them, in its order. */
+/* As the block ffn uses them, in its order; then the other epilogues. */
 static const struct {
     unsigned flags;
     bool a_packed, out_packed, second_packed, of_gradient;
@@ -183,6 +183,13 @@ static const struct {
     {LINEAR_GELU_GRAD, true, true, true, true},
     {LINEAR_ADD, true, false, true, true},
     {0, false, false, false, false},
+    {LINEAR_BIAS | LINEAR_SAVE | LINEAR_RELU, false, true, false, false},
+    {LINEAR_BIAS | LINEAR_GELU_ERF, true, false, false, false},
+    {LINEAR_BIAS | LINEAR_SILU | LINEAR_MULTIPLY, false, false, true, false},
+    {LINEAR_RELU_GRAD, true, true, true, true},
+    {LINEAR_GELU_ERF_GRAD, true, false, false, true},
+    {LINEAR_SILU_GRAD, true, true, false, true},
+    {LINEAR_MULTIPLY | LINEAR_ADD, false, true, false, false},
 };
 enum { USES = sizeof uses / sizeof uses[0] };
 
@@ -227,7 +234,7 @@ static void product_agrees(const struct size *size, unsigned use)
         call.bias = bias.view.buffer;
         call.bias_offset = bias.view.offset;
     }
-    if (flags & (LINEAR_ADD | LINEAR_GELU_GRAD))
+    if (flags & LINEAR_TAKES_SECOND)
         call.second = second.view;
     if (flags & LINEAR_SAVE) {
         call.save = save.view.buffer;
@@ -411,6 +418,122 @@ START_TEST(column_sums_and_packing_are_the_references)
 }
 END_TEST
 
+static const unsigned applied[] = {0,
+                                   LINEAR_ADD,
+                                   LINEAR_MULTIPLY,
+                                   LINEAR_GELU,
+                                   LINEAR_RELU,
+                                   LINEAR_GELU_ERF,
+                                   LINEAR_SILU,
+                                   LINEAR_GELU_GRAD,
+                                   LINEAR_RELU_GRAD,
+                                   LINEAR_GELU_ERF_GRAD,
+                                   LINEAR_SILU_GRAD,
+                                   LINEAR_SILU | LINEAR_MULTIPLY};
+enum { APPLIED = sizeof applied / sizeof applied[0] };
+
+/* In each layout, and over one of the operands. */
+static void applied_agrees(size_t rows, size_t columns, unsigned which)
+{
+    const unsigned flags = applied[which];
+    const bool a_packed = which & 1, second_packed = which & 2, out_packed = (rows + which) & 1;
+    float *a = random_floats(rows * columns, 60), *second = random_floats(rows * columns, 61);
+    for (size_t i = 0; i < rows * columns; i++) { /* as far as activations bend, and beyond */
+        a[i] *= 12;
+        second[i] *= 12;
+    }
+    const float one = 1;
+    struct support_product expected = {.rows = rows * columns,
+                                       .n = 1,
+                                       .k = 1,
+                                       .flags = flags,
+                                       .a = a,
+                                       .b = &one,
+                                       .second = second,
+                                       .out = floats(rows * columns)};
+    support_reference_product(&expected);
+    const struct matrix as = matrix_put(rows, columns, a_packed, a);
+    const struct matrix seconds = matrix_put(rows, columns, second_packed, second);
+    const struct matrix out = matrix_put(rows, columns, out_packed, NULL);
+    const struct kernel_view *with = flags & LINEAR_TAKES_SECOND ? &seconds.view : NULL;
+    ck_assert_int_eq(rows_apply(device, (cl_int)rows, (cl_int)columns, flags, &as.view, with, &out.view), 0);
+    ck_assert_int_eq(device_finish(device), 0);
+    matrix_is(&out, expected.out, SUPPORT_TOLERANCE, "apply");
+    ck_assert_int_eq(rows_apply(device, (cl_int)rows, (cl_int)columns, flags, &as.view, with, &as.view), 0);
+    ck_assert_int_eq(device_finish(device), 0);
+    matrix_is(&as, expected.out, SUPPORT_TOLERANCE, "apply in place");
+}
+
+START_TEST(epilogues_without_a_product_are_the_references)
+{
+    begin(_i);
+    for (unsigned i = 0; i < ROW_SIZES; i++) {
+        for (unsigned which = 0; which < APPLIED; which++) {
+            applied_agrees(row_sizes[i].rows, row_sizes[i].n, which);
+            forget();
+        }
+    }
+    end();
+}
+END_TEST
+
+START_TEST(what_is_not_a_number_stays_none)
+{
+    begin(_i);
+    float values[] = {NAN, 1, INFINITY, -1};
+    for (unsigned which = 3; which < 7; which++) {
+        const struct matrix a = matrix_put(1, 4, false, values), out = matrix_put(1, 4, false, NULL);
+        float results[4];
+        ck_assert_int_eq(rows_apply(device, 1, 4, applied[which], &a.view, NULL, &out.view), 0);
+        ck_assert_int_eq(device_read(device, out.view.buffer, out.view.offset * sizeof(float), results, sizeof results),
+                         0);
+        ck_assert(isnan(results[0]) && results[1] > 0.8f && isinf(results[2]) && results[3] <= 0);
+        forget();
+    }
+    end();
+}
+END_TEST
+
+static void masked_agrees(size_t rows, size_t columns, bool wide)
+{
+    const float scale = 1.25f, *x = random_floats(rows * columns, 62);
+    const size_t count = rows * columns, skip = wide ? 3 * sizeof(int64_t) : 3; /* no float begins there */
+    unsigned char *bytes = calloc(skip + count, sizeof(int64_t));
+    float *expected = floats(count);
+    for (size_t i = 0; i < count; i++) {
+        const int64_t number = (int64_t)(i * 7 % 5) - 1;
+        if (wide)
+            memcpy(bytes + skip + i * sizeof number, &number, sizeof number);
+        else
+            bytes[skip + i] = (unsigned char)(number > 0 ? number : 0);
+        expected[i] = x[i] * (wide ? (float)number : number > 0) * scale;
+    }
+    cl_mem *buffer = &buffers[n_buffers++];
+    ck_assert_int_eq(device_allocate(device, (skip + count) * sizeof(int64_t), "a test", buffer), 0);
+    ck_assert_int_eq(device_write(device, *buffer, 0, bytes, (skip + count) * sizeof(int64_t)), 0);
+    free(bytes);
+    const struct rows_mask mask = {*buffer, skip, wide};
+    for (unsigned packed = 0; packed < 4; packed++) {
+        const struct matrix in = matrix_put(rows, columns, packed & 1, x);
+        const struct matrix out = matrix_put(rows, columns, packed & 2, NULL);
+        ck_assert_int_eq(rows_mask(device, (cl_int)rows, (cl_int)columns, scale, &in.view, &mask, &out.view), 0);
+        ck_assert_int_eq(device_finish(device), 0);
+        matrix_is(&out, expected, 1e-7, "mask_rows");
+    }
+}
+
+START_TEST(masks_of_bools_and_of_numbers_are_the_references)
+{
+    begin(_i);
+    for (unsigned i = 0; i < ROW_SIZES; i++) {
+        masked_agrees(row_sizes[i].rows, row_sizes[i].n, false);
+        masked_agrees(row_sizes[i].rows, row_sizes[i].n, true);
+        forget();
+    }
+    end();
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("kernel");
@@ -421,6 +544,9 @@ int main(void)
     tcase_add_loop_test(all, layer_norm_is_the_references, 0, count);
     tcase_add_loop_test(all, layer_norm_backward_and_its_sums_are_the_references, 0, count);
     tcase_add_loop_test(all, column_sums_and_packing_are_the_references, 0, count);
+    tcase_add_loop_test(all, epilogues_without_a_product_are_the_references, 0, count);
+    tcase_add_loop_test(all, what_is_not_a_number_stays_none, 0, count);
+    tcase_add_loop_test(all, masks_of_bools_and_of_numbers_are_the_references, 0, count);
     Suite *suite = suite_create("kernel");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);

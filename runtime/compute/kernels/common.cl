@@ -52,11 +52,22 @@ typedef halves halves_unaligned __attribute__((aligned(2)));
 #define LINEAR_SAVE 2      /* keep the value so far in `save`, which has the strides of the output */
 #define LINEAR_GELU 4      /* gelu(value) */
 #define LINEAR_GELU_GRAD 8 /* value * gelu'(second), second being the pre-activation */
-#define LINEAR_ADD 16      /* value + second */
-#define LINEAR_EPILOGUE (LINEAR_BIAS | LINEAR_SAVE | LINEAR_GELU | LINEAR_GELU_GRAD | LINEAR_ADD)
+#define LINEAR_ADD 16      /* value + second, last of all */
 /* The output, the second operand is row-major: it has no pad columns. */
 #define LINEAR_OUT_ROWS 32
 #define LINEAR_SECOND_ROWS 64
+/* Other activations in gelu's place, and back through them; one of each at most. */
+#define LINEAR_RELU 128
+#define LINEAR_RELU_GRAD 256
+#define LINEAR_GELU_ERF 512
+#define LINEAR_GELU_ERF_GRAD 1024
+#define LINEAR_SILU 2048
+#define LINEAR_SILU_GRAD 4096
+#define LINEAR_MULTIPLY 8192 /* value * second, before LINEAR_ADD's place */
+#define LINEAR_ACTIVATION (LINEAR_GELU | LINEAR_RELU | LINEAR_GELU_ERF | LINEAR_SILU)
+#define LINEAR_ACTIVATION_GRAD (LINEAR_GELU_GRAD | LINEAR_RELU_GRAD | LINEAR_GELU_ERF_GRAD | LINEAR_SILU_GRAD)
+#define LINEAR_TAKES_SECOND (LINEAR_ADD | LINEAR_MULTIPLY | LINEAR_ACTIVATION_GRAD)
+#define LINEAR_EPILOGUE (LINEAR_BIAS | LINEAR_SAVE | LINEAR_ACTIVATION | LINEAR_TAKES_SECOND)
 
 /* exp(x) within 2 units in the last place; inf above 88, 2^-126 below -87. The drivers' vector exp for CPUs costs several
  * times as much, and gelu is where a batch spends its time outside the products. n = round(x / ln 2) by adding 1.5 * 2^23,
@@ -95,3 +106,46 @@ vec gelu_exp(vec x)
         return s + x * s * (1.0f - s) * (1.5957691216f * (1.0f + 0.134145f * x * x));                                  \
     }
 GELU_OF(vec, gelu, gelu_grad, gelu_exp)
+
+/* gelu with erf: x P(x), P the normal distribution, and its derivative P(x) + x p(x). P(-|x|) = erfc(z) / 2 at z = |x| / sqrt 2,
+ * which by Chebyshev fitting is t e^(-z^2 + a polynomial of t), t = 1 / (1 + z / 2), within 1.2e-7 of itself. silu(x) = x / (1 + e^-x).
+ * A NaN stays one in each. */
+#define ACTIVATIONS_OF(type, activation, activation_grad, gelu, gelu_grad, exp, fabs)                                  \
+    type activation##_tail(type x)                                                                                     \
+    {                                                                                                                  \
+        const type z = fabs(x) * 0.70710678f, t = 1.0f / (1.0f + 0.5f * z);                                            \
+        type p = 0.17087277f * t - 0.82215223f;                                                                        \
+        p = p * t + 1.48851587f;                                                                                       \
+        p = p * t - 1.13520398f;                                                                                       \
+        p = p * t + 0.27886807f;                                                                                       \
+        p = p * t - 0.18628806f;                                                                                       \
+        p = p * t + 0.09678418f;                                                                                       \
+        p = p * t + 0.37409196f;                                                                                       \
+        p = p * t + 1.00002368f;                                                                                       \
+        return 0.5f * t * exp(p * t - 1.26551223f - z * z);                                                            \
+    }                                                                                                                  \
+    type activation(int flags, type x)                                                                                 \
+    {                                                                                                                  \
+        if (flags & LINEAR_GELU)                                                                                       \
+            return gelu(x);                                                                                            \
+        if (flags & LINEAR_RELU)                                                                                       \
+            return x < 0.0f ? (type)(0.0f) : x;                                                                        \
+        if (flags & LINEAR_SILU)                                                                                       \
+            return x / (1.0f + exp(-x));                                                                               \
+        const type tail = activation##_tail(x);                                                                        \
+        return x * (x < 0.0f ? tail : 1.0f - tail);                                                                    \
+    }                                                                                                                  \
+    type activation_grad(int flags, type x)                                                                            \
+    {                                                                                                                  \
+        if (flags & LINEAR_GELU_GRAD)                                                                                  \
+            return gelu_grad(x);                                                                                       \
+        if (flags & LINEAR_RELU_GRAD)                                                                                  \
+            return x > 0.0f ? (type)(1.0f) : (type)(0.0f);                                                             \
+        if (flags & LINEAR_SILU_GRAD) {                                                                                \
+            const type s = 1.0f / (1.0f + exp(-x));                                                                    \
+            return s * (1.0f + x * (1.0f - s));                                                                        \
+        }                                                                                                              \
+        const type tail = activation##_tail(x);                                                                        \
+        return (x < 0.0f ? tail : 1.0f - tail) + x * 0.39894228f * exp(-0.5f * x * x);                                 \
+    }
+ACTIVATIONS_OF(vec, activation, activation_grad, gelu, gelu_grad, gelu_exp, fabs)

@@ -15,14 +15,16 @@ void linear(int M, int N, int flags, __global float *out, ulong out_offset, __gl
     const float addend = flags & LINEAR_BIAS ? bias[bias_offset + column] : 0.0f;
     for (int row = get_global_id(1); row < M; row += get_global_size(1)) {
         const long at = (long)row * N + column;
-        const float other = flags & (LINEAR_ADD | LINEAR_GELU_GRAD) ? second[second_offset + at] : 0.0f;
+        const float other = flags & LINEAR_TAKES_SECOND ? second[second_offset + at] : 0.0f;
         float value = out[out_offset + at] + addend;
         if (flags & LINEAR_SAVE)
             save[save_offset + at] = value;
-        if (flags & LINEAR_GELU)
-            value = gelu(value);
-        if (flags & LINEAR_GELU_GRAD)
-            value *= gelu_grad(other);
+        if (flags & LINEAR_ACTIVATION)
+            value = activation(flags, value);
+        if (flags & LINEAR_ACTIVATION_GRAD)
+            value *= activation_grad(flags, other);
+        if (flags & LINEAR_MULTIPLY)
+            value *= other;
         if (flags & LINEAR_ADD)
             value += other;
         out[out_offset + at] = value;

@@ -143,6 +143,7 @@ PART void multiply(float4 sums[SUMS_M][SUMS_N / 4], __local const float *left, _
 }
 
 GELU_OF(float4, gelu_four, gelu_grad_four, exp)
+ACTIVATIONS_OF(float4, activation_four, activation_grad_four, gelu_four, gelu_grad_four, exp, fabs)
 
 #define ALIGNED(offset, row_stride, panel_stride) ((((offset) | (row_stride) | (panel_stride)) & 3) == 0)
 
@@ -206,15 +207,17 @@ void linear(int M, int N, int K, int flags, int unused_group, int unused_block,
             float4 value = sums[i][j] + four_bias, other = (float4)(0.0f);
             if (!there || row >= M)
                 continue;
-            if (flags & (LINEAR_ADD | LINEAR_GELU_GRAD))
+            if (flags & LINEAR_TAKES_SECOND)
                 other = take_four(second + second_offset + panel * second_panel_stride + row * second_row_stride +
                                       column % PANEL, second_count, second_aligned);
             if (flags & LINEAR_SAVE)
                 put_four(value, save + save_offset + at, out_count, out_aligned);
-            if (flags & LINEAR_GELU)
-                value = gelu_four(value);
-            if (flags & LINEAR_GELU_GRAD)
-                value *= gelu_grad_four(other);
+            if (flags & LINEAR_ACTIVATION)
+                value = activation_four(flags, value);
+            if (flags & LINEAR_ACTIVATION_GRAD)
+                value *= activation_grad_four(flags, other);
+            if (flags & LINEAR_MULTIPLY)
+                value *= other;
             if (flags & LINEAR_ADD)
                 value += other;
             put_four(value, out + out_offset + at, out_count, out_aligned);

@@ -289,16 +289,18 @@ void finish_element(float value, int row, int column, int N, int flags, __global
     float other = 0.0f;
     if (column >= N && flags & LINEAR_OUT_ROWS)
         return;
-    if (flags & (LINEAR_ADD | LINEAR_GELU_GRAD) && (column < N || !(flags & LINEAR_SECOND_ROWS)))
+    if (flags & LINEAR_TAKES_SECOND && (column < N || !(flags & LINEAR_SECOND_ROWS)))
         other = second[(column / PANEL) * second_panel_stride + row * second_row_stride + column % PANEL];
     if (flags & LINEAR_BIAS)
         value += bias[column];
     if (flags & LINEAR_SAVE)
         save[at] = value;
-    if (flags & LINEAR_GELU)
-        value = gelu(value);
-    if (flags & LINEAR_GELU_GRAD)
-        value *= gelu_grad(other);
+    if (flags & LINEAR_ACTIVATION)
+        value = activation(flags, value);
+    if (flags & LINEAR_ACTIVATION_GRAD)
+        value *= activation_grad(flags, other);
+    if (flags & LINEAR_MULTIPLY)
+        value *= other;
     if (flags & LINEAR_ADD)
         value += other;
     out[at] = value;

@@ -41,7 +41,7 @@ void linear_epilogue(vec *sums, int flags, __global const float *bias, __global 
                      __global float *save, int columns)
 {
     vec other[NV];
-    if (flags & (LINEAR_ADD | LINEAR_GELU_GRAD))
+    if (flags & LINEAR_TAKES_SECOND)
         load_columns(other, second, second_columns);
     if (flags & LINEAR_BIAS)
         EACH_VECTOR sums[j] += vec_load(bias + j * VEC);
@@ -49,8 +49,14 @@ void linear_epilogue(vec *sums, int flags, __global const float *bias, __global 
         store_columns(sums, save, columns);
     if (flags & LINEAR_GELU)
         EACH_VECTOR sums[j] = gelu(sums[j]);
+    else if (flags & LINEAR_ACTIVATION)
+        EACH_VECTOR sums[j] = activation(flags, sums[j]);
     if (flags & LINEAR_GELU_GRAD)
         EACH_VECTOR sums[j] *= gelu_grad(other[j]);
+    else if (flags & LINEAR_ACTIVATION_GRAD)
+        EACH_VECTOR sums[j] *= activation_grad(flags, other[j]);
+    if (flags & LINEAR_MULTIPLY)
+        EACH_VECTOR sums[j] *= other[j];
     if (flags & LINEAR_ADD)
         EACH_VECTOR sums[j] += other[j];
 }

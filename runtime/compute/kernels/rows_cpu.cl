@@ -177,3 +177,53 @@ void pack_rows(int M, int C, __global const float *in, ulong in_offset, __global
         }
     }
 }
+
+/* Where a panel of a row of a view (common.cl) lies: {offset, row_stride, panel_stride, 0}. */
+#define VIEW_ROW(at, row, panel) ((at).s0 + (long)(row) * (at).s1 + (long)(panel) * (at).s2)
+
+/* out[M][C] = what a product's epilogue makes of a, in place of a sum; `second` as there. Views may be the same. Grid {some,
+ * panels}. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1)))
+void apply(int M, int C, int flags, __global const float *a, long4 a_at, __global const float *second, long4 second_at,
+           __global float *out, long4 out_at, SHARES)
+{
+    EACH_SHARE
+    {
+        const int panel = share / grid.x, columns = C - panel * PANEL;
+        for (int row = share % grid.x; row < M; row += grid.x) {
+            vec v[NV];
+            __global float *to = out + VIEW_ROW(out_at, row, panel);
+            load_columns(v, a + VIEW_ROW(a_at, row, panel), columns);
+            linear_epilogue(v, flags, 0, second + VIEW_ROW(second_at, row, panel), columns, 0, columns);
+            clear_columns(v, columns);
+            store_columns(v, to, flags & LINEAR_OUT_ROWS ? columns : PANEL);
+        }
+    }
+}
+
+/* out = x * mask * scale, mask[M][C] row-major, of bools or (wide) of whole numbers of 64 bits. Grid {some, panels}. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1)))
+void mask_rows(int M, int C, int flags, int wide, float scale, __global const float *x, long4 x_at,
+               __global const uchar *mask, ulong mask_bytes, __global float *out, long4 out_at, SHARES)
+{
+    EACH_SHARE
+    {
+        const int panel = share / grid.x, columns = min(PANEL, C - panel * PANEL);
+        for (int row = share % grid.x; row < M; row += grid.x) {
+            vec v[NV];
+            float factors[PANEL];
+            const long first = (long)row * C + panel * PANEL;
+            __global const long *numbers = (__global const long *)(mask + mask_bytes) + first;
+            __global const uchar *bools = mask + mask_bytes + first;
+            load_columns(v, x + VIEW_ROW(x_at, row, panel), columns);
+            for (int c = 0; c < columns; c++)
+                factors[c] = wide ? (float)numbers[c] : (float)(bools[c] != 0);
+            for (int c = columns; c < PANEL; c++)
+                factors[c] = 0.0f;
+            EACH_VECTOR v[j] *= vec_load_private(factors + j * VEC);
+            EACH_VECTOR v[j] *= scale;
+            clear_columns(v, columns);
+            store_columns(v, out + VIEW_ROW(out_at, row, panel), flags & LINEAR_OUT_ROWS ? columns : PANEL);
+        }
+    }
+}

@@ -160,3 +160,51 @@ void pack_rows(int M, int C, __global const float *in, ulong in_offset, __global
             out[out_offset + MATRIX_AT(row, column, M, C)] = column < C ? in[in_offset + (long)row * C + column] : 0.0f;
     }
 }
+
+/* Where an element of a view (common.cl) lies: {offset, row_stride, panel_stride, 0}. */
+#define VIEW_AT(at, row, column) ((at).s0 + (long)(row) * (at).s1 + COLUMN_AT(column, (at).s2))
+
+/* See rows_cpu.cl. Global size {elements of WIDTH columns, WIDTHs of columns}. */
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
+void apply(int M, int C, int flags, __global const float *a, long4 a_at, __global const float *second, long4 second_at,
+           __global float *out, long4 out_at)
+{
+    for (long i = get_global_id(0); i < (long)M * WIDTH; i += get_global_size(0)) {
+        const int column = get_group_id(1) * WIDTH + i % WIDTH, row = i / WIDTH;
+        if (column >= (flags & LINEAR_OUT_ROWS ? C : PADDED(C)))
+            continue;
+        float value = 0.0f;
+        if (column < C) {
+            value = a[VIEW_AT(a_at, row, column)];
+            const float other = flags & LINEAR_TAKES_SECOND ? second[VIEW_AT(second_at, row, column)] : 0.0f;
+            if (flags & LINEAR_ACTIVATION)
+                value = activation(flags, value);
+            if (flags & LINEAR_ACTIVATION_GRAD)
+                value *= activation_grad(flags, other);
+            if (flags & LINEAR_MULTIPLY)
+                value *= other;
+            if (flags & LINEAR_ADD)
+                value += other;
+        }
+        out[VIEW_AT(out_at, row, column)] = value;
+    }
+}
+
+/* See rows_cpu.cl. Global size as above. */
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
+void mask_rows(int M, int C, int flags, int wide, float scale, __global const float *x, long4 x_at,
+               __global const uchar *mask, ulong mask_bytes, __global float *out, long4 out_at)
+{
+    for (long i = get_global_id(0); i < (long)M * WIDTH; i += get_global_size(0)) {
+        const int column = get_group_id(1) * WIDTH + i % WIDTH, row = i / WIDTH;
+        if (column >= (flags & LINEAR_OUT_ROWS ? C : PADDED(C)))
+            continue;
+        float value = 0.0f;
+        if (column < C) {
+            const long at = (long)row * C + column;
+            const float factor = wide ? (float)((__global const long *)(mask + mask_bytes))[at] : (float)(mask[mask_bytes + at] != 0);
+            value = x[VIEW_AT(x_at, row, column)] * factor * scale;
+        }
+        out[VIEW_AT(out_at, row, column)] = value;
+    }
+}

@@ -1,0 +1,346 @@
+/* Attention for CPU devices: softmax(q k^T / sqrt(width)) v for each row and head, by tiles, so that scores are never written
+ * beyond a tile: a tile of queries meets one tile of keys after the other, and keeps each query's greatest score and sum of
+ * exponentials so far ("online softmax"); the backward computes the scores again and has the weights from the logarithm of that
+ * sum. All in fp32, whatever the precision. Tiles are gathered from any view into the thread's own memory, where the register
+ * tile of linear_cpu.cl multiplies them.
+ *
+ * A matrix has heads side by side, `width` columns each, from a first column on. `at` of each: {offset, row_stride, panel_stride,
+ * first column + 2^32 * pad columns that the last head clears}. With ATTENTION_MASK, mask[rows][tokens] has a byte that is not 0
+ * for keys that are left out, of which keys and values count for nothing, whatever they are; a query whose keys are all left out
+ * gets 0, and so do its gradients. stats[rows][heads][tokens] = {logarithm of the sum, for the backward: sum of out * grad_out}. */
+#define ATTENTION_MASK 1
+#define ATTENTION_STATS 2 /* the forward is to keep them */
+
+#define TILE 64         /* keys, and columns of a head, at a time */
+#define QUERY_TILE 128  /* queries at a time, of a forward; in a backward TILE */
+#define FIRST_COLUMN(at) ((int)(at).s3)
+#define PAD_COLUMNS(at) ((int)((at).s3 >> 32))
+
+float vec_max(vec v)
+{
+    float lanes[VEC], most = -INFINITY;
+    vec_store_private(v, lanes);
+    for (int i = 0; i < VEC; i++)
+        most = fmax(most, lanes[i]);
+    return most;
+}
+
+/* e^t for t <= 0, 0 below -87; NaN stays. */
+vec exp_negative(vec t)
+{
+    const vec e = gelu_exp(t);
+    return t != t ? t : t < -87.0f ? (vec)(0.0f) : e;
+}
+
+#define PRODUCT_BODY(R)                                                                                                \
+    case R: {                                                                                                          \
+        vec acc[R][NV];                                                                                                \
+        if (zero)                                                                                                      \
+            EACH_ROW(R) EACH_VECTOR acc[r][j] = 0.0f;                                                                  \
+        else                                                                                                           \
+            EACH_ROW(R) EACH_VECTOR acc[r][j] = vec_load_private(c + r * TILE + j * VEC);                              \
+        for (int k = 0; k < count; k++) {                                                                              \
+            vec row[NV];                                                                                               \
+            EACH_VECTOR row[j] = vec_load_private(b + k * TILE + j * VEC);                                             \
+            EACH_ROW(R)                                                                                                \
+            {                                                                                                          \
+                const vec s = (vec)(a[r * a_row + k * a_step]);                                                        \
+                EACH_VECTOR acc[r][j] = fma(s, row[j], acc[r][j]);                                                     \
+            }                                                                                                          \
+        }                                                                                                              \
+        EACH_ROW(R) EACH_VECTOR vec_store_private(acc[r][j], c + r * TILE + j * VEC);                                  \
+        break;                                                                                                         \
+    }
+
+void product_tile(float *c, int zero, const float *a, int a_row, int a_step, const float *b, int rows, int count)
+{
+    switch (rows) {
+        PRODUCT_BODY(1)
+        PRODUCT_BODY(2)
+        PRODUCT_BODY(3)
+        PRODUCT_BODY(4)
+        PRODUCT_BODY(5)
+        PRODUCT_BODY(6)
+    }
+}
+
+/* c[rows][columns] (+)= a b over `count`; element (i, k) of a at i * a_row + k * a_step; b and c have rows of TILE. */
+void tile_product(float *c, int zero, const float *a, int a_row, int a_step, const float *b, int rows, int columns, int count)
+{
+    const int tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (int column = 0; column < columns; column += PANEL) {
+        for (int t = 0; t < tiles; t++) {
+            const int first = rows * t / tiles, end = rows * (t + 1) / tiles;
+            product_tile(c + first * TILE + column, zero, a + first * a_row, a_row, a_step, b + column, end - first, count);
+        }
+    }
+}
+
+/* Columns [column, column + columns) of a row that begins at `row`, zeros up to TILE. */
+void gather_row(float *to, __global const float *row, long panel_stride, int column, int columns)
+{
+    if ((column | columns) % VEC == 0) {
+        for (int c = 0; c < columns; c += VEC)
+            vec_store_private(vec_load(row + (column + c) / PANEL * panel_stride + (column + c) % PANEL), to + c);
+    } else {
+        for (int c = 0; c < columns; c++)
+            to[c] = row[(column + c) / PANEL * panel_stride + (column + c) % PANEL];
+    }
+    for (int c = columns; c < TILE; c++)
+        to[c] = 0.0f;
+}
+
+/* `rows` rows from `first` on into to[rows][TILE]; those that `skip` (which may be NULL) names are zeros. */
+void gather(float *to, __global const float *from, long4 at, long first, int rows, int column, int columns,
+            __global const uchar *skip)
+{
+    for (int r = 0; r < rows; r++) {
+        if (skip && skip[r])
+            for (int c = 0; c < TILE; c++)
+                to[r * TILE + c] = 0.0f;
+        else
+            gather_row(to + r * TILE, from + at.s0 + (first + r) * at.s1, at.s2, column, columns);
+    }
+}
+
+/* The same transposed: to[columns][TILE], zeros from `rows` on. */
+void gather_transposed(float *to, __global const float *from, long4 at, long first, int rows, int column, int columns,
+                       __global const uchar *skip)
+{
+    for (int r = 0; r < TILE; r++) {
+        float row[TILE] __attribute__((aligned(64)));
+        if (r < rows && !(skip && skip[r]))
+            gather_row(row, from + at.s0 + (first + r) * at.s1, at.s2, column, columns);
+        else
+            for (int c = 0; c < columns; c++)
+                row[c] = 0.0f;
+        for (int c = 0; c < columns; c++)
+            to[c * TILE + r] = row[c];
+    }
+}
+
+/* from[rows][TILE], times a factor for each row (NULL: none), added to what is there or in its place; `pads` columns behind them
+ * become 0. */
+void scatter(const float *from, const float *factors, int add, __global float *to, long4 at, long first, int rows, int column,
+             int columns, int pads)
+{
+    for (int r = 0; r < rows; r++) {
+        __global float *row = to + at.s0 + (first + r) * at.s1;
+        const float factor = factors ? factors[r] : 1.0f;
+        if ((column | columns) % VEC == 0) {
+            for (int c = 0; c < columns; c += VEC) {
+                __global float *p = row + (column + c) / PANEL * at.s2 + (column + c) % PANEL;
+                vec v = vec_load_private(from + r * TILE + c) * factor;
+                if (add)
+                    v += vec_load(p);
+                vec_store(v, p);
+            }
+        } else {
+            for (int c = 0; c < columns; c++) {
+                __global float *p = row + (column + c) / PANEL * at.s2 + (column + c) % PANEL;
+                *p = from[r * TILE + c] * factor + (add ? *p : 0.0f);
+            }
+        }
+        for (int c = column + columns; c < column + columns + pads; c++)
+            row[c / PANEL * at.s2 + c % PANEL] = 0.0f;
+    }
+}
+
+/* What is added to the scores of a tile of keys: 0, or -inf for those left out or beyond the last. */
+void key_bias(float *bias, int keys, __global const uchar *skip)
+{
+    for (int j = 0; j < TILE; j++)
+        bias[j] = j < keys && !(skip && skip[j]) ? 0.0f : -INFINITY;
+}
+
+/* scores[TILE] become weights, in relation to the greatest score so far, which with their sum is brought up to date; what sums
+ * so far are to be multiplied with. */
+float soften(float *scores, float scale, const float *bias, float *greatest, float *sum)
+{
+    vec most = -INFINITY, weights = 0.0f;
+    for (int j = 0; j < TILE; j += VEC) {
+        const vec s = vec_load_private(scores + j) * scale + vec_load_private(bias + j);
+        vec_store_private(s, scores + j);
+        most = fmax(most, s);
+    }
+    const float before = *greatest, now = fmax(before, vec_max(most));
+    const float base = now == -INFINITY ? 0.0f : now, factor = before == -INFINITY ? 0.0f : exp(before - base);
+    for (int j = 0; j < TILE; j += VEC) {
+        const vec p = exp_negative(vec_load_private(scores + j) - base);
+        vec_store_private(p, scores + j);
+        weights += p;
+    }
+    *greatest = now;
+    *sum = *sum * factor + vec_sum(weights);
+    return factor;
+}
+
+/* Grid {tiles of queries, rows * heads}. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1)))
+void attention(int tokens, int heads, int width, int flags, float scale,
+               __global const float *q, long4 q_at, __global const float *k, long4 k_at, __global const float *v, long4 v_at,
+               __global float *out, long4 out_at, __global const uchar *mask, ulong mask_at,
+               __global float *stats, ulong stats_at, SHARES)
+{
+    float queries[QUERY_TILE * TILE] __attribute__((aligned(64))), scores[QUERY_TILE * TILE] __attribute__((aligned(64)));
+    float sums[QUERY_TILE * TILE] __attribute__((aligned(64))), keys[TILE * TILE] __attribute__((aligned(64)));
+    float values[TILE * TILE] __attribute__((aligned(64))), bias[TILE] __attribute__((aligned(64)));
+    float greatest[QUERY_TILE], sum[QUERY_TILE], factors[QUERY_TILE];
+    EACH_SHARE
+    {
+        const int first = share % grid.x * QUERY_TILE, rows = min(QUERY_TILE, tokens - first);
+        const int head = share / grid.x % heads, parts = (width + TILE - 1) / TILE;
+        const long row = share / grid.x / heads, token = row * tokens;
+        const int pads = head == heads - 1 ? PAD_COLUMNS(out_at) : 0, to = FIRST_COLUMN(out_at) + head * width;
+        for (int i = 0; i < rows; i++) {
+            greatest[i] = -INFINITY;
+            sum[i] = 0.0f;
+        }
+        for (int key = 0; key < tokens; key += TILE) {
+            const int count = min(TILE, tokens - key);
+            __global const uchar *skip = flags & ATTENTION_MASK ? mask + mask_at + token + key : 0;
+            key_bias(bias, count, skip);
+            for (int part = 0; part < parts; part++) {
+                const int c = part * TILE, columns = min(TILE, width - c);
+                if (key == 0 || parts > 1)
+                    gather(queries, q, q_at, token + first, rows, FIRST_COLUMN(q_at) + head * width + c, columns, 0);
+                gather_transposed(keys, k, k_at, token + key, count, FIRST_COLUMN(k_at) + head * width + c, columns, skip);
+                tile_product(scores, part == 0, queries, TILE, 1, keys, rows, count, columns);
+                for (int i = 0; i < rows; i++)
+                    for (int j = (count + PANEL - 1) / PANEL * PANEL; j < TILE; j++)
+                        scores[i * TILE + j] = 0.0f; /* not computed; their bias is -inf */
+            }
+            for (int i = 0; i < rows; i++)
+                factors[i] = soften(scores + i * TILE, scale, bias, &greatest[i], &sum[i]);
+            /* A head of several parts has its sums in `out` meanwhile. */
+            for (int part = 0; part < parts; part++) {
+                const int c = part * TILE, columns = min(TILE, width - c);
+                gather(values, v, v_at, token + key, count, FIRST_COLUMN(v_at) + head * width + c, columns, skip);
+                if (key > 0) {
+                    if (parts > 1)
+                        gather(sums, out, out_at, token + first, rows, to + c, columns, 0);
+                    for (int i = 0; i < rows; i++)
+                        for (int j = 0; j < TILE; j += VEC)
+                            vec_store_private(vec_load_private(sums + i * TILE + j) * factors[i], sums + i * TILE + j);
+                }
+                tile_product(sums, key == 0, scores, TILE, 1, values, rows, columns, count);
+                if (parts > 1)
+                    scatter(sums, 0, 0, out, out_at, token + first, rows, to + c, columns, 0);
+            }
+        }
+        for (int i = 0; i < rows; i++) {
+            factors[i] = sum[i] == 0.0f ? 0.0f : 1.0f / sum[i];
+            if (flags & ATTENTION_STATS)
+                stats[stats_at + 2 * ((row * heads + head) * tokens + first + i)] =
+                    sum[i] == 0.0f ? INFINITY : greatest[i] + log(sum[i]);
+        }
+        for (int part = 0; part < parts; part++) {
+            const int c = part * TILE, columns = min(TILE, width - c);
+            if (parts > 1)
+                gather(sums, out, out_at, token + first, rows, to + c, columns, 0);
+            scatter(sums, factors, 0, out, out_at, token + first, rows, to + c, columns, part == parts - 1 ? pads : 0);
+        }
+    }
+}
+
+/* stats' second: for each query the sum of out * grad_out over the head. */
+void grad_dots(__global float *stats, int tokens, int column_o, __global const float *out, long4 out_at, int column_g,
+               __global const float *grad, long4 grad_at, long token, int width)
+{
+    float o[TILE] __attribute__((aligned(64))), g[TILE] __attribute__((aligned(64)));
+    for (int i = 0; i < tokens; i++) {
+        vec dot = 0.0f;
+        for (int c = 0; c < width; c += TILE) {
+            const int columns = min(TILE, width - c);
+            gather_row(o, out + out_at.s0 + (token + i) * out_at.s1, out_at.s2, column_o + c, columns);
+            gather_row(g, grad + grad_at.s0 + (token + i) * grad_at.s1, grad_at.s2, column_g + c, columns);
+            for (int j = 0; j < TILE; j += VEC)
+                dot += vec_load_private(o + j) * vec_load_private(g + j);
+        }
+        stats[2 * i + 1] = vec_sum(dot);
+    }
+}
+
+/* With p the weights, from the forward's `stats`, and dp = grad_out v^T, ds = p (dp - sum of out * grad_out) scale:
+ *     grad_v = p^T grad_out, grad_q = ds k, grad_k = ds^T q.
+ * Tiles of keys keep their sums; grad_q is where its own are. Grid {1, rows * heads}. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1)))
+void attention_backward(int tokens, int heads, int width, int flags, float scale,
+                        __global const float *q, long4 q_at, __global const float *k, long4 k_at,
+                        __global const float *v, long4 v_at, __global const float *out, long4 out_at,
+                        __global const float *grad, long4 grad_at, __global float *grad_q, long4 grad_q_at,
+                        __global float *grad_k, long4 grad_k_at, __global float *grad_v, long4 grad_v_at,
+                        __global const uchar *mask, ulong mask_at, __global float *stats, ulong stats_at, SHARES)
+{
+    float queries[TILE * TILE] __attribute__((aligned(64))), grads[TILE * TILE] __attribute__((aligned(64)));
+    float keys[TILE * TILE] __attribute__((aligned(64))), keys_across[TILE * TILE] __attribute__((aligned(64)));
+    float values_across[TILE * TILE] __attribute__((aligned(64))), weights[TILE * TILE] __attribute__((aligned(64)));
+    float grad_scores[TILE * TILE] __attribute__((aligned(64))), sums[TILE * TILE] __attribute__((aligned(64)));
+    float sums_k[TILE * TILE] __attribute__((aligned(64))), sums_v[TILE * TILE] __attribute__((aligned(64)));
+    float bias[TILE] __attribute__((aligned(64)));
+    EACH_SHARE
+    {
+        const int head = share % heads, parts = (width + TILE - 1) / TILE, last = head == heads - 1;
+        const long row = share / heads, token = row * tokens;
+        const int at_q = FIRST_COLUMN(q_at) + head * width, at_k = FIRST_COLUMN(k_at) + head * width;
+        const int at_v = FIRST_COLUMN(v_at) + head * width, at_g = FIRST_COLUMN(grad_at) + head * width;
+        const int to_q = FIRST_COLUMN(grad_q_at) + head * width, to_k = FIRST_COLUMN(grad_k_at) + head * width;
+        const int to_v = FIRST_COLUMN(grad_v_at) + head * width;
+        __global float *stat = stats + stats_at + 2 * (row * heads + head) * tokens;
+        grad_dots(stat, tokens, FIRST_COLUMN(out_at) + head * width, out, out_at, at_g, grad, grad_at, token, width);
+        for (int key = 0; key < tokens; key += TILE) {
+            const int count = min(TILE, tokens - key);
+            __global const uchar *skip = flags & ATTENTION_MASK ? mask + mask_at + token + key : 0;
+            key_bias(bias, count, skip);
+            for (int first = 0; first < tokens; first += TILE) {
+                const int rows = min(TILE, tokens - first), again = parts > 1 || first == 0;
+                for (int part = 0; part < parts; part++) {
+                    const int c = part * TILE, columns = min(TILE, width - c);
+                    gather(queries, q, q_at, token + first, rows, at_q + c, columns, 0);
+                    gather(grads, grad, grad_at, token + first, rows, at_g + c, columns, 0);
+                    if (again) {
+                        gather_transposed(keys_across, k, k_at, token + key, count, at_k + c, columns, skip);
+                        gather_transposed(values_across, v, v_at, token + key, count, at_v + c, columns, skip);
+                    }
+                    tile_product(weights, part == 0, queries, TILE, 1, keys_across, rows, TILE, columns);
+                    tile_product(grad_scores, part == 0, grads, TILE, 1, values_across, rows, TILE, columns);
+                }
+                for (int i = 0; i < rows; i++) {
+                    const float lse = stat[2 * (first + i)], dot = stat[2 * (first + i) + 1];
+                    for (int j = 0; j < TILE; j += VEC) {
+                        const vec s = vec_load_private(weights + i * TILE + j) * scale + vec_load_private(bias + j);
+                        const vec p = exp_negative(s - lse);
+                        vec_store_private(p, weights + i * TILE + j);
+                        vec_store_private(p * (vec_load_private(grad_scores + i * TILE + j) - dot) * scale,
+                                          grad_scores + i * TILE + j);
+                    }
+                }
+                for (int part = 0; part < parts; part++) {
+                    const int c = part * TILE, columns = min(TILE, width - c);
+                    const int pads = last && part == parts - 1, ends = parts > 1 || first + rows == tokens;
+                    if (again)
+                        gather(keys, k, k_at, token + key, count, at_k + c, columns, skip);
+                    if (parts > 1) {
+                        gather(queries, q, q_at, token + first, rows, at_q + c, columns, 0);
+                        gather(grads, grad, grad_at, token + first, rows, at_g + c, columns, 0);
+                        if (first > 0) {
+                            gather(sums_k, grad_k, grad_k_at, token + key, count, to_k + c, columns, 0);
+                            gather(sums_v, grad_v, grad_v_at, token + key, count, to_v + c, columns, 0);
+                        }
+                    }
+                    tile_product(sums_v, first == 0, weights, 1, TILE, grads, count, columns, rows);
+                    tile_product(sums_k, first == 0, grad_scores, 1, TILE, queries, count, columns, rows);
+                    tile_product(sums, 1, grad_scores, TILE, 1, keys, rows, columns, count);
+                    scatter(sums, 0, key > 0, grad_q, grad_q_at, token + first, rows, to_q + c, columns,
+                            pads ? PAD_COLUMNS(grad_q_at) : 0);
+                    if (ends) {
+                        scatter(sums_k, 0, 0, grad_k, grad_k_at, token + key, count, to_k + c, columns,
+                                pads ? PAD_COLUMNS(grad_k_at) : 0);
+                        scatter(sums_v, 0, 0, grad_v, grad_v_at, token + key, count, to_v + c, columns,
+                                pads ? PAD_COLUMNS(grad_v_at) : 0);
+                    }
+                }
+            }
+        }
+    }
+}
