@@ -305,15 +305,15 @@ static int check_expert(const struct config *config, const struct config_source 
         rc = check_waiting(config, source, index);
     if (rc < 0)
         return rc;
-    if (strcmp(expert->schedule, "linear") == 0 && expert->total_steps <= expert->warmup_steps)
+    const bool scheduled = strcmp(expert->schedule, "none") != 0;
+    if (scheduled && expert->total_steps <= expert->warmup_steps)
         return config_source_error(source, (struct config_place){"experts", index, "total_steps"},
-                                   "%" PRIu64 " must be above warmup_steps, which is %" PRIu64
-                                   ", with a linear schedule",
-                                   expert->total_steps, expert->warmup_steps);
-    if (strcmp(expert->schedule, "linear") != 0 && (expert->warmup_steps || expert->total_steps))
+                                   "%" PRIu64 " must be above warmup_steps, which is %" PRIu64 ", with a %s schedule",
+                                   expert->total_steps, expert->warmup_steps, expert->schedule);
+    if (!scheduled && (expert->warmup_steps || expert->total_steps))
         return config_source_error(source, (struct config_place){"experts", index, "schedule"},
                                    "none, with warmup_steps %" PRIu64 " and total_steps %" PRIu64
-                                   ": set schedule: linear, or leave them out",
+                                   ": set schedule: linear or cosine, or leave them out",
                                    expert->warmup_steps, expert->total_steps);
     return 0;
 }

@@ -116,17 +116,20 @@
     X(UINT, queue_rows, 0, 0, 16777216, "rows", "rows of a pool, queued and running; 0: twice max_batch_size")         \
     X(UINT, queue_tasks, 1024, 1, 65536, "tasks", "tasks of a pool, queued and running (rounded up to a power of 2)")  \
     X(PATH, weights, "", 0, 0, "", "safetensors file to start from; {uid} in it is replaced; default: from seed")      \
-    X(CHOICE, optimizer, "adam", 0, 0, "adam|sgd|none", "what makes a step of the gradients")                          \
+    X(CHOICE, optimizer, "adam", 0, 0, "adam|adamw|sgd|none", "what makes a step of the gradients")                    \
     X(FLOAT, learning_rate, 0.001, 0, 1e6, "", "learning rate")                                                        \
-    X(FLOAT, beta1, 0.9, 0, 0.999999999, "", "adam: decay of the first moment")                                        \
-    X(FLOAT, beta2, 0.999, 0, 0.999999999, "", "adam: decay of the second moment")                                     \
-    X(FLOAT, epsilon, 1e-8, 0, 1, "", "adam: added to the denominator")                                                \
+    X(FLOAT, beta1, 0.9, 0, 0.999999999, "", "adam, adamw: decay of the first moment")                                 \
+    X(FLOAT, beta2, 0.999, 0, 0.999999999, "", "adam, adamw: decay of the second moment")                              \
+    X(FLOAT, epsilon, 1e-8, 0, 1, "", "adam, adamw: added to the denominator")                                         \
+    X(BOOL, amsgrad, false, 0, 0, "", "adam, adamw: divide by the greatest second moment so far, not the last")        \
     X(FLOAT, momentum, 0, 0, 1, "", "sgd: momentum")                                                                   \
+    X(FLOAT, weight_decay, 0, 0, 1, "",                                                                                \
+      "adam, sgd: so much of each parameter is added to its gradient; adamw: rate times so much is taken off it")      \
     X(FLOAT, clip_norm, 0, 0, 1e30, "", "gradients are scaled to this global L2 norm when above it; 0: never")         \
-    X(CHOICE, schedule, "none", 0, 0, "none|linear",                                                                   \
-      "how the learning rate changes; linear: warm-up, then decay to 0")                                               \
-    X(UINT, warmup_steps, 0, 0, 1000000000000, "steps", "schedule linear: steps of warm-up")                           \
-    X(UINT, total_steps, 0, 0, 1000000000000, "steps", "schedule linear: step at which the rate is 0")                 \
+    X(CHOICE, schedule, "none", 0, 0, "none|linear|cosine",                                                            \
+      "how the learning rate changes; after a warm-up, linear or half a cosine wave down to 0")                        \
+    X(UINT, warmup_steps, 0, 0, 1000000000000, "steps", "schedule linear, cosine: steps of warm-up")                   \
+    X(UINT, total_steps, 0, 0, 1000000000000, "steps", "schedule linear, cosine: step at which the rate is 0")         \
     X(UINT, grad_accumulation, 1, 1, 1000000, "batches", "batches whose gradients one optimizer step sums")
 
 /* One entry of the list `blocks`. */

@@ -5,7 +5,7 @@
 
 #include "runtime/device/device_private.h"
 
-enum { PARTS_OF_EXPERT = 6 }; /* at most: weights, halves of them, transposed, two moments, accumulated gradients */
+enum { PARTS_OF_EXPERT = 8 }; /* at most: weights, halves, vectors, transposed, three moments, accumulated gradients */
 
 static size_t alignment(const struct device *device)
 {

@@ -93,6 +93,12 @@ static int enqueue_adam(struct device *device, const struct step *step)
     const cl_float rest1 = (cl_float)(1 - settings->beta1), rest2 = (cl_float)(1 - settings->beta2);
     const cl_float size = (cl_float)(optimizer_rate(settings, updates) / correction1);
     const cl_float inverse = (cl_float)(1 / sqrt(correction2)), epsilon = (cl_float)settings->epsilon;
+    const bool decoupled = settings->kind == OPTIMIZER_ADAMW;
+    const cl_float decay = decoupled ? 0 : (cl_float)settings->weight_decay;
+    const cl_float shrink = decoupled ? (cl_float)(optimizer_rate(settings, updates) * settings->weight_decay) : 0;
+    const cl_int keeps_greatest = settings->amsgrad;
+    const cl_mem *moment = step->parameters->moment;
+    const cl_mem greatest = keeps_greatest ? moment[2] : moment[1];
     const cl_mem matrices = matrices_of(step), transposed = transposed_of(step);
     struct kernel_grid grid;
     provider_grid(device, KERNEL_STEP_ADAM, 0, (uint64_t)step->n, (uint64_t)step->k, &grid);
@@ -106,6 +112,9 @@ static int enqueue_adam(struct device *device, const struct step *step)
         KERNEL_ARGUMENT(size),
         KERNEL_ARGUMENT(inverse),
         KERNEL_ARGUMENT(epsilon),
+        KERNEL_ARGUMENT(decay),
+        KERNEL_ARGUMENT(shrink),
+        KERNEL_ARGUMENT(keeps_greatest),
         KERNEL_ARGUMENT(step->parameters->masters),
         KERNEL_ARGUMENT(step->offset),
         KERNEL_ARGUMENT(matrices),
@@ -113,8 +122,9 @@ static int enqueue_adam(struct device *device, const struct step *step)
         KERNEL_ARGUMENT(step->transposed),
         KERNEL_ARGUMENT(step->gradient),
         KERNEL_ARGUMENT(step->gradient_offset),
-        KERNEL_ARGUMENT(step->parameters->moment[0]),
-        KERNEL_ARGUMENT(step->parameters->moment[1]),
+        KERNEL_ARGUMENT(moment[0]),
+        KERNEL_ARGUMENT(moment[1]),
+        KERNEL_ARGUMENT(greatest),
         KERNEL_ARGUMENT(device->compute->control),
         KERNEL_ARGUMENT(step->control),
     };
@@ -124,7 +134,7 @@ static int enqueue_adam(struct device *device, const struct step *step)
 static int enqueue_sgd(struct device *device, const struct step *step)
 {
     const struct optimizer_settings *settings = step->trainee->optimizer;
-    const cl_float momentum = (cl_float)settings->momentum;
+    const cl_float momentum = (cl_float)settings->momentum, decay = (cl_float)settings->weight_decay;
     const cl_float rate = (cl_float)optimizer_rate(settings, step->trainee->counters->updates);
     /* An argument must be some buffer, also where momentum 0 says that it is not looked at. */
     const cl_mem moment = step->parameters->moment[0] ? step->parameters->moment[0] : step->parameters->masters;
@@ -132,19 +142,13 @@ static int enqueue_sgd(struct device *device, const struct step *step)
     struct kernel_grid grid;
     provider_grid(device, KERNEL_STEP_SGD, 0, (uint64_t)step->n, (uint64_t)step->k, &grid);
     const struct kernel_argument arguments[] = {
-        KERNEL_ARGUMENT(step->k),
-        KERNEL_ARGUMENT(step->n),
-        KERNEL_ARGUMENT(momentum),
-        KERNEL_ARGUMENT(rate),
-        KERNEL_ARGUMENT(step->parameters->masters),
-        KERNEL_ARGUMENT(step->offset),
-        KERNEL_ARGUMENT(matrices),
-        KERNEL_ARGUMENT(transposed),
-        KERNEL_ARGUMENT(step->transposed),
-        KERNEL_ARGUMENT(step->gradient),
-        KERNEL_ARGUMENT(step->gradient_offset),
-        KERNEL_ARGUMENT(moment),
-        KERNEL_ARGUMENT(device->compute->control),
+        KERNEL_ARGUMENT(step->k),        KERNEL_ARGUMENT(step->n),
+        KERNEL_ARGUMENT(momentum),       KERNEL_ARGUMENT(rate),
+        KERNEL_ARGUMENT(decay),          KERNEL_ARGUMENT(step->parameters->masters),
+        KERNEL_ARGUMENT(step->offset),   KERNEL_ARGUMENT(matrices),
+        KERNEL_ARGUMENT(transposed),     KERNEL_ARGUMENT(step->transposed),
+        KERNEL_ARGUMENT(step->gradient), KERNEL_ARGUMENT(step->gradient_offset),
+        KERNEL_ARGUMENT(moment),         KERNEL_ARGUMENT(device->compute->control),
         KERNEL_ARGUMENT(step->control),
     };
     return kernel_launch(device, KERNEL_STEP_SGD, &grid, arguments, sizeof arguments / sizeof arguments[0]);
@@ -154,7 +158,7 @@ static int enqueue_steps(struct device *device, struct step *step)
 {
     const struct parameters *parameters = step->parameters;
     int (*const enqueue)(struct device *, const struct step *) =
-        step->trainee->optimizer->kind == OPTIMIZER_ADAM ? enqueue_adam : enqueue_sgd;
+        optimizer_is_adam(step->trainee->optimizer) ? enqueue_adam : enqueue_sgd;
     int result = 0;
     for (unsigned i = 0; i < parameters->count && result == 0; i++) {
         const struct parameter *item = &parameters->items[i];

@@ -62,8 +62,8 @@ void parameters_layout(struct parameters *parameters, const struct kernel_shape 
     }
     parameters->transposed_floats = at;
     parameters->moments = optimizer_moments(optimizer);
-    parameters->moment_names[0] = optimizer->kind == OPTIMIZER_ADAM ? "exp_avg" : "momentum_buffer";
-    parameters->moment_names[1] = "exp_avg_sq";
+    for (unsigned m = 0; m < parameters->moments; m++)
+        parameters->moment_names[m] = optimizer_moment_name(optimizer, m);
     parameters->trains = optimizer->kind != OPTIMIZER_NONE;
     parameters->accumulates = parameters->trains && optimizer->grad_accumulation > 1;
     for (unsigned i = 0; i < parameters->count; i++) {
@@ -348,8 +348,8 @@ void parameters_destroy(struct parameters *parameters)
     device_release_part(parameters->device, &parameters->matrices);
     device_release_part(parameters->device, &parameters->vectors);
     device_release_part(parameters->device, &parameters->transposed);
-    device_release_part(parameters->device, &parameters->moment[0]);
-    device_release_part(parameters->device, &parameters->moment[1]);
+    for (unsigned m = 0; m < OPTIMIZER_MOMENTS_MAX; m++)
+        device_release_part(parameters->device, &parameters->moment[m]);
     device_release_part(parameters->device, &parameters->gradient);
 }
 

@@ -51,7 +51,7 @@ struct parameters {
     uint64_t primary_floats;
     uint64_t transposed_floats;              /* the matrices once more, in the orientation that a backward reads */
     uint64_t vectors_offset, vectors_floats; /* all vectors, one behind the other */
-    const char *moment_names[2];
+    const char *moment_names[OPTIMIZER_MOMENTS_MAX];
     unsigned moments;
     bool trains; /* else no gradients of parameters are made */
     bool accumulates;
@@ -64,7 +64,7 @@ struct parameters {
     /* For the optimizer: the primary part, in fp32. It is `vectors`, too, and `matrices` unless these are halves. NULL
      * where nothing trains and they are. */
     cl_mem masters;
-    cl_mem moment[2];
+    cl_mem moment[OPTIMIZER_MOMENTS_MAX];
     cl_mem gradient;                   /* sums over batches; only if accumulates */
     float results[PARAMETERS_RESULTS]; /* written by the device while a backward is in flight */
 };

@@ -11,7 +11,8 @@
 enum { EXPERT_TENSOR_NAME_SIZE = 96 };
 
 /* One named tensor of an expert's state, as PyTorch's state_dict has it: row-major, (out, in) for a weight. Optimizer
- * state is "optimizer.exp_avg.<parameter>", "optimizer.exp_avg_sq.<parameter>" (adam),
+ * state is "optimizer.exp_avg.<parameter>", "optimizer.exp_avg_sq.<parameter>" (adam, adamw), and with amsgrad
+ * "optimizer.max_exp_avg_sq.<parameter>",
  * "optimizer.momentum_buffer.<...>" (sgd with momentum), and "optimizer.gradient.<...>" when gradients are accumulated
  * over batches. All are float32. */
 struct expert_tensor {

@@ -266,16 +266,22 @@ double support_reference_norm(const float *values, size_t count)
 }
 
 void support_reference_step(const struct optimizer_settings *settings, unsigned update, double factor, size_t count,
-                            const float *gradient, float *w, float *m, float *v)
+                            const float *gradient, float *w, float *m, float *v, float *greatest)
 {
     const double rate = optimizer_rate(settings, update);
     const double correction1 = 1 - pow(settings->beta1, update + 1), correction2 = 1 - pow(settings->beta2, update + 1);
     for (size_t i = 0; i < count; i++) {
-        const double g = (double)gradient[i] * factor;
-        if (settings->kind == OPTIMIZER_ADAM) {
+        const bool decoupled = settings->kind == OPTIMIZER_ADAMW;
+        const double decay = settings->weight_decay * (double)w[i];
+        const double g = (double)gradient[i] * factor + (decoupled ? 0 : decay);
+        if (optimizer_is_adam(settings)) {
             const double mi = settings->beta1 * (double)m[i] + (1 - settings->beta1) * g;
             const double vi = settings->beta2 * (double)v[i] + (1 - settings->beta2) * g * g;
-            w[i] = (float)((double)w[i] - rate / correction1 * mi / (sqrt(vi) / sqrt(correction2) + settings->epsilon));
+            const double most = settings->amsgrad ? fmax(vi, (double)greatest[i]) : vi;
+            w[i] = (float)((double)w[i] - (decoupled ? rate * decay : 0) -
+                           rate / correction1 * mi / (sqrt(most) / sqrt(correction2) + settings->epsilon));
+            if (settings->amsgrad)
+                greatest[i] = (float)most;
             m[i] = (float)mi;
             v[i] = (float)vi;
         } else {

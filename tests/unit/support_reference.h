@@ -54,9 +54,10 @@ void support_round_operand(const char *kernel, const char *precision, enum suppo
                            size_t count, float *rounded);
 
 double support_reference_norm(const float *values, size_t count);
-/* Update number `update` (from 0) of `count` parameters, their gradients times `factor`. v: adam only. */
+/* Update number `update` (from 0) of `count` parameters, their gradients times `factor`. v: adams only; greatest: with
+ * amsgrad. */
 void support_reference_step(const struct optimizer_settings *settings, unsigned update, double factor, size_t count,
-                            const float *gradient, float *w, float *m, float *v);
+                            const float *gradient, float *w, float *m, float *v, float *greatest);
 
 /* To and from [ceil(columns / panel)][rows][panel]; packing fills the pad columns with 0. A panel of 0: row-major,
  * with none. */

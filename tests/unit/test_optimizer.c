@@ -55,6 +55,35 @@ START_TEST(a_schedule_without_warm_up_begins_at_the_full_rate_and_one_of_warm_up
 }
 END_TEST
 
+START_TEST(the_cosine_schedule_warms_up_like_the_linear_one_and_ends_at_0)
+{
+    struct optimizer_settings settings;
+    char text[160];
+    ck_assert_int_eq(
+        parse(&settings, "optimizer: adamw, learning_rate: 2, schedule: cosine, warmup_steps: 2, total_steps: 6"), 0);
+    static const double expected[] = {0, 1, 2, 1.70710678118654752, 1, 0.29289321881345248, 0, 0};
+    for (unsigned i = 0; i < sizeof expected / sizeof expected[0]; i++)
+        ck_assert_double_eq_tol(optimizer_rate(&settings, i), expected[i], 1e-12);
+    ck_assert_double_eq(optimizer_rate(&settings, UINT64_MAX), 0);
+    ck_assert_str_eq(optimizer_describe(&settings, text, sizeof text),
+                     "adamw lr=2 betas=0.9,0.999 eps=1e-08 schedule=cosine warmup=2 total=6 clip=0 accumulation=1");
+}
+END_TEST
+
+START_TEST(amsgrad_keeps_a_third_copy_and_weight_decay_none)
+{
+    struct optimizer_settings settings;
+    char text[160];
+    ck_assert_int_eq(parse(&settings, "optimizer: adamw, amsgrad: true, weight_decay: 0.01"), 0);
+    ck_assert_uint_eq(optimizer_moments(&settings), 3);
+    ck_assert_str_eq(optimizer_moment_name(&settings, 2), "max_exp_avg_sq");
+    ck_assert_str_eq(optimizer_describe(&settings, text, sizeof text),
+                     "adamw lr=0.001 betas=0.9,0.999 eps=1e-08 amsgrad weight_decay=0.01 clip=0 accumulation=1");
+    ck_assert_int_eq(parse(&settings, "optimizer: sgd, weight_decay: 0.5"), 0);
+    ck_assert_uint_eq(optimizer_moments(&settings), 0);
+}
+END_TEST
+
 START_TEST(sgd_keeps_a_copy_only_with_momentum_and_none_keeps_nothing)
 {
     struct optimizer_settings settings;
@@ -71,11 +100,11 @@ END_TEST
 
 START_TEST(unknown_optimizers_and_schedules_are_refused)
 {
-    struct config_expert config = {.uid = "ffn.0", .optimizer = "adamw", .schedule = "none"};
+    struct config_expert config = {.uid = "ffn.0", .optimizer = "adagrad", .schedule = "none"};
     struct optimizer_settings settings;
     ck_assert_int_eq(optimizer_settings_parse(&settings, &config), -EINVAL);
     config.optimizer = "adam";
-    config.schedule = "cosine";
+    config.schedule = "exponential";
     ck_assert_int_eq(optimizer_settings_parse(&settings, &config), -EINVAL);
 }
 END_TEST
@@ -87,6 +116,8 @@ int main(void)
     tcase_add_test(all, defaults_are_pytorchs_adam_without_a_schedule);
     tcase_add_test(all, the_linear_schedule_warms_up_from_0_and_ends_at_0);
     tcase_add_test(all, a_schedule_without_warm_up_begins_at_the_full_rate_and_one_of_warm_up_alone_ends_with_it);
+    tcase_add_test(all, the_cosine_schedule_warms_up_like_the_linear_one_and_ends_at_0);
+    tcase_add_test(all, amsgrad_keeps_a_third_copy_and_weight_decay_none);
     tcase_add_test(all, sgd_keeps_a_copy_only_with_momentum_and_none_keeps_nothing);
     tcase_add_test(all, unknown_optimizers_and_schedules_are_refused);
     Suite *suite = suite_create("optimizer");

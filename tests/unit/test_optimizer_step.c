@@ -9,6 +9,7 @@
 #include "common/half.h"
 #include "runtime/train/optimizer_step.h"
 #include "unit/support_device.h"
+#include "unit/support_fixture.h"
 #include "unit/support_reference.h"
 
 /* Of the CPU's kernels also those for narrower vectors; 0: the device's own. */
@@ -17,15 +18,15 @@ static const struct provider {
     unsigned vector_width;
 } kernels[] = {{"cpu", "fp32", 0}, {"gpu", "fp32", 0}, {"cpu", "fp16", 0},    {"cpu", "fp16", 8},
                {"cpu", "fp16", 4}, {"gpu", "fp16", 0}, {"clblast", "fp32", 0}};
-enum { PROVIDERS = sizeof kernels / sizeof kernels[0], HIDDEN = 33, UPDATES = 3 };
+enum { PROVIDERS = sizeof kernels / sizeof kernels[0], HIDDEN = 33, UPDATES = 3, COPIES = 1 + OPTIMIZER_MOMENTS_MAX };
 static int providers = PROVIDERS;
 
 static struct support_device support;
 static struct expert *expert;
 static struct parameters *parameters;
 static cl_mem gradient_buffer;
-static float *gradients[PARAMETERS_MAX];   /* by parameter, row-major */
-static float *expected[3][PARAMETERS_MAX]; /* weights and moments */
+static float *gradients[PARAMETERS_MAX];        /* by parameter, row-major */
+static float *expected[COPIES][PARAMETERS_MAX]; /* weights and moments */
 
 static void begin(const struct provider *provider, const char *options)
 {
@@ -43,7 +44,7 @@ static void begin(const struct provider *provider, const char *options)
         struct expert_tensor tensor;
         expert_tensor(expert, p, &tensor);
         gradients[p] = calloc(tensor.count, sizeof(float));
-        for (unsigned copy = 0; copy < 3; copy++)
+        for (unsigned copy = 0; copy < COPIES; copy++)
             expected[copy][p] = calloc(tensor.count, sizeof(float));
         ck_assert_int_eq(expert_tensor_read(expert, p, expected[0][p]), 0);
     }
@@ -53,7 +54,7 @@ static void end(void)
 {
     for (unsigned p = 0; p < parameters->count; p++) {
         free(gradients[p]);
-        for (unsigned copy = 0; copy < 3; copy++)
+        for (unsigned copy = 0; copy < COPIES; copy++)
             free(expected[copy][p]);
     }
     device_release(support.device, &gradient_buffer);
@@ -108,7 +109,7 @@ static void expect_steps(unsigned update, double norm)
         struct expert_tensor tensor;
         expert_tensor(expert, p, &tensor);
         support_reference_step(&expert->optimizer, update, clip > 0 ? fmin(1, clip / (norm + 1e-6)) : 1, tensor.count,
-                               gradients[p], expected[0][p], expected[1][p], expected[2][p]);
+                               gradients[p], expected[0][p], expected[1][p], expected[2][p], expected[3][p]);
     }
 }
 
@@ -177,6 +178,10 @@ static const char *const optimizers[] = {
     "optimizer: sgd",
     "optimizer: sgd, learning_rate: 0.1, momentum: 0.8, clip_norm: 2.5",
     "optimizer: sgd, learning_rate: 0.1, schedule: linear, warmup_steps: 2, total_steps: 3",
+    "optimizer: adam, learning_rate: 0.01, beta2: 0.5, amsgrad: true, weight_decay: 0.3, clip_norm: 2.5",
+    "optimizer: adamw, learning_rate: 0.1, weight_decay: 0.2, schedule: cosine, warmup_steps: 1, total_steps: 4",
+    "optimizer: adamw, learning_rate: 0.1, beta2: 0.5, weight_decay: 0.2, amsgrad: true",
+    "optimizer: sgd, learning_rate: 0.1, momentum: 0.8, weight_decay: 0.3",
 };
 enum { OPTIMIZERS = sizeof optimizers / sizeof optimizers[0] };
 
@@ -195,6 +200,57 @@ START_TEST(steps_are_the_references)
     ck_assert_uint_eq(expert->counters.updates, UPDATES);
     ck_assert_uint_eq(expert->counters.examples, UPDATES * 5);
     end();
+}
+END_TEST
+
+/* The optimizers of tests/fixtures/make_optimizer_fixtures.py. */
+static const struct {
+    const char *name, *options;
+} pytorchs[] = {
+    {"adamw", "optimizer: adamw, learning_rate: 0.005, weight_decay: 0.1"},
+    {"adamw_amsgrad_cosine", "optimizer: adamw, learning_rate: 0.01, beta1: 0.8, beta2: 0.95, weight_decay: 0.02, "
+                             "amsgrad: true, schedule: cosine, warmup_steps: 10, total_steps: 120"},
+    {"adam_amsgrad_decay", "optimizer: adam, learning_rate: 0.005, beta2: 0.9, amsgrad: true, weight_decay: 0.05"},
+    {"sgd_decay", "optimizer: sgd, learning_rate: 0.02, weight_decay: 0.1"},
+    {"sgd_momentum_decay_cosine", "optimizer: sgd, learning_rate: 0.05, momentum: 0.9, weight_decay: 0.01, "
+                                  "schedule: cosine, total_steps: 100"},
+};
+enum { PYTORCHS = sizeof pytorchs / sizeof pytorchs[0], STEPS = 100 };
+
+/* The sampled elements of every parameter and moment. */
+static void fixture_agrees(const struct support_fixture *fixture, const char *name, unsigned steps)
+{
+    for (unsigned i = 0; i < (1 + parameters->moments) * parameters->count; i++) {
+        struct expert_tensor tensor;
+        size_t count;
+        expert_tensor(expert, i, &tensor);
+        const float *values = support_fixture_find(fixture, &count, "%s.%u.%s", name, steps, tensor.name);
+        float *all = malloc(tensor.count * sizeof *all), *sample = malloc(count * sizeof *sample);
+        ck_assert_int_eq(expert_tensor_read(expert, i, all), 0);
+        for (size_t s = 0; s < count; s++)
+            sample[s] = all[(s * 7919 + 13) % tensor.count];
+        const double error = support_error(sample, values, count);
+        ck_assert_msg(error <= 2e-5, "%s after %u steps: %s: %g", name, steps, tensor.name, error);
+        free(all);
+        free(sample);
+    }
+}
+
+START_TEST(after_100_steps_all_is_where_pytorchs_is)
+{
+    static const struct provider on[] = {{"cpu", "fp32", 0}, {"gpu", "fp32", 0}};
+    struct support_fixture *fixture = support_fixture_open("optimizers");
+    const char *name = pytorchs[_i % PYTORCHS].name;
+    begin(&on[_i / PYTORCHS], pytorchs[_i % PYTORCHS].options);
+    for (unsigned update = 0; update < STEPS; update++) {
+        put_gradients(100 * (update + 1), update % 7 == 3 ? 2.0f : 0.25f);
+        ck_assert_int_eq(step().step, EXPERT_STEP_APPLIED);
+        if (update == 1)
+            fixture_agrees(fixture, name, 2);
+    }
+    fixture_agrees(fixture, name, STEPS);
+    end();
+    support_fixture_close(&fixture);
 }
 END_TEST
 
@@ -339,6 +395,7 @@ int main(void)
         providers--;
     tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
     tcase_add_loop_test(all, steps_are_the_references, 0, providers * OPTIMIZERS);
+    tcase_add_loop_test(all, after_100_steps_all_is_where_pytorchs_is, 0, 2 * PYTORCHS);
     tcase_add_loop_test(all, accumulated_gradients_make_one_step_of_their_sum, 0, providers);
     tcase_add_loop_test(all, gradients_that_are_not_finite_change_nothing, 0, 2 * providers);
     tcase_add_loop_test(all, a_step_leaves_nothing_that_is_not_finite, 0, 2 * (int)(sizeof wild / sizeof wild[0]));

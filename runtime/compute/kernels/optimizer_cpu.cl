@@ -99,21 +99,23 @@ void note_held(__global float *control, ulong control_offset, ulong place)
     ((__global uint *)control)[control_offset + 3] = 1 + (uint)(place / 4);
 }
 
-/* One step of Adam, as PyTorch takes it: m and v, then w -= step_size * m / (sqrt(v) * inverse_sqrt_correction2 + eps).
+/* One step of Adam, as PyTorch takes it, of g + decay * w, after w -= shrink * w (AdamW's): m and v, then
+ * w -= step_size * m / (sqrt(v) * inverse_sqrt_correction2 + eps); with `amsgrad` v's greatest so far in v's place.
  * The parameter has K rows of N columns in panels over N; what products read of it, the rounded ones and the other orientation,
  * is written along unless transposed_offset is ~0. Grid {ceil(K / PANEL), ceil(N / PANEL)}. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, float one_minus_beta2, float step_size,
-               float inverse_sqrt_correction2, float eps, __global float *weights, ulong offset,
+               float inverse_sqrt_correction2, float eps, float decay, float shrink, int amsgrad, __global float *weights, ulong offset,
                __global weight *rounded, __global weight *transposed, ulong transposed_offset,
                __global const float *gradient, ulong gradient_offset, __global float *m_buffer, __global float *v_buffer,
-               __global float *control, ulong control_offset, SHARES)
+               __global float *greatest_buffer, __global float *control, ulong control_offset, SHARES)
 {
     EACH_SHARE
     {
         const int block_k = share % grid.x, k0 = block_k * PANEL, panel = share / grid.x, kn = min(PANEL, K - k0);
         const ulong at = ((ulong)panel * K + k0) * PANEL;
         __global float *w = weights + offset + at, *m = m_buffer + offset + at, *v = v_buffer + offset + at;
+        __global float *greatest = greatest_buffer + offset + at;
         __global const float *g = gradient + gradient_offset + offset + at;
         const float factor = control[control_offset + 1];
         const bool is_matrix = transposed_offset != ~(ulong)0;
@@ -121,10 +123,12 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
         if (control[control_offset + 2] == 0.0f)
             continue;
         for (int i = 0; i < kn * PANEL; i += VEC) {
-            const vec gi = vec_load(g + i) * factor, m0 = vec_load(m + i), v0 = vec_load(v + i), w0 = vec_load(w + i);
+            const vec m0 = vec_load(m + i), v0 = vec_load(v + i), w0 = vec_load(w + i);
+            const vec gi = vec_load(g + i) * factor + decay * w0, most0 = amsgrad ? vec_load(greatest + i) : v0;
             vec mi = beta1 * m0 + one_minus_beta1 * gi;
             vec vi = beta2 * v0 + one_minus_beta2 * (gi * gi);
-            vec wi = w0 - step_size * mi / (sqrt(vi) * inverse_sqrt_correction2 + eps);
+            vec most = amsgrad ? fmax(vi, most0) : vi;
+            vec wi = w0 - shrink * w0 - step_size * mi / (sqrt(most) * inverse_sqrt_correction2 + eps);
             /* v takes part: it is infinite where its root made the quotient 0. */
             const vec_mask good = fabs(wi) <= (vec)GREATEST && vi <= (vec)MAXFLOAT;
             if (!all(good)) {
@@ -132,8 +136,11 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
                     note_held(control, control_offset, offset + at + i);
                 mi = select(m0, mi, good);
                 vi = select(v0, vi, good);
+                most = select(most0, most, good);
                 wi = select(w0, wi, good);
             }
+            if (amsgrad)
+                vec_store(most, greatest + i);
             vec_store(mi, m + i);
             vec_store(vi, v + i);
             vec_store(wi, w + i);
@@ -146,9 +153,9 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
     }
 }
 
-/* One step of SGD: buffer = momentum * buffer + g (none with momentum 0), w -= rate * buffer. The rest is step_adam's. */
+/* One step of SGD, of g + decay * w: buffer = momentum * buffer + g (none with momentum 0), w -= rate * buffer. The rest is step_adam's. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
-void step_sgd(int K, int N, float momentum, float rate, __global float *weights, ulong offset,
+void step_sgd(int K, int N, float momentum, float rate, float decay, __global float *weights, ulong offset,
               __global weight *rounded, __global weight *transposed, ulong transposed_offset,
               __global const float *gradient, ulong gradient_offset, __global float *m_buffer,
               __global float *control, ulong control_offset, SHARES)
@@ -165,8 +172,8 @@ void step_sgd(int K, int N, float momentum, float rate, __global float *weights,
         if (control[control_offset + 2] == 0.0f)
             continue;
         for (int i = 0; i < kn * PANEL; i += VEC) {
-            vec gi = vec_load(g + i) * factor;
             const vec w0 = vec_load(w + i), m0 = momentum != 0.0f ? vec_load(m + i) : (vec)0.0f;
+            vec gi = vec_load(g + i) * factor + decay * w0;
             gi += momentum * m0;
             vec wi = w0 - rate * gi;
             /* The buffer takes part: with a rate of 0 its infinity would be none of the weight's. */

@@ -77,10 +77,10 @@ void note_held(__global float *control, ulong control_offset, ulong place)
 /* See optimizer_cpu.cl. A group for each block of WIDTH x WIDTH: global size {GROUP * ceil(K / WIDTH), ceil(N / WIDTH)}. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
 void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, float one_minus_beta2, float step_size,
-               float inverse_sqrt_correction2, float eps, __global float *weights, ulong offset,
+               float inverse_sqrt_correction2, float eps, float decay, float shrink, int amsgrad, __global float *weights, ulong offset,
                __global weight *rounded, __global weight *transposed, ulong transposed_offset,
                __global const float *gradient, ulong gradient_offset, __global float *m_buffer, __global float *v_buffer,
-               __global float *control, ulong control_offset)
+               __global float *greatest, __global float *control, ulong control_offset)
 {
     __local float block[WIDTH * (WIDTH + 1)];
     const int k0 = get_group_id(0) * WIDTH, n0 = get_group_id(1) * WIDTH, kn = min(WIDTH, K - k0);
@@ -93,14 +93,16 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
         const ulong here = offset + MATRIX_AT(k0 + k, n0 + n, K, N);
         if (n0 + n >= PADDED(N))
             continue;
-        const float g = gradient[gradient_offset + here] * factor;
-        const float w0 = weights[here];
+        const float w0 = weights[here], g = gradient[gradient_offset + here] * factor + decay * w0;
         const float m = beta1 * m_buffer[here] + one_minus_beta1 * g;
         const float v = beta2 * v_buffer[here] + one_minus_beta2 * (g * g);
-        float w = w0 - step_size * m / (sqrt(v) * inverse_sqrt_correction2 + eps);
+        const float most = amsgrad ? fmax(v, greatest[here]) : v;
+        float w = w0 - shrink * w0 - step_size * m / (sqrt(most) * inverse_sqrt_correction2 + eps);
         if (fabs(w) <= GREATEST && v <= MAXFLOAT) {
             m_buffer[here] = m;
             v_buffer[here] = v;
+            if (amsgrad)
+                greatest[here] = most;
             weights[here] = w;
         } else {
             w = w0;
@@ -116,7 +118,7 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
 
 /* See optimizer_cpu.cl; the rest is step_adam's. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
-void step_sgd(int K, int N, float momentum, float rate, __global float *weights, ulong offset,
+void step_sgd(int K, int N, float momentum, float rate, float decay, __global float *weights, ulong offset,
               __global weight *rounded, __global weight *transposed, ulong transposed_offset,
               __global const float *gradient, ulong gradient_offset, __global float *m_buffer,
               __global float *control, ulong control_offset)
@@ -132,8 +134,8 @@ void step_sgd(int K, int N, float momentum, float rate, __global float *weights,
         const ulong here = offset + MATRIX_AT(k0 + k, n0 + n, K, N);
         if (n0 + n >= PADDED(N))
             continue;
-        float g = gradient[gradient_offset + here] * factor;
         const float w0 = weights[here];
+        float g = gradient[gradient_offset + here] * factor + decay * w0;
         if (momentum != 0.0f)
             g += momentum * m_buffer[here];
         float w = w0 - rate * g;
