@@ -11,7 +11,8 @@ enum {
     QUERY_TILE = 32,   /* attention_gpu.cl has it, too */
 };
 
-static const char *const sources[] = {"common", "linear_gpu", "rows_gpu", "attention_gpu", "optimizer_gpu", NULL};
+static const char *const sources[] = {"common",        "linear_gpu",    "rows_gpu", "rms_norm_gpu",
+                                      "attention_gpu", "optimizer_gpu", NULL};
 
 static void gpu_shape(const struct device_info *info, struct kernel_shape *shape)
 {
@@ -38,6 +39,8 @@ static void gpu_grid(const struct device *device, enum kernel kernel, uint64_t r
         break;
     case KERNEL_LAYER_NORM:
     case KERNEL_LAYER_NORM_BACKWARD:
+    case KERNEL_RMS_NORM:
+    case KERNEL_RMS_NORM_BACKWARD:
         grid->global[0] = GROUP * (rows < MAX_GROUPS ? rows : MAX_GROUPS);
         break;
     case KERNEL_PACK_ROWS:

@@ -149,6 +149,40 @@ static double dot(const float *a, const float *b, size_t count)
     return sum;
 }
 
+static double inverse_rms(const float *row, size_t columns, double eps)
+{
+    return 1 / sqrt(dot(row, row, columns) / (double)columns + eps);
+}
+
+void support_reference_rms_norm(size_t rows, size_t columns, double eps, const float *gamma, const float *x, float *y)
+{
+    for (size_t row = 0; row < rows; row++, x += columns, y += columns) {
+        const double r = inverse_rms(x, columns, eps);
+        for (size_t c = 0; c < columns; c++)
+            y[c] = (float)((double)x[c] * r * (double)gamma[c]);
+    }
+}
+
+void support_reference_rms_norm_backward(size_t rows, size_t columns, double eps, const float *gamma, const float *x,
+                                         const float *dy, float *dx, float *stats, float *dgamma)
+{
+    double *sums = calloc(columns, sizeof *sums);
+    for (size_t row = 0; row < rows; row++, x += columns, dy += columns, dx += columns) {
+        const double r = inverse_rms(x, columns, eps);
+        double mean = 0;
+        for (size_t c = 0; c < columns; c++)
+            mean += (double)dy[c] * (double)gamma[c] * (double)x[c] * r / (double)columns;
+        for (size_t c = 0; c < columns; c++) {
+            dx[c] = (float)(r * ((double)dy[c] * (double)gamma[c] - (double)x[c] * r * mean));
+            sums[c] += (double)dy[c] * (double)x[c] * r;
+        }
+        stats[row] = (float)r;
+    }
+    for (size_t c = 0; c < columns; c++)
+        dgamma[c] = (float)sums[c];
+    free(sums);
+}
+
 /* The weights of one query over the keys; all 0 where every key is left out. */
 static void attention_weights(const struct support_attention *call, const float *q, const float *keys,
                               const unsigned char *mask, double *weights)

@@ -32,6 +32,11 @@ struct support_norm_gradients {
 };
 void support_reference_layer_norm_backward(size_t rows, size_t columns, double eps, const float *gamma, const float *x,
                                            const float *dy, const struct support_norm_gradients *out);
+void support_reference_rms_norm(size_t rows, size_t columns, double eps, const float *gamma, const float *x, float *y);
+/* dgamma is overwritten; stats[row] = 1 / root of the mean of squares. */
+void support_reference_rms_norm_backward(size_t rows, size_t columns, double eps, const float *gamma, const float *x,
+                                         const float *dy, float *dx, float *stats, float *dgamma);
+
 /* Attention (runtime/layers/attention.h), and its gradients if `grad` is not NULL. Matrices of rows * tokens rows and
  * heads * width columns; a mask of zeros leaves nothing out. */
 struct support_attention {

@@ -9,6 +9,7 @@
 
 #include "runtime/compute/provider.h"
 #include "runtime/layers/layer_norm.h"
+#include "runtime/layers/rms_norm.h"
 #include "runtime/compute/linear.h"
 #include "runtime/compute/rows.h"
 #include "unit/support_device.h"
@@ -418,6 +419,66 @@ START_TEST(column_sums_and_packing_are_the_references)
 }
 END_TEST
 
+static void rms_norm_agrees(size_t rows, size_t columns, double eps, unsigned packed)
+{
+    const float *x = random_floats(rows * columns, 45), *dy = random_floats(rows * columns, 46);
+    const float *gamma = random_floats(columns, 47);
+    float *y = floats(rows * columns), *dx = floats(rows * columns), *stats = floats(rows), *dgamma = floats(columns);
+    support_reference_rms_norm(rows, columns, eps, gamma, x, y);
+    support_reference_rms_norm_backward(rows, columns, eps, gamma, x, dy, dx, stats, dgamma);
+    const struct matrix xs = matrix_put(rows, columns, packed & 1, x), gammas = matrix_put(1, columns, true, gamma);
+    const struct matrix ys = matrix_put(rows, columns, packed & 2, NULL),
+                        dys = matrix_put(rows, columns, packed & 2, dy);
+    const struct matrix dxs = matrix_put(rows, columns, packed & 4, NULL), at = matrix_put(rows, 1, false, NULL);
+    const struct matrix sums = matrix_put(1, columns, true, NULL);
+    ck_assert_int_eq(rms_norm_forward(device, (cl_int)rows, (cl_int)columns, (cl_float)eps, &xs.view, &ys.view,
+                                      gammas.view.buffer, gammas.view.offset),
+                     0);
+    ck_assert_int_eq(device_finish(device), 0);
+    matrix_is(&ys, y, SUPPORT_TOLERANCE, "rms_norm");
+    struct rms_norm_backward_call call = {
+        .rows = (cl_int)rows,
+        .columns = (cl_int)columns,
+        .eps = (cl_float)eps,
+        .x = xs.view,
+        .dy = dys.view,
+        .dx = dxs.view,
+        .stats = matrix_rows(&at),
+        .weights = gammas.view.buffer,
+        .gamma_offset = gammas.view.offset,
+        .gradients = sums.view.buffer,
+        .dgamma_offset = sums.view.offset,
+    };
+    for (call.accumulate = 0; call.accumulate < 2; call.accumulate++) {
+        ck_assert_msg(rms_norm_backward(device, &call) == 0, "%s", device_error(device));
+        ck_assert_msg(rms_norm_sums(device, &call) == 0, "%s", device_error(device));
+        ck_assert_int_eq(device_finish(device), 0);
+        for (size_t c = 0; c < columns && call.accumulate; c++)
+            dgamma[c] *= 2;
+        matrix_is(&dxs, dx, SUPPORT_TOLERANCE, "rms_norm_backward");
+        matrix_is(&at, stats, SUPPORT_TOLERANCE, "rms_norm_backward's statistics");
+        matrix_is(&sums, dgamma, SUPPORT_TOLERANCE, "rms_norm_sums");
+    }
+    ck_assert_int_eq(rms_norm_forward(device, (cl_int)rows, (cl_int)columns, (cl_float)eps, &xs.view, &xs.view,
+                                      gammas.view.buffer, gammas.view.offset),
+                     0);
+    ck_assert_int_eq(device_finish(device), 0);
+    matrix_is(&xs, y, SUPPORT_TOLERANCE, "rms_norm in place");
+}
+
+START_TEST(rms_norm_and_its_backward_are_the_references)
+{
+    begin(_i);
+    for (unsigned i = 0; i < ROW_SIZES; i++) {
+        for (unsigned packed = i % 2; packed < 8; packed += 3) {
+            rms_norm_agrees(row_sizes[i].rows, row_sizes[i].n, i % 2 ? 1e-6 : 1e-5, packed);
+            forget();
+        }
+    }
+    end();
+}
+END_TEST
+
 static const unsigned applied[] = {0,
                                    LINEAR_ADD,
                                    LINEAR_MULTIPLY,
@@ -544,6 +605,7 @@ int main(void)
     tcase_add_loop_test(all, layer_norm_is_the_references, 0, count);
     tcase_add_loop_test(all, layer_norm_backward_and_its_sums_are_the_references, 0, count);
     tcase_add_loop_test(all, column_sums_and_packing_are_the_references, 0, count);
+    tcase_add_loop_test(all, rms_norm_and_its_backward_are_the_references, 0, count);
     tcase_add_loop_test(all, epilogues_without_a_product_are_the_references, 0, count);
     tcase_add_loop_test(all, what_is_not_a_number_stays_none, 0, count);
     tcase_add_loop_test(all, masks_of_bools_and_of_numbers_are_the_references, 0, count);
