@@ -3,18 +3,27 @@
 #include <string.h>
 
 #include "runtime/compute/kernel_launch.h"
+#include "runtime/compute/linear.h"
 #include "runtime/compute/provider.h"
 #include "runtime/layers/layer.h"
 
-int layer_norm_forward(struct device *device, cl_int rows, cl_int columns, cl_float eps, const struct device_rows *data,
-                       cl_mem weights, cl_ulong gamma_offset, cl_ulong beta_offset)
+static cl_int flags_of(const struct kernel_view *out)
+{
+    return out->rows ? LINEAR_OUT_ROWS : 0;
+}
+
+int layer_norm_forward(struct device *device, cl_int rows, cl_int columns, cl_float eps, const struct kernel_view *x,
+                       const struct kernel_view *out, cl_mem weights, cl_ulong gamma_offset, cl_ulong beta_offset)
 {
     struct kernel_grid grid;
+    const cl_int flags = flags_of(out);
+    const cl_long4 x_at = kernel_view_place(x, (uint64_t)columns), out_at = kernel_view_place(out, (uint64_t)columns);
     provider_grid(device, KERNEL_LAYER_NORM, (uint64_t)rows, (uint64_t)columns, 0, &grid);
     const struct kernel_argument arguments[] = {
-        KERNEL_ARGUMENT(rows),         KERNEL_ARGUMENT(columns),      KERNEL_ARGUMENT(eps),
-        KERNEL_ARGUMENT(data->buffer), KERNEL_ARGUMENT(data->offset), KERNEL_ARGUMENT(weights),
-        KERNEL_ARGUMENT(gamma_offset), KERNEL_ARGUMENT(weights),      KERNEL_ARGUMENT(beta_offset),
+        KERNEL_ARGUMENT(rows),        KERNEL_ARGUMENT(columns),      KERNEL_ARGUMENT(flags),
+        KERNEL_ARGUMENT(eps),         KERNEL_ARGUMENT(x->buffer),    KERNEL_ARGUMENT(x_at),
+        KERNEL_ARGUMENT(weights),     KERNEL_ARGUMENT(gamma_offset), KERNEL_ARGUMENT(weights),
+        KERNEL_ARGUMENT(beta_offset), KERNEL_ARGUMENT(out->buffer),  KERNEL_ARGUMENT(out_at),
     };
     return kernel_launch(device, KERNEL_LAYER_NORM, &grid, arguments, sizeof arguments / sizeof arguments[0]);
 }
@@ -22,12 +31,25 @@ int layer_norm_forward(struct device *device, cl_int rows, cl_int columns, cl_fl
 int layer_norm_backward(struct device *device, const struct layer_norm_backward_call *call)
 {
     struct kernel_grid grid;
-    provider_grid(device, KERNEL_LAYER_NORM_BACKWARD, (uint64_t)call->rows, (uint64_t)call->columns, 0, &grid);
+    const uint64_t columns = (uint64_t)call->columns;
+    const cl_int flags = flags_of(&call->dx);
+    const cl_long4 x_at = kernel_view_place(&call->x, columns), dy_at = kernel_view_place(&call->dy, columns);
+    const cl_long4 dx_at = kernel_view_place(&call->dx, columns);
+    provider_grid(device, KERNEL_LAYER_NORM_BACKWARD, (uint64_t)call->rows, columns, 0, &grid);
     const struct kernel_argument arguments[] = {
-        KERNEL_ARGUMENT(call->rows),         KERNEL_ARGUMENT(call->columns),   KERNEL_ARGUMENT(call->eps),
-        KERNEL_ARGUMENT(call->x.buffer),     KERNEL_ARGUMENT(call->x.offset),  KERNEL_ARGUMENT(call->dy.buffer),
-        KERNEL_ARGUMENT(call->dy.offset),    KERNEL_ARGUMENT(call->weights),   KERNEL_ARGUMENT(call->gamma_offset),
-        KERNEL_ARGUMENT(call->dx.buffer),    KERNEL_ARGUMENT(call->dx.offset), KERNEL_ARGUMENT(call->stats.buffer),
+        KERNEL_ARGUMENT(call->rows),
+        KERNEL_ARGUMENT(call->columns),
+        KERNEL_ARGUMENT(flags),
+        KERNEL_ARGUMENT(call->eps),
+        KERNEL_ARGUMENT(call->x.buffer),
+        KERNEL_ARGUMENT(x_at),
+        KERNEL_ARGUMENT(call->dy.buffer),
+        KERNEL_ARGUMENT(dy_at),
+        KERNEL_ARGUMENT(call->weights),
+        KERNEL_ARGUMENT(call->gamma_offset),
+        KERNEL_ARGUMENT(call->dx.buffer),
+        KERNEL_ARGUMENT(dx_at),
+        KERNEL_ARGUMENT(call->stats.buffer),
         KERNEL_ARGUMENT(call->stats.offset),
     };
     return kernel_launch(device, KERNEL_LAYER_NORM_BACKWARD, &grid, arguments, sizeof arguments / sizeof arguments[0]);
@@ -36,14 +58,28 @@ int layer_norm_backward(struct device *device, const struct layer_norm_backward_
 int layer_norm_sums(struct device *device, const struct layer_norm_backward_call *call)
 {
     struct kernel_grid grid;
-    provider_grid(device, KERNEL_LAYER_NORM_SUMS, (uint64_t)call->rows, (uint64_t)call->columns, 0, &grid);
+    const uint64_t columns = (uint64_t)call->columns;
+    const cl_long4 x_at = kernel_view_place(&call->x, columns), dy_at = kernel_view_place(&call->dy, columns);
+    const cl_long4 dx_at = kernel_view_place(&call->dx, columns);
+    provider_grid(device, KERNEL_LAYER_NORM_SUMS, (uint64_t)call->rows, columns, 0, &grid);
     const struct kernel_argument arguments[] = {
-        KERNEL_ARGUMENT(call->rows),          KERNEL_ARGUMENT(call->columns),      KERNEL_ARGUMENT(call->accumulate),
-        KERNEL_ARGUMENT(call->x.buffer),      KERNEL_ARGUMENT(call->x.offset),     KERNEL_ARGUMENT(call->dy.buffer),
-        KERNEL_ARGUMENT(call->dy.offset),     KERNEL_ARGUMENT(call->dx.buffer),    KERNEL_ARGUMENT(call->dx.offset),
-        KERNEL_ARGUMENT(call->stats.buffer),  KERNEL_ARGUMENT(call->stats.offset), KERNEL_ARGUMENT(call->gradients),
-        KERNEL_ARGUMENT(call->dgamma_offset), KERNEL_ARGUMENT(call->gradients),    KERNEL_ARGUMENT(call->dbeta_offset),
-        KERNEL_ARGUMENT(call->gradients),     KERNEL_ARGUMENT(call->dbias_offset),
+        KERNEL_ARGUMENT(call->rows),
+        KERNEL_ARGUMENT(call->columns),
+        KERNEL_ARGUMENT(call->accumulate),
+        KERNEL_ARGUMENT(call->x.buffer),
+        KERNEL_ARGUMENT(x_at),
+        KERNEL_ARGUMENT(call->dy.buffer),
+        KERNEL_ARGUMENT(dy_at),
+        KERNEL_ARGUMENT(call->dx.buffer),
+        KERNEL_ARGUMENT(dx_at),
+        KERNEL_ARGUMENT(call->stats.buffer),
+        KERNEL_ARGUMENT(call->stats.offset),
+        KERNEL_ARGUMENT(call->gradients),
+        KERNEL_ARGUMENT(call->dgamma_offset),
+        KERNEL_ARGUMENT(call->gradients),
+        KERNEL_ARGUMENT(call->dbeta_offset),
+        KERNEL_ARGUMENT(call->gradients),
+        KERNEL_ARGUMENT(call->dbias_offset),
     };
     return kernel_launch(device, KERNEL_LAYER_NORM_SUMS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
 }
@@ -67,9 +103,9 @@ static void needs(struct plan *plan, struct plan_layer *layer)
 
 static int launch_forward(const struct plan_run *run, const struct plan_step *step)
 {
-    const struct device_rows out = plan_rows_of(run, step, OUT);
+    const struct kernel_view x = plan_view(run, step, X), out = plan_view(run, step, OUT);
     return layer_norm_forward(
-        run->device, plan_view_rows(run, step, OUT), (cl_int)plan_buffer_of(run, step, OUT)->columns, step->number,
+        run->device, plan_view_rows(run, step, OUT), (cl_int)plan_buffer_of(run, step, OUT)->columns, step->number, &x,
         &out, run->parameters->vectors, plan_parameter(run, step, GAMMA)->at, plan_parameter(run, step, BETA)->at);
 }
 
@@ -80,9 +116,9 @@ static void call_of(const struct plan_run *run, const struct plan_step *step, st
         .columns = (cl_int)plan_buffer_of(run, step, X)->columns,
         .eps = step->number,
         .accumulate = run->accumulate,
-        .x = plan_rows_of(run, step, X),
-        .dy = plan_rows_of(run, step, DY),
-        .dx = plan_rows_of(run, step, DX),
+        .x = plan_view(run, step, X),
+        .dy = plan_view(run, step, DY),
+        .dx = plan_view(run, step, DX),
         .stats = plan_rows_of(run, step, STATS),
         .weights = run->parameters->vectors,
         .gamma_offset = plan_parameter(run, step, GAMMA)->at,

@@ -1,13 +1,15 @@
-/* LayerNorm over the rows of a matrix, y = (x - mean) / sqrt(variance + eps) * gamma + beta, on a device. The vectors
- * lie in the weights buffer, padded to whole panels. All enqueue and do not wait. */
+/* LayerNorm over the rows of a matrix, y = (x - mean) / sqrt(variance + eps) * gamma + beta, on a device. Matrices
+ * are row-major or in panels; the vectors lie in the weights buffer, padded to whole panels. All enqueue and do not
+ * wait. */
 #ifndef EXPERTD_RUNTIME_LAYER_NORM_H
 #define EXPERTD_RUNTIME_LAYER_NORM_H
 
+#include "runtime/compute/kernel.h"
 #include "runtime/device/device_private.h"
 
-/* In place, row-major rows. */
-int layer_norm_forward(struct device *device, cl_int rows, cl_int columns, cl_float eps, const struct device_rows *data,
-                       cl_mem weights, cl_ulong gamma_offset, cl_ulong beta_offset);
+/* `out` may be `x`. */
+int layer_norm_forward(struct device *device, cl_int rows, cl_int columns, cl_float eps, const struct kernel_view *x,
+                       const struct kernel_view *out, cl_mem weights, cl_ulong gamma_offset, cl_ulong beta_offset);
 
 /* Backward, with z = (x - mean) / sqrt(variance + eps) and g = dy * gamma:
  *     dx = (g - mean(g) - z * mean(g * z)) / sqrt(variance + eps)
@@ -15,10 +17,9 @@ int layer_norm_forward(struct device *device, cl_int rows, cl_int columns, cl_fl
 struct layer_norm_backward_call {
     cl_int rows, columns;
     cl_float eps;
-    cl_int accumulate;        /* the sums are added to what is there */
-    struct device_rows x;     /* packed */
-    struct device_rows dy;    /* row-major */
-    struct device_rows dx;    /* packed; written */
+    cl_int accumulate; /* the sums are added to what is there */
+    struct kernel_view x, dy;
+    struct kernel_view dx;    /* written */
     struct device_rows stats; /* mean and 1 / sqrt(variance + eps) of each row; written */
     cl_mem weights;
     cl_ulong gamma_offset;

@@ -1,5 +1,8 @@
 /* LayerNorm, column sums and repacking for CPU devices: memory-bound, a work-item takes rows or a panel. */
 
+/* Where a panel of a row of a view (common.cl) lies: {offset, row_stride, panel_stride, 0}. */
+#define VIEW_ROW(at, row, panel) ((at).s0 + (long)(row) * (at).s1 + (long)(panel) * (at).s2)
+
 /* Sum over the lanes of a vector, always in the same order. */
 float vec_sum(vec v)
 {
@@ -42,48 +45,44 @@ float2 row_statistics(int C, float eps, __global const float *row, long panel_st
     return (float2)(mean, 1.0f / sqrt(vec_sum(squares) / C + eps));
 }
 
-/* data[M][C], row-major, in place: (x - mean) * rstd * gamma + beta. gamma and beta are padded to whole panels. */
+/* out[M][C] = (x - mean) * rstd * gamma + beta; x and out may be the same. gamma and beta are padded to whole panels. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
-void layer_norm(int M, int C, float eps, __global float *data, ulong offset, __global const float *gamma,
-                ulong gamma_offset, __global const float *beta, ulong beta_offset, SHARES)
+void layer_norm(int M, int C, int flags, float eps, __global const float *x, long4 x_at, __global const float *gamma,
+                ulong gamma_offset, __global const float *beta, ulong beta_offset, __global float *out, long4 out_at, SHARES)
 {
     EACH_SHARE
     {
         for (int row = share; row < M; row += grid.x) {
-            __global float *x = data + offset + (long)row * C;
-            const float2 stats = row_statistics(C, eps, x, PANEL);
-            for (int c = 0; c < C; c += PANEL) {
+            const float2 stats = row_statistics(C, eps, x + VIEW_ROW(x_at, row, 0), x_at.s2);
+            for (int p = 0; p * PANEL < C; p++) {
+                const int c = p * PANEL;
                 vec v[NV];
-                load_columns(v, x + c, C - c);
+                load_columns(v, x + VIEW_ROW(x_at, row, p), C - c);
                 EACH_VECTOR v[j] = (v[j] - stats.x) * stats.y * vec_load(gamma + gamma_offset + c + j * VEC) +
                                    vec_load(beta + beta_offset + c + j * VEC);
-                store_columns(v, x + c, C - c);
+                clear_columns(v, C - c);
+                store_columns(v, out + VIEW_ROW(out_at, row, p), flags & LINEAR_OUT_ROWS ? C - c : PANEL);
             }
         }
     }
 }
 
-/* dx of LayerNorm over v[M][C] (in panels), dy row-major: with z = (v - mean) * rstd and g = dy * gamma,
- *     dx = rstd * (g - mean(g) - z * mean(g * z)), into panels, pad columns 0. stats[row] = {mean, rstd} for column_sums. */
+/* dx of LayerNorm over x[M][C]: with z = (x - mean) * rstd and g = dy * gamma,
+ *     dx = rstd * (g - mean(g) - z * mean(g * z)). stats[row] = {mean, rstd} for layer_norm_sums. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
-void layer_norm_backward(int M, int C, float eps, __global const float *v_buffer, ulong v_offset,
-                         __global const float *dy_buffer, ulong dy_offset, __global const float *gamma,
-                         ulong gamma_offset, __global float *dx_buffer, ulong dx_offset, __global float *stats_buffer,
-                         ulong stats_offset, SHARES)
+void layer_norm_backward(int M, int C, int flags, float eps, __global const float *x_buffer, long4 x_at,
+                         __global const float *dy_buffer, long4 dy_at, __global const float *gamma, ulong gamma_offset,
+                         __global float *dx_buffer, long4 dx_at, __global float *stats_buffer, ulong stats_offset, SHARES)
 {
     EACH_SHARE
     {
-        const long panel_stride = (long)M * PANEL;
         for (int row = share; row < M; row += grid.x) {
-            __global const float *v = v_buffer + v_offset + (long)row * PANEL;
-            __global const float *dy = dy_buffer + dy_offset + (long)row * C;
-            __global float *dx = dx_buffer + dx_offset + (long)row * PANEL;
-            const float2 stats = row_statistics(C, eps, v, panel_stride);
+            const float2 stats = row_statistics(C, eps, x_buffer + VIEW_ROW(x_at, row, 0), x_at.s2);
             vec sum_g = 0.0f, sum_gz = 0.0f;
             for (int p = 0; p * PANEL < C; p++) {
                 vec x[NV], g[NV];
-                load_columns(x, v + p * panel_stride, PANEL);
-                load_columns(g, dy + p * PANEL, C - p * PANEL);
+                load_columns(x, x_buffer + VIEW_ROW(x_at, row, p), C - p * PANEL);
+                load_columns(g, dy_buffer + VIEW_ROW(dy_at, row, p), C - p * PANEL);
                 EACH_VECTOR g[j] *= vec_load(gamma + gamma_offset + p * PANEL + j * VEC);
                 EACH_VECTOR sum_g += g[j];
                 EACH_VECTOR sum_gz += g[j] * ((x[j] - stats.x) * stats.y);
@@ -91,12 +90,12 @@ void layer_norm_backward(int M, int C, float eps, __global const float *v_buffer
             const float mean_g = vec_sum(sum_g) / C, mean_gz = vec_sum(sum_gz) / C;
             for (int p = 0; p * PANEL < C; p++) {
                 vec x[NV], g[NV];
-                load_columns(x, v + p * panel_stride, PANEL);
-                load_columns(g, dy + p * PANEL, C - p * PANEL);
+                load_columns(x, x_buffer + VIEW_ROW(x_at, row, p), C - p * PANEL);
+                load_columns(g, dy_buffer + VIEW_ROW(dy_at, row, p), C - p * PANEL);
                 EACH_VECTOR g[j] *= vec_load(gamma + gamma_offset + p * PANEL + j * VEC);
                 EACH_VECTOR x[j] = stats.y * (g[j] - mean_g - (x[j] - stats.x) * stats.y * mean_gz);
                 clear_columns(x, C - p * PANEL);
-                store_columns(x, dx + p * panel_stride, PANEL);
+                store_columns(x, dx_buffer + VIEW_ROW(dx_at, row, p), flags & LINEAR_OUT_ROWS ? C - p * PANEL : PANEL);
             }
             stats_buffer[stats_offset + 2 * row] = stats.x;
             stats_buffer[stats_offset + 2 * row + 1] = stats.y;
@@ -107,27 +106,26 @@ void layer_norm_backward(int M, int C, float eps, __global const float *v_buffer
 /* The gradients that are column sums after LayerNorm's backward: dgamma = sum dy * z, dbeta = sum dy, dbias = sum dx, each
  * padded to whole panels. Grid {panels}. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
-void layer_norm_sums(int M, int C, int accumulate, __global const float *v_buffer, ulong v_offset,
-                     __global const float *dy_buffer, ulong dy_offset, __global const float *dx_buffer, ulong dx_offset,
+void layer_norm_sums(int M, int C, int accumulate, __global const float *x_buffer, long4 x_at,
+                     __global const float *dy_buffer, long4 dy_at, __global const float *dx_buffer, long4 dx_at,
                      __global const float *stats, ulong stats_offset, __global float *dgamma, ulong dgamma_offset,
                      __global float *dbeta, ulong dbeta_offset, __global float *dbias, ulong dbias_offset, SHARES)
 {
     EACH_SHARE
     {
         const int panel = share, columns = C - panel * PANEL;
-        __global const float *v = v_buffer + v_offset + (long)panel * M * PANEL;
-        __global const float *dx = dx_buffer + dx_offset + (long)panel * M * PANEL;
-        __global const float *dy = dy_buffer + dy_offset + panel * PANEL;
         vec sums[3][NV];
         for (int j = 0; j < NV; j++)
             sums[0][j] = sums[1][j] = sums[2][j] = 0.0f;
         for (int row = 0; row < M; row++) {
             const float mean = stats[stats_offset + 2 * row], rstd = stats[stats_offset + 2 * row + 1];
-            vec g[NV];
-            load_columns(g, dy + (long)row * C, columns);
-            EACH_VECTOR sums[0][j] += g[j] * ((vec_load(v + (long)row * PANEL + j * VEC) - mean) * rstd);
+            vec x[NV], g[NV], dx[NV];
+            load_columns(x, x_buffer + VIEW_ROW(x_at, row, panel), columns);
+            load_columns(g, dy_buffer + VIEW_ROW(dy_at, row, panel), columns);
+            load_columns(dx, dx_buffer + VIEW_ROW(dx_at, row, panel), columns);
+            EACH_VECTOR sums[0][j] += g[j] * ((x[j] - mean) * rstd);
             EACH_VECTOR sums[1][j] += g[j];
-            EACH_VECTOR sums[2][j] += vec_load(dx + (long)row * PANEL + j * VEC);
+            EACH_VECTOR sums[2][j] += dx[j];
         }
         for (int s = 0; s < 3; s++) {
             __global float *to = s == 0 ? dgamma + dgamma_offset : s == 1 ? dbeta + dbeta_offset : dbias + dbias_offset;
@@ -177,9 +175,6 @@ void pack_rows(int M, int C, __global const float *in, ulong in_offset, __global
         }
     }
 }
-
-/* Where a panel of a row of a view (common.cl) lies: {offset, row_stride, panel_stride, 0}. */
-#define VIEW_ROW(at, row, panel) ((at).s0 + (long)(row) * (at).s1 + (long)(panel) * (at).s2)
 
 /* out[M][C] = what a product's epilogue makes of a, in place of a sum; `second` as there. Views may be the same. Grid {some,
  * panels}. */

@@ -16,6 +16,9 @@
 #endif
 #define LANES (GROUP / WIDTH)
 
+/* Where an element of a view (common.cl) lies: {offset, row_stride, panel_stride, 0}. */
+#define VIEW_AT(at, row, column) ((at).s0 + (long)(row) * (at).s1 + COLUMN_AT(column, (at).s2))
+
 /* Sum over the group, the same in every work-item; always in the same order. `shared` has GROUP floats. */
 float group_sum(float value, __local float *shared)
 {
@@ -45,48 +48,45 @@ float2 row_statistics(int C, float eps, __global const float *row, long panel_st
     return (float2)(mean, 1.0f / sqrt(group_sum(squares, shared) / C + eps));
 }
 
-/* data[M][C], row-major, in place: (x - mean) * rstd * gamma + beta. A group a row. */
+/* See rows_cpu.cl. A group a row. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
-void layer_norm(int M, int C, float eps, __global float *data, ulong offset, __global const float *gamma,
-                ulong gamma_offset, __global const float *beta, ulong beta_offset)
+void layer_norm(int M, int C, int flags, float eps, __global const float *x, long4 x_at, __global const float *gamma,
+                ulong gamma_offset, __global const float *beta, ulong beta_offset, __global float *out, long4 out_at)
 {
     __local float shared[GROUP];
+    const int columns = flags & LINEAR_OUT_ROWS ? C : PADDED(C);
     for (int row = get_group_id(0); row < M; row += get_num_groups(0)) {
-        __global float *x = data + offset + (long)row * C;
-        const float2 stats = row_statistics(C, eps, x, PANEL, shared);
-        for (int c = get_local_id(0); c < C; c += GROUP)
-            x[c] = (x[c] - stats.x) * stats.y * gamma[gamma_offset + c] + beta[beta_offset + c];
+        const float2 stats = row_statistics(C, eps, x + VIEW_AT(x_at, row, 0), x_at.s2, shared);
+        for (int c = get_local_id(0); c < columns; c += GROUP)
+            out[VIEW_AT(out_at, row, c)] =
+                c < C ? (x[VIEW_AT(x_at, row, c)] - stats.x) * stats.y * gamma[gamma_offset + c] + beta[beta_offset + c]
+                      : 0.0f;
     }
 }
 
 /* See rows_cpu.cl. A group a row. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
-void layer_norm_backward(int M, int C, float eps, __global const float *v_buffer, ulong v_offset,
-                         __global const float *dy_buffer, ulong dy_offset, __global const float *gamma,
-                         ulong gamma_offset, __global float *dx_buffer, ulong dx_offset, __global float *stats_buffer,
-                         ulong stats_offset)
+void layer_norm_backward(int M, int C, int flags, float eps, __global const float *x, long4 x_at, __global const float *dy,
+                         long4 dy_at, __global const float *gamma, ulong gamma_offset, __global float *dx, long4 dx_at,
+                         __global float *stats_buffer, ulong stats_offset)
 {
     __local float shared[GROUP];
-    const long panel_stride = (long)M * PANEL;
-    const int padded = PADDED(C);
+    const int columns = flags & LINEAR_OUT_ROWS ? C : PADDED(C);
     for (int row = get_group_id(0); row < M; row += get_num_groups(0)) {
-        __global const float *v = v_buffer + v_offset + ROW_AT(row, C);
-        __global const float *dy = dy_buffer + dy_offset + (long)row * C;
-        __global float *dx = dx_buffer + dx_offset + ROW_AT(row, C);
-        const float2 stats = row_statistics(C, eps, v, panel_stride, shared);
+        const float2 stats = row_statistics(C, eps, x + VIEW_AT(x_at, row, 0), x_at.s2, shared);
         float sum_g = 0.0f, sum_gz = 0.0f;
         for (int c = get_local_id(0); c < C; c += GROUP) {
-            const float g = dy[c] * gamma[gamma_offset + c];
+            const float g = dy[VIEW_AT(dy_at, row, c)] * gamma[gamma_offset + c];
             sum_g += g;
-            sum_gz += g * ((v[COLUMN_AT(c, panel_stride)] - stats.x) * stats.y);
+            sum_gz += g * ((x[VIEW_AT(x_at, row, c)] - stats.x) * stats.y);
         }
         const float mean_g = group_sum(sum_g, shared) / C;
         const float mean_gz = group_sum(sum_gz, shared) / C;
-        for (int c = get_local_id(0); c < padded; c += GROUP) {
-            const long at = COLUMN_AT(c, panel_stride);
-            dx[at] = c < C ? stats.y * (dy[c] * gamma[gamma_offset + c] - mean_g - (v[at] - stats.x) * stats.y * mean_gz)
-                           : 0.0f;
-        }
+        for (int c = get_local_id(0); c < columns; c += GROUP)
+            dx[VIEW_AT(dx_at, row, c)] =
+                c < C ? stats.y * (dy[VIEW_AT(dy_at, row, c)] * gamma[gamma_offset + c] - mean_g -
+                                   (x[VIEW_AT(x_at, row, c)] - stats.x) * stats.y * mean_gz)
+                      : 0.0f;
         if (get_local_id(0) == 0) {
             stats_buffer[stats_offset + 2 * row] = stats.x;
             stats_buffer[stats_offset + 2 * row + 1] = stats.y;
@@ -109,20 +109,19 @@ float lanes_sum(float value, __local float *shared)
 
 /* See rows_cpu.cl. A group for WIDTH columns. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
-void layer_norm_sums(int M, int C, int accumulate, __global const float *v_buffer, ulong v_offset,
-                     __global const float *dy_buffer, ulong dy_offset, __global const float *dx_buffer, ulong dx_offset,
-                     __global const float *stats, ulong stats_offset, __global float *dgamma, ulong dgamma_offset,
-                     __global float *dbeta, ulong dbeta_offset, __global float *dbias, ulong dbias_offset)
+void layer_norm_sums(int M, int C, int accumulate, __global const float *x, long4 x_at, __global const float *dy, long4 dy_at,
+                     __global const float *dx, long4 dx_at, __global const float *stats, ulong stats_offset,
+                     __global float *dgamma, ulong dgamma_offset, __global float *dbeta, ulong dbeta_offset,
+                     __global float *dbias, ulong dbias_offset)
 {
     __local float shared[GROUP];
     const int column = get_group_id(0) * WIDTH + get_local_id(0) % WIDTH;
     float sum_gamma = 0.0f, sum_beta = 0.0f, sum_bias = 0.0f;
-    for (int row = get_local_id(0) / WIDTH; row < M && column < PADDED(C); row += LANES) {
-        const long at = MATRIX_AT(row, column, M, C);
-        const float g = column < C ? dy_buffer[dy_offset + (long)row * C + column] : 0.0f;
-        sum_gamma += g * ((v_buffer[v_offset + at] - stats[stats_offset + 2 * row]) * stats[stats_offset + 2 * row + 1]);
+    for (int row = get_local_id(0) / WIDTH; row < M && column < C; row += LANES) {
+        const float g = dy[VIEW_AT(dy_at, row, column)];
+        sum_gamma += g * ((x[VIEW_AT(x_at, row, column)] - stats[stats_offset + 2 * row]) * stats[stats_offset + 2 * row + 1]);
         sum_beta += g;
-        sum_bias += dx_buffer[dx_offset + at];
+        sum_bias += dx[VIEW_AT(dx_at, row, column)];
     }
     sum_gamma = lanes_sum(sum_gamma, shared);
     sum_beta = lanes_sum(sum_beta, shared);
@@ -160,9 +159,6 @@ void pack_rows(int M, int C, __global const float *in, ulong in_offset, __global
             out[out_offset + MATRIX_AT(row, column, M, C)] = column < C ? in[in_offset + (long)row * C + column] : 0.0f;
     }
 }
-
-/* Where an element of a view (common.cl) lies: {offset, row_stride, panel_stride, 0}. */
-#define VIEW_AT(at, row, column) ((at).s0 + (long)(row) * (at).s1 + COLUMN_AT(column, (at).s2))
 
 /* See rows_cpu.cl. Global size {elements of WIDTH columns, WIDTHs of columns}. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
