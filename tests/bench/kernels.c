@@ -1,7 +1,7 @@
 /* How fast the kernels are beside what the device can do: its multiply-add peak, by an OpenCL kernel, in the same run.
  *
  *     build/bench/kernels [--hidden 1024] [--kernel auto|cpu|gpu|clblast] [--rows N] [--seconds 0.5] [--json FILE]
- *                         [--only NAME] [--cpu-time] [--staged] [--device OPTIONS]
+ *                         [--only NAME] [--cpu-time] [--staged] [--device OPTIONS] [--block NAME]
  *
  * OPTIONS are more of an entry of the configuration's `devices`: "platform: nvidia, precision: tf32", or
  * "tune: force, tune_time: 600". --staged treats the device as one with memory of its own.
@@ -9,6 +9,10 @@
  * --only measures the figures whose name contains NAME. --cpu-time counts the processor time of this process over its
  * cores instead of the time on the wall: for a CPU device on a machine that is busy with other things. It does not see
  * what idles at a kernel's end.
+ *
+ * --block measures another block than ffn, whole: transformer (of 128 tokens and 16 heads; --rows 8, if not given),
+ * det_dropout or perceptron (--rows 256), and attention alone for the first. Operations are those of products: of a
+ * forward, and of a backward that computes the forward again.
  *
  * The peak is measured before and after each repetition, as clocks change from one millisecond to the next: a figure's
  * ratio is the median over the repetitions that fit the time, its GFLOP/s are those of the best one. A forward counts
@@ -30,6 +34,7 @@
 #include "runtime/blocks/expert.h"
 #include "runtime/blocks/engine.h"
 #include "runtime/compute/linear.h"
+#include "runtime/layers/attention.h"
 #include "runtime/train/optimizer_step.h"
 
 enum {
@@ -38,6 +43,9 @@ enum {
     MAX_FIGURES = 96,
     MAX_REPEATS = 4096,
     PIPELINE = 8,
+    BLOCK_SLABS = 4, /* of a batch each way */
+    TOKENS = 128,    /* of a transformer's row */
+    HEADS = 16,
 };
 static const unsigned row_counts[] = {1, 2, 4, 8, 16, 32, 64, 256, 1024};
 
@@ -50,7 +58,7 @@ struct bench {
     struct config config;
     struct device *device;
     struct expert *expert;
-    struct device_slab inputs[2], outputs;
+    struct device_slab inputs[BLOCK_SLABS], outputs[BLOCK_SLABS];
     struct peak *floor;
     cl_mem rows_buffer; /* on a staged device */
     double peak, seconds;
@@ -58,6 +66,7 @@ struct bench {
     unsigned count;
     unsigned hidden, rows; /* rows 0: all of row_counts */
     const char *only;      /* "": all figures */
+    const char *block;     /* ffn: the products, too */
     bool cpu_time, staged;
 };
 
@@ -162,14 +171,14 @@ static void run_gradient(struct bench *bench, const struct work *work)
 
 static void run_forward(struct bench *bench, const struct work *work)
 {
-    struct expert_batch batch = {.rows = work->rows, .inputs = bench->inputs, .outputs = &bench->outputs};
+    struct expert_batch batch = {.rows = work->rows, .inputs = bench->inputs, .outputs = bench->outputs};
     must(bench, expert_forward(bench->expert, &batch));
     must(bench, expert_finish(bench->expert, &batch));
 }
 
 static void run_backward(struct bench *bench, const struct work *work)
 {
-    struct expert_batch batch = {.rows = work->rows, .inputs = bench->inputs, .outputs = &bench->outputs};
+    struct expert_batch batch = {.rows = work->rows, .inputs = bench->inputs, .outputs = bench->outputs};
     must(bench, expert_backward(bench->expert, &batch));
     must(bench, expert_finish(bench->expert, &batch));
 }
@@ -179,7 +188,7 @@ static void run_pipeline(struct bench *bench, const struct work *work)
     struct expert_batch batches[2];
     for (unsigned i = 0; i < PIPELINE + 1; i++) {
         struct expert_batch *next = &batches[i % 2], *last = &batches[(i + 1) % 2];
-        *next = (struct expert_batch){.rows = work->rows, .inputs = bench->inputs, .outputs = &bench->outputs};
+        *next = (struct expert_batch){.rows = work->rows, .inputs = bench->inputs, .outputs = bench->outputs};
         if (i < PIPELINE)
             must(bench, expert_forward(bench->expert, next));
         if (i > 0)
@@ -264,6 +273,68 @@ static void measure_all(struct bench *bench)
     }
 }
 
+/* --- other blocks ------------------------------------------------------------------------------------------------- */
+
+/* In the workspace: q, k and v side by side, what comes out, the gradients of both, the statistics. */
+static void run_attention(struct bench *bench, const struct work *work)
+{
+    const struct kernel_shape *shape = provider_shape(bench->device);
+    const uint64_t rows = (uint64_t)work->rows * TOKENS, h = bench->hidden,
+                   wide = kernel_packed_floats(shape, rows, 3 * h);
+    const uint64_t narrow = kernel_packed_floats(shape, rows, h);
+    const cl_int all = (cl_int)(3 * h), one = (cl_int)h;
+    const cl_mem memory = bench->device->workspace;
+    const struct kernel_view qkv = kernel_view_packed(shape, memory, 0, rows);
+    const struct kernel_view grads = kernel_view_packed(shape, memory, wide + 2 * narrow, rows);
+    const struct attention_call call = {
+        .rows = (cl_int)work->rows,
+        .tokens = TOKENS,
+        .heads = HEADS,
+        .width = one / HEADS,
+        .q = {qkv, all, 0},
+        .k = {qkv, all, one},
+        .v = {qkv, all, 2 * one},
+        .out = {kernel_view_packed(shape, memory, wide, rows), one, 0},
+        .stats = memory,
+        .stats_offset = 2 * wide + 2 * narrow,
+    };
+    const struct attention_gradients gradients = {
+        .out = {kernel_view_packed(shape, memory, wide + narrow, rows), one, 0},
+        .q = {grads, all, 0},
+        .k = {grads, all, one},
+        .v = {grads, all, 2 * one},
+    };
+    must(bench,
+         work->k ? attention_backward(bench->device, &call, &gradients) : attention_forward(bench->device, &call));
+}
+
+static void measure_block(struct bench *bench)
+{
+    const double h = bench->hidden, rows = bench->rows;
+    const bool transformer = strcmp(bench->block, "transformer") == 0,
+               dropout = strcmp(bench->block, "det_dropout") == 0;
+    /* Each product of scores and of what they weigh is 2 * TOKENS^2 * h operations a row: 2 of a forward, 5 of a
+     * backward. */
+    const double scores = transformer ? 2.0 * TOKENS * TOKENS * h * rows : 0;
+    const double products = transformer ? 24 * TOKENS * h * h * rows : (dropout ? 8 : 12) * h * h * rows;
+    const struct work works[] = {
+        {run_attention, 2 * scores, bench->rows, 0, 0, false, false},
+        {run_attention, 5 * scores, bench->rows, 0, 1, false, false},
+        {run_forward, products + 2 * scores, bench->rows, 0, 0, false, false},
+        {run_backward, 3 * products + 7 * scores, bench->rows, 0, 0, false, false},
+        {run_train, 4 * products + 9 * scores, bench->rows, 0, 0, false, false},
+    };
+    static const char *const names[] = {"attention", "attention backward", "forward", "backward, adam",
+                                        "forward, backward, adam"};
+    for (size_t w = transformer ? 0 : 2; w < sizeof works / sizeof works[0]; w++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s%s%s, %u rows", w < 2 ? "" : bench->block, w < 2 ? "" : " ", names[w],
+                 bench->rows);
+        if (strstr(name, bench->only) != NULL)
+            measure(bench, name, &works[w]);
+    }
+}
+
 /* --- the report ------------------------------------------------------------------------------------------------------
  */
 
@@ -320,37 +391,79 @@ static void reserve_products(struct bench *bench, uint64_t rows)
     must(bench, device_reserve_workspace(bench->device, (rows * (narrow + wide) + narrow * wide) * sizeof(float)));
 }
 
+static void open_ffn(struct bench *bench)
+{
+    const size_t rows = bench->rows > MAX_ROWS ? bench->rows : MAX_ROWS;
+    reserve_products(bench, rows);
+    for (unsigned i = 0; i < 2; i++)
+        bench->inputs[i] = make_slab(rows * bench->hidden);
+    bench->outputs[0] = make_slab(rows * bench->hidden);
+    if (bench->device->staged)
+        must(bench,
+             device_allocate(bench->device, 3 * rows * bench->hidden * sizeof(float), "rows", &bench->rows_buffer));
+}
+
+/* A batch's tensors as the block has them: nothing is left out by a mask of bools, everything counts by one of numbers.
+ */
+static struct device_slab block_slab(const struct bench *bench, const struct tensor_desc *tensor)
+{
+    const size_t bytes = tensor_row_bytes(tensor) * bench->rows;
+    struct device_slab slab = make_slab((bytes + sizeof(float) - 1) / sizeof(float));
+    if (tensor->dtype != DTYPE_FLOAT32)
+        memset(slab.mapping, 0, bytes);
+    for (size_t i = 0; tensor->dtype == DTYPE_INT64 && i < bytes / sizeof(int64_t); i++)
+        ((int64_t *)slab.mapping)[i] = 1;
+    return slab;
+}
+
+static void open_block(struct bench *bench)
+{
+    const struct schema *inputs = &bench->expert->inputs, *outputs = &bench->expert->outputs;
+    if (inputs->count + outputs->count > BLOCK_SLABS)
+        exit(1);
+    for (unsigned i = 0; i < inputs->count; i++)
+        bench->inputs[i] = block_slab(bench, &inputs->tensors[i]);
+    for (unsigned i = 0; i < outputs->count; i++)
+        bench->inputs[inputs->count + i] = block_slab(bench, &outputs->tensors[i]);
+    /* What comes out of a forward, or of a backward. */
+    for (unsigned i = 0; i < inputs->count || i < outputs->count; i++) {
+        const bool input = i < inputs->count && (i >= outputs->count || tensor_row_bytes(&inputs->tensors[i]) >
+                                                                            tensor_row_bytes(&outputs->tensors[i]));
+        bench->outputs[i] = block_slab(bench, input ? &inputs->tensors[i] : &outputs->tensors[i]);
+    }
+    if (strcmp(bench->block, "transformer") == 0)
+        must(bench, device_reserve_workspace(bench->device, 20 * (size_t)bench->rows * TOKENS *
+                                                                (bench->hidden + provider_shape(bench->device)->panel) *
+                                                                sizeof(float)));
+}
+
 static void bench_open(struct bench *bench, const char *kernel, const char *device)
 {
     char text[1024];
     snprintf(text, sizeof text,
              "devices:\n  - {name: bench, linear_kernel: %s%s%s%s}\n"
-             "experts:\n  - {uid: ffn.0, hidden_dim: %u, max_batch_size: %u}\n",
-             kernel, bench->staged ? ", slabs: staged" : "", device[0] != '\0' ? ", " : "", device, bench->hidden,
-             bench->rows > EXPERT_ROWS ? bench->rows : EXPERT_ROWS);
+             "experts:\n  - {uid: ffn.0, block: %s, hidden_dim: %u, max_batch_size: %u}\n",
+             kernel, bench->staged ? ", slabs: staged" : "", device[0] != '\0' ? ", " : "", device, bench->block,
+             bench->hidden, bench->rows > EXPERT_ROWS ? bench->rows : EXPERT_ROWS);
     if (config_parse(&bench->config, text, strlen(text), "kernels") != 0 ||
         device_open(&bench->device, &bench->config.devices[0]) != 0 || compute_open(bench->device) != 0)
         exit(1);
     must(bench, expert_create(&bench->expert, bench->device, &bench->config.experts[0], 1));
-    const size_t rows = bench->rows > MAX_ROWS ? bench->rows : MAX_ROWS;
-    reserve_products(bench, rows);
-    for (unsigned i = 0; i < 2; i++)
-        bench->inputs[i] = make_slab(rows * bench->hidden);
-    bench->outputs = make_slab(rows * bench->hidden);
-    if (bench->device->staged)
-        must(bench,
-             device_allocate(bench->device, 3 * rows * bench->hidden * sizeof(float), "rows", &bench->rows_buffer));
+    if (strcmp(bench->block, "ffn") != 0)
+        open_block(bench);
+    else
+        open_ffn(bench);
     if (peak_open(&bench->floor, bench->device) != 0)
         exit(1);
     peak_use_clock(bench->floor, now_ns, bench);
     peak_fma(bench->floor); /* compiles */
 }
-
 static void bench_close(struct bench *bench)
 {
-    for (unsigned i = 0; i < 2; i++)
+    for (unsigned i = 0; i < BLOCK_SLABS; i++)
         drop_slab(&bench->inputs[i]);
-    drop_slab(&bench->outputs);
+    for (unsigned i = 0; i < BLOCK_SLABS; i++)
+        drop_slab(&bench->outputs[i]);
     peak_close(&bench->floor);
     device_release(bench->device, &bench->rows_buffer);
     expert_destroy(&bench->expert);
@@ -361,13 +474,18 @@ static void bench_close(struct bench *bench)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"hidden", required_argument, NULL, 'h'},  {"kernel", required_argument, NULL, 'k'},
-        {"seconds", required_argument, NULL, 's'}, {"json", required_argument, NULL, 'j'},
-        {"cpu-time", no_argument, NULL, 'c'},      {"rows", required_argument, NULL, 'r'},
-        {"device", required_argument, NULL, 'd'},  {"only", required_argument, NULL, 'o'},
-        {"staged", no_argument, NULL, 'S'},        {0}};
-    struct bench bench = {.hidden = 1024, .seconds = 0.5, .only = ""};
+    static const struct option options[] = {{"hidden", required_argument, NULL, 'h'},
+                                            {"kernel", required_argument, NULL, 'k'},
+                                            {"seconds", required_argument, NULL, 's'},
+                                            {"json", required_argument, NULL, 'j'},
+                                            {"cpu-time", no_argument, NULL, 'c'},
+                                            {"rows", required_argument, NULL, 'r'},
+                                            {"device", required_argument, NULL, 'd'},
+                                            {"only", required_argument, NULL, 'o'},
+                                            {"staged", no_argument, NULL, 'S'},
+                                            {"block", required_argument, NULL, 'b'},
+                                            {0}};
+    struct bench bench = {.hidden = 1024, .seconds = 0.5, .only = "", .block = "ffn"};
     const char *kernel = "auto", *device = "", *json = NULL;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'h')
@@ -382,6 +500,8 @@ int main(int argc, char **argv)
             bench.seconds = strtod(optarg, NULL);
         else if (option == 'o')
             bench.only = optarg;
+        else if (option == 'b')
+            bench.block = optarg;
         else if (option == 'j')
             json = optarg;
         else if (option == 'c')
@@ -391,8 +511,14 @@ int main(int argc, char **argv)
         else
             return 2;
     }
+    const bool ffn = strcmp(bench.block, "ffn") == 0;
+    if (!ffn && bench.rows == 0)
+        bench.rows = strcmp(bench.block, "transformer") == 0 ? 8 : 256;
     bench_open(&bench, kernel, device);
-    measure_all(&bench);
+    if (ffn)
+        measure_all(&bench);
+    else
+        measure_block(&bench);
     print_table(&bench);
     if (json != NULL)
         write_json(&bench, json);

@@ -1,4 +1,4 @@
-// timeout: 400 (at the first run PoCL compiles for more than a minute)
+// timeout: 1500 (at the first run PoCL compiles for more than a minute)
 /* Each kernel of each provider against its plain C reference, at sizes that no tile divides, in both layouts. Around
  * every output lies NaN that must stay, and pad columns must be 0. */
 #include <check.h>
@@ -552,7 +552,7 @@ START_TEST(what_is_not_a_number_stays_none)
         ck_assert_int_eq(rows_apply(device, 1, 4, applied[which], &a.view, NULL, &out.view), 0);
         ck_assert_int_eq(device_read(device, out.view.buffer, out.view.offset * sizeof(float), results, sizeof results),
                          0);
-        ck_assert(isnan(results[0]) && results[1] > 0.8f && isinf(results[2]) && results[3] <= 0);
+        ck_assert(isnan(results[0]) && results[1] > 0.7f && isinf(results[2]) && results[3] <= 0);
         forget();
     }
     end();
@@ -591,30 +591,37 @@ START_TEST(masks_of_bools_and_of_numbers_are_the_references)
 {
     begin(_i);
     for (unsigned i = 0; i < ROW_SIZES; i++) {
-        masked_agrees(row_sizes[i].rows, row_sizes[i].n, false);
-        masked_agrees(row_sizes[i].rows, row_sizes[i].n, true);
-        forget();
+        for (unsigned wide = 0; wide < 2; wide++) {
+            masked_agrees(row_sizes[i].rows, row_sizes[i].n, wide);
+            forget();
+        }
     }
     end();
 }
 END_TEST
 
+static TCase *add_case(Suite *suite, const char *name)
+{
+    TCase *tcase = tcase_create(name);
+    tcase_set_timeout(tcase, 200); /* kernels are compiled at the first run */
+    suite_add_tcase(suite, tcase);
+    return tcase;
+}
+
 int main(void)
 {
-    TCase *all = tcase_create("kernel");
-    const int count = support_device_has_clblast() ? PROVIDERS : PROVIDERS - 1;
-    tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
-    tcase_add_loop_test(all, products_with_every_epilogue_are_the_references, 0, count);
-    tcase_add_loop_test(all, weight_gradients_are_the_references, 0, count);
-    tcase_add_loop_test(all, layer_norm_is_the_references, 0, count);
-    tcase_add_loop_test(all, layer_norm_backward_and_its_sums_are_the_references, 0, count);
-    tcase_add_loop_test(all, column_sums_and_packing_are_the_references, 0, count);
-    tcase_add_loop_test(all, rms_norm_and_its_backward_are_the_references, 0, count);
-    tcase_add_loop_test(all, epilogues_without_a_product_are_the_references, 0, count);
-    tcase_add_loop_test(all, what_is_not_a_number_stays_none, 0, count);
-    tcase_add_loop_test(all, masks_of_bools_and_of_numbers_are_the_references, 0, count);
     Suite *suite = suite_create("kernel");
-    suite_add_tcase(suite, all);
+    TCase *products = add_case(suite, "products"), *rows = add_case(suite, "rows");
+    const int count = support_device_has_clblast() ? PROVIDERS : PROVIDERS - 1;
+    tcase_add_loop_test(products, products_with_every_epilogue_are_the_references, 0, count);
+    tcase_add_loop_test(products, weight_gradients_are_the_references, 0, count);
+    tcase_add_loop_test(rows, layer_norm_is_the_references, 0, count);
+    tcase_add_loop_test(rows, layer_norm_backward_and_its_sums_are_the_references, 0, count);
+    tcase_add_loop_test(rows, column_sums_and_packing_are_the_references, 0, count);
+    tcase_add_loop_test(rows, rms_norm_and_its_backward_are_the_references, 0, count);
+    tcase_add_loop_test(rows, epilogues_without_a_product_are_the_references, 0, count);
+    tcase_add_loop_test(rows, what_is_not_a_number_stays_none, 0, count);
+    tcase_add_loop_test(rows, masks_of_bools_and_of_numbers_are_the_references, 0, count);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
