@@ -71,8 +71,7 @@ static bool waits(const struct plan *plan, const struct block_node *node)
         const struct block_node *reader = &graph->nodes[i];
         for (unsigned j = 0; j < reader->operands_count; j++) {
             if (reader->operands[j] == node->value)
-                return epilogue_of(reader) == PLAN_ADD ||
-                       (epilogue_of(reader) == PLAN_MULTIPLY && LINEAR_MULTIPLY != 0);
+                return epilogue_of(reader) != PLAN_PLAIN;
         }
     }
     return false;
@@ -139,10 +138,18 @@ void fusion_find(struct plan *plan)
 
 unsigned fusion_activation(enum block_activation activation)
 {
-    return activation == BLOCK_GELU ? LINEAR_GELU : 0;
+    static const unsigned flags[] = {[BLOCK_RELU] = LINEAR_RELU,
+                                     [BLOCK_GELU] = LINEAR_GELU,
+                                     [BLOCK_GELU_ERF] = LINEAR_GELU_ERF,
+                                     [BLOCK_SILU] = LINEAR_SILU};
+    return flags[activation];
 }
 
 unsigned fusion_activation_gradient(enum block_activation activation)
 {
-    return activation == BLOCK_GELU ? LINEAR_GELU_GRAD : 0;
+    static const unsigned flags[] = {[BLOCK_RELU] = LINEAR_RELU_GRAD,
+                                     [BLOCK_GELU] = LINEAR_GELU_GRAD,
+                                     [BLOCK_GELU_ERF] = LINEAR_GELU_ERF_GRAD,
+                                     [BLOCK_SILU] = LINEAR_SILU_GRAD};
+    return flags[activation];
 }

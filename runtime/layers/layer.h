@@ -29,10 +29,10 @@ const struct layer_kind *layer_kind_find(const char *name);
 
 extern const struct layer_kind layer_linear;
 extern const struct layer_kind layer_add;
+extern const struct layer_kind layer_multiply;
+extern const struct layer_kind layer_mask;
 extern const struct layer_kind layer_layer_norm;
-
-/* The launcher of a sum, for gradients, too: buffers 0 and 1 (which may be missing) into 2. */
-plan_launch layer_launch_add;
+extern const struct layer_kind layer_attention;
 
 /* Adds the parameter <layer>.<suffix>, or `name` if it is not NULL, and returns its number. in 0: a vector. */
 int layer_parameter(struct plan *plan, const struct plan_layer *layer, const char *name, const char *suffix,

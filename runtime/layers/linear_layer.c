@@ -2,6 +2,7 @@
 #include "runtime/compute/linear.h"
 #include "runtime/compute/rows.h"
 #include "runtime/device/device_private.h"
+#include "runtime/layers/elementwise.h"
 #include "runtime/layers/fusion.h"
 #include "runtime/layers/layer.h"
 
@@ -29,7 +30,9 @@ static void needs(struct plan *plan, struct plan_layer *layer)
 {
     if (plan->trains)
         plan_need(plan, layer->operands[0], true);
-    layer->saves = layer->node->settings.activation != BLOCK_NONE;
+    layer->saves = layer->node->settings.activation != BLOCK_NONE || layer->epilogue == PLAN_MULTIPLY;
+    if (layer->epilogue == PLAN_MULTIPLY)
+        plan_need(plan, (unsigned)layer->second, false);
 }
 
 /* --- products ----------------------------------------------------------------------------------------------------- */
@@ -142,11 +145,40 @@ static void input_gradient(struct plan *plan, const struct plan_layer *layer, in
     plan_note_product(plan, plan->values[layer->operands[0]].columns, layer->node->settings.size);
 }
 
-static void backward(struct plan *plan, struct plan_layer *layer)
+/* Through what the epilogue did last: the second operand's gradient, and that of the activation. */
+static int through_epilogue(struct plan *plan, const struct plan_layer *layer, int dy)
 {
-    int dy = plan_gradient(plan, layer);
     if (layer->epilogue == PLAN_ADD)
         plan_contribute(plan, (unsigned)layer->second, dy);
+    if (layer->epilogue != PLAN_MULTIPLY)
+        return dy;
+    const struct plan_value *value = &plan->values[layer->value];
+    const unsigned second = (unsigned)layer->second;
+    const int activated = plan_matrix(plan, value->tokens, value->columns, false);
+    const int gradient = plan_contribution(plan, second);
+    const int inner = plan_matrix(plan, value->tokens, value->columns, false);
+    elementwise_add_step(plan, fusion_activation(layer->node->settings.activation), layer->saved[PREACT], PLAN_NONE,
+                         activated);
+    elementwise_add_step(plan, LINEAR_MULTIPLY, dy, activated, gradient);
+    elementwise_add_step(plan, LINEAR_MULTIPLY, dy, plan_read(plan, second), inner);
+    plan_contribute(plan, second, gradient);
+    return inner;
+}
+
+static int through_activation(struct plan *plan, const struct plan_layer *layer, int dy)
+{
+    const enum block_activation activation = layer->node->settings.activation;
+    const struct plan_value *value = &plan->values[layer->value];
+    if (activation == BLOCK_NONE || value->gradient_is_inner)
+        return dy;
+    const int inner = plan_matrix(plan, value->tokens, value->columns, false);
+    elementwise_add_step(plan, fusion_activation_gradient(activation), dy, layer->saved[PREACT], inner);
+    return inner;
+}
+
+static void backward(struct plan *plan, struct plan_layer *layer)
+{
+    int dy = through_activation(plan, layer, through_epilogue(plan, layer, plan_gradient(plan, layer)));
     if (plan->trains)
         dy = plan_packed(plan, dy);
     if (plan->trains && layer->parameters[BIAS] != PLAN_NONE && !layer->bias_summed) {

@@ -9,6 +9,7 @@
 #include "runtime/compute/provider.h"
 #include "runtime/compute/rows.h"
 #include "runtime/device/device_private.h"
+#include "runtime/layers/elementwise.h"
 #include "runtime/layers/fusion.h"
 #include "runtime/layers/layer.h"
 
@@ -193,9 +194,7 @@ void plan_contribute_product(struct plan *plan, unsigned value, struct plan_cont
     } else if (layer != NULL && v->pending == 0) {
         contribution->second = layer->saved[0];
         contribution->flags = fusion_activation_gradient(layer->node->settings.activation);
-        v->gradient_is_inner = contribution->flags != 0;
-        if (!v->gradient_is_inner)
-            contribution->second = PLAN_NONE;
+        v->gradient_is_inner = true;
     }
     contribution->out = v->pending == 0 ? last_place(plan, v) : plan_matrix(plan, v->tokens, v->columns, false);
     v->gradient = contribution->out;
@@ -217,10 +216,7 @@ void plan_contribute(struct plan *plan, unsigned value, int gradient)
         return;
     }
     const int sum = v->pending == 0 ? last_place(plan, v) : plan_matrix(plan, v->tokens, v->columns, false);
-    plan_add(plan, layer_launch_add);
-    plan_use(plan, 0, gradient);
-    plan_use(plan, 1, v->gradient);
-    plan_use(plan, 2, sum);
+    elementwise_add_step(plan, v->gradient != PLAN_NONE ? LINEAR_ADD : 0, gradient, v->gradient, sum);
     v->gradient = sum;
 }
 
@@ -283,16 +279,24 @@ static void plan_backward(struct plan *plan)
         plan->layers[i].kind->backward(plan, &plan->layers[i]);
 }
 
+/* In the order in which the layers are declared, which is the state dict's. */
+static void add_parameters(struct plan *plan)
+{
+    const struct block *block = plan->graph->block;
+    for (unsigned i = 0; i < block->layers_count * plan->layers_count; i++) {
+        struct plan_layer *layer = &plan->layers[i % plan->layers_count];
+        if (layer->kind->parameters != NULL && layer->node->layer == &block->layers[i / plan->layers_count])
+            layer->kind->parameters(plan, layer);
+    }
+}
+
 int plan_make(struct plan *plan, const struct block_graph *graph, const struct kernel_shape *shape,
               struct parameters *parameters, bool backward)
 {
     *plan = (struct plan){
         .graph = graph, .shape = shape, .parameters = parameters, .backward = backward, .trains = parameters->trains};
     fusion_find(plan);
-    for (unsigned i = 0; i < plan->layers_count; i++) {
-        if (plan->layers[i].kind->parameters != NULL)
-            plan->layers[i].kind->parameters(plan, &plan->layers[i]);
-    }
+    add_parameters(plan);
     reset(plan);
     if (backward)
         plan_backward(plan);

@@ -27,7 +27,7 @@
 
 enum {
     PLAN_NONE = -1, /* of numbers of buffers, values, parameters */
-    PLAN_STEP_BUFFERS = 8,
+    PLAN_STEP_BUFFERS = 10,
     PLAN_STEP_PARAMETERS = 4,
     PLAN_LAYER_PARAMETERS = 4,
     PLAN_VALUES_MAX = BLOCK_VALUES_MAX + BLOCK_LAYERS_MAX, /* and partial sums */
