@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct layer_kind *const kinds[] = {&layer_linear, &layer_add,        &layer_multiply,
-                                                 &layer_mask,   &layer_layer_norm, &layer_attention};
+static const struct layer_kind *const kinds[] = {&layer_linear,     &layer_add,      &layer_multiply, &layer_mask,
+                                                 &layer_layer_norm, &layer_rms_norm, &layer_attention};
 
 const struct layer_kind *layer_kind_find(const char *name)
 {

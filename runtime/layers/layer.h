@@ -32,6 +32,7 @@ extern const struct layer_kind layer_add;
 extern const struct layer_kind layer_multiply;
 extern const struct layer_kind layer_mask;
 extern const struct layer_kind layer_layer_norm;
+extern const struct layer_kind layer_rms_norm;
 extern const struct layer_kind layer_attention;
 
 /* Adds the parameter <layer>.<suffix>, or `name` if it is not NULL, and returns its number. in 0: a vector. */

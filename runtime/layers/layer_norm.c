@@ -5,7 +5,7 @@
 #include "runtime/compute/kernel_launch.h"
 #include "runtime/compute/linear.h"
 #include "runtime/compute/provider.h"
-#include "runtime/layers/elementwise.h"
+#include "runtime/layers/layer.h"
 
 static cl_int flags_of(const struct kernel_view *out)
 {
@@ -98,7 +98,7 @@ static void parameters(struct plan *plan, struct plan_layer *layer)
 
 static void needs(struct plan *plan, struct plan_layer *layer)
 {
-    plan_need(plan, layer->operands[0], true);
+    plan_need(plan, layer->operands[0], false);
 }
 
 static int launch_forward(const struct plan_run *run, const struct plan_step *step)
@@ -144,28 +144,13 @@ static int launch_sums(const struct plan_run *run, const struct plan_step *step)
     return layer_norm_sums(run->device, &call);
 }
 
-/* The kernel works in place on rows: where the value is to be somewhere else than its operand, that is copied first. */
 static void forward(struct plan *plan, struct plan_layer *layer)
 {
-    struct plan_value *value = &plan->values[layer->value];
-    const int x = plan_read(plan, layer->operands[0]);
-    if (plan->backward)
-        value->by_rows = plan_matrix(plan, value->tokens, value->columns, true);
-    const int out = plan->backward ? value->by_rows : plan_write(plan, layer->value);
-    if (x != out)
-        elementwise_add_step(plan, 0, x, PLAN_NONE, out);
+    const int x = plan_read(plan, layer->operands[0]), out = plan_write(plan, layer->value);
     plan_add(plan, launch_forward)->number = (float)layer->node->settings.epsilon;
     memcpy(plan->steps[plan->steps_count - 1].parameters, layer->parameters, sizeof layer->parameters);
+    plan_use(plan, X, x);
     plan_use(plan, OUT, out);
-}
-
-static int row_major(struct plan *plan, const struct plan_value *value, int buffer)
-{
-    if (plan->failed || plan->buffers[buffer].rows)
-        return buffer;
-    const int rows = plan_matrix(plan, value->tokens, value->columns, true);
-    elementwise_add_step(plan, 0, buffer, PLAN_NONE, rows);
-    return rows;
 }
 
 /* The linear layer whose bias has the column sums of dx as its gradient. */
@@ -193,8 +178,8 @@ static void backward(struct plan *plan, struct plan_layer *layer)
 {
     const struct plan_value *value = &plan->values[layer->value];
     const int buffers[NO_BIAS] = {
-        [X] = plan_read_packed(plan, layer->operands[0]),
-        [DY] = row_major(plan, value, plan_gradient(plan, layer)),
+        [X] = plan_read(plan, layer->operands[0]),
+        [DY] = plan_gradient(plan, layer),
         [DX] = plan_contribution(plan, layer->operands[0]),
         [STATS] = plan_matrix(plan, value->tokens, 2, true),
     };

@@ -203,15 +203,18 @@ void plan_contribute_product(struct plan *plan, unsigned value, struct plan_cont
 int plan_contribution(struct plan *plan, unsigned value)
 {
     const struct plan_value *v = &plan->values[value];
-    return plan_matrix(plan, v->tokens, v->columns, false);
+    return v->pending == 1 && v->gradient == PLAN_NONE ? last_place(plan, v)
+                                                       : plan_matrix(plan, v->tokens, v->columns, false);
 }
 
 void plan_contribute(struct plan *plan, unsigned value, int gradient)
 {
     struct plan_value *v = &plan->values[value];
     v->pending--;
-    const bool lands = v->pending == 0 && v->input != PLAN_NONE; /* in the client's rows */
-    if (v->gradient == PLAN_NONE && !lands) {
+    /* The last contribution to an input's gradient has to come to the client's rows. */
+    const bool moves =
+        v->pending == 0 && v->input != PLAN_NONE && !plan->failed && plan->buffers[gradient].place != PLAN_RESULT;
+    if (v->gradient == PLAN_NONE && !moves) {
         v->gradient = gradient;
         return;
     }

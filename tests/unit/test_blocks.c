@@ -38,7 +38,7 @@ struct block_case {
     "outputs: [{name: first, value: sum}, {name: second, value: d}]"
 #define GATED                                                                                                          \
     "name: gated, inputs: [{name: x, shape: [hidden_dim]}], "                                                          \
-    "layers: [{name: norm, layer: layer_norm, input: x}, "                                                             \
+    "layers: [{name: norm, layer: rms_norm, input: x}, "                                                               \
     "{name: gate_proj, layer: linear, input: norm, size: 3 * hidden_dim, activation: silu, bias: false}, "             \
     "{name: up_proj, layer: linear, input: norm, size: 3 * hidden_dim, bias: false}, "                                 \
     "{name: gated, layer: multiply, inputs: [gate_proj, up_proj]}, "                                                   \
