@@ -31,7 +31,7 @@ static const struct block_output ffn_outputs[] = {{.name = "output", .value = "l
 
 static const struct block_output nop_outputs[] = {{.name = "output", .value = "input"}};
 static const struct block_argument nop_delay_arguments[] = {
-    {.name = "delay", .value = 0.5, .max = 3600, .description = "seconds that a batch takes"},
+    {.name = "delay", .value = 0.5, .max = 30, .description = "seconds that a batch takes"},
 };
 
 /* --- det_dropout: W2 relu(W1 (x mask / 0.8) + b1) + b2 ------------------------------------------------------------ */

@@ -21,7 +21,7 @@ const struct block *engine_block(const struct config_expert *config)
     return config->declared != NULL ? config->declared : block_builtin(config->block);
 }
 
-static int resolve(const struct config_expert *config, struct block_graph **graph)
+int engine_graph(const struct config_expert *config, struct block_graph **graph)
 {
     const struct block *block = engine_block(config);
     const struct block_values values = {
@@ -87,7 +87,7 @@ static int model_make(struct engine_model **out, const struct device *device, co
     model->parameters.trains = false;
     int result = optimizer_settings_parse(&optimizer, config);
     if (result == 0)
-        result = resolve(config, &model->graph);
+        result = engine_graph(config, &model->graph);
     if (result == 0)
         result = check_kinds(config, model->graph);
     if (result == 0) {
@@ -143,10 +143,10 @@ static void model_give(struct engine_model *model)
 
 /* --- life --------------------------------------------------------------------------------------------------------- */
 
-static int engine_schema(const struct config_expert *config, struct schema *inputs, struct schema *outputs)
+int engine_schema(const struct config_expert *config, struct schema *inputs, struct schema *outputs)
 {
     struct block_graph *graph;
-    const int result = resolve(config, &graph);
+    const int result = engine_graph(config, &graph);
     if (result != 0)
         return result;
     *inputs = graph->inputs;

@@ -84,6 +84,7 @@ int expert_forward(struct expert *expert, struct expert_batch *batch)
     batch->step = EXPERT_STEP_NONE;
     batch->grad_norm = 0;
     batch->done = NULL;
+    batch->ready_ns = 0;
     batch->backward = false;
     return expert->ops->forward(expert, batch);
 }
@@ -93,6 +94,7 @@ int expert_backward(struct expert *expert, struct expert_batch *batch)
     batch->step = EXPERT_STEP_NONE;
     batch->grad_norm = 0;
     batch->done = NULL;
+    batch->ready_ns = 0;
     batch->backward = true;
     if (expert->backward_in_flight)
         return device_complain(expert->device, -EBUSY, "a backward batch of this expert is in flight");

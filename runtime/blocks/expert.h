@@ -43,7 +43,8 @@ struct expert_batch {
         grad_norm; /* global L2 norm before clipping, of the step's gradients; 0 unless a step was applied or skipped */
 
     /* Between the two; not for the caller. */
-    cl_event done; /* NULL: was done at once */
+    cl_event done;     /* NULL: was done at once */
+    uint64_t ready_ns; /* and is to be finished no earlier than this (common/clock.h); 0: at once */
     bool backward;
     unsigned staging;
 };

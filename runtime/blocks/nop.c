@@ -1,29 +1,20 @@
-/* The block `nop`: outputs are the inputs, grad_inputs are the grad_outputs. On the host, without a kernel launch. */
+/* Blocks without layers, `nop` and `nop_delay`: outputs are the inputs, grad_inputs are the grad_outputs. On the host,
+ * without a kernel launch. A batch of nop_delay is ready after its argument `delay`, in seconds: nobody waits for it
+ * meanwhile but its clients (runtime/serve/executor.h). */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/log.h"
+#include "common/clock.h"
 #include "runtime/blocks/blocks.h"
+#include "runtime/blocks/engine.h"
 #include "runtime/device/device.h"
 
-static void one_tensor(struct schema *schema, const char *name, uint64_t hidden)
-{
-    memset(schema, 0, sizeof *schema);
-    schema->count = 1;
-    schema->tensors[0].dtype = DTYPE_FLOAT32;
-    schema->tensors[0].ndim = 1;
-    schema->tensors[0].dims[0] = hidden;
-    snprintf(schema->tensors[0].name, sizeof schema->tensors[0].name, "%s", name);
-}
-
-static int nop_schema(const struct config_expert *config, struct schema *inputs, struct schema *outputs)
-{
-    one_tensor(inputs, "input", config->hidden_dim);
-    one_tensor(outputs, "output", config->hidden_dim);
-    return 0;
-}
+struct nop {
+    struct expert base;
+    uint64_t delay_ns;
+};
 
 static void nop_memory(const struct device *device, const struct config_expert *config, uint64_t *own,
                        uint64_t *workspace)
@@ -35,16 +26,22 @@ static void nop_memory(const struct device *device, const struct config_expert *
 
 static int nop_create(struct expert **out, struct device *device, const struct config_expert *config, uint64_t seed)
 {
-    struct expert *expert = calloc(1, sizeof *expert);
+    struct nop *nop = calloc(1, sizeof *nop);
+    struct block_graph *graph;
     (void)seed;
     *out = NULL;
-    if (expert == NULL)
+    if (nop == NULL)
         return -ENOMEM;
-    const int result = expert_prepare(expert, &expert_nop, device, config);
+    struct expert *expert = &nop->base;
+    int result = expert_prepare(expert, &expert_nop, device, config);
+    if (result == 0)
+        result = engine_graph(config, &graph);
     if (result != 0) {
-        free(expert);
+        free(nop);
         return result;
     }
+    nop->delay_ns = (uint64_t)(block_argument(graph, "delay", 0) * NS_PER_S);
+    free(graph);
     expert->optimizer.kind = OPTIMIZER_NONE;
     *out = expert;
     return 0;
@@ -56,10 +53,12 @@ static int nop_warm(struct expert *expert)
     return 0;
 }
 
-static void copy_rows(const struct expert *expert, const struct expert_batch *batch, const struct device_slab *from)
+static void copy_rows(const struct expert *expert, struct expert_batch *batch, const struct device_slab *from)
 {
+    const uint64_t delay_ns = ((const struct nop *)expert)->delay_ns;
     const size_t row = tensor_row_bytes(&expert->inputs.tensors[0]), offset = batch->first_row * row;
     memcpy((char *)batch->outputs[0].mapping + offset, (const char *)from->mapping + offset, batch->rows * row);
+    batch->ready_ns = delay_ns > 0 ? clock_now_ns() + delay_ns : 0;
 }
 
 static int nop_forward(struct expert *expert, struct expert_batch *batch)
@@ -95,7 +94,7 @@ static void nop_destroy(struct expert **expert)
 
 const struct expert_ops expert_nop = {
     .name = "nop",
-    .schema = nop_schema,
+    .schema = engine_schema,
     .memory = nop_memory,
     .create = nop_create,
     .warm = nop_warm,

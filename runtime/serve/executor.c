@@ -34,6 +34,8 @@ struct executor {
     struct completion completion;            /* of batches during which others may come */
     struct flight flights[EXPERT_IN_FLIGHT]; /* a ring: the oldest at `oldest` */
     uint32_t oldest, in_flight;
+    struct flight *delayed; /* done, but to be answered later (expert_batch.ready_ns); of a pool one at most */
+    uint32_t delayed_count, delayed_room;
     uint64_t now_ns;      /* of this step */
     uint64_t finished_ns; /* when the last batch was */
     uint64_t busy_ns;     /* a batch has been in flight, and that is not counted yet, since; 0: there is none */
@@ -257,11 +259,13 @@ static void finish_frozen(struct executor *executor, const struct flight *flight
     }
 }
 
+static int drain_flights(struct executor *executor);
+
 /* A batch of several tasks was skipped: the good ones among them get a step each. Nothing else is in flight meanwhile,
  * which is slow, and rare. */
 static int redo_one_by_one(struct executor *executor, struct flight *flight)
 {
-    int rc = executor_drain(executor);
+    int rc = drain_flights(executor);
     struct pool_batch rest = flight->batch;
     struct pool *pool = side_of(executor, flight->index)->pool;
     set_busy(executor, true);
@@ -367,12 +371,60 @@ bool executor_broken(const struct executor *executor)
     return scheduler_broken(executor->scheduler);
 }
 
-int executor_drain(struct executor *executor)
+static int drain_flights(struct executor *executor)
 {
     int rc = 0;
     while (rc == 0 && executor->in_flight > 0)
         rc = finish_oldest(executor);
     return rc;
+}
+
+/* --- batches that are answered later
+ * -----------------------------------------------------------------------------------
+ */
+
+/* Puts what was just enqueued aside, and its pool with it; nobody else waits. False: it is in flight like any other. */
+static bool set_aside(struct executor *executor, const struct flight *flight)
+{
+    if (flight->work.ready_ns <= executor->now_ns)
+        return false;
+    if (executor->delayed_count == executor->delayed_room) {
+        const uint32_t room = executor->delayed_room > 0 ? 2 * executor->delayed_room : 8;
+        struct flight *larger = realloc(executor->delayed, room * sizeof *larger);
+        if (!larger)
+            return false; /* and so it is answered sooner */
+        executor->delayed = larger;
+        executor->delayed_room = room;
+    }
+    executor->delayed[executor->delayed_count++] = *flight;
+    scheduler_hold(executor->scheduler, flight->index);
+    return true;
+}
+
+/* Answers those whose time has come, or all. *next_ns: when the next one's comes, UINT64_MAX for none. */
+static int finish_delayed(struct executor *executor, bool all, uint64_t *next_ns)
+{
+    int rc = 0;
+    *next_ns = UINT64_MAX;
+    for (uint32_t i = 0; i < executor->delayed_count && rc == 0;) {
+        struct flight flight = executor->delayed[i];
+        if (!all && flight.work.ready_ns > executor->now_ns) {
+            *next_ns = flight.work.ready_ns < *next_ns ? flight.work.ready_ns : *next_ns;
+            i++;
+            continue;
+        }
+        executor->delayed[i] = executor->delayed[--executor->delayed_count];
+        rc = finish(executor, &flight);
+        scheduler_release(executor->scheduler, flight.index, executor->now_ns);
+    }
+    return rc;
+}
+
+int executor_drain(struct executor *executor)
+{
+    uint64_t next_ns;
+    const int rc = drain_flights(executor);
+    return rc == 0 ? finish_delayed(executor, true, &next_ns) : rc;
 }
 
 static int start(struct executor *executor, const struct flight *flight)
@@ -387,12 +439,15 @@ static int start(struct executor *executor, const struct flight *flight)
     set_busy(executor, true);
     int rc = enqueue(executor, slot);
     if (rc == 0) {
-        executor->in_flight++;
+        if (set_aside(executor, slot))
+            set_busy(executor, executor->in_flight > 0);
+        else
+            executor->in_flight++;
         return 0;
     }
     /* A pool's batches are completed in order, so the others come first, whether this one is to be tried again or not.
      */
-    const int drained = executor_drain(executor);
+    const int drained = drain_flights(executor);
     if (drained < 0)
         return drained;
     set_busy(executor, true);
@@ -513,8 +568,11 @@ static bool sleep_with_oldest(struct executor *executor, uint64_t retry_ns)
 
 int executor_step(struct executor *executor, uint64_t *retry_ns)
 {
+    uint64_t ready_ns;
     executor->now_ns = clock_now_ns();
     *retry_ns = UINT64_MAX;
+    if (finish_delayed(executor, false, &ready_ns) < 0)
+        return -ENODEV;
     (void)control_take_ready(executor->setup.control, ready_stages, sizeof ready_stages / sizeof ready_stages[0],
                              executor);
     if (executor->in_flight < EXPERT_IN_FLIGHT) {
@@ -522,6 +580,7 @@ int executor_step(struct executor *executor, uint64_t *retry_ns)
         if (rc != 0)
             return rc;
     }
+    *retry_ns = ready_ns < *retry_ns ? ready_ns : *retry_ns;
     if (executor->in_flight == 0)
         return 0;
     /* What comes now is hidden behind the batch that computes: its upload, or at least its launch. */
@@ -572,6 +631,7 @@ void executor_destroy(struct executor **executor)
         return;
     scheduler_destroy(&(*executor)->scheduler);
     free((*executor)->paces);
+    free((*executor)->delayed);
     /* A driver that owes a ring has the address: then it stays. */
     if (completion_drain(&(*executor)->completion) != 0) {
         *executor = NULL;

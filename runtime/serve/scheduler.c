@@ -7,7 +7,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 
-enum place { PLACE_IDLE, PLACE_RUNNABLE, PLACE_WAITING, PLACE_BROKEN };
+enum place { PLACE_IDLE, PLACE_RUNNABLE, PLACE_WAITING, PLACE_HELD, PLACE_BROKEN };
 
 struct entry {
     struct pool *pool;
@@ -198,6 +198,18 @@ void scheduler_notice(struct scheduler *scheduler, uint32_t index, uint64_t now_
     /* A new task is never the oldest of a pool that had one already: a runnable pool is where it belongs. */
     const enum place place = scheduler->entries[index].place;
     if (place == PLACE_IDLE || place == PLACE_WAITING)
+        place_by_age(scheduler, index, now_ns);
+}
+
+void scheduler_hold(struct scheduler *scheduler, uint32_t index)
+{
+    if (scheduler->entries[index].place != PLACE_BROKEN)
+        move(scheduler, index, PLACE_HELD, 0);
+}
+
+void scheduler_release(struct scheduler *scheduler, uint32_t index, uint64_t now_ns)
+{
+    if (scheduler->entries[index].place == PLACE_HELD)
         place_by_age(scheduler, index, now_ns);
 }
 

@@ -31,6 +31,9 @@ void scheduler_prefetch(const struct scheduler *scheduler, uint32_t index);
 void scheduler_notice(struct scheduler *scheduler, uint32_t index, uint64_t now_ns);
 /* Whether there is such a pool: its tasks are not served, so all pools had better be made anew. */
 bool scheduler_broken(const struct scheduler *scheduler);
+/* No batch is taken of the pool until it is released. */
+void scheduler_hold(struct scheduler *scheduler, uint32_t index);
+void scheduler_release(struct scheduler *scheduler, uint32_t index, uint64_t now_ns);
 /* 1 and *index of the pool whose turn it is; 0: no pool has a task to run now, and before *retry_ns (UINT64_MAX: ever)
  * only a notice changes that. It stays its turn until a batch is taken. */
 int scheduler_next(struct scheduler *scheduler, uint64_t now_ns, uint32_t *index, uint64_t *retry_ns);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "unit/executor_world.h"
 
 /* --- an expert that writes a diary instead of computing -------------------------------------------------------------
@@ -15,6 +16,7 @@ static int forward_error, finish_error; /* an -EAGAIN is of the next call only, 
 static bool lasting;
 static bool busy_once;
 static bool accumulating; /* steps come later */
+static uint64_t later_ns; /* batches of expert 0 are to be answered no earlier */
 
 static void note(char what, const struct expert *expert)
 {
@@ -39,6 +41,7 @@ static int fake_compute(struct expert *expert, struct expert_batch *batch)
         return result;
     }
     note('+', expert);
+    batch->ready_ns = expert == backends[0].expert ? later_ns : 0;
     const float *in = (const float *)batch->inputs[0].mapping + batch->first_row * HIDDEN;
     float *out = (float *)batch->outputs[0].mapping + batch->first_row * HIDDEN;
     memcpy(out, in, batch->rows * HIDDEN * sizeof *out);
@@ -80,6 +83,7 @@ static void use_fakes(void)
     forward_error = finish_error = 0;
     lasting = false;
     busy_once = accumulating = false;
+    later_ns = 0;
 }
 
 static void set_up(void)
@@ -391,6 +395,49 @@ START_TEST(what_was_queued_before_the_executor_came_is_found)
 }
 END_TEST
 
+START_TEST(a_batch_that_is_answered_later_keeps_its_own_pool_waiting_and_no_other)
+{
+    struct pool_result result;
+    uint64_t retry_ns;
+    use_fakes();
+    later_ns = clock_now_ns() + 3600 * NS_PER_S;
+    const uint64_t first = support_frontend_put(&frontend, FORWARD, 8, 1);
+    while (executor_step(executor, &retry_ns) == 1)
+        ;
+    ck_assert_uint_eq(retry_ns, later_ns); /* the runtime sleeps so long */
+    ck_assert_uint_eq(atomic_load(&control_page(frontend.control)->runtime.busy_since_ns), 0);
+    const uint64_t second = support_frontend_put(&frontend, FORWARD, 1, 2);
+    const uint64_t other = support_frontend_put(&frontend, 2 + FORWARD, 1, 3);
+    const uint64_t backward = support_frontend_put(&frontend, 2 + BACKWARD, 1, 4);
+    while (executor_step(executor, &retry_ns) == 1 || retry_ns < later_ns)
+        ;
+    ck_assert_str_eq(diary, "+0+1-1+1-1");
+    support_frontend_expect(&frontend, 2 + FORWARD, other, STATUS_OK, 3);
+    support_frontend_expect(&frontend, 2 + BACKWARD, backward, STATUS_OK, NAN);
+    later_ns = 0;
+    ck_assert_int_eq(executor_drain(executor), 0); /* who ends waits for no clock */
+    ck_assert_int_eq(support_frontend_wait(&frontend, FORWARD, first, &result), STATUS_OK);
+    run_all();
+    ck_assert_int_eq(support_frontend_wait(&frontend, FORWARD, second, &result), STATUS_OK);
+    ck_assert_str_eq(diary, "+0+1-1+1-1-0+0-0");
+}
+END_TEST
+
+START_TEST(a_batch_is_answered_when_its_time_has_come)
+{
+    uint64_t task[EXPERTS];
+    use_fakes();
+    later_ns = clock_now_ns() + 20 * NS_PER_MS;
+    for (uint32_t i = 0; i < EXPERTS; i++)
+        task[i] = support_frontend_put(&frontend, 2 * i + FORWARD, 1, (float)i);
+    run_all();
+    ck_assert_uint_ge(clock_now_ns(), later_ns);
+    for (uint32_t i = 0; i < EXPERTS; i++)
+        support_frontend_expect(&frontend, 2 * i + FORWARD, task[i], STATUS_OK, (float)i);
+    ck_assert_str_eq(diary, "+0+1+2-1-2-0");
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("executor");
@@ -412,6 +459,8 @@ int main(void)
     tcase_add_loop_test(all, gradients_that_are_not_finite_are_refused_also_where_nothing_trains, 0, 3);
     tcase_add_test(all, a_backward_whose_step_was_skipped_may_be_repeated);
     tcase_add_test(all, what_was_queued_before_the_executor_came_is_found);
+    tcase_add_test(all, a_batch_that_is_answered_later_keeps_its_own_pool_waiting_and_no_other);
+    tcase_add_test(all, a_batch_is_answered_when_its_time_has_come);
     Suite *suite = suite_create("executor");
     suite_add_tcase(suite, all);
     return support_pool_main(suite);

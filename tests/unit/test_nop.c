@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "unit/support_device.h"
 
 enum { HIDDEN = 37, ROWS = 20 };
@@ -68,12 +69,38 @@ START_TEST(it_has_no_state_and_takes_no_device_memory)
 }
 END_TEST
 
+START_TEST(nop_delay_says_when_a_batch_is_ready)
+{
+    struct support_device support;
+    struct expert *expert;
+    struct device_slab slabs[2];
+    support_device_open(&support, "cpu", false, "", "block: nop_delay, hidden_dim: 37, arguments: {delay: 2.5}");
+    ck_assert_int_eq(expert_create(&expert, support.device, &support.config.experts[0], 1), 0);
+    for (unsigned i = 0; i < 2; i++)
+        slabs[i] = support_slab((size_t)ROWS * HIDDEN);
+    support_random(slabs[0].mapping, (size_t)ROWS * HIDDEN, 0, 1);
+    struct expert_batch batch = {.first_row = 3, .rows = 11, .inputs = slabs, .outputs = &slabs[1]};
+    const uint64_t before_ns = clock_now_ns();
+    ck_assert_int_eq(expert_forward(expert, &batch), 0);
+    const uint64_t after_ns = clock_now_ns(), delay_ns = 5 * NS_PER_S / 2;
+    ck_assert_uint_ge(batch.ready_ns, before_ns + delay_ns);
+    ck_assert_uint_le(batch.ready_ns, after_ns + delay_ns);
+    ck_assert_int_eq(expert_finish(expert, &batch), 0);
+    check_rows(&slabs[1], &slabs[0], 3, 11);
+    for (unsigned i = 0; i < 2; i++)
+        support_slab_free(&slabs[i]);
+    expert_destroy(&expert);
+    support_device_close(&support);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("nop");
     tcase_set_timeout(all, 60);
     tcase_add_test(all, forward_gives_the_inputs_backward_the_grad_outputs_and_other_rows_stay);
     tcase_add_test(all, it_has_no_state_and_takes_no_device_memory);
+    tcase_add_test(all, nop_delay_says_when_a_batch_is_ready);
     Suite *suite = suite_create("nop");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
