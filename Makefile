@@ -86,6 +86,10 @@ $(KERNELS_C): $(KERNELS) scripts/embed-kernels
 	@mkdir -p $(@D)
 	scripts/embed-kernels $(KERNELS) > $@
 
+$(BUILD)/gen/http/page.c: http/page.html scripts/embed-page
+	@mkdir -p $(@D)
+	scripts/embed-page $< > $@
+
 # --- objects and archives --------------------------------------------------------------------------------------------
 define folder_rules
 $(BUILD)/obj/$(or $(folder_$1),$1)/%.o: $(or $(folder_$1),$1)/%.c $$(GEN_H)
@@ -110,7 +114,7 @@ frontend_OBJ := $(call obj,$(call src,frontend))
 runtime_OBJ  := $(call obj,$(call src,runtime)) $(if $(KERNELS),$(BUILD)/obj/gen/runtime/kernel_sources.o)
 dht_OBJ      := $(call obj,$(call src,dht))
 client_OBJ   := $(call obj,$(call src,client))
-http_OBJ     := $(call obj,$(call src,http))
+http_OBJ     := $(call obj,$(call src,http)) $(BUILD)/obj/gen/http/page.o
 expertctl_OBJ := $(call obj,$(call src,expertctl))
 # What the examples share; examples/*.c themselves are programs.
 examples_OBJ := $(call obj,$(wildcard examples/digits/*.c))

@@ -19,14 +19,13 @@ static int add_segment(const char *name, void *context)
 }
 
 void snapshot_take(struct snapshot *snapshot, struct expertd_client *client, const struct config *config,
-                   uint32_t timeout_ms)
+                   uint32_t experts, uint32_t timeout_ms)
 {
     struct timespec now;
     struct statvfs shm;
     *snapshot = (struct snapshot){0};
     if (expertd_ping(client, timeout_ms, &snapshot->calls[0]) == 0 && upstream_wait(snapshot->calls[0]))
         snapshot->pong = expertd_call_pong(snapshot->calls[0]);
-    const uint32_t experts = (uint32_t)config->http.metrics_experts;
     if (snapshot->pong &&
         (experts > 0 ? expertd_stats_experts(client, NULL, experts, timeout_ms, &snapshot->calls[1])
                      : expertd_stats(client, timeout_ms, &snapshot->calls[1])) == 0 &&

@@ -17,9 +17,12 @@ struct snapshot {
     struct expertd_call *calls[2]; /* what the above lies in */
 };
 
-/* Asks the frontend, and looks at this host. Always succeeds; release it. */
+enum { SNAPSHOT_ALL_EXPERTS = 4096 };
+
+/* Asks the frontend, and looks at this host. `experts`: at most so many of those that did most rows have figures of
+ * their own; 0: none. Always succeeds; release it. */
 void snapshot_take(struct snapshot *snapshot, struct expertd_client *client, const struct config *config,
-                   uint32_t timeout_ms);
+                   uint32_t experts, uint32_t timeout_ms);
 void snapshot_release(struct snapshot *snapshot);
 
 #endif

@@ -15,6 +15,8 @@
 #include "http/health.h"
 #include "http/metrics.h"
 #include "http/models.h"
+#include "http/page.h"
+#include "http/status.h"
 #include "http/token.h"
 
 /* libmicrohttpd's result is an int in old versions and an enum in new ones; both have the same values. */
@@ -67,12 +69,29 @@ static void answer_metrics(struct web *web, const struct request *request, struc
     (void)request;
     struct snapshot snapshot;
     struct expertd_client *client = upstream_take(web->upstream);
-    snapshot_take(&snapshot, client, web->config, upstream_patience_ms(web->upstream));
+    snapshot_take(&snapshot, client, web->config, (uint32_t)web->config->http.metrics_experts,
+                  upstream_patience_ms(web->upstream));
     metrics_write(&response->body, &snapshot);
     snapshot_release(&snapshot);
     upstream_give(web->upstream, client);
     response->status = 200;
     response->content_type = "text/plain; version=0.0.4; charset=utf-8";
+}
+
+static void answer_status(struct web *web, const struct request *request, struct response *response)
+{
+    (void)request;
+    status_answer(response, web->upstream, web->config);
+}
+
+/* It holds nothing of the server's: what it shows it asks for, with the token. */
+static void answer_page(struct web *web, const struct request *request, struct response *response)
+{
+    (void)web;
+    (void)request;
+    response->status = 200;
+    response->content_type = "text/html; charset=utf-8";
+    text_add_bytes(&response->body, page_html, page_html_bytes);
 }
 
 static void answer_health_live(struct web *web, const struct request *request, struct response *response)
@@ -128,6 +147,8 @@ static const struct route {
     bool post;        /* may be a POST; whoever answers looks at it */
     void (*answer)(struct web *web, const struct request *request, struct response *response);
 } routes[] = {
+    {"/", true, false, answer_page},
+    {"/status.json", false, false, answer_status},
     {"/livez", true, false, answer_live},
     {"/readyz", true, false, answer_ready},
     {"/metrics", false, false, answer_metrics},
@@ -162,7 +183,7 @@ static void answer(struct web *web, const struct request *request, struct respon
 {
     const struct route *route = find_route(request->path);
     if (!route)
-        refuse(response, MHD_HTTP_NOT_FOUND, "there is /metrics, /livez, /readyz and /v2");
+        refuse(response, MHD_HTTP_NOT_FOUND, "there is /, /status.json, /metrics, /livez, /readyz and /v2");
     else if (!may_ask(web, route, request->connection))
         refuse(response, MHD_HTTP_UNAUTHORIZED, "this needs the header: Authorization: Bearer TOKEN");
     else if (request->post && !route->post)
@@ -188,6 +209,12 @@ static handled send_response(struct MHD_Connection *connection, struct response 
         return MHD_NO;
     }
     MHD_add_response_header(made, MHD_HTTP_HEADER_CONTENT_TYPE, response->content_type);
+    /* The page loads nothing from elsewhere, and nobody shows it in theirs. */
+    MHD_add_response_header(
+        made, "Content-Security-Policy",
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'");
+    MHD_add_response_header(made, "X-Content-Type-Options", "nosniff");
     if (response->json_bytes > 0) {
         char length[32];
         snprintf(length, sizeof length, "%zu", response->json_bytes);

@@ -149,6 +149,27 @@ def test_inference():
     client.close()
 
 
+def test_page():
+    """The page is whole, and what it asks for is what it shows; in a browser where there is one."""
+    status, page = get("/")
+    assert status == 200 and page.startswith("<!DOCTYPE html>") and page.rstrip().endswith("</html>")
+    assert not re.search(r"""(src|href)\s*=|https?://(?!www\.w3\.org/2000/svg)|@import|url\(""", page), "loads nothing from elsewhere"
+    state = json.loads(get("/status.json")[1])
+    assert state["experts_total"] == state["alive"] == 3
+    assert [e["uid"] for e in state["experts"]] and state["counters"]["device.device0.alive"] == 1
+    for expert in state["experts"]:
+        for field in set(re.findall(r"\be\.([a-z_]+)\b", page)) - {"includes", "append", "message"}:
+            assert field in expert or field in ("textContent", "className"), f"the page reads {field}, which is not told"
+    if browser := shutil.which("chromium"):
+        done = subprocess.run(
+            [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={work}/browser", "--enable-logging=stderr",
+             "--virtual-time-budget=6000", "--dump-dom", f"http://127.0.0.1:{HTTP}/"],
+            capture_output=True, text=True, timeout=LONG,
+        )
+        assert "all 3 experts alive" in done.stdout and "<td>nop.2</td>" in done.stdout, done.stdout + done.stderr
+        assert "CONSOLE" not in done.stderr, done.stderr
+
+
 def samples(text):
     """Every line is one of a metric whose HELP and TYPE came before it, and no name comes twice."""
     result, types, name = {}, {}, None
@@ -204,6 +225,7 @@ def test():
         subprocess.run(["promtool", "check", "metrics"], input=get("/metrics")[1], text=True, check=True)
 
     test_inference()
+    test_page()
 
     # What is not there, or not asked for in the right way.
     assert get("/nothing")[0] == 404

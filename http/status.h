@@ -1,0 +1,12 @@
+/* The server's state as JSON, for the page and for scripts: counters, histograms, and all experts with their figures.
+ */
+#ifndef EXPERTD_HTTP_STATUS_H
+#define EXPERTD_HTTP_STATUS_H
+
+#include "http/response.h"
+#include "http/upstream.h"
+
+/* 200; or 503 with a sentence when the frontend does not answer. */
+void status_answer(struct response *response, struct upstream *upstream, const struct config *config);
+
+#endif
