@@ -16,13 +16,29 @@
 #define FIRST_COLUMN(at) ((int)(at).s3)
 #define PAD_COLUMNS(at) ((int)((at).s3 >> 32))
 
-float vec_max(vec v)
+/* The greatest lane, and the sum of all, by halves and always in the same order: one lane after the other takes several times as
+ * long, and there are both for each query and tile of keys. */
+#if VEC == 16
+#define TO_FOUR(v, op) const float8 eight = op(v.lo, v.hi); const float4 four = op(eight.lo, eight.hi);
+#elif VEC == 8
+#define TO_FOUR(v, op) const float4 four = op(v.lo, v.hi);
+#else
+#define TO_FOUR(v, op) const float4 four = v;
+#endif
+#define PLUS(a, b) ((a) + (b))
+
+float lanes_max(vec v)
 {
-    float lanes[VEC], most = -INFINITY;
-    vec_store_private(v, lanes);
-    for (int i = 0; i < VEC; i++)
-        most = fmax(most, lanes[i]);
-    return most;
+    TO_FOUR(v, fmax)
+    const float2 two = fmax(four.lo, four.hi);
+    return fmax(two.x, two.y);
+}
+
+float lanes_sum(vec v)
+{
+    TO_FOUR(v, PLUS)
+    const float2 two = four.lo + four.hi;
+    return two.x + two.y;
 }
 
 /* e^t for t <= 0, 0 below -87; NaN stays. */
@@ -32,46 +48,70 @@ vec exp_negative(vec t)
     return t != t ? t : t < -87.0f ? (vec)(0.0f) : e;
 }
 
-#define PRODUCT_BODY(R)                                                                                                \
+#define PRODUCT_STEP(R, A_ROW, A_STEP)                                                                                 \
+    {                                                                                                                  \
+        vec row[NV];                                                                                                   \
+        EACH_VECTOR row[j] = vec_load_private(b + k * TILE + j * VEC);                                                 \
+        EACH_ROW(R)                                                                                                    \
+        {                                                                                                              \
+            const vec s = (vec)(a[r * A_ROW + k * A_STEP]);                                                            \
+            EACH_VECTOR acc[r][j] = fma(s, row[j], acc[r][j]);                                                         \
+        }                                                                                                              \
+    }
+#define PRODUCT_BODY(R, A_ROW, A_STEP)                                                                                 \
     case R: {                                                                                                          \
         vec acc[R][NV];                                                                                                \
+        int k = 0;                                                                                                     \
         if (zero)                                                                                                      \
             EACH_ROW(R) EACH_VECTOR acc[r][j] = 0.0f;                                                                  \
         else                                                                                                           \
             EACH_ROW(R) EACH_VECTOR acc[r][j] = vec_load_private(c + r * TILE + j * VEC);                              \
-        for (int k = 0; k < count; k++) {                                                                              \
-            vec row[NV];                                                                                               \
-            EACH_VECTOR row[j] = vec_load_private(b + k * TILE + j * VEC);                                             \
-            EACH_ROW(R)                                                                                                \
-            {                                                                                                          \
-                const vec s = (vec)(a[r * a_row + k * a_step]);                                                        \
-                EACH_VECTOR acc[r][j] = fma(s, row[j], acc[r][j]);                                                     \
-            }                                                                                                          \
+        for (; k + FETCH_STEPS <= count; k += FETCH_STEPS, a += FETCH_STEPS * A_STEP, b += FETCH_STEPS * TILE) {       \
+            const int end = k;                                                                                         \
+            _Pragma("unroll") for (k = 0; k < FETCH_STEPS; k++) PRODUCT_STEP(R, A_ROW, A_STEP)                         \
+            k = end;                                                                                                   \
         }                                                                                                              \
+        const int rest = count - k;                                                                                    \
+        for (k = 0; k < rest; k++)                                                                                     \
+            PRODUCT_STEP(R, A_ROW, A_STEP)                                                                             \
         EACH_ROW(R) EACH_VECTOR vec_store_private(acc[r][j], c + r * TILE + j * VEC);                                  \
         break;                                                                                                         \
     }
-
-void product_tile(float *c, int zero, const float *a, int a_row, int a_step, const float *b, int rows, int count)
-{
-    switch (rows) {
-        PRODUCT_BODY(1)
-        PRODUCT_BODY(2)
-        PRODUCT_BODY(3)
-        PRODUCT_BODY(4)
-        PRODUCT_BODY(5)
-        PRODUCT_BODY(6)
+#define PRODUCT_TILE(NAME, A_ROW, A_STEP)                                                                              \
+    void NAME(float *c, int zero, const float *a, const float *b, int rows, int count)                                 \
+    {                                                                                                                  \
+        switch (rows) {                                                                                                \
+            PRODUCT_BODY(1, A_ROW, A_STEP)                                                                             \
+            PRODUCT_BODY(2, A_ROW, A_STEP)                                                                             \
+            PRODUCT_BODY(3, A_ROW, A_STEP)                                                                             \
+            PRODUCT_BODY(4, A_ROW, A_STEP)                                                                             \
+            PRODUCT_BODY(5, A_ROW, A_STEP)                                                                             \
+            PRODUCT_BODY(6, A_ROW, A_STEP)                                                                             \
+        }                                                                                                              \
     }
-}
+PRODUCT_TILE(product_tile, TILE, 1)
+PRODUCT_TILE(product_tile_across, 1, TILE)
 
-/* c[rows][columns] (+)= a b over `count`; element (i, k) of a at i * a_row + k * a_step; b and c have rows of TILE. */
-void tile_product(float *c, int zero, const float *a, int a_row, int a_step, const float *b, int rows, int columns, int count)
+/* c[rows][columns] (+)= a b over `count`; all three have rows of TILE. */
+void tile_product(float *c, int zero, const float *a, const float *b, int rows, int columns, int count)
 {
     const int tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
     for (int column = 0; column < columns; column += PANEL) {
         for (int t = 0; t < tiles; t++) {
             const int first = rows * t / tiles, end = rows * (t + 1) / tiles;
-            product_tile(c + first * TILE + column, zero, a + first * a_row, a_row, a_step, b + column, end - first, count);
+            product_tile(c + first * TILE + column, zero, a + first * TILE, b + column, end - first, count);
+        }
+    }
+}
+
+/* The same with a transposed: a[count][rows]. */
+void tile_product_across(float *c, int zero, const float *a, const float *b, int rows, int columns, int count)
+{
+    const int tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (int column = 0; column < columns; column += PANEL) {
+        for (int t = 0; t < tiles; t++) {
+            const int first = rows * t / tiles, end = rows * (t + 1) / tiles;
+            product_tile_across(c + first * TILE + column, zero, a + first, b + column, end - first, count);
         }
     }
 }
@@ -153,9 +193,9 @@ void key_bias(float *bias, int keys, __global const uchar *skip)
         bias[j] = j < keys && !(skip && skip[j]) ? 0.0f : -INFINITY;
 }
 
-/* scores[TILE] become weights, in relation to the greatest score so far, which with their sum is brought up to date; what sums
- * so far are to be multiplied with. */
-float soften(float *scores, float scale, const float *bias, float *greatest, float *sum)
+/* scores[TILE] become weights, in relation to the greatest score so far, which is brought up to date; *behind is by how much it
+ * was less before (-inf: there was none), the result the sum of the weights. */
+float soften(float *scores, float scale, const float *bias, float *greatest, float *behind)
 {
     vec most = -INFINITY, weights = 0.0f;
     for (int j = 0; j < TILE; j += VEC) {
@@ -163,16 +203,15 @@ float soften(float *scores, float scale, const float *bias, float *greatest, flo
         vec_store_private(s, scores + j);
         most = fmax(most, s);
     }
-    const float before = *greatest, now = fmax(before, vec_max(most));
-    const float base = now == -INFINITY ? 0.0f : now, factor = before == -INFINITY ? 0.0f : exp(before - base);
+    const float before = *greatest, now = fmax(before, lanes_max(most)), base = now == -INFINITY ? 0.0f : now;
     for (int j = 0; j < TILE; j += VEC) {
         const vec p = exp_negative(vec_load_private(scores + j) - base);
         vec_store_private(p, scores + j);
         weights += p;
     }
     *greatest = now;
-    *sum = *sum * factor + vec_sum(weights);
-    return factor;
+    *behind = before - base;
+    return lanes_sum(weights);
 }
 
 /* Grid {tiles of queries, rows * heads}. */
@@ -185,16 +224,16 @@ void attention(int tokens, int heads, int width, int flags, float scale,
     float queries[QUERY_TILE * TILE] __attribute__((aligned(64))), scores[QUERY_TILE * TILE] __attribute__((aligned(64)));
     float sums[QUERY_TILE * TILE] __attribute__((aligned(64))), keys[TILE * TILE] __attribute__((aligned(64)));
     float values[TILE * TILE] __attribute__((aligned(64))), bias[TILE] __attribute__((aligned(64)));
-    float greatest[QUERY_TILE], sum[QUERY_TILE], factors[QUERY_TILE];
+    float greatest[QUERY_TILE], sum[QUERY_TILE], factors[QUERY_TILE], parts_sum[QUERY_TILE];
     EACH_SHARE
     {
         const int first = share % grid.x * QUERY_TILE, rows = min(QUERY_TILE, tokens - first);
         const int head = share / grid.x % heads, parts = (width + TILE - 1) / TILE;
         const long row = share / grid.x / heads, token = row * tokens;
         const int pads = head == heads - 1 ? PAD_COLUMNS(out_at) : 0, to = FIRST_COLUMN(out_at) + head * width;
-        for (int i = 0; i < rows; i++) {
+        for (int i = 0; i < QUERY_TILE; i++) {
             greatest[i] = -INFINITY;
-            sum[i] = 0.0f;
+            sum[i] = factors[i] = parts_sum[i] = 0.0f;
         }
         for (int key = 0; key < tokens; key += TILE) {
             const int count = min(TILE, tokens - key);
@@ -205,13 +244,18 @@ void attention(int tokens, int heads, int width, int flags, float scale,
                 if (key == 0 || parts > 1)
                     gather(queries, q, q_at, token + first, rows, FIRST_COLUMN(q_at) + head * width + c, columns, 0);
                 gather_transposed(keys, k, k_at, token + key, count, FIRST_COLUMN(k_at) + head * width + c, columns, skip);
-                tile_product(scores, part == 0, queries, TILE, 1, keys, rows, count, columns);
+                tile_product(scores, part == 0, queries, keys, rows, count, columns);
                 for (int i = 0; i < rows; i++)
                     for (int j = (count + PANEL - 1) / PANEL * PANEL; j < TILE; j++)
                         scores[i * TILE + j] = 0.0f; /* not computed; their bias is -inf */
             }
             for (int i = 0; i < rows; i++)
-                factors[i] = soften(scores + i * TILE, scale, bias, &greatest[i], &sum[i]);
+                parts_sum[i] = soften(scores + i * TILE, scale, bias, &greatest[i], &factors[i]);
+            for (int i = 0; i < rows; i += VEC) {
+                const vec factor = exp_negative(vec_load_private(factors + i));
+                vec_store_private(factor, factors + i);
+                vec_store_private(vec_load_private(sum + i) * factor + vec_load_private(parts_sum + i), sum + i);
+            }
             /* A head of several parts has its sums in `out` meanwhile. */
             for (int part = 0; part < parts; part++) {
                 const int c = part * TILE, columns = min(TILE, width - c);
@@ -223,7 +267,7 @@ void attention(int tokens, int heads, int width, int flags, float scale,
                         for (int j = 0; j < TILE; j += VEC)
                             vec_store_private(vec_load_private(sums + i * TILE + j) * factors[i], sums + i * TILE + j);
                 }
-                tile_product(sums, key == 0, scores, TILE, 1, values, rows, columns, count);
+                tile_product(sums, key == 0, scores, values, rows, columns, count);
                 if (parts > 1)
                     scatter(sums, 0, 0, out, out_at, token + first, rows, to + c, columns, 0);
             }
@@ -302,8 +346,8 @@ void attention_backward(int tokens, int heads, int width, int flags, float scale
                         gather_transposed(keys_across, k, k_at, token + key, count, at_k + c, columns, skip);
                         gather_transposed(values_across, v, v_at, token + key, count, at_v + c, columns, skip);
                     }
-                    tile_product(weights, part == 0, queries, TILE, 1, keys_across, rows, TILE, columns);
-                    tile_product(grad_scores, part == 0, grads, TILE, 1, values_across, rows, TILE, columns);
+                    tile_product(weights, part == 0, queries, keys_across, rows, TILE, columns);
+                    tile_product(grad_scores, part == 0, grads, values_across, rows, TILE, columns);
                 }
                 for (int i = 0; i < rows; i++) {
                     const float lse = stat[2 * (first + i)], dot = stat[2 * (first + i) + 1];
@@ -328,9 +372,9 @@ void attention_backward(int tokens, int heads, int width, int flags, float scale
                             gather(sums_v, grad_v, grad_v_at, token + key, count, to_v + c, columns, 0);
                         }
                     }
-                    tile_product(sums_v, first == 0, weights, 1, TILE, grads, count, columns, rows);
-                    tile_product(sums_k, first == 0, grad_scores, 1, TILE, queries, count, columns, rows);
-                    tile_product(sums, 1, grad_scores, TILE, 1, keys, rows, columns, count);
+                    tile_product_across(sums_v, first == 0, weights, grads, count, columns, rows);
+                    tile_product_across(sums_k, first == 0, grad_scores, queries, count, columns, rows);
+                    tile_product(sums, 1, grad_scores, keys, rows, columns, count);
                     scatter(sums, 0, key > 0, grad_q, grad_q_at, token + first, rows, to_q + c, columns,
                             pads ? PAD_COLUMNS(grad_q_at) : 0);
                     if (ends) {
