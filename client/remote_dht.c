@@ -6,6 +6,8 @@
 #include "client/remote_task.h"
 #include "client/struct_size.h"
 #include "common/clock.h"
+#include "common/tensor.h"
+#include "proto/codec.h"
 
 enum { LOOKUP_TIMEOUT_MS = 5000, CACHE_MS = 10000, DEADLINE_MS = 30000 };
 
@@ -15,6 +17,9 @@ static int set_up(struct expertd_dht *dht, const char *endpoint, const struct ex
     dht->cache_ns = (options->cache_ms ? options->cache_ms : CACHE_MS) * NS_PER_MS;
     struct expertd_client_options client = {.size = sizeof client};
     int rc = options->client ? struct_size_take(&client, sizeof client, options->client) : 0;
+    if (!codec_takes((uint32_t)client.codec, DTYPE_FLOAT32) ||
+        !codec_takes((uint32_t)client.reply_codec, DTYPE_FLOAT32))
+        rc = -EINVAL;
     if (rc == 0)
         rc = server_list_init(&dht->servers, &client);
     dht->deadline_ms = client.deadline_ms ? client.deadline_ms : DEADLINE_MS;
