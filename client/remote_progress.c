@@ -90,11 +90,14 @@ static bool look_up(struct expertd_dht *dht)
 
 void remote_progress_drop(struct expertd_dht *dht)
 {
-    struct remote_resolve *resolve;
-    while ((resolve = TAILQ_FIRST(&dht->resolves)) != NULL) {
+    struct remote_resolve *next;
+    for (struct remote_resolve *resolve = TAILQ_FIRST(&dht->resolves); resolve; resolve = next) {
+        next = TAILQ_NEXT(resolve, link);
         dht_client_drop(dht->lookups, &resolve->lookup.question);
-        free_resolve(dht, resolve);
+        free(resolve);
     }
+    TAILQ_INIT(&dht->resolves);
+    dht->n_resolves = 0;
 }
 
 /* ---- going on -------------------------------------------------------------------------------------------------- */

@@ -181,10 +181,11 @@ static void find_borders(const float *sorted, size_t count, float borders[CODES 
 static void bucketize(const float *x, uint64_t count, const float borders[CODES], uint8_t *indices)
 {
     for (uint64_t i = 0; i < count; i++) {
-        unsigned index = 0;
+        const float value = x[i];
+        const float *at = borders;
         for (unsigned step = CODES / 2; step > 0; step /= 2)
-            index += borders[index + step - 1] < x[i] ? step : 0;
-        indices[i] = (uint8_t)index;
+            at += (unsigned)(at[step - 1] < value) * step;
+        indices[i] = (uint8_t)(at - borders);
     }
 }
 

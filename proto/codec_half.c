@@ -19,13 +19,12 @@ static inline float within_half(float value)
     return below < -half_most ? -half_most : below;
 }
 
-/* ---- y = (x - shift) / scale as halves; x = y * scale + shift -----------------------------------------------------
- */
+/* ---- y = (x - shift) * factor as halves; x = y * scale + shift -------------------------------------------------- */
 
-static void narrow(const float *from, uint64_t count, float shift, float scale, codec_u16 *to)
+static void narrow(const float *from, uint64_t count, float shift, float factor, codec_u16 *to)
 {
     for (uint64_t i = 0; i < count; i++)
-        to[i] = half_from_float(within_half((from[i] - shift) / scale));
+        to[i] = half_from_float(within_half((from[i] - shift) * factor));
 }
 
 static void widen(const codec_u16 *from, uint64_t count, float shift, float scale, float *to)
@@ -36,17 +35,17 @@ static void widen(const codec_u16 *from, uint64_t count, float shift, float scal
 
 #ifdef HALF_TARGET
 /* min and max give their second operand for a NaN. */
-HALF_TARGET static void narrow_f16c(const float *from, uint64_t count, float shift, float scale, codec_u16 *to)
+HALF_TARGET static void narrow_f16c(const float *from, uint64_t count, float shift, float factor, codec_u16 *to)
 {
     const __m256 most = _mm256_set1_ps(half_most), least = _mm256_set1_ps(-half_most);
-    const __m256 shifts = _mm256_set1_ps(shift), scales = _mm256_set1_ps(scale);
+    const __m256 shifts = _mm256_set1_ps(shift), factors = _mm256_set1_ps(factor);
     uint64_t i = 0;
     for (; i + 8 <= count; i += 8) {
-        const __m256 y = _mm256_div_ps(_mm256_sub_ps(_mm256_loadu_ps(from + i), shifts), scales);
+        const __m256 y = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(from + i), shifts), factors);
         const __m256 bounded = _mm256_max_ps(least, _mm256_min_ps(most, y));
         _mm_storeu_si128((__m128i *)(void *)(to + i), _mm256_cvtps_ph(bounded, _MM_FROUND_TO_NEAREST_INT));
     }
-    narrow(from + i, count - i, shift, scale, to + i);
+    narrow(from + i, count - i, shift, factor, to + i);
 }
 
 HALF_TARGET static void widen_f16c(const codec_u16 *from, uint64_t count, float shift, float scale, float *to)
@@ -62,15 +61,15 @@ HALF_TARGET static void widen_f16c(const codec_u16 *from, uint64_t count, float 
 #endif
 
 /* Every processor with AVX2 has F16C. */
-static void narrow_best(const float *from, uint64_t count, float shift, float scale, codec_u16 *to)
+static void narrow_best(const float *from, uint64_t count, float shift, float factor, codec_u16 *to)
 {
 #ifdef HALF_TARGET
     if (__builtin_cpu_supports("avx2")) {
-        narrow_f16c(from, count, shift, scale, to);
+        narrow_f16c(from, count, shift, factor, to);
         return;
     }
 #endif
-    narrow(from, count, shift, scale, to);
+    narrow(from, count, shift, factor, to);
 }
 
 static void widen_best(const codec_u16 *from, uint64_t count, float shift, float scale, float *to)
@@ -169,7 +168,7 @@ bool codec_meanstd_encode(const float *from, uint64_t elements, uint64_t last, v
             return false;
         if (deviation < 0x1p-23f)
             deviation = 0x1p-23f;
-        narrow_best(x, last, mean, deviation, to + r * last);
+        narrow_best(x, last, mean, 1 / deviation, to + r * last);
         means[r] = mean;
         deviations[r] = deviation;
     }

@@ -1,6 +1,7 @@
 #include <check.h>
 #include <errno.h>
 #include <math.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -295,6 +296,88 @@ START_TEST(a_draw_has_uids_and_no_more_than_asked)
 }
 END_TEST
 
+/* Holds the first question of two and answers it after the second. */
+static void answer_backwards(void *context, struct router_request *from)
+{
+    static unsigned char held[4096];
+    static size_t held_size;
+    (void)context;
+    if (held_size == 0) {
+        held_size = zmq_msg_size(&from->frames[0]);
+        ck_assert_uint_le(held_size, sizeof held);
+        memcpy(held, zmq_msg_data(&from->frames[0]), held_size);
+        return;
+    }
+    answer(NULL, from);
+    zmq_msg_t frame;
+    zmq_msg_init_size(&frame, held_size);
+    memcpy(zmq_msg_data(&frame), held, held_size);
+    struct router_request first = *from;
+    first.frames = &frame;
+    answer(NULL, &first);
+    zmq_msg_close(&frame);
+    held_size = 0;
+}
+
+static struct dht_question *order[4];
+static size_t ended;
+
+static void note(struct dht_question *question, enum expertd_status status, const Expertd__Dht__Reply *found,
+                 const char *text)
+{
+    ck_assert_int_eq(status, EXPERTD_OK);
+    ck_assert_str_eq(text, "");
+    ck_assert_str_eq(found->resolved[0]->uid, question->request->uids[0]);
+    order[ended++] = question;
+}
+
+static void progress(size_t until)
+{
+    while (ended < until) {
+        struct pollfd fd = {.fd = dht_client_fd(client), .events = POLLIN};
+        if (!dht_client_progress(client))
+            poll(&fd, 1, 10);
+    }
+}
+
+START_TEST(questions_on_their_way_are_answered_in_any_order)
+{
+    struct dht_question first, second;
+    Expertd__Dht__Request other = EXPERTD__DHT__REQUEST__INIT;
+    other.method = EXPERTD__DHT__METHOD__RESOLVE;
+    other.uids = uids + 1;
+    other.n_uids = 1;
+    ended = 0;
+    start(answer_backwards, NULL);
+    ck_assert(dht_client_idle(client));
+    ck_assert_uint_eq(dht_client_next_ns(client), UINT64_MAX);
+    dht_client_start(client, &first, &request, LONG_MS, note);
+    dht_client_start(client, &second, &other, LONG_MS, note);
+    ck_assert(!dht_client_idle(client));
+    ck_assert_uint_le(dht_client_next_ns(client), first.end_ns);
+    progress(2);
+    ck_assert_ptr_eq(order[0], &second);
+    ck_assert_ptr_eq(order[1], &first);
+    ck_assert(dht_client_idle(client));
+}
+END_TEST
+
+START_TEST(a_dropped_question_is_told_nothing)
+{
+    struct dht_question dropped, kept;
+    Expertd__Dht__Request other = request;
+    ended = 0;
+    start(answer, NULL);
+    dht_client_start(client, &dropped, &other, LONG_MS, note);
+    dht_client_start(client, &kept, &request, LONG_MS, note);
+    dht_client_progress(client);
+    dht_client_drop(client, &dropped);
+    progress(1);
+    ck_assert_ptr_eq(order[0], &kept);
+    ck_assert_uint_eq(ended, 1);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("dht_client");
@@ -303,6 +386,8 @@ int main(void)
     tcase_add_test(tests, a_question_is_answered);
     tcase_add_test(tests, a_status_comes_with_its_message);
     tcase_add_test(tests, what_was_found_in_time_is_there);
+    tcase_add_test(tests, questions_on_their_way_are_answered_in_any_order);
+    tcase_add_test(tests, a_dropped_question_is_told_nothing);
     tcase_add_test(tests, silence_and_absence_end_in_time);
     tcase_add_test(tests, late_answers_and_garbage_are_passed_over);
     tcase_add_test(tests, resolved_entries_must_mirror_the_question);
