@@ -342,8 +342,9 @@ struct expertd_info {
     double learning_rate, beta1, beta2, epsilon, momentum, clip_norm;
     uint64_t warmup_steps, total_steps, grad_accumulation;
     uint64_t update_count;
-    uint64_t examples_processed; /* rows of applied backward batches */
-    uint64_t skipped_steps;      /* for NaN or Inf */
+    uint64_t examples_processed;    /* rows of applied backward batches */
+    uint64_t skipped_steps;         /* for NaN or Inf */
+    enum expertd_codec compression; /* that the server's configuration advises, both ways */
 };
 EXPERTD_API const struct expertd_info *expertd_call_info(const struct expertd_call *call);
 

@@ -5,6 +5,7 @@
 
 #include "client/expertd.h"
 #include "common/uid.h"
+#include "proto/codec.h"
 #include "proto/message.h"
 
 static const char no_memory[] = "no memory for it";
@@ -222,6 +223,8 @@ static void take_settings(struct expertd_info *copy, const Expertd__ExpertInfo *
     copy->update_count = info->update_count;
     copy->examples_processed = info->examples_processed;
     copy->skipped_steps = info->skipped_steps;
+    copy->compression =
+        (enum expertd_codec)((uint32_t)info->compression < CODEC_COUNT ? (uint32_t)info->compression : CODEC_NONE);
 }
 
 const char *method_answer_take_info(void **answer, const Expertd__ExpertInfo *info)

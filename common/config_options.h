@@ -115,6 +115,9 @@
     X(FLOAT, batch_timeout, 0, 0, 3600000, "ms", "longest wait for min_batch_size rows")                               \
     X(UINT, queue_rows, 0, 0, 16777216, "rows", "rows of a pool, queued and running; 0: twice max_batch_size")         \
     X(UINT, queue_tasks, 1024, 1, 65536, "tasks", "tasks of a pool, queued and running (rounded up to a power of 2)")  \
+    X(CHOICE, compression, "none", 0, 0,                                                                               \
+      "none|float16|bfloat16|meanstd_16bit|uniform_8bit|quantile_8bit|blockwise_8bit",                                 \
+      "how clients are advised to send float32 tensors and to ask for replies (INFO); they decide")                    \
     X(PATH, weights, "", 0, 0, "", "safetensors file to start from; {uid} in it is replaced; default: from seed")      \
     X(CHOICE, optimizer, "adam", 0, 0, "adam|adamw|sgd|none", "what makes a step of the gradients")                    \
     X(FLOAT, learning_rate, 0.001, 0, 1e6, "", "learning rate")                                                        \

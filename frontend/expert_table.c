@@ -118,6 +118,13 @@ int expert_table_set(struct expert_table *table, const char *uid, uint32_t devic
     return 0;
 }
 
+void expert_table_advise(struct expert_table *table, const char *uid, uint32_t compression)
+{
+    const uint32_t slot = table->count ? find_slot(table, uid, uid_hash(uid, strlen(uid))) : 0;
+    if (table->count && table->slots[slot])
+        table->places[table->slots[slot] - 1].compression = compression;
+}
+
 const struct expert_place *expert_table_find(const struct expert_table *table, const char *uid)
 {
     if (table->count == 0)

@@ -8,9 +8,10 @@
 #define EXPERT_ABSENT UINT32_MAX
 
 struct expert_place {
-    uint32_t uid_offset; /* for expert_table_uid */
-    uint32_t device;     /* number of the device in the configuration */
-    uint32_t expert;     /* in its control segment; EXPERT_ABSENT: only configured there, not attached now */
+    uint32_t uid_offset;  /* for expert_table_uid */
+    uint32_t device;      /* number of the device in the configuration */
+    uint32_t expert;      /* in its control segment; EXPERT_ABSENT: only configured there, not attached now */
+    uint32_t compression; /* enum codec: the one that its configuration advises */
     uint64_t uid_hash;
 };
 
@@ -24,6 +25,8 @@ void expert_table_clear(struct expert_table *table);
 /* Adds a uid, which is copied; or places one that was EXPERT_ABSENT until now. -EEXIST: that uid has a place already;
  * -ENOMEM. */
 int expert_table_set(struct expert_table *table, const char *uid, uint32_t device, uint32_t expert);
+/* Notes what its configuration advises of a uid that has a place. */
+void expert_table_advise(struct expert_table *table, const char *uid, uint32_t compression);
 
 /* NULL: no such expert. Good until the table changes. */
 const struct expert_place *expert_table_find(const struct expert_table *table, const char *uid);

@@ -212,6 +212,7 @@ void inspect_info(struct server *server, const struct reply_to *to, const Expert
     info.uid = (char *)(uintptr_t)expert_table_uid(server->experts, place);
     info.device = (char *)(uintptr_t)device->name;
     info.alive = place_alive(server, place);
+    info.compression = (Expertd__Codec)place->compression;
     info.forward_schema = describe(&inputs, &copy.inputs);
     info.outputs_schema = describe(&outputs, &copy.outputs);
     info.backward_schema = describe_backward(&backward, info.forward_schema, &copy.outputs);

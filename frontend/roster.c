@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "frontend/checkpoint.h"
 #include "frontend/task.h"
+#include "proto/codec.h"
 
 static void place_configured(struct server *server, uint32_t device)
 {
@@ -20,8 +21,11 @@ static void place_configured(struct server *server, uint32_t device)
         if (config_find_device(config, config->experts[e].device) != &config->devices[device] ||
             config_expert_uids(&config->experts[e], &uids, &count) < 0)
             continue;
-        for (uint64_t u = 0; u < count; u++)
-            (void)expert_table_set(server->experts, uids[u], device, EXPERT_ABSENT);
+        const int codec = codec_of_name(config->experts[e].compression); /* the configuration was checked */
+        for (uint64_t u = 0; u < count; u++) {
+            if (expert_table_set(server->experts, uids[u], device, EXPERT_ABSENT) == 0)
+                expert_table_advise(server->experts, uids[u], codec < 0 ? CODEC_NONE : (uint32_t)codec);
+        }
         free(uids);
     }
 }

@@ -170,11 +170,9 @@ static void show_info(struct json *json, const struct expertd_info *info)
 {
     const struct {
         const char *key, *text;
-    } texts[] = {{"uid", info->uid},
-                 {"block", info->block},
-                 {"device", info->device},
-                 {"optimizer", info->optimizer},
-                 {"schedule", info->schedule}};
+    } texts[] = {{"uid", info->uid},           {"block", info->block},
+                 {"device", info->device},     {"optimizer", info->optimizer},
+                 {"schedule", info->schedule}, {"compression", expertd_codec_name(info->compression)}};
     const struct {
         const char *key;
         double value;

@@ -34,7 +34,7 @@ dht: {{listen: "{DHT}", port: 0, network_id: {os.getpid()}}}
 devices:
   - {{name: one, cache_dir: "{folder}/cache"}}
 experts:
-  - {{uid: nop.0, block: nop, hidden_dim: {WIDTH}, max_batch_size: 64}}
+  - {{uid: nop.0, block: nop, hidden_dim: {WIDTH}, max_batch_size: 64, compression: uniform_8bit}}
 """)
 
 
@@ -153,6 +153,9 @@ x = np.random.default_rng(1).standard_normal((ROWS, WIDTH)).astype("<f4")
 def info_names_them():
     reply, _ = call(pb.INFO, [], [])
     assert list(reply.info.forward_schema.tensors[0].codecs) == sorted(ENCODERS), reply.info.forward_schema
+    assert reply.info.compression == pb.CODEC_UNIFORM_8BIT, reply.info
+    said = subprocess.run([f"{BUILD}/bin/expertctl", "-e", ENDPOINT, "info", "nop.0", "--json"], capture_output=True)
+    assert json.loads(said.stdout)["compression"] == "uniform_8bit", said
 
 
 def each_way_alone_and_both():

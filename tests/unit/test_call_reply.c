@@ -103,6 +103,7 @@ END_TEST
 
 static void encoded(enum codec codec, const void *frame, size_t bytes)
 {
+    teardown();
     setup();
     tensors[1].codec = (Expertd__Codec)codec;
     zmq_msg_close(&frames[2]);
@@ -139,6 +140,7 @@ START_TEST(an_encoded_tensor_that_lies_is_refused)
     refused("256 numbers");
     encoded(CODEC_QUANTILE_8BIT, frame, sizeof frame - 1);
     refused("size");
+    teardown();
     setup();
     tensors[0].dtype = EXPERTD__DTYPE__INT32;
     tensors[0].codec = EXPERTD__CODEC__CODEC_FLOAT16;

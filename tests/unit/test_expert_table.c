@@ -58,7 +58,11 @@ START_TEST(what_is_attached_takes_the_place_of_what_was_configured)
 {
     ck_assert_int_eq(expert_table_set(table, "a.0", 0, EXPERT_ABSENT), 0);
     ck_assert_int_eq(expert_table_set(table, "b.0", 0, EXPERT_ABSENT), 0);
+    expert_table_advise(table, "a.0", 4);
+    expert_table_advise(table, "nobody.0", 5);
     ck_assert_int_eq(expert_table_set(table, "a.0", 1, 5), 0);
+    ck_assert_uint_eq(expert_table_find(table, "a.0")->compression, 4); /* attached or not */
+    ck_assert_uint_eq(expert_table_find(table, "b.0")->compression, 0);
     ck_assert_uint_eq(expert_table_count(table), 2);
     ck_assert_uint_eq(expert_table_find(table, "a.0")->device, 1);
     ck_assert_uint_eq(expert_table_find(table, "a.0")->expert, 5);

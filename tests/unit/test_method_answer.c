@@ -95,12 +95,14 @@ START_TEST(an_info_of_the_largest_schemas_is_copied)
     void *answer = NULL;
     good_info();
     info.update_count = 77;
+    info.compression = (Expertd__Codec)99; /* of a later version */
     ck_assert_ptr_null(method_answer_take_info(&answer, &info));
     const struct expertd_info *taken = answer;
     ck_assert_uint_eq(taken->forward_schema.count, SCHEMA_MAX_TENSORS);
     ck_assert_uint_eq(taken->backward_schema.count, 2 * SCHEMA_MAX_TENSORS);
     ck_assert_uint_eq(taken->backward_schema.fields[2 * SCHEMA_MAX_TENSORS - 1].row_shape[1], 5);
     ck_assert_uint_eq(taken->update_count, 77);
+    ck_assert_int_eq(taken->compression, EXPERTD_CODEC_NONE);
     free(answer);
 }
 END_TEST
