@@ -17,6 +17,8 @@ VERSION  := 0.1.0
 SOVERSION := 0
 
 CC       ?= gcc
+# For the one file of C++, dht/engine.cpp: of the same make as CC.
+CXX      := $(if $(filter clang%,$(notdir $(CC))),$(subst clang,clang++,$(CC)),$(if $(filter default undefined,$(origin CXX)),g++,$(CXX)))
 PKG      ?= pkg-config
 PROTOC_C ?= protoc-c
 OBJCOPY  ?= objcopy
@@ -28,6 +30,8 @@ SAN      := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=undefi
 # gcc's thread sanitizer says that it does not understand fences; the loads and stores beside them are atomic.
 SAN      += $(if $(filter thread,$(SANITIZE)),-Wno-tsan)
 ALL_CFLAGS = $(BASE) $(WARN) $(OPT) $(SAN) $(CFLAGS)
+CXX_WARN := $(filter-out -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings,$(WARN))
+ALL_CXXFLAGS = $(subst -std=gnu11,-std=gnu++17,$(BASE)) $(CXX_WARN) $(OPT) $(SAN) $(CFLAGS)
 ALL_LDFLAGS = -pthread $(SAN) $(LDFLAGS)
 
 # Packages a folder's sources compile and link with.
@@ -39,13 +43,19 @@ runtime_PKGS  := OpenCL json-c
 client_PKGS   := libzmq libprotobuf-c
 expertctl_PKGS := libzmq libprotobuf-c
 http_PKGS     := libzmq libprotobuf-c libmicrohttpd json-c
-dht_PKGS      := libzmq libprotobuf-c opendht-c gnutls
+engine_PKGS   := libtorrent-rasterbar
+dht_PKGS      := libzmq libprotobuf-c gnutls $(engine_PKGS)
 examples_PKGS := libzmq libprotobuf-c json-c
 pkg_cflags = $(if $(strip $1),$(shell $(PKG) --cflags $1))
 pkg_libs   = $(if $(strip $1),$(shell $(PKG) --libs $1))
 
+# What one program alone needs may be missing: then the others are built.
+lacks    = $(if $(shell $(PKG) --exists $2 || echo missing),$1)
+LEFT_OUT := $(strip $(call lacks,dht,$(dht_PKGS)) $(call lacks,http,$(http_PKGS)))
+$(foreach f,$(LEFT_OUT),$(info expertd-$f and its tests are left out: one of $($f_PKGS) is not installed (scripts/install-packages)))
+
 # A folder is a static library of its .c files and of those of its rooms, less its programs' main files.
-FOLDERS  := common proto pools frontend runtime dht client expertctl http
+FOLDERS  := $(filter-out $(LEFT_OUT),common proto pools frontend runtime dht client expertctl http)
 rooms_runtime   := device compute train layers blocks state serve
 MAINS    := frontend/main.c runtime/main.c dht/main.c http/main.c client/expertctl/expertctl.c
 folder_expertctl := client/expertctl
@@ -66,7 +76,7 @@ KERNELS_C := $(BUILD)/gen/runtime/kernel_sources.c
 
 # A folder's programs are built as soon as their main file exists.
 PROGRAMS := $(if $(wildcard frontend/main.c),$(BUILD)/bin/expertd-frontend) $(if $(wildcard runtime/main.c),$(BUILD)/bin/expertd-runtime) \
-            $(if $(wildcard dht/main.c),$(BUILD)/bin/expertd-dht) $(BUILD)/bin/expertd-http $(if $(wildcard client/expertctl/expertctl.c),$(BUILD)/bin/expertctl)
+            $(if $(filter dht,$(FOLDERS)),$(BUILD)/bin/expertd-dht) $(if $(filter http,$(FOLDERS)),$(BUILD)/bin/expertd-http) $(if $(wildcard client/expertctl/expertctl.c),$(BUILD)/bin/expertctl)
 EXAMPLES := $(patsubst examples/%.c,$(BUILD)/bin/%,$(wildcard examples/*.c))
 LIBRARIES := $(if $(wildcard client/*.c),$(BUILD)/lib/libexpertd.a $(BUILD)/lib/libexpertd.so.$(VERSION))
 
@@ -103,6 +113,10 @@ $(foreach f,$(FOLDERS) examples,$(eval $(call folder_rules,$f)))
 # Their loops are copies: compilers make vectors of them where they are told to.
 $(BUILD)/obj/proto/codec_%.o: OPT += -O3 -fno-math-errno -fno-trapping-math
 
+$(BUILD)/obj/dht/engine.o: dht/engine.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(ALL_CXXFLAGS) $(patsubst -I%,-isystem %,$(call pkg_cflags,$(engine_PKGS))) -MMD -MP -c -o $@ $<
+
 $(BUILD)/obj/gen/%.o: $(BUILD)/gen/%.c $(GEN_H)
 	@mkdir -p $(@D)
 	$(CC) $(BASE) $(OPT) $(SAN) -MMD -MP -c -o $@ $<
@@ -112,7 +126,7 @@ proto_OBJ    := $(call obj,$(call src,proto)) $(patsubst $(BUILD)/gen/%.c,$(BUIL
 pools_OBJ    := $(call obj,$(call src,pools))
 frontend_OBJ := $(call obj,$(call src,frontend))
 runtime_OBJ  := $(call obj,$(call src,runtime)) $(if $(KERNELS),$(BUILD)/obj/gen/runtime/kernel_sources.o)
-dht_OBJ      := $(call obj,$(call src,dht))
+dht_OBJ      := $(call obj,$(call src,dht)) $(BUILD)/obj/dht/engine.o
 client_OBJ   := $(call obj,$(call src,client))
 http_OBJ     := $(call obj,$(call src,http)) $(BUILD)/obj/gen/http/page.o
 expertctl_OBJ := $(call obj,$(call src,expertctl))
@@ -147,7 +161,7 @@ frontend_LINK = $(call pkg_libs,$(frontend_PKGS) $(common_PKGS)) -lm
 runtime_WITH  = $(runtime_OBJ) $(call libs,pools common)
 runtime_LINK  = -rdynamic $(call pkg_libs,$(runtime_PKGS) $(common_PKGS)) -ldl -lm
 dht_WITH      = $(call libs,dht proto common)
-dht_LINK      = $(call pkg_libs,$(dht_PKGS) $(common_PKGS)) -lm
+dht_LINK      = $(call pkg_libs,$(dht_PKGS) $(common_PKGS)) -lstdc++ -lm
 http_WITH     = $(call libs,http client proto common)
 http_LINK     = $(call pkg_libs,$(http_PKGS) $(common_PKGS)) -lm
 expertctl_WITH = $(call libs,expertctl client proto common)
@@ -192,21 +206,24 @@ $(BUILD)/lib/libexpertd.so.$(VERSION): $(call with,libexpertd)
 	ln -sf libexpertd.so.$(SOVERSION) $(BUILD)/lib/libexpertd.so
 
 # --- tests: tests/unit/test_<file>.c is one program; tests/system/* are scripts over the real processes ---------------
-UNIT_SRC  := $(wildcard tests/unit/test_*.c)
+# Of what is left out, tests and tools go too: those that include from it, or a header of tests that does.
+present   = $(if $(LEFT_OUT),$(filter-out $(shell grep -lE '$(foreach f,$(LEFT_OUT),"$f/|"(unit/)?$f_)' $1 /dev/null),$1),$1)
+UNIT_SRC  := $(call present,$(wildcard tests/unit/test_*.c))
 UNIT      := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 HELPERS   := $(call obj,$(wildcard tests/unit/support*.c))
-HAVE      := $(foreach f,frontend runtime dht http expertctl client pools proto common,$(if $(call src,$f),$f)) examples
+HAVE      := $(foreach f,frontend runtime dht http expertctl client pools proto common,$(if $(and $(filter $f,$(FOLDERS)),$(call src,$f)),$f)) examples
 TEST_PKGS := check $(sort $(foreach f,$(HAVE),$($f_PKGS)))
 $(BUILD)/obj/tests/%.o: tests/%.c $(GEN_H)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -Itests $(call pkg_cflags,$(TEST_PKGS)) -MMD -MP -c -o $@ $<
 tests_WITH = $(HELPERS) $(call libs,$(HAVE))
-tests_LINK = -rdynamic $(call pkg_libs,$(TEST_PKGS)) -ldl -lm
+CXX_LIB   := $(if $(filter dht,$(HAVE)),-lstdc++)
+tests_LINK = -rdynamic $(call pkg_libs,$(TEST_PKGS)) $(CXX_LIB) -ldl -lm
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call with,tests)
 	$(call link,tests)
-TOOLS     := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter-out tests/bench/support%,$(wildcard tests/bench/*.c)))
+TOOLS     := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter-out tests/bench/support%,$(call present,$(wildcard tests/bench/*.c))))
 bench_WITH = $(call obj,$(wildcard tests/bench/support*.c)) $(call libs,$(HAVE))
-bench_LINK = $(call pkg_libs,$(sort $(foreach f,$(HAVE),$($f_PKGS)))) -ldl -lm
+bench_LINK = $(call pkg_libs,$(sort $(foreach f,$(HAVE),$($f_PKGS)))) $(CXX_LIB) -ldl -lm
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(call with,bench)
 	$(call link,bench)
 tests: $(UNIT) $(TOOLS) $(OWN_EXPERTS)
@@ -216,7 +233,7 @@ check test: all tests
 
 # --- fuzzers (clang's libFuzzer) ---------------------------------------------------------------------------------------
 FUZZ_SECONDS ?= 10
-FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ := $(patsubst tests/fuzz/%.c,%,$(call present,$(wildcard tests/fuzz/fuzz_*.c)))
 fuzz:
 	$(MAKE) BUILD=build/fuzz CC=clang SANITIZE= CFLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" LDFLAGS="-fsanitize=address,undefined" fuzz-run
 # What a fuzzer finds stays in $(BUILD)/corpus for the next run; tests/fuzz/corpus/<fuzzer>/ and <fuzzer>.dict start it off.
@@ -231,7 +248,7 @@ fuzz-run: $(addprefix $(BUILD)/fuzz/,$(FUZZ))
 	  else status=1; echo "FAIL $$name:"; tail -n 60 $(BUILD)/$$name.log; fi; done; exit $$status
 .PHONY: fuzz-run
 fuzz_WITH = $(call libs,$(HAVE))
-fuzz_LINK = -fsanitize=fuzzer $(call pkg_libs,$(filter-out check,$(TEST_PKGS))) -ldl -lm
+fuzz_LINK = -fsanitize=fuzzer $(call pkg_libs,$(filter-out check,$(TEST_PKGS))) $(CXX_LIB) -ldl -lm
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(call with,fuzz)
 	$(call link,fuzz)
 
@@ -242,7 +259,7 @@ bench: all tests
 # --- checks ------------------------------------------------------------------------------------------------------------
 directions:
 	scripts/check-includes
-C_FILES = $(shell git ls-files '*.c' '*.h')
+C_FILES = $(shell git ls-files '*.c' '*.h' '*.cpp')
 format:
 	clang-format -i $(C_FILES)
 format-check:

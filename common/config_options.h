@@ -38,8 +38,13 @@
 #define CONFIG_DHT_OPTIONS(X)                                                                                          \
     X(ENDPOINT, listen, "tcp://127.0.0.1:31331", 0, 0, "", "ZeroMQ endpoint for look-ups")                             \
     X(UINT, port, 4222, 0, 65535, "", "UDP port of the DHT node; 0: any free one")                                     \
+    X(UINT, tcp_port, 0, 0, 65535, "",                                                                                 \
+      "at which other directories ask; 0: the one after port, or any free one if that is 0")                           \
+    X(STRING, address, "", 0, 0, "",                                                                                   \
+      "this machine's IP that other nodes reach it by; default: that of the route to bootstrap, or to elsewhere")      \
     X(STRINGS, bootstrap, 0, 0, 0, "", "host:port of DHT nodes to join by; none: run alone")                           \
-    X(BOOL, lan_discovery, false, 0, 0, "", "find peers on the local network by multicast")                            \
+    X(BOOL, port_mapping, false, 0, 0, "", "ask the router (UPnP, NAT-PMP) to let the port in")                        \
+    X(BOOL, lan_discovery, false, 0, 0, "", "find peers on the local network by broadcast")                            \
     X(PATH, identity_file, "", 0, 0, "", "private key (Ed25519, PEM; made if missing); default: a new identity")       \
     X(UINT, network_id, 0, 0, 4294967295, "", "nodes of different networks ignore each other")                         \
     X(FLOAT, update_period, 30, 0.05, 86400, "s", "time between heartbeats")                                           \
@@ -47,7 +52,9 @@
       "a server without a heartbeat for so long is dead; 0: max(2 * update_period, 3)")                                \
     X(ENDPOINT, frontend, "", 0, 0, "",                                                                                \
       "frontend to publish: its ZeroMQ endpoint; default the first of frontend.listen; \"none\": publish nothing")     \
-    X(UINT, max_cache, 8192, 16, 16777216, "keys", "prefixes and servers kept fresh by listening")
+    X(UINT, max_cache, 8192, 16, 16777216, "prefixes", "looked-up prefixes that are remembered")                       \
+    X(UINT, max_servers, 1024, 1, 16384, "servers", "connections to other servers' directories that are kept")         \
+    X(UINT, max_catalogs, 67108864, 65536, 1099511627776, "bytes", "memory for what other servers tell that they host")
 
 #define CONFIG_CHECKPOINT_OPTIONS(X)                                                                                   \
     X(PATH, dir, "", 0, 0, "", "folder of checkpoints, <dir>/<uid>/; empty: none are written or loaded")               \

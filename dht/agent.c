@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "common/log.h"
 
@@ -12,58 +13,69 @@ static const uint64_t tag_mask = UINT64_C(0xff) << TAG_SHIFT;
 static const uint64_t tag_cache = UINT64_C(1) << TAG_SHIFT;
 static const uint64_t tag_publisher = UINT64_C(2) << TAG_SHIFT;
 static const uint64_t tag_bootstrap = UINT64_C(3) << TAG_SHIFT;
-static const uint64_t tag_own = UINT64_C(4) << TAG_SHIFT;
+static const uint64_t tag_twin = UINT64_C(4) << TAG_SHIFT;
 
-static const uint64_t silence_ns = 150 * NS_PER_S; /* two pings of a bootstrap address that answers, and some */
-
-static int engine_get(void *context, const char *key, uint64_t token)
-{
-    return node_get(((struct agent *)context)->node, key, token);
-}
-
-static int engine_listen(void *context, const char *key, uint64_t token, void **listening)
-{
-    struct node_listening *made;
-    const int rc = node_listen(((struct agent *)context)->node, key, token, &made);
-    *listening = made;
-    return rc;
-}
-
-static void engine_unlisten(void *context, void **listening)
-{
-    struct node_listening *old = *listening;
-    node_unlisten(((struct agent *)context)->node, &old);
-    *listening = NULL;
-}
-
-static void engine_local(void *context, const char *key, struct moment now)
-{
-    const struct agent *agent = context;
-    if (agent->publisher)
-        publisher_repeat(agent->publisher, key, now);
-}
-
-static void on_published(void *context, const char *prefix, const uint8_t *value, size_t size, struct moment now)
+static void find(void *context, const char *key, uint64_t token)
 {
     struct agent *agent = context;
-    cache_on_own(&agent->cache, prefix, identity_id(agent->identity), value, size, now);
+    engine_find(agent->engine, key, token);
+    agent->asked = true;
+}
+
+static int start_engine(struct agent *agent, const struct agent_options *options)
+{
+    struct contact first;
+    const struct engine_options engine = {
+        .address = options->address,
+        .port = options->port,
+        .bootstrap = options->bootstrap_count && bootstrap_literal(options->bootstrap[0], &first) ? &first : NULL,
+        .port_mapping = options->port_mapping,
+    };
+    return engine_start(&agent->engine, &engine);
+}
+
+static int start_reading(struct agent *agent, const struct agent_options *options)
+{
+    const struct servers_options servers = {.network_id = options->network_id,
+                                            .max_servers = options->max_servers,
+                                            .max_bytes = options->max_catalogs,
+                                            .own_instance = agent->instance};
+    const struct cache_options cache = {.network_id = options->network_id,
+                                        .max_entries = options->max_cache,
+                                        .max_servers = options->max_servers,
+                                        .single = options->bootstrap_count == 0,
+                                        .tokens_tag = tag_cache,
+                                        .find = find,
+                                        .context = agent};
+    const int rc = servers_create(&agent->servers, options->context, &agent->world, &servers);
+    cache_init(&agent->cache, &agent->world, agent->servers, &cache);
+    return rc;
 }
 
 static int start_publishing(struct agent *agent, const struct agent_options *options, struct moment now)
 {
-    const struct publisher_options publishing = {.endpoint = options->endpoint,
+    const struct publisher_options publishing = {.network_id = options->network_id,
+                                                 .port = options->tcp_port,
+                                                 .endpoint = options->endpoint,
                                                  .update_period_ns = options->update_period_ns,
                                                  .expiration_ns = options->expiration_ns,
-                                                 .published = on_published,
-                                                 .context = agent};
-    char key[HEARTBEAT_KEY_SIZE];
+                                                 .tokens_tag = tag_publisher,
+                                                 .instance = agent->instance};
     if (!options->endpoint)
         return 0;
-    int rc = publisher_create(&agent->publisher, agent->node, agent->identity, &publishing, tag_publisher, now);
-    heartbeat_key(identity_id(agent->identity), key);
-    if (rc == 0)
-        rc = node_listen(agent->node, key, tag_own, &agent->own);
-    return rc;
+    const int rc = publisher_create(&agent->publisher, options->context, agent->engine, &agent->world, agent->identity,
+                                    &publishing, now);
+    if (rc != 0)
+        return rc;
+    const struct twin_options twin = {.network_id = options->network_id,
+                                      .id = identity_id(agent->identity),
+                                      .instance = agent->instance,
+                                      .started_ms = publisher_started_ms(agent->publisher),
+                                      .token = tag_twin,
+                                      .find = find,
+                                      .context = agent};
+    twin_init(&agent->twin, agent->servers, &twin);
+    return 0;
 }
 
 int agent_create(struct agent **agent, const struct agent_options *options, struct moment now)
@@ -74,41 +86,50 @@ int agent_create(struct agent **agent, const struct agent_options *options, stru
         return -ENOMEM;
     made->started_ns = now.ns;
     made->bootstrap_count = options->bootstrap_count;
-    int rc = identity_create(&made->identity, options->identity_file);
+    int rc = getrandom(made->instance, sizeof made->instance, 0) == (ssize_t)sizeof made->instance ? 0 : -EIO;
     if (rc == 0)
-        rc = node_start(&made->node, &options->node);
-    const struct fetch_engine engine = {made, engine_get, engine_listen, engine_unlisten, engine_local};
-    cache_init(&made->cache, &engine, tag_cache, options->max_cache);
+        rc = identity_create(&made->identity, options->identity_file);
     if (rc == 0)
-        rc =
-            bootstrap_create(&made->bootstrap, made->node, options->bootstrap, options->bootstrap_count, tag_bootstrap);
+        rc = bootstrap_create(&made->bootstrap, options->bootstrap, options->bootstrap_count, tag_bootstrap);
+    if (rc == 0)
+        rc = start_engine(made, options);
+    if (rc == 0)
+        rc = start_reading(made, options);
     if (rc == 0)
         rc = start_publishing(made, options, now);
     if (rc != 0)
-        agent_destroy(&made, 0);
+        agent_destroy(&made);
     *agent = made;
     return rc;
 }
 
-void agent_destroy(struct agent **agent, unsigned bound_ms)
+void agent_destroy(struct agent **agent)
 {
     struct agent *old = *agent;
     *agent = NULL;
     if (!old)
         return;
-    cache_destroy(&old->cache);
-    bootstrap_destroy(&old->bootstrap);
-    if (old->node)
-        node_unlisten(old->node, &old->own);
+    if (old->servers)
+        cache_destroy(&old->cache);
+    twin_destroy(&old->twin);
+    servers_destroy(&old->servers);
     publisher_destroy(&old->publisher);
-    node_stop(&old->node, bound_ms);
+    world_destroy(&old->world);
+    bootstrap_destroy(&old->bootstrap);
+    engine_stop(&old->engine);
     identity_destroy(&old->identity);
     free(old);
 }
 
-int agent_fd(const struct agent *agent)
+int agent_poll_items(const struct agent *agent, zmq_pollitem_t items[AGENT_POLL_ITEMS])
 {
-    return node_fd(agent->node);
+    int count = 0;
+    items[count++] = (zmq_pollitem_t){.fd = engine_fd(agent->engine), .events = ZMQ_POLLIN};
+    items[count++] = (zmq_pollitem_t){.socket = servers_socket(agent->servers), .events = ZMQ_POLLIN};
+    items[count++] = (zmq_pollitem_t){.socket = servers_monitor(agent->servers), .events = ZMQ_POLLIN};
+    if (agent->publisher)
+        items[count++] = (zmq_pollitem_t){.socket = publisher_socket(agent->publisher), .events = ZMQ_POLLIN};
+    return count;
 }
 
 /* ---- events --------------------------------------------------------------------------------------------------------
@@ -118,61 +139,35 @@ static void on_connected(struct agent *agent, struct moment now)
 {
     cache_on_connected(&agent->cache, now);
     if (agent->publisher)
-        publisher_on_connected(agent->publisher, now);
+        publisher_on_connected(agent->publisher);
+    twin_on_connected(&agent->twin, now);
 }
 
-static void dispatch(struct agent *agent, const struct node_event *event, struct moment now)
+static void on_event(void *context, const struct engine_event *event, struct moment now)
 {
+    struct agent *agent = context;
     const uint64_t tag = event->token & tag_mask;
-    if (event->ok && event->kind != NODE_VALUE && event->kind != NODE_EXPIRED)
-        agent->answered_ns = now.ns;
-    if (tag == tag_cache) {
-        if (event->kind == NODE_GOT)
-            cache_on_got(&agent->cache, event->token, event->ok, now);
-        else
-            cache_on_value(&agent->cache, event->token, event->kind == NODE_EXPIRED, event->data, event->size, now);
-    } else if (tag == tag_publisher && agent->publisher) {
-        publisher_on_put(agent->publisher, event->token, event->ok);
-    } else if (tag == tag_own && agent->publisher && event->kind == NODE_VALUE) {
-        publisher_on_own(agent->publisher, event->data, event->size, now);
-    } else if (tag == tag_bootstrap && bootstrap_on_pinged(agent->bootstrap, event->token, event->ok, now)) {
-        on_connected(agent, now);
-    }
-}
-
-/* The values of one get come oldest first, and all but the newest are of no use: so a run of them is taken backwards,
- * and no signature but the newest's is checked. Returns what follows the run. */
-static struct node_event *reverse_run(struct node_event **first)
-{
-    struct node_event *reversed = NULL;
-    struct node_event *event = *first;
-    const uint64_t token = event->token;
-    while (event && event->kind == NODE_VALUE && event->token == token) {
-        struct node_event *next = event->next;
-        event->next = reversed;
-        reversed = event;
-        event = next;
-    }
-    *first = reversed;
-    return event;
-}
-
-static void take_events(struct agent *agent, struct moment now)
-{
-    struct node_event *event = node_take(agent->node);
-    while (event) {
-        struct node_event *run = event;
-        if (event->kind == NODE_VALUE) {
-            event = reverse_run(&run);
-        } else {
-            event = event->next;
-            run->next = NULL;
-        }
-        for (struct node_event *next; run; run = next) {
-            next = run->next;
-            dispatch(agent, run, now);
-            free(run);
-        }
+    switch (event->kind) {
+    case ENGINE_PEERS:
+        if (tag == tag_cache)
+            cache_on_peers(&agent->cache, event->token, event->addresses, event->count, now);
+        else if (tag == tag_twin)
+            twin_on_peers(&agent->twin, event->addresses, event->count, now);
+        break;
+    case ENGINE_FOUND:
+        if (tag == tag_cache)
+            cache_on_found(&agent->cache, event->token, event->answered, event->silent, event->fullest, now);
+        else if (tag == tag_twin)
+            twin_on_found(&agent->twin);
+        break;
+    case ENGINE_ANNOUNCED:
+        if (agent->publisher)
+            publisher_on_announced(agent->publisher, event->token, event->answered, event->fullest, now);
+        break;
+    case ENGINE_PINGED:
+        if (bootstrap_on_pinged(agent->bootstrap, event->token, event->answered > 0, now))
+            on_connected(agent, now);
+        break;
     }
 }
 
@@ -183,16 +178,28 @@ static uint64_t sooner(uint64_t a, uint64_t b)
 
 uint64_t agent_step(struct agent *agent, struct moment now)
 {
-    take_events(agent, now);
-    cache_set_alone(&agent->cache, agent->bootstrap_count > 0 && agent->answered_ns == 0);
-    uint64_t next_ns = cache_tick(&agent->cache, now);
-    next_ns = sooner(next_ns, bootstrap_step(agent->bootstrap, now));
+    uint64_t next_ns = bootstrap_step(agent->bootstrap, agent->engine, now);
     if (agent->publisher)
-        next_ns = sooner(next_ns, publisher_step(agent->publisher, now));
-    return next_ns;
+        next_ns = sooner(sooner(next_ns, publisher_step(agent->publisher, now)), twin_step(&agent->twin, now));
+    next_ns = sooner(next_ns, servers_step(agent->servers, now));
+    next_ns = sooner(next_ns, cache_step(&agent->cache, now));
+    /* Last: it begins what the others have asked for; and what it brings, they take up at once. */
+    agent->asked = false;
+    next_ns = sooner(next_ns, engine_step(agent->engine, now, on_event, agent));
+    return sooner(next_ns, servers_step(agent->servers, now));
 }
 
-bool agent_connected(const struct agent *agent, struct moment now)
+const struct server *agent_twin(struct agent *agent)
 {
-    return agent->bootstrap_count == 0 || (agent->answered_ns && now.ns - agent->answered_ns < silence_ns);
+    return agent->publisher ? twin_older(&agent->twin) : NULL;
+}
+
+uint64_t agent_due_ns(const struct agent *agent)
+{
+    return agent->asked ? 0 : UINT64_MAX;
+}
+
+bool agent_connected(const struct agent *agent)
+{
+    return agent->bootstrap_count == 0 || engine_nodes(agent->engine) > 0;
 }

@@ -5,63 +5,183 @@
 #include <string.h>
 
 #include "dht/prefix.h"
+#include "dht/rendezvous.h"
+
+enum { ROUNDS_MAX = 3 };
 
 static const uint64_t sweep_ns = NS_PER_S;
+static const uint64_t again_ns = 200 * NS_PER_MS;     /* when nobody answered */
+static const uint64_t find_pause_ns = 10 * NS_PER_MS; /* of finds in the background */
+static const uint64_t touch_ns = 250 * NS_PER_MS;
 
-void cache_init(struct cache *cache, const struct fetch_engine *engine, uint64_t tokens_tag, size_t max_keys)
+struct cache_link {
+    struct server_link link;
+    struct cache_entry *entry;
+    size_t at;              /* in entry->links */
+    bool counted;           /* one that turned up later makes nobody wait until it has once been settled */
+    bool unsettled, unsure; /* as the entry's counts have it */
+};
+
+struct cache_entry {
+    struct cache *cache;
+    struct cache_entry *newer, *older;
+    struct cache_link **links;
+    size_t links_count, links_capacity;
+    size_t unsettled, unsure;
+    size_t jobs; /* under way */
+    bool found;  /* all that were announced have been linked */
+    bool wide;
+    unsigned answered, silent; /* of the round's first key */
+    unsigned rounds;           /* that were not certain */
+    uint64_t made_ns, used_ns, touched_ns;
+    uint64_t looked_ns; /* the end of the last round */
+    uint64_t again_ns;  /* a round is to begin then; 0: none */
+    struct cache_waiter *waiters;
+    char prefix[];
+};
+
+/* A key that is being looked for. */
+struct cache_job {
+    uint64_t token;
+    struct cache_entry *entry; /* NULL: forgotten meanwhile */
+    char shard[RENDEZVOUS_DIGITS_MAX + 1];
+};
+
+void cache_init(struct cache *cache, struct world *world, struct servers *servers, const struct cache_options *options)
 {
-    *cache = (struct cache){.max_keys = max_keys};
-    fetcher_init(&cache->fetcher, engine, tokens_tag);
+    *cache = (struct cache){.options = *options, .world = world, .servers = servers};
 }
 
-/* What this node itself has to say about a new key. */
-static void ask_local(const struct cache *cache, const struct fetch *fetch, struct moment now)
-{
-    const struct fetch_engine *engine = &cache->fetcher.engine;
-    if (engine->local)
-        engine->local(engine->context, fetch->key, now);
-}
-
-/* ---- peers ---------------------------------------------------------------------------------------------------------
+/* ---- waiting -------------------------------------------------------------------------------------------------------
  */
 
-static void remove_peer(struct cache *cache, struct peer *peer)
+void cache_wait(struct cache_entry *entry, struct cache_waiter *waiter)
 {
-    table_remove(&cache->peers, peer->id, SERVER_ID_SIZE);
-    fetch_stop(&cache->fetcher, &peer->fetch);
-    cache_waiter_wake(&peer->waiters, CACHE_EXACT);
-    peer_destroy(peer);
-    free(peer);
+    waiter->next = entry->waiters;
+    waiter->at = &entry->waiters;
+    if (waiter->next)
+        waiter->next->at = &waiter->next;
+    entry->waiters = waiter;
 }
 
-static void remove_holding(struct cache *cache, struct holding *holding)
+void cache_waiter_remove(struct cache_waiter *waiter)
 {
-    struct peer *peer = holding->peer;
-    cache->records--;
-    holding_destroy(&holding);
-    if (!peer->holdings)
-        remove_peer(cache, peer);
+    if (!waiter->at)
+        return;
+    *waiter->at = waiter->next;
+    if (waiter->next)
+        waiter->next->at = waiter->at;
+    waiter->at = NULL;
 }
 
-static struct peer *add_peer(struct cache *cache, const uint8_t id[SERVER_ID_SIZE])
+static bool known(const struct cache_entry *entry, enum cache_need need)
 {
-    struct peer *peer = malloc(sizeof *peer);
-    if (!peer)
-        return NULL;
-    peer_init(peer, id);
-    if (table_insert(&cache->peers, peer->id, SERVER_ID_SIZE, peer) != 0) {
-        free(peer);
-        return NULL;
+    return entry->found && entry->unsettled == 0 && (need == CACHE_SETTLED || entry->unsure == 0);
+}
+
+static void wake(struct cache_entry *entry)
+{
+    for (struct cache_waiter *waiter = entry->waiters, *next; waiter; waiter = next) {
+        next = waiter->next;
+        if (!entry->wide && !known(entry, waiter->need))
+            continue;
+        cache_waiter_remove(waiter);
+        waiter->wake(waiter);
     }
-    peer->fetch.owner = peer;
-    peer->fetch.of_peer = true;
-    peer->fetch.expected = FETCH_NODES / 2;
-    if (fetch_start(&cache->fetcher, &peer->fetch, peer->key) != 0) {
-        table_remove(&cache->peers, peer->id, SERVER_ID_SIZE);
-        free(peer);
-        return NULL;
+}
+
+/* ---- links ---------------------------------------------------------------------------------------------------------
+ */
+
+static void count_link(struct cache_link *link, bool unsettled, bool unsure)
+{
+    struct cache_entry *entry = link->entry;
+    entry->unsettled += (size_t)unsettled - (size_t)link->unsettled;
+    entry->unsure += (size_t)unsure - (size_t)link->unsure;
+    link->unsettled = unsettled;
+    link->unsure = unsure;
+}
+
+static void drop_link(struct cache_link *link)
+{
+    struct cache_entry *entry = link->entry;
+    count_link(link, false, false);
+    entry->links[link->at] = entry->links[--entry->links_count];
+    entry->links[link->at]->at = link->at;
+    free(link);
+}
+
+static void on_changed(struct server_link *changed, bool gone)
+{
+    struct cache_link *link = (struct cache_link *)changed; /* its first member */
+    struct cache_entry *entry = link->entry;
+    if (gone) {
+        /* What it hosts is no longer known, though it may be there. */
+        drop_link(link);
+        entry->found = false;
+        return;
     }
-    return peer;
+    link->counted |= changed->server->settled;
+    if (link->counted)
+        count_link(link, !changed->server->settled, !changed->server->sure);
+    wake(entry);
+}
+
+static void drop_links(struct cache_entry *entry)
+{
+    while (entry->links_count > 0) {
+        struct cache_link *link = entry->links[entry->links_count - 1];
+        servers_unlink(entry->cache->servers, &link->link);
+        drop_link(link);
+    }
+}
+
+static bool has_link(const struct cache_entry *entry, const struct contact *contact)
+{
+    for (size_t i = 0; i < entry->links_count; i++)
+        if (memcmp(&entry->links[i]->link.server->contact, contact, sizeof *contact) == 0)
+            return true;
+    return false;
+}
+
+static void add_link(struct cache_entry *entry, const struct contact *contact, struct moment now)
+{
+    if (has_link(entry, contact))
+        return;
+    if (entry->links_count == entry->links_capacity) {
+        const size_t capacity = entry->links_capacity ? 2 * entry->links_capacity : 8;
+        struct cache_link **bigger = realloc(entry->links, capacity * sizeof(struct cache_link *));
+        if (!bigger)
+            return;
+        entry->links = bigger;
+        entry->links_capacity = capacity;
+    }
+    struct cache_link *link = calloc(1, sizeof *link);
+    if (!link)
+        return;
+    link->entry = entry;
+    link->link.changed = on_changed;
+    if (servers_link(entry->cache->servers, contact, &link->link, now) != 0) {
+        free(link);
+        return;
+    }
+    link->at = entry->links_count;
+    entry->links[entry->links_count++] = link;
+    const struct server *server = link->link.server;
+    link->counted = !entry->found || server->settled;
+    if (link->counted)
+        count_link(link, !server->settled, !server->sure);
+}
+
+/* Its servers are of use. */
+static void touch(struct cache_entry *entry, struct moment now)
+{
+    entry->used_ns = now.ns;
+    if (now.ns - entry->touched_ns < touch_ns)
+        return;
+    entry->touched_ns = now.ns;
+    for (size_t i = 0; i < entry->links_count; i++)
+        entry->links[i]->link.server->used_ns = now.ns;
 }
 
 /* ---- entries -------------------------------------------------------------------------------------------------------
@@ -81,324 +201,260 @@ static void link_newest(struct cache *cache, struct cache_entry *entry)
     cache->newest = entry;
 }
 
-/* Children go first. */
 static void remove_entry(struct cache *cache, struct cache_entry *entry)
 {
-    while (entry->children)
-        remove_entry(cache, entry->children);
+    struct cache_job *job;
     unlink_entry(cache, entry);
     table_remove(&cache->entries, entry->prefix, strlen(entry->prefix));
-    fetch_stop(&cache->fetcher, &entry->fetch);
-    for (size_t i = 0; i < entry->holdings_count; i++)
-        remove_holding(cache, entry->holdings[i]);
-    cache_entry_destroy(&entry);
+    if (entry->jobs > 0)
+        for (size_t at = 0; (job = table_next(&cache->jobs, &at));)
+            if (job->entry == entry)
+                job->entry = NULL;
+    drop_links(entry);
+    free(entry->links);
+    free(entry);
 }
 
 void cache_destroy(struct cache *cache)
 {
+    struct cache_job *job;
     while (cache->newest)
         remove_entry(cache, cache->newest);
+    for (size_t at = 0; (job = table_next(&cache->jobs, &at));)
+        free(job);
+    table_destroy(&cache->jobs);
     table_destroy(&cache->entries);
-    table_destroy(&cache->peers);
-    fetcher_destroy(&cache->fetcher);
 }
 
-/* Room for one more key, but not at the cost of `keep`. */
-static bool make_room(struct cache *cache, const struct cache_entry *keep)
+static bool make_room(struct cache *cache)
 {
-    struct cache_entry *entry = cache->oldest;
-    while (cache->entries.count + cache->peers.count >= cache->max_keys) {
-        while (entry && (entry->waiters || entry->children || entry == keep))
+    while (cache->entries.count >= cache->options.max_entries) {
+        struct cache_entry *entry = cache->oldest;
+        while (entry && entry->waiters)
             entry = entry->newer;
         if (!entry)
             return false;
-        struct cache_entry *victim = entry;
-        entry = entry->newer;
-        remove_entry(cache, victim);
+        remove_entry(cache, entry);
         cache->counters.evictions++;
     }
     return true;
 }
 
-static struct cache_entry *add_entry(struct cache *cache, const char *prefix, struct cache_entry *parent,
-                                     uint32_t coordinate)
+static struct cache_entry *add_entry(struct cache *cache, const char *prefix, struct moment now)
 {
-    struct cache_entry *entry = cache_entry_create(prefix, parent, coordinate);
     const size_t length = strlen(prefix);
+    struct cache_entry *entry = calloc(1, sizeof *entry + length + 1);
     if (!entry)
         return NULL;
+    memcpy(entry->prefix, prefix, length);
+    entry->cache = cache;
+    entry->made_ns = now.ns;
     if (table_insert(&cache->entries, entry->prefix, length, entry) != 0) {
-        cache_entry_destroy(&entry);
-        return NULL;
-    }
-    if (fetch_start(&cache->fetcher, &entry->fetch, entry->prefix) != 0) {
-        table_remove(&cache->entries, entry->prefix, length);
-        cache_entry_destroy(&entry);
+        free(entry);
         return NULL;
     }
     link_newest(cache, entry);
     return entry;
 }
 
-int cache_look(struct cache *cache, struct cache_entry *entry, bool maybe, struct moment now)
-{
-    if (entry->view_change == cache->change + 1 && entry->view_maybe == maybe)
-        return 0;
-    ranges_clear(&entry->experts);
-    ranges_clear(&entry->branches);
-    for (size_t i = 0; i < entry->holdings_count; i++) {
-        struct holding *holding = entry->holdings[i];
-        if (!peer_alive(holding->peer, now) && !(maybe && !peer_known(holding->peer, now)))
-            continue;
-        if (holding_update(holding) != 0 || ranges_append_all(&entry->experts, &holding->experts) != 0 ||
-            ranges_append_all(&entry->branches, &holding->branches) != 0)
-            return -ENOMEM;
-    }
-    ranges_normalize(&entry->experts);
-    ranges_normalize(&entry->branches);
-    entry->view_change = cache->change + 1; /* 0 is "never" */
-    entry->view_maybe = maybe;
-    return 0;
-}
-
-/* The prefix's entry, made the newest, after those above it. 0, -ENOSPC or -ENOMEM. */
-static int reach(struct cache *cache, const char *prefix, enum cache_level need, struct moment now,
-                 struct cache_entry **entry)
-{
-    struct cache_entry *found = table_find(&cache->entries, prefix, strlen(prefix));
-    struct cache_entry *parent = NULL;
-    char above[UID_SIZE];
-    uint32_t coordinate = 0;
-    if ((!found || found->level < need) && prefix_parent(prefix, above, &coordinate)) {
-        const int rc = reach(cache, above, need < CACHE_COMPLETE ? CACHE_NOTHING : CACHE_COMPLETE, now, &parent);
-        if (rc != 0)
-            return rc;
-    }
-    if (!found) {
-        if (!make_room(cache, parent))
-            return -ENOSPC;
-        found = add_entry(cache, prefix, parent, coordinate);
-        if (!found)
-            return -ENOMEM;
-        ask_local(cache, &found->fetch, now);
-    } else if (found != cache->newest) {
-        unlink_entry(cache, found);
-        link_newest(cache, found);
-    }
-    found->used_ns = now.ns;
-    if (need > found->want)
-        found->want = need;
-    if (found->level < need) {
-        cache_entry_fetch(found, &cache->fetcher, ++cache->mark, now);
-        cache_entry_review(found, &cache->fetcher, ++cache->mark, now);
-        cache->stirred = true;
-    }
-    *entry = found;
-    return 0;
-}
-
-int cache_find(struct cache *cache, const char *prefix, enum cache_level need, bool counted, struct moment now,
-               struct cache_entry **entry)
-{
-    if (now.ns >= cache->next_tick_ns)
-        cache_tick(cache, now); /* so that nobody dead is taken for alive */
-    int rc = reach(cache, prefix, need, now, entry);
-    if (rc != 0)
-        return rc;
-    const bool known = (*entry)->level >= need;
-    if (counted)
-        *(known ? &cache->counters.hits : &cache->counters.misses) += 1;
-    if (!known) {
-        fetcher_step(&cache->fetcher, now);
-        return 0;
-    }
-    rc = cache_look(cache, *entry, need < CACHE_EXACT, now);
-    return rc != 0 ? rc : 1;
-}
-
-void cache_wait(struct cache_entry *entry, struct cache_waiter *waiter)
-{
-    cache_waiter_add(waiter, &entry->waiters);
-}
-
-bool cache_settled(struct cache *cache, struct cache_entry *entry, uint32_t coordinate, struct cache_waiter *waiter,
-                   struct moment now)
-{
-    bool settled = true;
-    for (size_t i = 0; i < entry->holdings_count; i++) {
-        struct holding *holding = entry->holdings[i];
-        if (peer_known(holding->peer, now) || holding_update(holding) != 0 ||
-            !ranges_contain(&holding->experts, coordinate))
-            continue;
-        settled = false;
-        fetch_want(&cache->fetcher, &holding->peer->fetch, now);
-        if (!waiter->at)
-            cache_waiter_add(waiter, &holding->peer->waiters);
-    }
-    if (!settled)
-        cache->stirred = true;
-    return settled;
-}
-
-/* ---- holdings ------------------------------------------------------------------------------------------------------
+/* ---- looking for those that were announced -------------------------------------------------------------------------
  */
 
-struct holding *cache_hold(struct cache *cache, struct cache_entry *entry, const uint8_t id[SERVER_ID_SIZE],
-                           struct moment now)
+static void look_for(struct cache_entry *entry, const char *shard)
 {
-    struct peer *peer = table_find(&cache->peers, id, SERVER_ID_SIZE);
-    if (entry->holdings_count == CACHE_HOLDINGS_MAX)
-        return NULL;
-    if (!peer && make_room(cache, entry))
-        peer = add_peer(cache, id);
-    if (!peer)
-        return NULL;
-    struct holding *holding = holding_create(peer, entry, entry->prefix);
-    if (!holding) {
-        if (!peer->holdings)
-            remove_peer(cache, peer);
-        return NULL;
+    struct cache *cache = entry->cache;
+    char key[RENDEZVOUS_KEY_SIZE];
+    struct cache_job *job = calloc(1, sizeof *job);
+    if (!job)
+        return;
+    job->token = cache->options.tokens_tag | ++cache->last_token;
+    job->entry = entry;
+    memcpy(job->shard, shard, strlen(shard));
+    if (table_insert(&cache->jobs, &job->token, sizeof job->token, job) != 0) {
+        free(job);
+        return;
     }
-    cache->records++;
-    if (cache_entry_add(entry, holding) != 0) {
-        remove_holding(cache, holding);
-        return NULL;
-    }
-    if (entry->want == CACHE_EXACT)
-        fetch_want(&cache->fetcher, &peer->fetch, now);
-    if (!peer->heard)
-        ask_local(cache, &peer->fetch, now);
-    return holding;
+    entry->jobs++;
+    cache->counters.finds++;
+    if (entry->found)
+        cache->next_refresh_ns += find_pause_ns;
+    cache->options.find(cache->options.context, rendezvous_key(key, cache->options.network_id, entry->prefix, shard),
+                        job->token);
 }
 
-static void drop_holding(struct cache *cache, struct cache_entry *entry, size_t at)
+static void begin_round(struct cache_entry *entry)
 {
-    struct holding *holding = entry->holdings[at];
-    entry->holdings[at] = entry->holdings[--entry->holdings_count];
-    remove_holding(cache, holding);
+    entry->again_ns = 0;
+    if (entry->jobs > 0)
+        return;
+    look_for(entry, "");
+}
+
+/* Whether the round has shown all that there is. If not, it is to be done again, soon. */
+static bool certain(struct cache_entry *entry, struct moment now)
+{
+    const struct cache *cache = entry->cache;
+    if (entry->answered == 0 && !cache->options.single) {
+        if (!cache->met && now.ns - entry->made_ns >= CACHE_ALONE_MS * NS_PER_MS)
+            return true;
+        /* What was known once stays so, as far as its servers are there. */
+        entry->again_ns = entry->found ? 0 : now.ns + again_ns;
+        return false;
+    }
+    if (entry->silent > entry->answered && ++entry->rounds < ROUNDS_MAX) {
+        entry->again_ns = now.ns;
+        return false;
+    }
+    return true;
+}
+
+static void end_round(struct cache_entry *entry, struct moment now)
+{
+    struct cache *cache = entry->cache;
+    entry->looked_ns = now.ns;
+    if (entry->links_count > cache->options.max_servers) {
+        drop_links(entry);
+        entry->wide = true;
+        entry->found = false;
+    } else if (certain(entry, now)) {
+        entry->found = true;
+        entry->wide = false;
+        entry->rounds = 0;
+    }
+    if (entry->again_ns && entry->again_ns < cache->next_ns)
+        cache->next_ns = entry->again_ns;
+    wake(entry);
+}
+
+void cache_on_peers(struct cache *cache, uint64_t token, const struct contact *contacts, size_t count,
+                    struct moment now)
+{
+    const struct cache_job *job = table_find(&cache->jobs, &token, sizeof token);
+    if (!job || !job->entry)
+        return;
+    /* Of a prefix that is too wide, some more than too many are enough. */
+    for (size_t i = 0; i < count && job->entry->links_count <= cache->options.max_servers; i++)
+        add_link(job->entry, &contacts[i], now);
+}
+
+void cache_on_found(struct cache *cache, uint64_t token, unsigned answered, unsigned silent, unsigned fullest,
+                    struct moment now)
+{
+    struct cache_job *job = table_remove(&cache->jobs, &token, sizeof token);
+    struct cache_entry *entry = job ? job->entry : NULL;
+    if (entry) {
+        const size_t digits = strlen(job->shard);
+        entry->jobs--;
+        if (digits == 0) {
+            entry->answered = answered;
+            entry->silent = silent;
+        }
+        if (fullest >= RENDEZVOUS_CROWDED && digits < RENDEZVOUS_DIGITS_MAX &&
+            entry->links_count <= cache->options.max_servers)
+            for (int i = 0; i < RENDEZVOUS_SHARDS; i++) {
+                job->shard[digits] = "0123456789abcdef"[i];
+                look_for(entry, job->shard);
+            }
+        if (entry->jobs == 0)
+            end_round(entry, now);
+    }
+    free(job);
+}
+
+void cache_on_connected(struct cache *cache, struct moment now)
+{
+    cache->met = true;
+    cache->next_ns = now.ns;
+    for (struct cache_entry *entry = cache->newest; entry; entry = entry->older)
+        entry->again_ns = now.ns;
+}
+
+/* ---- asking --------------------------------------------------------------------------------------------------------
+ */
+
+static void use(struct cache *cache, struct cache_entry *entry, struct moment now)
+{
+    touch(entry, now);
+    if (entry != cache->newest) {
+        unlink_entry(cache, entry);
+        link_newest(cache, entry);
+    }
+    const uint64_t pause_ns = (entry->wide ? CACHE_REFRESH_WIDE_MS : CACHE_REFRESH_MS) * NS_PER_MS;
+    if (entry->jobs > 0 || now.ns < cache->next_refresh_ns || now.ns - entry->looked_ns < pause_ns)
+        return;
+    cache->next_refresh_ns = now.ns;
+    begin_round(entry);
+}
+
+/* The prefix's entry, or one above it that is known. */
+static struct cache_entry *find_known(struct cache *cache, const char *prefix, enum cache_need need)
+{
+    char above[UID_SIZE];
+    uint32_t coordinate;
+    struct cache_entry *entry = table_find(&cache->entries, prefix, strlen(prefix));
+    if (entry && (entry->wide || known(entry, need)))
+        return entry;
+    memcpy(above, prefix, strlen(prefix) + 1);
+    while (prefix_parent(above, above, &coordinate)) {
+        entry = table_find(&cache->entries, above, strlen(above));
+        if (entry && !entry->wide && known(entry, need))
+            return entry;
+    }
+    return NULL;
+}
+
+int cache_find(struct cache *cache, const char *prefix, enum cache_need need, bool counted, struct moment now,
+               struct cache_entry **entry)
+{
+    struct cache_entry *found = find_known(cache, prefix, need);
+    *entry = found;
+    if (counted)
+        *(found ? &cache->counters.hits : &cache->counters.misses) += 1;
+    if (found) {
+        use(cache, found, now);
+        return found->wide ? -E2BIG : 1;
+    }
+    found = table_find(&cache->entries, prefix, strlen(prefix));
+    if (!found) {
+        if (!make_room(cache))
+            return -ENOSPC;
+        found = add_entry(cache, prefix, now);
+        if (!found)
+            return -ENOMEM;
+    }
+    touch(found, now);
+    if (!found->found && found->jobs == 0 && found->again_ns == 0)
+        begin_round(found);
+    *entry = found;
+    return 0;
 }
 
 /* ---- time ----------------------------------------------------------------------------------------------------------
  */
 
-static void sooner(uint64_t *next_ns, uint64_t ns)
+static bool outlived(const struct cache *cache, const struct cache_entry *entry, struct moment now)
 {
-    if (ns < *next_ns)
-        *next_ns = ns;
+    const bool empty =
+        entry->links_count == 0 || !table_find(&cache->world->places, entry->prefix, strlen(entry->prefix));
+    return !entry->waiters && now.ns - entry->used_ns >= (empty ? CACHE_NEGATIVE_S : CACHE_IDLE_S) * NS_PER_S;
 }
 
-static void tick_peer(struct cache *cache, struct peer *peer, struct moment now, uint64_t *next_ns)
+uint64_t cache_step(struct cache *cache, struct moment now)
 {
-    fetch_tick(&cache->fetcher, &peer->fetch, now);
-    sooner(next_ns, fetch_due_ns(&cache->fetcher, &peer->fetch));
-    const bool alive = peer_alive(peer, now);
-    const bool known = peer_known(peer, now);
-    if (alive != peer->counted_alive || known != peer->counted_known) {
-        peer->counted_alive = alive;
-        peer->counted_known = known;
-        cache->change++;
-    }
-    if (known)
-        cache_waiter_wake(&peer->waiters, CACHE_EXACT);
-    if (peer->fetch.sure && peer->fetch.state == FETCH_IDLE)
-        fetch_listen(&cache->fetcher, &peer->fetch, now);
-    if (!alive)
-        return;
-    sooner(next_ns, peer->alive_until_ns);
-    sooner(next_ns, peer_due_ns(peer, now));
-    /* A heartbeat came by one unacknowledged packet, and may have been lost: ask before it is too late. */
-    const uint64_t late_ns = peer->alive_until_ns - peer->life_ns / 4;
-    if (now.ns < late_ns)
-        sooner(next_ns, late_ns);
-    else if (peer->fetch.since_ns < late_ns)
-        fetch_again(&cache->fetcher, &peer->fetch, now);
-}
-
-/* Records of the dead go when the DHT has forgotten them too. */
-static void bury(struct cache *cache, struct cache_entry *entry, struct moment now)
-{
-    for (size_t at = 0; at < entry->holdings_count;) {
-        struct peer *peer = entry->holdings[at]->peer;
-        const bool forgotten = entry->holdings[at]->forgotten;
-        if (forgotten)
-            fetch_want(&cache->fetcher, &peer->fetch, now);
-        if (forgotten && peer_known(peer, now) && !peer_alive(peer, now)) {
-            drop_holding(cache, entry, at);
-            cache->change++;
-        } else {
-            at++;
-        }
-    }
-}
-
-static void sweep_entry(struct cache *cache, struct cache_entry *entry, struct moment now)
-{
-    struct fetch *fetch = &entry->fetch;
-    const uint64_t idle_s = (now.ns - entry->used_ns) / NS_PER_S;
-    const bool empty = entry->level >= CACHE_COMPLETE && entry->holdings_count == 0;
-    if (!entry->waiters && !entry->children && idle_s >= (empty ? CACHE_NEGATIVE_S : CACHE_IDLE_S)) {
-        remove_entry(cache, entry);
-        return;
-    }
-    bury(cache, entry, now);
-    const uint64_t refresh_ns = (fetch->unconfirmed ? 1 : CACHE_REFRESH_S) * NS_PER_S;
-    if (fetch->sure && entry->used_ns > fetch->since_ns && now.ns - fetch->since_ns > refresh_ns)
-        fetch_again(&cache->fetcher, fetch, now);
-}
-
-/* What became known of one may decide others, below it. */
-static void review(struct cache *cache, struct moment now, uint64_t *next_ns)
-{
-    bool risen;
-    do {
-        risen = false;
-        for (struct cache_entry *entry = cache->oldest; entry; entry = entry->newer)
-            if (cache_entry_review(entry, &cache->fetcher, ++cache->mark, now) && entry->children)
-                risen = true;
-    } while (risen);
-    for (const struct cache_entry *entry = cache->oldest; entry; entry = entry->newer) {
-        sooner(next_ns, cache_entry_due_ns(entry));
-        sooner(next_ns, fetch_due_ns(&cache->fetcher, &entry->fetch));
-    }
-}
-
-uint64_t cache_due_ns(const struct cache *cache)
-{
-    if (cache->stirred)
-        return 0;
-    return cache->next_tick_ns < cache->next_sweep_ns ? cache->next_tick_ns : cache->next_sweep_ns;
-}
-
-uint64_t cache_tick(struct cache *cache, struct moment now)
-{
-    struct peer *peer;
-    uint64_t next_ns = UINT64_MAX;
-    if (now.ns < cache_due_ns(cache))
-        return cache_due_ns(cache);
-    cache->stirred = false;
-    cache->fetcher.nodes = cache->peers.count;
-    for (size_t at = 0; (peer = table_next(&cache->peers, &at));)
-        tick_peer(cache, peer, now, &next_ns);
-    const bool sweep = now.ns >= cache->next_sweep_ns;
+    if (now.ns < cache->next_ns)
+        return cache->next_ns;
+    cache->next_ns = now.ns + sweep_ns;
     for (struct cache_entry *entry = cache->newest, *older; entry; entry = older) {
         older = entry->older;
-        fetch_tick(&cache->fetcher, &entry->fetch, now);
-        if (sweep)
-            sweep_entry(cache, entry, now);
+        /* Also one whose servers were let go of while somebody waits. */
+        if (entry->waiters && !entry->found && !entry->wide && entry->jobs == 0 && entry->again_ns == 0)
+            entry->again_ns = now.ns;
+        if (entry->again_ns && now.ns >= entry->again_ns)
+            begin_round(entry);
+        else if (entry->again_ns && entry->again_ns < cache->next_ns)
+            cache->next_ns = entry->again_ns;
+        if (outlived(cache, entry, now))
+            remove_entry(cache, entry);
     }
-    if (sweep)
-        cache->next_sweep_ns = now.ns + sweep_ns;
-    review(cache, now, &next_ns);
-    sooner(&next_ns, fetcher_step(&cache->fetcher, now));
-    cache->next_tick_ns = next_ns;
-    return cache_due_ns(cache);
-}
-
-size_t cache_peers_alive(const struct cache *cache, struct moment now)
-{
-    const struct peer *peer;
-    size_t alive = 0;
-    for (size_t at = 0; (peer = table_next(&cache->peers, &at));)
-        alive += peer_alive(peer, now);
-    return alive;
+    return cache->next_ns;
 }

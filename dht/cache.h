@@ -1,78 +1,84 @@
-/* What this node knows of the DHT: prefixes that were asked for, and the servers that host something under them. Both
- * are got once and then kept fresh by listening, so that a repeated look-up needs no network; that nothing is hosted is
- * kept too. With a prefix those above it are kept, since they say who has something under it. The least recently used
- * prefix is forgotten when there is no room, a prefix under which nothing lives after CACHE_NEGATIVE_S without a
- * question, and any after CACHE_IDLE_S.
+/* The prefixes that were looked up, and who was announced under them: whether what the world has under a prefix is all
+ * that there is. Known once, a prefix stays known: its servers tell of changes by themselves, and others that are
+ * announced later are looked for now and then, in the background. All that is below a known prefix is known too. That
+ * nothing is hosted is kept as well. The least recently used prefix is forgotten when there is no room, one under which
+ * nothing lives after CACHE_NEGATIVE_S without a question, and any after CACHE_IDLE_S.
  *
  * No locks: the thread that feeds it events asks it. Time comes from outside. */
 #ifndef EXPERTD_DHT_CACHE_H
 #define EXPERTD_DHT_CACHE_H
 
-#include "dht/cache_entry.h"
+#include "dht/servers.h"
 
 enum {
     CACHE_NEGATIVE_S = 10,
     CACHE_IDLE_S = 600,
-    CACHE_REFRESH_S = 60,      /* an asked prefix is got again, in the background, when the last get is older */
-    CACHE_HOLDINGS_MAX = 4096, /* servers under one prefix */
+    CACHE_REFRESH_MS = 1000, /* an asked prefix is looked for again when the last time is longer ago */
+    CACHE_REFRESH_WIDE_MS = 60000,
+    CACHE_ALONE_MS = 1000, /* so long a node that never met another waits for one */
+};
+
+/* What an answer may be made of: all servers that answer at once are in; or also those that took their time, so that
+ * "nobody" is no guess (servers.h: settled, sure). */
+enum cache_need { CACHE_SETTLED, CACHE_SURE };
+
+struct cache_entry;
+
+/* Someone that waits for a prefix. */
+struct cache_waiter {
+    void (*wake)(struct cache_waiter *waiter); /* it waits for nothing then; must not call the cache */
+    enum cache_need need;
+    struct cache_waiter *next, **at; /* at NULL: it waits for nothing */
+};
+
+struct cache_options {
+    uint32_t network_id;
+    size_t max_entries;
+    size_t max_servers;  /* more under one prefix are not connected to: it is wide */
+    bool single;         /* no other nodes are looked for: what nobody answers is certain */
+    uint64_t tokens_tag; /* bits that no other's tokens have */
+    /* Begins to look for a key; ends with cache_on_found. */
+    void (*find)(void *context, const char *key, uint64_t token);
+    void *context;
 };
 
 struct cache_counters {
-    uint64_t hits, misses, evictions;
-    uint64_t ignored_forged, ignored_garbled, ignored_time, ignored_overflow;
+    uint64_t hits, misses, evictions, finds;
 };
 
 struct cache {
-    struct fetcher fetcher;
+    struct cache_options options;
+    struct world *world;
+    struct servers *servers;
     struct table entries; /* prefix -> struct cache_entry */
-    struct table peers;   /* server id -> struct peer */
     struct cache_entry *newest, *oldest;
-    size_t max_keys; /* entries and peers together */
-    size_t records;
-    uint64_t change;       /* grows whenever a view may have changed */
-    bool stirred;          /* something happened since the last tick */
-    uint64_t mark;         /* the last with which peers were marked */
-    uint64_t next_tick_ns; /* nothing to do before */
-    uint64_t next_sweep_ns;
+    struct table jobs; /* token -> struct cache_job */
+    uint64_t last_token;
+    uint64_t next_ns;
+    uint64_t next_refresh_ns; /* so that many prefixes do not make many finds */
+    bool met;                 /* another node, ever */
     struct cache_counters counters;
 };
 
-void cache_init(struct cache *cache, const struct fetch_engine *engine, uint64_t tokens_tag, size_t max_keys);
+void cache_init(struct cache *cache, struct world *world, struct servers *servers, const struct cache_options *options);
 void cache_destroy(struct cache *cache);
 
-/* Asks for a prefix (a valid one). 1: it is worth `need`, and *entry's view is right until the next event or tick, with
- * servers of which it is not known whether they live unless need is CACHE_EXACT; 0: it is being found out; -ENOSPC: no
- * room, since all that is kept is waited for; -ENOMEM. `counted`: as a hit or a miss. The entry stays where it is until
- * the next cache_find, event or tick, and as long as it is waited for. */
-int cache_find(struct cache *cache, const char *prefix, enum cache_level need, bool counted, struct moment now,
+/* Asks for a prefix (a valid one). 1: what the world has under it is what there is; 0: it is being found out: wait for
+ * *entry, which stays where it is as long as somebody does; -E2BIG: it is wide: ask for longer ones; -ENOSPC: no room,
+ * since all that is kept is waited for; -ENOMEM. `counted`: as a hit or a miss. */
+int cache_find(struct cache *cache, const char *prefix, enum cache_need need, bool counted, struct moment now,
                struct cache_entry **entry);
-/* Makes the view of an entry right as far as it goes; maybe: with those servers. 0 or -ENOMEM. */
-int cache_look(struct cache *cache, struct cache_entry *entry, bool maybe, struct moment now);
-/* To be woken when the entry is worth waiter->level. */
 void cache_wait(struct cache_entry *entry, struct cache_waiter *waiter);
-/* Whether it is known of all servers that have the complete entry's expert whether they live. If not, that is being
- * found out, and the waiter is woken when more is known. */
-bool cache_settled(struct cache *cache, struct cache_entry *entry, uint32_t coordinate, struct cache_waiter *waiter,
-                   struct moment now);
+void cache_waiter_remove(struct cache_waiter *waiter);
 
-/* Events of the node whose tokens have the cache's tag. */
-void cache_on_value(struct cache *cache, uint64_t token, bool expired, const uint8_t *value, size_t size,
+/* Addresses that were found for a token; and the end, as engine.h has it. */
+void cache_on_peers(struct cache *cache, uint64_t token, const struct contact *contacts, size_t count,
                     struct moment now);
-void cache_on_got(struct cache *cache, uint64_t token, bool ok, struct moment now);
-/* What this node has just published under a prefix (or, without one, as a heartbeat of the server): without the detour
- * by the network, and also while there is none. */
-void cache_on_own(struct cache *cache, const char *prefix, const uint8_t id[SERVER_ID_SIZE], const uint8_t *value,
-                  size_t size, struct moment now);
-/* Whether peers answer at all. */
-void cache_set_alone(struct cache *cache, bool alone);
-/* Peers answer again: what was only presumed is got anew. */
+void cache_on_found(struct cache *cache, uint64_t token, unsigned answered, unsigned silent, unsigned fullest,
+                    struct moment now);
+/* Another node has answered, for the first time or again: what was presumed is looked for anew. */
 void cache_on_connected(struct cache *cache, struct moment now);
-/* A new place for what a server has under a prefix; it has none there yet. NULL: no room, or no memory. */
-struct holding *cache_hold(struct cache *cache, struct cache_entry *entry, const uint8_t id[SERVER_ID_SIZE],
-                           struct moment now);
-/* Time passes: call when it is due, and after events. Returns when it is due next. */
-uint64_t cache_tick(struct cache *cache, struct moment now);
-uint64_t cache_due_ns(const struct cache *cache);
-size_t cache_peers_alive(const struct cache *cache, struct moment now);
+/* Does what is due; returns when the next is. */
+uint64_t cache_step(struct cache *cache, struct moment now);
 
 #endif

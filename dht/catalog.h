@@ -1,25 +1,14 @@
-/* What this server's frontend hosts, by prefix: the content of its records and of its heartbeats' exclusions.
- * Built once from a list of experts, then only read. No locks; any one thread. Zero-initialised is empty. */
+/* What this server's frontend hosts and what of it is alive, by prefix. Built once from a list of experts, then only
+ * read. No locks; any one thread. Zero-initialised is empty. */
 #ifndef EXPERTD_DHT_CATALOG_H
 #define EXPERTD_DHT_CATALOG_H
 
-#include <stdbool.h>
-
-#include "dht/record.h"
 #include "dht/table.h"
-
-struct catalog_entry {
-    char prefix[UID_SIZE];
-    struct ranges experts;
-    struct ranges branches;
-    struct ranges dead_experts;
-    struct ranges dead_branches; /* with no live expert below; what lies below says nothing more */
-    uint64_t total, alive;       /* experts at and below it */
-};
+#include "dht/dialogue.h"
 
 struct catalog {
-    struct table by_prefix;         /* -> struct catalog_entry */
-    struct catalog_entry **entries; /* ascending by prefix, after catalog_finish */
+    struct table by_prefix;             /* -> struct dialogue_content */
+    struct dialogue_content **contents; /* ascending by prefix, after catalog_finish; some may have no live expert */
     size_t count;
     uint64_t experts, alive;
 };
@@ -28,13 +17,12 @@ struct catalog {
 int catalog_add(struct catalog *catalog, const char *uid, bool alive);
 /* Call once, after the last catalog_add. 0 or -ENOMEM. */
 int catalog_finish(struct catalog *catalog);
-const struct catalog_entry *catalog_find(const struct catalog *catalog, const char *prefix);
-/* What is hosted but not alive, as a heartbeat says it, within HEARTBEAT_LIST_BYTES: where the lists are longer, all of
- * a prefix is given up, the longest first (*degraded says how many prefixes), since an expert that is missed does less
- * harm than one that is advertised and does not answer. A malloc'd array; free with catalog_exclusions_free. 0 or
- * -ENOMEM. */
-int catalog_exclusions(const struct catalog *catalog, struct exclusion **excluded, size_t *count, size_t *degraded);
-void catalog_exclusions_free(struct exclusion *excluded, size_t count);
+/* NULL: nothing is hosted right under the prefix. */
+const struct dialogue_content *catalog_find(const struct catalog *catalog, const char *prefix);
+/* What is to be told so that the old becomes the new: new contents and, of prefixes that are gone, empty ones. Into a
+ * malloc'd array whose ranges belong to the catalogs. 0 or -ENOMEM. */
+int catalog_changes(const struct catalog *old, const struct catalog *new, struct dialogue_content **changes,
+                    size_t *count);
 void catalog_destroy(struct catalog *catalog);
 
 #endif

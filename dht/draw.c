@@ -3,7 +3,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "dht/lookup.h"
+#include "dht/lookup_kinds.h"
 #include "dht/prefix.h"
 
 struct state {
@@ -124,16 +124,16 @@ static enum lookup_result run(struct lookup *lookup, struct moment now, bool las
     bool waiting = false;
     for (size_t w = 0; w < lookup->wants_count; w++) {
         struct lookup_want *want = &lookup->wants[w];
-        struct cache_entry *entry;
+        const struct place *place;
         if (want->done)
             continue;
-        const int known = lookup_ask(lookup, want, CACHE_EXACT, last, now, &entry);
+        const int known = lookup_ask(lookup, want, CACHE_SURE, last, now, &place);
         if (known < 0)
             return LOOKUP_DONE;
         waiting |= known == 0;
         want->done = known;
         if (known && (ranges_append(&state->free[w], state->first, state->end) != 0 ||
-                      ranges_subtract(&state->free[w], &entry->experts) != 0))
+                      ranges_subtract(&state->free[w], &place->experts) != 0))
             return lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
     }
     return waiting ? LOOKUP_WAITING : answer(lookup);
@@ -145,8 +145,6 @@ static void clean(struct lookup *lookup)
     for (size_t w = 0; w < lookup->wants_count; w++)
         ranges_destroy(&state->free[w]);
 }
-
-static const struct lookup_kind drawing = {.run = run, .clean = clean};
 
 /* The pattern's prefixes into the wants, the last coordinate fastest. False if one is too long. */
 static bool fill_wants(struct lookup *lookup, const struct uid_pattern *pattern)
@@ -175,7 +173,7 @@ static bool fill_wants(struct lookup *lookup, const struct uid_pattern *pattern)
     return true;
 }
 
-void draw_init(struct lookup *lookup)
+static void begin(struct lookup *lookup)
 {
     const Expertd__Dht__DrawQuery *query = lookup->request->draw;
     struct uid_pattern pattern;
@@ -209,6 +207,7 @@ void draw_init(struct lookup *lookup)
     state->first = pattern.range[pattern.dims - 1].first;
     state->end = state->first + extent(&pattern, pattern.dims - 1);
     lookup->state = state;
-    lookup->kind = &drawing;
     lookup->reply.draw = &state->result;
 }
+
+const struct lookup_kind draw_kind = {.begin = begin, .run = run, .clean = clean};

@@ -73,13 +73,13 @@ static int export_key(gnutls_x509_privkey_t key, const char *file)
 {
     char path[PATH_MAX];
     gnutls_datum_t text = {0};
-    const int n = snprintf(path, sizeof path, "%s.%ld.tmp", file, (long)getpid());
+    const int n = snprintf(path, sizeof path, "%s.XXXXXX", file);
     if (n < 0 || (size_t)n >= sizeof path)
         return -ENAMETOOLONG;
     if (gnutls_x509_privkey_export2_pkcs8(key, GNUTLS_X509_FMT_PEM, NULL, GNUTLS_PKCS_PLAIN, &text) != 0)
         return -ENOMEM;
     int rc = 0;
-    const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
+    const int fd = mkostemp(path, O_CLOEXEC); /* mode 0600 */
     if (fd < 0)
         rc = -errno;
     else if (write(fd, text.data, text.size) != (ssize_t)text.size || fsync(fd) != 0)

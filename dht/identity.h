@@ -1,5 +1,5 @@
 /* A server's identity: an Ed25519 key. Its public half is the server's id, so that whoever has the id can check what
- * the server signed. (Why not OpenDHT's own signatures: proto/PROTOCOL-dht.md.) Immutable once made: any thread may use
+ * the server signed. Immutable once made: any thread may use
  * it. */
 #ifndef EXPERTD_DHT_IDENTITY_H
 #define EXPERTD_DHT_IDENTITY_H

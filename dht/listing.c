@@ -1,7 +1,7 @@
 /* PREFIX: prefixes -> the live coordinates that follow each. */
 #include <string.h>
 
-#include "dht/lookup.h"
+#include "dht/lookup_kinds.h"
 #include "dht/prefix.h"
 
 static int copy(struct lookup *lookup, const struct ranges *set, Expertd__Dht__Range ***list, size_t *count)
@@ -28,14 +28,14 @@ static enum lookup_result run(struct lookup *lookup, struct moment now, bool las
     bool waiting = false;
     for (size_t w = 0; w < lookup->wants_count; w++) {
         struct lookup_want *want = &lookup->wants[w];
-        struct cache_entry *entry;
+        const struct place *place;
         if (want->done)
             continue;
-        const int known = lookup_ask(lookup, want, CACHE_EXACT, last, now, &entry);
+        const int known = lookup_ask(lookup, want, CACHE_SURE, last, now, &place);
         if (known < 0)
             return LOOKUP_DONE;
-        if (known && (copy(lookup, &entry->experts, &contents[w].experts, &contents[w].n_experts) != 0 ||
-                      copy(lookup, &entry->branches, &contents[w].branches, &contents[w].n_branches) != 0))
+        if (known && (copy(lookup, &place->experts, &contents[w].experts, &contents[w].n_experts) != 0 ||
+                      copy(lookup, &place->branches, &contents[w].branches, &contents[w].n_branches) != 0))
             return LOOKUP_DONE;
         waiting |= known == 0;
         want->done = known;
@@ -43,9 +43,7 @@ static enum lookup_result run(struct lookup *lookup, struct moment now, bool las
     return waiting ? LOOKUP_WAITING : LOOKUP_DONE;
 }
 
-static const struct lookup_kind listing = {.run = run};
-
-void listing_init(struct lookup *lookup)
+static void begin(struct lookup *lookup)
 {
     const Expertd__Dht__Request *request = lookup->request;
     const size_t count = request->n_prefixes;
@@ -74,7 +72,8 @@ void listing_init(struct lookup *lookup)
         list[i] = &contents[i];
     }
     lookup->state = contents;
-    lookup->kind = &listing;
     lookup->reply.prefixes = list;
     lookup->reply.n_prefixes = count;
 }
+
+const struct lookup_kind listing_kind = {.begin = begin, .run = run};

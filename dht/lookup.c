@@ -24,12 +24,8 @@ enum lookup_result lookup_fail(struct lookup *lookup, enum status status, const 
 
 static void wake(struct cache_waiter *waiter)
 {
-    const struct lookup_want *want = (struct lookup_want *)waiter; /* its first member */
-    struct lookup *lookup = want->lookup;
-    if (lookup->waiting > 0)
-        lookup->waiting--;
-    if (!lookup->patient || lookup->waiting == 0 || want->leads_on)
-        lookup->wake(lookup);
+    struct lookup *lookup = ((struct lookup_want *)waiter)->lookup; /* its first member */
+    lookup->wake(lookup);
 }
 
 int lookup_make_wants(struct lookup *lookup, size_t count)
@@ -47,52 +43,60 @@ int lookup_make_wants(struct lookup *lookup, size_t count)
     return 0;
 }
 
-int lookup_ask(struct lookup *lookup, struct lookup_want *want, enum cache_level need, bool last, struct moment now,
-               struct cache_entry **entry)
+void lookup_wait(struct lookup_want *want, struct cache_entry *entry, enum cache_need need)
 {
-    *entry = NULL;
+    want->waiter.need = need;
+    cache_wait(entry, &want->waiter);
+}
+
+int lookup_ask(struct lookup *lookup, struct lookup_want *want, enum cache_need need, bool last, struct moment now,
+               const struct place **place)
+{
+    struct cache_entry *entry;
     if (want->waiter.at && !last)
         return 0;
     cache_waiter_remove(&want->waiter);
-    const int known = cache_find(lookup->cache, want->prefix, need, !want->asked, now, entry);
+    const int known = cache_find(lookup->cache, want->prefix, need, !want->asked, now, &entry);
     want->asked = true;
-    if (known == 1)
-        return 1;
-    if (known == 0 && last)
-        return cache_look(lookup->cache, *entry, false, now) == 0 ? 1 : -1;
-    if (known == 0) {
-        want->waiter.level = need;
-        cache_wait(*entry, &want->waiter);
+    if (known == 1 || (last && known == 0)) {
+        *place = world_find(lookup->cache->world, want->prefix);
+        if (*place)
+            return 1;
+    } else if (known == 0) {
+        lookup_wait(want, entry, need);
         return 0;
     }
     if (known == -ENOSPC)
         lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED,
                     "the cache (dht.max_cache) is full of prefixes that are being looked up: try again later");
+    else if (known == -E2BIG)
+        lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED,
+                    "more servers are under '%.100s' than dht.max_servers: ask for longer prefixes", want->prefix);
     else
         lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
     return -1;
 }
 
-int lookup_replicas(struct lookup *lookup, const struct cache_entry *entry, uint32_t coordinate, struct moment now,
+int lookup_replicas(struct lookup *lookup, const struct place *place, uint32_t coordinate,
                     Expertd__Dht__Resolved *resolved)
 {
-    const struct peer *peer;
+    const struct resident *server;
     size_t count = 0;
-    for (size_t at = 0; cache_replica(entry, coordinate, now, &at);)
+    for (size_t at = 0; place_replica(place, coordinate, &at);)
         count++;
     if (count == 0)
         return 0;
     Expertd__Dht__Replica *replicas = arena_take(&lookup->arena, count * sizeof *replicas);
     resolved->replicas = arena_take(&lookup->arena, count * sizeof(Expertd__Dht__Replica *));
     for (size_t at = 0; replicas && resolved->replicas && resolved->n_replicas < count;) {
-        peer = cache_replica(entry, coordinate, now, &at);
+        server = place_replica(place, coordinate, &at);
         Expertd__Dht__Replica *replica = &replicas[resolved->n_replicas];
         expertd__dht__replica__init(replica);
-        replica->endpoint = arena_text(&lookup->arena, peer->heartbeat.endpoint);
+        replica->endpoint = arena_text(&lookup->arena, server->endpoint);
         replica->server_id.data = arena_take(&lookup->arena, SERVER_ID_SIZE);
         if (!replica->endpoint || !replica->server_id.data)
             break;
-        memcpy(replica->server_id.data, peer->id, SERVER_ID_SIZE);
+        memcpy(replica->server_id.data, server->id, SERVER_ID_SIZE);
         replica->server_id.len = SERVER_ID_SIZE;
         resolved->replicas[resolved->n_replicas++] = replica;
     }
@@ -102,38 +106,26 @@ int lookup_replicas(struct lookup *lookup, const struct cache_entry *entry, uint
     return -1;
 }
 
-void lookup_init(struct lookup *lookup, struct cache *cache, const Expertd__Dht__Request *request, struct moment now)
+void lookup_init(struct lookup *lookup, struct cache *cache, const struct lookup_kind *kind,
+                 const Expertd__Dht__Request *request, struct moment now)
 {
-    *lookup = (struct lookup){.cache = cache, .request = request};
+    *lookup = (struct lookup){.cache = cache, .kind = kind, .request = request};
     expertd__dht__reply__init(&lookup->reply);
     uint64_t deadline_ms = request->deadline_ms ? request->deadline_ms : LOOKUP_DEADLINE_MS;
     if (deadline_ms > LOOKUP_DEADLINE_MAX_MS)
         deadline_ms = LOOKUP_DEADLINE_MAX_MS;
     lookup->deadline_ns = now.ns + deadline_ms * NS_PER_MS;
-    switch ((int)request->method) {
-    case EXPERTD__DHT__METHOD__RESOLVE:
-        resolve_init(lookup);
-        break;
-    case EXPERTD__DHT__METHOD__PREFIX:
-        listing_init(lookup);
-        break;
-    case EXPERTD__DHT__METHOD__BEAM_SEARCH:
-        search_init(lookup);
-        break;
-    case EXPERTD__DHT__METHOD__DRAW:
-        draw_init(lookup);
-        break;
-    default:
+    if (kind)
+        kind->begin(lookup);
+    else
         lookup_fail(lookup, STATUS_UNIMPLEMENTED, "unknown method %d", (int)request->method);
-        break;
-    }
 }
 
 void lookup_destroy(struct lookup *lookup)
 {
     for (size_t i = 0; i < lookup->wants_count; i++)
         cache_waiter_remove(&lookup->wants[i].waiter);
-    if (lookup->kind && lookup->kind->clean)
+    if (lookup->state && lookup->kind->clean)
         lookup->kind->clean(lookup);
     lookup->wants_count = 0;
     arena_clear(&lookup->arena);

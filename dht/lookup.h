@@ -24,8 +24,8 @@ struct lookup_want {
     struct cache_waiter waiter;
     struct lookup *lookup;
     bool asked;
-    bool done;     /* the kind's */
-    bool leads_on; /* a patient lookup runs again as soon as it has come, since it may lead to more */
+    bool sure; /* the kind's, as what follows */
+    bool done;
     char prefix[UID_SIZE];
 };
 
@@ -36,7 +36,9 @@ enum lookup_result {
 };
 
 struct lookup_kind {
-    /* One call of run is short (some milliseconds). last: the deadline has come: end with what is known. */
+    /* Checks the request, and sets the lookup's state and answer, or fails. */
+    void (*begin)(struct lookup *lookup);
+    /* One call is short (some milliseconds). last: the deadline has come: end with what is known. */
     enum lookup_result (*run)(struct lookup *lookup, struct moment now, bool last);
     void (*clean)(struct lookup *lookup); /* frees what is not in the arena; NULL: nothing */
 };
@@ -52,16 +54,15 @@ struct lookup {
     void *state;
     struct lookup_want *wants;
     size_t wants_count;
-    bool patient;   /* runs again only when all that it waits for has come, or something that leads on */
-    size_t waiting; /* of a patient one: wants that wait */
     uint64_t deadline_ns;
     /* Called when it should run again; must not run it at once. */
     void (*wake)(struct lookup *lookup);
 };
 
-/* The request must outlive the lookup. Fills in kind, or has reply.status set to say what is wrong with the request:
- * then it is done. */
-void lookup_init(struct lookup *lookup, struct cache *cache, const Expertd__Dht__Request *request, struct moment now);
+/* The request must outlive the lookup. NULL for a kind: the method is unknown. If reply.status says that something is
+ * wrong with the request, it is done. */
+void lookup_init(struct lookup *lookup, struct cache *cache, const struct lookup_kind *kind,
+                 const Expertd__Dht__Request *request, struct moment now);
 void lookup_destroy(struct lookup *lookup);
 /* After lookup_init, and when it is to run again. A deadline that has come ends it. */
 enum lookup_result lookup_run(struct lookup *lookup, struct moment now);
@@ -73,18 +74,13 @@ enum lookup_result lookup_fail(struct lookup *lookup, enum status status, const 
     __attribute__((format(printf, 3, 4)));
 /* Makes `count` wants. 0 or a failed lookup (-1). */
 int lookup_make_wants(struct lookup *lookup, size_t count);
-/* Asks for the want's prefix. 1: it is worth `need` (or `last`, and then *entry has what lives as far as is known),
- * 0: waiting, -1: failed. */
-int lookup_ask(struct lookup *lookup, struct lookup_want *want, enum cache_level need, bool last, struct moment now,
-               struct cache_entry **entry);
-/* The live servers of a known entry's expert, into *resolved. 0 or a failed lookup (-1). */
-int lookup_replicas(struct lookup *lookup, const struct cache_entry *entry, uint32_t coordinate, struct moment now,
+/* Asks for the want's prefix. 1: *place has what lives (`last`: as far as is known), 0: waiting, -1: failed. */
+int lookup_ask(struct lookup *lookup, struct lookup_want *want, enum cache_need need, bool last, struct moment now,
+               const struct place **place);
+/* Waits for an entry that cache_find is finding out. */
+void lookup_wait(struct lookup_want *want, struct cache_entry *entry, enum cache_need need);
+/* The live servers of a place's expert, into *resolved. 0 or a failed lookup (-1). */
+int lookup_replicas(struct lookup *lookup, const struct place *place, uint32_t coordinate,
                     Expertd__Dht__Resolved *resolved);
-
-/* How each method begins: checks the request, sets kind and state (or fails). */
-void resolve_init(struct lookup *lookup);
-void listing_init(struct lookup *lookup);
-void search_init(struct lookup *lookup);
-void draw_init(struct lookup *lookup);
 
 #endif

@@ -12,7 +12,7 @@
 #include "dht/service.h"
 #include "dht/watch.h"
 
-enum { FAREWELL_MS = 700, SHUTDOWN_MS = 300, POLL_MAX_MS = 1000 };
+enum { POLL_MAX_MS = 1000 };
 
 struct loop {
     void *context;
@@ -47,39 +47,54 @@ static int add_counters(struct arena *arena, Expertd__Dht__NodeStatus *status, c
     return 0;
 }
 
+/* The frontend that is published, as a server among the others. */
+static bool publishes(const struct loop *loop)
+{
+    return loop->agent->publisher && publisher_state(loop->agent->publisher) == PUBLISHER_LIVE;
+}
+
 static int count_all(const struct loop *loop, struct arena *arena, Expertd__Dht__NodeStatus *status, struct moment now)
 {
     static const struct publisher_counters unpublished;
     static const struct catalog nothing;
     const struct agent *agent = loop->agent;
     const struct cache *cache = &agent->cache;
-    const struct cache_counters *c = &cache->counters;
     const struct service_counters *s = service_counters(loop->service);
+    const struct servers_counters *v = servers_counters(agent->servers);
     const struct publisher_counters *p = agent->publisher ? publisher_counters(agent->publisher) : &unpublished;
     const struct catalog *catalog = agent->publisher ? publisher_catalog(agent->publisher) : &nothing;
-    const uint64_t overflow = c->ignored_overflow + node_dropped(agent->node);
     const struct named named[] = {
         {"dht.uptime_s", (double)(now.ns - agent->started_ns) / 1e9},
-        {"dht.connected", agent_connected(agent, now)},
+        {"dht.connected", agent_connected(agent)},
+        {"dht.nodes", (double)engine_nodes(agent->engine)},
         {"dht.bootstrap_alive", bootstrap_alive(agent->bootstrap)},
         {"dht.bootstrap_addresses", agent->bootstrap_count},
         {"dht.experts", (double)catalog->experts},
         {"dht.experts_alive", (double)catalog->alive},
-        {"dht.records_published", (double)p->records},
-        {"dht.heartbeats_published", (double)p->heartbeats},
-        {"dht.put_failures", (double)p->put_failures},
+        {"dht.announcements", (double)p->announcements},
+        {"dht.announcements_unheard", (double)p->unheard},
+        {"dht.subscribers", agent->publisher ? (double)publisher_subscribers(agent->publisher) : 0},
+        {"dht.catalogs_asked", (double)p->asked},
+        {"dht.heartbeats_sent", (double)p->heartbeats},
         {"dht.prefixes_cached", (double)cache->entries.count},
-        {"dht.records_cached", (double)cache->records},
-        {"dht.servers_known", (double)cache->peers.count},
-        {"dht.servers_alive", (double)cache_peers_alive(cache, now)},
-        {"dht.cache_hits", (double)c->hits},
-        {"dht.cache_misses", (double)c->misses},
-        {"dht.evictions", (double)c->evictions},
-        {"dht.ignored_records", (double)(c->ignored_forged + c->ignored_garbled + c->ignored_time + overflow)},
-        {"dht.ignored_forged", (double)c->ignored_forged},
-        {"dht.ignored_garbled", (double)c->ignored_garbled},
-        {"dht.ignored_time", (double)c->ignored_time},
-        {"dht.ignored_overflow", (double)overflow},
+        {"dht.holdings", (double)agent->world.holdings},
+        {"dht.catalog_bytes", (double)agent->world.bytes},
+        {"dht.servers_known", (double)servers_total(agent->servers) + publishes(loop)},
+        {"dht.servers_alive", (double)servers_count(agent->servers, SERVER_LIVE) + publishes(loop)},
+        {"dht.servers_resting", (double)servers_count(agent->servers, SERVER_RESTING)},
+        {"dht.servers_asked", (double)v->asked},
+        {"dht.servers_refused", (double)v->refused},
+        {"dht.servers_silent", (double)v->silent},
+        {"dht.servers_lying", (double)v->liars},
+        {"dht.servers_lost", (double)v->lost},
+        {"dht.servers_let_go", (double)v->let_go},
+        {"dht.servers_overflow", (double)v->overflow},
+        {"dht.identities_doubled", (double)v->doubles},
+        {"dht.farewells", (double)v->farewells},
+        {"dht.finds", (double)cache->counters.finds},
+        {"dht.cache_hits", (double)cache->counters.hits},
+        {"dht.cache_misses", (double)cache->counters.misses},
+        {"dht.evictions", (double)cache->counters.evictions},
         {"dht.requests", (double)s->requests},
         {"dht.requests_refused", (double)s->refused},
         {"dht.requests_late", (double)s->late},
@@ -92,16 +107,15 @@ static int fill_status(void *context, struct arena *arena, Expertd__Dht__NodeSta
 {
     const struct loop *loop = context;
     const struct agent *agent = loop->agent;
-    const bool live = agent->publisher && publisher_state(agent->publisher) != PUBLISHER_SILENT;
     status->server_id = arena_take(arena, SERVER_ID_TEXT);
-    status->node_id = arena_take(arena, 41);
-    status->frontend = arena_text(arena, live ? loop->endpoint : "");
+    status->node_id = arena_take(arena, ENGINE_ID_TEXT);
+    status->frontend = arena_text(arena, publishes(loop) ? loop->endpoint : "");
     status->software = arena_text(arena, "expertd " EXPERTD_VERSION);
     if (!status->server_id || !status->node_id || !status->frontend || !status->software)
         return -ENOMEM;
     server_id_format(identity_id(agent->identity), status->server_id);
-    node_id_text(agent->node, status->node_id);
-    status->port = node_port(agent->node);
+    engine_id_text(agent->engine, status->node_id);
+    status->port = engine_port(agent->engine);
     status->network_id = loop->network_id;
     return count_all(loop, arena, status, now);
 }
@@ -109,19 +123,32 @@ static int fill_status(void *context, struct arena *arena, Expertd__Dht__NodeSta
 /* ---- life ----------------------------------------------------------------------------------------------------------
  */
 
+/* Not the same as the DHT's: libtorrent holds that of TCP too. */
+static uint16_t tcp_port(const struct config_dht *dht)
+{
+    if (dht->tcp_port)
+        return (uint16_t)dht->tcp_port;
+    return dht->port && dht->port < UINT16_MAX ? (uint16_t)(dht->port + 1) : 0;
+}
+
 static int start_agent(struct loop *loop, const struct config *config)
 {
     const struct config_dht *dht = &config->dht;
-    const struct agent_options options = {.node = {.port = (uint16_t)dht->port,
-                                                   .network_id = (uint32_t)dht->network_id,
-                                                   .lan_discovery = dht->lan_discovery},
+    const struct agent_options options = {.context = loop->context,
+                                          .address = dht->address,
+                                          .port = (uint16_t)dht->port,
+                                          .tcp_port = tcp_port(dht),
+                                          .network_id = (uint32_t)dht->network_id,
+                                          .port_mapping = dht->port_mapping,
                                           .identity_file = dht->identity_file,
                                           .bootstrap = dht->bootstrap.items,
                                           .bootstrap_count = dht->bootstrap.count,
                                           .endpoint = loop->endpoint,
                                           .update_period_ns = (uint64_t)(dht->update_period * (double)NS_PER_S),
                                           .expiration_ns = (uint64_t)(dht->expiration * (double)NS_PER_S),
-                                          .max_cache = dht->max_cache};
+                                          .max_cache = dht->max_cache,
+                                          .max_servers = dht->max_servers,
+                                          .max_catalogs = dht->max_catalogs};
     return agent_create(&loop->agent, &options, moment_now());
 }
 
@@ -138,7 +165,7 @@ static int start_watch(struct loop *loop, const struct config *config)
 int loop_create(struct loop **loop, const struct config *config)
 {
     struct loop *made = calloc(1, sizeof *made);
-    char text[SERVER_ID_TEXT];
+    char text[SERVER_ID_TEXT], address[CONTACT_TEXT];
     *loop = NULL;
     if (!made)
         return -ENOMEM;
@@ -164,9 +191,12 @@ int loop_create(struct loop **loop, const struct config *config)
         loop_destroy(&made);
         return rc;
     }
-    log_info("DHT node on UDP port %u, look-ups at %s, publishing %s, server id %s", node_port(made->agent->node),
-             config->dht.listen, made->endpoint ? made->endpoint : "nothing",
+    const struct contact at = engine_address(made->agent->engine);
+    log_info("DHT node at UDP %s, look-ups at %s, server id %s", contact_format(&at, address), config->dht.listen,
              server_id_format(identity_id(made->agent->identity), text));
+    if (made->endpoint)
+        log_info("publishing %s; other directories ask at TCP port %u", made->endpoint,
+                 (unsigned)publisher_port(made->agent->publisher));
     *loop = made;
     return 0;
 }
@@ -179,7 +209,7 @@ void loop_destroy(struct loop **loop)
         return;
     watch_destroy(&old->watch);
     service_destroy(&old->service);
-    agent_destroy(&old->agent, SHUTDOWN_MS);
+    agent_destroy(&old->agent);
     if (old->context)
         zmq_ctx_term(old->context);
     free(old);
@@ -198,14 +228,14 @@ static uint64_t step_watch(struct loop *loop, struct moment now)
         struct publisher *publisher = loop->agent->publisher;
         news = watch_step(loop->watch, now, &due_ns);
         if (news == WATCH_CONFIRMED)
-            publisher_confirm(publisher, watch_confirmed_ns(loop->watch));
+            publisher_confirm(publisher, watch_confirmed_ns(loop->watch), now);
         if (news == WATCH_LOST)
             publisher_lose(publisher, now);
         if (news == WATCH_CHANGED) {
             struct catalog catalog = watch_take(loop->watch);
             log_info("the frontend hosts %llu experts, %llu of them alive", (unsigned long long)catalog.experts,
                      (unsigned long long)catalog.alive);
-            if (publisher_set(publisher, &catalog, watch_confirmed_ns(loop->watch)) != 0)
+            if (publisher_set(publisher, &catalog, watch_confirmed_ns(loop->watch), now) != 0)
                 log_error("not enough memory to publish the experts");
         }
     } while (news != WATCH_NOTHING);
@@ -225,46 +255,48 @@ static uint64_t sooner(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* A heartbeat that has expired, so that nobody asks a server that is no more. */
-static void say_farewell(struct loop *loop)
+/* Two servers with one identity would be taken for one that moves. */
+static bool ends_for_twin(struct loop *loop)
 {
-    struct publisher *publisher = loop->agent->publisher;
-    const uint64_t end_ns = clock_now_ns() + FAREWELL_MS * NS_PER_MS;
-    if (!publisher)
-        return;
-    publisher_leave(publisher, moment_now());
-    for (struct moment now = moment_now(); !publisher_quiet(publisher) && now.ns < end_ns; now = moment_now()) {
-        zmq_pollitem_t item = {.fd = agent_fd(loop->agent), .events = ZMQ_POLLIN};
-        if (zmq_poll(&item, 1, timeout_ms(end_ns, now)) < 0 && zmq_errno() != EINTR)
-            return;
-        agent_step(loop->agent, moment_now());
-    }
-    if (!publisher_quiet(publisher))
-        log_warning("the farewell was not confirmed in time: this server's last heartbeat ends by itself");
+    char text[CONTACT_TEXT];
+    const struct server *twin = agent_twin(loop->agent);
+    if (!twin)
+        return false;
+    log_error(
+        "the server at %s has the same identity, and started before this one: dht.identity_file is a copy of its. "
+        "Remove it, and a new one is made",
+        contact_format(&twin->contact, text));
+    publisher_leave(loop->agent->publisher, moment_now());
+    return true;
 }
 
 int loop_run(struct loop *loop)
 {
-    zmq_pollitem_t items[] = {
+    zmq_pollitem_t items[3 + AGENT_POLL_ITEMS] = {
         {.fd = process_stop_fd(), .events = ZMQ_POLLIN},
-        {.fd = agent_fd(loop->agent), .events = ZMQ_POLLIN},
         {.socket = service_socket(loop->service), .events = ZMQ_POLLIN},
-        {.socket = loop->watch ? watch_socket(loop->watch) : NULL, .events = ZMQ_POLLIN},
     };
+    int count = 2;
+    if (loop->watch)
+        items[count++] = (zmq_pollitem_t){.socket = watch_socket(loop->watch), .events = ZMQ_POLLIN};
+    count += agent_poll_items(loop->agent, items + count);
     while (!process_stopping()) {
         const struct moment now = moment_now();
         uint64_t due_ns = step_watch(loop, now);
         due_ns = sooner(due_ns, agent_step(loop->agent, now));
-        /* After the agent: what the DHT answered is in the cache for those who wait. It may ask for more. */
+        /* After the agent: what has come is there for those who wait. It may ask for more. */
         due_ns = sooner(due_ns, service_step(loop->service, moment_now()));
-        due_ns = sooner(due_ns, cache_due_ns(&loop->agent->cache));
-        if (zmq_poll(items, loop->watch ? 4 : 3, timeout_ms(due_ns, moment_now())) < 0 && zmq_errno() != EINTR) {
+        due_ns = sooner(due_ns, agent_due_ns(loop->agent));
+        if (ends_for_twin(loop))
+            return -EEXIST;
+        if (zmq_poll(items, count, timeout_ms(due_ns, moment_now())) < 0 && zmq_errno() != EINTR) {
             const int rc = -zmq_errno();
             log_error("cannot wait for events: %s", zmq_strerror(-rc));
             return rc;
         }
     }
     log_info("stopping");
-    say_farewell(loop);
+    if (loop->agent->publisher)
+        publisher_leave(loop->agent->publisher, moment_now());
     return 0;
 }

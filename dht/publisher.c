@@ -1,72 +1,152 @@
 #include "dht/publisher.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zmq.h>
 
 #include "common/log.h"
-#include "dht/publication.h"
-#include "dht/seal.h"
+#include "dht/prefix.h"
+#include "dht/rendezvous.h"
+#include "dht/twin.h"
 
-enum { PUTS_MAX = 16 /* under way at once */, VALUE_MAX = 60000 };
+enum { ROUTE_MAX = 255, ASK_MAX = 1024, BURST = 64, SEND_WATER = 16, FAREWELL_MS = 500 };
 
-static const uint64_t heartbeat_bit = UINT64_C(1) << 47; /* tells a heartbeat's token from a record's */
+static const uint64_t asked_pause_ns = 200 * NS_PER_MS; /* between two questions of one subscriber that are answered */
+static const uint64_t retry_ns = 20 * NS_PER_MS;        /* for one whose queue is full */
+static const uint64_t review_ns = NS_PER_S;             /* of how many nodes there are */
+static const uint64_t growth_pause_ns = 2 * NS_PER_S;
 
-/* The first heartbeat does not wait longer for the records before it: some of them are better than none. */
-static const uint64_t announcing_ns = 3 * NS_PER_S;
+struct page {
+    zmq_msg_t message;
+};
+
+/* Who asked. */
+struct subscriber {
+    struct subscriber *next, **back;
+    struct dialogue_ask ask;
+    uint64_t asked_ns;
+    bool introduced, told;
+    size_t next_page;
+    size_t route_size;
+    uint8_t route[];
+};
+
+/* A prefix, or a shard of it, that is to be found in the DHT. */
+struct announcement {
+    uint64_t token; /* of what is under way; 0: nothing */
+    uint64_t due_ns;
+    unsigned digits; /* of the shard */
+    bool hosted;
+    char prefix[UID_SIZE];
+    char name[RENDEZVOUS_KEY_SIZE]; /* prefix#digits */
+};
 
 struct publisher {
-    struct node *node;
+    void *socket;
+    uint16_t port;
+    struct engine *engine;
+    struct world *world;
     const struct identity *identity;
     struct publisher_options options;
     enum publisher_state state;
-    uint64_t since_ns; /* of the state */
     struct catalog catalog;
-    struct table publications; /* prefix -> struct publication */
-    size_t due;                /* publications that are */
-    struct node_put *heartbeat;
-    uint64_t heartbeat_token; /* of the newest one's put; 0: it has ended */
-    uint64_t next_heartbeat_ns;
-    uint64_t confirmed_ns;
-    uint64_t sequence;
-    uint64_t records_from;
-    uint64_t tokens_tag, last_token;
-    unsigned puts_running; /* of records */
-    uint64_t double_heeded_ns;
-    bool degraded; /* it was logged */
+    struct resident own; /* in the world */
+    struct page *pages;  /* of the catalog, as far as it lives */
+    size_t pages_count;
+    bool pages_right;
+    struct table by_route;
+    struct subscriber *subscribers;
+    size_t telling; /* subscribers that are still to be told */
+    struct table announcements, by_token;
+    size_t due, running; /* announcements */
+    size_t nodes;        /* when they were last made */
+    uint64_t grown_ns, next_review_ns, next_announcement_ns;
+    uint64_t next_heartbeat_ns, confirmed_ns, started_ms, last_token;
     struct publisher_counters counters;
 };
 
 const char *publisher_state_name(enum publisher_state state)
 {
-    static const char *const names[] = {"silent", "announcing", "live", "leaving"};
+    static const char *const names[] = {"silent", "live", "leaving"};
     return names[state];
 }
 
-static void set_state(struct publisher *publisher, enum publisher_state state, struct moment now)
+/* ---- life ----------------------------------------------------------------------------------------------------------
+ */
+
+static int open_socket(struct publisher *publisher, void *context)
 {
-    if (publisher->state == state)
-        return;
-    log_debug("publishing: %s -> %s", publisher_state_name(publisher->state), publisher_state_name(state));
-    publisher->state = state;
-    publisher->since_ns = now.ns;
+    const int none = 0, one = 1, water = SEND_WATER, ask_water = 64, beat_ms = 10000, timeout_ms = 30000;
+    const int64_t frame_max = ASK_MAX;
+    char endpoint[64];
+    size_t size = sizeof endpoint;
+    publisher->socket = zmq_socket(context, ZMQ_ROUTER);
+    if (!publisher->socket || zmq_setsockopt(publisher->socket, ZMQ_LINGER, &none, sizeof none) != 0 ||
+        zmq_setsockopt(publisher->socket, ZMQ_ROUTER_MANDATORY, &one, sizeof one) != 0 ||
+        zmq_setsockopt(publisher->socket, ZMQ_SNDHWM, &water, sizeof water) != 0 ||
+        zmq_setsockopt(publisher->socket, ZMQ_RCVHWM, &ask_water, sizeof ask_water) != 0 ||
+        zmq_setsockopt(publisher->socket, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max) != 0 ||
+        zmq_setsockopt(publisher->socket, ZMQ_HEARTBEAT_IVL, &beat_ms, sizeof beat_ms) != 0 ||
+        zmq_setsockopt(publisher->socket, ZMQ_HEARTBEAT_TIMEOUT, &timeout_ms, sizeof timeout_ms) != 0)
+        return -zmq_errno();
+    snprintf(endpoint, sizeof endpoint, publisher->options.port ? "tcp://*:%u" : "tcp://*:*", publisher->options.port);
+    if (zmq_setsockopt(publisher->socket, ZMQ_IPV6, &one, sizeof one) != 0 ||
+        (zmq_bind(publisher->socket, endpoint) != 0 &&
+         (zmq_setsockopt(publisher->socket, ZMQ_IPV6, &none, sizeof none) != 0 ||
+          zmq_bind(publisher->socket, endpoint) != 0)))
+        return -zmq_errno();
+    if (zmq_getsockopt(publisher->socket, ZMQ_LAST_ENDPOINT, endpoint, &size) != 0 || !strrchr(endpoint, ':'))
+        return -EIO;
+    publisher->port = (uint16_t)strtoul(strrchr(endpoint, ':') + 1, NULL, 10);
+    return 0;
 }
 
-int publisher_create(struct publisher **publisher, struct node *node, const struct identity *identity,
-                     const struct publisher_options *options, uint64_t tokens_tag, struct moment now)
+int publisher_create(struct publisher **publisher, void *context, struct engine *engine, struct world *world,
+                     const struct identity *identity, const struct publisher_options *options, struct moment now)
 {
     struct publisher *made = calloc(1, sizeof *made);
-    *publisher = made;
+    *publisher = NULL;
     if (!made)
         return -ENOMEM;
-    made->node = node;
+    made->engine = engine;
+    made->world = world;
     made->identity = identity;
     made->options = *options;
-    made->tokens_tag = tokens_tag;
-    /* The wall's clock makes sequences grow over a restart, without a file to keep them in. */
-    made->sequence = made->records_from = now.wall_ms * 1000;
-    made->since_ns = now.ns;
+    made->started_ms = now.wall_ms;
+    memcpy(made->own.id, identity_id(identity), SERVER_ID_SIZE);
+    snprintf(made->own.endpoint, sizeof made->own.endpoint, "%s", options->endpoint);
+    const int rc = open_socket(made, context);
+    if (rc != 0) {
+        log_error("cannot listen for other directories on TCP port %u: %s (set dht.tcp_port)", (unsigned)options->port,
+                  zmq_strerror(-rc));
+        publisher_destroy(&made);
+        return rc;
+    }
+    engine_map_port(engine, made->port);
+    *publisher = made;
     return 0;
+}
+
+static void drop_pages(struct publisher *publisher)
+{
+    for (size_t i = 0; i < publisher->pages_count; i++)
+        zmq_msg_close(&publisher->pages[i].message);
+    free(publisher->pages);
+    publisher->pages = NULL;
+    publisher->pages_count = 0;
+    publisher->pages_right = false;
+}
+
+static void drop_subscriber(struct publisher *publisher, struct subscriber *subscriber)
+{
+    table_remove(&publisher->by_route, subscriber->route, subscriber->route_size);
+    *subscriber->back = subscriber->next;
+    if (subscriber->next)
+        subscriber->next->back = subscriber->back;
+    publisher->telling -= !subscriber->told;
+    free(subscriber);
 }
 
 void publisher_destroy(struct publisher **publisher)
@@ -75,317 +155,577 @@ void publisher_destroy(struct publisher **publisher)
     *publisher = NULL;
     if (!old)
         return;
-    struct publication *publication;
-    for (size_t at = 0; (publication = table_next(&old->publications, &at));) {
-        publication_withdraw(publication, old->node);
-        publication_destroy(publication);
-        free(publication);
-    }
-    table_destroy(&old->publications);
-    node_withdraw(old->node, &old->heartbeat);
+    struct announcement *announcement;
+    while (old->subscribers)
+        drop_subscriber(old, old->subscribers);
+    table_destroy(&old->by_route);
+    for (size_t at = 0; (announcement = table_next(&old->announcements, &at));)
+        free(announcement);
+    table_destroy(&old->announcements);
+    table_destroy(&old->by_token);
+    drop_pages(old);
+    world_remove(old->world, &old->own);
     catalog_destroy(&old->catalog);
+    if (old->socket)
+        zmq_close(old->socket);
     free(old);
 }
 
-/* ---- what is to be published ---------------------------------------------------------------------------------------
+void *publisher_socket(const struct publisher *publisher)
+{
+    return publisher->socket;
+}
+
+uint16_t publisher_port(const struct publisher *publisher)
+{
+    return publisher->port;
+}
+
+/* ---- telling -------------------------------------------------------------------------------------------------------
  */
 
-static int set_publication(struct publisher *publisher, const struct catalog_entry *entry)
+/* What is left of `expiration` since the frontend was last known to be there. A server of which nothing lives need not
+ * be confirmed: its catalog is empty. */
+static uint32_t life_ms(const struct publisher *publisher, struct moment now)
 {
-    const size_t length = strlen(entry->prefix);
-    struct publication *publication = table_find(&publisher->publications, entry->prefix, length);
-    if (!publication) {
-        publication = calloc(1, sizeof *publication);
-        if (!publication)
-            return -ENOMEM;
-        memcpy(publication->prefix, entry->prefix, length + 1);
-        if (table_insert(&publisher->publications, publication->prefix, length, publication) != 0) {
-            free(publication);
-            return -ENOMEM;
-        }
-    }
-    return publication_set(publication, entry);
+    const uint64_t expiration_ns = publisher->options.expiration_ns;
+    const uint64_t age_ns =
+        publisher->state == PUBLISHER_LIVE && now.ns > publisher->confirmed_ns ? now.ns - publisher->confirmed_ns : 0;
+    const uint64_t left_ns = age_ns + NS_PER_MS < expiration_ns ? expiration_ns - age_ns : NS_PER_MS;
+    return (uint32_t)(left_ns / NS_PER_MS);
 }
 
-int publisher_set(struct publisher *publisher, struct catalog *catalog, uint64_t confirmed_ns)
+static int to_message(const struct dialogue_tell *tell, zmq_msg_t *message)
 {
-    int rc = 0;
-    struct publication *publication;
-    catalog_destroy(&publisher->catalog);
-    publisher->catalog = *catalog;
-    *catalog = (struct catalog){0};
-    for (size_t i = 0; rc == 0 && i < publisher->catalog.count; i++)
-        rc = set_publication(publisher, publisher->catalog.entries[i]);
-    publisher->due = 0;
-    for (size_t at = 0; (publication = table_next(&publisher->publications, &at));) {
-        /* An empty record, since one that is only no longer announced would live on in the DHT. */
-        if (rc == 0 && !catalog_find(&publisher->catalog, publication->prefix))
-            rc = publication_set(publication, NULL);
-        publisher->due += publication->due;
-    }
-    publisher->next_heartbeat_ns = 0;
-    publisher_confirm(publisher, confirmed_ns);
-    return rc;
-}
-
-void publisher_confirm(struct publisher *publisher, uint64_t confirmed_ns)
-{
-    publisher->confirmed_ns = confirmed_ns;
-    if (publisher->state == PUBLISHER_SILENT)
-        set_state(publisher, PUBLISHER_ANNOUNCING, (struct moment){.ns = confirmed_ns});
-}
-
-/* ---- putting -------------------------------------------------------------------------------------------------------
- */
-
-static uint64_t next_sequence(struct publisher *publisher, struct moment now)
-{
-    const uint64_t wall = now.wall_ms * 1000;
-    publisher->sequence = wall > publisher->sequence ? wall : publisher->sequence + 1;
-    return publisher->sequence;
-}
-
-static uint64_t new_token(struct publisher *publisher, enum seal_kind kind)
-{
-    return publisher->tokens_tag | (kind == SEAL_HEARTBEAT ? heartbeat_bit : 0) | ++publisher->last_token;
-}
-
-static void tell(const struct publisher *publisher, const char *prefix, const struct node_put *handle,
-                 struct moment now)
-{
+    uint8_t *bytes;
     size_t size;
-    const uint8_t *value = node_put_value(handle, &size);
-    if (publisher->options.published)
-        publisher->options.published(publisher->options.context, prefix, value, size, now);
-}
-
-void publisher_repeat(const struct publisher *publisher, const char *key, struct moment now)
-{
-    char heartbeats[HEARTBEAT_KEY_SIZE];
-    const struct publication *publication = table_find(&publisher->publications, key, strlen(key));
-    for (uint32_t i = 0; publication && i < publication->puts_count; i++)
-        tell(publisher, publication->prefix, publication->puts[i], now);
-    heartbeat_key(identity_id(publisher->identity), heartbeats);
-    if (publisher->heartbeat && strcmp(key, heartbeats) == 0)
-        tell(publisher, NULL, publisher->heartbeat, now);
-}
-
-/* Seals and puts a payload, which is freed. 0 or -errno. */
-static int put(struct publisher *publisher, enum seal_kind kind, const char *key, uint8_t *payload, size_t payload_size,
-               struct moment now, struct node_put **handle)
-{
-    uint8_t *value = NULL;
-    size_t size = 0;
-    int rc = seal_encode(publisher->identity, kind, payload, payload_size, &value, &size);
-    free(payload);
-    if (rc == 0 && size > VALUE_MAX)
-        rc = -EMSGSIZE;
-    if (rc == 0)
-        rc = node_put(publisher->node, key, value, size, new_token(publisher, kind), handle);
-    free(value);
-    if (rc == 0)
-        tell(publisher, kind == SEAL_RECORD ? key : NULL, *handle, now);
-    return rc;
-}
-
-static int put_record(struct publisher *publisher, struct publication *publication, struct moment now)
-{
-    struct record_slice slices[RECORD_MAX_PARTS];
-    struct record record = {.published_ms = now.wall_ms, .sequence = next_sequence(publisher, now)};
-    bool cut;
-    int rc = 0;
-    record.parts = publication_slices(publication, slices, &cut);
-    if (cut)
-        log_error("too many scattered coordinates under '%s': some experts are not published", publication->prefix);
-    memcpy(record.prefix, publication->prefix, UID_SIZE);
-    strncpy(record.endpoint, publisher->options.endpoint, sizeof record.endpoint - 1);
-    record.experts = publication->experts; /* borrowed */
-    record.branches = publication->branches;
-    publication_withdraw(publication, publisher->node);
-    for (uint32_t part = 0; rc == 0 && part < record.parts; part++) {
-        uint8_t *payload;
-        size_t size;
-        record.part = part;
-        rc = record_encode(&record, &slices[part], &payload, &size);
-        if (rc == 0)
-            rc = put(publisher, SEAL_RECORD, publication->prefix, payload, size, now, &publication->puts[part]);
-        if (rc == 0) {
-            publication->puts_count++;
-            publisher->puts_running++;
-            publisher->counters.records++;
-        }
-    }
-    return rc;
-}
-
-static void put_if_due(struct publisher *publisher, struct publication *publication, struct moment now)
-{
-    if (!publication->due || publisher->puts_running >= PUTS_MAX)
-        return;
-    const int rc = put_record(publisher, publication, now);
-    if (rc != 0)
-        log_error("cannot publish what begins with '%s': %s", publication->prefix, strerror(-rc));
-    publication->due = false;
-    publisher->due--;
-}
-
-static void put_records(struct publisher *publisher, struct moment now)
-{
-    struct publication *publication;
-    /* A prefix goes before those below it, since it is by the one above that readers know whether they have all. */
-    for (size_t i = 0; publisher->due > 0 && i < publisher->catalog.count; i++) {
-        const char *prefix = publisher->catalog.entries[i]->prefix;
-        put_if_due(publisher, table_find(&publisher->publications, prefix, strlen(prefix)), now);
-    }
-    for (size_t at = 0; publisher->due > 0 && (publication = table_next(&publisher->publications, &at));)
-        put_if_due(publisher, publication, now);
-}
-
-/* What is left of `expiration` since the frontend was last known to be there. */
-static uint64_t life_ms(const struct publisher *publisher, struct moment now)
-{
-    const uint64_t age_ns = now.ns > publisher->confirmed_ns ? now.ns - publisher->confirmed_ns : 0;
-    return age_ns < publisher->options.expiration_ns ? (publisher->options.expiration_ns - age_ns) / NS_PER_MS : 0;
-}
-
-static int put_heartbeat(struct publisher *publisher, uint64_t expiration_ms, struct moment now)
-{
-    struct heartbeat heartbeat = {.published_ms = now.wall_ms,
-                                  .expiration_ms = expiration_ms,
-                                  .sequence = next_sequence(publisher, now),
-                                  .records_from = publisher->records_from};
-    size_t degraded = 0;
-    uint8_t *payload;
-    size_t size;
-    char key[HEARTBEAT_KEY_SIZE];
-    int rc = 0;
-    strncpy(heartbeat.endpoint, publisher->options.endpoint, sizeof heartbeat.endpoint - 1);
-    if (expiration_ms > 0)
-        rc = catalog_exclusions(&publisher->catalog, &heartbeat.excluded, &heartbeat.excluded_count, &degraded);
-    if (degraded && !publisher->degraded)
-        log_warning("too many scattered experts are not alive to name them all: %zu prefixes are not advertised at all",
-                    degraded);
-    publisher->degraded = degraded > 0;
-    if (rc == 0)
-        rc = heartbeat_encode(&heartbeat, &payload, &size);
-    heartbeat_destroy(&heartbeat);
+    int rc = dialogue_pack_tell(tell, &bytes, &size);
     if (rc != 0)
         return rc;
-    struct node_put *before = publisher->heartbeat;
-    heartbeat_key(identity_id(publisher->identity), key);
-    rc = put(publisher, SEAL_HEARTBEAT, key, payload, size, now, &publisher->heartbeat);
-    if (rc == 0) {
-        publisher->heartbeat_token = publisher->tokens_tag | heartbeat_bit | publisher->last_token;
-        publisher->counters.heartbeats++;
-    }
-    node_withdraw(publisher->node, &before);
+    rc = zmq_msg_init_size(message, size) == 0 ? 0 : -ENOMEM;
+    if (rc == 0)
+        memcpy(zmq_msg_data(message), bytes, size);
+    free(bytes);
     return rc;
 }
 
-static void beat(struct publisher *publisher, uint64_t expiration_ms, struct moment now)
+/* 0; -EAGAIN: its queue is full; or it is gone. The message stays the caller's. */
+static int send_to(struct publisher *publisher, const struct subscriber *subscriber, zmq_msg_t *message)
 {
-    int rc = put_heartbeat(publisher, expiration_ms, now);
-    /* Nobody may go on believing an older one that covers more. */
-    if (rc == -EMSGSIZE)
-        rc = put_heartbeat(publisher, 0, now);
-    if (rc != 0)
-        log_error("cannot publish a heartbeat: %s", strerror(-rc));
-    publisher->next_heartbeat_ns = now.ns + publisher->options.update_period_ns;
+    zmq_msg_t copy;
+    if (zmq_send(publisher->socket, subscriber->route, subscriber->route_size, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
+        return zmq_errno() == EAGAIN ? -EAGAIN : -EHOSTUNREACH;
+    zmq_msg_init(&copy);
+    if (zmq_msg_copy(&copy, message) != 0 || zmq_msg_send(&copy, publisher->socket, ZMQ_DONTWAIT) < 0) {
+        zmq_msg_close(&copy);
+        return -EHOSTUNREACH;
+    }
+    publisher->counters.told++;
+    return 0;
 }
 
-/* ---- life ----------------------------------------------------------------------------------------------------------
+/* Cuts contents into such as fit a message each. Their ranges stay the source's. */
+struct cutter {
+    const struct publisher *publisher;
+    struct dialogue_content *piece;
+    size_t count, bytes;
+    struct page **pages;
+    size_t *pages_count;
+    struct moment now;
+};
+
+static int flush(struct cutter *cutter, bool whole)
+{
+    struct dialogue_tell tell = {.network_id = cutter->publisher->options.network_id,
+                                 .expiration_ms = life_ms(cutter->publisher, cutter->now),
+                                 .whole = whole,
+                                 .contents = cutter->piece,
+                                 .contents_count = cutter->count};
+    struct page *bigger = realloc(*cutter->pages, (*cutter->pages_count + 1) * sizeof *bigger);
+    if (!bigger)
+        return -ENOMEM;
+    *cutter->pages = bigger;
+    const int rc = to_message(&tell, &bigger[*cutter->pages_count].message);
+    if (rc == 0)
+        ++*cutter->pages_count;
+    cutter->count = cutter->bytes = 0;
+    return rc;
+}
+
+enum { RANGES_PIECE = 2048, PIECES_MAX = 1024 };
+
+static int cut(struct cutter *cutter, const struct dialogue_content *content)
+{
+    int rc = 0;
+    size_t from = 0;
+    do {
+        const size_t left = content->experts.count - from;
+        struct dialogue_content piece = *content;
+        piece.adds = from > 0;
+        piece.experts.items += from;
+        piece.experts.count = left < RANGES_PIECE ? left : RANGES_PIECE;
+        const size_t bytes = dialogue_content_bytes(&piece);
+        if (cutter->count == PIECES_MAX || (cutter->count && cutter->bytes + bytes > DIALOGUE_CONTENTS_BYTES))
+            rc = flush(cutter, false);
+        cutter->piece[cutter->count++] = piece;
+        cutter->bytes += bytes;
+        from += piece.experts.count;
+    } while (rc == 0 && from < content->experts.count);
+    return rc;
+}
+
+/* Messages with the contents; `whole`: the last one says so. */
+static int make_pages(const struct publisher *publisher, const struct dialogue_content *const *list,
+                      const struct dialogue_content *items, size_t count, bool whole, struct page **pages,
+                      size_t *pages_count, struct moment now)
+{
+    struct cutter cutter = {.publisher = publisher, .pages = pages, .pages_count = pages_count, .now = now};
+    int rc = 0;
+    *pages = NULL;
+    *pages_count = 0;
+    cutter.piece = malloc(PIECES_MAX * sizeof *cutter.piece);
+    if (!cutter.piece)
+        return -ENOMEM;
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        rc = cut(&cutter, list ? list[i] : &items[i]);
+    if (rc == 0)
+        rc = flush(&cutter, whole);
+    free(cutter.piece);
+    return rc;
+}
+
+static void make_catalog_pages(struct publisher *publisher, struct moment now)
+{
+    if (publisher->pages_right)
+        return;
+    drop_pages(publisher);
+    const size_t count = publisher->state == PUBLISHER_LIVE ? publisher->catalog.count : 0;
+    if (make_pages(publisher, (const struct dialogue_content *const *)publisher->catalog.contents, NULL, count, true,
+                   &publisher->pages, &publisher->pages_count, now) == 0)
+        publisher->pages_right = true;
+    else
+        log_error("not enough memory to tell what this server hosts");
+}
+
+static int introduce(struct publisher *publisher, struct subscriber *subscriber, struct moment now)
+{
+    struct dialogue_tell tell = {
+        .network_id = publisher->options.network_id, .expiration_ms = life_ms(publisher, now), .introduced = true};
+    struct dialogue_introduction *introduction = &tell.introduction;
+    zmq_msg_t message;
+    memcpy(introduction->server_id, identity_id(publisher->identity), SERVER_ID_SIZE);
+    memcpy(introduction->instance, publisher->options.instance, INSTANCE_SIZE);
+    snprintf(introduction->endpoint, sizeof introduction->endpoint, "%s", publisher->options.endpoint);
+    introduction->started_ms = publisher->started_ms;
+    int rc = dialogue_sign(introduction, publisher->identity, &subscriber->ask);
+    if (rc == 0)
+        rc = to_message(&tell, &message);
+    if (rc != 0)
+        return rc;
+    rc = send_to(publisher, subscriber, &message);
+    zmq_msg_close(&message);
+    return rc;
+}
+
+/* All of the catalog, or as much as its queue holds. */
+static void tell_all(struct publisher *publisher, struct subscriber *subscriber, struct moment now)
+{
+    int rc = 0;
+    make_catalog_pages(publisher, now);
+    if (!subscriber->introduced) {
+        rc = introduce(publisher, subscriber, now);
+        subscriber->introduced = rc == 0;
+        subscriber->next_page = 0;
+    }
+    while (rc == 0 && subscriber->next_page < publisher->pages_count) {
+        rc = send_to(publisher, subscriber, &publisher->pages[subscriber->next_page].message);
+        subscriber->next_page += rc == 0;
+    }
+    if (rc == -EHOSTUNREACH) {
+        drop_subscriber(publisher, subscriber);
+    } else if (rc == 0 && publisher->pages_right) {
+        subscriber->told = true;
+        publisher->telling--;
+    }
+}
+
+/* From the beginning. */
+static void start_telling(struct publisher *publisher, struct subscriber *subscriber)
+{
+    publisher->telling += subscriber->told;
+    subscriber->told = subscriber->introduced = false;
+}
+
+/* Who has been told all is told this too; the others will see it in the catalog. */
+static void tell_news(struct publisher *publisher, zmq_msg_t *message)
+{
+    for (struct subscriber *subscriber = publisher->subscribers, *next; subscriber; subscriber = next) {
+        next = subscriber->next;
+        if (!subscriber->told)
+            continue;
+        const int rc = send_to(publisher, subscriber, message);
+        if (rc == -EHOSTUNREACH)
+            drop_subscriber(publisher, subscriber);
+        else if (rc != 0)
+            start_telling(publisher, subscriber);
+    }
+}
+
+/* What lives was `old` and is `new` now. */
+static int tell_changes(struct publisher *publisher, const struct catalog *old, const struct catalog *new,
+                        struct moment now)
+{
+    struct dialogue_content *changes;
+    struct page *pages = NULL;
+    size_t count, pages_count = 0;
+    int rc = catalog_changes(old, new, &changes, &count);
+    publisher->pages_right = false;
+    for (struct subscriber *subscriber = publisher->subscribers; subscriber; subscriber = subscriber->next)
+        if (!subscriber->told)
+            subscriber->introduced = false; /* pages of two catalogs do not mix */
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        rc = world_put(publisher->world, &publisher->own, &changes[i]);
+    if (rc == 0)
+        rc = world_branch(publisher->world, &publisher->own);
+    if (rc == 0 && count > 0)
+        rc = make_pages(publisher, NULL, changes, count, false, &pages, &pages_count, now);
+    for (size_t i = 0; i < pages_count; i++) {
+        if (rc == 0)
+            tell_news(publisher, &pages[i].message);
+        zmq_msg_close(&pages[i].message);
+    }
+    free(pages);
+    free(changes);
+    return rc;
+}
+
+static void beat(struct publisher *publisher, uint32_t expiration_ms)
+{
+    const struct dialogue_tell tell = {.network_id = publisher->options.network_id, .expiration_ms = expiration_ms};
+    zmq_msg_t message;
+    if (to_message(&tell, &message) != 0)
+        return;
+    tell_news(publisher, &message);
+    zmq_msg_close(&message);
+    publisher->counters.heartbeats++;
+}
+
+/* ---- being asked ---------------------------------------------------------------------------------------------------
  */
 
-void publisher_lose(struct publisher *publisher, struct moment now)
+static struct subscriber *subscriber_for(struct publisher *publisher, zmq_msg_t *route)
 {
-    if (publisher->state == PUBLISHER_LIVE)
-        beat(publisher, 0, now);
-    if (publisher->state != PUBLISHER_LEAVING)
-        set_state(publisher, PUBLISHER_SILENT, now);
+    const size_t size = zmq_msg_size(route);
+    struct subscriber *subscriber = table_find(&publisher->by_route, zmq_msg_data(route), size);
+    if (subscriber || size > ROUTE_MAX || publisher->by_route.count >= PUBLISHER_SUBSCRIBERS_MAX)
+        return subscriber;
+    subscriber = calloc(1, sizeof *subscriber + size);
+    if (!subscriber)
+        return NULL;
+    subscriber->route_size = size;
+    memcpy(subscriber->route, zmq_msg_data(route), size);
+    if (table_insert(&publisher->by_route, subscriber->route, size, subscriber) != 0) {
+        free(subscriber);
+        return NULL;
+    }
+    subscriber->told = true; /* counted by start_telling */
+    subscriber->next = publisher->subscribers;
+    subscriber->back = &publisher->subscribers;
+    if (subscriber->next)
+        subscriber->next->back = &subscriber->next;
+    publisher->subscribers = subscriber;
+    return subscriber;
 }
 
-void publisher_leave(struct publisher *publisher, struct moment now)
+static void take_ask(struct publisher *publisher, zmq_msg_t *route, const struct dialogue_ask *ask, struct moment now)
 {
-    publisher_lose(publisher, now);
-    set_state(publisher, PUBLISHER_LEAVING, now);
+    struct subscriber *subscriber = subscriber_for(publisher, route);
+    publisher->counters.asked++;
+    if (!subscriber || (subscriber->asked_ns && now.ns - subscriber->asked_ns < asked_pause_ns))
+        return;
+    subscriber->asked_ns = now.ns;
+    subscriber->ask = *ask;
+    start_telling(publisher, subscriber);
+    /* One of another network hears only that it is wrong here. */
+    if (ask->network_id != publisher->options.network_id) {
+        introduce(publisher, subscriber, now);
+        drop_subscriber(publisher, subscriber);
+        return;
+    }
+    tell_all(publisher, subscriber, now);
 }
 
-bool publisher_quiet(const struct publisher *publisher)
+/* One message. -EAGAIN: there is none. */
+static int receive(struct publisher *publisher, struct moment now)
 {
-    return publisher->heartbeat_token == 0;
+    zmq_msg_t route, frame;
+    struct dialogue_ask ask;
+    int rc = -EAGAIN;
+    zmq_msg_init(&route);
+    zmq_msg_init(&frame);
+    if (zmq_msg_recv(&route, publisher->socket, ZMQ_DONTWAIT) >= 0) {
+        bool more = zmq_msg_more(&route) && zmq_msg_recv(&frame, publisher->socket, ZMQ_DONTWAIT) >= 0;
+        rc = 0;
+        if (more && !zmq_msg_more(&frame) && dialogue_unpack_ask(&ask, zmq_msg_data(&frame), zmq_msg_size(&frame)) == 0)
+            take_ask(publisher, &route, &ask, now);
+        for (more = more && zmq_msg_more(&frame); more; more = zmq_msg_more(&frame))
+            if (zmq_msg_recv(&frame, publisher->socket, ZMQ_DONTWAIT) < 0)
+                break;
+    }
+    zmq_msg_close(&frame);
+    zmq_msg_close(&route);
+    return rc;
+}
+
+/* ---- announcing ----------------------------------------------------------------------------------------------------
+ */
+
+static struct announcement *announcement_for(struct publisher *publisher, const char *prefix, const char *shard)
+{
+    char name[RENDEZVOUS_KEY_SIZE];
+    const int length = snprintf(name, sizeof name, "%s#%s", prefix, shard);
+    struct announcement *announcement = table_find(&publisher->announcements, name, (size_t)length);
+    if (announcement)
+        return announcement;
+    announcement = calloc(1, sizeof *announcement);
+    if (!announcement)
+        return NULL;
+    memcpy(announcement->name, name, (size_t)length);
+    snprintf(announcement->prefix, sizeof announcement->prefix, "%s", prefix);
+    announcement->digits = (unsigned)strlen(shard);
+    if (table_insert(&publisher->announcements, announcement->name, (size_t)length, announcement) != 0) {
+        free(announcement);
+        return NULL;
+    }
+    publisher->due++;
+    publisher->next_announcement_ns = 0;
+    return announcement;
+}
+
+static int host(struct publisher *publisher, const char *prefix)
+{
+    struct announcement *announcement = announcement_for(publisher, prefix, "");
+    if (announcement)
+        announcement->hosted = true;
+    return announcement ? 0 : -ENOMEM;
+}
+
+/* Of what is hosted now, at every length. What is no more ends with the DHT's own memory. */
+static int set_announcements(struct publisher *publisher)
+{
+    struct announcement *announcement;
+    int rc = 0;
+    char id[TWIN_NAME_SIZE];
+    for (size_t at = 0; (announcement = table_next(&publisher->announcements, &at));)
+        announcement->hosted = false;
+    rc = host(publisher, twin_name(identity_id(publisher->identity), id));
+    for (size_t i = 0; rc == 0 && i < publisher->catalog.count; i++) {
+        char prefix[UID_SIZE];
+        uint32_t coordinate;
+        memcpy(prefix, publisher->catalog.contents[i]->prefix, UID_SIZE);
+        rc = host(publisher, prefix);
+        while (rc == 0 && prefix_parent(prefix, prefix, &coordinate))
+            rc = host(publisher, prefix);
+    }
+    return rc;
+}
+
+static const char *shard_of(const struct publisher *publisher, unsigned digits, char text[SERVER_ID_TEXT])
+{
+    server_id_format(identity_id(publisher->identity), text);
+    text[digits] = '\0';
+    return text;
+}
+
+static void announce(struct publisher *publisher, struct announcement *announcement)
+{
+    char key[RENDEZVOUS_KEY_SIZE], shard[SERVER_ID_TEXT];
+    announcement->token = publisher->options.tokens_tag | ++publisher->last_token;
+    if (table_insert(&publisher->by_token, &announcement->token, sizeof announcement->token, announcement) != 0) {
+        announcement->token = 0;
+        return;
+    }
+    announcement->due_ns = UINT64_MAX;
+    publisher->due--;
+    publisher->running++;
+    publisher->counters.announcements++;
+    engine_announce(publisher->engine,
+                    rendezvous_key(key, publisher->options.network_id, announcement->prefix,
+                                   shard_of(publisher, announcement->digits, shard)),
+                    publisher->port, announcement->token);
+}
+
+static bool wanted(const struct publisher *publisher, const struct announcement *announcement)
+{
+    char name[RENDEZVOUS_KEY_SIZE];
+    if (announcement->digits == 0)
+        return announcement->hosted;
+    const int length = snprintf(name, sizeof name, "%s#", announcement->prefix);
+    const struct announcement *top = table_find(&publisher->announcements, name, (size_t)length);
+    return top && top->hosted;
+}
+
+void publisher_on_announced(struct publisher *publisher, uint64_t token, unsigned answered, unsigned fullest,
+                            struct moment now)
+{
+    struct announcement *announcement = table_remove(&publisher->by_token, &token, sizeof token);
+    char shard[SERVER_ID_TEXT];
+    if (!announcement)
+        return;
+    announcement->token = 0;
+    announcement->due_ns = now.ns + PUBLISHER_REFRESH_S * NS_PER_S;
+    if (announcement->due_ns < publisher->next_announcement_ns)
+        publisher->next_announcement_ns = announcement->due_ns;
+    publisher->running--;
+    publisher->counters.unheard += answered == 0;
+    if (fullest >= RENDEZVOUS_CROWDED && announcement->digits < RENDEZVOUS_DIGITS_MAX)
+        announcement_for(publisher, announcement->prefix, shard_of(publisher, announcement->digits + 1, shard));
+}
+
+static void make_all_due(struct publisher *publisher)
+{
+    struct announcement *announcement;
+    for (size_t at = 0; (announcement = table_next(&publisher->announcements, &at));)
+        if (announcement->token == 0 && announcement->due_ns != 0) {
+            announcement->due_ns = 0;
+            publisher->due++;
+        }
+    publisher->next_announcement_ns = 0;
+}
+
+void publisher_on_connected(struct publisher *publisher)
+{
+    make_all_due(publisher);
+}
+
+static void announce_due(struct publisher *publisher, struct moment now)
+{
+    struct announcement *announcement;
+    if (now.ns < publisher->next_announcement_ns)
+        return;
+    publisher->next_announcement_ns = UINT64_MAX;
+    for (size_t at = 0; (announcement = table_next(&publisher->announcements, &at));) {
+        if (announcement->token == 0 && announcement->due_ns != 0 && now.ns >= announcement->due_ns) {
+            announcement->due_ns = 0;
+            publisher->due++;
+        }
+        if (announcement->token == 0 && announcement->due_ns == 0 && wanted(publisher, announcement)) {
+            announce(publisher, announcement);
+            publisher->nodes = engine_nodes(publisher->engine);
+        } else if (announcement->token == 0 && announcement->due_ns == 0) {
+            announcement->due_ns = now.ns + PUBLISHER_REFRESH_S * NS_PER_S;
+            publisher->due--;
+        }
+        if (announcement->due_ns < publisher->next_announcement_ns)
+            publisher->next_announcement_ns = announcement->due_ns;
+    }
+}
+
+/* The nodes that are nearest to a key are others when there are more of them. */
+static void review_nodes(struct publisher *publisher, struct moment now)
+{
+    if (now.ns < publisher->next_review_ns)
+        return;
+    publisher->next_review_ns = now.ns + review_ns;
+    if (4 * engine_nodes(publisher->engine) > 5 * publisher->nodes && now.ns - publisher->grown_ns >= growth_pause_ns &&
+        publisher->running == 0) {
+        publisher->grown_ns = now.ns;
+        make_all_due(publisher);
+    }
 }
 
 bool publisher_done(const struct publisher *publisher)
 {
-    return publisher->state == PUBLISHER_LIVE && publisher->due == 0 && publisher->puts_running == 0 &&
-           publisher->heartbeat_token == 0;
+    return publisher->due == 0 && publisher->running == 0;
 }
 
-void publisher_on_put(struct publisher *publisher, uint64_t token, bool ok)
-{
-    if (!ok)
-        publisher->counters.put_failures++;
-    if (token == publisher->heartbeat_token)
-        publisher->heartbeat_token = 0;
-    if (!(token & heartbeat_bit))
-        publisher->puts_running--;
-}
+/* ---- the frontend --------------------------------------------------------------------------------------------------
+ */
 
-void publisher_on_own(struct publisher *publisher, const uint8_t *value, size_t size, struct moment now)
+static const struct catalog nothing;
+
+static void set_state(struct publisher *publisher, enum publisher_state state, struct moment now)
 {
-    struct seal seal;
-    struct heartbeat heartbeat;
-    if (seal_decode(&seal, value, size) != 0)
+    const enum publisher_state before = publisher->state;
+    if (before == state || before == PUBLISHER_LEAVING)
         return;
-    if (memcmp(seal.server_id, identity_id(publisher->identity), SERVER_ID_SIZE) == 0 &&
-        heartbeat_decode(&heartbeat, seal.payload, seal.size) == 0) {
-        const bool ahead = heartbeat.sequence > publisher->sequence && heartbeat.sequence < UINT64_MAX / 2;
-        const bool young = now.ns - publisher->double_heeded_ns < publisher->options.update_period_ns;
-        heartbeat_destroy(&heartbeat);
-        if (ahead && !young && seal_valid(&seal, SEAL_HEARTBEAT)) {
-            struct publication *publication;
-            log_warning("the DHT has a later heartbeat of this server's identity: its clock was ahead, or another "
-                        "server uses the same dht.identity_file; publishing everything again");
-            publisher->double_heeded_ns = now.ns;
-            publisher->sequence = heartbeat.sequence;
-            publisher->records_from = next_sequence(publisher, now);
-            publisher->due = 0;
-            for (size_t at = 0; (publication = table_next(&publisher->publications, &at)); publisher->due++)
-                publication->due = true;
-            publisher->next_heartbeat_ns = 0;
-        }
-    }
-    seal_destroy(&seal);
+    log_debug("publishing: %s -> %s", publisher_state_name(before), publisher_state_name(state));
+    publisher->state = state;
+    int rc = 0;
+    if (before == PUBLISHER_LIVE)
+        rc = tell_changes(publisher, &publisher->catalog, &nothing, now);
+    else if (state == PUBLISHER_LIVE)
+        rc = tell_changes(publisher, &nothing, &publisher->catalog, now);
+    if (rc != 0)
+        log_error("not enough memory to publish the experts");
+    publisher->next_heartbeat_ns = 0;
 }
 
-void publisher_on_connected(struct publisher *publisher, struct moment now)
+int publisher_set(struct publisher *publisher, struct catalog *catalog, uint64_t confirmed_ns, struct moment now)
 {
+    struct catalog old = publisher->catalog;
+    int rc = 0;
+    publisher->catalog = *catalog;
+    *catalog = (struct catalog){0};
     if (publisher->state == PUBLISHER_LIVE)
-        publisher->next_heartbeat_ns = now.ns;
+        rc = tell_changes(publisher, &old, &publisher->catalog, now);
+    if (rc == 0)
+        rc = set_announcements(publisher);
+    catalog_destroy(&old);
+    publisher->next_announcement_ns = 0;
+    publisher_confirm(publisher, confirmed_ns, now);
+    return rc;
+}
+
+void publisher_confirm(struct publisher *publisher, uint64_t confirmed_ns, struct moment now)
+{
+    publisher->confirmed_ns = confirmed_ns;
+    set_state(publisher, PUBLISHER_LIVE, now);
+}
+
+void publisher_lose(struct publisher *publisher, struct moment now)
+{
+    set_state(publisher, PUBLISHER_SILENT, now);
+}
+
+void publisher_leave(struct publisher *publisher, struct moment now)
+{
+    const int linger_ms = FAREWELL_MS;
+    set_state(publisher, PUBLISHER_LEAVING, now);
+    beat(publisher, 0);
+    if (zmq_setsockopt(publisher->socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms) != 0)
+        log_debug("the farewell may not reach everybody");
 }
 
 uint64_t publisher_step(struct publisher *publisher, struct moment now)
 {
-    if (publisher->state == PUBLISHER_SILENT || publisher->state == PUBLISHER_LEAVING)
-        return UINT64_MAX;
-    put_records(publisher, now);
-    if (publisher->state == PUBLISHER_ANNOUNCING) {
-        const uint64_t end_ns = publisher->since_ns + announcing_ns;
-        if ((publisher->due || publisher->puts_running) && now.ns < end_ns)
-            return end_ns;
-        set_state(publisher, PUBLISHER_LIVE, now);
-        publisher->next_heartbeat_ns = 0;
+    int left = 0;
+    for (int i = 0; i < BURST && (left = receive(publisher, now)) == 0; i++) {
     }
-    if (now.ns >= publisher->next_heartbeat_ns) {
-        const uint64_t left_ms = life_ms(publisher, now);
-        if (left_ms == 0) {
-            publisher_lose(publisher, now);
-            return UINT64_MAX;
-        }
-        beat(publisher, left_ms, now);
+    if (now.ns >= publisher->next_heartbeat_ns && publisher->state != PUBLISHER_LEAVING) {
+        beat(publisher, life_ms(publisher, now));
+        publisher->next_heartbeat_ns = now.ns + publisher->options.update_period_ns;
     }
-    return publisher->next_heartbeat_ns;
+    for (struct subscriber *subscriber = publisher->subscribers, *next; subscriber && publisher->telling > 0;
+         subscriber = next) {
+        next = subscriber->next;
+        if (!subscriber->told)
+            tell_all(publisher, subscriber, now);
+    }
+    review_nodes(publisher, now);
+    announce_due(publisher, now);
+    uint64_t next_ns = publisher->next_heartbeat_ns;
+    if (publisher->telling > 0 && now.ns + retry_ns < next_ns)
+        next_ns = now.ns + retry_ns;
+    if (publisher->next_review_ns < next_ns)
+        next_ns = publisher->next_review_ns;
+    if (publisher->next_announcement_ns < next_ns)
+        next_ns = publisher->next_announcement_ns;
+    return left == 0 ? now.ns : next_ns;
 }
+
+/* ---- what is there -------------------------------------------------------------------------------------------------
+ */
 
 enum publisher_state publisher_state(const struct publisher *publisher)
 {
@@ -395,6 +735,16 @@ enum publisher_state publisher_state(const struct publisher *publisher)
 const struct catalog *publisher_catalog(const struct publisher *publisher)
 {
     return &publisher->catalog;
+}
+
+size_t publisher_subscribers(const struct publisher *publisher)
+{
+    return publisher->by_route.count;
+}
+
+uint64_t publisher_started_ms(const struct publisher *publisher)
+{
+    return publisher->started_ms;
 }
 
 const struct publisher_counters *publisher_counters(const struct publisher *publisher)

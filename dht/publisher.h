@@ -1,68 +1,73 @@
-/* Publishes what this server hosts: a record for each prefix, and heartbeats.
+/* Tells others what this server hosts: announces its prefixes in the DHT, and answers whoever then asks, with its
+ * catalog, and from then on with what changes, and heartbeats.
  *
- *     SILENT -> ANNOUNCING   there is something to publish: records go out
- *     ANNOUNCING -> LIVE     they are out (or took too long): the first heartbeat, and then one every update_period,
- * and at once when something changed LIVE -> SILENT         the frontend no longer confirms: a heartbeat that has
- * expired any -> LEAVING         farewell: the same, for good
+ *     SILENT -> LIVE       the frontend is there: what it hosts is told
+ *     LIVE   -> SILENT     it no longer confirms: nothing of it lives
+ *     any    -> LEAVING    farewell, for good
  *
  * A heartbeat vouches for `expiration` from the moment at which the frontend was last known to be there, so that no
- * expert is advertised longer than that, however its server died. One thread. */
+ * expert is held live longer than that, however its server died. A subscriber that does not read is told all anew when
+ * it does, and one that is gone is forgotten. One thread. */
 #ifndef EXPERTD_DHT_PUBLISHER_H
 #define EXPERTD_DHT_PUBLISHER_H
 
 #include "dht/catalog.h"
-#include "dht/identity.h"
-#include "dht/moment.h"
-#include "dht/node.h"
+#include "dht/engine.h"
+#include "dht/world.h"
 
-enum publisher_state { PUBLISHER_SILENT, PUBLISHER_ANNOUNCING, PUBLISHER_LIVE, PUBLISHER_LEAVING };
+enum publisher_state { PUBLISHER_SILENT, PUBLISHER_LIVE, PUBLISHER_LEAVING };
 const char *publisher_state_name(enum publisher_state state);
 
+enum {
+    PUBLISHER_SUBSCRIBERS_MAX = 16384,
+    PUBLISHER_REFRESH_S = ENGINE_KEPT_S / 3, /* announcements are made again */
+};
+
 struct publisher_options {
+    uint32_t network_id;
+    uint16_t port;        /* TCP, of all addresses; 0: any free one */
     const char *endpoint; /* of the frontend, for clients; kept */
     uint64_t update_period_ns;
     uint64_t expiration_ns;
-    /* Told of every value that is put: a record under its prefix, or (prefix NULL) a heartbeat. May be NULL. */
-    void (*published)(void *context, const char *prefix, const uint8_t *value, size_t size, struct moment now);
-    void *context;
+    uint64_t tokens_tag;     /* bits that no other's tokens have */
+    const uint8_t *instance; /* INSTANCE_SIZE bytes; kept */
 };
 
 struct publisher_counters {
-    uint64_t records, heartbeats, put_failures;
+    uint64_t announcements, unheard, asked, told, heartbeats;
 };
 
 struct publisher;
 
-/* Tokens of its puts begin with the tag (bits that no other user of the node has). 0 or -ENOMEM. */
-int publisher_create(struct publisher **publisher, struct node *node, const struct identity *identity,
-                     const struct publisher_options *options, uint64_t tokens_tag, struct moment now);
+/* context: a ZeroMQ context. Engine, identity and world must outlive it. 0 or -errno, then a message was logged. */
+int publisher_create(struct publisher **publisher, void *context, struct engine *engine, struct world *world,
+                     const struct identity *identity, const struct publisher_options *options, struct moment now);
 void publisher_destroy(struct publisher **publisher);
+void *publisher_socket(const struct publisher *publisher); /* readable: call publisher_step */
+uint16_t publisher_port(const struct publisher *publisher);
 
 /* What the frontend hosts, as of confirmed_ns; the catalog (finished) becomes the publisher's. 0 or -ENOMEM. */
-int publisher_set(struct publisher *publisher, struct catalog *catalog, uint64_t confirmed_ns);
+int publisher_set(struct publisher *publisher, struct catalog *catalog, uint64_t confirmed_ns, struct moment now);
 /* The same as before. */
-void publisher_confirm(struct publisher *publisher, uint64_t confirmed_ns);
+void publisher_confirm(struct publisher *publisher, uint64_t confirmed_ns, struct moment now);
 /* Nothing is known of it any more. */
 void publisher_lose(struct publisher *publisher, struct moment now);
-/* For a clean end. It is out when publisher_quiet says so. */
+/* For a clean end: the farewell is sent. */
 void publisher_leave(struct publisher *publisher, struct moment now);
-bool publisher_quiet(const struct publisher *publisher);
 
-/* Whether all that there is to publish is out, records too. */
+/* Whether everything is announced. */
 bool publisher_done(const struct publisher *publisher);
-
-/* Tells again of what is put under the key of the DHT. */
-void publisher_repeat(const struct publisher *publisher, const char *key, struct moment now);
-void publisher_on_put(struct publisher *publisher, uint64_t token, bool ok);
-/* A value under this server's own heartbeat key: of an earlier life of this identity, or of its double. */
-void publisher_on_own(struct publisher *publisher, const uint8_t *value, size_t size, struct moment now);
-/* Peers answer (again): a heartbeat at once. */
-void publisher_on_connected(struct publisher *publisher, struct moment now);
+void publisher_on_announced(struct publisher *publisher, uint64_t token, unsigned answered, unsigned fullest,
+                            struct moment now);
+/* Other nodes answer (again): all is announced anew. */
+void publisher_on_connected(struct publisher *publisher);
 /* Does what is due; returns when the next is. */
 uint64_t publisher_step(struct publisher *publisher, struct moment now);
 
 enum publisher_state publisher_state(const struct publisher *publisher);
 const struct catalog *publisher_catalog(const struct publisher *publisher);
+size_t publisher_subscribers(const struct publisher *publisher);
+uint64_t publisher_started_ms(const struct publisher *publisher);
 const struct publisher_counters *publisher_counters(const struct publisher *publisher);
 
 #endif

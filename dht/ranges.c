@@ -140,11 +140,11 @@ void ranges_destroy(struct ranges *set)
     *set = (struct ranges){0};
 }
 
-void ranges_encode(const struct ranges *set, size_t from, size_t ranges, uint64_t *pairs)
+void ranges_encode(const struct ranges *set, uint64_t *pairs)
 {
     uint64_t end = 0;
-    for (size_t i = 0; i < ranges; i++) {
-        const struct range *range = &set->items[from + i];
+    for (size_t i = 0; i < set->count; i++) {
+        const struct range *range = &set->items[i];
         pairs[2 * i] = range->first - end;
         pairs[2 * i + 1] = range->end - range->first;
         end = range->end;

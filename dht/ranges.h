@@ -36,8 +36,8 @@ void ranges_clear(struct ranges *set);                         /* keeps the memo
 void ranges_destroy(struct ranges *set);
 
 /* The wire's form: gap, length, gap, length, ... with gaps counted from the end of the range before.
- * encode: `ranges` items from `from` on to pairs[2 * ranges]. */
-void ranges_encode(const struct ranges *set, size_t from, size_t ranges, uint64_t *pairs);
+ * encode: to pairs[2 * count]. */
+void ranges_encode(const struct ranges *set, uint64_t *pairs);
 /* Appends to an empty set. -EINVAL if `numbers` is odd, a length is 0, a gap is 0 (but the first), or a coordinate is
  * not below 2^32; -ENOMEM. */
 int ranges_decode(struct ranges *set, const uint64_t *pairs, size_t numbers);

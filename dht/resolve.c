@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "dht/lookup.h"
+#include "dht/lookup_kinds.h"
 #include "dht/prefix.h"
 
 struct item {
@@ -10,8 +10,6 @@ struct item {
     uint32_t coordinate;
     char prefix[UID_SIZE];
 };
-
-enum { FEW = 8 };
 
 struct state {
     struct item *items;               /* ascending by prefix */
@@ -25,40 +23,25 @@ static int compare(const void *a, const void *b)
     return strcmp(x->prefix, y->prefix);
 }
 
-/* Whether it is known who of the servers of the want's uids lives. */
-static bool settled(struct lookup *lookup, struct lookup_want *want, const struct item *items, size_t count,
-                    struct cache_entry *entry, struct moment now)
-{
-    bool all = true;
-    for (size_t i = 0; i < count; i++)
-        all &= cache_settled(lookup->cache, entry, items[i].coordinate, &want->waiter, now);
-    return all;
-}
-
-static bool all_hosted(const struct item *items, size_t count, const struct cache_entry *entry, struct moment now)
+static bool all_hosted(const struct item *items, size_t count, const struct place *place)
 {
     for (size_t i = 0; i < count; i++) {
         size_t at = 0;
-        if (!cache_replica(entry, items[i].coordinate, now, &at))
+        if (!place_replica(place, items[i].coordinate, &at))
             return false;
     }
     return true;
 }
 
-/* A few uids: only the servers that have them matter, and only to say that nobody has one takes more than the get of
- * their prefix. As lookup_ask. */
-static int ask_few(struct lookup *lookup, struct lookup_want *want, const struct item *items, size_t count, bool last,
-                   struct moment now, struct cache_entry **entry)
+/* That somebody has it is known sooner than that nobody does. As lookup_ask. */
+static int ask(struct lookup *lookup, struct lookup_want *want, const struct item *items, size_t count, bool last,
+               struct moment now, const struct place **place)
 {
-    int known = lookup_ask(lookup, want, CACHE_GOT, last, now, entry);
-    if (known != 1 || last)
+    const int known = lookup_ask(lookup, want, want->sure ? CACHE_SURE : CACHE_SETTLED, last, now, place);
+    if (known != 1 || last || want->sure || all_hosted(items, count, *place))
         return known;
-    if (!settled(lookup, want, items, count, *entry, now))
-        return 0;
-    if (all_hosted(items, count, *entry, now))
-        return 1;
-    known = lookup_ask(lookup, want, CACHE_COMPLETE, last, now, entry);
-    return known == 1 ? settled(lookup, want, items, count, *entry, now) : known;
+    want->sure = true;
+    return lookup_ask(lookup, want, CACHE_SURE, last, now, place);
 }
 
 static enum lookup_result run(struct lookup *lookup, struct moment now, bool last)
@@ -69,23 +52,20 @@ static enum lookup_result run(struct lookup *lookup, struct moment now, bool las
         struct lookup_want *want = &lookup->wants[w];
         const struct item *items = &state->items[state->first[w]];
         const size_t count = state->first[w + 1] - state->first[w];
-        struct cache_entry *entry;
+        const struct place *place;
         if (want->done)
             continue;
-        const int known = count <= FEW ? ask_few(lookup, want, items, count, last, now, &entry)
-                                       : lookup_ask(lookup, want, CACHE_EXACT, last, now, &entry);
+        const int known = ask(lookup, want, items, count, last, now, &place);
         if (known < 0)
             return LOOKUP_DONE;
         waiting |= known == 0;
         for (size_t i = 0; known && i < count; i++)
-            if (lookup_replicas(lookup, entry, items[i].coordinate, now, &state->resolved[items[i].number]) != 0)
+            if (lookup_replicas(lookup, place, items[i].coordinate, &state->resolved[items[i].number]) != 0)
                 return LOOKUP_DONE;
         want->done = known;
     }
     return waiting ? LOOKUP_WAITING : LOOKUP_DONE;
 }
-
-static const struct lookup_kind resolving = {.run = run};
 
 /* The wants: one for each prefix among the sorted items. */
 static int group(struct lookup *lookup, struct state *state, size_t count)
@@ -107,7 +87,7 @@ static int group(struct lookup *lookup, struct state *state, size_t count)
     return 0;
 }
 
-void resolve_init(struct lookup *lookup)
+static void begin(struct lookup *lookup)
 {
     const Expertd__Dht__Request *request = lookup->request;
     const size_t count = request->n_uids;
@@ -142,7 +122,8 @@ void resolve_init(struct lookup *lookup)
         return;
     }
     lookup->state = state;
-    lookup->kind = &resolving;
     lookup->reply.resolved = list;
     lookup->reply.n_resolved = count;
 }
+
+const struct lookup_kind resolve_kind = {.begin = begin, .run = run};

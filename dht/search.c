@@ -1,13 +1,14 @@
 /* BEAM_SEARCH: rows of scores -> the best live experts of each row.
  *
- * A row is answered from prefixes that are exactly known. Until they are, the search goes on with what has come, so
- * that the prefixes that it leads to are asked for meanwhile. */
+ * When the grid's prefix is known, so is all below it, and every row is answered at once. Where more servers are under
+ * a prefix than are connected to, every coordinate of the grid may lead on, and the longer prefixes are asked for as
+ * the search comes to them. */
 #include <errno.h>
 #include <math.h>
 #include <string.h>
 
 #include "dht/beam.h"
-#include "dht/lookup.h"
+#include "dht/lookup_kinds.h"
 #include "dht/prefix.h"
 
 enum {
@@ -17,9 +18,8 @@ enum {
     BEAM_SIZE_MAX = 1024,
     ANSWERS_MAX = 1 << 20, /* rows x beam_size */
     WANTS_MAX = 256,       /* prefixes fetched together */
-    LAZY_ROUNDS = 4,
-    ROUNDS_MAX = 64, /* in each, all that was asked for comes; honest grids take as many as they have dimensions,
-                        or a few more */
+    ROUNDS_MAX = 64,       /* in each, all that was asked for comes; honest grids take as many as they have dimensions,
+                              or a few more */
 };
 
 static const uint64_t slice_ns = 3 * NS_PER_MS;
@@ -29,21 +29,18 @@ struct state {
     struct beam beam;
     struct beam_query query;
     struct beam_best *best; /* beam_size of them */
-    size_t row_scores, rows, rows_done;
+    size_t row_scores, rows;
     bool *done;           /* of each row */
     struct table numbers; /* uid -> struct numbered */
     Expertd__Dht__BeamResult result;
     Expertd__Dht__BeamResult__Row *row;
     size_t experts_capacity;
+    struct ranges anything; /* what may follow a wide prefix */
     unsigned round;
-    unsigned unsettled; /* runs that met servers of which it was not known whether they live */
     /* of the run that is under way */
     struct lookup *lookup;
     struct moment now;
     size_t row_now;
-    bool leaves;  /* were waited for: it was no mere guess that came */
-    bool unknown; /* such servers were met */
-    bool guessed; /* something that is not exactly known was used for the row */
     bool last;
 };
 
@@ -56,36 +53,20 @@ struct numbered {
 /* ---- what the search asks for --------------------------------------------------------------------------------------
  */
 
-static struct lookup_want *wanted(const struct lookup *lookup, const char *prefix)
-{
-    for (size_t i = 0; i < lookup->wants_count && lookup->wants[i].asked; i++)
-        if (strcmp(lookup->wants[i].prefix, prefix) == 0)
-            return &lookup->wants[i];
-    return NULL;
-}
-
-/* A want that waits for nothing yet. NULL: none is left (those that wait will do), or the lookup has failed. */
-static struct lookup_want *free_want(struct lookup *lookup)
+static void wait_for(struct lookup *lookup, struct cache_entry *entry, const char *prefix)
 {
     if (!lookup->wants && lookup_make_wants(lookup, WANTS_MAX) != 0)
-        return NULL;
-    for (size_t i = 0; i < lookup->wants_count; i++)
-        if (!lookup->wants[i].asked)
-            return &lookup->wants[i];
-    return NULL;
-}
-
-static void wait_for(struct lookup *lookup, struct cache_entry *entry, enum cache_level level, bool leads_on)
-{
-    struct lookup_want *want = wanted(lookup, entry->prefix) ? NULL : free_want(lookup);
-    if (!want)
         return;
-    want->asked = true;
-    want->leads_on = leads_on;
-    memcpy(want->prefix, entry->prefix, UID_SIZE);
-    want->waiter.level = level;
-    cache_wait(entry, &want->waiter);
-    lookup->waiting++;
+    for (size_t i = 0; i < lookup->wants_count; i++) {
+        struct lookup_want *want = &lookup->wants[i];
+        if (want->waiter.at && strcmp(want->prefix, prefix) == 0)
+            return;
+        if (want->waiter.at)
+            continue;
+        memcpy(want->prefix, prefix, strlen(prefix) + 1);
+        lookup_wait(want, entry, CACHE_SETTLED);
+        return;
+    }
 }
 
 /* Whether experts complete the prefix, and not branches. */
@@ -103,31 +84,23 @@ static int find(void *context, const char *prefix, const struct ranges **experts
     struct lookup *lookup = state->lookup;
     struct cache_entry *entry;
     const bool counted = state->round == 0 && state->row_now == 0;
-    /* Branches of servers that do not live lead to nothing, and so do no harm. Experts that do not are found out by
-     * answer_row; if they are many, all servers are asked for. */
-    const bool leaf = at_experts(&state->query, prefix);
-    const enum cache_level need = leaf && state->unsettled >= LAZY_ROUNDS ? CACHE_EXACT : CACHE_COMPLETE;
-    int known = cache_find(lookup->cache, prefix, need, counted, state->now, &entry);
-    if (known == 1 && state->last)
-        known = 0;
+    const int known = cache_find(lookup->cache, prefix, CACHE_SETTLED, counted, state->now, &entry);
     if (known == 0 && !state->last) {
-        const bool guess = entry->level >= CACHE_GUESS;
-        state->leaves |= leaf || guess;
-        wait_for(lookup, entry, leaf || guess ? need : CACHE_GUESS, !leaf);
-        if (lookup->failed)
-            return -1;
-        if (!guess)
-            return 0;
-        state->guessed = true;
+        wait_for(lookup, entry, prefix);
+        return lookup->failed ? -1 : 0;
     }
-    if (known == 0)
-        known = cache_look(lookup->cache, entry, !state->last, state->now) == 0 ? 1 : -ENOMEM;
-    if (known < 0) {
-        lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "no room for more look-ups (dht.max_cache): try again later");
+    if (known == -E2BIG && !at_experts(&state->query, prefix)) {
+        *experts = *branches = &state->anything;
+        return 1;
+    }
+    const struct place *place = known < 0 ? NULL : world_find(lookup->cache->world, prefix);
+    if (!place) {
+        lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED,
+                    "no room for more look-ups (dht.max_cache, dht.max_servers): try again later");
         return -1;
     }
-    *experts = &entry->experts;
-    *branches = &entry->branches;
+    *experts = &place->experts;
+    *branches = &place->branches;
     return 1;
 }
 
@@ -142,7 +115,7 @@ static uint32_t best_coordinate(const struct state *state, size_t i)
 static struct numbered *add_expert(struct state *state, const char *prefix, uint32_t coordinate, const char *uid)
 {
     struct lookup *lookup = state->lookup;
-    struct cache_entry *entry;
+    const struct place *place = world_find(lookup->cache->world, prefix);
     struct numbered *expert = arena_take(&lookup->arena, sizeof *expert);
     char *text = arena_text(&lookup->arena, uid);
     if (state->result.n_experts == state->experts_capacity) {
@@ -153,8 +126,8 @@ static struct numbered *add_expert(struct state *state, const char *prefix, uint
         state->result.experts = list;
         state->experts_capacity = capacity;
     }
-    if (!expert || !text || !state->result.experts || table_insert(&state->numbers, text, strlen(text), expert) != 0 ||
-        cache_find(lookup->cache, prefix, CACHE_COMPLETE, false, state->now, &entry) < 0) {
+    if (!place || !expert || !text || !state->result.experts ||
+        table_insert(&state->numbers, text, strlen(text), expert) != 0) {
         lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
         return NULL;
     }
@@ -162,7 +135,7 @@ static struct numbered *add_expert(struct state *state, const char *prefix, uint
     expert->resolved.uid = text;
     expert->number = (uint32_t)state->result.n_experts;
     state->result.experts[state->result.n_experts++] = &expert->resolved;
-    return lookup_replicas(lookup, entry, coordinate, state->now, &expert->resolved) == 0 ? expert : NULL;
+    return lookup_replicas(lookup, place, coordinate, &expert->resolved) == 0 ? expert : NULL;
 }
 
 /* The uid of one of the best, and what stands before its last coordinate. False: somebody's record has a coordinate
@@ -176,38 +149,6 @@ static bool name(const struct state *state, const struct beam_best *best, char p
         fits = prefix_child(prefix, best->coordinates[d], d + 1 < state->query.dims, uid);
     }
     return fits;
-}
-
-/* Whether it is known of all servers of the row's experts whether they live. 1; 0: not yet; -1: failed. */
-static int settle_row(struct state *state, size_t found)
-{
-    struct lookup *lookup = state->lookup;
-    int settled = 1;
-    for (size_t i = 0; i < found && !state->last; i++) {
-        char prefix[UID_SIZE], uid[UID_SIZE];
-        struct cache_entry *entry;
-        struct cache_waiter none = {0};
-        if (!name(state, &state->best[i], prefix, uid) || table_find(&state->numbers, uid, strlen(uid)))
-            continue;
-        struct lookup_want *want = free_want(lookup);
-        if (lookup->failed || cache_find(lookup->cache, prefix, CACHE_COMPLETE, false, state->now, &entry) < 0)
-            return -1;
-        struct cache_waiter *waiter = want ? &want->waiter : &none;
-        waiter->level = CACHE_EXACT;
-        if (cache_settled(lookup->cache, entry, best_coordinate(state, i), waiter, state->now))
-            continue;
-        settled = 0;
-        state->unknown = state->leaves = true;
-        if (want) {
-            want->asked = true;
-            want->leads_on = false;
-            want->prefix[0] = '\0';
-            lookup->waiting++;
-        } else {
-            cache_waiter_remove(&none);
-        }
-    }
-    return settled;
 }
 
 /* The row's experts into the answer. 0 or a failed lookup (-1). */
@@ -247,7 +188,6 @@ static int run_row(struct state *state, size_t row)
     const size_t missing_max = (size_t)(state->query.beam_size + 3) / 4 << (state->round < 8 ? state->round : 8);
     size_t found;
     state->row_now = row;
-    state->guessed = false;
     state->query.scores = state->lookup->request->beam->scores + row * state->row_scores;
     const int rc = beam_search(&state->beam, &state->query, &source, missing_max < WANTS_MAX ? missing_max : WANTS_MAX,
                                state->best, &found);
@@ -255,30 +195,26 @@ static int run_row(struct state *state, size_t row)
         lookup_fail(state->lookup, STATUS_RESOURCE_EXHAUSTED, "the grid is too large to be searched");
     if (rc < 0)
         return -1;
-    if (rc == 0)
-        return 0;
-    const int settled = settle_row(state, found);
-    if (settled < 0 || (settled && !state->guessed && answer_row(state, row, found) != 0))
-        return -1;
-    return settled && !state->guessed;
+    return rc == 1 ? answer_row(state, row, found) == 0 ? 1 : -1 : 0;
+}
+
+static bool waits(const struct lookup *lookup)
+{
+    for (size_t i = 0; i < lookup->wants_count; i++)
+        if (lookup->wants[i].waiter.at)
+            return true;
+    return false;
 }
 
 static enum lookup_result run(struct lookup *lookup, struct moment now, bool last)
 {
     struct state *state = lookup->state;
     const uint64_t end_ns = clock_now_ns() + (last ? last_slice_ns : slice_ns);
-    const bool all_came = state->leaves && lookup->waiting == 0;
+    /* What was asked for together is waited for together: it mostly leads on together. */
+    if (!last && waits(lookup))
+        return LOOKUP_WAITING;
     state->now = now;
     state->last = last;
-    if (all_came && ++state->round > ROUNDS_MAX)
-        return lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED,
-                           "the grid is too sparse to be searched: more than %d rounds of look-ups", ROUNDS_MAX);
-    lookup->waiting = 0;
-    state->leaves = state->unknown = false;
-    for (size_t i = 0; i < lookup->wants_count; i++) {
-        cache_waiter_remove(&lookup->wants[i].waiter);
-        lookup->wants[i].asked = false;
-    }
     bool missing = false;
     for (size_t row = 0; row < state->rows; row++) {
         if (state->done[row])
@@ -287,23 +223,23 @@ static enum lookup_result run(struct lookup *lookup, struct moment now, bool las
         if (done < 0)
             return LOOKUP_DONE;
         state->done[row] = done;
-        state->rows_done += done;
         missing |= done == 0;
         if (row % 16 == 15 && !missing && clock_now_ns() >= end_ns)
             return LOOKUP_AGAIN;
     }
-    state->unsettled += state->unknown;
-    return missing ? LOOKUP_WAITING : LOOKUP_DONE;
+    if (missing && ++state->round > ROUNDS_MAX)
+        return lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED,
+                           "the grid is too sparse to be searched: more than %d rounds of look-ups", ROUNDS_MAX);
+    return missing ? waits(lookup) ? LOOKUP_WAITING : LOOKUP_AGAIN : LOOKUP_DONE;
 }
 
 static void clean(struct lookup *lookup)
 {
     struct state *state = lookup->state;
     beam_destroy(&state->beam);
+    ranges_destroy(&state->anything);
     table_destroy(&state->numbers);
 }
-
-static const struct lookup_kind searching = {.run = run, .clean = clean};
 
 /* ---- the request ---------------------------------------------------------------------------------------------------
  */
@@ -336,7 +272,7 @@ static const char *check(const Expertd__Dht__BeamQuery *query, size_t *row_score
     return NULL;
 }
 
-void search_init(struct lookup *lookup)
+static void begin(struct lookup *lookup)
 {
     const Expertd__Dht__BeamQuery *query = lookup->request->beam;
     size_t row_scores;
@@ -351,7 +287,7 @@ void search_init(struct lookup *lookup)
     Expertd__Dht__BeamResult__Row *row = arena_take(&lookup->arena, rows * sizeof *row);
     bool *done = arena_take(&lookup->arena, rows * sizeof *done);
     struct beam_best *best = arena_take(&lookup->arena, query->beam_size * sizeof *best);
-    if (!state || !list || !row || !done || !best) {
+    if (!state || !list || !row || !done || !best || ranges_append(&state->anything, 0, RANGES_END_MAX) != 0) {
         lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
         return;
     }
@@ -373,7 +309,7 @@ void search_init(struct lookup *lookup)
     state->row_scores = row_scores;
     state->lookup = lookup;
     lookup->state = state;
-    lookup->kind = &searching;
-    lookup->patient = true;
     lookup->reply.beam = &state->result;
 }
+
+const struct lookup_kind search_kind = {.begin = begin, .run = run, .clean = clean};

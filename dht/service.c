@@ -7,6 +7,7 @@
 #include <zmq.h>
 
 #include "common/log.h"
+#include "dht/lookup_kinds.h"
 #include "proto/wire.h"
 
 enum { VERSION = 1, ENVELOPE_MAX = 3, FRAMES_MAX = 8, BURST = 64 };
@@ -188,6 +189,22 @@ static void run(struct call *call, struct moment now)
 /* ---- requests ------------------------------------------------------------------------------------------------------
  */
 
+static const struct lookup_kind *kind_of(const Expertd__Dht__Request *request)
+{
+    switch ((int)request->method) {
+    case EXPERTD__DHT__METHOD__RESOLVE:
+        return &resolve_kind;
+    case EXPERTD__DHT__METHOD__PREFIX:
+        return &listing_kind;
+    case EXPERTD__DHT__METHOD__BEAM_SEARCH:
+        return &search_kind;
+    case EXPERTD__DHT__METHOD__DRAW:
+        return &draw_kind;
+    default:
+        return NULL;
+    }
+}
+
 Expertd__Dht__Request *service_decode(const void *frame, size_t size, struct cache *cache, struct lookup *lookup,
                                       struct moment now)
 {
@@ -202,7 +219,7 @@ Expertd__Dht__Request *service_decode(const void *frame, size_t size, struct cac
         lookup_fail(lookup, STATUS_INVALID_ARGUMENT, "protocol version %u is not spoken here: this is version %d",
                     (unsigned)request->version, VERSION);
     else if (request->method != EXPERTD__DHT__METHOD__STATUS)
-        lookup_init(lookup, cache, request, now);
+        lookup_init(lookup, cache, kind_of(request), request, now);
     return request;
 }
 

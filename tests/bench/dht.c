@@ -3,7 +3,7 @@
  *     build/bench/dht [--nodes 32] [--experts 16384] [--contiguous] [--json]
  *
  * The experts are drawn from ffn.[0:rows].[0:256] with rows = experts / 256 and dealt out to all nodes at random, so
- * that every node has a record for nearly every prefix (--contiguous: each has a block of its own, and a few records).
+ * that every node announces nearly every prefix (--contiguous: each has a block of its own, and a few prefixes).
  * Look-ups and searches are made by nodes that joined later and know nothing ("cold"), and then again ("warm"). Each
  * node has threads of its own, but all share this machine's cores. */
 #include <getopt.h>
@@ -76,7 +76,7 @@ struct plan {
 
 struct report {
     double ms;
-    uint64_t records, failures;
+    uint64_t announcements, failures;
 };
 
 static int flocks[FLOCKS_MAX]; /* sockets to their processes */
@@ -117,14 +117,14 @@ static struct report publish_own(const struct plan *plan, unsigned first)
     const uint64_t begin_ns = clock_now_ns();
     for (unsigned i = 0; i < swarm.count; i++)
         if (catalog_finish(&catalogs[first + i]) != 0 ||
-            publisher_set(swarm.agents[i]->publisher, &catalogs[first + i], clock_now_ns()) != 0)
+            publisher_set(swarm.agents[i]->publisher, &catalogs[first + i], clock_now_ns(), moment_now()) != 0)
             die("out of memory");
     if (!SWARM_UNTIL(&swarm, 600000, swarm_published(&swarm)))
         die("not everything could be published");
     report.ms = ms_since(begin_ns);
     for (unsigned i = 0; i < swarm.count; i++) {
-        report.records += publisher_counters(swarm.agents[i]->publisher)->records;
-        report.failures += publisher_counters(swarm.agents[i]->publisher)->put_failures;
+        report.announcements += publisher_counters(swarm.agents[i]->publisher)->announcements;
+        report.failures += publisher_counters(swarm.agents[i]->publisher)->unheard;
     }
     return report;
 }
@@ -188,7 +188,7 @@ static void start(const struct plan *plan)
     for (unsigned i = 0; i < 1 + READERS; i++)
         if (!swarm_add(&swarm, NULL))
             die("cannot start a node");
-    const uint16_t port = node_port(swarm.agents[0]->node);
+    const uint16_t port = engine_port(swarm.agents[0]->engine);
     for (unsigned i = 0; i < flocks_count; i++)
         if (send(flocks[i], &port, sizeof port, 0) != (ssize_t)sizeof port || !receive(flocks[i], &joined, 1))
             die("a process with nodes has ended");
@@ -218,14 +218,14 @@ static void publish(const struct plan *plan)
         if (!receive(flocks[i], &report, sizeof report))
             die("a process with nodes has ended");
         all.ms = report.ms > all.ms ? report.ms : all.ms;
-        all.records += report.records;
+        all.announcements += report.announcements;
         all.failures += report.failures;
     }
     print("publish, all together", all.ms, "ms");
     print("publish, per expert", all.ms / plan->experts, "ms");
-    print("publish, per record", all.ms / (double)all.records, "ms");
-    print("records", (double)all.records, "");
-    print("puts that failed", (double)all.failures, "");
+    print("publish, per announcement", all.ms / (double)all.announcements, "ms");
+    print("announcements", (double)all.announcements, "");
+    print("announcements that no node took", (double)all.failures, "");
 }
 
 /* ---- look-ups ------------------------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ static void resolve(size_t reader, char **uids, size_t count)
     request.deadline_ms = LOOKUP_DEADLINE_MAX_MS;
     request.uids = uids;
     request.n_uids = count;
-    if (swarm_ask(&swarm, reader, &request, &lookup) != STATUS_OK)
+    if (swarm_ask(&swarm, reader, &resolve_kind, &request, &lookup) != STATUS_OK)
         die(lookup.reply.message);
     for (size_t i = 0; i < count; i++)
         if (lookup.reply.resolved[i]->n_replicas != 1)
@@ -302,7 +302,7 @@ static void search(size_t reader, size_t rows)
     request.method = EXPERTD__DHT__METHOD__BEAM_SEARCH;
     request.deadline_ms = LOOKUP_DEADLINE_MAX_MS;
     request.beam = &beam;
-    if (swarm_ask(&swarm, reader, &request, &lookup) != STATUS_OK)
+    if (swarm_ask(&swarm, reader, &search_kind, &request, &lookup) != STATUS_OK)
         die(lookup.reply.message);
     if (lookup.reply.beam->rows[0]->n_experts != BEAM_SIZE)
         die("a search found too few experts");

@@ -1,5 +1,5 @@
-/* A frame from a client of expertd-dht, all the way to its reply, over a cache that knows nothing and one that claims
- * everything; and a frame from the frontend that the process watches. */
+/* A frame from a client of expertd-dht, all the way to its reply, over a cache that knows nothing; and a frame from the
+ * frontend that the process watches. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -22,28 +22,12 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 static uint64_t tokens[256];
 static size_t tokens_count;
 
-static int get(void *context, const char *key, uint64_t token)
+static void find(void *context, const char *key, uint64_t token)
 {
     (void)context;
     (void)key;
     if (tokens_count < sizeof tokens / sizeof tokens[0])
         tokens[tokens_count++] = token;
-    return 0;
-}
-
-static int no_listen(void *context, const char *key, uint64_t token, void **listening)
-{
-    (void)context;
-    (void)key;
-    (void)token;
-    *listening = NULL;
-    return 0;
-}
-
-static void no_unlisten(void *context, void **listening)
-{
-    (void)context;
-    *listening = NULL;
 }
 
 static void wake(struct lookup *lookup)
@@ -53,21 +37,27 @@ static void wake(struct lookup *lookup)
 
 static void fuzz_request(const uint8_t *data, size_t size)
 {
-    const struct fetch_engine engine = {NULL, get, no_listen, no_unlisten, NULL};
+    static const uint8_t instance[INSTANCE_SIZE];
+    const struct servers_options asked = {.max_servers = 64, .max_bytes = 1 << 20, .own_instance = instance};
+    const struct cache_options options = {.max_entries = 64, .max_servers = 64, .find = find};
     struct moment now = {NS_PER_S, 1700000000000};
+    struct world world = {0};
+    struct servers *servers;
     struct cache cache;
     struct lookup lookup;
-    cache_init(&cache, &engine, 0, 64);
+    if (servers_create(&servers, NULL, &world, &asked) != 0)
+        return;
+    cache_init(&cache, &world, servers, &options);
     tokens_count = 0;
     Expertd__Dht__Request *request = service_decode(data, size, &cache, &lookup, now);
     lookup.wake = wake;
-    if (lookup.kind) {
+    if (lookup.kind && !lookup.failed) {
         bool done = false;
         for (int i = 0; i < 8 && !(done = lookup_run(&lookup, now) == LOOKUP_DONE); i++) {
             for (size_t t = 0; t < tokens_count; t++)
-                cache_on_got(&cache, tokens[t], true, now);
+                cache_on_found(&cache, tokens[t], 8, 0, 0, now);
             tokens_count = 0;
-            cache_tick(&cache, now);
+            cache_step(&cache, now);
         }
         now.ns += 100 * NS_PER_S;
         if (!done && lookup_run(&lookup, now) != LOOKUP_DONE)
@@ -82,6 +72,8 @@ static void fuzz_request(const uint8_t *data, size_t size)
     if (request)
         expertd__dht__request__free_unpacked(request, NULL);
     cache_destroy(&cache);
+    servers_destroy(&servers);
+    world_destroy(&world);
 }
 
 static void fuzz_watch(const uint8_t *data, size_t size)

@@ -112,6 +112,26 @@ def test_restart_with_a_new_endpoint():
     frontend.stop()
 
 
+def test_a_copied_identity_ends_the_later_of_the_two():
+    key, copy = f"{folder}/original.pem", f"{folder}/copy.pem"
+    one, two = Frontend(["ffn.0.0"]), Frontend(["ffn.0.1"])
+    a = Dht()
+    first = Dht(a, frontend=one, dht_identity_file=key)
+    until(lambda: a.resolve("ffn.0.0") == [one.endpoint], 30, "found")
+    shutil.copy(key, copy)
+    second = subprocess.run([PROGRAM, "--server-name", f"copy{os.getpid()}", "--server-run-dir", f"{folder}/run",
+                             "--dht-port", "0", "--dht-listen", f"tcp://127.0.0.1:{free_port()}", "--dht-network-id",
+                             str(os.getpid()), "--dht-bootstrap", a.address, "--dht-frontend", two.endpoint,
+                             "--frontend-advertise", two.endpoint, "--dht-identity-file", copy],
+                            capture_output=True, text=True, timeout=100)
+    expect(second.returncode == 1 and "identity" in second.stderr, f"the later one ends, and says why: {second.stderr}")
+    until(lambda: a.resolve("ffn.0.1") == [], 30, "it is not found any more")
+    expect(a.resolve("ffn.0.0") == [one.endpoint], "the other one is")
+    expect(first.process.poll() is None, "and lives")
+    one.stop()
+    two.stop()
+
+
 def test_two_servers_with_the_same_uid():
     one, two = Frontend(["ffn.0.0", "ffn.0.1"]), Frontend(["ffn.0.0", "ffn.1.0"])
     a, b = ring(2)
@@ -211,13 +231,13 @@ def test_the_same_server_has_one_dht_process():
 
 
 def test_what_cannot_work_is_refused_at_start():
-    def start(*flags):
+    def start(*flags, status=1):
         done = subprocess.run([PROGRAM, "--server-name", f"bad{os.getpid()}", "--server-run-dir", f"{folder}/run", "--dht-port",
                                "0", "--dht-listen", f"tcp://127.0.0.1:{free_port()}", *flags], capture_output=True,
                               text=True, timeout=20)
-        expect(done.returncode == 1, f"{flags}: ended with {done.returncode}")
+        expect(done.returncode == status, f"{flags}: ended with {done.returncode}: {done.stderr}")
         return done.stderr
-    expect("bootstrap" in start("--dht-bootstrap", "host:port:x", "--dht-frontend", "none"), "an address that is none")
+    expect("bootstrap" in start("--dht-bootstrap", "host:port:x", "--dht-frontend", "none", status=2), "an address that is none")
     with open(f"{folder}/garbage.pem", "w") as file:
         file.write("no key")
     expect("identity_file" in start("--dht-identity-file", f"{folder}/garbage.pem", "--dht-frontend", "none"), "a bad key")

@@ -2,18 +2,18 @@
 #ifndef EXPERTD_TESTS_UNIT_DHT_SWARM_H
 #define EXPERTD_TESTS_UNIT_DHT_SWARM_H
 
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "dht/agent.h"
-#include "dht/lookup.h"
+#include "dht/lookup_kinds.h"
 
 enum { SWARM_MAX = 1024 };
 
 struct swarm {
+    void *context;                   /* of ZeroMQ */
     struct agent *agents[SWARM_MAX]; /* NULL: killed */
     size_t count;
     uint32_t network_id;
@@ -25,19 +25,25 @@ struct swarm {
 static inline struct agent *swarm_add(struct swarm *swarm, const char *endpoint)
 {
     static char addresses[SWARM_MAX][32];
+    if (!swarm->context && (swarm->context = zmq_ctx_new()))
+        zmq_ctx_set(swarm->context, ZMQ_MAX_SOCKETS, 8 * SWARM_MAX);
     const size_t number = swarm->count;
     const char *bootstrap[1] = {addresses[number]};
-    struct agent_options options = {.node.network_id = swarm->network_id,
+    struct agent_options options = {.context = swarm->context,
+                                    .address = "127.0.0.1",
+                                    .network_id = swarm->network_id,
                                     .identity_file = "",
                                     .bootstrap = bootstrap,
                                     .bootstrap_count = number > 0 || swarm->bootstrap_port,
                                     .endpoint = endpoint,
                                     .update_period_ns = swarm->update_period_ns,
                                     .expiration_ns = swarm->expiration_ns,
-                                    .max_cache = 65536};
+                                    .max_cache = 65536,
+                                    .max_servers = 4096,
+                                    .max_catalogs = 256 << 20};
     if (options.bootstrap_count)
         snprintf(addresses[number], sizeof addresses[number], "127.0.0.1:%u",
-                 swarm->bootstrap_port ? swarm->bootstrap_port : node_port(swarm->agents[0]->node));
+                 swarm->bootstrap_port ? swarm->bootstrap_port : engine_port(swarm->agents[0]->engine));
     if (agent_create(&swarm->agents[number], &options, moment_now()) != 0)
         return NULL;
     return swarm->agents[swarm->count++];
@@ -46,16 +52,19 @@ static inline struct agent *swarm_add(struct swarm *swarm, const char *endpoint)
 /* Lets all nodes do what they have to, for a while or until something happens; returns after at most ms. */
 static inline void swarm_step(struct swarm *swarm, int ms)
 {
-    static struct pollfd items[SWARM_MAX];
-    nfds_t count = 0;
+    static zmq_pollitem_t items[SWARM_MAX * AGENT_POLL_ITEMS];
+    int count = 0;
+    uint64_t due_ns = clock_now_ns() + (uint64_t)ms * NS_PER_MS;
     for (size_t i = 0; i < swarm->count; i++) {
         if (!swarm->agents[i])
             continue;
-        agent_step(swarm->agents[i], moment_now());
-        items[count].fd = agent_fd(swarm->agents[i]);
-        items[count++].events = POLLIN;
+        const uint64_t next_ns = agent_step(swarm->agents[i], moment_now());
+        if (next_ns < due_ns)
+            due_ns = next_ns;
+        count += agent_poll_items(swarm->agents[i], items + count);
     }
-    poll(items, count, ms);
+    const uint64_t now_ns = clock_now_ns();
+    zmq_poll(items, count, due_ns <= now_ns ? 0 : (long)((due_ns - now_ns) / NS_PER_MS) + 1);
 }
 
 /* Steps until the condition holds, and returns true; or for so long, and returns false. */
@@ -78,14 +87,17 @@ static inline bool swarm_joined(const struct swarm *swarm)
 /* As a kill -9: no farewell, nothing is handed over. */
 static inline void swarm_kill(struct swarm *swarm, size_t number)
 {
-    agent_destroy(&swarm->agents[number], 0);
+    agent_destroy(&swarm->agents[number]);
 }
 
 static inline void swarm_end(struct swarm *swarm)
 {
     for (size_t i = swarm->count; i-- > 0;)
-        agent_destroy(&swarm->agents[i], 0);
+        agent_destroy(&swarm->agents[i]);
     swarm->count = 0;
+    if (swarm->context)
+        zmq_ctx_term(swarm->context);
+    swarm->context = NULL;
 }
 
 static inline bool swarm_published(const struct swarm *swarm)
@@ -106,10 +118,10 @@ static inline void swarm_wake(struct lookup *lookup)
 }
 
 /* Runs a request to its end on one node, while all nodes go on. Returns its status; the lookup is to be destroyed. */
-static inline unsigned swarm_ask(struct swarm *swarm, size_t number, const Expertd__Dht__Request *request,
-                                 struct lookup *lookup)
+static inline unsigned swarm_ask(struct swarm *swarm, size_t number, const struct lookup_kind *kind,
+                                 const Expertd__Dht__Request *request, struct lookup *lookup)
 {
-    lookup_init(lookup, &swarm->agents[number]->cache, request, moment_now());
+    lookup_init(lookup, &swarm->agents[number]->cache, kind, request, moment_now());
     lookup->wake = swarm_wake;
     for (;;) {
         swarm_woken = false;

@@ -1,4 +1,5 @@
-/* A DHT of the tests' own, with a clock of their own: what servers put is found and heard, when the test says so. */
+/* A DHT and servers of the tests' own, with a clock of their own: what is announced is found, and who is asked answers,
+ * when the test says so. */
 #ifndef EXPERTD_TESTS_UNIT_DHT_WORLD_H
 #define EXPERTD_TESTS_UNIT_DHT_WORLD_H
 
@@ -7,199 +8,199 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
 #include "dht/cache.h"
 #include "dht/catalog.h"
-#include "dht/seal.h"
+#include "dht/prefix.h"
+#include "dht/rendezvous.h"
 
-enum { WORLD_VALUES = 8192, WORLD_GETS = 8192 };
-
-struct world_value {
-    char key[UID_SIZE];
-    uint8_t *bytes;
-    size_t size;
-    bool lost; /* gets do not find it */
-};
-
-struct world {
-    struct moment now;
-    struct world_value values[WORLD_VALUES];
-    size_t values_count;
-    struct {
-        char key[UID_SIZE];
-        uint64_t token;
-    } gets[WORLD_GETS], listenings[WORLD_GETS];
-    size_t gets_count, listenings_count, gets_total;
-    bool down; /* nobody answers */
-    struct cache cache;
-};
+enum { WORLD_NETWORK = 7, WORLD_ANNOUNCED = 65536, WORLD_FINDS = 8192, WORLD_SERVERS = 12000 };
 
 struct world_server {
     struct identity *identity;
-    uint64_t sequence, records_from;
+    struct contact contact;
+    struct catalog catalog; /* as it will answer when it is asked */
+    uint8_t instance[INSTANCE_SIZE];
     char endpoint[ENDPOINT_SIZE];
+    uint32_t expiration_ms;
+    bool silent, refuses; /* when it is asked */
 };
 
-static struct world world;
+static struct {
+    struct moment now;
+    struct {
+        char key[RENDEZVOUS_KEY_SIZE];
+        struct contact contact;
+    } announced[WORLD_ANNOUNCED];
+    size_t announced_count;
+    struct {
+        char key[RENDEZVOUS_KEY_SIZE];
+        uint64_t token;
+    } finds[WORLD_FINDS];
+    size_t finds_count, finds_total;
+    bool down; /* no node answers */
+    struct world_server *servers[WORLD_SERVERS];
+    size_t servers_count;
+    uint8_t own_instance[INSTANCE_SIZE];
+    struct world places;
+    struct servers *subscriptions;
+    struct cache cache;
+} world;
 
-static inline int world_get(void *context, const char *key, uint64_t token)
+static inline void world_find_begins(void *context, const char *key, uint64_t token)
 {
     (void)context;
-    ck_assert_uint_lt(world.gets_count, WORLD_GETS);
-    snprintf(world.gets[world.gets_count].key, UID_SIZE, "%s", key);
-    world.gets[world.gets_count++].token = token;
-    world.gets_total++;
-    return 0;
+    ck_assert_uint_lt(world.finds_count, WORLD_FINDS);
+    snprintf(world.finds[world.finds_count].key, RENDEZVOUS_KEY_SIZE, "%s", key);
+    world.finds[world.finds_count++].token = token;
+    world.finds_total++;
 }
 
-static inline int world_listen(void *context, const char *key, uint64_t token, void **listening)
+static inline void world_begin_with(size_t max_entries, size_t max_servers, size_t max_bytes)
 {
-    (void)context;
-    ck_assert_uint_lt(world.listenings_count, WORLD_GETS);
-    snprintf(world.listenings[world.listenings_count].key, UID_SIZE, "%s", key);
-    world.listenings[world.listenings_count].token = token;
-    *listening = (void *)(uintptr_t)++world.listenings_count;
-    return 0;
-}
-
-static inline void world_unlisten(void *context, void **listening)
-{
-    (void)context;
-    world.listenings[(uintptr_t)*listening - 1].token = 0;
-    *listening = NULL;
-}
-
-static inline void world_begin(size_t max_keys)
-{
-    const struct fetch_engine engine = {NULL, world_get, world_listen, world_unlisten, NULL};
+    log_open("test", LOG_LEVEL_ERROR);
     memset(&world, 0, sizeof world);
     world.now = (struct moment){1000 * NS_PER_S, 1700000000000};
-    cache_init(&world.cache, &engine, UINT64_C(1) << 56, max_keys);
+    const struct servers_options servers = {.network_id = WORLD_NETWORK,
+                                            .max_servers = max_servers,
+                                            .max_bytes = max_bytes,
+                                            .own_instance = world.own_instance};
+    const struct cache_options cache = {.network_id = WORLD_NETWORK,
+                                        .max_entries = max_entries,
+                                        .max_servers = max_servers,
+                                        .tokens_tag = UINT64_C(1) << 56,
+                                        .find = world_find_begins};
+    ck_assert_int_eq(servers_create(&world.subscriptions, NULL, &world.places, &servers), 0);
+    cache_init(&world.cache, &world.places, world.subscriptions, &cache);
+    cache_on_connected(&world.cache, world.now);
+}
+
+static inline void world_begin(size_t max_entries)
+{
+    world_begin_with(max_entries, 16384, 64 << 20);
 }
 
 static inline void world_end(void)
 {
     cache_destroy(&world.cache);
-    for (size_t i = 0; i < world.values_count; i++)
-        free(world.values[i].bytes);
-    for (size_t i = 0; i < world.listenings_count; i++)
-        ck_assert_uint_eq(world.listenings[i].token, 0);
-}
-
-static inline void world_pass(uint64_t ms)
-{
-    world.now.ns += ms * NS_PER_MS;
-    world.now.wall_ms += ms;
-    cache_tick(&world.cache, world.now);
-}
-
-/* Puts a value: whoever listens hears of it. The bytes become the world's. */
-static inline void world_put(const char *key, uint8_t *bytes, size_t size)
-{
-    ck_assert_uint_lt(world.values_count, WORLD_VALUES);
-    struct world_value *value = &world.values[world.values_count++];
-    snprintf(value->key, UID_SIZE, "%s", key);
-    value->bytes = bytes;
-    value->size = size;
-    for (size_t i = 0; i < world.listenings_count; i++)
-        if (world.listenings[i].token && strcmp(world.listenings[i].key, key) == 0)
-            cache_on_value(&world.cache, world.listenings[i].token, false, bytes, size, world.now);
-    cache_tick(&world.cache, world.now);
-}
-
-/* Answers a get. */
-static inline void world_answer_one(size_t at)
-{
-    const uint64_t token = world.gets[at].token;
-    char key[UID_SIZE];
-    memcpy(key, world.gets[at].key, UID_SIZE);
-    memmove(world.gets + at, world.gets + at + 1, (--world.gets_count - at) * sizeof world.gets[0]);
-    for (size_t i = 0; !world.down && i < world.values_count; i++)
-        if (strcmp(world.values[i].key, key) == 0 && !world.values[i].lost)
-            cache_on_value(&world.cache, token, false, world.values[i].bytes, world.values[i].size, world.now);
-    cache_on_got(&world.cache, token, !world.down, world.now);
-    cache_tick(&world.cache, world.now);
-}
-
-/* Answers the gets that are under way, and those that follow from the answers, also after a short pause. */
-static inline void world_answer(void)
-{
-    enum { PAUSE_MS = 400, ROUNDS_MAX = 10000 };
-    for (int round = 0;; round++) {
-        ck_assert_int_lt(round, ROUNDS_MAX);
-        while (world.gets_count > 0)
-            world_answer_one(0);
-        const uint64_t due_ns = cache_tick(&world.cache, world.now);
-        if (world.gets_count == 0 && due_ns > world.now.ns + PAUSE_MS * NS_PER_MS)
-            return;
-        if (world.gets_count == 0)
-            world_pass(due_ns > world.now.ns ? (due_ns - world.now.ns) / NS_PER_MS + 1 : 0);
+    servers_destroy(&world.subscriptions);
+    ck_assert_uint_eq(world.places.holdings, 0);
+    ck_assert_uint_eq(world.places.bytes, 0);
+    world_destroy(&world.places);
+    for (size_t i = 0; i < world.servers_count; i++) {
+        catalog_destroy(&world.servers[i]->catalog);
+        identity_destroy(&world.servers[i]->identity);
+        free(world.servers[i]);
     }
 }
 
 /* ---- servers -------------------------------------------------------------------------------------------------------
  */
 
-static inline struct world_server world_server(int number)
+static inline struct world_server *world_server(int number)
 {
-    struct world_server server = {.sequence = 1};
-    ck_assert_int_eq(identity_create(&server.identity, ""), 0);
-    snprintf(server.endpoint, sizeof server.endpoint, "tcp://10.0.0.%d:31330", number);
+    struct world_server *server = calloc(1, sizeof *server);
+    char text[CONTACT_TEXT];
+    ck_assert_ptr_nonnull(server);
+    ck_assert_uint_lt(world.servers_count, WORLD_SERVERS);
+    ck_assert_int_eq(identity_create(&server->identity, ""), 0);
+    snprintf(text, sizeof text, "10.0.%d.%d:4222", number / 256, number % 256);
+    ck_assert(contact_parse(&server->contact, text));
+    snprintf(server->endpoint, sizeof server->endpoint, "tcp://10.0.%d.%d:31330", number / 256, number % 256);
+    memcpy(server->instance, &number, sizeof number);
+    server->instance[INSTANCE_SIZE - 1] = 1;
+    server->expiration_ms = 60000;
+    world.servers[world.servers_count++] = server;
     return server;
 }
 
-static inline void world_seal(struct world_server *server, enum seal_kind kind, const char *key, uint8_t *payload,
-                              size_t payload_size)
+/* As the subscriptions have it; NULL: not yet. */
+static inline struct server *world_subscription(const struct world_server *server)
+{
+    const struct server *found;
+    for (size_t at = 0; (found = servers_next(world.subscriptions, &at));)
+        if (memcmp(&found->contact, &server->contact, sizeof server->contact) == 0)
+            return (struct server *)found;
+    return NULL;
+}
+
+static inline void world_hear(const struct world_server *server, const struct dialogue_tell *tell)
 {
     uint8_t *bytes;
     size_t size;
-    ck_assert_int_eq(seal_encode(server->identity, kind, payload, payload_size, &bytes, &size), 0);
-    free(payload);
-    world_put(key, bytes, size);
+    struct server *subscription = world_subscription(server);
+    ck_assert_ptr_nonnull(subscription);
+    ck_assert_int_eq(dialogue_pack_tell(tell, &bytes, &size), 0);
+    servers_hear(world.subscriptions, subscription, bytes, size, world.now);
+    free(bytes);
 }
 
-static inline void world_record(struct world_server *server, const char *prefix, const struct ranges *experts,
-                                const struct ranges *branches)
+/* What a server says first when it is asked. */
+static inline struct dialogue_tell world_introduction(const struct world_server *server, const struct identity *signer)
 {
-    struct record record = {.published_ms = world.now.wall_ms, .sequence = ++server->sequence, .parts = 1};
-    uint8_t *payload;
-    size_t size;
-    snprintf(record.prefix, sizeof record.prefix, "%s", prefix);
-    memcpy(record.endpoint, server->endpoint, ENDPOINT_SIZE);
-    if (experts)
-        record.experts = *experts;
-    if (branches)
-        record.branches = *branches;
-    const struct record_slice all = {0, record.experts.count, 0, record.branches.count};
-    ck_assert_int_eq(record_encode(&record, &all, &payload, &size), 0);
-    world_seal(server, SEAL_RECORD, prefix, payload, size);
+    struct dialogue_tell tell = {
+        .network_id = WORLD_NETWORK, .expiration_ms = server->expiration_ms, .introduced = true};
+    struct dialogue_ask ask = {.network_id = WORLD_NETWORK};
+    const struct server *subscription = world_subscription(server);
+    memcpy(ask.challenge, subscription->challenge, CHALLENGE_SIZE);
+    memcpy(tell.introduction.server_id, identity_id(server->identity), SERVER_ID_SIZE);
+    memcpy(tell.introduction.instance, server->instance, INSTANCE_SIZE);
+    memcpy(tell.introduction.endpoint, server->endpoint, ENDPOINT_SIZE);
+    tell.introduction.started_ms = world.now.wall_ms;
+    ck_assert_int_eq(dialogue_sign(&tell.introduction, signer, &ask), 0);
+    return tell;
 }
 
-static inline void world_heartbeat(struct world_server *server, uint64_t expiration_ms, const struct catalog *catalog)
+/* All of its catalog. */
+static inline void world_tell(const struct world_server *server)
 {
-    struct heartbeat heartbeat = {.published_ms = world.now.wall_ms,
-                                  .expiration_ms = expiration_ms,
-                                  .sequence = ++server->sequence,
-                                  .records_from = server->records_from};
-    uint8_t *payload;
-    size_t size;
-    size_t degraded;
-    char key[HEARTBEAT_KEY_SIZE];
-    memcpy(heartbeat.endpoint, server->endpoint, ENDPOINT_SIZE);
-    if (catalog)
-        ck_assert_int_eq(catalog_exclusions(catalog, &heartbeat.excluded, &heartbeat.excluded_count, &degraded), 0);
-    ck_assert_int_eq(heartbeat_encode(&heartbeat, &payload, &size), 0);
-    heartbeat_destroy(&heartbeat);
-    heartbeat_key(identity_id(server->identity), key);
-    world_seal(server, SEAL_HEARTBEAT, key, payload, size);
+    struct dialogue_tell tell = world_introduction(server, server->identity);
+    world_hear(server, &tell);
+    for (size_t i = 0; i < server->catalog.count; i++) {
+        const struct dialogue_tell page = {.network_id = WORLD_NETWORK,
+                                           .expiration_ms = server->expiration_ms,
+                                           .contents = server->catalog.contents[i],
+                                           .contents_count = 1};
+        if (world_subscription(server)->state == SERVER_ASKED)
+            world_hear(server, &page);
+    }
+    const struct dialogue_tell end = {
+        .network_id = WORLD_NETWORK, .expiration_ms = server->expiration_ms, .whole = true};
+    if (world_subscription(server)->state == SERVER_ASKED)
+        world_hear(server, &end);
 }
 
-/* Records of all that the catalog has, and a heartbeat. */
-static inline void world_publish(struct world_server *server, const struct catalog *catalog, uint64_t expiration_ms)
+static inline void world_heartbeat(const struct world_server *server, uint32_t expiration_ms)
 {
-    for (size_t i = 0; i < catalog->count; i++)
-        world_record(server, catalog->entries[i]->prefix, &catalog->entries[i]->experts,
-                     &catalog->entries[i]->branches);
-    world_heartbeat(server, expiration_ms, catalog);
+    const struct dialogue_tell tell = {.network_id = WORLD_NETWORK, .expiration_ms = expiration_ms};
+    world_hear(server, &tell);
+}
+
+static inline void world_announce_key(const struct world_server *server, const char *prefix, const char *shard)
+{
+    ck_assert_uint_lt(world.announced_count, WORLD_ANNOUNCED);
+    char key[RENDEZVOUS_KEY_SIZE];
+    rendezvous_key(key, WORLD_NETWORK, prefix, shard);
+    /* What the server itself has announced before comes last. */
+    for (size_t i = world.announced_count; i-- > 0;) {
+        if (memcmp(&world.announced[i].contact, &server->contact, sizeof server->contact) != 0)
+            break;
+        if (strcmp(world.announced[i].key, key) == 0)
+            return;
+    }
+    memcpy(world.announced[world.announced_count].key, key, sizeof key);
+    world.announced[world.announced_count++].contact = server->contact;
+}
+
+/* Under the prefix, and all above it. */
+static inline void world_announce(const struct world_server *server, const char *prefix)
+{
+    char above[UID_SIZE];
+    uint32_t coordinate;
+    snprintf(above, sizeof above, "%s", prefix);
+    world_announce_key(server, above, "");
+    while (prefix_parent(above, above, &coordinate))
+        world_announce_key(server, above, "");
 }
 
 /* "ffn.0.1 ffn.0.2 !ffn.1.0": the last one is dead. */
@@ -216,11 +217,80 @@ static inline struct catalog world_catalog(const char *uids)
     return catalog;
 }
 
+/* The catalog, finished, becomes the server's. */
+static inline void world_publish(struct world_server *server, struct catalog catalog)
+{
+    catalog_destroy(&server->catalog);
+    server->catalog = catalog;
+    for (size_t i = 0; i < catalog.count; i++)
+        world_announce(server, catalog.contents[i]->prefix);
+}
+
 static inline void world_host(struct world_server *server, const char *uids)
 {
-    struct catalog catalog = world_catalog(uids);
-    world_publish(server, &catalog, 60000);
-    catalog_destroy(&catalog);
+    world_publish(server, world_catalog(uids));
+}
+
+/* ---- answers -------------------------------------------------------------------------------------------------------
+ */
+
+static inline void world_step(void)
+{
+    servers_step(world.subscriptions, world.now);
+    cache_step(&world.cache, world.now);
+}
+
+static inline void world_pass(uint64_t ms)
+{
+    world.now.ns += ms * NS_PER_MS;
+    world.now.wall_ms += ms;
+    world_step();
+}
+
+/* Answers a find, as nodes do that keep no more than a reply holds. */
+static inline void world_answer_find(size_t at)
+{
+    const uint64_t token = world.finds[at].token;
+    char key[RENDEZVOUS_KEY_SIZE];
+    unsigned count = 0;
+    memcpy(key, world.finds[at].key, RENDEZVOUS_KEY_SIZE);
+    memmove(world.finds + at, world.finds + at + 1, (--world.finds_count - at) * sizeof world.finds[0]);
+    for (size_t i = 0; !world.down && i < world.announced_count && count < 100; i++)
+        if (strcmp(world.announced[i].key, key) == 0) {
+            cache_on_peers(&world.cache, token, &world.announced[i].contact, 1, world.now);
+            count++;
+        }
+    cache_on_found(&world.cache, token, world.down ? 0 : 8, 0, count, world.now);
+}
+
+/* Answers of those that were asked. False: nobody was. */
+static inline bool world_answer_asks(void)
+{
+    bool any = false;
+    world_step();
+    for (size_t i = 0; i < world.servers_count; i++) {
+        const struct world_server *server = world.servers[i];
+        const struct server *subscription = world_subscription(server);
+        if (!subscription || subscription->state != SERVER_ASKED || server->silent)
+            continue;
+        any = true;
+        world_tell(server);
+    }
+    return any;
+}
+
+/* Everything that is under way comes to its end, and what follows from it. */
+static inline void world_answer(void)
+{
+    enum { ROUNDS_MAX = 10000 };
+    bool any = true;
+    for (int round = 0; any; round++) {
+        ck_assert_int_lt(round, ROUNDS_MAX);
+        any = world.finds_count > 0;
+        while (world.finds_count > 0)
+            world_answer_find(0);
+        any |= world_answer_asks();
+    }
 }
 
 /* "0-3 7" */
@@ -239,25 +309,29 @@ static inline const char *world_text(const struct ranges *set)
     return text;
 }
 
-/* The experts under a prefix, once it is known. */
-static inline const char *world_experts(const char *prefix)
+static inline int world_known(const char *prefix, enum cache_need need)
 {
     struct cache_entry *entry;
-    int known = cache_find(&world.cache, prefix, CACHE_EXACT, true, world.now, &entry);
-    if (known == 0) {
+    return cache_find(&world.cache, prefix, need, true, world.now, &entry);
+}
+
+/* What is under a prefix, once it is known. */
+static inline const struct place *world_look(const char *prefix)
+{
+    if (world_known(prefix, CACHE_SURE) == 0)
         world_answer();
-        known = cache_find(&world.cache, prefix, CACHE_EXACT, false, world.now, &entry);
-    }
-    ck_assert_int_eq(known, 1);
-    return world_text(&entry->experts);
+    ck_assert_int_eq(world_known(prefix, CACHE_SURE), 1);
+    return world_find(&world.places, prefix);
+}
+
+static inline const char *world_experts(const char *prefix)
+{
+    return world_text(&world_look(prefix)->experts);
 }
 
 static inline const char *world_branches(const char *prefix)
 {
-    struct cache_entry *entry;
-    world_experts(prefix);
-    ck_assert_int_eq(cache_find(&world.cache, prefix, CACHE_EXACT, false, world.now, &entry), 1);
-    return world_text(&entry->branches);
+    return world_text(&world_look(prefix)->branches);
 }
 
 /* Runs the tests of one file. */

@@ -4,8 +4,9 @@
 #include "dht/beam.h"
 #include "dht_world.h"
 
-/* A grid of up to three dimensions, held in a catalog; some of it hidden at first. */
-static struct catalog grid;
+/* A grid of up to three dimensions, hosted by one server; some of it hidden at first. */
+static struct world grid;
+static struct resident host;
 static struct table hidden; /* prefixes that are not known yet */
 static char hidden_keys[4096][UID_SIZE];
 static size_t asked;
@@ -13,15 +14,14 @@ static char asked_prefix[4096][UID_SIZE];
 
 static int find(void *context, const char *prefix, const struct ranges **experts, const struct ranges **branches)
 {
-    static const struct ranges nothing = {0};
     (void)context;
     if (table_find(&hidden, prefix, strlen(prefix))) {
         snprintf(asked_prefix[asked++], UID_SIZE, "%s", prefix);
         return 0;
     }
-    const struct catalog_entry *entry = catalog_find(&grid, prefix);
-    *experts = entry ? &entry->experts : &nothing;
-    *branches = entry ? &entry->branches : &nothing;
+    const struct place *place = world_find(&grid, prefix);
+    *experts = &place->experts;
+    *branches = &place->branches;
     return 1;
 }
 
@@ -50,7 +50,7 @@ static struct scored all[200000];
 static size_t make_grid(uint32_t dims, const uint32_t *size, int count, bool outside, const float *scores)
 {
     size_t inside = 0;
-    grid = (struct catalog){0};
+    struct catalog catalog = {0};
     for (int i = 0; i < count; i++) {
         struct scored expert = {0};
         char uid[UID_SIZE] = "grid";
@@ -63,14 +63,18 @@ static size_t make_grid(uint32_t dims, const uint32_t *size, int count, bool out
             expert.score += in ? (double)scores[at + expert.coordinates[d]] : 0;
             at += size[d];
         }
-        ck_assert_int_eq(catalog_add(&grid, uid, true), 0);
+        ck_assert_int_eq(catalog_add(&catalog, uid, true), 0);
         bool seen = false;
         for (size_t k = 0; k < inside && !seen; k++)
             seen = memcmp(all[k].coordinates, expert.coordinates, sizeof expert.coordinates) == 0;
         if (in && !seen)
             all[inside++] = expert;
     }
-    ck_assert_int_eq(catalog_finish(&grid), 0);
+    ck_assert_int_eq(catalog_finish(&catalog), 0);
+    for (size_t i = 0; i < catalog.count; i++)
+        ck_assert_int_eq(world_put(&grid, &host, catalog.contents[i]), 0);
+    ck_assert_int_eq(world_branch(&grid, &host), 0);
+    catalog_destroy(&catalog);
     qsort(all, inside, sizeof all[0], compare);
     return inside;
 }
@@ -106,9 +110,10 @@ START_TEST(the_beam_is_what_an_exhaustive_search_finds)
         size_t found;
         ck_assert_int_eq(beam_search(&beam, &query, &source, 1, best, &found), 1);
         check_same(best, found, inside < beam_size ? inside : beam_size, dims);
-        catalog_destroy(&grid);
+        world_remove(&grid, &host);
     }
     beam_destroy(&beam);
+    world_destroy(&grid);
 }
 END_TEST
 
@@ -126,8 +131,9 @@ START_TEST(prefixes_that_are_missing_are_asked_for_together_and_then_it_is_exact
         const struct beam_query query = {"grid.", 2, size, scores, 4};
         size_t found, rounds = 0;
         int done;
-        for (size_t i = 0; i < grid.count; i++) {
-            memcpy(hidden_keys[i], grid.entries[i]->prefix, UID_SIZE);
+        const struct place *place;
+        for (size_t at = 0, i = 0; (place = table_next(&grid.places, &at)); i++) {
+            snprintf(hidden_keys[i], UID_SIZE, "%s", place->prefix);
             ck_assert_int_eq(table_insert(&hidden, hidden_keys[i], strlen(hidden_keys[i]), hidden_keys[i]), 0);
         }
         do {
@@ -145,9 +151,10 @@ START_TEST(prefixes_that_are_missing_are_asked_for_together_and_then_it_is_exact
         ck_assert_uint_le(rounds, 5);
         check_same(best, found, inside < 4 ? inside : 4, 2);
         table_destroy(&hidden);
-        catalog_destroy(&grid);
+        world_remove(&grid, &host);
     }
     beam_destroy(&beam);
+    world_destroy(&grid);
 }
 END_TEST
 
@@ -180,6 +187,7 @@ START_TEST(a_grid_that_claims_everything_ends)
     const int rc = beam_search(&beam, &query, &endless, 1, best, &found);
     ck_assert(rc == -E2BIG || (rc == 1 && found == 4));
     beam_destroy(&beam);
+    world_destroy(&grid);
 }
 END_TEST
 
@@ -203,6 +211,7 @@ START_TEST(an_error_of_the_source_ends_the_search)
     size_t found;
     ck_assert_int_eq(beam_search(&beam, &query, &broken, 1, best, &found), -ENOSPC);
     beam_destroy(&beam);
+    world_destroy(&grid);
 }
 END_TEST
 

@@ -6,7 +6,7 @@
 static int parse(const char *address)
 {
     struct bootstrap *bootstrap;
-    const int rc = bootstrap_create(&bootstrap, NULL, &address, 1, 0);
+    const int rc = bootstrap_create(&bootstrap, &address, 1, 0);
     bootstrap_destroy(&bootstrap);
     return rc;
 }
@@ -28,9 +28,22 @@ START_TEST(addresses_are_hosts_with_or_without_a_port)
 }
 END_TEST
 
+START_TEST(a_number_is_known_without_a_look_up)
+{
+    struct contact contact;
+    char text[CONTACT_TEXT];
+    ck_assert(bootstrap_literal("10.0.0.7", &contact));
+    ck_assert_str_eq(contact_format(&contact, text), "10.0.0.7:4222");
+    ck_assert(bootstrap_literal("[2001:db8::1]:5", &contact));
+    ck_assert_str_eq(contact_format(&contact, text), "[2001:db8::1]:5");
+    ck_assert(!bootstrap_literal("host:4222", &contact));
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("bootstrap");
     tcase_add_test(all, addresses_are_hosts_with_or_without_a_port);
+    tcase_add_test(all, a_number_is_known_without_a_look_up);
     return world_run(all, "bootstrap");
 }

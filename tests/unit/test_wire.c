@@ -36,8 +36,8 @@ START_TEST(a_string_with_a_zero_byte_is_found_wherever_it_stands)
     ck_assert_int_eq(FAULT_OF(&expertd__dht__request__descriptor, "\x2a\x03"
                                                                   "a\0b"),
                      WIRE_NUL); /* uids */
-    ck_assert_int_eq(FAULT_OF(&expertd__dht__record__descriptor, "\x1a\x03"
-                                                                 "a\0b"),
+    ck_assert_int_eq(FAULT_OF(&expertd__dht__tell__content__descriptor, "\x0a\x03"
+                                                                        "f\0."),
                      WIRE_NUL);
     ck_assert_int_eq(FAULT_OF(&expertd__reply_header__descriptor, "\x32\x03\x0a\x01\0"), WIRE_NUL); /* info.uid */
     ck_assert_int_eq(wire_check(request, wire, 0, 0), WIRE_SOUND);

@@ -1,0 +1,721 @@
+#include "dht/servers.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <zmq.h>
+
+#include "common/log.h"
+
+enum { BURST = 64, WINDOW_MESSAGES = 2000, WINDOW_BYTES = 32 << 20, STATES = SERVER_RESTING + 1 };
+
+static const uint64_t step_ns = 5 * NS_PER_MS; /* of the loop's thread, at once */
+static const uint64_t first_rest_ns = 500 * NS_PER_MS;
+static const uint64_t longest_rest_ns = 300 * NS_PER_S;
+static const uint64_t longest_known_rest_ns = 5 * NS_PER_S; /* of one that was a server once */
+static const uint64_t liar_rest_ns = 60 * NS_PER_S;
+
+/* An IP, with its servers that wait to be asked. */
+struct servers_source {
+    uint8_t ip[CONTACT_IP_SIZE];
+    size_t servers, asked;
+    struct server *waiting;
+    struct servers_source *next, **back; /* in the ring of those with waiting ones; back NULL: not in it */
+};
+
+struct servers {
+    void *socket, *monitor;
+    struct world *world;
+    struct servers_options options;
+    struct table by_contact, by_route, sources;
+    struct server *lists[STATES]; /* all but the waiting ones */
+    size_t counts[STATES];
+    struct servers_source *ring, **ring_end;
+    uint64_t last_route;
+    struct servers_counters counters;
+};
+
+const char *server_state_name(enum server_state state)
+{
+    static const char *const names[] = {"waiting", "asked", "live", "resting"};
+    return names[state];
+}
+
+/* ---- sockets -------------------------------------------------------------------------------------------------------
+ */
+
+static int open_sockets(struct servers *servers, void *context)
+{
+    /* No two of a process have one name: ZeroMQ frees it some time after the socket. */
+    static atomic_uint last_name;
+    const int none = 0, one = 1, water = 8, never = -1;
+    const int64_t frame_max = DIALOGUE_FRAME_MAX;
+    char name[48];
+    snprintf(name, sizeof name, "inproc://expertd-dht-servers-%u", atomic_fetch_add(&last_name, 1));
+    servers->socket = zmq_socket(context, ZMQ_ROUTER);
+    servers->monitor = zmq_socket(context, ZMQ_PAIR);
+    const int events = ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                       ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+    if (servers->socket && servers->monitor && zmq_setsockopt(servers->socket, ZMQ_LINGER, &none, sizeof none) == 0 &&
+        zmq_setsockopt(servers->socket, ZMQ_ROUTER_MANDATORY, &one, sizeof one) == 0 &&
+        zmq_setsockopt(servers->socket, ZMQ_RECONNECT_IVL, &never, sizeof never) == 0 &&
+        zmq_setsockopt(servers->socket, ZMQ_RCVHWM, &water, sizeof water) == 0 &&
+        zmq_setsockopt(servers->socket, ZMQ_SNDHWM, &water, sizeof water) == 0 &&
+        zmq_setsockopt(servers->socket, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max) == 0 &&
+        zmq_setsockopt(servers->monitor, ZMQ_LINGER, &none, sizeof none) == 0 &&
+        zmq_setsockopt(servers->monitor, ZMQ_RCVHWM, &none, sizeof none) == 0 &&
+        zmq_socket_monitor(servers->socket, name, events) == 0 && zmq_connect(servers->monitor, name) == 0)
+        return 0;
+    const int error = zmq_errno();
+    log_error("cannot make sockets to other servers: %s", zmq_strerror(error));
+    return -error;
+}
+
+int servers_create(struct servers **servers, void *context, struct world *world, const struct servers_options *options)
+{
+    struct servers *made = calloc(1, sizeof *made);
+    *servers = NULL;
+    if (!made)
+        return -ENOMEM;
+    made->world = world;
+    made->options = *options;
+    made->ring_end = &made->ring;
+    const int rc = context ? open_sockets(made, context) : 0;
+    if (rc != 0)
+        servers_destroy(&made);
+    *servers = made;
+    return rc;
+}
+
+void servers_destroy(struct servers **servers)
+{
+    struct servers *old = *servers;
+    *servers = NULL;
+    if (!old)
+        return;
+    struct server *server;
+    for (size_t at = 0; (server = table_next(&old->by_contact, &at));) {
+        world_remove(old->world, &server->resident);
+        free(server);
+    }
+    struct servers_source *source;
+    for (size_t at = 0; (source = table_next(&old->sources, &at));)
+        free(source);
+    table_destroy(&old->by_contact);
+    table_destroy(&old->by_route);
+    table_destroy(&old->sources);
+    if (old->socket) {
+        zmq_socket_monitor(old->socket, NULL, 0);
+        zmq_close(old->socket);
+    }
+    if (old->monitor)
+        zmq_close(old->monitor);
+    free(old);
+}
+
+void *servers_socket(const struct servers *servers)
+{
+    return servers->socket;
+}
+
+void *servers_monitor(const struct servers *servers)
+{
+    return servers->monitor;
+}
+
+static void endpoint_of(const struct server *server, char text[CONTACT_TEXT + 6])
+{
+    char contact[CONTACT_TEXT];
+    snprintf(text, CONTACT_TEXT + 6, "tcp://%s", contact_format(&server->contact, contact));
+}
+
+static void disconnect(struct servers *servers, struct server *server)
+{
+    char endpoint[CONTACT_TEXT + 6];
+    if (!server->route[0])
+        return;
+    table_remove(&servers->by_route, server->route, sizeof server->route);
+    server->route[0] = 0;
+    endpoint_of(server, endpoint);
+    /* It may have ended by itself. */
+    if (servers->socket && zmq_disconnect(servers->socket, endpoint) != 0 && zmq_errno() != ENOENT)
+        log_debug("cannot disconnect from %s: %s", endpoint, zmq_strerror(zmq_errno()));
+}
+
+/* A new connection, and the question on it. False: it cannot be. */
+static bool ask(struct servers *servers, struct server *server)
+{
+    char endpoint[CONTACT_TEXT + 6];
+    const int v6 = !contact_is_v4(&server->contact);
+    struct dialogue_ask question = {.network_id = servers->options.network_id};
+    uint8_t *bytes;
+    size_t size;
+    endpoint_of(server, endpoint);
+    /* A name that no connection had before: ZeroMQ aborts on a second. */
+    const uint64_t number = ++servers->last_route;
+    server->route[0] = 's';
+    memcpy(server->route + 1, &number, sizeof number);
+    if (getrandom(server->challenge, sizeof server->challenge, 0) != (ssize_t)sizeof server->challenge ||
+        table_insert(&servers->by_route, server->route, sizeof server->route, server) != 0) {
+        server->route[0] = 0;
+        return false;
+    }
+    memcpy(question.challenge, server->challenge, CHALLENGE_SIZE);
+    if (!servers->socket)
+        return true;
+    if (dialogue_pack_ask(&question, &bytes, &size) != 0)
+        return false;
+    const bool sent =
+        zmq_setsockopt(servers->socket, ZMQ_IPV6, &v6, sizeof v6) == 0 &&
+        zmq_setsockopt(servers->socket, ZMQ_CONNECT_ROUTING_ID, server->route, sizeof server->route) == 0 &&
+        zmq_connect(servers->socket, endpoint) == 0 &&
+        zmq_send(servers->socket, server->route, sizeof server->route, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0 &&
+        zmq_send(servers->socket, bytes, size, ZMQ_DONTWAIT) >= 0;
+    free(bytes);
+    return sent;
+}
+
+/* ---- states --------------------------------------------------------------------------------------------------------
+ */
+
+static void leave_ring(struct servers *servers, struct servers_source *source)
+{
+    if (!source->back)
+        return;
+    *source->back = source->next;
+    if (source->next)
+        source->next->back = source->back;
+    else
+        servers->ring_end = source->back;
+    source->back = NULL;
+}
+
+static void enter_ring(struct servers *servers, struct servers_source *source)
+{
+    if (source->back)
+        return;
+    source->next = NULL;
+    source->back = servers->ring_end;
+    *servers->ring_end = source;
+    servers->ring_end = &source->next;
+}
+
+static void unlist(struct servers *servers, struct server *server)
+{
+    *server->back = server->next;
+    if (server->next)
+        server->next->back = server->back;
+    servers->counts[server->state]--;
+    if (server->state == SERVER_ASKED)
+        server->source->asked--;
+    if (server->state == SERVER_WAITING && !server->source->waiting)
+        leave_ring(servers, server->source);
+}
+
+static void enlist(struct servers *servers, struct server *server, enum server_state state)
+{
+    struct server **list = state == SERVER_WAITING ? &server->source->waiting : &servers->lists[state];
+    server->state = state;
+    server->next = *list;
+    server->back = list;
+    if (server->next)
+        server->next->back = &server->next;
+    *list = server;
+    servers->counts[state]++;
+    if (state == SERVER_ASKED)
+        server->source->asked++;
+    if (state == SERVER_WAITING)
+        enter_ring(servers, server->source);
+}
+
+static void notify(struct server *server, bool settled, bool sure)
+{
+    if (server->settled == settled && server->sure == sure)
+        return;
+    server->settled = settled;
+    server->sure = sure;
+    for (struct server_link *link = server->links, *next; link; link = next) {
+        next = link->next;
+        link->changed(link, false);
+    }
+}
+
+static void set_state(struct servers *servers, struct server *server, enum server_state state, struct moment now)
+{
+    unlist(servers, server);
+    enlist(servers, server, state);
+    server->since_ns = now.ns;
+}
+
+/* Leaves it alone, after what it said is forgotten. */
+static void rest(struct servers *servers, struct server *server, uint64_t rest_ns, bool sure, struct moment now)
+{
+    disconnect(servers, server);
+    world_remove(servers->world, &server->resident);
+    set_state(servers, server, SERVER_RESTING, now);
+    server->due_ns = now.ns + rest_ns;
+    notify(server, true, sure);
+}
+
+/* After one more failure. */
+static uint64_t rest_after_failure(struct server *server)
+{
+    const uint64_t longest = server->proven ? longest_known_rest_ns : longest_rest_ns;
+    const unsigned doublings = server->failures < 16 ? server->failures : 16;
+    server->failures++;
+    const uint64_t pause = first_rest_ns << doublings;
+    return pause < longest ? pause : longest;
+}
+
+static void call_liar(struct servers *servers, struct server *server, const char *what, struct moment now)
+{
+    static struct log_burst burst;
+    char text[CONTACT_TEXT];
+    if (log_burst_allows(&burst))
+        log_warning("%s %s: it is left alone", contact_format(&server->contact, text), what);
+    servers->counters.liars++;
+    server->proven = false;
+    const unsigned doublings = server->failures < 6 ? server->failures : 6;
+    server->failures++;
+    rest(servers, server, liar_rest_ns << doublings, true, now);
+}
+
+static void start(struct servers *servers, struct server *server, struct moment now)
+{
+    set_state(servers, server, SERVER_ASKED, now);
+    servers->counters.asked++;
+    server->introduced = server->branched = false;
+    server->due_ns = now.ns + (server->timeouts ? 4 : 1) * SERVERS_ANSWER_MS * NS_PER_MS;
+    if (!ask(servers, server))
+        rest(servers, server, rest_after_failure(server), true, now);
+}
+
+/* Its connection is no more. One that lived is asked once more at once, and until then nobody knows. */
+static void break_off(struct servers *servers, struct server *server, struct moment now)
+{
+    if (server->state == SERVER_LIVE && now.ns - server->since_ns > first_rest_ns) {
+        servers->counters.lost++;
+        disconnect(servers, server);
+        world_remove(servers->world, &server->resident);
+        start(servers, server, now);
+        if (server->state != SERVER_ASKED)
+            return;
+        server->due_ns = now.ns + SERVERS_AGAIN_MS * NS_PER_MS;
+        notify(server, false, false);
+        return;
+    }
+    servers->counters.refused++;
+    server->timeouts = 0;
+    rest(servers, server, rest_after_failure(server), true, now);
+}
+
+/* ---- budgets -------------------------------------------------------------------------------------------------------
+ */
+
+static void forget(struct servers *servers, struct server *server)
+{
+    struct servers_source *source = server->source;
+    disconnect(servers, server);
+    world_remove(servers->world, &server->resident);
+    unlist(servers, server);
+    table_remove(&servers->by_contact, &server->contact, sizeof server->contact);
+    free(server);
+    if (--source->servers == 0) {
+        table_remove(&servers->sources, source->ip, sizeof source->ip);
+        free(source);
+    }
+}
+
+/* Room for one more connection: who was of no use for the longest time goes. */
+static bool make_room(struct servers *servers, struct moment now)
+{
+    struct server *oldest = NULL;
+    if (servers->counts[SERVER_LIVE] + servers->counts[SERVER_ASKED] < servers->options.max_servers)
+        return true;
+    for (struct server *server = servers->lists[SERVER_LIVE]; server; server = server->next)
+        if (!oldest || server->used_ns < oldest->used_ns)
+            oldest = server;
+    /* One that is in use is not let go of: then it is as if there were no room. */
+    if (!oldest || now.ns - oldest->used_ns < NS_PER_S)
+        return false;
+    while (oldest->links) {
+        struct server_link *link = oldest->links;
+        oldest->links = link->next;
+        if (link->next)
+            link->next->back = &oldest->links;
+        link->server = NULL;
+        link->changed(link, true);
+    }
+    servers->counters.let_go++;
+    forget(servers, oldest);
+    return true;
+}
+
+/* All catalogs together: the largest goes, which is a stranger's if one is too large. */
+static void keep_budget(struct servers *servers, struct moment now)
+{
+    while (servers->world->bytes > servers->options.max_bytes) {
+        struct server *largest = NULL;
+        for (enum server_state state = SERVER_ASKED; state <= SERVER_LIVE; state++)
+            for (struct server *server = servers->lists[state]; server; server = server->next)
+                if (!largest || server->resident.bytes > largest->resident.bytes)
+                    largest = server;
+        if (!largest || largest->resident.bytes == 0)
+            return;
+        servers->counters.overflow++;
+        call_liar(servers, largest, "tells more than there is room for (dht.max_catalogs)", now);
+    }
+}
+
+static bool within_window(struct server *server, size_t size, struct moment now)
+{
+    if (now.ns - server->window_ns >= NS_PER_S) {
+        server->window_ns = now.ns;
+        server->window_messages = 0;
+        server->window_bytes = 0;
+    }
+    server->window_messages++;
+    server->window_bytes += size;
+    return server->window_messages <= WINDOW_MESSAGES && server->window_bytes <= WINDOW_BYTES;
+}
+
+/* ---- hearing -------------------------------------------------------------------------------------------------------
+ */
+
+/* Another connection with the same id. *same: and of the same process. */
+static const struct server *find_double(const struct servers *servers, const struct server *server, bool *same)
+{
+    for (enum server_state state = SERVER_ASKED; state <= SERVER_LIVE; state++)
+        for (const struct server *other = servers->lists[state]; other; other = other->next) {
+            if (other == server || !other->introduced ||
+                memcmp(other->resident.id, server->resident.id, SERVER_ID_SIZE) != 0)
+                continue;
+            *same = memcmp(other->instance, server->instance, INSTANCE_SIZE) == 0;
+            return other;
+        }
+    return NULL;
+}
+
+/* False: it rests, or is called a liar. */
+static bool introduce(struct servers *servers, struct server *server, const struct dialogue_tell *tell,
+                      struct moment now)
+{
+    const struct dialogue_introduction *introduction = &tell->introduction;
+    struct dialogue_ask question = {.network_id = servers->options.network_id};
+    bool same;
+    memcpy(question.challenge, server->challenge, CHALLENGE_SIZE);
+    if (!dialogue_proven(introduction, &question)) {
+        call_liar(servers, server, "does not prove that it is who it says", now);
+        return false;
+    }
+    world_remove(servers->world, &server->resident);
+    memcpy(server->resident.id, introduction->server_id, SERVER_ID_SIZE);
+    memcpy(server->resident.endpoint, introduction->endpoint, ENDPOINT_SIZE);
+    memcpy(server->instance, introduction->instance, INSTANCE_SIZE);
+    server->started_ms = introduction->started_ms;
+    server->introduced = server->proven = true;
+    server->timeouts = 0;
+    const struct server *other = find_double(servers, server, &same);
+    if (memcmp(server->instance, servers->options.own_instance, INSTANCE_SIZE) == 0 || (other && same)) {
+        /* This process itself, or one that is known by another of its addresses. */
+        rest(servers, server, liar_rest_ns, true, now);
+        return false;
+    }
+    if (other) {
+        static struct log_burst burst;
+        char text[2][CONTACT_TEXT];
+        servers->counters.doubles++;
+        if (log_burst_allows(&burst))
+            log_warning("%s and %s have the same identity: was a dht.identity_file copied? They are two servers here",
+                        contact_format(&server->contact, text[0]), contact_format(&other->contact, text[1]));
+    }
+    return true;
+}
+
+static void take(struct servers *servers, struct server *server, const struct dialogue_tell *tell, struct moment now)
+{
+    int rc = 0;
+    for (size_t i = 0; i < tell->contents_count && rc == 0; i++)
+        rc = world_put(servers->world, &server->resident, &tell->contents[i]);
+    /* Pages of a catalog are branched once, at its end. */
+    if (rc == 0 && (tell->whole || (server->state == SERVER_LIVE && tell->contents_count > 0)))
+        rc = world_branch(servers->world, &server->resident);
+    if (rc != 0 || server->resident.bytes > SERVERS_BYTES_MAX) {
+        servers->counters.overflow++;
+        call_liar(servers, server, rc != 0 ? "tells more than there is memory for" : "has too large a catalog", now);
+        return;
+    }
+    if (tell->whole && server->state == SERVER_ASKED) {
+        set_state(servers, server, SERVER_LIVE, now);
+        server->failures = 0;
+        server->used_ns = now.ns;
+    }
+    if (server->state == SERVER_LIVE)
+        server->due_ns = now.ns + tell->expiration_ms * NS_PER_MS;
+    else if (server->since_ns + SERVERS_WHOLE_MS * NS_PER_MS > now.ns + SERVERS_ANSWER_MS * NS_PER_MS)
+        server->due_ns = now.ns + SERVERS_ANSWER_MS * NS_PER_MS;
+    if (server->state == SERVER_LIVE)
+        notify(server, true, true);
+    keep_budget(servers, now);
+}
+
+void servers_hear(struct servers *servers, struct server *server, const uint8_t *bytes, size_t size, struct moment now)
+{
+    struct dialogue_tell tell;
+    if (!within_window(server, size, now)) {
+        call_liar(servers, server, "talks too much", now);
+        return;
+    }
+    if (dialogue_unpack_tell(&tell, bytes, size) != 0) {
+        call_liar(servers, server, "does not speak as an expertd-dht does", now);
+        return;
+    }
+    if (tell.network_id != servers->options.network_id) {
+        call_liar(servers, server, "is of another network (dht.network_id)", now);
+    } else if (tell.introduced && server->state == SERVER_LIVE) {
+        /* All of it once more. What it told before counts until then. */
+        set_state(servers, server, SERVER_ASKED, now);
+        if (introduce(servers, server, &tell, now))
+            take(servers, server, &tell, now);
+    } else if (tell.introduced ? introduce(servers, server, &tell, now) : server->introduced) {
+        if (tell.expiration_ms == 0) {
+            servers->counters.farewells++;
+            rest(servers, server, first_rest_ns, true, now);
+        } else {
+            take(servers, server, &tell, now);
+        }
+    } else if (server->state == SERVER_ASKED || server->state == SERVER_LIVE) {
+        call_liar(servers, server, "does not introduce itself", now);
+    }
+    dialogue_tell_destroy(&tell);
+}
+
+/* One message. -EAGAIN: there is none. */
+static int receive(struct servers *servers, struct moment now)
+{
+    zmq_msg_t route, frame;
+    int rc = -EAGAIN;
+    zmq_msg_init(&route);
+    zmq_msg_init(&frame);
+    if (zmq_msg_recv(&route, servers->socket, ZMQ_DONTWAIT) >= 0) {
+        struct server *server = table_find(&servers->by_route, zmq_msg_data(&route), zmq_msg_size(&route));
+        bool more = zmq_msg_more(&route) && zmq_msg_recv(&frame, servers->socket, ZMQ_DONTWAIT) >= 0;
+        const bool single = more && !zmq_msg_more(&frame);
+        rc = 0;
+        if (server && single)
+            servers_hear(servers, server, zmq_msg_data(&frame), zmq_msg_size(&frame), now);
+        else if (server)
+            call_liar(servers, server, "does not speak as an expertd-dht does", now);
+        for (more = more && !single; more; more = zmq_msg_more(&frame))
+            if (zmq_msg_recv(&frame, servers->socket, ZMQ_DONTWAIT) < 0)
+                break;
+    }
+    zmq_msg_close(&frame);
+    zmq_msg_close(&route);
+    return rc;
+}
+
+/* One event: a connection that ended, or did not come to be. */
+static int receive_event(struct servers *servers, struct moment now)
+{
+    char text[CONTACT_TEXT + 16];
+    zmq_msg_t frame;
+    struct contact contact;
+    zmq_msg_init(&frame);
+    const int first = zmq_msg_recv(&frame, servers->monitor, ZMQ_DONTWAIT);
+    zmq_msg_close(&frame);
+    if (first < 0)
+        return -EAGAIN;
+    const int length = zmq_recv(servers->monitor, text, sizeof text - 1, ZMQ_DONTWAIT);
+    if (length < 0 || length >= (int)sizeof text || strncmp(text, "tcp://", 6) != 0)
+        return 0;
+    text[length] = '\0';
+    if (!contact_parse(&contact, text + 6))
+        return 0;
+    struct server *server = table_find(&servers->by_contact, &contact, sizeof contact);
+    if (server && (server->state == SERVER_ASKED || server->state == SERVER_LIVE))
+        break_off(servers, server, now);
+    return 0;
+}
+
+/* ---- time ----------------------------------------------------------------------------------------------------------
+ */
+
+static void take_time(struct servers *servers, struct server *server, struct moment now)
+{
+    switch (server->state) {
+    case SERVER_ASKED:
+        /* Also a liar says nothing; one that is only slow is given more time when it is asked again. */
+        servers->counters.silent++;
+        server->timeouts++;
+        rest(servers, server, server->timeouts < 2 ? first_rest_ns : rest_after_failure(server), server->timeouts >= 2,
+             now);
+        break;
+    case SERVER_LIVE:
+        servers->counters.lost++;
+        rest(servers, server, first_rest_ns, true, now);
+        break;
+    case SERVER_RESTING:
+        if (!server->links)
+            forget(servers, server);
+        else
+            set_state(servers, server, SERVER_WAITING, now);
+        break;
+    case SERVER_WAITING:
+        break;
+    }
+}
+
+static uint64_t tick(struct servers *servers, struct moment now)
+{
+    uint64_t next_ns = UINT64_MAX;
+    for (enum server_state state = SERVER_ASKED; state <= SERVER_RESTING; state++)
+        for (struct server *server = servers->lists[state], *next; server; server = next) {
+            next = server->next;
+            if (now.ns >= server->due_ns)
+                take_time(servers, server, now);
+            else if (server->due_ns < next_ns)
+                next_ns = server->due_ns;
+        }
+    return next_ns;
+}
+
+/* Those that wait, one of each IP in turn, so that none of many keeps the others from being asked. */
+static void ask_waiting(struct servers *servers, struct moment now)
+{
+    struct servers_source *stop = NULL;
+    while (servers->ring && servers->ring != stop && servers->counts[SERVER_ASKED] < SERVERS_ASKED_MAX) {
+        struct servers_source *source = servers->ring;
+        leave_ring(servers, source);
+        enter_ring(servers, source);
+        if (source->asked >= SERVERS_ASKED_OF_IP) {
+            if (!stop)
+                stop = source;
+            continue;
+        }
+        if (!make_room(servers, now))
+            return;
+        stop = NULL;
+        start(servers, source->waiting, now);
+    }
+}
+
+uint64_t servers_step(struct servers *servers, struct moment now)
+{
+    const uint64_t end_ns = clock_now_ns() + step_ns;
+    int left = 1;
+    while (receive_event(servers, now) == 0) {
+    }
+    for (int i = 0; i < BURST || clock_now_ns() < end_ns; i++)
+        if ((left = receive(servers, now)) != 0)
+            break;
+    uint64_t next_ns = tick(servers, now);
+    ask_waiting(servers, now);
+    /* Those that were asked just now. */
+    for (const struct server *server = servers->lists[SERVER_ASKED]; server; server = server->next)
+        if (server->due_ns < next_ns)
+            next_ns = server->due_ns;
+    return left == 0 ? now.ns : next_ns;
+}
+
+/* ---- links ---------------------------------------------------------------------------------------------------------
+ */
+
+static struct servers_source *source_for(struct servers *servers, const struct contact *contact)
+{
+    struct servers_source *source = table_find(&servers->sources, contact->ip, sizeof contact->ip);
+    if (source)
+        return source;
+    source = calloc(1, sizeof *source);
+    if (!source)
+        return NULL;
+    memcpy(source->ip, contact->ip, sizeof source->ip);
+    if (table_insert(&servers->sources, source->ip, sizeof source->ip, source) != 0) {
+        free(source);
+        return NULL;
+    }
+    return source;
+}
+
+static int add(struct servers *servers, const struct contact *contact, struct server **added, struct moment now)
+{
+    const size_t of_ip = contact_is_loopback(contact) ? SERVERS_OF_LOOPBACK : SERVERS_OF_IP;
+    struct servers_source *source = source_for(servers, contact);
+    if (!source)
+        return -ENOMEM;
+    if (source->servers >= of_ip || servers->by_contact.count >= SERVERS_MAX) {
+        servers->counters.overflow++;
+        return -ENOSPC;
+    }
+    struct server *server = calloc(1, sizeof *server);
+    if (server) {
+        server->contact = *contact;
+        server->source = source;
+        source->servers++;
+        if (table_insert(&servers->by_contact, &server->contact, sizeof server->contact, server) == 0) {
+            server->since_ns = server->used_ns = now.ns;
+            enlist(servers, server, SERVER_WAITING);
+            *added = server;
+            return 0;
+        }
+        source->servers--;
+        free(server);
+    }
+    if (source->servers == 0) {
+        table_remove(&servers->sources, source->ip, sizeof source->ip);
+        free(source);
+    }
+    return -ENOMEM;
+}
+
+int servers_link(struct servers *servers, const struct contact *contact, struct server_link *link, struct moment now)
+{
+    struct server *server = table_find(&servers->by_contact, contact, sizeof *contact);
+    const int rc = server ? 0 : add(servers, contact, &server, now);
+    if (rc != 0)
+        return rc;
+    link->server = server;
+    link->next = server->links;
+    link->back = &server->links;
+    if (link->next)
+        link->next->back = &link->next;
+    server->links = link;
+    return 0;
+}
+
+void servers_unlink(struct servers *servers, struct server_link *link)
+{
+    struct server *server = link->server;
+    if (!server)
+        return;
+    *link->back = link->next;
+    if (link->next)
+        link->next->back = link->back;
+    link->server = NULL;
+    /* How long it is to be left alone is remembered. */
+    if (!server->links && server->state != SERVER_RESTING)
+        forget(servers, server);
+}
+
+const struct server *servers_next(const struct servers *servers, size_t *at)
+{
+    return table_next(&servers->by_contact, at);
+}
+
+size_t servers_count(const struct servers *servers, enum server_state state)
+{
+    return servers->counts[state];
+}
+
+size_t servers_total(const struct servers *servers)
+{
+    return servers->by_contact.count;
+}
+
+const struct servers_counters *servers_counters(const struct servers *servers)
+{
+    return &servers->counters;
+}

@@ -1,0 +1,58 @@
+/* What lives: which server hosts what under which prefix, as the servers have told. A server that is not there any more
+ * has nothing in it. No locks: one thread. Zero-initialised is empty. */
+#ifndef EXPERTD_DHT_WORLD_H
+#define EXPERTD_DHT_WORLD_H
+
+#include "dht/table.h"
+#include "dht/dialogue.h"
+
+struct place;
+
+/* What one server hosts under one prefix: coordinates that complete uids, and those that more coordinates follow. */
+struct holding {
+    struct place *place;
+    size_t at;                     /* in place->holdings */
+    const struct resident *server; /* whose it is */
+    struct holding *next, **back;  /* of the same server */
+    struct ranges experts, branches;
+};
+
+/* All that is hosted under one prefix. */
+struct place {
+    struct holding **holdings;
+    size_t count, capacity;
+    struct ranges experts, branches; /* of all of them; right after world_find */
+    bool right;
+    char prefix[];
+};
+
+/* A server, as far as look-ups are concerned. Belongs to whoever put it into the world. */
+struct resident {
+    uint8_t id[SERVER_ID_SIZE];
+    char endpoint[ENDPOINT_SIZE];
+    struct holding *holdings;
+    size_t bytes; /* of its holdings, about */
+};
+
+struct world {
+    struct table places; /* prefix -> struct place */
+    size_t holdings;
+    size_t bytes; /* of all residents */
+};
+
+/* What the server now hosts right under the content's prefix; the ranges are copied. Call world_branch when all that
+ * has changed is in. 0 or -ENOMEM. */
+int world_put(struct world *world, struct resident *server, const struct dialogue_content *content);
+/* Makes the server's branches right: after world_put of prefixes that it had nothing under before, or has not now. 0 or
+ * -ENOMEM. */
+int world_branch(struct world *world, struct resident *server);
+/* Takes the server out, with all that it has. */
+void world_remove(struct world *world, struct resident *server);
+/* The place of a prefix, its sets made right; an empty one where nothing is. NULL: no memory. Valid until the world
+ * changes. */
+const struct place *world_find(struct world *world, const char *prefix);
+/* The first server from *at (0 at first) that hosts the place's expert; NULL: no more. */
+const struct resident *place_replica(const struct place *place, uint32_t coordinate, size_t *at);
+void world_destroy(struct world *world);
+
+#endif
