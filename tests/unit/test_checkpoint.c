@@ -158,11 +158,17 @@ START_TEST(what_is_saved_is_loaded_with_the_optimizers_state)
 }
 END_TEST
 
-/* The masters are in it, not the halves that products read. */
-START_TEST(training_with_weights_in_fp16_goes_on_from_its_file_bit_for_bit)
+/* Of weights in fp16 the masters are in it, not the halves that products read; of an optimizer all that it keeps. */
+static const char *const trained[][2] = {
+    {"precision: fp16", "optimizer: adam, learning_rate: 0.0001"},
+    {"", "optimizer: adamw, amsgrad: true, beta2: 0.5, weight_decay: 0.1, schedule: cosine, total_steps: 20"},
+    {"", "optimizer: sgd, momentum: 0.9, weight_decay: 0.1"},
+};
+
+START_TEST(training_goes_on_from_its_file_bit_for_bit)
 {
     struct training training;
-    training_open(&training, "cpu", false, "precision: fp16", 40, 9, "optimizer: adam, learning_rate: 0.0001");
+    training_open(&training, "cpu", false, trained[_i][0], 40, 9, trained[_i][1]);
     for (unsigned step = 0; step < 3; step++)
         training_step(&training, step);
     struct expert *restarted = training_twin(&training);
@@ -653,7 +659,7 @@ int main(void)
     tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
     tcase_add_checked_fixture(all, set_up, tear_down);
     tcase_add_test(all, what_is_saved_is_loaded_with_the_optimizers_state);
-    tcase_add_test(all, training_with_weights_in_fp16_goes_on_from_its_file_bit_for_bit);
+    tcase_add_loop_test(all, training_goes_on_from_its_file_bit_for_bit, 0, sizeof trained / sizeof trained[0]);
     tcase_add_test(all, the_file_says_what_it_is);
     tcase_add_test(all, the_history_is_bounded_and_the_newest_is_loaded);
     tcase_add_test(all, a_damaged_newest_one_is_set_aside_and_the_one_before_is_taken);
