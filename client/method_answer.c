@@ -95,7 +95,7 @@ static char *take_histograms(struct expertd_histogram *to, const Expertd__Stats 
     _Static_assert(sizeof(uint64_t) == sizeof(double), "check_stats counts them alike");
     for (size_t i = 0; i < stats->n_histograms; i++) {
         const Expertd__Stats__Histogram *histogram = stats->histograms[i];
-        double *bounds = (double *)numbers;
+        double *bounds = (double *)(void *)numbers;
         uint64_t *counts = (uint64_t *)(bounds + histogram->n_bounds);
         for (size_t b = 0; b < histogram->n_bounds; b++)
             bounds[b] = histogram->bounds[b];

@@ -301,15 +301,21 @@ END_TEST
 
 START_TEST(without_a_dht_a_task_ends_at_its_deadline)
 {
-    known.silent = true;
     struct expertd_dht_options options = {.size = sizeof options, .lookup_timeout_ms = 50};
     expertd_expert_destroy(&expert);
     expertd_dht_destroy(&dht);
     ck_assert_int_eq(expertd_dht_new(&dht, router_endpoint(known.router), &options), 0);
+    ck_assert_int_eq(expertd_expert_new(&expert, dht, "ffn.9.9"), 0);
+    do
+        forward(LONG_MS); /* until there is a connection, within whose life an answer is late, not the connection */
+    while (expertd_task_wait(task, -1) == 0 && expertd_task_status(task) != EXPERTD_NOT_FOUND);
+    const int answered = known.resolves;
+    known.silent = true;
+    expertd_expert_destroy(&expert);
     ck_assert_int_eq(expertd_expert_new(&expert, dht, uid), 0);
     forward(300);
     ends_as(EXPERTD_DEADLINE_EXCEEDED);
-    ck_assert_int_eq(known.resolves, 1); /* a silent one is left in peace for a while */
+    ck_assert_int_le(known.resolves, answered + 1); /* a silent one is left in peace for a while */
 }
 END_TEST
 
