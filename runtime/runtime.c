@@ -580,6 +580,8 @@ int runtime_stop(struct runtime *runtime)
     log_info("stopping");
     checkpointer_detach(runtime->checkpointer);
     process_stop_futex(NULL);
+    if (runtime->executor)
+        executor_detach(runtime->executor);
     /* Before the files are written, so that clients need not wait for them. */
     close_segments(runtime);
     if (runtime->executor)

@@ -31,7 +31,7 @@ struct executor {
     struct control_shared *page;
     struct scheduler *scheduler;
     struct pace *paces;                      /* of the pools */
-    struct completion completion;            /* of batches during which others may come */
+    struct completion *completion;           /* of batches during which others may come */
     struct flight flights[EXPERT_IN_FLIGHT]; /* a ring: the oldest at `oldest` */
     uint32_t oldest, in_flight;
     struct flight *delayed; /* done, but to be answered later (expert_batch.ready_ns); of a pool one at most */
@@ -551,7 +551,7 @@ static bool sleep_with_oldest(struct executor *executor, uint64_t retry_ns)
     struct flight *flight = &executor->flights[executor->oldest];
     if (flight->batch.rows < PACE_FULL_ROWS || flight->work.done == NULL)
         return true;
-    if (!flight->watched && completion_watch(&executor->completion, flight->work.done) != 0)
+    if (!flight->watched && completion_watch(executor->completion, flight->work.done) != 0)
         return true;
     flight->watched = true;
     for (;;) {
@@ -597,6 +597,11 @@ int executor_step(struct executor *executor, uint64_t *retry_ns)
 /* --- beginning and end -----------------------------------------------------------------------------------------------
  */
 
+void executor_detach(struct executor *executor)
+{
+    completion_destroy(&executor->completion);
+}
+
 int executor_create(struct executor **executor, const struct executor_setup *setup)
 {
     struct executor *e = *executor = calloc(1, sizeof *e);
@@ -605,13 +610,10 @@ int executor_create(struct executor **executor, const struct executor_setup *set
     e->setup = *setup;
     e->page = control_page(setup->control);
     e->bell.fd = -1;
-    e->completion.bell = &e->page->runtime_bell;
     e->paces = calloc(2 * (size_t)setup->count + 1, sizeof *e->paces);
-    if (!e->paces) {
-        executor_destroy(executor);
-        return -ENOMEM;
-    }
-    const int rc = scheduler_create(&e->scheduler, 2 * setup->count, on_skipped, e);
+    int rc = e->paces ? completion_create(&e->completion, &e->page->runtime_bell) : -ENOMEM;
+    if (rc == 0)
+        rc = scheduler_create(&e->scheduler, 2 * setup->count, on_skipped, e);
     if (rc < 0) {
         executor_destroy(executor);
         return rc;
@@ -632,11 +634,7 @@ void executor_destroy(struct executor **executor)
     scheduler_destroy(&(*executor)->scheduler);
     free((*executor)->paces);
     free((*executor)->delayed);
-    /* A driver that owes a ring has the address: then it stays. */
-    if (completion_drain(&(*executor)->completion) != 0) {
-        *executor = NULL;
-        return;
-    }
+    completion_destroy(&(*executor)->completion);
     if ((*executor)->bell.fd >= 0)
         close((*executor)->bell.fd);
     free(*executor);

@@ -40,6 +40,9 @@ int executor_step(struct executor *executor, uint64_t *retry_ns);
 bool executor_broken(const struct executor *executor);
 /* Finishes what is in flight. 0 or -ENODEV. */
 int executor_drain(struct executor *executor);
+/* After executor_drain, before the control segment goes: nothing of the device's touches it any more. Then there is
+ * only executor_ring_always and executor_destroy. */
+void executor_detach(struct executor *executor);
 /* Wakes the frontend if it sleeps, for something else that it should look at. */
 void executor_ring(struct executor *executor);
 /* Wakes the frontend whether it says that it sleeps or not: it says so in the control segment, of which it does not
