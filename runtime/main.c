@@ -38,7 +38,9 @@ static int list_devices(const struct config_device *entry)
     struct device_info *list = NULL;
     unsigned count = 0;
     device_cache_prepare(entry);
-    const int rc = device_list(&list, &count);
+    int rc = device_probe();
+    if (rc == 0)
+        rc = device_list(&list, &count);
     if (rc < 0) {
         log_error("cannot list the OpenCL devices: %s", strerror(-rc));
         return EXIT_START;

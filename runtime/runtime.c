@@ -390,6 +390,10 @@ int runtime_create(struct runtime **runtime, const struct config *config, const 
     r->owner_fd = -1;
     int rc = take_role(r);
     if (rc == 0)
+        device_cache_begin(device);
+    if (rc == 0)
+        rc = device_probe();
+    if (rc == 0)
         rc = device_open(&r->device, device);
     if (rc == 0)
         rc = compute_open(r->device);
@@ -399,12 +403,18 @@ int runtime_create(struct runtime **runtime, const struct config *config, const 
         rc = open_segments(r);
     if (rc == 0)
         rc = create_workers(r);
+    /* The signal may have ended the driver's compiler too, when it came to the whole group. */
+    if (rc < 0 && process_stopping())
+        rc = -EINTR;
     if (rc < 0) {
+        if (rc != -EIO) /* else the driver may have refused what it had kept */
+            device_cache_settled();
         if (rc == -EINTR) /* a clean end, if an early one */
             (void)control_remove(config->server.name, device->name);
         runtime_destroy(runtime);
         return rc;
     }
+    device_cache_settled();
     r->page_faults.counted = process_page_faults();
     open_doors(r);
     log_info("ready: %" PRIu32 " experts on device '%s' after %" PRIu64 " ms", r->count, device->name,
@@ -610,6 +620,7 @@ void runtime_destroy(struct runtime **runtime)
     compute_close(r->device);
     device_destroy(&r->device);
     checkpoint_owner_destroy(&r->checkpoint_owner);
+    device_cache_end();
     if (r->owner_fd >= 0)
         close(r->owner_fd);
     free(r);

@@ -55,6 +55,17 @@ struct device; /* runtime/device/device_private.h, for the files that launch ker
 int device_open(struct device **device, const struct config_device *config);
 void device_destroy(struct device **device); /* after compute_close */
 void device_cache_prepare(const struct config_device *config);
+/* Before device_open: if the last start in that folder did not come as far as device_cache_settled, because it was
+ * killed or the driver took the process along (files that a crash or a full disk has cut short), the folder is emptied
+ * first. */
+void device_cache_begin(const struct config_device *config);
+void device_cache_settled(void);
+/* After the last device_destroy: what the driver leaves half made is removed. */
+void device_cache_end(void);
+/* Before the process's first OpenCL call: lists the devices in a child process, and if that does not survive it, each
+ * driver's in one of its own; those that end theirs are named in the log and left out from then on (OCL_ICD_VENDORS).
+ * 0; -EINTR: a stop signal came meanwhile. */
+int device_probe(void);
 
 const struct device_info *device_info(const struct device *device);
 const char *device_error(const struct device *device); /* of the last call that failed; "" before that */

@@ -1,96 +1,13 @@
-/* The compiled kernels of a device, and the folder where they are kept. */
+/* The compiled kernels of a device. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "common/log.h"
 #include "runtime/device/device_private.h"
 #include "runtime/device/program_file.h"
 
-enum { MAX_CACHES = 64 };
-
-/* --- the folder --------------------------------------------------------------------------------------------------- */
-
-static int make_folders(char *path)
-{
-    for (char *slash = strchr(path + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        const int made = mkdir(path, 0700);
-        *slash = '/';
-        if (made != 0 && errno != EEXIST)
-            return -errno;
-    }
-    return mkdir(path, 0700) != 0 && errno != EEXIST ? -errno : 0;
-}
-
-/* Locks <path>/lock for the life of the process (the descriptor is left open for that). */
-static int lock_folder(const char *path)
-{
-    char name[DEVICE_PATH_SIZE + 8];
-    snprintf(name, sizeof name, "%s/lock", path);
-    const int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-        return 0; /* cppcheck-suppress resourceLeak */
-    const int result = -errno;
-    close(fd);
-    return result;
-}
-
-static void cache_base(const struct config_device *config, char *path, size_t size)
-{
-    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (config->cache_dir[0] != '\0')
-        snprintf(path, size, "%s", config->cache_dir);
-    else if (xdg != NULL && xdg[0] == '/')
-        snprintf(path, size, "%s/expertd", xdg);
-    else
-        snprintf(path, size, "%s/.cache/expertd", home != NULL && home[0] == '/' ? home : "/tmp");
-}
-
-/* Two processes that shared a PoCL cache have crashed: each takes a folder that no other one has locked. */
-void device_cache_open(const struct config_device *config, char path[DEVICE_PATH_SIZE])
-{
-    static char opened[DEVICE_PATH_SIZE]; /* a process has one: PoCL reads the variable once */
-    char base[DEVICE_PATH_SIZE / 2];
-    int result = -EBUSY;
-    if (opened[0] != '\0') {
-        memcpy(path, opened, DEVICE_PATH_SIZE);
-        return;
-    }
-    cache_base(config, base, sizeof base);
-    for (unsigned i = 0; i < MAX_CACHES && result == -EBUSY; i++) {
-        if (i == 0)
-            snprintf(path, DEVICE_PATH_SIZE, "%s/%s", base, config->name);
-        else
-            snprintf(path, DEVICE_PATH_SIZE, "%s/%s.%u", base, config->name, i);
-        result = make_folders(path);
-        if (result == 0)
-            result = lock_folder(path);
-        if (result == -EWOULDBLOCK)
-            result = -EBUSY;
-    }
-    if (result != 0) {
-        log_warning("device %s: no folder for compiled kernels (%s: %s); they are compiled at every start",
-                    config->name, path, strerror(-result));
-        path[0] = '\0';
-        return;
-    }
-    memcpy(opened, path, DEVICE_PATH_SIZE);
-    setenv("POCL_CACHE_DIR", path, 1);
-}
-
-void device_cache_prepare(const struct config_device *config)
-{
-    char path[DEVICE_PATH_SIZE];
-    device_cache_open(config, path);
-}
 
 /* --- binaries ----------------------------------------------------------------------------------------------------- */
 

@@ -1,0 +1,165 @@
+/* Drivers are tried in child processes: one that ends its process ends no server. */
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/process.h"
+#include "runtime/device/device_private.h"
+
+enum { SURVIVED = 42, MAX_DRIVERS = 64, DRIVER_NAME_SIZE = 256, FOLDER_SIZE = 64 };
+
+/* Longer than any driver takes to list its devices, on a machine that is busy. */
+static const uint64_t longest_ns = 120 * NS_PER_S;
+
+/* The child: as the parent would, but silently, and without a core to be left behind. */
+static void list_and_exit(const char *vendors)
+{
+    const struct rlimit none = {0, 0};
+    struct device_info *list = NULL;
+    unsigned count = 0;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    (void)close_range(STDERR_FILENO + 1, ~0U, 0); /* the locks are the parent's */
+    setrlimit(RLIMIT_CORE, &none);
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
+    if (vendors != NULL)
+        setenv("OCL_ICD_VENDORS", vendors, 1);
+    if (freopen("/dev/null", "w", stderr) == NULL || freopen("/dev/null", "w", stdout) == NULL)
+        _exit(EXIT_FAILURE);
+    (void)device_list(&list, &count); /* that there is none is no crash */
+    _exit(SURVIVED);
+}
+
+/* 1: it survives; 0: it does not; -EINTR; or another -errno: nobody knows. */
+static int survives(const char *vendors)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    const uint64_t end_ns = clock_now_ns() + longest_ns;
+    int status;
+    const pid_t child = fork();
+    if (child < 0)
+        return -errno;
+    if (child == 0)
+        list_and_exit(vendors);
+    while (waitpid(child, &status, WNOHANG) == 0) {
+        if (process_stopping() || clock_now_ns() >= end_ns) {
+            kill(child, SIGKILL);
+            waitpid(child, &status, 0);
+            return process_stopping() ? -EINTR : 0;
+        }
+        nanosleep(&pause, NULL);
+    }
+    return WIFEXITED(status) && WEXITSTATUS(status) == SURVIVED;
+}
+
+/* --- which one it is: the loader reads one file for each driver --------------------------------------------------- */
+
+struct drivers {
+    const char *folder; /* that the loader would look into */
+    char names[MAX_DRIVERS][DRIVER_NAME_SIZE];
+    unsigned count;
+};
+
+static void find_drivers(struct drivers *drivers)
+{
+    const char *vendors = getenv("OCL_ICD_VENDORS");
+    struct stat found;
+    drivers->folder =
+        vendors != NULL && stat(vendors, &found) == 0 && S_ISDIR(found.st_mode) ? vendors : "/etc/OpenCL/vendors";
+    DIR *folder = opendir(drivers->folder);
+    for (struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
+        const size_t length = strlen(entry->d_name);
+        if (length > 4 && length < DRIVER_NAME_SIZE && strcmp(entry->d_name + length - 4, ".icd") == 0 &&
+            drivers->count < MAX_DRIVERS)
+            memcpy(drivers->names[drivers->count++], entry->d_name, length + 1);
+    }
+    if (folder != NULL)
+        closedir(folder);
+}
+
+static void path_of(char *path, size_t size, const char *folder, const char *name)
+{
+    snprintf(path, size, "%s/%s", folder, name);
+}
+
+/* A driver's file, or its link in a folder of ours. */
+static int link_driver(const struct drivers *drivers, unsigned which, const char *folder)
+{
+    char from[PATH_MAX], to[FOLDER_SIZE + DRIVER_NAME_SIZE];
+    char *absolute = realpath(drivers->folder, NULL);
+    path_of(from, sizeof from, absolute != NULL ? absolute : drivers->folder, drivers->names[which]);
+    path_of(to, sizeof to, folder, drivers->names[which]);
+    free(absolute);
+    return symlink(from, to) == 0 ? 0 : -errno;
+}
+
+static void unlink_driver(const struct drivers *drivers, unsigned which, const char *folder)
+{
+    char path[FOLDER_SIZE + DRIVER_NAME_SIZE];
+    path_of(path, sizeof path, folder, drivers->names[which]);
+    unlink(path);
+}
+
+/* Tries each alone, in a folder that then holds the good ones. */
+static int sort_out(const struct drivers *drivers, const char *folder, bool good[MAX_DRIVERS])
+{
+    int result = 0;
+    for (unsigned i = 0; i < drivers->count && result >= 0; i++) {
+        result = link_driver(drivers, i, folder);
+        if (result == 0)
+            result = survives(folder);
+        good[i] = result == 1;
+        unlink_driver(drivers, i, folder);
+        if (result == 0)
+            log_error(
+                "the OpenCL driver of %s/%s ends a process that lists its devices, and is left out: reinstall it, "
+                "or remove that file",
+                drivers->folder, drivers->names[i]);
+    }
+    for (unsigned i = 0; i < drivers->count && result >= 0; i++)
+        if (good[i])
+            result = link_driver(drivers, i, folder) < 0 ? -EIO : 1;
+    return result < 0 ? result : 0;
+}
+
+/* The loader reads the folder once, at the first call. */
+static void load_good_ones(const char *folder)
+{
+    cl_uint count = 0;
+    setenv("OCL_ICD_VENDORS", folder, 1);
+    (void)clGetPlatformIDs(0, NULL, &count);
+}
+
+int device_probe(void)
+{
+    struct drivers drivers = {0};
+    bool good[MAX_DRIVERS] = {false};
+    char folder[FOLDER_SIZE] = "/tmp/expertd-drivers.XXXXXX";
+    int result = survives(NULL);
+    if (result != 0)
+        return result == -EINTR ? -EINTR : 0;
+    find_drivers(&drivers);
+    if (mkdtemp(folder) == NULL) {
+        log_error("an OpenCL driver ends a process that lists devices, and which one cannot be tried: no folder %s: %s",
+                  folder, strerror(errno));
+        return -EIO;
+    }
+    result = sort_out(&drivers, folder, good);
+    if (result == 0)
+        load_good_ones(folder);
+    for (unsigned i = 0; i < drivers.count; i++)
+        unlink_driver(&drivers, i, folder);
+    rmdir(folder);
+    return result;
+}
