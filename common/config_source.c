@@ -34,13 +34,12 @@ unsigned config_source_line(const struct config_source *source, struct config_pl
     return search.line;
 }
 
-__attribute__((format(printf, 4, 0))) static int report(const struct config_source *source, unsigned line,
-                                                        struct config_place place, const char *format, va_list args)
+enum { SENTENCE_SIZE = 1024 };
+
+static int report(const struct config_source *source, unsigned line, struct config_place place, const char *sentence)
 {
-    char sentence[1024];
     char where[160] = "";
     char index[24] = "";
-    vsnprintf(sentence, sizeof sentence, format, args);
     if (line)
         snprintf(where, sizeof where, "%.120s:%u: ", source->origin, line);
     if (place.index >= 0)
@@ -52,22 +51,24 @@ __attribute__((format(printf, 4, 0))) static int report(const struct config_sour
 
 int config_source_error(const struct config_source *source, struct config_place place, const char *format, ...)
 {
+    char sentence[SENTENCE_SIZE];
     va_list args;
+    va_start(args, format);
+    vsnprintf(sentence, sizeof sentence, format, args);
+    va_end(args);
     unsigned line = config_source_line(source, place);
     if (!line && place.index >= 0) /* an option that is missed: the entry's line */
         line = config_source_line(source, (struct config_place){place.section, place.index, NULL});
-    va_start(args, format);
-    const int rc = report(source, line, place, format, args);
-    va_end(args);
-    return rc;
+    return report(source, line, place, sentence);
 }
 
 int config_source_error_at(const struct config_source *source, unsigned line, struct config_place place,
                            const char *format, ...)
 {
+    char sentence[SENTENCE_SIZE];
     va_list args;
     va_start(args, format);
-    const int rc = report(source, line, place, format, args);
+    vsnprintf(sentence, sizeof sentence, format, args);
     va_end(args);
-    return rc;
+    return report(source, line, place, sentence);
 }
