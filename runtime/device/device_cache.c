@@ -74,12 +74,15 @@ static void cache_base(const struct config_device *config, char *path, size_t si
         snprintf(path, size, "%s/.cache/expertd", home != NULL && home[0] == '/' ? home : "/tmp");
 }
 
-/* Where nothing may be written, PoCL finds no device at all: so it gets a folder of ours in /tmp, if that one is. */
+/* Where nothing may be written, PoCL finds no device at all: so it gets a folder of ours where temporary ones are, if
+ * it can be had. */
 static int take_spare(const char *name, char path[DEVICE_PATH_SIZE])
 {
-    char base[64];
+    char base[DEVICE_PATH_SIZE / 2];
     struct stat found;
-    snprintf(base, sizeof base, "/tmp/expertd-cache-%u", (unsigned)geteuid());
+    const char *temporary = getenv("TMPDIR");
+    snprintf(base, sizeof base, "%s/expertd-cache-%u", temporary != NULL && temporary[0] == '/' ? temporary : "/tmp",
+             (unsigned)geteuid());
     if (mkdir(base, 0700) != 0 && errno != EEXIST)
         return -errno;
     if (lstat(base, &found) != 0 || !S_ISDIR(found.st_mode) || found.st_uid != geteuid() || (found.st_mode & 022) != 0)

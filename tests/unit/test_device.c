@@ -398,7 +398,7 @@ START_TEST(a_cache_folder_that_cannot_be_is_only_a_warning)
     struct config_device config = wanted("", "");
     config.cache_dir = "/proc/expertd";
     ck_assert_int_eq(device_open(&device, &config), 0);
-    ck_assert_str_eq(device->cache_path, "");
+    ck_assert_msg(strstr(device->cache_path, "/expertd-cache-"), "%s", device->cache_path); /* a spare one */
     device_destroy(&device);
 }
 END_TEST
