@@ -8,7 +8,6 @@
 #include "runtime/device/device_private.h"
 #include "runtime/device/program_file.h"
 
-
 /* --- binaries ----------------------------------------------------------------------------------------------------- */
 
 /* With its zero, so that where one text ends counts. */
