@@ -55,9 +55,9 @@ LEFT_OUT := $(strip $(call lacks,dht,$(dht_PKGS)) $(call lacks,http,$(http_PKGS)
 $(foreach f,$(LEFT_OUT),$(info expertd-$f and its tests are left out: one of $($f_PKGS) is not installed (scripts/install-packages)))
 
 # A folder is a static library of its .c files and of those of its rooms, less its programs' main files.
-FOLDERS  := $(filter-out $(LEFT_OUT),common proto pools frontend runtime dht client expertctl http)
+FOLDERS  := $(filter-out $(LEFT_OUT),common proto pools frontend runtime dht client expertctl http command)
 rooms_runtime   := device compute train layers blocks state serve
-MAINS    := frontend/main.c runtime/main.c dht/main.c http/main.c client/expertctl/expertctl.c
+MAINS    := frontend/main.c runtime/main.c dht/main.c http/main.c client/expertctl/expertctl.c command/main.c
 folder_expertctl := client/expertctl
 src      = $(filter-out $(MAINS),$(wildcard $(foreach d,$(or $(folder_$1),$1),$d/*.c $(patsubst %,$d/%/*.c,$(rooms_$1)))))
 obj      = $(patsubst %.c,$(BUILD)/obj/%.o,$1)
@@ -76,7 +76,7 @@ KERNELS_C := $(BUILD)/gen/runtime/kernel_sources.c
 
 # A folder's programs are built as soon as their main file exists.
 PROGRAMS := $(if $(wildcard frontend/main.c),$(BUILD)/bin/expertd-frontend) $(if $(wildcard runtime/main.c),$(BUILD)/bin/expertd-runtime) \
-            $(if $(filter dht,$(FOLDERS)),$(BUILD)/bin/expertd-dht) $(if $(filter http,$(FOLDERS)),$(BUILD)/bin/expertd-http) $(if $(wildcard client/expertctl/expertctl.c),$(BUILD)/bin/expertctl)
+            $(if $(filter dht,$(FOLDERS)),$(BUILD)/bin/expertd-dht) $(if $(filter http,$(FOLDERS)),$(BUILD)/bin/expertd-http) $(BUILD)/bin/expertd $(if $(wildcard client/expertctl/expertctl.c),$(BUILD)/bin/expertctl)
 EXAMPLES := $(patsubst examples/%.c,$(BUILD)/bin/%,$(wildcard examples/*.c))
 LIBRARIES := $(if $(wildcard client/*.c),$(BUILD)/lib/libexpertd.a $(BUILD)/lib/libexpertd.so.$(VERSION))
 
@@ -129,6 +129,7 @@ runtime_OBJ  := $(call obj,$(call src,runtime)) $(if $(KERNELS),$(BUILD)/obj/gen
 dht_OBJ      := $(call obj,$(call src,dht)) $(BUILD)/obj/dht/engine.o
 client_OBJ   := $(call obj,$(call src,client))
 http_OBJ     := $(call obj,$(call src,http)) $(BUILD)/obj/gen/http/page.o
+command_OBJ  := $(call obj,$(call src,command))
 expertctl_OBJ := $(call obj,$(call src,expertctl))
 # What the examples share; examples/*.c themselves are programs.
 examples_OBJ := $(call obj,$(wildcard examples/digits/*.c))
@@ -164,6 +165,8 @@ dht_WITH      = $(call libs,dht proto common)
 dht_LINK      = $(call pkg_libs,$(dht_PKGS) $(common_PKGS)) -lstdc++ -lm
 http_WITH     = $(call libs,http client proto common)
 http_LINK     = $(call pkg_libs,$(http_PKGS) $(common_PKGS)) -lm
+command_WITH  = $(call libs,command common)
+command_LINK  = $(call pkg_libs,$(common_PKGS)) -lm
 expertctl_WITH = $(call libs,expertctl client proto common)
 expertctl_LINK = $(call pkg_libs,$(client_PKGS) $(common_PKGS)) -lm
 # An example is what a user would write: it sees only the library.
@@ -178,6 +181,8 @@ $(BUILD)/bin/expertd-dht: $(BUILD)/obj/dht/main.o $(call with,dht)
 	$(call link,dht)
 $(BUILD)/bin/expertd-http: $(BUILD)/obj/http/main.o $(call with,http)
 	$(call link,http)
+$(BUILD)/bin/expertd: $(BUILD)/obj/command/main.o $(call with,command)
+	$(call link,command)
 $(BUILD)/bin/expertctl: $(BUILD)/obj/client/expertctl/expertctl.o $(call with,expertctl)
 	$(call link,expertctl)
 $(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(call with,examples)
@@ -211,7 +216,7 @@ present   = $(if $(LEFT_OUT),$(filter-out $(shell grep -lE '$(foreach f,$(LEFT_O
 UNIT_SRC  := $(call present,$(wildcard tests/unit/test_*.c))
 UNIT      := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 HELPERS   := $(call obj,$(wildcard tests/unit/support*.c))
-HAVE      := $(foreach f,frontend runtime dht http expertctl client pools proto common,$(if $(and $(filter $f,$(FOLDERS)),$(call src,$f)),$f)) examples
+HAVE      := $(foreach f,frontend runtime dht http command expertctl client pools proto common,$(if $(and $(filter $f,$(FOLDERS)),$(call src,$f)),$f)) examples
 TEST_PKGS := check $(sort $(foreach f,$(HAVE),$($f_PKGS)))
 $(BUILD)/obj/tests/%.o: tests/%.c $(GEN_H)
 	@mkdir -p $(@D)
@@ -296,7 +301,7 @@ install: all
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' runtime/expertd-runtime.pc.in > \
 	  $(DESTDIR)$(PREFIX)/lib/pkgconfig/expertd-runtime.pc
 	install -m 644 examples/own_expert/* $(DESTDIR)$(PREFIX)/share/expertd/own_expert
-	install -m 644 proto/*.proto scripts/supervisord.conf.in $(DESTDIR)$(PREFIX)/share/expertd
+	install -m 644 proto/*.proto $(DESTDIR)$(PREFIX)/share/expertd
 	install -m 644 README.md ARCHITECTURE.md LICENSE $(wildcard docs/*.md) proto/PROTOCOL.md proto/PROTOCOL-dht.md $(DESTDIR)$(PREFIX)/share/doc/expertd
 
 clean:

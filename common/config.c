@@ -88,29 +88,34 @@ static char *folder_of(const char *file)
     return absolute;
 }
 
-static int load(struct config *config, const struct config_program *program, int argc, char **argv)
+/* The file's text (if there is one), the flags, then what hangs on both. */
+static int load(struct config *config, const struct config_program *program, int argc, char **argv,
+                const struct config_source *source)
 {
-    struct config_source source = {0};
     enum log_level level;
-    int rc = config_flags_begin(program, argc, argv, &source.origin);
-    if (rc < 0)
-        return rc;
-    char *text = source.origin ? read_file(source.origin, &source.length) : NULL;
-    source.text = text;
-    if (source.origin && !text)
-        return -EINVAL;
-    char *folder = source.origin ? folder_of(source.origin) : NULL;
-    source.folder = folder;
-    if (text)
-        rc = config_yaml_read(config, &source);
+    int rc = source->text ? config_yaml_read(config, source) : 0;
     if (rc == 0)
         rc = config_flags_apply(config, program, argc, argv);
     if (rc == 0)
-        rc = finish(config, &source);
+        rc = finish(config, source);
     if (rc == 0)
         rc = log_level_parse(config->server.log_level, &level);
     if (rc == 0)
         log_open(program->name, level);
+    return rc;
+}
+
+static int load_file(struct config *config, const struct config_program *program, int argc, char **argv)
+{
+    struct config_source source = {0};
+    const int begun = config_flags_begin(program, argc, argv, &source.origin);
+    if (begun < 0)
+        return begun;
+    char *text = source.origin ? read_file(source.origin, &source.length) : NULL;
+    char *folder = source.origin ? folder_of(source.origin) : NULL;
+    source.text = text;
+    source.folder = folder;
+    const int rc = source.origin && !text ? -EINVAL : load(config, program, argc, argv, &source);
     free(folder);
     free(text);
     return rc;
@@ -120,7 +125,21 @@ int config_load(struct config *config, const struct config_program *program, int
 {
     log_open(program->name, LOG_LEVEL_INFO);
     set_defaults(config);
-    const int rc = load(config, program, argc, argv);
+    const int rc = load_file(config, program, argc, argv);
+    if (rc < 0)
+        config_destroy(config);
+    return rc;
+}
+
+int config_load_text(struct config *config, const struct config_program *program, int argc, char **argv,
+                     const char *text, const char *origin)
+{
+    const struct config_source source = {.origin = origin, .text = text, .length = strlen(text)};
+    const char *file;
+    set_defaults(config);
+    int rc = config_flags_begin(program, argc, argv, &file);
+    if (rc == 0)
+        rc = load(config, program, argc, argv, &source);
     if (rc < 0)
         config_destroy(config);
     return rc;

@@ -83,7 +83,8 @@ struct config {
     unsigned blocks_count;
     struct block *declared; /* `blocks`, read */
     unsigned declared_count;
-    struct config_memory *memory; /* owns every string and list */
+    const struct config_node *tree; /* the file's, if it has parts that no option describes; NULL */
+    struct config_memory *memory;   /* owns every string and list */
 };
 
 /* A flag that one program has beside the options, such as the runtime's --list-devices. */
@@ -106,10 +107,20 @@ struct config_program {
 /* Reads --config FILE and the flags. --help, --version and --print-config (a commented sample of all options) print and
  * exit(0). 0; or -EINVAL after the error, with the way out, was printed to stderr. Free with config_destroy. */
 int config_load(struct config *config, const struct config_program *program, int argc, char **argv);
+/* The same with a text in the place of --config's file. */
+int config_load_text(struct config *config, const struct config_program *program, int argc, char **argv,
+                     const char *text, const char *origin);
 /* The same from text in memory (origin names it in errors): for tests and the fuzzer. */
 int config_parse(struct config *config, const char *text, size_t length, const char *origin);
 void config_destroy(struct config *config);
 void config_print_sample(FILE *out);
+/* The configuration as a file that gives the same one: every value, in quotes where it is a text. */
+void config_print(FILE *out, const struct config *config);
+/* A text in YAML's double quotes. */
+void config_print_text(FILE *out, const char *text);
+/* Where a process of this box reaches the frontend: the first of frontend.listen, of a wildcard loopback. NULL when out
+ * of memory; the configuration owns it. */
+const char *config_frontend_endpoint(struct config *config);
 
 /* The device's entry by name, NULL if there is none ("" is the first). */
 const struct config_device *config_find_device(const struct config *config, const char *name);

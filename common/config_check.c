@@ -63,6 +63,11 @@ static const char *local_endpoint(struct config_memory **memory, const char *lis
     return port ? config_memory_format(memory, "tcp://127.0.0.1:%s", port) : listen;
 }
 
+const char *config_frontend_endpoint(struct config *config)
+{
+    return local_endpoint(&config->memory, config->frontend.listen.items[0]);
+}
+
 static int complete_devices(struct config *config)
 {
     if (config->devices_count == 0) {
@@ -101,7 +106,7 @@ int config_complete(struct config *config)
     if (!config->frontend.advertise[0])
         config->frontend.advertise = config->frontend.listen.items[0];
     if (!config->dht.frontend[0])
-        config->dht.frontend = local_endpoint(memory, config->frontend.listen.items[0]);
+        config->dht.frontend = config_frontend_endpoint(config);
     if (!config->http.frontend[0])
         config->http.frontend = local_endpoint(memory, config->frontend.listen.items[0]);
     if (!config->dht.frontend || !config->http.frontend)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/config_help.h"
 #include "common/config_value.h"
@@ -127,6 +128,7 @@ int config_flags_apply(struct config *config, const struct config_program *progr
     bool given[CONFIG_SECTIONS * CONFIG_SECTION_OPTIONS_MAX] = {false};
     char problem[CONFIG_PROBLEM_SIZE];
     struct flags *flags = flags_make(program);
+    char *here = getcwd(NULL, 0); /* NULL: relative paths stay so */
     int rc = flags ? 0 : -ENOMEM;
     int flag;
     optind = 0;
@@ -142,10 +144,12 @@ int config_flags_apply(struct config *config, const struct config_program *progr
         if (!given[number])
             config_value_clear(option, record);
         given[number] = true;
-        rc = config_value_set(option, record, &config->memory, optarg, problem);
+        const char *value = config_value_resolve(option, &config->memory, optarg, here, problem);
+        rc = value ? config_value_set(option, record, &config->memory, value, problem) : -EINVAL;
         if (rc < 0)
             log_error("--%s: %s", flags->names[number / CONFIG_SECTION_OPTIONS_MAX][index], problem);
     }
+    free(here);
     free(flags);
     return rc;
 }

@@ -202,6 +202,31 @@ bool config_value_is_path(const char *block)
     return strchr(block, '/') || (length > 3 && strcmp(block + length - 3, ".so") == 0);
 }
 
+const char *config_value_resolve(const struct config_option *option, struct config_memory **memory, const char *text,
+                                 const char *folder, char problem[CONFIG_PROBLEM_SIZE])
+{
+    static const char ipc[] = "ipc://";
+    const char *scheme = "";
+    if (option->kind == CONFIG_ENDPOINT || option->kind == CONFIG_STRINGS) {
+        if (strncmp(text, ipc, strlen(ipc)) != 0 || strchr("@*/", text[strlen(ipc)]))
+            return text;
+        scheme = ipc;
+        text += strlen(ipc);
+    } else if (option->kind == CONFIG_BLOCK ? !config_value_is_path(text) : option->kind != CONFIG_PATH || !*text) {
+        return text;
+    }
+    if (text[0] == '~' && (text[1] == '/' || !text[1])) {
+        snprintf(problem, CONFIG_PROBLEM_SIZE, "'~' stands for no folder here: write it in full");
+        return NULL;
+    }
+    if (text[0] == '/' || !folder)
+        return *scheme ? text - strlen(ipc) : text;
+    const char *path = config_memory_format(memory, "%s%s/%s", scheme, strcmp(folder, "/") == 0 ? "" : folder, text);
+    if (!path)
+        snprintf(problem, CONFIG_PROBLEM_SIZE, "%s", strerror(ENOMEM));
+    return path;
+}
+
 bool config_value_is_text(const struct config_option *option)
 {
     return option->kind == CONFIG_STRING || option->kind == CONFIG_PATH || option->kind == CONFIG_BLOCK ||

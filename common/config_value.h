@@ -17,6 +17,10 @@ void config_value_clear(const struct config_option *option, void *record);
 /* Sets every option of a record to its default. */
 void config_value_defaults(const struct config_section *section, void *record);
 
+/* A value as it is meant: a relative path, of an option that is one, is in `folder` (NULL: unchanged). NULL and a
+ * sentence in `problem` if it cannot be. */
+const char *config_value_resolve(const struct config_option *option, struct config_memory **memory, const char *text,
+                                 const char *folder, char problem[CONFIG_PROBLEM_SIZE]);
 /* Whether a block's name is the path of a shared object. */
 bool config_value_is_path(const char *block);
 /* Whether the option is one text. */

@@ -144,33 +144,6 @@ static int refuse(const struct config_source *source, const struct report *repor
 /* --- the raw tree into the configuration -----------------------------------------------------------------------------
  */
 
-/* A relative path in a file is relative to that file, wherever the process stands. NULL: out of memory, or (with a
- * problem) refused. */
-static const char *resolve(const struct config_option *option, struct config_memory **memory, const char *text,
-                           const struct config_source *source, char *problem)
-{
-    static const char ipc[] = "ipc://";
-    const char *scheme = "";
-    if (option->kind == CONFIG_ENDPOINT || option->kind == CONFIG_STRINGS) {
-        if (strncmp(text, ipc, strlen(ipc)) != 0 || strchr("@*/", text[strlen(ipc)]))
-            return text;
-        scheme = ipc;
-        text += strlen(ipc);
-    } else if (option->kind == CONFIG_BLOCK ? !config_value_is_path(text) : option->kind != CONFIG_PATH || !*text) {
-        return text;
-    }
-    if (text[0] == '~' && (text[1] == '/' || !text[1])) {
-        snprintf(problem, CONFIG_PROBLEM_SIZE, "'~' stands for no folder here: write it in full");
-        return NULL;
-    }
-    if (text[0] == '/' || !source->folder)
-        return text;
-    const char *path = config_memory_format(memory, "%s%s/%s", scheme, source->folder, text);
-    if (!path)
-        snprintf(problem, CONFIG_PROBLEM_SIZE, "%s", strerror(ENOMEM));
-    return path;
-}
-
 static int merge_option(const struct config_option *option, void *record, struct config_memory **memory,
                         const struct raw *raw, const struct config_source *source, char *problem)
 {
@@ -179,7 +152,7 @@ static int merge_option(const struct config_option *option, void *record, struct
     const uint32_t count = option->kind == CONFIG_STRINGS ? raw->count : one != NULL;
     int rc = 0;
     for (uint32_t i = 0; rc == 0 && i < count; i++) {
-        const char *value = resolve(option, memory, items[i], source, problem);
+        const char *value = config_value_resolve(option, memory, items[i], source->folder, problem);
         rc = value ? config_value_set(option, record, memory, value, problem) : -EINVAL;
     }
     return rc;

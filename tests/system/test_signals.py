@@ -29,6 +29,8 @@ numpy.save(f"{work}/x.npy", rows)
 
 
 def children(pid):
+    if not os.path.exists(f"/proc/{pid}/task"):
+        return []
     return [int(child) for task in glob.glob(f"/proc/{pid}/task/*/children") for child in open(task).read().split()]
 
 
@@ -120,21 +122,28 @@ def press(times):
     return end
 
 
+def one_by_one(pid, terminal, parts):
+    runtime = next(part for part in parts if os.readlink(f"/proc/{part}/exe").endswith("expertd-runtime"))
+    os.kill(runtime, signal.SIGTERM)
+    wait_for("the end of the runtime", lambda: gone(runtime))
+    wait_for("another runtime", lambda: len(programs(pid)) == len(parts) and runtime not in programs(pid))
+    parts += programs(pid)
+    os.kill(pid, signal.SIGTERM)
+
+
 try:
-    start = [f"{root}/scripts/start", "--config", f"{work}/expertd.yaml", "--bin", f"{build}/bin"]
+    start = [f"{root}/scripts/start", "--bin", f"{build}/bin", "--config", f"{work}/expertd.yaml"]
     case("^C", start, press(1), [0])
     case("the terminal is closed", start, lambda pid, terminal, parts: os.close(terminal), None)
     case("SIGTERM to the one", start, lambda pid, terminal, parts: os.kill(pid, signal.SIGTERM), [0])
     case("SIGTERM to all", start, to_all(signal.SIGTERM), [0])
     case("SIGINT and SIGTERM to all", start, to_all(signal.SIGINT, signal.SIGTERM), [0])
     case("SIGHUP and SIGTERM to all, as systemd does", start, to_all(signal.SIGTERM, signal.SIGHUP), [0])
-    case("SIGTERM to a part", start, lambda pid, terminal, parts: os.kill(parts[0], signal.SIGTERM), [0])
+    case("SIGTERM to the runtime, which is started again, and then to the one", start, one_by_one, [0])
+    case("SIGKILL to the one", start, lambda pid, terminal, parts: os.kill(pid, signal.SIGKILL), [-signal.SIGKILL])
     if shutil.which("supervisord"):
-        with open(f"{root}/scripts/supervisord.conf.in") as template, open(f"{work}/supervisord.conf", "w") as file:
-            text = template.read()
-            for key, value in (("BIN", f"{build}/bin"), ("CONFIG", f"{work}/expertd.yaml"), ("RUN", work), ("DEVICES", "1")):
-                text = text.replace(f"@{key}@", value)
-            file.write(text)
+        with open(f"{work}/supervisord.conf", "w") as file:
+            subprocess.run([f"{build}/bin/expertd", "print", "--supervisord", "--config", f"{work}/expertd.yaml"], check=True, stdout=file)
         supervisor = [shutil.which("supervisord"), "-n", "-c", f"{work}/supervisord.conf"]
         case("^C on supervisord", supervisor, press(1), [0])
         case("SIGTERM to supervisord", supervisor, lambda pid, terminal, parts: os.kill(pid, signal.SIGTERM), [0])

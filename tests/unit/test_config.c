@@ -323,6 +323,34 @@ START_TEST(the_sample_is_a_configuration_of_the_defaults)
 }
 END_TEST
 
+/* What is printed is read as the same: printed again, it is the same text. */
+START_TEST(a_printed_configuration_gives_itself)
+{
+    char *text[2] = {NULL, NULL};
+    size_t length[2];
+    parse_well("server: {run_dir: \"/tmp/a \\\"b\\\" \\\\ \\x01 # {c}: \u00fc\"}\n"
+               "frontend: {listen: [\"tcp://*:1\", \"ipc:///tmp/'x'\"], advertise: \"tcp://a:1\"}\n"
+               "dht: {update_period: 0.1, expiration: 0.30000000000000004, lan_discovery: yes, bootstrap: [\"a:1\"]}\n"
+               "devices: [{name: a}, {name: b, platform: \"null\", device: \"0x1: # \"}]\n"
+               "experts: [{uid: \"f.[0:2]\", seed: 18446744073709551615, learning_rate: 1e-4}, {uid: g.1, device: b}]");
+    for (int i = 0; i < 2; i++) {
+        FILE *out = open_memstream(&text[i], &length[i]);
+        config_print(out, &config);
+        fclose(out);
+        config_destroy(&config);
+        parse_well(text[i]);
+    }
+    ck_assert_str_eq(text[0], text[1]);
+    ck_assert_str_eq(config.server.run_dir, "/tmp/a \"b\" \\ \x01 # {c}: \u00fc");
+    ck_assert_str_eq(config.devices[1].platform, "null");
+    ck_assert_double_eq(config.dht.expiration, 0.30000000000000004);
+    ck_assert_uint_eq(config.experts[0].seed, UINT64_MAX);
+    ck_assert_str_eq(config_frontend_endpoint(&config), "tcp://127.0.0.1:1");
+    free(text[0]);
+    free(text[1]);
+}
+END_TEST
+
 START_TEST(sixteen_thousand_entries_are_read_and_a_uid_that_stands_twice_is_found)
 {
     enum { ENTRIES = 16384 };
@@ -469,8 +497,14 @@ END_TEST
 
 START_TEST(a_path_of_a_flag_is_relative_to_where_one_stands)
 {
-    ck_assert_msg(load("--checkpoint-dir", "checkpoints", NULL) == 0, "%s", logged());
-    ck_assert_str_eq(config.checkpoint.dir, "checkpoints");
+    ck_assert_int_eq(chdir("/tmp"), 0);
+    ck_assert_msg(
+        load("--checkpoint-dir", "checkpoints", "--dht-listen", "ipc://dht", "--server-run-dir", "/run/x", NULL) == 0,
+        "%s", logged());
+    ck_assert_str_eq(config.checkpoint.dir, "/tmp/checkpoints");
+    ck_assert_str_eq(config.dht.listen, "ipc:///tmp/dht");
+    ck_assert_str_eq(config.server.run_dir, "/run/x");
+    ck_assert_str_eq(config.dht.identity_file, "");
 }
 END_TEST
 
@@ -589,6 +623,7 @@ int main(void)
     tcase_add_loop_test(tcase, a_relative_path_is_relative_to_its_file, 0, 2);
     tcase_add_test(tcase, a_path_of_a_flag_is_relative_to_where_one_stands);
     tcase_add_test(tcase, the_sample_is_a_configuration_of_the_defaults);
+    tcase_add_test(tcase, a_printed_configuration_gives_itself);
     tcase_add_test(tcase, sixteen_thousand_entries_are_read_and_a_uid_that_stands_twice_is_found);
     tcase_add_test(tcase, an_entry_s_uids_are_its_pattern_or_the_same_draw_of_it_each_time);
     tcase_add_test(tcase, flags_override_the_file_and_the_file_the_defaults);

@@ -1,0 +1,41 @@
+/* The command line of `expertd serve` and its like: the options that users of hivemind-server know, with underscores or
+ * hyphens, beside the flags that all programs of this project have. */
+#ifndef EXPERTD_COMMAND_OPTIONS_H
+#define EXPERTD_COMMAND_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/config.h"
+
+/* Values of the flags in options_flags (NULL: not given). */
+struct options {
+    const char *num_experts, *expert_pattern, *expert_uids, *expert_cls, *hidden_dim, *min_batch_size, *max_batch_size;
+    const char *device, *optimizer, *learning_rate, *scheduler, *num_warmup_steps, *num_training_steps, *clip_grad_norm;
+    const char *stats_report_interval, *compression;
+    const char *no_dht, *supervisord, *ignored; /* ignored: what has no meaning here */
+};
+extern struct options options;
+/* For config_program.flags. */
+extern const struct config_flag options_flags[];
+
+/* argv with every flag as the programs know it: "--initial_peers A B" is "--dht-bootstrap A --dht-bootstrap B", and
+ * addresses like /ip4/10.0.0.7/tcp/31330 are tcp://10.0.0.7:31330. A malloc'd array in one block with its strings,
+ * which NULL ends: free() it. NULL: out of memory. */
+char **options_translate(int argc, char **argv, int *translated_argc);
+
+/* Whether one of the options that say what to serve was given. */
+bool options_describe_experts(const struct options *given);
+/* Whether a device of the configuration is to be served: those that --device names, or all. */
+bool options_want_device(const struct options *given, const char *name);
+/* A device of the machine, as expertd-runtime --list-devices names it. */
+struct options_device {
+    unsigned platform, device;
+    bool gpu, cpu;
+};
+/* The configuration's text for them: experts, and the device that --device names among the `count` there are. malloc'd;
+ * NULL after a message. `host` makes different boxes draw different experts of one pattern. */
+char *options_configuration(const struct options *given, const struct options_device *devices, unsigned count,
+                            const char *host);
+
+#endif

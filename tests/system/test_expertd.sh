@@ -1,0 +1,135 @@
+#!/bin/bash
+# expertd: a whole server by one command, of a configuration for two devices and of hivemind-server's options; what dies
+# is started again; check and print say what would be.
+# timeout: 1800
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+bin=$(cd "${BUILD:-build}/bin" && pwd) || exit 1
+work=$(mktemp -d)
+export POCL_DEVICES="pthread pthread" XDG_CACHE_HOME=$work/cache
+served=''
+trap '[ -z "$served" ] || kill -TERM $served; wait; rm -rf "$work"' EXIT
+fail() {
+    echo "FAILED: $*"
+    cat "$work"/*.log
+    exit 1
+}
+port=$(/usr/bin/python3 -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])')
+export EXPERTD_ENDPOINT=tcp://127.0.0.1:$port
+# A name that must be quoted wherever it is written.
+box="$work/a box, 100% \"mine\""
+mkdir "$box"
+cat >"$box/expertd.yaml" <<YAML
+server: {name: expertd-$$, run_dir: run}
+frontend: {listen: ["$EXPERTD_ENDPOINT"]}
+dht: {listen: "ipc://$work/dht", port: 0}
+devices:
+  - {name: one}
+  - {name: two, device: "1"}
+experts:
+  - {uid: nop.0, block: nop, hidden_dim: 8, max_batch_size: 16, device: one}
+  - {uid: nop.1, block: nop, hidden_dim: 8, max_batch_size: 16, device: two}
+YAML
+
+# Of two programs of one name, which one is a child of the server.
+part() {
+    local status
+    for status in $(grep -lE "^PPid:[[:space:]]*$served\$" /proc/[0-9]*/status 2>/dev/null); do
+        tr '\0' ' ' <"${status%/status}/cmdline" 2>/dev/null | grep -q "$1" && basename "${status%/status}"
+    done
+    return 0
+}
+serve() {
+    : >"$work/serve.log"
+    "$bin/expertd" serve "$@" >>"$work/serve.log" 2>&1 &
+    served=$!
+}
+ended_with() {
+    wait "$served"
+    local status=$?
+    served=''
+    [ $status = "$1" ] || fail "it ends with $status, not $1: $2"
+}
+
+"$bin/expertd" check "$box/expertd.yaml" >"$work/check.log" 2>&1 || fail "check finds it good"
+grep -q "1 experts on one, 1 on two" "$work/check.log" || fail "check says what it is about"
+serve --config "$box/expertd.yaml"
+"$bin/expertctl" --timeout 600 wait nop.0 nop.1 || fail "both devices are served"
+grep -q "server 'expertd-$$': 1 experts on one, 1 on two; clients connect to $EXPERTD_ENDPOINT" "$work/serve.log" ||
+    fail "it says what is served where"
+[ -n "$(part expertd-dht)" ] || fail "there is a dht"
+for name in "device two" expertd-frontend; do
+    old=$(part "$name")
+    kill -KILL "$old" || fail "there is a part $name"
+    until new=$(part "$name") && [ -n "$new" ] && [ "$new" != "$old" ]; do
+        kill -0 "$served" 2>/dev/null || fail "it goes on without $name"
+        sleep 0.1
+    done
+done
+"$bin/expertctl" --timeout 600 wait nop.0 nop.1 || fail "all is well after parts were killed"
+kill -TERM "$served"
+ended_with 0 "after SIGTERM"
+[ -z "$(ls /dev/shm | grep "^expertd.expertd-$$\.")" ] || fail "no segment is left"
+
+# hivemind-server's options, with underscores. What it prints is what it serves.
+options=(--num_experts 4 --expert_pattern 'nop.[0:8].[0:8]' --expert_cls nop --hidden_dim=8 --max_batch_size 16 --device cpu
+    --server_name "options-$$" --server-run-dir "$work/run" --frontend-listen "$EXPERTD_ENDPOINT" --no_dht
+    --stats_report_interval 1 --update_period 5 --increase_file_limit)
+"$bin/expertd" print "${options[@]}" >"$box/printed.yaml" 2>>"$work/print.log" || fail "print"
+"$bin/expertd" print --config "$box/printed.yaml" >"$work/again.yaml" 2>>"$work/print.log" || fail "print reads what it wrote"
+cmp "$box/printed.yaml" "$work/again.yaml" || fail "which is the same"
+grep -q 'update_period: 5$' "$work/again.yaml" || fail "hivemind's names are the configuration's"
+serve "${options[@]}"
+"$bin/expertctl" --timeout 600 wait --experts 4 || fail "four experts are served"
+[ -z "$(part expertd-dht)" ] || fail "there is no dht"
+until grep -q "^device.device0." "$work/serve.log"; do kill -0 "$served" || fail "it reports what it did"; sleep 0.1; done
+kill -INT "$served"
+ended_with 0 "after SIGINT"
+
+# supervisord runs the same, from a folder whose name it would misread.
+if command -v supervisord >/dev/null; then
+    "$bin/expertd" print --supervisord --config "$box/expertd.yaml" >"$work/supervisord.conf" || fail "print --supervisord"
+    supervisord -n -c "$work/supervisord.conf" >"$work/supervisord.log" 2>&1 &
+    served=$!
+    until "$bin/expertctl" --timeout 5 wait nop.0 nop.1 2>/dev/null; do
+        kill -0 "$served" 2>/dev/null || fail "supervisord runs both devices"
+    done
+    kill -TERM "$served"
+    wait "$served"
+    served=''
+fi
+
+# What is wrong is said before anything is started.
+refused() {
+    local status what=$1
+    shift
+    timeout 300 "$bin/expertd" "$@" >"$work/refused.log" 2>&1
+    status=$?
+    [ $status = 2 ] || fail "exit status $status: $*"
+    grep -qF -- "$what" "$work/refused.log" || fail "it says '$what': $*"
+}
+refused "is 'serve' meant?" sevre
+refused "is --num-experts meant?" serve --num_expertz 4
+refused "what is it about?" serve
+refused "not by both" serve --config "$box/expertd.yaml" --num_experts 4
+printf 'devices: [{name: a}, {name: b}, {name: a}]\n' >"$work/twice.yaml"
+refused "twice.yaml:1: devices[2].name" check "$work/twice.yaml"
+sed -i 's/block: nop, hidden_dim: 8, max_batch_size: 16, device: two/hidden_dim: 8, weights: "w\/{uid}.safetensors"/' "$box/expertd.yaml"
+refused "experts[1].weights: cannot read '$box/w/nop.1.safetensors'" check "$box/expertd.yaml"
+refused "the configuration has no experts" serve --config /dev/null
+for command in "" serve check print; do
+    "$bin/expertd" $command --help >"$work/help.log" || fail "$command --help"
+    grep -q Usage "$work/help.log" || fail "$command --help says how"
+done
+[ "$("$bin/expertd" --version | cut -d' ' -f1)" = expertd ] || fail "--version"
+"$bin/expertd" dht --help | grep -q dht-bootstrap || fail "dht --help"
+
+# A node to join by.
+"$bin/expertd" dht --host_maddrs /ip4/0.0.0.0/udp/0 --server-run-dir "$work/run-dht" --dht-listen "ipc://$work/node" 2>"$work/dht.log" &
+served=$!
+until EXPERTD_DHT=ipc://$work/node "$bin/expertctl" --timeout 60 search nop. >/dev/null 2>&1; do
+    kill -0 "$served" 2>/dev/null || fail "the node lives"
+done
+kill -TERM "$served"
+ended_with 0 "a DHT node after SIGTERM"
+echo "expertd: ok"

@@ -1,0 +1,75 @@
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "command/supervisord_file.h"
+
+static struct config config;
+static char *text;
+
+static int print(const char *programs, const char *file, const char *folder, bool with_dht)
+{
+    static const char source[] = "devices: [{name: a}, {name: b}]";
+    size_t length;
+    ck_assert_int_eq(config_parse(&config, source, strlen(source), "test"), 0);
+    FILE *out = open_memstream(&text, &length);
+    const int result = supervisord_file_print(out, &config, programs, file, folder, with_dht);
+    fclose(out);
+    config_destroy(&config);
+    return result;
+}
+
+START_TEST(each_device_has_a_runtime)
+{
+    ck_assert_int_eq(print("/bin", "/etc/box.yaml", "/run/box", true), 0);
+    ck_assert_ptr_nonnull(strstr(
+        text, "[program:expertd-frontend]\ncommand= \"/bin/expertd-frontend\" \"--config\" \"/etc/box.yaml\"\n"));
+    ck_assert_ptr_nonnull(strstr(text, "[program:expertd-runtime-a]"));
+    ck_assert_ptr_nonnull(strstr(text, "\"--device\" \"b\"\n"));
+    ck_assert_ptr_nonnull(strstr(text, "[program:expertd-dht]"));
+    ck_assert_ptr_nonnull(strstr(text, "serverurl=unix:///run/box/supervisor.sock\n"));
+    free(text);
+    ck_assert_int_eq(print("/bin", "/etc/box.yaml", "/run/box", false), 0);
+    ck_assert_ptr_null(strstr(text, "expertd-dht"));
+    free(text);
+}
+END_TEST
+
+START_TEST(paths_are_escaped)
+{
+    ck_assert_int_eq(print("/a b", "/50%/\"x\"\\.yaml", "/run 100%;", true), 0);
+    ck_assert_ptr_nonnull(
+        strstr(text, "command= \"/a b/expertd-frontend\" \"--config\" \"/50%%/\\\"x\\\"\\\\.yaml\"\n"));
+    ck_assert_ptr_nonnull(strstr(text, "childlogdir=/run 100%%;\n"));
+    free(text);
+}
+END_TEST
+
+static const char *const impossible[] = {"/a ;b", "/a\nb", "/a\x7f"};
+
+START_TEST(what_supervisord_cannot_be_told_is_refused)
+{
+    ck_assert_int_eq(print(impossible[_i], "/b", "/c", true), -EINVAL);
+    free(text);
+    ck_assert_int_eq(print("/a", impossible[_i], "/c", true), -EINVAL);
+    free(text);
+    ck_assert_int_eq(print("/a", "/b", impossible[_i], true), -EINVAL);
+    free(text);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("supervisord_file");
+    TCase *tcase = tcase_create("supervisord_file");
+    tcase_add_test(tcase, each_device_has_a_runtime);
+    tcase_add_test(tcase, paths_are_escaped);
+    tcase_add_loop_test(tcase, what_supervisord_cannot_be_told_is_refused, 0, 3);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
