@@ -529,14 +529,11 @@ static int write_file(const char *path, const struct expert *expert, const struc
 
 int checkpoint_make_folder(const char *path)
 {
-    const bool made = mkdir(path, S_IRWXU) == 0;
-    if (!made && errno != EEXIST)
-        return -errno;
-    return made ? safetensors_sync_folder_of(path) : 0;
+    return mkdir(path, S_IRWXU) == 0 || errno == EEXIST ? 0 : -errno;
 }
 
-/* <dir>, whose parent must be there, and <uid>. Where no file is yet, an earlier process may have made the folder and
- * died before it was on the disk: then that is done now. */
+/* <dir>, whose parent must be there, and <uid>. Before the first file is written they are on the disk with all that
+ * leads to them, whoever made them: a process that did may have died before it had them there. */
 static int make_folders(const char *dir, const char *folder)
 {
     struct steps steps = {0};

@@ -35,8 +35,7 @@ struct checkpoint_window {
 /* The uid as a file name, into name[size]; -ENAMETOOLONG. */
 int checkpoint_uid_name(const char *uid, char *name, size_t size);
 
-/* Makes the folder, which its parent must be there for, and sees that it is on the disk; 0 too when it is there
- * already. */
+/* Makes the folder for this user alone; its parent must be there. 0 too when it is there already. */
 int checkpoint_make_folder(const char *path);
 
 /* Before the first write, when no other writes there: loads the newest checkpoint into the expert, and its window. A

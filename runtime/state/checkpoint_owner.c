@@ -26,7 +26,7 @@ static int make_path(const struct checkpoint_owner *owner, char path[PATH_MAX])
     return n < 0 || n >= PATH_MAX ? -ENAMETOOLONG : 0;
 }
 
-static int open_lock(const struct checkpoint_owner *owner)
+static int open_lock(const struct checkpoint_owner *owner, int *fd)
 {
     char path[PATH_MAX];
     int rc = make_path(owner, path);
@@ -34,8 +34,8 @@ static int open_lock(const struct checkpoint_owner *owner)
         rc = checkpoint_make_folder(owner->dir);
     if (rc < 0)
         return rc;
-    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, S_IRUSR | S_IWUSR);
-    return fd < 0 ? -errno : fd;
+    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, S_IRUSR | S_IWUSR);
+    return *fd < 0 ? -errno : 0;
 }
 
 /* Two uids of one place would keep each other out; there are 2^62. */
@@ -90,10 +90,8 @@ int checkpoint_owner_take(struct checkpoint_owner *owner, const char *uid)
 {
     const off_t place = place_of(uid);
     int rc = reserve(owner);
-    if (rc == 0 && owner->fd < 0) {
-        owner->fd = open_lock(owner);
-        rc = owner->fd < 0 ? owner->fd : 0;
-    }
+    if (rc == 0 && owner->fd < 0)
+        rc = open_lock(owner, &owner->fd);
     if (rc == 0)
         rc = lock(owner->fd, place);
     if (rc == 0)
@@ -119,15 +117,15 @@ int checkpoint_owner_renew(struct checkpoint_owner *owner)
 {
     if (owner->fd < 0 || leads_to_it(owner))
         return 0;
-    const int fd = open_lock(owner);
-    if (fd < 0)
-        return fd;
-    for (size_t i = 0; i < owner->count; i++) {
-        const int rc = lock(fd, owner->places[i]);
-        if (rc < 0) {
-            close(fd);
-            return rc;
-        }
+    int fd;
+    int rc = open_lock(owner, &fd);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < owner->count && rc == 0; i++)
+        rc = lock(fd, owner->places[i]);
+    if (rc < 0) {
+        close(fd);
+        return rc;
     }
     close(owner->fd);
     owner->fd = fd;

@@ -324,29 +324,35 @@ END_TEST
 /* What makes a step of finite gradients leave what is not: nothing of it is left behind, and it is named. */
 static const struct {
     const char *options, *precision;
+    unsigned parameter;
     double learning_rate;   /* more than a configuration may say */
     float weight, gradient; /* of one element; the others have none */
 } wild[] = {
-    {"optimizer: sgd", "", 1e20, 1, 1e19f},      {"optimizer: sgd, momentum: 1", "", 1e20, 1, 1e19f},
-    {"optimizer: adam", "", 3e38, -3e38f, 5},    {"optimizer: adam, epsilon: 0", "", 1e-3, 1, 1e-25f},
-    {"optimizer: sgd", "fp16", 1000, 65000, -5}, {"optimizer: adam", "fp16", 1000, -65000, 5},
+    {"optimizer: sgd", "", 0, 1e20, 1, 1e19f},
+    {"optimizer: sgd, momentum: 1", "", 0, 1e20, 1, 1e19f},
+    {"optimizer: sgd", "", 1, 1e20, 1, 1e19f}, /* a vector */
+    {"optimizer: adam", "", 2, 3e38, -3e38f, 5},
+    {"optimizer: adam", "", 5, 3e38, -3e38f, 5},
+    {"optimizer: adam, epsilon: 0", "", 0, 1e-3, 1, 1e-25f},
+    {"optimizer: sgd", "fp16", 0, 1000, 65000, -5},
+    {"optimizer: adam", "fp16", 2, 1000, -65000, 5},
 };
 
 START_TEST(a_step_leaves_nothing_that_is_not_finite)
 {
-    const unsigned which = (unsigned)_i % (sizeof wild / sizeof wild[0]), matrix = 0;
+    const unsigned which = (unsigned)_i % (sizeof wild / sizeof wild[0]), chosen = wild[which].parameter;
     struct provider provider = kernels[_i / (int)(sizeof wild / sizeof wild[0])];
     if (wild[which].precision[0] != '\0')
         provider.precision = wild[which].precision;
     begin(&provider, wild[which].options);
     expert->optimizer.learning_rate = wild[which].learning_rate;
-    const struct parameter *item = &parameters->items[matrix];
-    const size_t element = 7 * item->in + 3; /* (out 7, in 3) */
-    expected[0][matrix][element] = wild[which].weight;
-    ck_assert_int_eq(expert_tensor_write(expert, matrix, expected[0][matrix]), 0);
+    const struct parameter *item = &parameters->items[chosen];
+    const size_t in = item->in > 0 ? 3 : 0, element = 3 * item->in + in; /* (out 3, in 3) */
+    expected[0][chosen][element + (item->in > 0 ? 0 : 3)] = wild[which].weight;
+    ck_assert_int_eq(expert_tensor_write(expert, chosen, expected[0][chosen]), 0);
     (void)put_gradients(100, 0);
-    /* In the panels of the transposed one: panel 0, row 3, column 7. */
-    const size_t at = item->offset + 3 * parameters->shape.panel + 7;
+    /* In the panels of the transposed one: panel 0, row 3 (of a vector, 0), column 3. */
+    const size_t at = item->offset + in * parameters->shape.panel + 3;
     for (unsigned i = 0; i < 2; i++) { /* the second one meets the buffers of the first */
         ck_assert_int_eq(device_write(support.device, gradient_buffer, at * sizeof(float), &wild[which].gradient,
                                       sizeof wild[which].gradient),
@@ -355,14 +361,14 @@ START_TEST(a_step_leaves_nothing_that_is_not_finite)
     }
     ck_assert_ptr_nonnull(expert_held(expert));
     ck_assert_str_eq(expert_held(expert), item->name);
-    float *values = malloc(item->out * item->in * sizeof *values);
+    float *values = malloc(parameters->primary_floats * sizeof *values);
     for (unsigned i = 0; i < (1 + parameters->moments) * parameters->count; i++) {
         struct expert_tensor tensor;
         expert_tensor(expert, i, &tensor);
         ck_assert_int_eq(expert_tensor_read(expert, i, values), 0);
         ck_assert_msg(floats_are_finite(values, tensor.count), "%s", tensor.name);
-        if (i == matrix)
-            ck_assert_msg(values[element] == wild[which].weight, "%g", (double)values[element]);
+        if (i == chosen)
+            ck_assert_msg(memcmp(values, expected[0][chosen], tensor.count * sizeof *values) == 0, "it has moved");
     }
     free(values);
     orientations_agree();

@@ -67,6 +67,25 @@ START_TEST(a_list_that_changes_meanwhile_is_begun_again)
 }
 END_TEST
 
+/* What is known of the frontend is known since it was asked, however long its answer took. */
+START_TEST(a_confirmation_is_as_old_as_its_question)
+{
+    const uint64_t begin_ns = now.ns, tenth_ns = NS_PER_S / 10;
+    uint64_t due_ns;
+    answer(1, 5, 1, "ffn.0.0"); /* asks for the list */
+    now.ns += tenth_ns;
+    answer(2, 6, 1, "ffn.0.0"); /* which has changed meanwhile: asks again, and is as old as that question */
+    now.ns += tenth_ns;
+    ck_assert_int_eq(answer(3, 6, 1, "ffn.0.0"), WATCH_CHANGED);
+    ck_assert_uint_eq(watch_confirmed_ns(watch), begin_ns);
+    ck_assert_int_eq(watch_step(watch, now, &due_ns), WATCH_NOTHING); /* asks whether it is still so */
+    now.ns += tenth_ns;
+    ck_assert_int_eq(answer(4, 6, 1, "ffn.0.0"), WATCH_CONFIRMED);
+    ck_assert_uint_eq(watch_confirmed_ns(watch), begin_ns + 2 * tenth_ns);
+    now.ns = begin_ns;
+}
+END_TEST
+
 START_TEST(answers_to_other_questions_do_not_count)
 {
     ck_assert_int_eq(answer(9, 5, 1, "ffn.0.0"), WATCH_NOTHING);
@@ -97,6 +116,7 @@ int main(void)
     tcase_add_checked_fixture(all, setup, teardown);
     tcase_add_test(all, a_new_generation_is_listed_page_by_page);
     tcase_add_test(all, a_list_that_changes_meanwhile_is_begun_again);
+    tcase_add_test(all, a_confirmation_is_as_old_as_its_question);
     tcase_add_test(all, answers_to_other_questions_do_not_count);
     tcase_add_test(all, garbage_and_refusals_are_no_news);
     return world_run(all, "watch");
