@@ -86,17 +86,22 @@ void store_transposed(const weight *block, int kn, int columns, __global weight 
 #endif
 
 /* A step leaves no parameter that is NaN or infinite: a value that would become so, here or rounded to what products
- * read, stays as it was, with its moments, and the place of some such one is noted for the host. (Adam's 0 / 0, where eps
- * is 0, is no step, and not worth a note.) */
+ * read, stays as it was, and the place of some such one is noted for the host. (Adam's 0 / 0, where eps is 0, is no step,
+ * and not worth a note.) Without a branch on the way: the step is as fast as memory. */
 typedef GLUE(int, VEC) vec_mask;
 #ifdef HALF_WEIGHTS
 #define GREATEST (is_matrix ? 65519.996f : MAXFLOAT)
 #else
 #define GREATEST MAXFLOAT
 #endif
-void note_held(__global float *control, ulong control_offset, ulong place)
+/* noted: of each lane the newest turn of the loop, counted from 1, that held a value; 0: none did. */
+void note_held(vec_mask noted, __global float *control, ulong control_offset, ulong place)
 {
-    ((__global uint *)control)[control_offset + 3] = 1 + (uint)(place / 4);
+    int turn = 0;
+    for (int i = 0; i < VEC; i++)
+        turn = max(turn, ((int *)&noted)[i]);
+    if (turn != 0)
+        ((__global uint *)control)[control_offset + 3] = 1 + (uint)((place + (turn - 1)) / 4);
 }
 
 /* One step of Adam, as PyTorch takes it, of g + decay * w, after w -= shrink * w (AdamW's): m and v, then
@@ -120,33 +125,29 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
         const float factor = control[control_offset + 1];
         const bool is_matrix = transposed_offset != ~(ulong)0;
         weight block[PANEL * PANEL];
+        vec_mask noted = 0;
         if (control[control_offset + 2] == 0.0f)
             continue;
         for (int i = 0; i < kn * PANEL; i += VEC) {
             const vec m0 = vec_load(m + i), v0 = vec_load(v + i), w0 = vec_load(w + i);
             const vec gi = vec_load(g + i) * factor + decay * w0, most0 = amsgrad ? vec_load(greatest + i) : v0;
-            vec mi = beta1 * m0 + one_minus_beta1 * gi;
-            vec vi = beta2 * v0 + one_minus_beta2 * (gi * gi);
-            vec most = amsgrad ? fmax(vi, most0) : vi;
-            vec wi = w0 - shrink * w0 - step_size * mi / (sqrt(most) * inverse_sqrt_correction2 + eps);
+            const vec m1 = beta1 * m0 + one_minus_beta1 * gi;
+            const vec v1 = beta2 * v0 + one_minus_beta2 * (gi * gi);
+            const vec most1 = amsgrad ? fmax(v1, most0) : v1;
+            const vec w1 = w0 - shrink * w0 - step_size * m1 / (sqrt(most1) * inverse_sqrt_correction2 + eps);
             /* v takes part: it is infinite where its root made the quotient 0. */
-            const vec_mask good = fabs(wi) <= (vec)GREATEST && vi <= (vec)MAXFLOAT;
-            if (!all(good)) {
-                if (any(!good && mi != (vec)0.0f))
-                    note_held(control, control_offset, offset + at + i);
-                mi = select(m0, mi, good);
-                vi = select(v0, vi, good);
-                most = select(most0, most, good);
-                wi = select(w0, wi, good);
-            }
+            const vec_mask good = fabs(w1) <= (vec)GREATEST && v1 <= (vec)MAXFLOAT;
+            const vec mi = select(m0, m1, good), vi = select(v0, v1, good), wi = select(w0, w1, good);
+            noted = select((vec_mask)(i + 1), noted, good || m1 == (vec)0.0f);
             if (amsgrad)
-                vec_store(most, greatest + i);
+                vec_store(select(most0, most1, good), greatest + i);
             vec_store(mi, m + i);
             vec_store(vi, v + i);
             vec_store(wi, w + i);
             STORE_ROUNDED(wi, rounded + offset + at + i);
             weight_store_private(wi, block + i);
         }
+        note_held(noted, control, control_offset, offset + at);
         if (is_matrix)
             store_transposed(block, kn, min(PANEL, N - panel * PANEL),
                              transposed + transposed_offset + (ulong)block_k * N * PANEL + panel * PANEL * PANEL);
@@ -169,26 +170,24 @@ void step_sgd(int K, int N, float momentum, float rate, float decay, __global fl
         const float factor = control[control_offset + 1];
         const bool is_matrix = transposed_offset != ~(ulong)0;
         weight block[PANEL * PANEL];
+        vec_mask noted = 0;
         if (control[control_offset + 2] == 0.0f)
             continue;
         for (int i = 0; i < kn * PANEL; i += VEC) {
             const vec w0 = vec_load(w + i), m0 = momentum != 0.0f ? vec_load(m + i) : (vec)0.0f;
-            vec gi = vec_load(g + i) * factor + decay * w0;
-            gi += momentum * m0;
-            vec wi = w0 - rate * gi;
+            const vec g1 = vec_load(g + i) * factor + decay * w0 + momentum * m0;
+            const vec w1 = w0 - rate * g1;
             /* The buffer takes part: with a rate of 0 its infinity would be none of the weight's. */
-            const vec_mask good = fabs(wi) <= (vec)GREATEST && fabs(gi) <= (vec)MAXFLOAT;
-            if (!all(good)) {
-                gi = select(m0, gi, good);
-                wi = select(w0, wi, good);
-                note_held(control, control_offset, offset + at + i);
-            }
+            const vec_mask good = fabs(w1) <= (vec)GREATEST && fabs(g1) <= (vec)MAXFLOAT;
+            const vec gi = select(m0, g1, good), wi = select(w0, w1, good);
+            noted = select((vec_mask)(i + 1), noted, good);
             if (momentum != 0.0f)
                 vec_store(gi, m + i);
             vec_store(wi, w + i);
             STORE_ROUNDED(wi, rounded + offset + at + i);
             weight_store_private(wi, block + i);
         }
+        note_held(noted, control, control_offset, offset + at);
         if (is_matrix)
             store_transposed(block, kn, min(PANEL, N - panel * PANEL),
                              transposed + transposed_offset + (ulong)block_k * N * PANEL + panel * PANEL * PANEL);

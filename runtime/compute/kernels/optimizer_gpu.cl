@@ -69,6 +69,7 @@ void store_transposed(__local const float *block, int k0, int n0, int K, int N, 
 #define STORE_ROUNDED(v, p)
 #define GREATEST MAXFLOAT
 #endif
+/* Of a value that stays as it was, see optimizer_cpu.cl. */
 void note_held(__global float *control, ulong control_offset, ulong place)
 {
     ((__global uint *)control)[control_offset + 3] = 1 + (uint)(place / 4);
