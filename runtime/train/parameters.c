@@ -189,7 +189,8 @@ void parameters_tensor(const struct parameters *parameters, unsigned index, stru
     tensor->count = item->out * (item->in > 0 ? item->in : 1);
     tensor->is_parameter = copy == 0;
     tensor->greatest = copy == 0 && item->in > 0 && has_halves(parameters) ? nextafterf(HALF_INFINITE, 0) : FLT_MAX;
-    tensor->least = copy == 2 && parameters->moments == 2 ? 0 : -tensor->greatest; /* Adam takes a root of its second */
+    /* Adam takes a root of its second moments. */
+    tensor->least = copy >= 2 && copy <= parameters->moments ? 0 : -tensor->greatest;
 }
 
 int parameters_read(struct parameters *parameters, unsigned index, float *values)

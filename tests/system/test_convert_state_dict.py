@@ -284,6 +284,8 @@ def test_what_the_server_has_not_is_said(folder):
     expect(done.returncode == 1 and "square_avg" in done.stderr, f"another optimizer's state: {done.stderr}")
     done = attempt(lambda other: other["param_groups"][0].update(weight_decay=0.01))
     expect(done.returncode == 0 and "weight_decay" in done.stderr, f"weight decay: {done.stderr}")
+    done = attempt(lambda other: other["param_groups"][0].update(nesterov=True))
+    expect(done.returncode == 0 and "no nesterov" in done.stderr, f"nesterov: {done.stderr}")
     done = attempt(lambda other: other["param_groups"][0].update(params=[0, 1]))
     expect(done.returncode == 1 and "2 parameters" in done.stderr, f"too few parameters: {done.stderr}")
     save({"module": state, "optimizer": optimizer, "scheduler": {"last_epoch": 9}}, source)

@@ -307,6 +307,36 @@ START_TEST(repeats_are_known_within_the_window_and_not_beyond)
 }
 END_TEST
 
+/* As a checkpoint has it: of a segment that is gone. */
+START_TEST(what_was_applied_to_an_earlier_pool_is_known)
+{
+    static struct applied_key keys[POOL_APPLIED_RECORDS], listed[POOL_APPLIED_RECORDS];
+    struct pool_pair pair;
+    struct pool_batch batch;
+    const uint32_t count = 5;
+    support_open(&pair, POOL_BACKWARD, 64, 16, 10);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct pool_task task = support_named(1, 100 + i);
+        keys[i] = (struct applied_key){{task.client[0], task.client[1]}, task.request_id};
+    }
+    ck_assert_int_eq(pool_restore_applied(pair.runtime, keys, count), 0);
+    ck_assert_uint_eq(pool_list_applied(pair.runtime, listed), count);
+    ck_assert_mem_eq(listed, keys, count * sizeof *keys);
+    const uint64_t repeated = support_put_named(&pair, 1, 102);
+    ck_assert_uint_eq(support_take(&pair, &batch), 0);
+    support_expect(&pair, repeated, STATUS_ALREADY_EXISTS, false);
+    const uint64_t other = support_put_named(&pair, 1, 105);
+    support_expect_batch(&pair, &batch, other, 1);
+    support_step(&pair, &batch);
+    support_expect(&pair, other, STATUS_OK, false);
+    /* The list goes on from what it was. */
+    ck_assert_uint_eq(pool_list_applied(pair.runtime, listed), count + 1);
+    ck_assert_mem_eq(listed, keys, count * sizeof *keys);
+    ck_assert_uint_eq(listed[count].request_id, 105);
+    support_close(&pair);
+}
+END_TEST
+
 START_TEST(batches_in_flight_are_completed_in_order)
 {
     struct pool_pair pair;
@@ -486,6 +516,7 @@ int main(void)
     tcase_add_test(taking, tasks_of_unknown_clients_are_never_repeats);
     tcase_add_loop_test(taking, a_repeat_of_a_backward_in_flight_waits_for_it, 0, 2);
     tcase_add_test(taking, repeats_are_known_within_the_window_and_not_beyond);
+    tcase_add_test(taking, what_was_applied_to_an_earlier_pool_is_known);
     tcase_add_test(taking, batches_in_flight_are_completed_in_order);
     tcase_add_test(taking, tasks_skipped_behind_running_batches_are_answered_in_order);
     tcase_add_test(taking, a_batch_is_worked_off_task_by_task);
