@@ -26,6 +26,10 @@
       "endpoint that is published for clients; default the first of listen, which must then not be a wildcard")        \
     X(UINT, io_threads, 1, 1, 64, "threads", "ZeroMQ threads that move bytes")                                         \
     X(UINT, max_message, 1073741824, 4096, 1099511627776, "bytes", "largest frame that a client may send")             \
+    X(UINT, max_memory, 0, 0, 1099511627776, "bytes",                                                                  \
+      "of messages, coming and going, in the frontend, at least 16 MiB; a quarter of it for replies that clients do "  \
+      "not read, and a "                                                                                               \
+      "frame has half at most; 0: a quarter of what the machine or the container has, 4 GiB at most")                  \
     X(UINT, max_requests, 16384, 1, 1048576, "requests", "requests in the server at once, over all experts")           \
     X(UINT, default_deadline, 0, 0, 86400000, "ms", "deadline of a request that names none; 0: no deadline")           \
     X(UINT, stall_timeout, 60000, 100, 86400000, "ms",                                                                 \

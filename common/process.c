@@ -136,6 +136,17 @@ void process_stop_futex(_Atomic uint32_t *word)
         ;
 }
 
+int process_need_files(unsigned least)
+{
+    struct rlimit limit;
+    process_raise_file_limit();
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= least)
+        return 0;
+    log_error("the limit of open files is %llu; at least %u are needed (ulimit -n, LimitNOFILE)",
+              (unsigned long long)limit.rlim_cur, least);
+    return -EMFILE;
+}
+
 void process_raise_file_limit(void)
 {
     struct rlimit limit;

@@ -23,5 +23,7 @@ int process_stop_fd(void);
 void process_stop_futex(_Atomic uint32_t *word);
 /* As many open files as the system lets this process have: for programs whose clients are files. */
 void process_raise_file_limit(void);
+/* The same, and -EMFILE if that is less than `least`, which is logged: ZeroMQ ends a process that has too few. */
+int process_need_files(unsigned least);
 
 #endif

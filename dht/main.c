@@ -7,7 +7,7 @@
 #include "common/process.h"
 #include "dht/loop.h"
 
-enum { EXIT_USAGE = 2 };
+enum { EXIT_USAGE = 2, LEAST_FILES = 48 };
 
 static const char *const sections[] = {"server", "dht", "frontend", NULL};
 static const struct config_program program = {
@@ -35,8 +35,9 @@ int main(int argc, char **argv)
     /* The lock is let go of by the process's end. */
     if (rc == 0)
         rc = owner_acquire(config.server.run_dir, config.server.name, "dht");
-    if (rc >= 0) {
-        process_raise_file_limit(); /* each client is a file */
+    if (rc >= 0)
+        rc = process_need_files(LEAST_FILES); /* each client is one more */
+    if (rc == 0) {
         rc = loop_create(&loop, &config);
     }
     if (rc == 0)

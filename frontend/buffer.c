@@ -98,6 +98,19 @@ struct buffer *buffers_take(struct buffers *buffers, size_t bytes)
     return buffer;
 }
 
+void buffers_trim(struct buffers *buffers, size_t keep_bytes)
+{
+    collect(buffers);
+    for (uint32_t c = CLASSES; c-- > 0 && buffers->free_bytes > keep_bytes;) {
+        while (buffers->free[c] && buffers->free_bytes > keep_bytes) {
+            struct buffer *buffer = buffers->free[c];
+            buffers->free[c] = buffer->next;
+            buffers->free_bytes -= class_bytes(c);
+            drop(buffers, buffer);
+        }
+    }
+}
+
 size_t buffers_bytes(const struct buffers *buffers)
 {
     return buffers->total_bytes;

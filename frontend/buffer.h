@@ -29,6 +29,8 @@ int buffers_create(struct buffers **buffers, size_t keep_bytes);
 void buffers_destroy(struct buffers **buffers);
 /* A buffer of at least `bytes`, with one reference. NULL: no memory. */
 struct buffer *buffers_take(struct buffers *buffers, size_t bytes);
+/* Gives free buffers back to the allocator, until those that are left have at most so many bytes. */
+void buffers_trim(struct buffers *buffers, size_t keep_bytes);
 /* Bytes of all buffers, used and free. */
 size_t buffers_bytes(const struct buffers *buffers);
 

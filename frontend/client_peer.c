@@ -70,7 +70,7 @@ static void forget_idle(struct client_peers *peers)
         struct client_peer *peer = peers->oldest;
         unlink_age(peers, peer);
         /* Acquire: pairs with the release in client_peer_credit, after which that thread does not touch the peer. */
-        if (peer->references || atomic_load_explicit(&peer->unsent, memory_order_acquire)) {
+        if (peer->references || peer->fd >= 0 || atomic_load_explicit(&peer->unsent, memory_order_acquire)) {
             link_newest(peers, peer);
             continue;
         }
@@ -108,12 +108,18 @@ struct client_peer *client_peers_find(struct client_peers *peers, const void *id
     memcpy(peer->id, id, id_size);
     peer->unsent_total = &peers->unsent;
     peer->references = 1;
+    peer->fd = -1;
     peer->chain = peers->buckets[hash % BUCKETS];
     peers->buckets[hash % BUCKETS] = peer;
     link_newest(peers, peer);
     peers->count++;
     forget_idle(peers);
     return peer;
+}
+
+bool client_peer_is_one_connection(const struct client_peer *peer)
+{
+    return peer->id_size == 5 && peer->id[0] == 0;
 }
 
 void client_peer_hold(struct client_peer *peer)

@@ -17,6 +17,8 @@ struct client_peer {
     struct client_peer *newer, *older; /* by last use */
     uint64_t hash;
     uint32_t references; /* requests that point here */
+    int fd;              /* of its connection (frontend/connections.h); -1: not known */
+    bool gone;           /* its connection has ended, and it cannot come back */
     uint8_t id_size;
     unsigned char id[CLIENT_PEER_ID_SIZE];
     _Atomic size_t *unsent_total;
@@ -25,13 +27,16 @@ struct client_peer {
 
 struct client_peers;
 
-/* At most `keep` idle peers are remembered; unsent_max: bytes that all peers together may leave unread. -ENOMEM. */
+/* At most `keep` peers without connection and requests are remembered; unsent_max: bytes that all peers together may
+ * leave unread. -ENOMEM. */
 int client_peers_create(struct client_peers **peers, uint32_t keep, size_t unsent_max);
 /* After the ZeroMQ context is gone, so that nothing is credited any more. */
 void client_peers_destroy(struct client_peers **peers);
 
 /* The peer of that routing id, with a reference for the caller. NULL: no memory, or no routing id. */
 struct client_peer *client_peers_find(struct client_peers *peers, const void *id, size_t id_size);
+/* Whether it is one connection's: its routing id is ZeroMQ's, not of its own choice. */
+bool client_peer_is_one_connection(const struct client_peer *peer);
 void client_peer_hold(struct client_peer *peer);
 void client_peer_release(struct client_peer *peer);
 size_t client_peers_unsent(const struct client_peers *peers);

@@ -12,7 +12,7 @@ struct counters {
     uint64_t requests[COUNTERS_METHODS]; /* by number of the method; 0: other */
     uint64_t replies[COUNTERS_STATUSES]; /* by number of the status */
     uint64_t bytes_in, bytes_out;
-    uint64_t peers_vanished, replies_dropped, results_dropped;
+    uint64_t peers_vanished, replies_dropped, results_dropped, requests_dropped;
     uint64_t repeats_answered, repeats_joined;
     uint64_t sleeps;
     struct histogram request_time[2]; /* of FORWARD and BACKWARD, from arrival to the reply */

@@ -3,9 +3,13 @@
 #include <stdio.h>
 
 #include "frontend/checkpoint.h"
+#include "frontend/connections.h"
 #include "frontend/inspect.h"
 #include "frontend/lookout.h"
 #include "frontend/task.h"
+
+/* Who sends more has no request in mind. */
+enum { FRAMES_MAX = 65536 };
 
 static void refuse(struct server *server, const struct reply_to *to, enum status status, const char *message)
 {
@@ -110,6 +114,7 @@ void dispatch(struct server *server, uint64_t now_ns)
     to.peer = client_peers_find(server->peers, zmq_msg_data(&incoming->id), zmq_msg_size(&incoming->id));
     if (!to.peer)
         return;
+    connections_heard(server->connections, incoming_fd(incoming), to.peer, incoming->wire_bytes, now_ns);
     const Expertd__RequestHeader *header = read_header(server, &to);
     if (header) {
         const unsigned method = (unsigned)header->method;
@@ -117,4 +122,6 @@ void dispatch(struct server *server, uint64_t now_ns)
         route(server, &to, header, now_ns);
     }
     client_peer_release(to.peer);
+    if (incoming->tensor_frames > FRAMES_MAX)
+        connections_end(server->connections, incoming_fd(incoming));
 }

@@ -5,6 +5,7 @@
 #include <zmq.h>
 
 #include "common/log.h"
+#include "frontend/connections.h"
 
 /* Requests of one client that wait in ZeroMQ; beyond, TCP makes the client wait. The frontend reads fast and refuses
  * what it cannot queue, so few are needed. */
@@ -17,9 +18,9 @@ static int set(void *socket, int option, int value)
     return zmq_setsockopt(socket, option, &value, sizeof value) == 0 ? 0 : -errno;
 }
 
-static int set_options(void *socket, const struct config_frontend *config)
+static int set_options(void *socket, const struct config_frontend *config, uint64_t frame_max)
 {
-    const int64_t max_message = (int64_t)config->max_message;
+    const int64_t max_message = (int64_t)frame_max;
     /* Replies of one client that wait in ZeroMQ, as many as it can have requests here: a client that pipelines must not
      * lose replies because it reads a little later. The bytes are bounded by frontend/client_peer.h. */
     const int send_high_water =
@@ -67,37 +68,41 @@ static int bind_all(void *socket, const struct config_frontend *config)
     return 0;
 }
 
-int endpoint_open(const struct config_frontend *config, void **context, void **socket)
+int endpoint_open(struct endpoint *endpoint, const struct config_frontend *config, uint64_t frame_max)
 {
     int rc = 0;
-    *socket = NULL;
-    *context = zmq_ctx_new();
-    if (*context) {
-        zmq_ctx_set(*context, ZMQ_IO_THREADS, (int)config->io_threads);
-        *socket = zmq_socket(*context, ZMQ_ROUTER);
+    *endpoint = (struct endpoint){.context = zmq_ctx_new()};
+    if (endpoint->context) {
+        zmq_ctx_set(endpoint->context, ZMQ_IO_THREADS, (int)config->io_threads);
+        endpoint->socket = zmq_socket(endpoint->context, ZMQ_ROUTER);
     }
-    if (!*socket) {
+    if (!endpoint->socket) {
         rc = -errno;
         log_error("cannot make a ZeroMQ socket: %s", zmq_strerror(-rc));
     }
     if (rc == 0)
-        rc = set_options(*socket, config);
+        rc = set_options(endpoint->socket, config, frame_max);
     if (rc == 0)
-        rc = bind_all(*socket, config);
+        rc = connections_create(&endpoint->connections, endpoint->context, endpoint->socket);
+    if (rc == 0)
+        rc = bind_all(endpoint->socket, config);
+    if (rc == 0)
+        rc = connections_set_limit(endpoint->connections);
     if (rc < 0)
-        endpoint_close(context, socket, 0);
+        endpoint_close(endpoint, 0);
     return rc;
 }
 
-void endpoint_close(void **context, void **socket, int linger_ms)
+void endpoint_close(struct endpoint *endpoint, int linger_ms)
 {
-    if (*socket) {
-        (void)set(*socket, ZMQ_LINGER, linger_ms);
-        zmq_close(*socket);
+    connections_destroy(&endpoint->connections);
+    if (endpoint->socket) {
+        (void)set(endpoint->socket, ZMQ_LINGER, linger_ms);
+        zmq_close(endpoint->socket);
     }
-    if (*context) {
-        while (zmq_ctx_term(*context) != 0 && errno == EINTR)
+    if (endpoint->context) {
+        while (zmq_ctx_term(endpoint->context) != 0 && errno == EINTR)
             ;
     }
-    *socket = *context = NULL;
+    *endpoint = (struct endpoint){0};
 }

@@ -4,10 +4,17 @@
 
 #include "common/config.h"
 
-/* A context and a ROUTER socket that is bound to every endpoint of `listen`; each is logged as "listening on
- * <endpoint>", with the port that a `*` became. 0 or -errno, and then nothing is left; logs why. */
-int endpoint_open(const struct config_frontend *config, void **context, void **socket);
-/* Closes both; what clients have not read yet is sent for at most linger_ms. Nulls. */
-void endpoint_close(void **context, void **socket, int linger_ms);
+struct connections;
+struct endpoint {
+    void *context, *socket;
+    struct connections *connections;
+};
+
+/* A context and a ROUTER socket that is bound to every endpoint of `listen`, with its connections; each is logged as
+ * "listening on <endpoint>", with the port that a `*` became. frame_max: bytes. 0 or -errno, and then nothing is left;
+ * logs why. */
+int endpoint_open(struct endpoint *endpoint, const struct config_frontend *config, uint64_t frame_max);
+/* Closes all; what clients have not read yet is sent for at most linger_ms. Nulls. */
+void endpoint_close(struct endpoint *endpoint, int linger_ms);
 
 #endif

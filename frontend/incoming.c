@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
-/* Frames that are dropped at once before others get their turn. */
-enum { DRAIN_BURST = 1024 };
+/* Frames that are dropped at once before others get their turn; frames beyond so many bytes have a length of 8. */
+enum { DRAIN_BURST = 1024, LONG_FRAME = 255 };
 
 void incoming_init(struct incoming *incoming)
 {
@@ -34,7 +34,7 @@ void incoming_clear(struct incoming *incoming)
 }
 
 /* 0 or -errno; *more as the frame says. */
-static int receive_frame(void *socket, zmq_msg_t *frame, bool *more)
+static int receive_frame(struct incoming *incoming, void *socket, zmq_msg_t *frame, bool *more)
 {
     int n;
     do
@@ -43,6 +43,8 @@ static int receive_frame(void *socket, zmq_msg_t *frame, bool *more)
     if (n < 0)
         return -errno;
     *more = zmq_msg_more(frame) != 0;
+    const size_t size = zmq_msg_size(frame);
+    incoming->wire_bytes += size + (size > LONG_FRAME ? 9 : 2);
     return 0;
 }
 
@@ -50,7 +52,7 @@ static int receive_frame(void *socket, zmq_msg_t *frame, bool *more)
  * ZMQ_REQ_CORRELATE. *more is about the header, which is then received; a request without one ends here. */
 static int receive_header(struct incoming *incoming, void *socket, bool *more)
 {
-    int rc = receive_frame(socket, &incoming->header, more);
+    int rc = receive_frame(incoming, socket, &incoming->header, more);
     if (rc < 0)
         return rc;
     const size_t first = zmq_msg_size(&incoming->header);
@@ -59,7 +61,7 @@ static int receive_header(struct incoming *incoming, void *socket, bool *more)
     } else if (first == sizeof incoming->envelope.correlate && *more) {
         /* No header of 4 bytes announces a tensor; so an empty frame behind it is a delimiter, or an error anyway. */
         zmq_msg_t *second = &incoming->tensors[0];
-        rc = receive_frame(socket, second, more);
+        rc = receive_frame(incoming, socket, second, more);
         if (rc < 0)
             return rc;
         incoming->tensor_frames = 1;
@@ -79,43 +81,63 @@ static int receive_header(struct incoming *incoming, void *socket, bool *more)
     }
     if (!*more)
         return 0;
-    rc = receive_frame(socket, &incoming->header, more);
+    rc = receive_frame(incoming, socket, &incoming->header, more);
     incoming->has_header = rc == 0;
     incoming->bytes = rc == 0 ? zmq_msg_size(&incoming->header) : 0;
     return rc;
 }
 
-static int receive_tensors(struct incoming *incoming, void *socket, bool more)
+/* Frames beyond the tensors, into one message: of a million empty ones each costs no more than its receiving. */
+static int drain(struct incoming *incoming, void *socket, bool more)
 {
-    for (int burst = 0; more; burst++) {
+    int rc = 0;
+    zmq_msg_t surplus;
+    zmq_msg_init(&surplus);
+    for (int burst = 0; rc == 0 && more; burst++) {
         if (burst == DRAIN_BURST) {
             incoming->unfinished = true;
-            return -EINPROGRESS;
+            rc = -EINPROGRESS;
+            break;
         }
-        const uint64_t n = incoming->tensor_frames;
-        zmq_msg_t surplus;
-        zmq_msg_init(&surplus);
-        zmq_msg_t *frame = n < MESSAGE_MAX_TENSORS ? &incoming->tensors[n] : &surplus;
-        const int rc = receive_frame(socket, frame, &more);
+        rc = receive_frame(incoming, socket, &surplus, &more);
         if (rc == 0) {
-            incoming->bytes += zmq_msg_size(frame);
-            if (frame != &surplus)
-                incoming->tensor_bytes[n] = zmq_msg_size(frame);
+            incoming->bytes += zmq_msg_size(&surplus);
             incoming->tensor_frames++;
         }
-        zmq_msg_close(&surplus);
+    }
+    zmq_msg_close(&surplus);
+    return rc;
+}
+
+static int receive_tensors(struct incoming *incoming, void *socket, bool more)
+{
+    while (more && incoming->tensor_frames < MESSAGE_MAX_TENSORS) {
+        const uint64_t n = incoming->tensor_frames;
+        const int rc = receive_frame(incoming, socket, &incoming->tensors[n], &more);
         if (rc < 0)
             return rc;
+        incoming->tensor_bytes[n] = zmq_msg_size(&incoming->tensors[n]);
+        incoming->bytes += incoming->tensor_bytes[n];
+        incoming->tensor_frames++;
     }
+    const int rc = more ? drain(incoming, socket, more) : 0;
+    if (rc < 0)
+        return rc;
     incoming->unfinished = false;
     return 1;
+}
+
+int incoming_fd(struct incoming *incoming)
+{
+    return zmq_msg_get(&incoming->id, ZMQ_SRCFD);
 }
 
 int incoming_receive(struct incoming *incoming, void *socket)
 {
     bool more = true;
     if (!incoming->unfinished) {
-        int rc = receive_frame(socket, &incoming->id, &more);
+        int rc = receive_frame(incoming, socket, &incoming->id, &more);
+        incoming->wire_bytes = 0; /* the routing id did not travel */
         if (rc < 0)
             return rc == -EAGAIN ? 0 : rc;
         if (more)

@@ -16,6 +16,7 @@ struct incoming {
     size_t tensor_bytes[MESSAGE_MAX_TENSORS];
     uint64_t tensor_frames; /* that came; those beyond MESSAGE_MAX_TENSORS were dropped */
     uint64_t bytes;         /* of header and tensors */
+    uint64_t wire_bytes;    /* of all frames but the routing id, as they came on the connection */
     struct reply_envelope envelope;
     bool has_header;
     bool unfinished; /* more frames of this message wait in the socket */
@@ -24,6 +25,8 @@ struct incoming {
 void incoming_init(struct incoming *incoming);
 /* Closes what is open; ready for the next. */
 void incoming_clear(struct incoming *incoming);
+/* The descriptor of its connection; -1: there is none, or it is not known. */
+int incoming_fd(struct incoming *incoming);
 /* Receives a message without waiting. 1: it is complete. 0: there is none now. -EINPROGRESS: a very long one is not yet
  * drained; call again (other work may go first). Another -errno of zmq_msg_recv. */
 int incoming_receive(struct incoming *incoming, void *socket);

@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/memory.h"
+#include "frontend/connections.h"
 #include "frontend/inspect.h"
 #include "frontend/measures.h"
 
@@ -50,6 +52,7 @@ static void add_traffic(struct gathering *gathering, const struct counters *coun
     add(gathering, (double)counters->peers_vanished, "frontend.peers_vanished");
     add(gathering, (double)counters->replies_dropped, "frontend.replies_dropped");
     add(gathering, (double)counters->results_dropped, "frontend.results_dropped");
+    add(gathering, (double)counters->requests_dropped, "frontend.requests_dropped");
     add(gathering, (double)counters->repeats_answered, "frontend.replay.answered");
     add(gathering, (double)counters->repeats_joined, "frontend.replay.joined");
     add(gathering, (double)counters->sleeps, "frontend.sleeps");
@@ -69,6 +72,13 @@ static void add_frontend(struct gathering *gathering, const struct server *serve
     add(gathering, (double)buffers_bytes(server->buffers), "frontend.buffer_bytes");
     add(gathering, (double)client_peers_unsent(server->peers), "frontend.unsent_bytes");
     add(gathering, (double)usage.ru_minflt, "frontend.page_faults");
+    add(gathering, connections_count(server->connections), "frontend.connections");
+    const struct connections_counters *closed = connections_counters(server->connections);
+    add(gathering, (double)closed->accept_failures, "frontend.accept_failures");
+    add(gathering, (double)closed->closed_idle, "frontend.closed.idle");
+    add(gathering, (double)closed->closed_large, "frontend.closed.large");
+    add(gathering, (double)memory_own(), "frontend.memory");
+    add(gathering, (double)server->pressure.budget, "frontend.max_memory");
 }
 
 static void add_device(struct gathering *gathering, const struct device_link *device)

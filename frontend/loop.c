@@ -10,13 +10,16 @@
 #include "common/log.h"
 #include "common/process.h"
 #include "frontend/checkpoint.h"
+#include "frontend/connections.h"
 #include "frontend/dispatch.h"
 #include "frontend/lookout.h"
+#include "frontend/pressure.h"
 #include "frontend/results.h"
 #include "frontend/roster.h"
 #include "frontend/task.h"
 
-enum { BURST_REQUESTS = 64, BURST_BYTES = 1 << 20 };
+enum { DRAINS = 8, BURST_REQUESTS = 64, BURST_BYTES = 1 << 20 };
+static const uint64_t connections_ns = 50 * NS_PER_MS;
 static void ring_all(struct server *server)
 {
     for (unsigned d = 0; d < server->devices_count; d++)
@@ -29,9 +32,11 @@ static bool receive_burst(struct server *server)
 {
     static struct log_burst burst;
     uint64_t bytes = 0;
-    unsigned count = 0;
+    unsigned count = 0, drained = 0;
     for (; count < BURST_REQUESTS; count++) {
         const int rc = incoming_receive(&server->incoming, server->socket);
+        if (rc == -EINPROGRESS && ++drained == DRAINS)
+            break; /* results have their turn */
         if (rc == -EINPROGRESS)
             continue;
         if (rc == 0) {
@@ -110,9 +115,12 @@ static void sleep_for_work(struct server *server)
     if (!any_done(server)) {
         struct pollfd fds[] = {{.fd = server->socket_fd, .events = POLLIN},
                                {.fd = server->bell_fd, .events = POLLIN},
-                               {.fd = process_stop_fd(), .events = POLLIN}};
+                               {.fd = process_stop_fd(), .events = POLLIN},
+                               {.fd = connections_fd(server->connections), .events = POLLIN}};
         const struct deadline *first = deadline_first(server->deadlines);
         uint64_t until_ns = server->next_look_ns;
+        if (connections_count(server->connections) && server->next_connections_ns < until_ns)
+            until_ns = server->next_connections_ns;
         if (first && first->due_ns < until_ns)
             until_ns = first->due_ns;
         const uint64_t now_ns = clock_now_ns(), wait_ns = until_ns > now_ns ? until_ns - now_ns : 0;
@@ -121,6 +129,8 @@ static void sleep_for_work(struct server *server)
         const int ready = ppoll(fds, sizeof fds / sizeof fds[0], &wait, NULL);
         if (ready > 0 && fds[0].revents)
             server->socket_empty = false;
+        if (ready > 0 && fds[3].revents)
+            server->next_connections_ns = 0;
         if (ready > 0 && fds[1].revents) {
             doorbell_fifo_drain(server->bell_fd);
             if (!all_up(server))
@@ -143,6 +153,15 @@ static bool take_results(struct server *server)
     return results > 0;
 }
 
+/* Who came and went, and how much memory messages take. */
+static void look_at_connections(struct server *server, uint64_t now_ns)
+{
+    if (connections_take(server->connections, now_ns))
+        task_drop_gone(server);
+    pressure_look(server, now_ns);
+    server->next_connections_ns = now_ns + connections_ns;
+}
+
 static int turn(struct server *server)
 {
     bool worked = take_results(server);
@@ -151,6 +170,8 @@ static int turn(struct server *server)
     if (!server->socket_empty)
         worked |= receive_burst(server);
     const uint64_t now_ns = clock_now_ns();
+    if (now_ns >= server->next_connections_ns)
+        look_at_connections(server, now_ns);
     if (server->checkpoints.count)
         checkpoint_look(server);
     worked |= expire(server, now_ns);

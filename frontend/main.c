@@ -8,7 +8,7 @@
 #include "frontend/loop.h"
 #include "frontend/server.h"
 
-enum { EXIT_USAGE = 2 };
+enum { EXIT_USAGE = 2, LEAST_FILES = 48 };
 
 static const char *const sections[] = {"server", "frontend", "devices", "experts", NULL};
 static const struct config_program program = {
@@ -36,10 +36,11 @@ int main(int argc, char **argv)
     /* The lock is let go of by the process's end. */
     if (rc == 0)
         rc = owner_acquire(config.server.run_dir, config.server.name, "frontend");
-    if (rc >= 0) {
-        process_raise_file_limit(); /* each client is a file */
-        rc = server_create(&server, &config, rc);
-    }
+    const int owner_fd = rc;
+    if (rc >= 0)
+        rc = process_need_files(LEAST_FILES); /* each client is one more */
+    if (rc == 0)
+        rc = server_create(&server, &config, owner_fd);
     if (rc == 0)
         rc = loop_run(server);
     server_destroy(&server);

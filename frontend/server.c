@@ -1,6 +1,7 @@
 #include "frontend/server.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -9,11 +10,9 @@
 #include "common/clock.h"
 #include "common/doorbell.h"
 #include "common/log.h"
-#include "frontend/endpoint.h"
+#include "frontend/pressure.h"
 
 enum { KEEP_PEERS = 8192, LINGER_MS = 1000 };
-#define KEEP_BUFFER_BYTES ((size_t)256 << 20)
-#define UNSENT_MAX_BYTES ((size_t)1 << 30)
 
 /* --- setting up -----------------------------------------------------------------------------------------------------
  */
@@ -42,9 +41,9 @@ static int create_parts(struct server *server)
     if (rc == 0)
         rc = deadlines_create(&server->deadlines, max_requests);
     if (rc == 0)
-        rc = client_peers_create(&server->peers, KEEP_PEERS, UNSENT_MAX_BYTES);
+        rc = client_peers_create(&server->peers, KEEP_PEERS, pressure_unread_max(server->pressure.budget));
     if (rc == 0)
-        rc = buffers_create(&server->buffers, KEEP_BUFFER_BYTES);
+        rc = buffers_create(&server->buffers, pressure_keep_max(server->pressure.budget));
     if (rc == 0)
         rc = repeats_create(&server->repeats, config->replay_cache);
     if (rc == 0)
@@ -70,6 +69,19 @@ static int open_bell(struct server *server)
     return server->bell_fd < 0 ? server->bell_fd : 0;
 }
 
+static int open_endpoint(struct server *server)
+{
+    const struct config_frontend *config = &server->config->frontend;
+    const uint64_t frame_max = pressure_frame_max(server->pressure.budget, config->max_message);
+    if (frame_max < config->max_message)
+        log_info("frames may have %" PRIu64 " MiB, as the memory for messages is %" PRIu64 " MiB (frontend.max_memory)",
+                 frame_max >> 20, server->pressure.budget >> 20);
+    const int rc = endpoint_open(&server->endpoint, config, frame_max);
+    server->socket = server->endpoint.socket;
+    server->connections = server->endpoint.connections;
+    return rc;
+}
+
 int server_create(struct server **server, const struct config *config, int owner_fd)
 {
     struct server *made = aligned_alloc(64, (sizeof *made + 63) / 64 * 64);
@@ -83,12 +95,13 @@ int server_create(struct server **server, const struct config *config, int owner
     made->owner_fd = owner_fd;
     made->start_ns = clock_now_ns();
     made->list_generation = clock_wall_ns();
+    made->pressure.budget = pressure_budget(&config->frontend);
     incoming_init(&made->incoming);
     int rc = create_parts(made);
     if (rc == 0)
         rc = open_bell(made);
     if (rc == 0)
-        rc = endpoint_open(&config->frontend, &made->context, &made->socket);
+        rc = open_endpoint(made);
     if (rc == 0) {
         size_t size = sizeof made->socket_fd;
         rc = zmq_getsockopt(made->socket, ZMQ_FD, &made->socket_fd, &size) == 0 ? 0 : -errno;
@@ -108,7 +121,7 @@ void server_destroy(struct server **server)
         return;
     incoming_clear(&old->incoming);
     /* First: its threads still use buffers and peers. */
-    endpoint_close(&old->context, &old->socket, LINGER_MS);
+    endpoint_close(&old->endpoint, LINGER_MS);
     repeats_destroy(&old->repeats);
     for (unsigned d = 0; d < old->devices_count; d++)
         device_link_destroy(&old->devices[d]);

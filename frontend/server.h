@@ -10,6 +10,7 @@
 #include "frontend/counters.h"
 #include "frontend/deadline.h"
 #include "frontend/device_link.h"
+#include "frontend/endpoint.h"
 #include "frontend/expert_table.h"
 #include "frontend/incoming.h"
 #include "frontend/client_peer.h"
@@ -20,7 +21,13 @@
 
 struct server {
     const struct config *config;
-    void *context, *socket;
+    struct endpoint endpoint;
+    void *socket;                    /* the endpoint's */
+    struct connections *connections; /* likewise */
+    struct {
+        uint64_t budget, own_after; /* bytes: of messages; of the process, when it last gave some back */
+        uint64_t quiet_since_ns, moved_before;
+    } pressure;
     int socket_fd, bell_fd;
     struct device_link **devices;
     unsigned devices_count;
@@ -37,6 +44,7 @@ struct server {
     struct message_arena arena;
     bool socket_empty; /* the last receive found nothing, and nothing was sent since: see sleep_for_work in loop.c */
     int owner_fd;      /* of the role; the process's end closes it */
+    uint64_t next_connections_ns;
     uint64_t start_ns, looked_ns, next_look_ns, next_names_ns;
     uint64_t list_generation; /* of LIST's answer */
     uint64_t last_ticket;     /* of a checkpoint */

@@ -45,6 +45,65 @@ void task_expire(struct server *server, struct request *request)
     device_link_ready(link->device, link->index);
 }
 
+/* A BACKWARD with ids whose asker has gone moves to the end of the queue, as long as slots are plenty. Its task of
+ * before is cancelled; if that has begun after all, the runtime knows the other one as a repeat. False: it cannot. */
+static bool queue_last(struct server *server, struct request *request)
+{
+    struct pool_link *link = request->pool;
+    uint64_t task;
+    if (requests_taken(server->requests) > requests_capacity(server->requests) / 2)
+        return false;
+    struct request *last = requests_take(server->requests);
+    if (!last)
+        return false;
+    if (pool_queue_again(link->pool, request->task, clock_now_ns(), &task) < 0 ||
+        repeats_begin(server->repeats, &request->key, last) < 0) {
+        requests_give(server->requests, last);
+        return false;
+    }
+    last->state = REQUEST_ABANDONED;
+    last->keyed = true;
+    last->key = request->key;
+    last->pool = link;
+    last->task = task;
+    last->rows = request->rows;
+    request_list_append(&link->requests, last);
+    device_link_ready(link->device, link->index);
+    return true;
+}
+
+static void drop(struct server *server, struct request *request)
+{
+    server->counters.requests_dropped++;
+    server_answered(server, request);
+    if (request->keyed) {
+        request->state = REQUEST_ABANDONED;
+        if (queue_last(server, request))
+            pool_cancel(request->pool->pool, request->task);
+        return;
+    }
+    pool_cancel(request->pool->pool, request->task);
+    task_forget(server, request);
+}
+
+void task_drop_gone(struct server *server)
+{
+    for (unsigned d = 0; d < server->devices_count; d++) {
+        struct device_link *device = server->devices[d];
+        for (uint32_t p = 0; device->in_flight > 0 && p < 2 * device->experts_count; p++) {
+            struct request *last = device->pools[p] ? device->pools[p]->requests.last : NULL;
+            for (struct request *request = last ? device->pools[p]->requests.first : NULL, *next; request;
+                 request = next) {
+                next = request == last ? NULL : request->next;
+                if (request->state == REQUEST_WAITING && request->to.peer->gone)
+                    drop(server, request);
+            }
+            if (last)
+                device_link_ready(device, p); /* what waits for min_batch_size is looked at */
+        }
+    }
+}
+
 static void fail_pool(struct server *server, struct pool_link *link, enum status status, const char *message)
 {
     for (struct request *request = link->requests.first, *next; request; request = next) {

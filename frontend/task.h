@@ -10,6 +10,9 @@ void task_begin(struct server *server, const struct reply_to *to, const Expertd_
                 uint64_t now_ns);
 /* The request's deadline has come. */
 void task_expire(struct server *server, struct request *request);
+/* Ends the requests of peers that have gone. Those that were queued are not computed; but a BACKWARD with ids, for
+ * which a repeat may ask, is queued again behind all others. */
+void task_drop_gone(struct server *server);
 /* Answers all that waits for the device. The tasks are cancelled, but their results may still come. */
 void task_fail_device(struct server *server, struct device_link *device, enum status status, const char *message);
 /* Before the device is detached: no result will come any more. All that waited was answered. */

@@ -90,6 +90,9 @@ int pool_claim(struct pool *pool, uint32_t rows, struct pool_claim *claim);
 /* Publishes the claim after its input rows are written. The caller then marks the pool ready in the control segment and
  * rings the runtime. */
 void pool_commit(struct pool *pool, const struct pool_claim *claim, const struct pool_task *task);
+/* Queues a held task, not yet released, once more behind all others, with its rows and ids: pool_claim, a copy and
+ * pool_commit; the first one stays as it is. 0 or an error of pool_claim. */
+int pool_queue_again(struct pool *pool, uint64_t task, uint64_t queued_ns, uint64_t *again);
 /* Nobody waits for this task any more. It may still be computed. */
 void pool_cancel(struct pool *pool, uint64_t task);
 

@@ -254,6 +254,29 @@ void pool_commit(struct pool *pool, const struct pool_claim *claim, const struct
     atomic_store_explicit(&pool->shared->frontend.committed, p->committed, memory_order_release);
 }
 
+int pool_queue_again(struct pool *pool, uint64_t task, uint64_t queued_ns, uint64_t *again)
+{
+    struct pool_task_copy copy;
+    struct pool_claim claim;
+    if (pool->broken || !pool_copy_task(pool, task, &copy) || copy.row + copy.rows > pool->producer.committed_rows)
+        return pool_break(pool);
+    const int rc = pool_claim(pool, copy.rows, &claim);
+    if (rc < 0)
+        return rc;
+    for (uint32_t i = 0; i < pool->header.inputs.count; i++) {
+        const size_t bytes = pool->input_row_bytes[i];
+        char *slab = pool_input(pool, i);
+        memcpy(slab + claim.row * bytes, slab + copy.row * bytes, copy.rows * bytes);
+    }
+    const struct pool_task same = {.queued_ns = queued_ns,
+                                   .deadline_ns = copy.deadline_ns,
+                                   .client = {copy.key.client[0], copy.key.client[1]},
+                                   .request_id = copy.key.request_id};
+    pool_commit(pool, &claim, &same);
+    *again = claim.task;
+    return 0;
+}
+
 void pool_cancel(struct pool *pool, uint64_t task)
 {
     assert(task >= pool->producer.released && task < pool->producer.committed);

@@ -62,6 +62,21 @@ START_TEST(no_more_is_kept_than_wanted)
 }
 END_TEST
 
+START_TEST(free_ones_are_given_back_when_asked_for)
+{
+    struct buffer *held = buffers_take(buffers, 100000), *free_one = buffers_take(buffers, 200000);
+    buffer_release(free_one);
+    buffer_release(buffers_take(buffers, 1000));
+    buffers_trim(buffers, 4096); /* the largest go first */
+    ck_assert_uint_eq(buffers_bytes(buffers), (128 << 10) + 2048);
+    buffers_trim(buffers, 0);
+    ck_assert_uint_eq(buffers_bytes(buffers), 128 << 10);
+    buffer_release(held);
+    buffers_trim(buffers, 0);
+    ck_assert_uint_eq(buffers_bytes(buffers), 0);
+}
+END_TEST
+
 START_TEST(an_absurd_size_is_refused)
 {
     ck_assert_ptr_null(buffers_take(buffers, SIZE_MAX));
@@ -116,6 +131,7 @@ int main(void)
     tcase_add_test(all, a_buffer_is_large_enough_aligned_and_used_again);
     tcase_add_test(all, the_last_reference_gives_it_back);
     tcase_add_test(all, no_more_is_kept_than_wanted);
+    tcase_add_test(all, free_ones_are_given_back_when_asked_for);
     tcase_add_test(all, an_absurd_size_is_refused);
     tcase_add_test(all, other_threads_may_let_go_of_them);
     Suite *suite = suite_create("buffer");

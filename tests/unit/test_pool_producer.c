@@ -53,6 +53,57 @@ START_TEST(a_forgotten_claim_leaves_nothing)
 }
 END_TEST
 
+START_TEST(a_task_may_be_queued_again_behind_all_others)
+{
+    struct pool_pair pair;
+    struct pool_batch batch;
+    uint64_t again;
+    support_open(&pair, POOL_BACKWARD, 64, 4, 16);
+    ck_assert_uint_eq(support_put_named(&pair, 7, 1), 0);
+    ck_assert_uint_eq(support_put_named(&pair, 8, 1), 1);
+    ck_assert_int_eq(pool_queue_again(pair.frontend, 0, 200, &again), 0);
+    ck_assert_uint_eq(again, 2);
+    pool_cancel(pair.frontend, 0);
+    ck_assert_uint_eq(support_put_named(&pair, 9, 1), 3);
+    ck_assert_int_eq(pool_queue_again(pair.frontend, 1, 200, &again), -EAGAIN); /* full */
+    uint64_t queued_ns;
+    uint32_t completed;
+    ck_assert_int_eq(pool_oldest(pair.runtime, 1000, &queued_ns, &completed), 1);
+    ck_assert_uint_eq(completed, 1); /* the first one is not run */
+    support_expect_batch(&pair, &batch, 1, 3);
+    support_step(&pair, &batch);
+    support_expect(&pair, 0, STATUS_DEADLINE_EXCEEDED, false);
+    support_expect(&pair, 1, STATUS_OK, false);
+    struct pool_result result;
+    ck_assert_int_eq(pool_next_result(pair.frontend, &result), 1);
+    ck_assert_uint_eq(result.task, 2);
+    ck_assert_int_eq((int)result.status, STATUS_OK);
+    const float *output = pool_output(pair.frontend, 0);
+    ck_assert_float_eq(output[result.row * 16], 1); /* of the rows of task 0, which were copied */
+    support_close(&pair);
+}
+END_TEST
+
+START_TEST(a_task_that_began_is_not_run_again)
+{
+    struct pool_pair pair;
+    struct pool_batch batch;
+    uint64_t again, queued_ns;
+    uint32_t completed;
+    support_open(&pair, POOL_BACKWARD, 64, 4, 16);
+    support_put_named(&pair, 7, 1);
+    support_expect_batch(&pair, &batch, 0, 1);
+    ck_assert_int_eq(pool_queue_again(pair.frontend, 0, 200, &again), 0);
+    pool_cancel(pair.frontend, 0);
+    support_step(&pair, &batch);
+    ck_assert_int_eq(pool_oldest(pair.runtime, 1000, &queued_ns, &completed), 0);
+    ck_assert_uint_eq(completed, 1);
+    support_expect(&pair, 0, STATUS_OK, false);
+    support_expect(&pair, 1, STATUS_ALREADY_EXISTS, false);
+    support_close(&pair);
+}
+END_TEST
+
 START_TEST(an_empty_pool_begins_at_row_0)
 {
     struct pool_pair pair;
@@ -242,6 +293,8 @@ int main(void)
     tcase_add_test(all, tasks_lie_one_behind_the_other);
     tcase_add_test(all, rows_outside_of_the_limits_are_refused);
     tcase_add_test(all, a_forgotten_claim_leaves_nothing);
+    tcase_add_test(all, a_task_may_be_queued_again_behind_all_others);
+    tcase_add_test(all, a_task_that_began_is_not_run_again);
     tcase_add_test(all, an_empty_pool_begins_at_row_0);
     tcase_add_test(all, a_task_never_wraps);
     tcase_add_test(all, a_pool_is_full_of_rows);
