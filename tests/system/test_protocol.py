@@ -154,8 +154,9 @@ def check_killed_runtime(runtime):
     alive(other)
 
 
-def counters(client):
-    return {c.name: c.value for c in client.call(pb.STATS)[0].stats.counters}
+def names_of_stats(client):
+    stats = client.call(pb.STATS)[0].stats
+    return {entry.name for entry in [*stats.counters, *stats.histograms]}
 
 
 try:
@@ -172,7 +173,7 @@ try:
     alive(Client(zmq.REQ))
     check_storm()
     section = document.split("## Counters")[1].split("## ")[0]
-    missing = set(re.findall(r"`(frontend\.[a-z_.]+)`", section)) - set(counters(first))
+    missing = set(re.findall(r"`(frontend\.[a-z_.]+)`", section)) - names_of_stats(first)
     assert not missing, missing
     check_killed_runtime(runtime)
     frontend.terminate()
