@@ -169,7 +169,7 @@ static const struct {
     {"devices: [{name: a, linear_kernel: \"\"}]", "'' is not one of"},
     {"devices: [{name: a, precision: bf16}]", "'bf16' is not one of fp32|tf32|fp16"},
     {"experts: [{uid: a.1, optimizer: lamb}]", "experts[0].optimizer"},
-    {"experts: [{uid: a.1, schedule: cosine}]", "experts[0].schedule"},
+    {"experts: [{uid: a.1, schedule: sine}]", "experts[0].schedule"},
     {"server: {log_level: loud}", "server.log_level"},
     /* names and references */
     {"server: {name: \"a b\"}", "server.name: 'a b' has a character other than"},
