@@ -48,7 +48,6 @@
       "this machine's IP that other nodes reach it by; default: that of the route to bootstrap, or to elsewhere")      \
     X(STRINGS, bootstrap, 0, 0, 0, "", "host:port of DHT nodes to join by; none: run alone")                           \
     X(BOOL, port_mapping, false, 0, 0, "", "ask the router (UPnP, NAT-PMP) to let the port in")                        \
-    X(BOOL, lan_discovery, false, 0, 0, "", "find peers on the local network by broadcast")                            \
     X(PATH, identity_file, "", 0, 0, "", "private key (Ed25519, PEM; made if missing); default: a new identity")       \
     X(UINT, network_id, 0, 0, 4294967295, "", "nodes of different networks ignore each other")                         \
     X(FLOAT, update_period, 30, 0.05, 86400, "s", "time between heartbeats")                                           \

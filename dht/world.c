@@ -195,8 +195,10 @@ int world_branch(struct world *world, struct resident *server)
 
 void world_remove(struct world *world, struct resident *server)
 {
-    while (server->holdings)
-        remove_holding(world, server, server->holdings);
+    for (struct holding *holding = server->holdings, *next; holding; holding = next) {
+        next = holding->next;
+        remove_holding(world, server, holding);
+    }
 }
 
 /* ---- looking -------------------------------------------------------------------------------------------------------

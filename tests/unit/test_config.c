@@ -66,7 +66,7 @@ START_TEST(an_empty_file_gives_every_default)
     ck_assert_uint_eq(config.devices_count, 1);
     ck_assert_str_eq(config.devices[0].name, "device0");
     ck_assert_str_eq(config.devices[0].cache_dir, "/home/u/cache/expertd");
-    ck_assert(!config.dht.lan_discovery);
+    ck_assert(!config.dht.port_mapping);
     ck_assert_uint_eq(config.experts_count, 0);
 }
 END_TEST
@@ -78,7 +78,7 @@ START_TEST(what_the_file_says_is_taken_and_the_rest_completed)
                "  listen: [\"tcp://*:7000\", ipc:///tmp/f]\n"
                "  advertise: tcp://10.0.0.7:7000\n"
                "  io_threads: 4\n"
-               "dht: {update_period: 1.0, lan_discovery: yes, bootstrap: [\"a:1\", \"b:2\"]}\n"
+               "dht: {update_period: 1.0, port_mapping: yes, bootstrap: [\"a:1\", \"b:2\"]}\n"
                "devices: [{name: cpu0, chunk_rows: 7}, {name: gpu0, linear_kernel: mma, precision: tf32}]\n"
                "experts:\n"
                "  - {uid: \"ffn.[0:4].[0:16]\", hidden_dim: 64, seed: 18446744073709551615, learning_rate: 1e-4}\n"
@@ -89,7 +89,7 @@ START_TEST(what_the_file_says_is_taken_and_the_rest_completed)
     ck_assert_uint_eq(config.frontend.io_threads, 4);
     ck_assert_str_eq(config.dht.frontend, "tcp://127.0.0.1:7000"); /* what this box can connect to */
     ck_assert_double_eq(config.dht.expiration, 3);
-    ck_assert(config.dht.lan_discovery);
+    ck_assert(config.dht.port_mapping);
     ck_assert_str_eq(config.dht.bootstrap.items[1], "b:2");
     ck_assert_uint_eq(config.devices[0].chunk_rows, 7);
     ck_assert_str_eq(config.devices[1].linear_kernel, "mma");
@@ -162,7 +162,7 @@ static const struct {
     {"dht: {update_period: .inf}", "'.inf' is not a number"},
     {"dht: {update_period: 1e999}", "'1e999' is not a number"},
     {"dht: {update_period: 0.01}", "0.01 is out of range: 0.05 to 86400 s"},
-    {"dht: {lan_discovery: maybe}", "'maybe' is neither true nor false"},
+    {"dht: {port_mapping: maybe}", "'maybe' is neither true nor false"},
     {"devices: [{name: a, linear_kernel: fpga}]", "'fpga' is not one of auto|cpu|amx|gpu"},
     {"devices: [{name: a, linear_kernel: aut}]", "'aut' is not one of"},
     {"devices: [{name: a, linear_kernel: auto|cpu}]", "'auto|cpu' is not one of"},
