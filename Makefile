@@ -304,6 +304,20 @@ install: all
 	install -m 644 proto/*.proto $(DESTDIR)$(PREFIX)/share/expertd
 	install -m 644 README.md ARCHITECTURE.md LICENSE $(wildcard docs/*.md) proto/PROTOCOL.md proto/PROTOCOL-dht.md $(DESTDIR)$(PREFIX)/share/doc/expertd
 
+	@# Programs linked with the library find it when the loader's cache knows it.
+	@if [ -z "$(DESTDIR)" ]; then if [ "$$(id -u)" = 0 ] && command -v ldconfig >/dev/null; then ldconfig; \
+	  else echo "run ldconfig as root, so that programs find libexpertd.so.$(SOVERSION)"; fi; fi
+
+# What install has made, of this version.
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS))) $(DESTDIR)$(PREFIX)/lib/libexpertd.a \
+	  $(DESTDIR)$(PREFIX)/lib/libexpertd.so $(DESTDIR)$(PREFIX)/lib/libexpertd.so.$(SOVERSION) \
+	  $(DESTDIR)$(PREFIX)/lib/libexpertd.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/pkgconfig/libexpertd.pc \
+	  $(DESTDIR)$(PREFIX)/lib/pkgconfig/expertd-runtime.pc
+	rm -rf $(DESTDIR)$(PREFIX)/include/expertd $(DESTDIR)$(PREFIX)/include/expertd-runtime \
+	  $(DESTDIR)$(PREFIX)/share/expertd $(DESTDIR)$(PREFIX)/share/doc/expertd
+.PHONY: uninstall
+
 clean:
 	rm -rf build
 

@@ -23,7 +23,7 @@ make -s -o all install BUILD="$BUILD" DESTDIR="$work/root" PREFIX=$prefix >"$wor
     cat "$work/log"
     fail "make install"
 }
-for program in expertd-frontend expertd-runtime expertd-dht expertctl; do
+for program in expertd expertd-frontend expertd-runtime expertd-dht expertctl; do
     "$root/bin/$program" --version | grep -q expert || fail "$program is there"
 done
 for file in share/expertd/expertd.proto share/expertd/dht.proto share/doc/expertd/PROTOCOL.md share/doc/expertd/PROTOCOL-dht.md \
@@ -105,4 +105,6 @@ done
     cat "$work"/*.log
     fail "the installed runtime serves it"
 }
+make -s -o all uninstall BUILD="$BUILD" DESTDIR="$work/root" PREFIX=$prefix >"$work/log" 2>&1 || fail "make uninstall"
+[ -z "$(find "$work/root" ! -type d)" ] || fail "make uninstall leaves $(find "$work/root" ! -type d)"
 echo "install: ok"
