@@ -1,0 +1,134 @@
+"""Calls to one server, by its endpoint (proto/PROTOCOL.md)."""
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import torch
+
+from . import messages
+from .call import Call
+from .errors import Internal, InvalidArgument
+from .info import ExpertInfo, ListEntry, Pong, expert_info
+from .tensors import from_frames, to_frame
+from .transport import SERVER, transport
+
+__all__ = ["Client"]
+
+DEFAULT_TIMEOUT = 30.0
+DEFAULT_RETRY_FOR = 10.0
+MAX_TENSORS = 16
+LONGEST_TIMEOUT = 4_000_000.0  # seconds; what 32 bits of milliseconds hold
+_PING, _LIST, _INFO, _FORWARD, _BACKWARD, _STATS, _CHECKPOINT = (
+    messages.server.value("Method", name) for name in ("PING", "LIST", "INFO", "FORWARD", "BACKWARD", "STATS", "CHECKPOINT"))
+
+Signature = Tuple[Tuple[int, Tuple[int, ...]], ...]
+
+
+@lru_cache(maxsize=4096)
+def _header(method: int, uid: str, signature: Signature, client_id: bytes) -> bytes:
+    """All of a request's header but request_id and deadline; messages of protobuf may be put together from parts."""
+    pb = messages.server
+    return bytes(pb.RequestHeader(version=1, method=method, uid=uid, client_id=client_id, tensors=[
+        pb.Tensor(dtype=dtype, shape=shape) for dtype, shape in signature]).SerializeToString())
+
+
+class Client:
+    """A server at `endpoint` ("tcp://host:port"). Cheap to make: all clients of a process share its connections. Any
+    thread may use it, and a forked or spawned process, to which it may be pickled.
+
+    `timeout`: seconds until a call ends with DeadlineExceeded. `retry_for`: for so long a call waits for a connection,
+    and is repeated when the server is full, restarts or the connection breaks; 0: a server that is down is an error at
+    once. Repeats of a backward have its ids, so that the expert learns once."""
+
+    def __init__(self, endpoint: str, *, timeout: float = DEFAULT_TIMEOUT, retry_for: float = DEFAULT_RETRY_FOR):
+        self.endpoint, self.timeout, self.retry_for = endpoint, timeout, retry_for
+        transport().connection(endpoint)  # complains now about what is no endpoint, and connects meanwhile
+
+    def __repr__(self) -> str:
+        states = {0: "connecting", 1: "connected", 2: "not connected"}
+        return f"Client({self.endpoint!r}, {states[transport().connection(self.endpoint).state]})"
+
+    # ---- calls that are waited for
+
+    def forward(self, uid: str, inputs: Sequence[torch.Tensor], *, timeout: Optional[float] = None) -> Tuple[torch.Tensor, ...]:
+        """The outputs for inputs of [rows, ...], on the CPU. Nothing is learned, no autograd."""
+        return self.outputs(self.start_forward(uid, inputs, timeout=timeout))
+
+    def backward(self, uid: str, inputs: Sequence[torch.Tensor], grad_outputs: Sequence[torch.Tensor], *,
+                 timeout: Optional[float] = None) -> Tuple[torch.Tensor, ...]:
+        """The gradients of the inputs, one each. The expert makes an optimizer step, at most one."""
+        return self.outputs(self.start_backward(uid, inputs, grad_outputs, timeout=timeout))
+
+    def ping(self, *, timeout: Optional[float] = None) -> Pong:
+        pong = self.start(_PING, timeout=timeout).result().pong
+        return Pong(pong.server, pong.software, pong.experts, pong.experts_alive)
+
+    def list(self, prefix: str = "", *, timeout: Optional[float] = None) -> List[ListEntry]:
+        """All experts whose uid begins with prefix."""
+        while True:
+            entries: List[ListEntry] = []
+            generation = None
+            while True:
+                query = messages.server.ListQuery(prefix=prefix, offset=len(entries))
+                page = self.start(_LIST, extra=messages.server.RequestHeader(list=query), timeout=timeout).result().list
+                if generation is None:
+                    generation = page.generation
+                if generation != page.generation:
+                    break  # it changed meanwhile: from the beginning
+                entries += [ListEntry(e.uid, e.alive, e.device) for e in page.experts]
+                if len(entries) >= page.total or not page.experts:
+                    return entries
+
+    def info(self, uid: str, *, timeout: Optional[float] = None) -> ExpertInfo:
+        return expert_info(self.start(_INFO, uid, timeout=timeout).result().info)
+
+    def stats(self, *, timeout: Optional[float] = None) -> Dict[str, float]:
+        """The server's counters by name."""
+        return {c.name: c.value for c in self.start(_STATS, timeout=timeout).result().stats.counters}
+
+    def checkpoint(self, uid: str = "", *, timeout: Optional[float] = None) -> None:
+        """Returns when the expert's checkpoint, or all experts', is on disk."""
+        self.start(_CHECKPOINT, uid, timeout=timeout).result()
+
+    # ---- calls that are not waited for
+
+    def start_forward(self, uid: str, inputs: Sequence[torch.Tensor], *, timeout: Optional[float] = None,
+                      retry_for: Optional[float] = None) -> Call:
+        """A forward on its way; outputs(call) are its outputs. Tensors of 64 KiB and more are sent from their own
+        memory: do not change them before the call has ended, nor after one that ended without an answer."""
+        return self.start(_FORWARD, uid, inputs, timeout=timeout, retry_for=retry_for)
+
+    def start_backward(self, uid: str, inputs: Sequence[torch.Tensor], grad_outputs: Sequence[torch.Tensor], *,
+                       timeout: Optional[float] = None, retry_for: Optional[float] = None) -> Call:
+        return self.start(_BACKWARD, uid, [*inputs, *grad_outputs], timeout=timeout, retry_for=retry_for)
+
+    @staticmethod
+    def outputs(call: Call) -> Tuple[torch.Tensor, ...]:
+        """Waits for a forward or backward; its tensors."""
+        reply = call.result()
+        try:
+            return from_frames(reply.tensors, call.reply_frames)
+        except Internal as error:
+            error.endpoint, error.uid = call.connection.endpoint, call.uid
+            error.not_applied = not call.backward
+            raise
+
+    def start(self, method: int, uid: str = "", tensors: Sequence[torch.Tensor] = (), *, extra: Any = None,
+              timeout: Optional[float] = None, retry_for: Optional[float] = None) -> Call:
+        """Any method of the protocol, by its number; `extra` is a RequestHeader with further fields."""
+        if len(tensors) > MAX_TENSORS:
+            raise InvalidArgument(f"{len(tensors)} tensors were given; a request may have {MAX_TENSORS}",
+                                  endpoint=self.endpoint, uid=uid)
+        described = [to_frame(tensor) for tensor in tensors]
+        process = transport()
+        header = _header(method, uid, tuple((number, shape) for number, shape, _ in described), process.client_id)
+        if extra is not None:
+            header += extra.SerializeToString()
+        seconds = self.timeout if timeout is None else timeout
+        if not seconds > 0:
+            raise InvalidArgument(f"a timeout of {seconds} s was given; it has to be above 0", endpoint=self.endpoint, uid=uid)
+        call = Call(header, [frame for _, _, frame in described], uid=uid, backward=method == _BACKWARD,
+                    timeout=min(seconds, LONGEST_TIMEOUT), retry_for=self.retry_for if retry_for is None else retry_for)
+        process.connection(self.endpoint, SERVER).start(call)
+        return call

@@ -1,0 +1,383 @@
+"""One ZeroMQ DEALER to one endpoint, and the calls on it.
+
+Threads: every access to the socket and to the calls' states is under `lock`. The I/O thread takes in what comes; but
+as a change of threads costs more than a small request, a thread that waits for its call takes this socket over from it
+meanwhile ("drives"), and one that sends takes in what has come by then.
+
+What was sent is either answered or followed by a loss: the socket takes messages only while a connection stands
+(ZMQ_IMMEDIATE). After a loss, calls are repeated under their old request ids once there is a new connection. So are all
+calls when a KeyboardInterrupt has hit a thread that worked on the socket, which may have been in the middle of a
+message: the socket is thrown away then."""
+from __future__ import annotations
+
+import os
+import select
+import struct
+import threading
+import time
+from collections import deque
+from typing import Any, Deque, Dict, List, Optional, Protocol
+
+import zmq
+
+from .call import (DONE, LONGEST_PAUSE, SENT, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_UNAVAILABLE, UNSENT, WAITING,
+                   Call, Cancelled)
+from .errors import Unavailable, error_of
+
+__all__ = ["Connection"]
+
+MAX_FRAME_BYTES = 1 << 31
+HEARTBEAT_MS = 2000
+COPY_BELOW = 1 << 16  # bytes of a frame; pyzmq's bookkeeping for zero copies costs more than to copy so little
+
+CONNECTING, UP, DOWN = range(3)
+_HANDSHAKE = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+_LOST = int(zmq.EVENT_DISCONNECTED)
+_FAILED = int(zmq.EVENT_CONNECT_RETRIED) | int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL) \
+    | int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL) | int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+_EVENTS, _FD, _POLLIN = int(zmq.EVENTS), int(zmq.FD), int(zmq.POLLIN)
+_NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+
+
+def varint(number: int) -> bytes:
+    """protobuf's encoding of an unsigned number."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+class Poller(Protocol):
+    """What a connection needs of the I/O thread. Any thread."""
+
+    def add(self, fd: int, connection: "Connection") -> None: ...
+    def remove(self, fd: int) -> None: ...
+    def pause(self, fd: int) -> None: ...
+    def resume(self, fd: int) -> None: ...
+    def wake(self, when: float) -> None: ...
+
+
+class Connection:
+    """`reply_class`: the message that its replies are. `deadline_key`: how the field deadline_ms of its requests begins.
+    `poller`: the I/O thread's; it calls serve() for a readable descriptor, and tick()."""
+
+    def __init__(self, context: Any, endpoint: str, reply_class: Any, deadline_key: bytes, poller: "Poller"):
+        self.endpoint, self.lock, self.pid = endpoint, threading.Lock(), os.getpid()
+        self.fd = self.monitor_fd = -1
+        self.calls: Dict[int, Call] = {}  # that have not ended, by request id
+        self.late_replies = self.malformed_replies = self.connects = self.losses = 0
+        self.state = CONNECTING
+        self.closed = False
+        self._why_down = "it does not take connections"
+        self._last_id = 0
+        self._context, self._reply_class, self._deadline_key = context, reply_class, deadline_key
+        self._poller, self._wake = poller, poller.wake
+        self._unsent: Dict[int, Call] = {}
+        self._finished: Deque[Call] = deque()  # whose callbacks are to run
+        self._driver: Optional[Call] = None  # whose thread drives
+        self._driver_thread = 0
+        self._driver_wake = os.pipe()
+        for fd in self._driver_wake:
+            os.set_blocking(fd, False)
+        try:
+            self._open()
+        except zmq.ZMQError as error:
+            self.close()
+            raise error_of(3, f"{endpoint!r} is no endpoint that ZeroMQ can connect to: {error.strerror}",
+                           endpoint=endpoint) from None
+
+    def _open(self) -> None:
+        self.socket = self._context.socket(zmq.DEALER)
+        for option, value in ((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.RCVHWM, 0), (zmq.MAXMSGSIZE, MAX_FRAME_BYTES),
+                              (zmq.HEARTBEAT_IVL, HEARTBEAT_MS), (zmq.HEARTBEAT_TIMEOUT, 5 * HEARTBEAT_MS),
+                              (zmq.RECONNECT_IVL, 50), (zmq.RECONNECT_IVL_MAX, 1000), (zmq.IPV6, 1)):
+            self.socket.setsockopt(option, value)
+        self.monitor = self.socket.get_monitor_socket(_HANDSHAKE | _LOST | _FAILED)
+        self.monitor.setsockopt(zmq.LINGER, 0)
+        self.socket.connect(self.endpoint)
+        self.fd, self.monitor_fd = self.socket.get(_FD), self.monitor.get(_FD)
+        self._poll = select.poll()
+        self._poll.register(self.fd, select.POLLIN)
+        self._poll.register(self._driver_wake[0], select.POLLIN)
+        self._poller.add(self.fd, self)
+        self._poller.add(self.monitor_fd, self)
+        if self._driver is not None:
+            self._poller.pause(self.fd)
+
+    def _shut(self) -> None:
+        for fd in (self.fd, self.monitor_fd):
+            self._poller.remove(fd)
+        try:
+            self.socket.disable_monitor()
+            self.monitor.close(0)
+        except (zmq.ZMQError, AttributeError):
+            pass
+        self.socket.close(0)
+
+    def close(self) -> None:
+        """Ends all calls. Not while another thread may begin one."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            for call in list(self.calls.values()):
+                self._end(call, STATUS_UNAVAILABLE, "the connection was closed")
+            self._shut()
+        self._run_callbacks()
+        for fd in self._driver_wake:
+            os.close(fd)
+
+    # ---- calls
+
+    def start(self, call: Call) -> None:
+        """Sends it, now or when there is a connection. Returns at once."""
+        with self.lock:
+            try:
+                call.connection = self
+                self._last_id += 1
+                call.request_id = self._last_id
+                self.calls[call.request_id] = call
+                if self.closed:
+                    self._end(call, STATUS_UNAVAILABLE, "the connection was closed")
+                else:
+                    if self._unsent or not self._send(call):
+                        self._queue(call)
+                    if self.socket.get(_EVENTS) & _POLLIN:
+                        self._receive()
+            except BaseException:
+                self._forget(call)
+                self._reset()
+                raise
+        if self._finished:
+            self._run_callbacks()
+        self._wake(call.expires())
+
+    def cancel(self, call: Call) -> bool:
+        if call.connection is not self or self.pid != os.getpid():
+            return False
+        with self.lock:
+            if call.state == DONE:
+                return False
+            self._forget(call)
+            self._end_as(call, None, (), Cancelled("the call was given up", endpoint=self.endpoint, uid=call.uid,
+                                                   not_applied=not (call.backward and call.ever_sent)))
+        self._run_callbacks()
+        return True
+
+    def wait(self, call: Call, timeout: Optional[float]) -> None:
+        """Until the call has ended, which it does at its deadline; or for timeout seconds."""
+        if self.pid != os.getpid():
+            raise Unavailable("the call was made before fork(): only the parent process can wait for it",
+                              endpoint=self.endpoint, uid=call.uid)
+        end = None if timeout is None else time.monotonic() + timeout
+        with self.lock:
+            drive = self._driver is None and not self.closed
+            if drive:
+                self._driver, self._driver_thread = call, threading.get_ident()
+        if drive:
+            try:
+                self._poller.pause(self.fd)
+                self._drive(call, end)
+            finally:
+                self._driver = None
+                self._poller.resume(self.fd)
+            return
+        while call.state != DONE:
+            now = time.monotonic()
+            if end is not None and now >= end:
+                return
+            until = call.deadline if end is None else min(end, call.deadline)
+            if not call.wait_ended(until - now) and time.monotonic() >= call.deadline:
+                self.tick(time.monotonic())
+
+    def _drive(self, call: Call, end: Optional[float]) -> None:
+        until = call.deadline if end is None else min(end, call.deadline)
+        while call.state != DONE and not self.closed:
+            left = until - time.monotonic()
+            if left > 0:
+                for fd, _ in self._poll.poll(left * 1000 + 1):
+                    if fd == self._driver_wake[0]:
+                        os.read(fd, 64)
+                self.serve()
+            elif time.monotonic() >= call.deadline:
+                self.tick(time.monotonic())
+            elif left <= 0:
+                return
+
+    def in_flight(self) -> int:
+        return len(self.calls)
+
+    def is_down(self) -> bool:
+        """The last that was heard of it is that it takes no connections, or broke one."""
+        return self.state == DOWN
+
+    # ---- what the I/O thread does, or who drives
+
+    def serve(self) -> None:
+        """Takes in what has come, and sends what waits, when there is anything."""
+        with self.lock:
+            if self.closed:
+                return
+            try:
+                if self.monitor.get(_EVENTS) & _POLLIN:
+                    self._hear()
+                if self.socket.get(_EVENTS) & _POLLIN:
+                    self._receive()
+                while self._unsent:
+                    call = next(iter(self._unsent.values()))
+                    if not self._send(call):
+                        break
+                    del self._unsent[call.request_id]
+            except BaseException:
+                self._reset()
+                raise
+        if self._finished:
+            self._run_callbacks()
+
+    def tick(self, now: float) -> Optional[float]:
+        """Ends what has expired, and repeats what has paused; returns when it wants to be called again."""
+        next_time: Optional[float] = None
+        with self.lock:
+            if self.closed:
+                return None
+            try:
+                for call in list(self.calls.values()):
+                    if call.expires() <= now:
+                        self._expire(call, now)
+                    elif call.state == WAITING and call.resend_at <= now and (self._unsent or not self._send(call)):
+                        self._queue(call)
+                    if call.state == DONE:
+                        continue
+                    when = min(call.expires(), call.resend_at) if call.state == WAITING else call.expires()
+                    next_time = when if next_time is None else min(next_time, when)
+            except BaseException:
+                self._reset()
+                raise
+        self._run_callbacks()
+        return next_time
+
+    # ---- under the lock
+
+    def _send(self, call: Call) -> bool:
+        left_ms = max(1, int((call.deadline - time.monotonic()) * 1000))
+        head = b"".join((b"\x10", varint(call.request_id), self._deadline_key, varint(left_ms), call.header))
+        send, last = self.socket.send, len(call.frames) - 1
+        try:
+            send(head, _MORE if last >= 0 else _NOBLOCK)
+            for i, frame in enumerate(call.frames):
+                send(frame, _NOBLOCK if i == last else _MORE, frame.nbytes < COPY_BELOW)
+        except zmq.Again:  # also in the middle, when the connection breaks: ZeroMQ has dropped the beginning
+            return False
+        call.state, call.ever_sent = SENT, True
+        return True
+
+    def _queue(self, call: Call) -> None:
+        if call.goes_elsewhere() and self.state == DOWN:
+            self._end(call, STATUS_UNAVAILABLE, self._why_down)
+        else:
+            call.state = UNSENT
+            self._unsent[call.request_id] = call
+
+    def _hear(self) -> None:
+        while self.monitor.get(_EVENTS) & _POLLIN:
+            event = struct.unpack("=H", self.monitor.recv_multipart(_NOBLOCK)[0][:2])[0]
+            if event == _HANDSHAKE:
+                self.state = UP
+                self.connects += 1
+                continue
+            if event == _LOST:
+                self._why_down = "the connection was lost"
+                self.losses += 1
+                self._receive()  # what had come before
+                self._lose()
+            self.state = DOWN
+            for call in [call for call in self._unsent.values() if call.goes_elsewhere()]:
+                self._end(call, STATUS_UNAVAILABLE, self._why_down)
+
+    def _lose(self) -> None:
+        now = time.monotonic()
+        for call in [call for call in self.calls.values() if call.state == SENT]:
+            if call.may_try_again(STATUS_UNAVAILABLE, now):
+                self._queue(call)
+            else:
+                self._end(call, STATUS_UNAVAILABLE, "the connection was lost before the answer came")
+
+    def _receive(self) -> None:
+        while self.socket.get(_EVENTS) & _POLLIN:
+            header, *frames = self.socket.recv_multipart(_NOBLOCK, False)
+            try:
+                reply = self._reply_class.FromString(header.bytes)
+            except Exception:  # DecodeError, which protobuf's versions have in different places
+                self.malformed_replies += 1
+                continue
+            call = self.calls.get(reply.request_id)
+            if call is None or not call.ever_sent:
+                self.late_replies += 1
+            else:
+                self._take(call, reply, frames)
+
+    def _take(self, call: Call, reply: Any, frames: List[Any]) -> None:
+        if reply.version != 1:
+            self._end(call, STATUS_INTERNAL, f"the server speaks version {reply.version} of the protocol, not 1")
+        elif reply.status == 0 or call.partial and reply.status == STATUS_DEADLINE_EXCEEDED:
+            self._forget(call)
+            self._end_as(call, reply, frames, None)
+        elif call.may_try_again(reply.status, time.monotonic()):
+            self._unsent.pop(call.request_id, None)
+            call.state, call.resend_at = WAITING, time.monotonic() + call.pause
+            call.pause = min(2 * call.pause, LONGEST_PAUSE)
+            self._wake(call.resend_at)
+        else:
+            self._end(call, reply.status, reply.message)
+
+    def _expire(self, call: Call, now: float) -> None:
+        if now >= call.deadline:
+            self._end(call, STATUS_DEADLINE_EXCEEDED,
+                      "no answer in time" + (f": {self._why_down}" if self.state != UP else ""))
+        else:
+            self._end(call, STATUS_UNAVAILABLE, self._why_down)
+
+    def _end(self, call: Call, status: int, message: str) -> None:
+        self._forget(call)
+        self._end_as(call, None, (), error_of(status, message, endpoint=self.endpoint, uid=call.uid,
+                                              backward=call.backward and call.ever_sent))
+
+    def _end_as(self, call: Call, reply: Any, frames: Any, error: Any) -> None:
+        if call.has_callbacks():
+            self._finished.append(call)
+        call.end(reply, frames, error)
+        if call is self._driver and threading.get_ident() != self._driver_thread:
+            # Its thread may sleep, while another one has taken away what would have woken it.
+            try:
+                os.write(self._driver_wake[1], b"!")
+            except BlockingIOError:
+                pass
+
+    def _forget(self, call: Call) -> None:
+        self.calls.pop(call.request_id, None)
+        self._unsent.pop(call.request_id, None)
+
+    def _reset(self) -> None:
+        if self.closed:
+            return
+        self._shut()
+        self._open()
+        self.state, self._why_down = CONNECTING, "the connection was lost"
+        self.losses += 1
+        self._lose()
+
+    def _run_callbacks(self) -> None:
+        while self._finished:
+            try:
+                call = self._finished.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                call.run_callbacks()
+            except BaseException:
+                if call.has_callbacks():
+                    self._finished.append(call)
+                    self._wake(0.0)
+                raise

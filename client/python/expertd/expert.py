@@ -1,0 +1,216 @@
+"""A remote expert as an nn.Module."""
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from .client import DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT, Client
+from .dht import DHT
+from .errors import ExpertdError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from .info import ExpertInfo, Field
+from .task import Task, by_load
+from .uid import is_valid_uid
+
+__all__ = ["RemoteExpert"]
+
+Outputs = Union[torch.Tensor, Tuple[torch.Tensor, ...]]
+
+# Makes autograd call the backward, and so the expert learn, also where no input needs a gradient.
+ANCHOR = torch.empty(0, requires_grad=True)
+_PAUSE = 0.2  # seconds before a uid whose servers have all failed is looked up again
+
+
+class RemoteExpert(torch.nn.Module):
+    """The expert `uid` at `where`: a server's endpoint ("tcp://host:port"), a Client, or a DHT, which finds the servers
+    that host it; calls then go to the one with the fewest of this process's calls in flight, and to the next when it
+    fails.
+
+    Called with the inputs of the expert's schema, positional or by name, each of shape [rows, *row_shape] (an input may
+    have more leading dimensions if all have the same), on any device; other floating dtypes than the schema's are
+    converted. The outputs have the dtype and device of the first floating input. A backward through them sends inputs
+    and gradients to the expert, which makes one optimizer step, and returns the gradients of the inputs.
+
+    `timeout`: seconds for a forward and for a backward. `retry_for`: see Client. Raises ExpertdErrors; InvalidArgument
+    (a ValueError) and TypeError for wrong inputs before anything is sent. Any thread may use it; it can be pickled."""
+
+    def __init__(self, uid: str, where: Union[str, Client, DHT], *, timeout: float = DEFAULT_TIMEOUT,
+                 backward_timeout: Optional[float] = None, retry_for: float = DEFAULT_RETRY_FOR):
+        super().__init__()
+        if not is_valid_uid(uid):
+            raise InvalidArgument(f"{uid!r} is no uid of an expert, such as ffn.4.17")
+        self.uid = uid
+        self._dht = where if isinstance(where, DHT) else None
+        self._endpoint = where.endpoint if isinstance(where, Client) else where if isinstance(where, str) else None
+        if self._dht is None and self._endpoint is None:
+            raise TypeError("where an expert is is an endpoint, a Client or a DHT")
+        if self._endpoint is not None:
+            Client(self._endpoint)  # complains now, and connects meanwhile
+        self.timeout = timeout
+        self.backward_timeout = timeout if backward_timeout is None else backward_timeout
+        self.retry_for = retry_for
+        self._info: Optional[ExpertInfo] = None
+
+    def extra_repr(self) -> str:
+        where = self._endpoint or repr(self._dht)
+        if self._info is None:
+            return f"{self.uid} at {where}"
+        schema = ", ".join(map(str, self._info.forward_schema))
+        return f"{self.uid} at {where}: {self._info.block}({schema}) -> {', '.join(map(str, self._info.outputs_schema))}"
+
+    @property
+    def info(self) -> ExpertInfo:
+        """Schemas, settings and counters, as of the first time that they were needed."""
+        if self._info is None:
+            self._info = self.fetch_info()
+        return self._info
+
+    def fetch_info(self) -> ExpertInfo:
+        """The same as of now."""
+        error: Optional[ExpertdError] = None
+        for endpoint in self.endpoints():
+            try:
+                return Client(endpoint, timeout=self.timeout, retry_for=self.retry_for).info(self.uid)
+            except (Unavailable, NotFound, ResourceExhausted) as refused:
+                error = refused
+        raise error or NotFound("no live server hosts it", uid=self.uid)
+
+    def endpoints(self, fresh: bool = False) -> List[str]:
+        """The servers that host it, those first that are to be asked first."""
+        if self._endpoint is not None:
+            return [self._endpoint]
+        assert self._dht is not None
+        return by_load(self._dht.resolve([self.uid], fresh=fresh)[0])
+
+    @property
+    def peer_id(self) -> str:
+        """The endpoint that the next call goes to."""
+        return (self.endpoints() or [""])[0]
+
+    def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> Outputs:
+        """One tensor if the schema has one output, else a tuple."""
+        inputs, leading = self._prepare(args, kwargs)
+        if torch.is_grad_enabled():
+            outputs = _RemoteCall.apply(ANCHOR, self, *inputs)
+        else:
+            outputs = self._move_outputs(self.call_forward(inputs), inputs)
+        if leading is not None:
+            outputs = tuple(output.reshape(*leading, *output.shape[1:]) for output in outputs)
+        like = next((tensor.dtype for tensor in (*args, *kwargs.values()) if tensor.dtype.is_floating_point), None)
+        if like is not None and any(output.dtype != like for output in outputs):
+            outputs = tuple(output.to(like) if output.dtype.is_floating_point else output for output in outputs)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    # torch.compile leaves it as it is: a network call is nothing to trace.
+    forward._torchdynamo_disable = True  # type: ignore[attr-defined]
+
+    # ---- inputs and outputs
+
+    def _prepare(self, args: Sequence[torch.Tensor], kwargs: Dict[str, torch.Tensor]
+                 ) -> Tuple[List[torch.Tensor], Optional[Tuple[int, ...]]]:
+        schema = self.info.forward_schema
+        inputs = _in_order(self.uid, schema, args, kwargs)
+        leading: Optional[Tuple[int, ...]] = None
+        for i, (field, tensor) in enumerate(zip(schema, inputs)):
+            own = tensor.dim() - len(field.row_shape)
+            if own < 1 or tuple(tensor.shape[own:]) != field.row_shape:
+                raise InvalidArgument(f"expected {field}, and a tensor of shape {list(tensor.shape)} was given", uid=self.uid)
+            here = tuple(tensor.shape[:own])
+            if leading is not None and here != leading:
+                raise InvalidArgument(f"all inputs have the same rows: {list(leading)} and {list(here)} were given",
+                                      uid=self.uid)
+            leading = here
+            inputs[i] = self._convert(field, tensor)
+        assert leading is not None
+        if 0 in leading:
+            raise InvalidArgument("there are no rows in the inputs", uid=self.uid)
+        if len(leading) == 1:
+            return inputs, None
+        return [tensor.flatten(0, len(leading) - 1) for tensor in inputs], leading
+
+    def _convert(self, field: Field, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dtype == field.dtype:
+            return tensor
+        if tensor.dtype.is_floating_point and field.dtype.is_floating_point:
+            return tensor.to(field.dtype)
+        raise InvalidArgument(f"expected {field}, and a tensor of {tensor.dtype} was given", uid=self.uid)
+
+    @staticmethod
+    def _move_outputs(outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> Tuple[torch.Tensor, ...]:
+        device = inputs[0].device
+        return tuple(output if device.type == "cpu" else output.to(device) for output in outputs)
+
+    # ---- calls; tensors of the schema's dtypes in, tensors on the CPU out
+
+    def call_forward(self, inputs: Sequence[torch.Tensor]) -> Tuple[torch.Tensor, ...]:
+        return self._call(inputs, None, self.timeout)
+
+    def call_backward(self, inputs: Sequence[torch.Tensor], grad_outputs: Sequence[torch.Tensor]) -> Tuple[torch.Tensor, ...]:
+        return self._call(inputs, grad_outputs, self.backward_timeout)
+
+    def _call(self, inputs: Sequence[torch.Tensor], grad_outputs: Optional[Sequence[torch.Tensor]],
+              timeout: float) -> Tuple[torch.Tensor, ...]:
+        if self._endpoint is not None:
+            client = Client(self._endpoint, timeout=timeout, retry_for=self.retry_for)
+            if grad_outputs is None:
+                return client.forward(self.uid, inputs)
+            return client.backward(self.uid, inputs, grad_outputs)
+        end = time.monotonic() + timeout
+        give_up = min(end, time.monotonic() + self.retry_for)
+        fresh = False
+        while True:
+            endpoints = self.endpoints(fresh)
+            left = end - time.monotonic()
+            error: ExpertdError = NotFound("no live server hosts it", uid=self.uid)
+            if endpoints and left > 0:
+                task = Task(self.uid, endpoints, inputs, grad_outputs, timeout=left, retry_for=self.retry_for, patient=False)
+                try:
+                    return task.start().outputs()
+                except (Unavailable, NotFound, ResourceExhausted) as refused:
+                    error = refused
+            if not error.not_applied or time.monotonic() + _PAUSE >= give_up:
+                raise error
+            time.sleep(_PAUSE)
+            fresh = True
+
+
+def _in_order(uid: str, schema: Sequence[Field], args: Sequence[torch.Tensor],
+              kwargs: Dict[str, torch.Tensor]) -> List[torch.Tensor]:
+    expected = ", ".join(map(str, schema))
+    if len(args) > len(schema):
+        raise TypeError(f"{uid} takes {len(schema)} inputs ({expected}), and {len(args)} were given")
+    inputs = list(args)
+    for field in schema[len(args):]:
+        if field.name not in kwargs:
+            raise TypeError(f"{uid} takes {len(schema)} inputs ({expected}); {field.name!r} is missing")
+        inputs.append(kwargs[field.name])
+    surplus = set(kwargs) - {field.name for field in schema[len(args):]}
+    if surplus:
+        raise TypeError(f"{uid} takes no further input {sorted(surplus)[0]!r} ({expected})")
+    for tensor in inputs:
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{uid} takes tensors ({expected}), and {type(tensor).__name__} was given")
+    return inputs
+
+
+class _RemoteCall(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, anchor: torch.Tensor, expert: RemoteExpert, *inputs: torch.Tensor) -> Tuple[torch.Tensor, ...]:
+        outputs = expert._move_outputs(expert.call_forward(inputs), inputs)
+        ctx.expert, ctx.output_dtypes = expert, [output.dtype for output in outputs]
+        ctx.save_for_backward(*inputs)
+        ctx.mark_non_differentiable(*(output for output in outputs if not output.dtype.is_floating_point))
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> Tuple[Any, ...]:
+        inputs = ctx.saved_tensors
+        grads = [grad.to(dtype) for grad, dtype in zip(grad_outputs, ctx.output_dtypes)]
+        grad_inputs = ctx.expert.call_backward(inputs, grads)
+        if len(grad_inputs) != len(inputs):
+            raise ExpertdError(f"{len(grad_inputs)} gradients came for {len(inputs)} inputs", uid=ctx.expert.uid)
+        return (None, None, *(grad.to(tensor.device) if tensor.dtype.is_floating_point else None
+                              for grad, tensor in zip(grad_inputs, inputs)))

@@ -1,0 +1,83 @@
+"""What a server says of an expert and of itself, as plain records."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Tuple
+
+import torch
+
+from .tensors import torch_dtype
+
+__all__ = ["Field", "ExpertInfo", "ListEntry", "Pong"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One tensor of a schema; row_shape is the shape without dimension 0, the rows."""
+    name: str
+    dtype: torch.dtype
+    row_shape: Tuple[int, ...]
+
+    def __str__(self) -> str:
+        sizes = ", ".join(["rows", *map(str, self.row_shape)])
+        return f"{self.name or 'tensor'}: {str(self.dtype).replace('torch.', '')}[{sizes}]"
+
+
+@dataclass(frozen=True)
+class ExpertInfo:
+    """An expert's schemas, settings and counters, at the time of the question."""
+    uid: str
+    block: str
+    forward_schema: Tuple[Field, ...]   # inputs
+    outputs_schema: Tuple[Field, ...]
+    backward_schema: Tuple[Field, ...]  # inputs, then the gradients of the outputs
+    max_batch_size: int                 # rows
+    hidden_dim: int
+    device: str
+    alive: bool
+    optimizer: str
+    learning_rate: float
+    beta1: float
+    beta2: float
+    epsilon: float
+    momentum: float
+    clip_norm: float
+    schedule: str
+    warmup_steps: int
+    total_steps: int
+    grad_accumulation: int
+    update_count: int        # optimizer steps
+    examples_processed: int  # rows of applied backward batches
+    skipped_steps: int       # for NaN or infinite gradients
+
+    @property
+    def keyword_names(self) -> Tuple[str, ...]:
+        """The inputs' names, in the server's order."""
+        return tuple(field.name for field in self.forward_schema)
+
+
+@dataclass(frozen=True)
+class ListEntry:
+    """One expert of a server's list."""
+    uid: str
+    alive: bool
+    device: str
+
+
+@dataclass(frozen=True)
+class Pong:
+    """A server's answer to a ping."""
+    server: str
+    software: str
+    experts: int
+    experts_alive: int
+
+
+def _fields(schema: Any) -> Tuple[Field, ...]:
+    return tuple(Field(f.name, torch_dtype(f.dtype), tuple(f.row_shape)) for f in schema.tensors)
+
+
+def expert_info(message: Any) -> ExpertInfo:
+    schemas = {name: _fields(getattr(message, name)) for name in ("forward_schema", "outputs_schema", "backward_schema")}
+    names = [name for name in ExpertInfo.__dataclass_fields__ if name not in schemas]
+    return ExpertInfo(**schemas, **{name: getattr(message, name) for name in names})

@@ -1,0 +1,61 @@
+"""A process of its own that runs a group of programs for a Python program, and needs no more than the standard library.
+
+    python3 supervise.py '[["PROGRAM", "ARGUMENT", ...], ...]'
+
+It starts them in order and ends them all, with SIGTERM and then patience, when one of them ends, on SIGTERM or SIGINT, or
+when its standard input closes: so nothing outlives the Python program, however that ends. Its standard output gets one
+line for each process: its pid."""
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import List
+
+PATIENCE = 60.0  # seconds for checkpoints at the end; SIGKILL after that
+
+
+def main() -> int:
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write)
+    stopping: List[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda signum, frame: stopping.append(signum))
+    signal.signal(signal.SIGCHLD, lambda signum, frame: None)
+    children: List["subprocess.Popen[bytes]"] = []
+    status = 0
+    try:
+        for command in json.loads(sys.argv[1]):
+            children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
+            print(children[-1].pid, flush=True)
+        while not stopping:
+            ended = [child for child in children if child.poll() is not None]
+            if ended:
+                status = ended[0].returncode
+                print(f"supervise: {os.path.basename(ended[0].args[0])} has ended with {status}", file=sys.stderr)
+                break
+            ready, _, _ = select.select([0, wake_read], [], [])
+            if 0 in ready and not os.read(0, 4096):
+                break
+            if wake_read in ready:
+                os.read(wake_read, 4096)
+    finally:
+        for child in children:
+            child.terminate()
+        end = time.monotonic() + PATIENCE
+        for child in children:
+            try:
+                child.wait(max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Tensors between PyTorch and the wire: one frame each, row-major, little-endian, without copies where that is possible."""
+from __future__ import annotations
+
+import sys
+from typing import Any, Dict, Sequence, Tuple
+
+import torch
+
+from . import messages
+from .errors import Internal, InvalidArgument
+
+__all__ = ["DTYPE_NAMES", "dtype_number", "torch_dtype", "to_frame", "from_frames"]
+
+if sys.byteorder != "little":
+    raise ImportError("expertd's Python client needs a little-endian machine")
+
+_NAMES = {
+    "FLOAT32": torch.float32, "FLOAT64": torch.float64, "FLOAT16": torch.float16, "BFLOAT16": torch.bfloat16,
+    "INT8": torch.int8, "INT16": torch.int16, "INT32": torch.int32, "INT64": torch.int64, "UINT8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_NUMBERS: Dict[torch.dtype, int] = {dtype: messages.server.value("DType", name) for name, dtype in _NAMES.items()}
+_DTYPES = {number: dtype for dtype, number in _NUMBERS.items()}
+DTYPE_NAMES = {number: str(dtype).replace("torch.", "") for number, dtype in _DTYPES.items()}
+MAX_DIMS = 7
+# Smaller frames are copied: ZeroMQ hands them out of a buffer that many share, at any address.
+COPY_BELOW = 1 << 14
+
+
+def dtype_number(dtype: torch.dtype) -> int:
+    try:
+        return _NUMBERS[dtype]
+    except KeyError:
+        raise InvalidArgument(f"tensors of {dtype} cannot be sent") from None
+
+
+def torch_dtype(number: int) -> torch.dtype:
+    try:
+        return _DTYPES[number]
+    except KeyError:
+        raise Internal(f"the server speaks of a dtype {number} that this client does not know") from None
+
+
+def to_frame(tensor: torch.Tensor) -> Tuple[int, Tuple[int, ...], memoryview]:
+    """The dtype's number, the shape, and the bytes: the tensor's own memory where it is dense and on the CPU."""
+    tensor = tensor.detach()
+    if tensor.layout != torch.strided or tensor.device.type == "meta":
+        raise InvalidArgument("only dense tensors with data can be sent")
+    if not 1 <= tensor.dim() <= MAX_DIMS:
+        raise InvalidArgument(f"a tensor of {tensor.dim()} dimensions was given; 1 to {MAX_DIMS} can be sent, the first the rows")
+    number, shape = dtype_number(tensor.dtype), tuple(tensor.shape)
+    if tensor.device.type != "cpu":
+        tensor = tensor.cpu()
+    tensor = tensor.contiguous()
+    if tensor.dtype == torch.bfloat16:  # NumPy knows no bfloat16
+        tensor = tensor.view(torch.int16)
+    return number, shape, memoryview(tensor.numpy())
+
+
+def _elements(shape: Sequence[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def from_frames(described: Sequence[Any], frames: Sequence[Any]) -> Tuple[torch.Tensor, ...]:
+    """The tensors of a reply; Internal when it contradicts itself. Large ones lie in the memory that ZeroMQ received
+    them in."""
+    if len(described) != len(frames):
+        raise Internal(f"the reply announces {len(described)} tensors and has {len(frames)} frames")
+    tensors = []
+    for i, (tensor, frame) in enumerate(zip(described, frames)):
+        dtype, shape = torch_dtype(tensor.dtype), tuple(tensor.shape)
+        if tensor.codec != 0:
+            raise Internal(f"the reply's tensor {i} is in codec {tensor.codec}, which was not asked for")
+        size = torch.empty((), dtype=dtype).element_size()
+        if len(shape) > MAX_DIMS or len(frame) != _elements(shape) * size:
+            raise Internal(f"the reply's tensor {i} of shape {list(shape)} has {len(frame)} bytes")
+        if len(frame) == 0:
+            tensors.append(torch.empty(shape, dtype=dtype))
+            continue
+        data = bytearray(frame.buffer) if len(frame) < COPY_BELOW else frame.buffer
+        flat = torch.frombuffer(data, dtype=torch.uint8)
+        if flat.data_ptr() % size:
+            flat = flat.clone()
+        tensors.append((flat if dtype == torch.uint8 else flat.view(dtype)).view(shape))
+    return tuple(tensors)

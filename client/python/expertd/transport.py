@@ -1,0 +1,154 @@
+"""The connections of this process, and the one thread that serves them. A forked child gets a transport of its own:
+what it inherits of its parent's is never touched."""
+from __future__ import annotations
+
+import atexit
+import os
+import select
+import threading
+import time
+from typing import Any, Dict, List, Optional, Tuple
+
+import zmq
+
+from . import messages
+from .connection import Connection
+
+__all__ = ["Transport", "transport"]
+
+SERVER, DHT = "server", "dht"
+# The message that replies are, and how the field deadline_ms (6 and 4) of a request begins.
+_KINDS = {SERVER: (messages.server.ReplyHeader, b"\x30"), DHT: (messages.dht.Reply, b"\x20")}
+
+
+class Transport:
+    """Connections by endpoint, made when they are first asked for; the I/O thread starts with the first."""
+
+    def __init__(self) -> None:
+        self.client_id = os.urandom(16)  # of this process; the server applies a backward of it once for each request id
+        self._context = zmq.Context(io_threads=1)
+        self._connections: Dict[Tuple[str, str], Connection] = {}
+        self._by_fd: Dict[int, Connection] = {}
+        self._lock = threading.RLock()
+        self._epoll = select.epoll()
+        self._wake_fds = os.pipe()
+        for fd in self._wake_fds:
+            os.set_blocking(fd, False)
+        self._epoll.register(self._wake_fds[0], select.EPOLLIN)
+        self._next_tick = float("inf")
+        self._stopping = False
+        self._thread: Optional[threading.Thread] = None
+
+    def connection(self, endpoint: str, kind: str = SERVER) -> Connection:
+        """The process's connection there. InvalidArgument for what is no endpoint."""
+        found = self._connections.get((endpoint, kind))
+        if found is not None:
+            return found
+        with self._lock:
+            found = self._connections.get((endpoint, kind))
+            if found is None:
+                found = Connection(self._context, endpoint, *_KINDS[kind], self)
+                self._connections[(endpoint, kind)] = found
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="expertd-io", daemon=True)
+                self._thread.start()
+            return found
+
+    def connections(self) -> List[Connection]:
+        return list(self._connections.values())
+
+    def close(self) -> None:
+        """Ends every call and the thread. For the end of the process."""
+        self._stopping = True
+        self._poke()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(5)
+        for connection in self.connections():
+            connection.close()
+        self._context.term()
+
+    # ---- for connections
+
+    def add(self, fd: int, connection: Connection) -> None:
+        self._by_fd[fd] = connection
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def remove(self, fd: int) -> None:
+        if self._by_fd.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def pause(self, fd: int) -> None:
+        self._epoll.modify(fd, 0)
+
+    def resume(self, fd: int) -> None:
+        try:
+            self._epoll.modify(fd, select.EPOLLIN)
+        except OSError:  # the connection was closed meanwhile
+            pass
+
+    def wake(self, when: float) -> None:
+        if when < self._next_tick:
+            self._next_tick = when
+            self._poke()
+
+    # ---- the I/O thread
+
+    def _poke(self) -> None:
+        try:
+            os.write(self._wake_fds[1], b"!")
+        except BlockingIOError:
+            pass
+
+    def _run(self) -> None:
+        wake_fd = self._wake_fds[0]
+        while not self._stopping:
+            left = self._next_tick - time.monotonic()
+            ready = self._epoll.poll(None if left > 3600 else max(0.0, left) + 0.001)
+            for fd, _ in ready:
+                if fd == wake_fd:
+                    os.read(wake_fd, 4096)
+                    self._next_tick = min(self._next_tick, time.monotonic())
+                    continue
+                connection = self._by_fd.get(fd)
+                if connection is not None:
+                    connection.serve()
+            if time.monotonic() >= self._next_tick:
+                self._tick()
+
+    def _tick(self) -> None:
+        # What is asked for from here on wakes the thread once more.
+        self._next_tick = float("inf")
+        times = [connection.tick(time.monotonic()) for connection in self.connections()]
+        earliest = min((when for when in times if when is not None), default=float("inf"))
+        self._next_tick = min(self._next_tick, earliest)
+
+
+_transport: Optional[Transport] = None
+_inherited: List[Any] = []  # of parent processes: kept, so that nothing of it is closed here
+_making = threading.Lock()
+
+
+def transport() -> Transport:
+    """This process's."""
+    global _transport
+    if _transport is None:
+        with _making:
+            if _transport is None:
+                _transport = Transport()
+    return _transport
+
+
+def _after_fork() -> None:
+    global _transport, _making
+    if _transport is not None:
+        _inherited.append(_transport)
+    _transport, _making = None, threading.Lock()
+
+
+def _at_exit() -> None:
+    if _transport is not None:
+        _transport.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

@@ -1,0 +1,126 @@
+"""What the tests share: a server of the real programs, and a stand-in that says what a test wants."""
+import os
+import sys
+import threading
+
+import pytest
+import torch
+import zmq
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
+sys.path.insert(0, os.path.dirname(HERE))
+os.environ.setdefault("EXPERTD_BIN_DIR", os.path.join(ROOT, os.environ.get("BUILD", "build"), "bin"))
+
+import expertd  # noqa: E402
+from expertd import messages  # noqa: E402
+from expertd.group import free_port  # noqa: E402
+from expertd.server import Server  # noqa: E402
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+
+PATIENCE = 300.0  # seconds that only a hang reaches
+
+
+def make_server(experts, **options):
+    """A server with these entries of `experts`, ready."""
+    uids = [entry["uid"] for entry in experts]
+    config = {
+        "server": {"name": f"pytest-{os.getpid()}-{free_port()}"},
+        "frontend": {"listen": [f"tcp://127.0.0.1:{free_port()}"], "restart_grace": 200},
+        "devices": [{"name": "device0"}],
+        "experts": experts,
+        "dht": {"listen": f"tcp://127.0.0.1:{free_port()}", "port": 0, "update_period": 1, "expiration": 60},
+    }
+    for section, values in options.items():
+        config[section] = {**config.get(section, {}), **values}
+    return Server(config, uids=uids, start=True)
+
+
+def ffn(uid, **options):
+    return {"uid": uid, "block": "ffn", "hidden_dim": 16, "max_batch_size": 64, "optimizer": "none", **options}
+
+
+@pytest.fixture(scope="session")
+def server():
+    """ffn.0.0 ... ffn.2.2 do not learn; learner.0 and learner.1 do; nop.0 gives back its input of 1024 floats."""
+    experts = [ffn(f"ffn.{i}.{j}", seed=10 * i + j) for i in range(3) for j in range(3)]
+    experts += [ffn(f"learner.{i}", optimizer="sgd", learning_rate=0.05) for i in range(2)]
+    experts += [{"uid": "nop.0", "block": "nop", "hidden_dim": 1024, "max_batch_size": 1024}]
+    with make_server(experts) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server):
+    return expertd.Client(server.endpoint, timeout=PATIENCE)
+
+
+class StandIn:
+    """A server written from PROTOCOL.md: answer(request, frames) returns the reply's header and its frames, or None for
+    no reply. INFO is answered here: one expert, x of 4 floats. `requests` are all that came."""
+
+    def __init__(self, answer):
+        self.answer, self.requests = answer, []
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.ROUTER)
+        self.socket.linger = 0
+        self.port = self.socket.bind_to_random_port("tcp://127.0.0.1")
+        self.endpoint = f"tcp://127.0.0.1:{self.port}"
+        self.stopping = False
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        pb = messages.server
+        while not self.stopping:
+            if not self.socket.poll(20):
+                continue
+            identity, header, *frames = self.socket.recv_multipart()
+            request = pb.RequestHeader.FromString(header)
+            self.requests.append(request)
+            if request.method == pb.value("Method", "INFO"):
+                field = pb.Schema.Field(name="x", dtype=1, row_shape=[4])
+                schema = pb.Schema(tensors=[field])
+                reply = pb.ReplyHeader(version=1, info=pb.ExpertInfo(uid=request.uid, block="nop", forward_schema=schema,
+                                                                     outputs_schema=schema, max_batch_size=64)), []
+            else:
+                reply = self.answer(request, frames)
+            if reply is None:
+                continue
+            if isinstance(reply[0], bytes):
+                self.socket.send_multipart([identity, reply[0], *reply[1]])
+            else:
+                reply[0].request_id = request.request_id
+                self.socket.send_multipart([identity, reply[0].SerializeToString(), *reply[1]])
+
+    def asked(self, method):
+        return [r for r in self.requests if r.method == messages.server.value("Method", method)]
+
+    def stop(self):
+        self.stopping = True
+        self.thread.join()
+        self.socket.close(0)
+        self.context.term()
+
+
+@pytest.fixture
+def stand_in():
+    made = []
+
+    def make(answer):
+        made.append(StandIn(answer))
+        return made[-1]
+    yield make
+    for one in made:
+        one.stop()
+
+
+def echo(request, frames):
+    """The inputs come back: of a backward the first."""
+    return messages.server.ReplyHeader(version=1, tensors=request.tensors[:1]), frames[:1]
+
+
+def refusal(status, message="why not"):
+    return messages.server.ReplyHeader(version=1, status=status, message=message), []

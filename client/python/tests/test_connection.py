@@ -1,0 +1,346 @@
+"""Calls against a stand-in: statuses, deadlines, repeats, hostile replies, threads, forks."""
+import gc
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+
+import pytest
+import torch
+
+import expertd
+from conftest import PATIENCE, echo, refusal
+from expertd import messages
+from expertd.group import free_port
+from expertd.transport import transport
+
+X = torch.arange(8.0).reshape(2, 4)
+UNAVAILABLE, RESOURCE_EXHAUSTED = 14, 8
+
+
+def test_every_status_is_an_exception_with_the_servers_sentence(stand_in):
+    kinds = {3: (expertd.InvalidArgument, ValueError), 4: (expertd.DeadlineExceeded, TimeoutError),
+             5: (expertd.NotFound, LookupError), 6: (expertd.AlreadyExists, Exception),
+             8: (expertd.ResourceExhausted, Exception), 10: (expertd.Aborted, ArithmeticError),
+             12: (expertd.Unimplemented, NotImplementedError), 13: (expertd.Internal, Exception),
+             14: (expertd.Unavailable, ConnectionError), 77: (expertd.Internal, Exception)}
+    server = stand_in(lambda request, frames: refusal(int(request.uid.split(".")[1]), "a sentence"))
+    client = expertd.Client(server.endpoint, timeout=PATIENCE, retry_for=0)
+    for status, (kind, also) in kinds.items():
+        with pytest.raises(kind) as caught:
+            client.forward(f"e.{status}", [X])
+        assert isinstance(caught.value, also) and isinstance(caught.value, expertd.ExpertdError)
+        assert caught.value.message == "a sentence" and caught.value.status == status
+        assert server.endpoint in str(caught.value) and caught.value.not_applied
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert type(again) is kind and str(again) == str(caught.value)
+
+
+def test_only_a_backward_that_was_certainly_refused_counts_as_not_applied(stand_in):
+    server = stand_in(lambda request, frames: refusal(int(request.uid.split(".")[1])))
+    client = expertd.Client(server.endpoint, timeout=PATIENCE, retry_for=0.2)
+    for status, not_applied in ((3, True), (10, True), (8, True), (13, True), (4, False), (6, False), (14, False), (77, False)):
+        with pytest.raises(expertd.ExpertdError) as caught:
+            client.backward(f"e.{status}", [X], [X])
+        assert caught.value.not_applied is not_applied, status
+
+
+def test_a_deadline_is_kept_without_the_server(stand_in):
+    server = stand_in(lambda request, frames: None)
+    client = expertd.Client(server.endpoint, timeout=0.2)
+    with pytest.raises(expertd.DeadlineExceeded):
+        client.forward("e.0", [X])
+    calls = [client.start_forward("e.0", [X], timeout=0.1 * i) for i in (3, 1, 2)]
+    ended = threading.Event()
+    calls[0].add_done_callback(lambda call: ended.set())
+    assert ended.wait(PATIENCE)  # by the I/O thread: nobody waits for the call itself
+    assert all(isinstance(call.error, expertd.DeadlineExceeded) for call in calls)
+    assert transport().connection(server.endpoint).in_flight() == 0
+    assert 0 < server.requests[0].deadline_ms <= 200
+
+
+def test_nobody_at_the_endpoint_is_unavailable_when_the_patience_ends():
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    with pytest.raises(expertd.Unavailable, match="does not take connections") as caught:
+        expertd.Client(endpoint, timeout=PATIENCE, retry_for=0.3).backward("e.0", [X], [X])
+    assert caught.value.not_applied and endpoint in str(caught.value)
+    with pytest.raises(expertd.Unavailable):  # known to be down: at once
+        expertd.Client(endpoint, timeout=PATIENCE, retry_for=0).forward("e.0", [X])
+
+
+def test_what_is_no_endpoint_is_refused_at_once():
+    for wrong in ("nonsense", "tcp://", "http://127.0.0.1:1", ""):
+        with pytest.raises(expertd.InvalidArgument, match="endpoint"):
+            expertd.Client(wrong)
+
+
+def test_a_full_or_starting_server_is_asked_again_with_the_same_id(stand_in):
+    for status in (UNAVAILABLE, RESOURCE_EXHAUSTED):
+        asked = []
+
+        def answer(request, frames, asked=asked, status=status):
+            asked.append(request.request_id)
+            return refusal(status) if len(asked) < 3 else echo(request, frames)
+        client = expertd.Client(stand_in(answer).endpoint, timeout=PATIENCE, retry_for=PATIENCE)
+        (grad,) = client.backward("e.0", [X], [X])
+        assert torch.equal(grad, X) and len(asked) == 3 and len(set(asked)) == 1
+
+
+def test_other_refusals_are_not_repeated(stand_in):
+    server = stand_in(lambda request, frames: refusal(13))
+    with pytest.raises(expertd.Internal):
+        expertd.Client(server.endpoint, timeout=PATIENCE).backward("e.0", [X], [X])
+    assert len(server.requests) == 1
+
+
+def test_replies_in_another_order_find_their_calls(stand_in):
+    held = []
+
+    def answer(request, frames):
+        held.append((request, frames))
+        return None
+    server = stand_in(answer)
+    client = expertd.Client(server.endpoint, timeout=PATIENCE)
+    calls = [client.start_forward("e.0", [X + i]) for i in range(8)]
+    while len(held) < 8:
+        time.sleep(0.01)
+    server.answer = lambda request, frames: answer_held(request, frames)
+
+    def answer_held(request, frames):
+        # The socket is this thread's: all that is held goes out, the last first, with the answer to this one.
+        identity = server.identity
+        for old, old_frames in reversed(held):
+            header, out = echo(old, old_frames)
+            header.request_id = old.request_id
+            server.socket.send_multipart([identity, header.SerializeToString(), *out])
+        return echo(request, frames)
+    identities = []
+    original = server.socket.recv_multipart
+
+    def spy(*args, **kwargs):
+        frames = original(*args, **kwargs)
+        identities.append(frames[0])
+        server.identity = frames[0]
+        return frames
+    server.socket.__dict__["recv_multipart"] = spy
+    client.forward("e.0", [X])
+    for i, call in enumerate(calls):
+        assert torch.equal(client.outputs(call)[0], X + i)
+
+
+def test_hostile_replies_end_their_call_with_a_sentence_and_nothing_else(stand_in):
+    pb = messages.server
+    lies = {
+        "frames": (pb.ReplyHeader(version=1, tensors=[pb.Tensor(dtype=1, shape=[2, 4])] * 2), [b"\0" * 32]),
+        "bytes": (pb.ReplyHeader(version=1, tensors=[pb.Tensor(dtype=1, shape=[2, 4])]), [b"\0" * 31]),
+        "huge": (pb.ReplyHeader(version=1, tensors=[pb.Tensor(dtype=1, shape=[1 << 63, 1 << 63])]), [b"\0" * 32]),
+        "dims": (pb.ReplyHeader(version=1, tensors=[pb.Tensor(dtype=1, shape=[1] * 9)]), [b"\0" * 4]),
+        "dtype": (pb.ReplyHeader(version=1, tensors=[pb.Tensor(dtype=99, shape=[2, 4])]), [b"\0" * 32]),
+        "codec": (pb.ReplyHeader(version=1, tensors=[pb.Tensor(dtype=1, shape=[2, 4], codec=99)]), [b"\0" * 32]),
+        "version": (pb.ReplyHeader(version=2), []),
+    }
+    server = stand_in(lambda request, frames: lies[request.uid])
+    client = expertd.Client(server.endpoint, timeout=PATIENCE)
+    for lie in lies:
+        with pytest.raises(expertd.Internal):
+            client.forward(lie, [X])
+    connection = transport().connection(server.endpoint)
+    assert connection.in_flight() == 0
+    # What names no call of ours, or is no message, is dropped.
+    garbage = iter([(b"\xff\xff\xff", []), (pb.ReplyHeader(version=1, request_id=12345678).SerializeToString(), []),
+                    (b"", [])])
+    server.answer = lambda request, frames: next(garbage, None) or echo(request, frames)
+    for _ in range(3):
+        with pytest.raises(expertd.DeadlineExceeded):
+            client.forward("e.0", [X], timeout=0.2)
+    assert torch.equal(client.forward("e.0", [X])[0], X)
+    assert connection.malformed_replies == 1 and connection.late_replies >= 2
+
+
+def test_after_a_lost_connection_calls_are_repeated_under_their_ids(stand_in):
+    silent = stand_in(lambda request, frames: None)
+    port = silent.port
+    client = expertd.Client(silent.endpoint, timeout=PATIENCE, retry_for=PATIENCE)
+    call = client.start_backward("e.0", [X], [X])
+    while not silent.requests:
+        time.sleep(0.01)
+    silent.stop()
+    import zmq
+    context = zmq.Context()
+    second = context.socket(zmq.ROUTER)
+    second.linger = 0
+    second.bind(f"tcp://127.0.0.1:{port}")
+    assert second.poll(PATIENCE * 1000)
+    identity, header, *frames = second.recv_multipart()
+    request = messages.server.RequestHeader.FromString(header)
+    assert request.request_id == silent.requests[0].request_id and request.client_id == silent.requests[0].client_id
+    reply, out = echo(request, frames)
+    reply.request_id = request.request_id
+    second.send_multipart([identity, reply.SerializeToString(), *out])
+    assert torch.equal(client.outputs(call)[0], X)
+    second.close(0)
+    context.term()
+    silent.stop = lambda: None
+
+
+def test_32_threads_share_a_connection(stand_in):
+    server = stand_in(echo)
+    client = expertd.Client(server.endpoint, timeout=PATIENCE)
+    wrong = []
+
+    def work(number):
+        for i in range(50):
+            x = torch.full((1 + i % 3, 4), float(1000 * number + i))
+            if not torch.equal(client.forward("e.0", [x])[0], x):
+                wrong.append((number, i))
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong and len(server.requests) == 32 * 50
+    assert len({r.request_id for r in server.requests}) == 32 * 50
+
+
+def _in_child(endpoint, results):
+    try:
+        client = expertd.Client(endpoint, timeout=PATIENCE)
+        outputs = [client.forward("e.0", [X + i])[0] for i in range(20)]
+        results.put((all(torch.equal(y, X + i) for i, y in enumerate(outputs)), transport().client_id))
+    except BaseException as error:
+        results.put((repr(error), b""))
+
+
+def test_4_forked_workers_call_while_the_parent_calls(stand_in):
+    server = stand_in(echo)
+    client = expertd.Client(server.endpoint, timeout=PATIENCE)
+    client.forward("e.0", [X])
+    in_flight = client.start_forward("e.0", [X])
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    workers = [context.Process(target=_in_child, args=(server.endpoint, results)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for i in range(20):
+        assert torch.equal(client.forward("e.0", [X + i])[0], X + i)
+    got = [results.get(timeout=PATIENCE) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert [ok for ok, _ in got] == [True] * 4
+    assert len({client_id for _, client_id in got} | {transport().client_id}) == 5
+    assert torch.equal(client.outputs(in_flight)[0], X)
+
+
+def test_a_call_of_the_parent_is_refused_in_a_forked_child(stand_in):
+    client = expertd.Client(stand_in(lambda request, frames: None).endpoint, timeout=PATIENCE)
+    call = client.start_forward("e.0", [X])
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            call.result()
+        except expertd.Unavailable as error:
+            code = 0 if "fork" in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert call.cancel()
+
+
+def test_a_keyboard_interrupt_gives_up_the_call_and_leaves_nothing_behind(stand_in):
+    silent = [True]
+    server = stand_in(lambda request, frames: None if silent[0] else echo(request, frames))
+    client = expertd.Client(server.endpoint, timeout=PATIENCE)
+    connection = transport().connection(server.endpoint)
+    for _ in range(5):
+        before = len(server.requests)
+
+        def interrupt(before=before):
+            while len(server.requests) == before:
+                time.sleep(0.005)
+            os.kill(os.getpid(), signal.SIGINT)
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            client.forward("e.0", [X])
+        thread.join()
+        assert connection.in_flight() == 0
+    silent[0] = False
+    assert torch.equal(client.forward("e.0", [X])[0], X)
+
+
+def test_interrupts_at_any_moment_do_not_spoil_the_connection(stand_in):
+    server = stand_in(echo)
+    client = expertd.Client(server.endpoint, timeout=PATIENCE, retry_for=PATIENCE)
+    client.forward("e.0", [X])
+    big = torch.randn(64, 4)
+    finished, interrupted, previous = 0, 0, signal.getsignal(signal.SIGALRM)
+
+    def raise_interrupt(signum, frame):
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGALRM, raise_interrupt)
+    try:
+        for i in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 + (i % 60) * 1e-5)
+                try:
+                    outputs = client.forward("e.0", [big, X])
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                assert torch.equal(outputs[0], big)
+                finished += 1
+            except KeyboardInterrupt:
+                interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert interrupted > 0 and finished + interrupted == 300
+    assert torch.equal(client.forward("e.0", [X])[0], X)
+    # None of them came out as something else than was asked.
+    assert all(len(r.tensors) in (1, 2) for r in server.requests)
+
+
+def test_10000_calls_leak_nothing(stand_in):
+    server = stand_in(echo)
+    client = expertd.Client(server.endpoint, timeout=PATIENCE)
+
+    def some(count):
+        for _ in range(count):
+            client.forward("e.0", [X])
+            server.requests.clear()
+        gc.collect()
+        return len(gc.get_objects()), len(os.listdir("/proc/self/fd")), threading.active_count()
+    some(200)
+    before, after = some(100), some(10000)
+    assert after[0] - before[0] < 200 and after[1:] == before[1:]
+    assert transport().connection(server.endpoint).in_flight() == 0
+
+
+def test_dtypes_and_layouts_arrive_as_they_were(stand_in):
+    client = expertd.Client(stand_in(echo).endpoint, timeout=PATIENCE)
+    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.int16, torch.int32,
+                  torch.int64, torch.uint8, torch.bool):
+        for shape in ((1,), (3, 5), (2, 3, 4), (300, 1000)):
+            x = (torch.randn(shape) * 10).to(dtype)
+            (y,) = client.forward("e.0", [x])
+            assert y.dtype == dtype and torch.equal(x, y)
+            assert y.data_ptr() % y.element_size() == 0
+    x = torch.randn(6, 8)
+    for view in (x.t(), x[:, ::2], x[1:].expand(5, 8), x[0].expand(4, 8)):
+        assert torch.equal(client.forward("e.0", [view])[0], view)
+    with pytest.raises(expertd.InvalidArgument, match="complex"):
+        client.forward("e.0", [torch.zeros(2, dtype=torch.complex64)])
+    with pytest.raises(expertd.InvalidArgument, match="dimensions"):
+        client.forward("e.0", [torch.tensor(1.0)])
+    with pytest.raises(expertd.InvalidArgument, match="17 tensors"):
+        client.forward("e.0", [X] * 17)
+
+
+def test_an_answer_belongs_to_its_reader(stand_in):
+    client = expertd.Client(stand_in(echo).endpoint, timeout=PATIENCE)
+    x = torch.randn(300, 1000)
+    first, second = client.forward("e.0", [x])[0], client.forward("e.0", [x])[0]
+    first.zero_()  # large tensors lie in the memory that ZeroMQ received them in
+    assert torch.equal(second, x)

@@ -1,0 +1,244 @@
+"""RemoteExpert against real servers: autograd, learning, dtypes, failures."""
+import copy
+import math
+import os
+import pickle
+import signal
+import threading
+
+import pytest
+import torch
+
+import expertd
+from conftest import PATIENCE, echo, ffn, make_server
+from expertd.expert import RemoteExpert
+
+
+class Ffn(torch.nn.Module):
+    """The block ffn, by its formula."""
+
+    def __init__(self, hidden):
+        super().__init__()
+        self.ffn, self.ffn_output = torch.nn.Linear(hidden, 4 * hidden), torch.nn.Linear(4 * hidden, hidden)
+        self.layer_norm = torch.nn.LayerNorm(hidden, eps=1e-12)
+
+    def forward(self, x):
+        h = self.ffn(x)
+        h = 0.5 * h * (1 + torch.tanh(0.7978845608 * h * (1 + 0.044715 * h * h)))
+        return self.layer_norm(x + self.ffn_output(h))
+
+
+def write_safetensors(path, tensors):
+    import json
+    import struct
+    header, data = {}, b""
+    for name, tensor in tensors.items():
+        raw = tensor.detach().contiguous().numpy().tobytes()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as out:
+        out.write(struct.pack("<Q", len(text)) + text + data)
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory):
+    """A local module, and a server whose local.0 (no optimizer) and local.1 (adam) have its weights."""
+    local = Ffn(16)
+    path = tmp_path_factory.mktemp("weights") / "ffn.safetensors"
+    write_safetensors(path, local.state_dict())
+    with make_server([ffn("local.0", weights=str(path)), ffn("local.1", weights=str(path), optimizer="adam"),
+                      ffn("local.2", weights=str(path), optimizer="sgd", learning_rate=0.1)]) as running:
+        yield local, running
+
+
+def remote(server, uid, **options):
+    return RemoteExpert(uid, server.endpoint, timeout=PATIENCE, **options)
+
+
+def test_forward_and_gradients_are_the_local_modules(twins):
+    local, server = twins
+    expert = remote(server, "local.0")
+    x = torch.randn(5, 16)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    y, z = expert(ours), local(theirs)
+    assert torch.allclose(y, z, atol=1e-5) and y.requires_grad
+    weights = torch.randn_like(y)
+    (y * weights).sum().backward()
+    (z * weights).sum().backward()
+    assert torch.allclose(ours.grad, theirs.grad, atol=1e-4)
+    # A part of the batch gives the same rows.
+    assert torch.allclose(expert(x[1:3]), z[1:3], atol=1e-5)
+
+
+@pytest.mark.parametrize("uid, optimizer", [("local.1", lambda p: torch.optim.Adam(p)),
+                                            ("local.2", lambda p: torch.optim.SGD(p, lr=0.1))])
+def test_20_optimizer_steps_are_the_local_modules(twins, uid, optimizer):
+    local, server = copy.deepcopy(twins[0]), twins[1]
+    expert, steps = remote(server, uid), optimizer(local.parameters())
+    for _ in range(20):
+        x, target = torch.randn(8, 16), torch.randn(8, 16)
+        torch.nn.functional.mse_loss(expert(x), target).backward()  # no input needs a gradient: it learns all the same
+        steps.zero_grad()
+        torch.nn.functional.mse_loss(local(x), target).backward()
+        steps.step()
+    x = torch.randn(8, 16)
+    assert torch.allclose(expert(x), local(x), atol=2e-3)
+    assert not torch.allclose(local(x), twins[0](x), atol=2e-3)
+    assert expert.fetch_info().update_count == 20
+
+
+def test_nothing_is_learned_without_a_backward(twins):
+    expert = remote(twins[1], "local.0")
+    x = torch.randn(2, 16)
+    with torch.no_grad():
+        assert not expert(x).requires_grad
+    with torch.inference_mode():
+        expert(x)
+    before = expert.fetch_info().update_count
+    expert(x)
+    assert expert.fetch_info().update_count == before
+
+
+def test_gradients_agree_with_finite_differences(server):
+    expert = remote(server, "ffn.0.0")
+    x = torch.randn(3, 16, dtype=torch.float64, requires_grad=True)
+    assert expert(x).dtype == torch.float64  # computed in the schema's float32
+    assert torch.autograd.gradcheck(expert, (x,), eps=1e-2, atol=2e-2, rtol=2e-2, nondet_tol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floating_dtypes_are_converted_there_and_back(server, dtype):
+    expert = remote(server, "ffn.0.0")
+    x = torch.randn(4, 16)
+    low = x.to(dtype).requires_grad_()
+    y = expert(low)
+    assert y.dtype == dtype and torch.allclose(y.float(), expert(low.float()), atol=0.05)
+    y.sum().backward()
+    assert low.grad.dtype == dtype
+
+
+def test_autocast_does_not_break_it(server):
+    expert, gate = remote(server, "ffn.0.0"), torch.nn.Linear(16, 16)
+    x = torch.randn(4, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = expert(gate(x))
+        loss = y.float().square().mean()
+    loss.backward()
+    assert y.dtype == torch.bfloat16 and gate.weight.grad is not None and gate.weight.grad.abs().sum() > 0
+
+
+def test_more_leading_dimensions_are_rows(server):
+    expert = remote(server, "ffn.1.1")
+    x = torch.randn(2, 3, 5, 16, requires_grad=True)
+    y = expert(x)
+    assert y.shape == x.shape and torch.allclose(y[1, 2], expert(x[1, 2]), atol=1e-5)
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+
+
+def test_inputs_go_by_name_or_position(server):
+    expert, x = remote(server, "ffn.0.0"), torch.randn(2, 16)
+    (name,) = expert.info.keyword_names
+    assert torch.equal(expert(**{name: x}), expert(x))
+    for args, kwargs, sentence in (((), {}, "missing"), ((x, x), {}, "2 were given"), ((x,), {"y": x}, "'y'"),
+                                   ((x,), {name: x}, name), (([1.0],), {}, "tensors")):
+        with pytest.raises(TypeError, match=sentence):
+            expert(*args, **kwargs)
+
+
+def test_wrong_inputs_are_refused_before_anything_is_sent(server, client):
+    expert = remote(server, "ffn.0.0")
+    expert(torch.randn(1, 16))
+    before = client.stats()["frontend.requests.forward"]
+    with pytest.raises(ValueError, match="11") as caught:
+        expert(torch.randn(3, 11))
+    assert "float32[rows, 16]" in str(caught.value)
+    with pytest.raises(expertd.InvalidArgument, match="int64"):
+        expert(torch.zeros(3, 16, dtype=torch.int64))
+    with pytest.raises(expertd.InvalidArgument, match="no rows"):
+        expert(torch.zeros(0, 16))
+    with pytest.raises(expertd.InvalidArgument, match="shape"):
+        expert(torch.zeros(16))
+    assert client.stats()["frontend.requests.forward"] == before
+    assert torch.isfinite(expert(torch.randn(3, 16))).all()
+
+
+def test_an_unknown_expert_is_not_found(server):
+    with pytest.raises(expertd.NotFound):
+        remote(server, "ffn.9.9")(torch.randn(1, 16))
+    with pytest.raises(expertd.NotFound):
+        RemoteExpert("ffn.9.9", server.dht, retry_for=0.1)(torch.randn(1, 16))
+    with pytest.raises(expertd.InvalidArgument):
+        RemoteExpert("ffn", server.endpoint)
+    with pytest.raises(TypeError):
+        RemoteExpert("ffn.0.0", None)
+
+
+def test_a_batch_whose_gradients_are_not_finite_changes_nothing(server):
+    expert, x = remote(server, "learner.0"), torch.randn(2, 16)
+    before = expert(x).detach()
+    with pytest.raises(expertd.Aborted):
+        (expert(x) * math.inf).sum().backward()
+    assert torch.equal(expert(x), before)
+
+
+def test_it_is_found_by_the_dht_and_can_be_pickled(server):
+    expert = RemoteExpert("ffn.2.2", server.dht, timeout=PATIENCE)
+    x = torch.randn(2, 16)
+    assert expert.peer_id == server.endpoint
+    assert torch.equal(pickle.loads(pickle.dumps(expert))(x), expert(x))
+    assert torch.equal(copy.deepcopy(expert)(x), remote(server, "ffn.2.2")(x))
+    assert "ffn.2.2" in repr(expert) and "float32[rows, 16]" in repr(expert)
+    assert list(expert.parameters()) == []
+
+
+def test_a_backward_survives_the_servers_end_if_it_comes_back(tmp_path):
+    with make_server([ffn("learner.0", optimizer="sgd", learning_rate=0.05)], checkpoint={"dir": str(tmp_path)}) as server:
+        expert = remote(server, "learner.0", retry_for=PATIENCE)
+        x = torch.randn(2, 16, requires_grad=True)
+        y = expert(x)
+        server.shutdown()
+        restarted = threading.Thread(target=server.run_in_background)
+        restarted.start()
+        y.sum().backward()
+        restarted.join()
+        assert x.grad is not None and expert.fetch_info().update_count == 1
+
+
+def test_a_server_that_is_killed_between_forward_and_backward_is_an_error():
+    server = make_server([ffn("learner.0")])
+    expert = remote(server, "learner.0", retry_for=0.5)
+    x = torch.randn(2, 16, requires_grad=True)
+    y = expert(x)
+    for pid in server.pids.values():
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(expertd.Unavailable):
+        y.sum().backward()
+    assert x.grad is None
+    server.shutdown()
+
+
+def test_the_next_server_answers_when_one_is_gone(server, stand_in):
+    first, second = stand_in(echo), stand_in(echo)
+    first.stop()
+    first.stop = lambda: None
+    task = expertd.task.Task("e.0", [first.endpoint, second.endpoint], [torch.ones(2, 4)], None, timeout=PATIENCE,
+                             retry_for=PATIENCE, patient=False)
+    assert torch.equal(task.start().outputs()[0], torch.ones(2, 4)) and task.endpoint == second.endpoint
+
+
+def test_a_backward_that_may_be_applied_does_not_go_to_another_server(stand_in):
+    from conftest import refusal
+    first, second = stand_in(lambda request, frames: refusal(14)), stand_in(echo)
+    x = torch.ones(2, 4)
+
+    def ask(grads):
+        task = expertd.task.Task("e.0", [first.endpoint, second.endpoint], [x], grads, timeout=1.0, retry_for=1.0, patient=False)
+        return task.start().outputs()
+    assert torch.equal(ask(None)[0], x)
+    with pytest.raises(expertd.Unavailable) as caught:
+        ask([x])
+    assert not caught.value.not_applied and len(second.requests) == 1
+    assert len({r.request_id for r in first.requests[1:]}) == 1 and len(first.requests) > 2
