@@ -279,6 +279,7 @@ class Connection:
         else:
             call.state = UNSENT
             self._unsent[call.request_id] = call
+            self._wake(call.expires())  # which is sooner than that of one that was sent
 
     def _hear(self) -> None:
         while self.monitor.get(_EVENTS) & _POLLIN:

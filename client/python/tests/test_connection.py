@@ -185,6 +185,23 @@ def test_after_a_lost_connection_calls_are_repeated_under_their_ids(stand_in):
     silent.stop = lambda: None
 
 
+def test_a_call_whose_server_does_not_come_back_ends_when_the_patience_ends(stand_in):
+    server = stand_in(lambda request, frames: None)
+    client = expertd.Client(server.endpoint, timeout=PATIENCE, retry_for=1.0)
+    begin = time.monotonic()
+    calls = [client.start_backward("e.0", [X], [X]) for _ in range(2)]
+    while len(server.requests) < 2:
+        time.sleep(0.01)
+    server.stop()
+    server.stop = lambda: None
+    ended = threading.Event()
+    calls[1].add_done_callback(lambda call: ended.set())
+    with pytest.raises(expertd.Unavailable) as caught:
+        calls[0].result()
+    assert not caught.value.not_applied and ended.wait(PATIENCE)
+    assert time.monotonic() - begin < PATIENCE / 2  # not at the deadline
+
+
 def test_32_threads_share_a_connection(stand_in):
     server = stand_in(echo)
     client = expertd.Client(server.endpoint, timeout=PATIENCE)
