@@ -28,6 +28,7 @@ __all__ = ["Connection"]
 
 MAX_FRAME_BYTES = 1 << 31
 HEARTBEAT_MS = 2000
+LONGEST_SLEEP = 1.0  # seconds, while calls are in flight: an interrupt may hit between a wake-up and what it was for
 COPY_BELOW = 1 << 16  # bytes of a frame; pyzmq's bookkeeping for zero copies costs more than to copy so little
 
 CONNECTING, UP, DOWN = range(3)
@@ -35,7 +36,7 @@ _HANDSHAKE = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 _LOST = int(zmq.EVENT_DISCONNECTED)
 _FAILED = int(zmq.EVENT_CONNECT_RETRIED) | int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL) \
     | int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL) | int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
-_EVENTS, _FD, _POLLIN = int(zmq.EVENTS), int(zmq.FD), int(zmq.POLLIN)
+_EVENTS, _FD, _POLLIN, _POLLOUT = int(zmq.EVENTS), int(zmq.FD), int(zmq.POLLIN), int(zmq.POLLOUT)
 _NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 
 
@@ -70,6 +71,7 @@ class Connection:
         self.late_replies = self.malformed_replies = self.connects = self.losses = 0
         self.state = CONNECTING
         self.closed = False
+        self._stale = False  # a loss was heard of, and no handshake since
         self._why_down = "it does not take connections"
         self._last_id = 0
         self._context, self._reply_class, self._deadline_key = context, reply_class, deadline_key
@@ -144,8 +146,7 @@ class Connection:
                 else:
                     if self._unsent or not self._send(call):
                         self._queue(call)
-                    if self.socket.get(_EVENTS) & _POLLIN:
-                        self._receive()
+                    self._pump()
             except BaseException:
                 self._forget(call)
                 self._reset()
@@ -160,6 +161,8 @@ class Connection:
         with self.lock:
             if call.state == DONE:
                 return False
+            if call is self._driver and self._driver_thread == threading.get_ident():
+                self._hand_back()  # an interrupt may have kept its thread from it
             self._forget(call)
             self._end_as(call, None, (), Cancelled("the call was given up", endpoint=self.endpoint, uid=call.uid,
                                                    not_applied=not (call.backward and call.ever_sent)))
@@ -181,8 +184,7 @@ class Connection:
                 self._poller.pause(self.fd)
                 self._drive(call, end)
             finally:
-                self._driver = None
-                self._poller.resume(self.fd)
+                self._hand_back()
             return
         while call.state != DONE:
             now = time.monotonic()
@@ -197,7 +199,7 @@ class Connection:
         while call.state != DONE and not self.closed:
             left = until - time.monotonic()
             if left > 0:
-                for fd, _ in self._poll.poll(left * 1000 + 1):
+                for fd, _ in self._poll.poll(min(left, LONGEST_SLEEP) * 1000 + 1):
                     if fd == self._driver_wake[0]:
                         os.read(fd, 64)
                 self.serve()
@@ -205,6 +207,10 @@ class Connection:
                 self.tick(time.monotonic())
             elif left <= 0:
                 return
+
+    def _hand_back(self) -> None:
+        self._poller.resume(self.fd)
+        self._driver = None
 
     def in_flight(self) -> int:
         return len(self.calls)
@@ -223,13 +229,7 @@ class Connection:
             try:
                 if self.monitor.get(_EVENTS) & _POLLIN:
                     self._hear()
-                if self.socket.get(_EVENTS) & _POLLIN:
-                    self._receive()
-                while self._unsent:
-                    call = next(iter(self._unsent.values()))
-                    if not self._send(call):
-                        break
-                    del self._unsent[call.request_id]
+                self._pump()
             except BaseException:
                 self._reset()
                 raise
@@ -252,15 +252,37 @@ class Connection:
                         continue
                     when = min(call.expires(), call.resend_at) if call.state == WAITING else call.expires()
                     next_time = when if next_time is None else min(next_time, when)
+                if self.monitor.get(_EVENTS) & _POLLIN:
+                    self._hear()
+                self._pump()
             except BaseException:
                 self._reset()
                 raise
         self._run_callbacks()
-        return next_time
+        return None if next_time is None else min(next_time, now + LONGEST_SLEEP)
 
     # ---- under the lock
 
+    def _pump(self) -> None:
+        """Takes in and sends what can be. After every use of the socket, since any may take in the signal that there is
+        something, for which nobody else wakes then."""
+        while True:
+            events = self.socket.get(_EVENTS)
+            if events & _POLLIN:
+                self._receive()
+            elif self._unsent and events & _POLLOUT:
+                call = next(iter(self._unsent.values()))
+                if not self._send(call):
+                    return
+                del self._unsent[call.request_id]
+            else:
+                return
+
     def _send(self, call: Call) -> bool:
+        # From a loss that was heard of until the next handshake, the socket may still take messages for the old
+        # connection, which would be lost without another word.
+        if self._stale:
+            return False
         left_ms = max(1, int((call.deadline - time.monotonic()) * 1000))
         head = b"".join((b"\x10", varint(call.request_id), self._deadline_key, varint(left_ms), call.header))
         send, last = self.socket.send, len(call.frames) - 1
@@ -285,11 +307,11 @@ class Connection:
         while self.monitor.get(_EVENTS) & _POLLIN:
             event = struct.unpack("=H", self.monitor.recv_multipart(_NOBLOCK)[0][:2])[0]
             if event == _HANDSHAKE:
-                self.state = UP
+                self.state, self._stale = UP, False
                 self.connects += 1
                 continue
             if event == _LOST:
-                self._why_down = "the connection was lost"
+                self._why_down, self._stale = "the connection was lost", True
                 self.losses += 1
                 self._receive()  # what had come before
                 self._lose()
@@ -365,7 +387,7 @@ class Connection:
             return
         self._shut()
         self._open()
-        self.state, self._why_down = CONNECTING, "the connection was lost"
+        self.state, self._stale, self._why_down = CONNECTING, False, "the connection was lost"
         self.losses += 1
         self._lose()
 

@@ -61,21 +61,18 @@ class Group:
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(self, _remove, self.folder, os.getpid())
 
-    def start(self, programs: Sequence[str], arguments: Sequence[str]) -> None:
-        """Starts the programs, each with the same arguments."""
-        self.start_each([[program, *arguments] for program in programs])
-
-    def start_each(self, commands: Sequence[Sequence[str]]) -> None:
-        found = [[find_program(name, self._bin_dir), *arguments] for name, *arguments in commands]
+    def start(self, programs: Sequence[str], arguments: Sequence[str], remove: Sequence[str] = ()) -> None:
+        """Starts the programs, each with the same arguments. What fits the patterns in `remove` goes when they have ended."""
+        found = [[find_program(name, self._bin_dir), *arguments] for name in programs]
         with open(self.log_path, "ab") as log:
             # A session of its own: ^C is for the program, which ends this group when it is through.
             self._supervisor = subprocess.Popen(
                 [sys.executable, "-S", "-E", os.path.join(os.path.dirname(os.path.abspath(__file__)), "supervise.py"),
-                 json.dumps(found)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+                 json.dumps({"commands": found, "remove": list(remove), "folder": self.folder})], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
         assert self._supervisor.stdout is not None
         self._finalizer.detach()
         self._finalizer = weakref.finalize(self, _end, self._supervisor, self.folder, os.getpid())
-        for name, *_ in commands:
+        for name in programs:
             line = self._supervisor.stdout.readline()
             if not line.strip():
                 raise Unavailable(f"{name} could not be started: {self.log_tail()}")

@@ -219,7 +219,7 @@ class Server:
             json.dump({**self.config, "server": server}, out)  # which is YAML too
         programs = ["expertd-frontend", "expertd-runtime"] + (["expertd-dht"] if self._with_dht else [])
         try:
-            self._group.start(programs, ["--config", path])
+            self._group.start(programs, ["--config", path], remove=[f"/dev/shm/expertd.{server['name']}.*"])
             if await_ready:
                 self.await_ready(timeout)
         except BaseException:

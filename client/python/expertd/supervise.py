@@ -1,15 +1,18 @@
 """A process of its own that runs a group of programs for a Python program, and needs no more than the standard library.
 
-    python3 supervise.py '[["PROGRAM", "ARGUMENT", ...], ...]'
+    python3 supervise.py '{"commands": [["PROGRAM", "ARGUMENT", ...], ...], "remove": ["/dev/shm/PATTERN"], "folder": "DIR"}'
 
-It starts them in order and ends them all, with SIGTERM and then patience, when one of them ends, on SIGTERM or SIGINT, or
-when its standard input closes: so nothing outlives the Python program, however that ends. Its standard output gets one
-line for each process: its pid."""
+It starts the commands in order and ends them all, with SIGTERM and then patience, when one of them ends, on SIGTERM or SIGINT, or
+when its standard input closes: so nothing outlives the Python program, however that ends. Then it
+removes the files of the patterns, which a program that was killed has left, and the folder if the Python program is gone.
+Its standard output gets one line for each process: its pid."""
 from __future__ import annotations
 
+import glob
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +23,7 @@ PATIENCE = 60.0  # seconds for checkpoints at the end; SIGKILL after that
 
 
 def main() -> int:
+    job, parent = json.loads(sys.argv[1]), os.getppid()
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)
@@ -30,7 +34,7 @@ def main() -> int:
     children: List["subprocess.Popen[bytes]"] = []
     status = 0
     try:
-        for command in json.loads(sys.argv[1]):
+        for command in job["commands"]:
             children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
             print(children[-1].pid, flush=True)
         while not stopping:
@@ -54,6 +58,10 @@ def main() -> int:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+        for path in [path for pattern in job["remove"] for path in glob.glob(pattern)]:
+            os.unlink(path)
+        if os.getppid() != parent:
+            shutil.rmtree(job["folder"], ignore_errors=True)
     return status if status >= 0 else 128 - status
 
 

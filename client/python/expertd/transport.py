@@ -35,7 +35,7 @@ class Transport:
         for fd in self._wake_fds:
             os.set_blocking(fd, False)
         self._epoll.register(self._wake_fds[0], select.EPOLLIN)
-        self._next_tick = float("inf")
+        self._sleeps_until = float("inf")
         self._stopping = False
         self._thread: Optional[threading.Thread] = None
 
@@ -87,8 +87,7 @@ class Transport:
             pass
 
     def wake(self, when: float) -> None:
-        if when < self._next_tick:
-            self._next_tick = when
+        if when < self._sleeps_until:
             self._poke()
 
     # ---- the I/O thread
@@ -101,26 +100,24 @@ class Transport:
 
     def _run(self) -> None:
         wake_fd = self._wake_fds[0]
+        next_tick = float("inf")
         while not self._stopping:
-            left = self._next_tick - time.monotonic()
-            ready = self._epoll.poll(None if left > 3600 else max(0.0, left) + 0.001)
-            for fd, _ in ready:
+            left = next_tick - time.monotonic()
+            for fd, _ in self._epoll.poll(None if left > 3600 else max(0.0, left) + 0.001):
                 if fd == wake_fd:
                     os.read(wake_fd, 4096)
-                    self._next_tick = min(self._next_tick, time.monotonic())
+                    next_tick = 0.0
                     continue
                 connection = self._by_fd.get(fd)
                 if connection is not None:
                     connection.serve()
-            if time.monotonic() >= self._next_tick:
-                self._tick()
-
-    def _tick(self) -> None:
-        # What is asked for from here on wakes the thread once more.
-        self._next_tick = float("inf")
-        times = [connection.tick(time.monotonic()) for connection in self.connections()]
-        earliest = min((when for when in times if when is not None), default=float("inf"))
-        self._next_tick = min(self._next_tick, earliest)
+            if time.monotonic() >= next_tick:
+                # No wake-up is lost: who has put something before a connection's tick is seen by it, and who does so
+                # after it finds what wake() compares with to be later, and writes to the pipe.
+                self._sleeps_until = float("inf")
+                times = [connection.tick(time.monotonic()) for connection in self.connections()]
+                next_tick = min((when for when in times if when is not None), default=float("inf"))
+                self._sleeps_until = next_tick
 
 
 _transport: Optional[Transport] = None

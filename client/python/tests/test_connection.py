@@ -299,7 +299,7 @@ def test_interrupts_at_any_moment_do_not_spoil_the_connection(stand_in):
         raise KeyboardInterrupt
     signal.signal(signal.SIGALRM, raise_interrupt)
     try:
-        for i in range(300):
+        for i in range(100):
             try:
                 signal.setitimer(signal.ITIMER_REAL, 1e-5 + (i % 60) * 1e-5)
                 try:
@@ -313,7 +313,7 @@ def test_interrupts_at_any_moment_do_not_spoil_the_connection(stand_in):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
-    assert interrupted > 0 and finished + interrupted == 300
+    assert interrupted > 0 and finished + interrupted == 100
     assert torch.equal(client.forward("e.0", [X])[0], X)
     # None of them came out as something else than was asked.
     assert all(len(r.tensors) in (1, 2) for r in server.requests)

@@ -1,5 +1,6 @@
 """RemoteExpert against real servers: autograd, learning, dtypes, failures."""
 import copy
+import glob
 import math
 import os
 import pickle
@@ -218,6 +219,7 @@ def test_a_server_that_is_killed_between_forward_and_backward_is_an_error():
         y.sum().backward()
     assert x.grad is None
     server.shutdown()
+    assert not glob.glob(f"/dev/shm/expertd.{server.config['server']['name']}*")
 
 
 def test_the_next_server_answers_when_one_is_gone(server, stand_in):
