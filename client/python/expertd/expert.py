@@ -26,7 +26,7 @@ _PAUSE = 0.2  # seconds before a uid whose servers have all failed is looked up 
 class RemoteExpert(torch.nn.Module):
     """The expert `uid` at `where`: a server's endpoint ("tcp://host:port"), a Client, or a DHT, which finds the servers
     that host it; calls then go to the one with the fewest of this process's calls in flight, and to the next when it
-    fails.
+    fails. A pair (uid, endpoint) will do for both.
 
     Called with the inputs of the expert's schema, positional or by name, each of shape [rows, *row_shape] (an input may
     have more leading dimensions if all have the same), on any device; other floating dtypes than the schema's are
@@ -36,9 +36,11 @@ class RemoteExpert(torch.nn.Module):
     `timeout`: seconds for a forward and for a backward. `retry_for`: see Client. Raises ExpertdErrors; InvalidArgument
     (a ValueError) and TypeError for wrong inputs before anything is sent. Any thread may use it; it can be pickled."""
 
-    def __init__(self, uid: str, where: Union[str, Client, DHT], *, timeout: float = DEFAULT_TIMEOUT,
+    def __init__(self, uid: Union[str, Tuple[str, str]], where: Any = None, *, timeout: float = DEFAULT_TIMEOUT,
                  backward_timeout: Optional[float] = None, retry_for: float = DEFAULT_RETRY_FOR):
         super().__init__()
+        if isinstance(uid, tuple):  # hivemind's ExpertInfo, beside which it takes its P2P daemon
+            uid, where = uid
         if not is_valid_uid(uid):
             raise InvalidArgument(f"{uid!r} is no uid of an expert, such as ffn.4.17")
         self.uid = uid

@@ -50,6 +50,13 @@ class ExpertInfo:
     examples_processed: int  # rows of applied backward batches
     skipped_steps: int       # for NaN or infinite gradients
 
+    def __getitem__(self, name: str) -> Any:
+        """info["keyword_names"], as hivemind's programs have it."""
+        try:
+            return getattr(self, name)
+        except AttributeError:
+            raise KeyError(name) from None
+
     @property
     def keyword_names(self) -> Tuple[str, ...]:
         """The inputs' names, in the server's order."""

@@ -1,0 +1,4 @@
+"""hivemind.moe.client.beam_search."""
+from ....beam import MoEBeamSearcher
+
+__all__ = ["MoEBeamSearcher"]

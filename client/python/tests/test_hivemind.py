@@ -1,0 +1,124 @@
+"""expertd.hivemind: hivemind's import paths, and what its own tests assert, written anew."""
+import asyncio
+import importlib
+import threading
+import time
+
+import pytest
+import torch
+
+import expertd
+import expertd.hivemind as hivemind
+from conftest import PATIENCE
+
+NAMES = {
+    "": "DHT RemoteExpert RemoteMixtureOfExperts RemoteSwitchMixtureOfExperts Server background_server get_dht_time",
+    "dht": "DHT", "dht.node": "DHTNode",
+    "moe": "register_expert_class RemoteExpert RemoteMixtureOfExperts Server",
+    "moe.client": "RemoteMixtureOfExperts RemoteSwitchMixtureOfExperts RemoteExpert",
+    "moe.client.expert": "RemoteExpert create_remote_experts batch_create_remote_experts",
+    "moe.client.moe": "DUMMY RemoteMixtureOfExperts _RemoteCallMany",
+    "moe.client.switch_moe": "RemoteSwitchMixtureOfExperts", "moe.client.beam_search": "MoEBeamSearcher",
+    "moe.client.remote_expert_worker": "RemoteExpertWorker",
+    "moe.expert_uid": "ExpertInfo is_valid_uid is_valid_prefix split_uid UID_DELIMITER",
+    "moe.server": "ModuleBackend Server background_server declare_experts get_experts",
+    "moe.server.layers": "name_to_block", "moe.server.checkpoints": "load_experts store_experts",
+    "p2p": "PeerInfo PeerID", "p2p.p2p_daemon_bindings.control": "P2PHandlerError",
+    "utils": "MPFuture get_dht_time", "utils.tensor_descr": "BatchTensorDescriptor",
+}
+
+
+def test_every_import_path_resolves():
+    for path, names in NAMES.items():
+        module = importlib.import_module("expertd.hivemind" + ("." + path if path else ""))
+        for name in names.split():
+            assert hasattr(module, name), f"{path}.{name}"
+
+
+def test_a_hivemind_program_runs_with_another_import():
+    with hivemind.moe.server.background_server(
+            expert_uids=["expert.0", "expert.1"], expert_cls="ffn", num_handlers=1, hidden_dim=16,
+            optim_cls=None, device="cpu") as peer:
+        dht = hivemind.DHT(initial_peers=peer.addrs, start=True)
+        first, missing, second = hivemind.moe.server.get_experts(dht, ["expert.0", "expert.7", "expert.1"])
+        assert missing is None and first.peer_id == peer.peer_id and isinstance(second, hivemind.RemoteExpert)
+        infos = [hivemind.moe.expert_uid.ExpertInfo("expert.0", peer.peer_id),
+                 hivemind.moe.expert_uid.ExpertInfo("expert.9", peer.peer_id)]
+        real, fake = hivemind.moe.client.expert.create_remote_experts(infos, dht=dht)
+        x = torch.randn(3, 16, requires_grad=True)
+        y = real(x)
+        assert y.shape == (3, 16) and torch.allclose(y[1:2], real(x[1:2]), rtol=0, atol=1e-5)
+        y.norm().backward()
+        assert x.grad.norm() > 0 and "forward_schema" in dir(real.info) and real.info["keyword_names"]
+        with pytest.raises(Exception) as caught:
+            real(torch.randn(3, 11))
+        assert "11" in repr(caught.value)
+        with pytest.raises(hivemind.p2p.P2PHandlerError):
+            fake.timeout = fake.retry_for = PATIENCE
+            fake(torch.randn(3, 16))
+        assert torch.allclose(real(x), y, atol=1e-5)  # alive, and the same afterwards
+        from expertd.hivemind.moe.client.moe import DUMMY, _RemoteCallMany
+        mask, out = _RemoteCallMany.apply(DUMMY, [[real], [real, second], []], 1, 1, None, PATIENCE, PATIENCE, False, True,
+                                          real.info, x)
+        assert mask.tolist() == [[True, False], [True, True], [False, False]]
+        assert torch.allclose(out[1, 1], second(x)[1], atol=1e-5)
+        dht.shutdown()
+
+
+def test_what_is_not_there_says_where_it_is_instead():
+    from expertd.hivemind.dht.node import DHTNode
+    from expertd.hivemind.moe.server import ModuleBackend
+    from expertd.hivemind.moe.server.checkpoints import load_experts, store_experts
+    for absent, clue in ((lambda: hivemind.register_expert_class("mine", lambda b, h: torch.empty(b, h)), "Own experts"),
+                         (lambda: ModuleBackend("x", None), "expert_cls"), (lambda: load_experts({}, "d"), "start"),
+                         (lambda: store_experts({}, "d"), "checkpoint"), (lambda: asyncio.run(DHTNode.create()), "start=True"),
+                         (lambda: hivemind.Server.create(custom_module_path="x.py", num_experts=1, start=True), "own expert"),
+                         (lambda: hivemind.DHT("tcp://127.0.0.1:1").store("k", "v"), "publishes")):
+        with pytest.raises(NotImplementedError, match=clue):
+            absent()
+    with pytest.raises(expertd.ExpertdError, match="published by"):
+        hivemind.declare_experts(None, ["ffn.0"])
+    with pytest.warns(UserWarning, match="use_relay"):
+        hivemind.DHT("tcp://127.0.0.1:1", use_relay=True)
+
+
+def test_uids():
+    from expertd.hivemind.moe.expert_uid import is_valid_prefix, is_valid_uid, split_uid
+    for uid in ("expert.1", "expert.0", "expert.0.0.1", "expert.1.0.1", "expert.1.2.3.4.5.6", "ffn.1.2", "123.4", "ffn_1.9",
+                "\u043c\u043e\u0434\u0435\u043b\u044c.4", "a b.3", "e.10", "e.99.100"):
+        assert is_valid_uid(uid) and is_valid_prefix(uid + "."), uid
+    for uid in ("expert", "expert.", "expert.1.", ".1", "", ".", "..", "e..1", "e.1..2", "e.01", "e.1.00", "e.-1", "e.1.x", "e.x",
+                "e.1 ", "e.1\n", "e.\u0661", "e.+1", "e.1.2.", "e.1,2", "e. 1"):
+        assert not is_valid_uid(uid), uid
+    for prefix in ("e", "e.1", "", ".", "e..", "e.01.", "e.1.\n", ".e."):
+        assert not is_valid_prefix(prefix), prefix
+    assert split_uid("ffn.4.17") == ("ffn.4.", 17) and split_uid("ffn.4.17.") == ("ffn.4.", 17)
+
+
+def test_coroutines_run_at_the_same_time():
+    from expertd.hivemind.moe.client.remote_expert_worker import RemoteExpertWorker
+    together, done = [0, 0], asyncio.sleep
+
+    async def one():
+        together[0] += 1
+        together[1] = max(together)
+        while together[1] < 40:  # all have begun before any ends
+            await done(0.01)
+        return 1
+    results = []
+
+    def work():
+        futures = [RemoteExpertWorker.run_coroutine(one(), return_future=True) for _ in range(10)]
+        results.extend(f.result(timeout=PATIENCE) for f in futures)
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [1] * 40
+
+
+def test_a_tensors_description():
+    descr = hivemind.utils.tensor_descr.BatchTensorDescriptor.from_tensor(torch.zeros(3, 5, 7, dtype=torch.float16))
+    assert descr.size == (None, 5, 7) and descr.make_zeros(2).shape == (2, 5, 7) and descr.make_zeros(2).dtype == torch.float16
+    assert abs(hivemind.get_dht_time() - time.time()) < 60
