@@ -23,7 +23,7 @@ from .uid import UID_DELIMITER, is_valid_uid
 __all__ = ["Server", "PeerInfo", "background_server", "declare_experts", "get_experts", "schedule_name_to_scheduler"]
 
 # Names of learning rate schedules, as `schedule` in the configuration has them.
-schedule_name_to_scheduler: Dict[str, str] = {"none": "none", "linear": "linear"}
+schedule_name_to_scheduler: Dict[str, str] = {"none": "none", "linear": "linear", "cosine": "cosine"}
 
 START_TIMEOUT = 300.0
 
@@ -45,14 +45,20 @@ def _optimizer(optimizer: Any) -> Dict[str, Any]:
             raise InvalidArgument("an optimizer's settings are given by name: functools.partial(torch.optim.Adam, lr=1e-3)")
         arguments = {**optimizer.keywords, **arguments}
         optimizer = optimizer.func
-    names = {torch.optim.Adam: "adam", torch.optim.SGD: "sgd"}
+    names = {torch.optim.Adam: "adam", torch.optim.AdamW: "adamw", torch.optim.SGD: "sgd"}
     if optimizer not in names:
-        raise InvalidArgument(f"the server has the optimizers adam and sgd; {getattr(optimizer, '__name__', optimizer)} was given")
+        raise InvalidArgument("the server has the optimizers adam, adamw and sgd; "
+                              f"{getattr(optimizer, '__name__', optimizer)} was given")
     name = names[optimizer]
-    options: Dict[str, Any] = {"optimizer": name, "learning_rate": float(arguments.pop("lr", 1e-3 if name == "adam" else 0.01))}
-    if name == "adam":
+    options: Dict[str, Any] = {"optimizer": name, "learning_rate": float(arguments.pop("lr", 0.01 if name == "sgd" else 1e-3))}
+    decay = float(arguments.pop("weight_decay", 1e-2 if name == "adamw" else 0.0))
+    if decay:
+        options["weight_decay"] = decay
+    if name != "sgd":
         betas = arguments.pop("betas", (0.9, 0.999))
         options.update(beta1=float(betas[0]), beta2=float(betas[1]), epsilon=float(arguments.pop("eps", 1e-8)))
+        if arguments.pop("amsgrad", False):
+            options["amsgrad"] = True
     else:
         options["momentum"] = float(arguments.pop("momentum", 0.0))
     defaults = {parameter.name: parameter.default for parameter in inspect.signature(optimizer).parameters.values()}
@@ -128,14 +134,16 @@ class Server:
                update_period: float = 30.0, expiration: Optional[float] = None, *, start: bool, host: str = "127.0.0.1",
                port: Optional[int] = None, advertise: Optional[str] = None, with_dht: bool = True, network_id: int = 0,
                checkpoint_interval: Optional[float] = None, seed: Optional[int] = None,
-               expert_options: Optional[Dict[str, Any]] = None, bin_dir: Optional[str] = None) -> "Server":
+               expert_options: Optional[Dict[str, Any]] = None, blocks: Sequence[Dict[str, Any]] = (),
+               bin_dir: Optional[str] = None) -> "Server":
         """hivemind's arguments, and our own.
 
         Which experts: either expert_uids, or num_experts of them: those in checkpoint_dir, and others drawn from
         expert_pattern (those that no live server hosts, if there are initial_peers), or named expert.0, expert.1, ...
-        expert_cls is a block of the server (ffn, nop, ...) or the path of one's own; expert_options are further options
-        of an entry of `experts` in the configuration. optim_cls is "adam", "sgd", "none", torch.optim.Adam, torch.optim.SGD
-        or a functools.partial of these. device is a part of an OpenCL device's name, "cpu", "cuda:1", or an entry of
+        expert_cls is a block of the server (ffn, transformer, ...), one of `blocks` (an entry of that name in the
+        configuration: docs/blocks.md) or the path of one's own; expert_options are further options of an entry of
+        `experts`. optim_cls is "adam", "adamw", "sgd", "none", torch.optim.Adam, AdamW, SGD
+        or a functools.partial of these. scheduler is "none", "linear" or "cosine". device is a part of an OpenCL device's name, "cpu", "cuda:1", or an entry of
         `devices`. initial_peers are endpoints of expertd-dhts, or host:port of DHT nodes. num_handlers and
         stats_report_interval have no meaning here: a frontend is one process, and stats() are always there."""
         given = [list(expert_uids)] if expert_uids is not None else []
@@ -168,6 +176,8 @@ class Server:
                     "update_period": update_period, "expiration": expiration or 0,
                     **({"bootstrap": bootstrap} if bootstrap else {})},
         }
+        if blocks:
+            config["blocks"] = list(blocks)
         if checkpoint_dir is not None:
             config["checkpoint"] = {"dir": os.path.abspath(checkpoint_dir),
                                     "interval": update_period if checkpoint_interval is None else checkpoint_interval}

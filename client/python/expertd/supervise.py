@@ -4,10 +4,11 @@
 
 It starts the commands in order and ends them all, with SIGTERM and then patience, when one of them ends, on SIGTERM or SIGINT, or
 when its standard input closes: so nothing outlives the Python program, however that ends. Then it
-removes the files of the patterns, which a program that was killed has left, and the folder if the Python program is gone.
+removes the files of the patterns, which a program that was killed has left, and the folder if its standard input was closed.
 Its standard output gets one line for each process: its pid."""
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -23,7 +24,8 @@ PATIENCE = 60.0  # seconds for checkpoints at the end; SIGKILL after that
 
 
 def main() -> int:
-    job, parent = json.loads(sys.argv[1]), os.getppid()
+    job = json.loads(sys.argv[1])
+    closed = False
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)
@@ -45,6 +47,7 @@ def main() -> int:
                 break
             ready, _, _ = select.select([0, wake_read], [], [])
             if 0 in ready and not os.read(0, 4096):
+                closed = True
                 break
             if wake_read in ready:
                 os.read(wake_read, 4096)
@@ -59,8 +62,9 @@ def main() -> int:
                 child.kill()
                 child.wait()
         for path in [path for pattern in job["remove"] for path in glob.glob(pattern)]:
-            os.unlink(path)
-        if os.getppid() != parent:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        if closed:  # who started this is gone, or through with it
             shutil.rmtree(job["folder"], ignore_errors=True)
     return status if status >= 0 else 128 - status
 

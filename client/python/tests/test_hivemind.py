@@ -122,3 +122,42 @@ def test_a_tensors_description():
     descr = hivemind.utils.tensor_descr.BatchTensorDescriptor.from_tensor(torch.zeros(3, 5, 7, dtype=torch.float16))
     assert descr.size == (None, 5, 7) and descr.make_zeros(2).shape == (2, 5, 7) and descr.make_zeros(2).dtype == torch.float16
     assert abs(hivemind.get_dht_time() - time.time()) < 60
+
+
+def test_deterministic_dropout_and_masks():
+    with hivemind.moe.server.background_server(expert_uids=["drop.0"], expert_cls="det_dropout", hidden_dim=16, optim_cls=None) as peer:
+        expert = hivemind.RemoteExpert(hivemind.moe.ExpertInfo("drop.0", peer.peer_id))
+        x, mask = torch.randn(4, 16, requires_grad=True), torch.randint(0, 2, (4, 16))
+        first, second = expert(x, mask), expert(x, **{expert.info.keyword_names[1]: mask})
+        assert torch.allclose(first, second, atol=1e-5)
+        (one,), (two,) = (torch.autograd.grad(y.sum(), x) for y in (first, second))
+        assert torch.allclose(one, two, atol=1e-5) and (one[mask == 0] == 0).all() and one.abs().sum() > 0
+        with pytest.raises(ValueError, match="int64"):
+            expert(x, mask.float())
+
+
+def test_a_transformer_takes_a_mask_of_bools():
+    with hivemind.moe.server.background_server(expert_uids=["t.0"], expert_cls="transformer", hidden_dim=32, max_batch_size=8,
+                                               optim_cls=torch.optim.Adam) as peer:
+        expert = hivemind.RemoteExpert(hivemind.moe.ExpertInfo("t.0", peer.peer_id), timeout=PATIENCE)
+        x, mask = torch.randn(2, 128, 32, requires_grad=True), torch.zeros(2, 128, dtype=torch.bool)
+        mask[:, 100:] = True
+        y = expert(x, mask)
+        other = x.detach().clone()
+        other[:, 100:] = 0.0  # masked keys matter to nobody but themselves
+        assert y.shape == x.shape and torch.allclose(expert(other, mask)[:, :100], y[:, :100], atol=1e-4)
+        y[:, :100].square().sum().backward()
+        assert x.grad[:, :100].abs().sum() > 0
+
+
+def test_no_experts_in_time():
+    with hivemind.moe.server.background_server(expert_uids=["expert.0", "expert.1"], expert_cls="nop_delay", hidden_dim=16,
+                                               optim_cls=None) as peer:
+        dht = hivemind.DHT(peer.addrs, start=True)
+        moe = hivemind.RemoteSwitchMixtureOfExperts(in_features=16, grid_size=(2,), dht=dht, uid_prefix="expert.", forward_timeout=0.1,
+                                                    backward_timeout=0.1, allow_zero_outputs=True)
+        for _ in range(3):
+            x = torch.randn(2, 16, requires_grad=True)
+            y, loss = moe(x)
+            (y.sum() + loss).backward()
+            assert torch.equal(y, x) and torch.equal(x.grad, torch.ones_like(x))

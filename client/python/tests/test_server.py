@@ -75,9 +75,9 @@ def test_a_wrong_configuration_is_an_error_with_the_servers_sentence():
     with pytest.raises(expertd.Unavailable, match="nonsense"):
         Server.create(num_experts=1, expert_cls="nonsense", start=True)
     for wrong, sentence in (({}, "either"), ({"num_experts": 1, "expert_uids": ["e.0"]}, "either"),
-                            ({"expert_uids": ["e"]}, "no uid"), ({"num_experts": 1, "scheduler": "cosine"}, "linear"),
-                            ({"num_experts": 1, "optim_cls": torch.optim.RMSprop}, "adam and sgd"),
-                            ({"num_experts": 1, "optim_cls": functools.partial(torch.optim.Adam, weight_decay=0.1)}, "weight_decay")):
+                            ({"expert_uids": ["e"]}, "no uid"), ({"num_experts": 1, "scheduler": "zigzag"}, "linear"),
+                            ({"num_experts": 1, "optim_cls": torch.optim.RMSprop}, "adam, adamw and sgd"),
+                            ({"num_experts": 1, "optim_cls": functools.partial(torch.optim.Adam, maximize=True)}, "maximize")):
         with pytest.raises(ValueError, match=sentence):
             Server.create(start=False, **wrong)
     with pytest.raises(FileNotFoundError, match="expertd-frontend"):
@@ -89,6 +89,9 @@ def test_optimizers_are_translated():
                                             "epsilon": 1e-8}
     assert _optimizer(functools.partial(torch.optim.SGD, lr=0.05, momentum=0.5)) == {
         "optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.5}
+    assert _optimizer(functools.partial(torch.optim.AdamW, amsgrad=True)) == {
+        "optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8,
+        "amsgrad": True}
     assert _optimizer(None) == {"optimizer": "none"}
     drawn = _sample("ffn.[0:4].[2:6]", 100)
     assert len(set(drawn)) == 16 and all(uid.split(".")[2] in "2345" for uid in drawn)
