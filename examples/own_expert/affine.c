@@ -1,233 +1,144 @@
-/* An expert of one's own: y = x * weight + bias, element by element, trained by the server's optimizers. Compiled to
- * affine.so beside affine.cl; in the configuration it is the block of an expert:
+/* A block of one's own with a kernel of its own: y = x * weight + bias, element by element, trained by the server's
+ * optimizers. Compiled to affine.so beside affine.cl; in the configuration it is the block of an expert:
  *
  *     experts:
  *       - {uid: "affine.[0:4]", block: /usr/local/lib/expertd/affine.so, hidden_dim: 64}
+ *
+ * What it says is a kind of layer, and a block that has one of them. The rest (memory, batches, gradients of other
+ * layers, the optimizer's step, checkpoints) is the engine's.
  */
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "runtime/blocks/blocks.h"
-#include "runtime/train/optimizer_step.h"
 #include "runtime/blocks/own_expert.h"
-#include "runtime/train/parameters.h"
 
-enum { WEIGHT, BIAS };
+enum { WEIGHT, BIAS }; /* parameters */
+enum { X, Y, DY };     /* matrices of a step; X is also where dx goes, in a backward */
 
-struct affine {
-    struct expert base; /* first, as runtime/blocks/expert.h asks */
-    struct parameters parameters;
-    struct own_program *program;
-};
+static const char kernels[] = "affine.cl";
 
-extern const struct expert_ops affine_ops;
-
-static int affine_schema(const struct config_expert *config, struct schema *inputs, struct schema *outputs)
+static int launch(const struct plan_run *run, const struct plan_step *step, const char *kernel, int to)
 {
-    memset(inputs, 0, sizeof *inputs);
-    inputs->count = 1;
-    inputs->tensors[0] = (struct tensor_desc){.dtype = DTYPE_FLOAT32, .ndim = 1, .dims = {config->hidden_dim}};
-    *outputs = *inputs;
-    snprintf(inputs->tensors[0].name, TENSOR_NAME_SIZE, "input");
-    snprintf(outputs->tensors[0].name, TENSOR_NAME_SIZE, "output");
+    const struct kernel_view x = plan_view(run, step, X), y = plan_view(run, step, (unsigned)to);
+    const struct kernel_view dy = step->buffers[DY] != PLAN_NONE ? plan_view(run, step, DY) : y;
+    const cl_int rows = plan_view_rows(run, step, X), columns = (cl_int)plan_parameter(run, step, WEIGHT)->out;
+    const cl_int accumulate = run->accumulate;
+    const cl_ulong weight = plan_parameter(run, step, WEIGHT)->at, bias = plan_parameter(run, step, BIAS)->at;
+    const cl_ulong grad_weight = plan_parameter_gradient(run, step, WEIGHT);
+    const cl_ulong grad_bias = plan_parameter_gradient(run, step, BIAS);
+    const cl_mem gradients = plan_workspace(run);
+    const struct kernel_grid grid = {.dims = 1, .global = {plan_padded(run, (uint64_t)columns)}, .local = {1}};
+    const struct kernel_argument arguments[] = {
+        KERNEL_ARGUMENT(rows),
+        KERNEL_ARGUMENT(columns),
+        KERNEL_ARGUMENT(accumulate),
+        KERNEL_ARGUMENT(x.buffer),
+        KERNEL_ARGUMENT(x.offset),
+        KERNEL_ARGUMENT(x.row_stride),
+        KERNEL_ARGUMENT(x.panel_stride),
+        KERNEL_ARGUMENT(y.buffer),
+        KERNEL_ARGUMENT(y.offset),
+        KERNEL_ARGUMENT(y.row_stride),
+        KERNEL_ARGUMENT(y.panel_stride),
+        KERNEL_ARGUMENT(dy.buffer),
+        KERNEL_ARGUMENT(dy.offset),
+        KERNEL_ARGUMENT(dy.row_stride),
+        KERNEL_ARGUMENT(dy.panel_stride),
+        KERNEL_ARGUMENT(run->parameters->vectors),
+        KERNEL_ARGUMENT(weight),
+        KERNEL_ARGUMENT(bias),
+        KERNEL_ARGUMENT(gradients),
+        KERNEL_ARGUMENT(grad_weight),
+        KERNEL_ARGUMENT(grad_bias),
+    };
+    return own_kernel_launch(run->device, &own_expert, kernels, kernel, &grid, arguments,
+                             sizeof arguments / sizeof *arguments);
+}
+
+static int launch_forward(const struct plan_run *run, const struct plan_step *step)
+{
+    return launch(run, step, "affine_forward", Y);
+}
+
+static int launch_backward(const struct plan_run *run, const struct plan_step *step)
+{
+    return launch(run, step, "affine_backward", Y);
+}
+
+static int launch_sums(const struct plan_run *run, const struct plan_step *step)
+{
+    return launch(run, step, "affine_sums", DY);
+}
+
+/* --- the layer ---------------------------------------------------------------------------------------------------- */
+
+static void parameters(struct plan *plan, struct plan_layer *layer)
+{
+    const uint64_t columns = plan->values[layer->value].columns;
+    layer->parameters[WEIGHT] = layer_parameter(plan, layer, "weight", NULL, columns, 0, PARAMETER_ONE);
+    layer->parameters[BIAS] = layer_parameter(plan, layer, "bias", NULL, columns, 0, PARAMETER_ZERO);
+}
+
+/* The gradient of the weight is made of what came in. */
+static void needs(struct plan *plan, struct plan_layer *layer)
+{
+    plan_need(plan, layer->operands[0], false);
+}
+
+static void add_step(struct plan *plan, const struct plan_layer *layer, plan_launch *launcher, int x, int y, int dy)
+{
+    struct plan_step *step = plan_add(plan, launcher);
+    step->parameters[WEIGHT] = layer->parameters[WEIGHT];
+    step->parameters[BIAS] = layer->parameters[BIAS];
+    plan_use(plan, X, x);
+    plan_use(plan, Y, y);
+    plan_use(plan, DY, dy);
+}
+
+static void forward(struct plan *plan, struct plan_layer *layer)
+{
+    const int x = plan_read(plan, layer->operands[0]);
+    add_step(plan, layer, launch_forward, x, plan_write(plan, layer->value), PLAN_NONE);
+}
+
+static void backward(struct plan *plan, struct plan_layer *layer)
+{
+    const int x = plan_read(plan, layer->operands[0]), dy = plan_gradient(plan, layer);
+    if (plan->trains)
+        add_step(plan, layer, launch_sums, x, PLAN_NONE, dy);
+    const int dx = plan_contribution(plan, layer->operands[0]);
+    add_step(plan, layer, launch_backward, x, dx, dy);
+    plan_contribute(plan, layer->operands[0], dx);
+}
+
+static const struct layer_kind affine_layer = {
+    .name = "affine", .parameters = parameters, .needs = needs, .forward = forward, .backward = backward};
+
+/* --- what a declaration may say of it, and the block ----------------------------------------------------------------
+ */
+
+static int shape(const struct block_node *node, const struct block_value *values, struct tensor_desc *result,
+                 char problem[BLOCK_PROBLEM_SIZE])
+{
+    (void)problem;
+    *result = values[node->operands[0]].desc;
     return 0;
 }
 
-static void lay_out(struct parameters *parameters, const struct device *device, const struct config_expert *config,
-                    const struct optimizer_settings *optimizer)
-{
-    const struct parameter items[] = {
-        [WEIGHT] = {.name = "weight", .out = config->hidden_dim, .init = PARAMETER_ONE},
-        [BIAS] = {.name = "bias", .out = config->hidden_dim, .init = PARAMETER_ZERO},
-    };
-    parameters_add(parameters, &items[WEIGHT]);
-    parameters_add(parameters, &items[BIAS]);
-    parameters_layout(parameters, provider_shape(device), optimizer);
-}
+static const struct block_kind affine_kind = {
+    .name = "affine", .operands_min = 1, .operands_max = 1, .shape = shape, .implementation = &affine_layer};
+static const struct block_kind *const kinds[] = {&affine_kind, NULL};
 
-/* A backward's rows: inputs, grad_outputs and grad_inputs. */
-static size_t staging_bytes(const struct config_expert *config)
-{
-    return 3 * (config->max_batch_size * config->hidden_dim * sizeof(float) + 256);
-}
+static const struct block_input inputs[] = {
+    {.name = "input", .dtype = DTYPE_FLOAT32, .shape = {"hidden_dim"}, .ndim = 1}};
+static const struct block_layer layers[] = {
+    {.name = "affine", .kind = "affine", .operands = {"input"}, .operands_count = 1}};
+static const struct block_output outputs[] = {{.name = "output", .value = "affine"}};
+static const struct block block = {.name = "affine",
+                                   .description = "x * weight + bias",
+                                   .inputs = inputs,
+                                   .inputs_count = 1,
+                                   .layers = layers,
+                                   .layers_count = 1,
+                                   .outputs = outputs,
+                                   .outputs_count = 1,
+                                   .kinds = kinds};
 
-static void affine_memory(const struct device *device, const struct config_expert *config, uint64_t *own,
-                          uint64_t *workspace)
-{
-    struct parameters parameters = {0};
-    struct optimizer_settings optimizer;
-    *own = *workspace = 0;
-    if (optimizer_settings_parse(&optimizer, config) != 0)
-        return;
-    lay_out(&parameters, device, config, &optimizer);
-    *own = parameters_bytes(&parameters);
-    *workspace = parameters.primary_floats * sizeof(float) + device_staging_memory(device, staging_bytes(config));
-}
-
-static void affine_destroy(struct expert **expert)
-{
-    struct affine *affine = (struct affine *)*expert;
-    own_program_close(&affine->program);
-    parameters_destroy(&affine->parameters);
-    free(affine);
-    *expert = NULL;
-}
-
-static int affine_create(struct expert **out, struct device *device, const struct config_expert *config, uint64_t seed)
-{
-    struct affine *affine = calloc(1, sizeof *affine);
-    *out = NULL;
-    if (!affine)
-        return -ENOMEM;
-    struct expert *expert = &affine->base;
-    int rc = expert_prepare(expert, &affine_ops, device, config);
-    if (rc == 0) {
-        lay_out(&affine->parameters, device, config, &expert->optimizer);
-        rc = device_reserve_workspace(device, affine->parameters.primary_floats * sizeof(float));
-    }
-    if (rc == 0)
-        rc = device_reserve_staging(device, staging_bytes(config));
-    if (rc == 0)
-        rc = own_program_open(&affine->program, device, &affine_ops, "affine.cl");
-    if (rc == 0)
-        rc = parameters_create(&affine->parameters, device, seed);
-    if (rc == 0)
-        *out = expert;
-    else
-        affine_destroy(&expert);
-    return rc;
-}
-
-static int launch_forward(struct affine *affine, uint64_t rows, const struct device_rows *x,
-                          const struct device_rows *y)
-{
-    const struct parameters *p = &affine->parameters;
-    const cl_int hidden = (cl_int)affine->base.config->hidden_dim;
-    const cl_ulong weight = p->items[WEIGHT].at, bias = p->items[BIAS].at;
-    const struct kernel_grid grid = {.dims = 2, .global = {(size_t)hidden, rows}, .local = {1, 1}};
-    const struct kernel_argument arguments[] = {
-        KERNEL_ARGUMENT(x->buffer),  KERNEL_ARGUMENT(x->offset), KERNEL_ARGUMENT(y->buffer), KERNEL_ARGUMENT(y->offset),
-        KERNEL_ARGUMENT(p->vectors), KERNEL_ARGUMENT(weight),    KERNEL_ARGUMENT(bias),      KERNEL_ARGUMENT(hidden),
-    };
-    return own_program_launch(affine->program, "affine_forward", &grid, arguments,
-                              sizeof arguments / sizeof *arguments);
-}
-
-static int launch_backward(struct affine *affine, uint64_t rows, const struct device_rows *x,
-                           const struct device_rows *dy, const struct device_rows *dx)
-{
-    const struct parameters *p = &affine->parameters;
-    const cl_int hidden = (cl_int)affine->base.config->hidden_dim, row_count = (cl_int)rows;
-    const cl_ulong weight = p->items[WEIGHT].at;
-    const cl_ulong grad_weight = p->items[WEIGHT].offset, grad_bias = p->items[BIAS].offset;
-    const size_t padded = kernel_panels(&p->shape, (uint64_t)hidden) * p->shape.panel;
-    const struct kernel_grid grid = {.dims = 1, .global = {padded}, .local = {1}};
-    const struct kernel_argument arguments[] = {
-        KERNEL_ARGUMENT(x->buffer),   KERNEL_ARGUMENT(x->offset),  KERNEL_ARGUMENT(dy->buffer),
-        KERNEL_ARGUMENT(dy->offset),  KERNEL_ARGUMENT(dx->buffer), KERNEL_ARGUMENT(dx->offset),
-        KERNEL_ARGUMENT(p->vectors),  KERNEL_ARGUMENT(weight),     KERNEL_ARGUMENT(affine->base.device->workspace),
-        KERNEL_ARGUMENT(grad_weight), KERNEL_ARGUMENT(grad_bias),  KERNEL_ARGUMENT(hidden),
-        KERNEL_ARGUMENT(row_count),
-    };
-    return own_program_launch(affine->program, "affine_backward", &grid, arguments,
-                              sizeof arguments / sizeof *arguments);
-}
-
-/* What a batch of either kind enqueues. dry: the optimizer's step changes nothing. */
-static int enqueue(struct affine *affine, struct expert_batch *batch, bool backward, bool dry)
-{
-    struct expert *expert = &affine->base;
-    struct device *device = expert->device;
-    const size_t row_bytes = expert->config->hidden_dim * sizeof(float);
-    const size_t offset = batch->first_row * row_bytes, bytes = batch->rows * row_bytes;
-    struct device_rows x, dy, out;
-    int rc = device_rows_in(device, batch->staging, &batch->inputs[0], offset, bytes, &x);
-    if (rc == 0 && backward)
-        rc = device_rows_in(device, batch->staging, &batch->inputs[1], offset, bytes, &dy);
-    if (rc == 0)
-        rc = device_rows_out(device, batch->staging, &batch->outputs[0], offset, bytes, &out);
-    if (rc == 0)
-        rc = backward ? launch_backward(affine, batch->rows, &x, &dy, &out)
-                      : launch_forward(affine, batch->rows, &x, &out);
-    if (rc == 0)
-        rc = device_rows_done(device, &batch->outputs[0], offset, bytes, &out);
-    const struct trainee trainee = expert_trainee(expert);
-    if (rc == 0 && backward && expert->optimizer.kind != OPTIMIZER_NONE)
-        rc = optimizer_step_enqueue(&trainee, &affine->parameters, device->workspace, 0, dry);
-    return rc == 0 ? device_mark(device, &batch->done) : rc;
-}
-
-static int begin(struct expert *expert, struct expert_batch *batch, bool backward, bool dry)
-{
-    int rc = device_staging_begin(expert->device, &batch->staging);
-    if (rc != 0)
-        return rc;
-    rc = enqueue((struct affine *)expert, batch, backward, dry);
-    if (rc != 0)
-        device_staging_abort(expert->device, batch->staging);
-    return rc;
-}
-
-static int affine_batch(struct expert *expert, struct expert_batch *batch)
-{
-    return begin(expert, batch, batch->backward, false);
-}
-
-static int affine_finish(struct expert *expert, struct expert_batch *batch)
-{
-    const int rc = device_wait(expert->device, &batch->done);
-    device_staging_end(expert->device, batch->staging);
-    if (rc != 0 || !batch->backward)
-        return rc;
-    const struct trainee trainee = expert_trainee(expert);
-    if (expert->optimizer.kind != OPTIMIZER_NONE)
-        batch->step =
-            optimizer_step_finish(&trainee, &((struct affine *)expert)->parameters, batch->rows, &batch->grad_norm);
-    else
-        expert->counters.examples += batch->rows;
-    return 0;
-}
-
-/* One row through all kernels, so that nothing is compiled when clients wait. batch.backward stays false: nothing is to
- * be counted. */
-static int affine_warm(struct expert *expert)
-{
-    const size_t bytes = expert->config->hidden_dim * sizeof(float);
-    struct device_slab slabs[3];
-    char *memory = calloc(3, bytes);
-    int rc = memory ? 0 : -ENOMEM;
-    for (unsigned i = 0; i < 3; i++)
-        device_slab_wrap(&slabs[i], memory ? memory + i * bytes : NULL, bytes);
-    for (int backward = 0; backward <= 1 && rc == 0; backward++) {
-        struct expert_batch batch = {.rows = 1, .inputs = slabs, .outputs = &slabs[2]};
-        rc = begin(expert, &batch, backward, true);
-        if (rc == 0)
-            rc = affine_finish(expert, &batch);
-    }
-    for (unsigned i = 0; i < 3; i++)
-        device_slab_unwrap(&slabs[i]);
-    free(memory);
-    return rc;
-}
-
-static struct parameters *affine_parameters(struct expert *expert)
-{
-    return &((struct affine *)expert)->parameters;
-}
-
-const struct expert_ops affine_ops = {
-    .name = "affine",
-    .schema = affine_schema,
-    .memory = affine_memory,
-    .create = affine_create,
-    .warm = affine_warm,
-    .forward = affine_batch,
-    .backward = affine_batch,
-    .finish = affine_finish,
-    .parameters = affine_parameters,
-    .destroy = affine_destroy,
-};
-
-__attribute__((visibility("default"))) const struct own_expert own_expert = OWN_EXPERT(&affine_ops);
+const struct own_expert own_expert = OWN_EXPERT(&block);

@@ -1,25 +1,37 @@
-/* y = x * w + b, element by element; one work-item per element, or per column. */
-kernel void affine_forward(global const float *x, ulong x_offset, global float *y, ulong y_offset,
-                           global const float *weights, ulong w_offset, ulong b_offset, int hidden)
-{
-    const size_t column = get_global_id(0), row = get_global_id(1), at = row * hidden + column;
-    y[y_offset + at] = x[x_offset + at] * weights[w_offset + column] + weights[b_offset + column];
-}
+/* A matrix is row-major or in panels: element (r, c) lies at
+ *     offset + (c / PANEL) * panel_stride + r * row_stride + c % PANEL
+ * and columns from `columns` on are the padding of panels (there a row's stride is PANEL), which is 0, and of vectors. One
+ * work-item per column. */
+#define AT(name) (name##_offset + (size_t)(column / PANEL) * name##_panels + (size_t)row * name##_rows + column % PANEL)
+#define MATRIX(name) global float *name, ulong name##_offset, long name##_rows, long name##_panels
+#define ARGUMENTS                                                                                                      \
+    int rows, int columns, int accumulate, MATRIX(x), MATRIX(y), MATRIX(dy), global const float *vectors, ulong weight, \
+        ulong bias, global float *gradients, ulong grad_weight, ulong grad_bias
 
-/* dx = dy * w, dw = sum of dy * x over the rows, db = sum of dy. Columns from hidden on are the padding of dw and db. */
-kernel void affine_backward(global const float *x, ulong x_offset, global const float *dy, ulong dy_offset,
-                            global float *dx, ulong dx_offset, global const float *weights, ulong w_offset,
-                            global float *gradient, ulong dw_offset, ulong db_offset, int hidden, int rows)
+kernel void affine_forward(ARGUMENTS)
 {
     const int column = get_global_id(0);
-    float dw = 0, db = 0;
-    for (int row = 0; row < rows && column < hidden; row++) {
-        const size_t at = (size_t)row * hidden + column;
-        const float g = dy[dy_offset + at];
-        dw += g * x[x_offset + at];
-        db += g;
-        dx[dx_offset + at] = g * weights[w_offset + column];
+    for (int row = 0; row < rows && (column < columns || y_rows == PANEL); row++)
+        y[AT(y)] = column < columns ? x[AT(x)] * vectors[weight + column] + vectors[bias + column] : 0;
+}
+
+/* dx, in y's place, = dy * weight. */
+kernel void affine_backward(ARGUMENTS)
+{
+    const int column = get_global_id(0);
+    for (int row = 0; row < rows && (column < columns || y_rows == PANEL); row++)
+        y[AT(y)] = column < columns ? dy[AT(dy)] * vectors[weight + column] : 0;
+}
+
+/* The gradients, summed over the rows: of the weight dy * x, of the bias dy. */
+kernel void affine_sums(ARGUMENTS)
+{
+    const int column = get_global_id(0);
+    float of_weight = 0, of_bias = 0;
+    for (int row = 0; row < rows && column < columns; row++) {
+        of_weight += dy[AT(dy)] * x[AT(x)];
+        of_bias += dy[AT(dy)];
     }
-    gradient[dw_offset + column] = dw;
-    gradient[db_offset + column] = db;
+    gradients[grad_weight + column] = of_weight + (accumulate ? gradients[grad_weight + column] : 0);
+    gradients[grad_bias + column] = of_bias + (accumulate ? gradients[grad_bias + column] : 0);
 }

@@ -6,6 +6,7 @@
 
 #include "common/log.h"
 #include "runtime/blocks/blocks.h"
+#include "runtime/blocks/own_expert.h"
 #include "runtime/compute/linear.h"
 #include "runtime/compute/provider.h"
 #include "runtime/device/device_private.h"
@@ -18,12 +19,17 @@ static struct engine_model *models; /* those that have users */
 
 const struct block *engine_block(const struct config_expert *config)
 {
-    return config->declared != NULL ? config->declared : block_builtin(config->block);
+    if (config->declared != NULL)
+        return config->declared;
+    return strchr(config->block, '/') != NULL ? own_expert_find(config->block) : block_builtin(config->block);
 }
 
 int engine_graph(const struct config_expert *config, struct block_graph **graph)
 {
     const struct block *block = engine_block(config);
+    *graph = NULL;
+    if (block == NULL)
+        return -EINVAL;
     const struct block_values values = {
         .hidden_dim = config->hidden_dim, .items = config->values.items, .count = config->values.count};
     struct block_problem problem;
@@ -68,15 +74,22 @@ static uint64_t staging_bytes(const struct engine_model *model)
     return bytes;
 }
 
+static bool has_own_kinds(const struct engine_model *model)
+{
+    return model->graph != NULL && model->graph->block->kinds != NULL;
+}
+
 static void model_free(struct engine_model *model)
 {
+    if (has_own_kinds(model))
+        own_programs_drop(model->device);
     plan_free(&model->forward);
     plan_free(&model->backward);
     free(model->graph);
     free(model);
 }
 
-static int model_make(struct engine_model **out, const struct device *device, const struct config_expert *config)
+static int model_make(struct engine_model **out, struct device *device, const struct config_expert *config)
 {
     struct optimizer_settings optimizer;
     struct engine_model *model = *out = calloc(1, sizeof *model);
@@ -90,6 +103,8 @@ static int model_make(struct engine_model **out, const struct device *device, co
         result = engine_graph(config, &model->graph);
     if (result == 0)
         result = check_kinds(config, model->graph);
+    if (has_own_kinds(model))
+        own_programs_use(model->device);
     if (result == 0) {
         model->parameters.trains = optimizer.kind != OPTIMIZER_NONE;
         result = plan_make(&model->forward, model->graph, provider_shape(device), &model->parameters, false);
@@ -113,7 +128,7 @@ static int model_make(struct engine_model **out, const struct device *device, co
     return 0;
 }
 
-static int model_take(struct engine_model **out, const struct device *device, const struct config_expert *config)
+static int model_take(struct engine_model **out, struct device *device, const struct config_expert *config)
 {
     for (*out = models; *out != NULL; *out = (*out)->next) {
         if ((*out)->device == device && (*out)->config == config) {
@@ -166,7 +181,8 @@ static void engine_memory(const struct device *device, const struct config_exper
 {
     struct engine_model *model;
     *own = *workspace = 0;
-    if (model_make(&model, device, config) != 0)
+    /* Nothing is changed on the device by making one; it only names it. */
+    if (model_make(&model, (struct device *)(uintptr_t)device, config) != 0)
         return;
     *own = parameters_bytes(&model->parameters);
     *workspace = model->workspace_floats * sizeof(float) + device_staging_memory(device, model->staging_bytes) +

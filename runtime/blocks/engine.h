@@ -19,7 +19,7 @@ struct engine_model {
     uint64_t staging_bytes; /* of a backward's rows, which are the most */
     /* For engine.c. */
     struct engine_model *next;
-    const struct device *device;
+    struct device *device;
     const struct config_expert *config;
     unsigned users;
 };

@@ -7,13 +7,10 @@
 #include "runtime/blocks/blocks.h"
 #include "runtime/blocks/engine.h"
 #include "runtime/device/device_private.h"
-#include "runtime/blocks/own_expert.h"
 #include "runtime/train/parameters.h"
 
 const struct expert_ops *expert_find(const struct config_expert *config)
 {
-    if (strchr(config->block, '/') != NULL)
-        return own_expert_find(config->block);
     const struct block *block = engine_block(config);
     if (block == NULL)
         return NULL;
@@ -64,7 +61,7 @@ int expert_prepare(struct expert *expert, const struct expert_ops *ops, struct d
     expert->ops = ops;
     expert->device = device;
     expert->config = config;
-    expert->block = strchr(config->block, '/') != NULL ? ops->name : config->block;
+    expert->block = engine_block(config)->name;
     int result = optimizer_settings_parse(&expert->optimizer, config);
     if (result == 0)
         result = ops->schema(config, &expert->inputs, &expert->outputs);

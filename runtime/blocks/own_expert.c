@@ -8,23 +8,31 @@
 static bool fits(const struct own_expert *own, const char *path)
 {
     static const struct own_expert mine = OWN_EXPERT(NULL);
-    if (own->abi != mine.abi || own->ops_bytes != mine.ops_bytes || own->expert_bytes != mine.expert_bytes ||
-        own->device_bytes != mine.device_bytes || strcmp(own->version, mine.version) != 0) {
+    if (own->abi != mine.abi || own->block_bytes != mine.block_bytes || own->kind_bytes != mine.kind_bytes ||
+        own->plan_bytes != mine.plan_bytes || own->step_bytes != mine.step_bytes ||
+        strcmp(own->version, mine.version) != 0) {
         log_error("block '%s' was compiled for another version of the runtime: compile it with the headers of this one "
                   "(%s)",
                   path, mine.version);
         return false;
     }
-    const struct expert_ops *ops = own->ops;
-    if (!ops || !ops->name || !ops->schema || !ops->memory || !ops->create || !ops->warm || !ops->forward ||
-        !ops->backward || !ops->finish || !ops->parameters || !ops->destroy) {
-        log_error("block '%s' does not have all operations", path);
+    for (unsigned i = 0; own->block != NULL && own->block->kinds != NULL && own->block->kinds[i] != NULL; i++) {
+        const struct block_kind *kind = own->block->kinds[i];
+        if (!kind->name || !kind->shape || !kind->implementation || !kind->implementation->forward ||
+            !kind->implementation->backward) {
+            log_error("block '%s': its kind of layer '%s' has not all that a kind has", path,
+                      kind->name ? kind->name : "");
+            return false;
+        }
+    }
+    if (own->block == NULL || !own->block->name || own->block->layers_count == 0) {
+        log_error("block '%s' declares none", path);
         return false;
     }
     return true;
 }
 
-const struct expert_ops *own_expert_find(const char *path)
+const struct block *own_expert_find(const char *path)
 {
     /* Every expert asks for its block: opening an object again only counts. It is never closed, as long as experts live
      * their code is in it. */
@@ -36,5 +44,5 @@ const struct expert_ops *own_expert_find(const char *path)
     const struct own_expert *own = dlsym(object, "own_expert");
     if (!own)
         log_error("'%s' is no block: it does not export own_expert", path);
-    return own && fits(own, path) ? own->ops : NULL;
+    return own && fits(own, path) ? own->block : NULL;
 }

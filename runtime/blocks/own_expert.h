@@ -1,61 +1,60 @@
-/* Own experts: a block that is none of ours, as a shared object beside its OpenCL source. An expert's option `block` is
- * then the object's path (with a '/' in it).
+/* Own experts: a block with kernels of its own, as a shared object beside its OpenCL source. An expert's option `block`
+ * is then the object's path.
  *
  * The object exports
- *     const struct own_expert own_expert = OWN_EXPERT(&ops);
- * where `ops` is its operations table (runtime/blocks/expert.h), and is compiled against the headers of the runtime
- * that loads it, of which it may call everything: runtime/device/device_private.h for buffers and rows,
- * runtime/compute/provider.h for the shape of panels, runtime/train/parameters.h and runtime/train/optimizer_step.h for
- * what is trained, runtime/compute/linear.h for products. examples/own_expert/ is one, whole.
+ *     const struct own_expert own_expert = OWN_EXPERT(&block);
+ * where `block` is a declaration (common/block.h), some of whose layers are of kinds of its own: what may be said of
+ * one is a struct block_kind in block.kinds, whose `implementation` (runtime/layers/layer.h) adds steps to plans
+ * (runtime/layers/plan.h). Everything else is the engine's, as of a block that is made of known layers. The object is
+ * compiled against the headers of the runtime that loads it. examples/own_expert/ is one, whole.
  *
- * What it is to keep to is what runtime/blocks/expert.h says of a block: the runtime's thread calls it, a batch is
- * enqueued without waiting for it, errors are 0 or -errno with device_complain's text.
- *
- * Its kernels read a parameter where runtime/train/parameters.h says: a vector at its `at` of `vectors`, a matrix at
- * its `at` of `matrices` and at its `transposed` of `transposed`. On a device with precision: fp16 both of these hold
- * halves, so kernels of its own that read them must know both (-DHALF_WEIGHTS); linear_layer_forward does. Gradients
- * are at `offset`, as floats, whatever the precision. */
+ * A launcher enqueues and does not wait; errors are 0 or -errno. Its kernels read a parameter where
+ * runtime/train/parameters.h says: a vector at its `at` of run->parameters->vectors, a matrix at its `at` of `matrices`
+ * and at its `transposed` of `transposed`. On a device with precision: fp16 both of these hold halves, so kernels that
+ * read them must know both (-DHALF_WEIGHTS); linear_layer_forward does. Gradients of parameters are floats, at
+ * plan_parameter_gradient of plan_workspace, whatever the precision; they are written by a batch's first chunk and
+ * added to by the others (run->accumulate), padding and all. The runtime's one thread calls everything. */
 #ifndef EXPERTD_RUNTIME_OWN_EXPERT_H
 #define EXPERTD_RUNTIME_OWN_EXPERT_H
 
 #include <stdint.h>
 
-#include "runtime/blocks/expert.h"
-#include "runtime/compute/kernel_launch.h"
-#include "runtime/compute/provider.h"
-#include "runtime/device/device_private.h"
+#include "runtime/compute/kernel.h"
+#include "runtime/layers/layer.h"
 
-enum { OWN_EXPERT_ABI = 3 };
+enum { OWN_EXPERT_ABI = 4 };
 
 struct own_expert {
     uint32_t abi;
-    uint32_t ops_bytes, expert_bytes, device_bytes; /* sizes, so that an object made for other headers is refused */
-    const char *version;                            /* of expertd, likewise */
-    const struct expert_ops *ops;
+    uint32_t block_bytes, kind_bytes, plan_bytes, step_bytes; /* so that an object made for other headers is refused */
+    const char *version;                                      /* of expertd, likewise */
+    const struct block *block;
 };
-#define OWN_EXPERT(table)                                                                                              \
+#define OWN_EXPERT(declaration)                                                                                        \
     {                                                                                                                  \
-        OWN_EXPERT_ABI, sizeof(struct expert_ops), sizeof(struct expert), sizeof(struct device), EXPERTD_VERSION,      \
-            (table)                                                                                                    \
+        OWN_EXPERT_ABI, sizeof(struct block), sizeof(struct block_kind), sizeof(struct plan),                          \
+            sizeof(struct plan_step), EXPERTD_VERSION, (declaration)                                                   \
     }
 
-/* The operations of the object at `path`, which stays loaded; NULL after it logged why not. */
-const struct expert_ops *own_expert_find(const char *path);
-
-/* --- for the object: its kernels -------------------------------------------------------------------------------------
+/* --- for the object --------------------------------------------------------------------------------------------------
  */
 
-struct own_program;
+/* What the object exports. */
+extern const struct own_expert own_expert __attribute__((visibility("default")));
 
-/* Compiles <folder of the object that has the table `ops`>/<file>, with -DVEC=n, -DPANEL=n and, where matrices
- * are of halves, -DHALF_WEIGHTS as the device's own kernels are (a vector of parameters is padded with zeros to whole
- * panels of PANEL floats). Experts of one device that
- * open the same file share it. */
-int own_program_open(struct own_program **program, struct device *device, const struct expert_ops *ops,
-                     const char *file);
-void own_program_close(struct own_program **program);
-/* Enqueues the kernel of that name; does not wait. */
-int own_program_launch(struct own_program *program, const char *kernel, const struct kernel_grid *grid,
-                       const struct kernel_argument *arguments, unsigned count);
+/* Enqueues the kernel of that name of <folder of the object>/<file>, which is compiled when it is first asked for (an
+ * expert's warm-up), with -DVEC=n, -DPANEL=n and, where matrices are of halves, -DHALF_WEIGHTS as the device's own
+ * kernels are. (A vector of parameters is padded with zeros to whole panels of PANEL floats.) */
+int own_kernel_launch(struct device *device, const struct own_expert *own, const char *file, const char *kernel,
+                      const struct kernel_grid *grid, const struct kernel_argument *arguments, unsigned count);
+
+/* --- for the engine --------------------------------------------------------------------------------------------------
+ */
+
+/* The declaration of the object at `path`, which stays loaded; NULL after it logged why not. */
+const struct block *own_expert_find(const char *path);
+/* What was compiled for the device is kept between the two; they are counted. */
+void own_programs_use(struct device *device);
+void own_programs_drop(struct device *device);
 
 #endif

@@ -8,7 +8,10 @@
 
 #include "common/log.h"
 #include "runtime/blocks/own_expert.h"
+#include "runtime/compute/kernel_launch.h"
 #include "runtime/compute/kernel_program.h"
+#include "runtime/compute/provider.h"
+#include "runtime/device/device_private.h"
 
 enum { MAX_KERNELS = 32, MAX_SOURCE_BYTES = 16 << 20 };
 
@@ -19,19 +22,27 @@ struct own_kernel {
 
 struct own_program {
     struct own_program *next;
-    unsigned users;
     struct device *device;
     char path[PATH_MAX];
     cl_program program;
     struct own_kernel kernels[MAX_KERNELS]; /* those that were launched; the first one without a name ends */
 };
 
-static struct own_program *programs; /* of the one thread that uses the device */
+/* Who counts on a device's programs. */
+struct own_users {
+    struct own_users *next;
+    const struct device *device;
+    unsigned count;
+};
 
-static int find_path(const struct expert_ops *ops, const char *file, char path[PATH_MAX])
+/* Of the one thread that uses the device. */
+static struct own_program *programs;
+static struct own_users *users;
+
+static int find_path(const struct own_expert *own, const char *file, char path[PATH_MAX])
 {
     Dl_info object;
-    if (dladdr(ops, &object) == 0 || !object.dli_fname)
+    if (dladdr(own, &object) == 0 || !object.dli_fname)
         return -EINVAL;
     const char *slash = strrchr(object.dli_fname, '/');
     const int folder_length = slash ? (int)(slash - object.dli_fname) : 1;
@@ -90,53 +101,45 @@ static int compile(struct own_program *program)
     return device_fail(device, error, program->path);
 }
 
-int own_program_open(struct own_program **program, struct device *device, const struct expert_ops *ops,
-                     const char *file)
+static void close_program(struct own_program *program)
+{
+    struct own_program **link = &programs;
+    while (*link != program)
+        link = &(*link)->next;
+    *link = program->next;
+    for (unsigned i = 0; i < MAX_KERNELS && program->kernels[i].object; i++)
+        clReleaseKernel(program->kernels[i].object);
+    if (program->program)
+        clReleaseProgram(program->program);
+    free(program);
+}
+
+static int find_program(struct own_program **found, struct device *device, const struct own_expert *own,
+                        const char *file)
 {
     char path[PATH_MAX];
-    *program = NULL;
-    int rc = find_path(ops, file, path);
+    int rc = find_path(own, file, path);
     if (rc < 0)
         return device_complain(device, rc, "cannot tell where the kernels '%s' are", file);
-    struct own_program *p = programs;
-    while (p && (p->device != device || strcmp(p->path, path) != 0))
-        p = p->next;
-    if (!p) {
-        p = calloc(1, sizeof *p);
-        if (!p)
-            return -ENOMEM;
-        p->device = device;
-        memcpy(p->path, path, sizeof path);
-        p->next = programs;
-        programs = p;
-        rc = compile(p);
+    for (*found = programs; *found != NULL; *found = (*found)->next) {
+        if ((*found)->device == device && strcmp((*found)->path, path) == 0)
+            return 0;
     }
-    p->users++;
-    *program = p;
+    struct own_program *program = *found = calloc(1, sizeof *program);
+    if (!program)
+        return -ENOMEM;
+    program->device = device;
+    memcpy(program->path, path, sizeof path);
+    program->next = programs;
+    programs = program;
+    rc = compile(program);
     if (rc < 0)
-        own_program_close(program);
+        close_program(program);
     return rc;
 }
 
-void own_program_close(struct own_program **program)
-{
-    struct own_program *p = *program;
-    *program = NULL;
-    if (!p || --p->users > 0)
-        return;
-    struct own_program **link = &programs;
-    while (*link != p)
-        link = &(*link)->next;
-    *link = p->next;
-    for (unsigned i = 0; i < MAX_KERNELS && p->kernels[i].object; i++)
-        clReleaseKernel(p->kernels[i].object);
-    if (p->program)
-        clReleaseProgram(p->program);
-    free(p);
-}
-
-int own_program_launch(struct own_program *program, const char *kernel, const struct kernel_grid *grid,
-                       const struct kernel_argument *arguments, unsigned count)
+static int launch(struct own_program *program, const char *kernel, const struct kernel_grid *grid,
+                  const struct kernel_argument *arguments, unsigned count)
 {
     unsigned i = 0;
     while (i < MAX_KERNELS && program->kernels[i].object && strcmp(program->kernels[i].name, kernel) != 0)
@@ -152,4 +155,43 @@ int own_program_launch(struct own_program *program, const char *kernel, const st
         memcpy(found->name, kernel, strlen(kernel) + 1);
     }
     return kernel_launch_object(program->device, found->object, kernel, grid, arguments, count);
+}
+
+int own_kernel_launch(struct device *device, const struct own_expert *own, const char *file, const char *kernel,
+                      const struct kernel_grid *grid, const struct kernel_argument *arguments, unsigned count)
+{
+    struct own_program *program;
+    const int rc = find_program(&program, device, own, file);
+    return rc == 0 ? launch(program, kernel, grid, arguments, count) : rc;
+}
+
+static struct own_users **users_of(const struct device *device)
+{
+    struct own_users **link = &users;
+    while (*link != NULL && (*link)->device != device)
+        link = &(*link)->next;
+    return link;
+}
+
+void own_programs_use(struct device *device)
+{
+    struct own_users **link = users_of(device);
+    if (*link == NULL && (*link = calloc(1, sizeof **link)) != NULL)
+        (*link)->device = device;
+    if (*link != NULL)
+        (*link)->count++;
+}
+
+void own_programs_drop(struct device *device)
+{
+    struct own_users **link = users_of(device), *found = *link;
+    if (found == NULL || --found->count > 0)
+        return;
+    *link = found->next;
+    free(found);
+    for (struct own_program *program = programs, *next; program != NULL; program = next) {
+        next = program->next;
+        if (program->device == device)
+            close_program(program);
+    }
 }

@@ -416,6 +416,16 @@ struct kernel_view plan_view(const struct plan_run *run, const struct plan_step 
                : kernel_view_packed(run->plan->shape, at.buffer, at.offset, (uint64_t)run->rows * buffer->tokens);
 }
 
+cl_mem plan_workspace(const struct plan_run *run)
+{
+    return run->device->workspace;
+}
+
+uint64_t plan_padded(const struct plan_run *run, uint64_t columns)
+{
+    return kernel_packed_floats(run->plan->shape, 1, columns);
+}
+
 cl_ulong plan_parameter_gradient(const struct plan_run *run, const struct plan_step *step, unsigned which)
 {
     return run->parameters->items[step->parameters[which]].offset;

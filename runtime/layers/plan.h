@@ -203,6 +203,9 @@ cl_int plan_view_rows(const struct plan_run *run, const struct plan_step *step, 
 /* The same as buffer and offset in floats. */
 struct device_rows plan_rows_of(const struct plan_run *run, const struct plan_step *step, unsigned role);
 /* Where the gradient of the step's parameter is summed: an offset into the workspace. */
+cl_mem plan_workspace(const struct plan_run *run);
+/* So many columns as whole panels. */
+uint64_t plan_padded(const struct plan_run *run, uint64_t columns);
 cl_ulong plan_parameter_gradient(const struct plan_run *run, const struct plan_step *step, unsigned which);
 const struct parameter *plan_parameter(const struct plan_run *run, const struct plan_step *step, unsigned which);
 

@@ -79,17 +79,6 @@ START_TEST(sizes_are_made_ready_once_and_take_no_memory_for_good)
 }
 END_TEST
 
-START_TEST(an_expert_of_ones_own_is_refused_as_it_has_panels)
-{
-    struct own_program *program;
-    support_device_open(&support, "clblast", false, "", "hidden_dim: 8");
-    ck_assert_int_eq(own_program_open(&program, support.device, &expert_engine, "any.cl"), -EINVAL);
-    ck_assert_ptr_null(program);
-    ck_assert_ptr_nonnull(strstr(device_error(support.device), "linear_kernel clblast"));
-    support_device_close(&support);
-}
-END_TEST
-
 START_TEST(devices_can_be_opened_one_after_the_other)
 {
     for (unsigned i = 0; i < 3; i++) {
@@ -110,8 +99,7 @@ int main(void)
     if (support_device_has_clblast()) {
         tcase_add_test(all, reduced_precision_is_refused);
         tcase_add_test(all, sizes_are_made_ready_once_and_take_no_memory_for_good);
-        tcase_add_test(all, an_expert_of_ones_own_is_refused_as_it_has_panels);
-        tcase_add_test(all, devices_can_be_opened_one_after_the_other);
+            tcase_add_test(all, devices_can_be_opened_one_after_the_other);
     }
     Suite *suite = suite_create("linear_clblast");
     suite_add_tcase(suite, all);

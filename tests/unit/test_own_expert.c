@@ -102,24 +102,37 @@ START_TEST(an_own_expert_computes_and_learns_where_weights_are_in_fp16)
 }
 END_TEST
 
-START_TEST(experts_of_one_block_share_their_kernels)
+static const struct own_expert *exported(void)
+{
+    void *handle = dlopen(object, RTLD_NOW | RTLD_LOCAL);
+    ck_assert_ptr_nonnull(handle);
+    return dlsym(handle, "own_expert");
+}
+
+START_TEST(an_own_block_is_found_and_what_its_kernels_lack_is_said)
 {
     open_with(false, "", "optimizer: none");
-    struct own_program *first, *second;
-    const struct expert_ops *ops = own_expert_find(object);
-    ck_assert_ptr_nonnull(ops);
-    ck_assert_str_eq(ops->name, "affine");
-    ck_assert_ptr_eq(expert_find(&(const struct config_expert){.block = object}), ops);
-    ck_assert_int_eq(own_program_open(&first, support.device, ops, "affine.cl"), 0);
-    ck_assert_int_eq(own_program_open(&second, support.device, ops, "affine.cl"), 0);
-    ck_assert_ptr_eq(first, second);
-    own_program_close(&first);
     const struct kernel_grid grid = {.dims = 1, .global = {1}, .local = {1}};
-    ck_assert_int_lt(own_program_launch(second, "no_such_kernel", &grid, NULL, 0), 0);
-    own_program_close(&second);
-    ck_assert_int_eq(own_program_open(&first, support.device, ops, "none.cl"), -EINVAL);
-    ck_assert_ptr_null(first);
+    const struct own_expert *own = exported();
+    ck_assert_ptr_eq(own_expert_find(object), own->block);
+    ck_assert_str_eq(own->block->name, "affine");
+    own_programs_use(support.device);
+    ck_assert_int_lt(own_kernel_launch(support.device, own, "affine.cl", "no_such_kernel", &grid, NULL, 0), 0);
+    ck_assert_int_eq(own_kernel_launch(support.device, own, "none.cl", "any", &grid, NULL, 0), -EINVAL);
     ck_assert_ptr_nonnull(strstr(device_error(support.device), "none.cl"));
+    own_programs_drop(support.device);
+    support_device_close(&support);
+}
+END_TEST
+
+START_TEST(an_own_block_without_panels_is_refused)
+{
+    if (!support_device_has_clblast())
+        return;
+    struct expert *expert;
+    open_with(false, "linear_kernel: clblast", "optimizer: none");
+    ck_assert_int_eq(expert_create(&expert, support.device, &support.config.experts[0], 1), -EINVAL);
+    ck_assert_ptr_nonnull(strstr(device_error(support.device), "linear_kernel clblast"));
     support_device_close(&support);
 }
 END_TEST
@@ -148,7 +161,7 @@ START_TEST(a_block_that_was_made_for_another_runtime_is_refused)
     ck_assert_ptr_nonnull(own_expert_find(object));
     const uintptr_t page = (uintptr_t)own & ~(uintptr_t)4095;
     ck_assert_int_eq(mprotect((void *)page, 2 * 4096, PROT_READ | PROT_WRITE), 0);
-    uint32_t *const numbers[] = {&own->abi, &own->ops_bytes, &own->expert_bytes, &own->device_bytes};
+    uint32_t *const numbers[] = {&own->abi, &own->block_bytes, &own->kind_bytes, &own->plan_bytes, &own->step_bytes};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         ++*numbers[i];
         ck_assert_msg(own_expert_find(object) == NULL, "number %zu", i);
@@ -167,7 +180,8 @@ int main(void)
     tcase_add_test(all, an_own_expert_computes_and_learns);
     tcase_add_test(all, an_own_expert_computes_on_a_device_with_its_own_memory);
     tcase_add_test(all, an_own_expert_computes_and_learns_where_weights_are_in_fp16);
-    tcase_add_test(all, experts_of_one_block_share_their_kernels);
+    tcase_add_test(all, an_own_block_is_found_and_what_its_kernels_lack_is_said);
+    tcase_add_test(all, an_own_block_without_panels_is_refused);
     tcase_add_test(all, what_is_no_block_is_refused);
     tcase_add_test(all, a_block_that_was_made_for_another_runtime_is_refused);
     Suite *suite = suite_create("own_expert");
