@@ -420,6 +420,12 @@ static const char *given_name(const struct block_node *node, unsigned which)
 static int check_given_names(const struct resolver *resolver)
 {
     const struct block_graph *graph = resolver->graph;
+    unsigned parameters = 0;
+    for (unsigned i = 0; i < graph->nodes_count; i++)
+        parameters += graph->nodes[i].kind->parameters;
+    if (parameters > BLOCK_PARAMETERS_MAX)
+        return refuse(resolver, resolver->block->line, "block %s has more than %d parameters", resolver->block->name,
+                      BLOCK_PARAMETERS_MAX);
     for (unsigned i = 0; i < 2 * graph->nodes_count; i++) {
         const struct block_node *node = &graph->nodes[i / 2];
         const char *name = given_name(node, i % 2);

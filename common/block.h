@@ -20,6 +20,7 @@ enum {
     BLOCK_LAYERS_MAX = 64,
     BLOCK_OPERANDS_MAX = 8,
     BLOCK_OPTIONS_MAX = 12,
+    BLOCK_PARAMETERS_MAX = 64,
     BLOCK_VALUES_MAX = SCHEMA_MAX_TENSORS + BLOCK_LAYERS_MAX,
     BLOCK_PROBLEM_SIZE = 320,
 };
@@ -124,6 +125,7 @@ struct layer_kind;
 struct block_kind {
     const char *name;
     unsigned operands_min, operands_max;
+    unsigned parameters; /* that a layer has at most */
     bool takes_mask;
     const struct block_option_kind *options;
     unsigned options_count;

@@ -294,8 +294,9 @@ int config_blocks_read(struct config *config, const struct config_source *source
     struct reading reading = {.config = config, .source = source};
     const struct config_node *root;
     int rc = config_tree_read(&root, &config->memory, source);
-    if (rc == 0)
-        config->tree = root;
+    if (rc < 0)
+        return rc;
+    config->tree = root;
     const struct config_node *blocks = config_tree_find(root, "blocks");
     const struct config_node *experts = config_tree_find(root, "experts");
     if (rc == 0 && blocks && blocks->kind == CONFIG_NODE_LIST)

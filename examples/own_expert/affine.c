@@ -122,8 +122,12 @@ static int shape(const struct block_node *node, const struct block_value *values
     return 0;
 }
 
-static const struct block_kind affine_kind = {
-    .name = "affine", .operands_min = 1, .operands_max = 1, .shape = shape, .implementation = &affine_layer};
+static const struct block_kind affine_kind = {.name = "affine",
+                                              .operands_min = 1,
+                                              .operands_max = 1,
+                                              .parameters = 2,
+                                              .shape = shape,
+                                              .implementation = &affine_layer};
 static const struct block_kind *const kinds[] = {&affine_kind, NULL};
 
 static const struct block_input inputs[] = {

@@ -52,11 +52,18 @@ static int check_kinds(const struct config_expert *config, const struct block_gr
     return 0;
 }
 
-static uint64_t chunk_rows(const struct engine_model *model)
+/* Rows of a chunk: the device's chunk_rows, which counts the rows of matrices and so a block's tokens; and no more than
+ * leave an eighth of the device's memory to the workspace, beside the gradients of parameters, which no chunk makes
+ * smaller. */
+static uint64_t chunk_rows(struct engine_model *model)
 {
     const uint64_t tokens = plan_tokens(&model->backward), limit = model->device->config->chunk_rows;
-    const uint64_t rows = limit / tokens > 0 ? limit / tokens : 1, most = model->config->max_batch_size;
-    return rows < most ? rows : most;
+    const uint64_t most = model->config->max_batch_size, bytes = device_memory_budget(model->device) / 8;
+    uint64_t rows = limit / tokens > 0 ? limit / tokens : 1;
+    rows = rows < most ? rows : most;
+    while (rows > 1 && (plan_place(&model->backward, rows) - model->backward.gradient_floats) * sizeof(float) > bytes)
+        rows /= 2;
+    return rows;
 }
 
 /* A backward's: inputs, grad_outputs and grad_inputs. */

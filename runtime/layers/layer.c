@@ -6,6 +6,8 @@
 static const struct layer_kind *const kinds[] = {&layer_linear,     &layer_add,      &layer_multiply, &layer_mask,
                                                  &layer_layer_norm, &layer_rms_norm, &layer_attention};
 
+_Static_assert((int)BLOCK_PARAMETERS_MAX == (int)PARAMETERS_MAX, "what is declared has room");
+
 const struct layer_kind *layer_kind_find(const char *name)
 {
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
@@ -27,6 +29,10 @@ int layer_parameter(struct plan *plan, const struct plan_layer *layer, const cha
     for (unsigned i = 0; i < parameters->count; i++) { /* the other plan of the block has added them */
         if (strcmp(parameters->items[i].name, item.name) == 0)
             return (int)i;
+    }
+    if (parameters->count == PARAMETERS_MAX) { /* an own kind has more than it says */
+        plan->failed = true;
+        return PLAN_NONE;
     }
     parameters_add(parameters, &item);
     return (int)parameters->count - 1;

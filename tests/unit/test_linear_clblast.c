@@ -99,7 +99,7 @@ int main(void)
     if (support_device_has_clblast()) {
         tcase_add_test(all, reduced_precision_is_refused);
         tcase_add_test(all, sizes_are_made_ready_once_and_take_no_memory_for_good);
-            tcase_add_test(all, devices_can_be_opened_one_after_the_other);
+        tcase_add_test(all, devices_can_be_opened_one_after_the_other);
     }
     Suite *suite = suite_create("linear_clblast");
     suite_add_tcase(suite, all);
