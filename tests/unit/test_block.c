@@ -138,7 +138,7 @@ static const struct {
     {"experts:\n  - {uid: a.0, block: nine}\n", 2, "no block 'nine'"},
     {WITH("      - {name: last, layer: linear, input: &a x, size: 4}\n"
           "      - {name: b, layer: linear, input: *a, size: 4}\n"),
-     6, "alias"},
+     5, "alias"},
 };
 
 /* What goes to the log when the configuration is read. */
