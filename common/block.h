@@ -16,7 +16,7 @@
 enum {
     BLOCK_NAME_SIZE = 48,     /* of a layer, a parameter, an argument */
     BLOCK_OWN_NAME_SIZE = 32, /* of a block */
-    BLOCK_ARGUMENTS_MAX = 16,
+    BLOCK_ARGUMENTS_MAX = 8,
     BLOCK_LAYERS_MAX = 64,
     BLOCK_OPERANDS_MAX = 8,
     BLOCK_OPTIONS_MAX = 12,

@@ -168,6 +168,26 @@ static bool copy_expert(struct device_link *device, uint32_t expert, struct cont
     return schema_valid(&copy->inputs) && schema_valid(&copy->outputs);
 }
 
+struct arguments_message {
+    Expertd__ExpertInfo__Argument arguments[BLOCK_ARGUMENTS_MAX], *pointers[BLOCK_ARGUMENTS_MAX];
+};
+
+static void fill_arguments(Expertd__ExpertInfo *info, struct arguments_message *message,
+                           struct control_expert_shared *copy)
+{
+    info->n_arguments = copy->arguments_count < BLOCK_ARGUMENTS_MAX ? copy->arguments_count : BLOCK_ARGUMENTS_MAX;
+    info->arguments = message->pointers;
+    for (size_t i = 0; i < info->n_arguments; i++) {
+        struct control_argument_shared *argument = &copy->arguments[i];
+        argument->name[sizeof argument->name - 1] = 0;
+        message_clean(argument->name);
+        expertd__expert_info__argument__init(&message->arguments[i]);
+        message->arguments[i].name = argument->name;
+        message->arguments[i].value = argument->value;
+        message->pointers[i] = &message->arguments[i];
+    }
+}
+
 static void fill_info(Expertd__ExpertInfo *info, struct control_expert_shared *copy)
 {
     info->block = copy->block;
@@ -208,7 +228,9 @@ void inspect_info(struct server *server, const struct reply_to *to, const Expert
     struct backward_message backward;
     Expertd__ExpertInfo info = EXPERTD__EXPERT_INFO__INIT;
     Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
+    struct arguments_message arguments;
     fill_info(&info, &copy);
+    fill_arguments(&info, &arguments, &copy);
     info.uid = (char *)(uintptr_t)expert_table_uid(server->experts, place);
     info.device = (char *)(uintptr_t)device->name;
     info.alive = place_alive(server, place);

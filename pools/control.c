@@ -245,6 +245,11 @@ static bool expert_sane(const struct control_expert_shared *shared)
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         if (!isfinite(numbers[i]))
             return false;
+    if (copy.arguments_count > BLOCK_ARGUMENTS_MAX)
+        return false;
+    for (uint64_t i = 0; i < copy.arguments_count; i++)
+        if (!text_valid(copy.arguments[i].name, sizeof copy.arguments[i].name) || !isfinite(copy.arguments[i].value))
+            return false;
     return text_valid(copy.uid, sizeof copy.uid) && uid_valid(copy.uid) && text_valid(copy.block, sizeof copy.block) &&
            text_valid(copy.optimizer, sizeof copy.optimizer) && text_valid(copy.schedule, sizeof copy.schedule) &&
            copy.max_batch_size > 0 && copy.max_batch_size <= UINT32_MAX && schema_valid(&copy.inputs) &&

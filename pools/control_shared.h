@@ -28,6 +28,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include "common/block.h"
 #include "common/doorbell.h"
 #include "common/histogram.h"
 #include "common/tensor.h"
@@ -35,7 +36,7 @@
 #include "pools/pool_shared.h"
 
 #define CONTROL_MAGIC UINT64_C(0x31306c7274637865) /* "exctrl01" */
-enum { CONTROL_VERSION = 2, CONTROL_NAME_SIZE = 40, CONTROL_MAX_EXPERTS = 1 << 20 };
+enum { CONTROL_VERSION = 3, CONTROL_NAME_SIZE = 40, CONTROL_MAX_EXPERTS = 1 << 20 };
 
 enum control_state { CONTROL_CREATING = 0, CONTROL_READY = 1, CONTROL_RETIRED = 2, CONTROL_REFUSED = 3 };
 
@@ -72,6 +73,12 @@ enum control_histogram {
     CONTROL_HISTOGRAMS,
 };
 
+/* A value of one of the block's arguments. */
+struct control_argument_shared {
+    char name[BLOCK_NAME_SIZE];
+    double value;
+};
+
 struct control_expert_shared {
     char uid[UID_SIZE];
     char block[32];
@@ -80,6 +87,8 @@ struct control_expert_shared {
     uint64_t hidden_dim, max_batch_size;
     double learning_rate, beta1, beta2, epsilon, momentum, clip_norm;
     uint64_t warmup_steps, total_steps, grad_accumulation;
+    uint64_t arguments_count;
+    struct control_argument_shared arguments[BLOCK_ARGUMENTS_MAX];
     struct schema inputs, outputs; /* of forward */
     struct {
         alignas(POOL_LINE) _Atomic uint64_t updates, examples, skipped_steps;

@@ -1,6 +1,7 @@
 #include "runtime/blocks/expert.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/log.h"
@@ -55,6 +56,17 @@ int expert_create(struct expert **expert, struct device *device, const struct co
     return result;
 }
 
+static void take_graph(struct expert *expert, const struct block_graph *graph)
+{
+    expert->inputs = graph->inputs;
+    expert->outputs = graph->outputs;
+    expert->arguments_count = graph->block->arguments_count;
+    for (unsigned i = 0; i < expert->arguments_count; i++) {
+        expert->arguments[i].name = graph->block->arguments[i].name;
+        expert->arguments[i].value = graph->arguments[i];
+    }
+}
+
 int expert_prepare(struct expert *expert, const struct expert_ops *ops, struct device *device,
                    const struct config_expert *config)
 {
@@ -62,9 +74,13 @@ int expert_prepare(struct expert *expert, const struct expert_ops *ops, struct d
     expert->device = device;
     expert->config = config;
     expert->block = engine_block(config)->name;
+    struct block_graph *graph = NULL;
     int result = optimizer_settings_parse(&expert->optimizer, config);
     if (result == 0)
-        result = ops->schema(config, &expert->inputs, &expert->outputs);
+        result = engine_graph(config, &graph);
+    if (result == 0)
+        take_graph(expert, graph);
+    free(graph);
     return result == 0
                ? 0
                : device_complain(device, result, "%s is not a configuration of block %s", config->uid, expert->block);

@@ -77,6 +77,11 @@ struct expert {
     const struct config_expert *config; /* kept, not copied */
     const char *block;                  /* its name, for people */
     struct schema inputs, outputs;
+    struct {
+        const char *name;
+        double value;
+    } arguments[BLOCK_ARGUMENTS_MAX]; /* of the block */
+    unsigned arguments_count;
     struct expert_counters counters;
     unsigned accumulated; /* batches whose gradients wait for the step */
     bool backward_in_flight;

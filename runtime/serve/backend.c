@@ -129,6 +129,11 @@ static void fill_constants(const struct backend *backend, struct control_expert_
     record->warmup_steps = config->warmup_steps;
     record->total_steps = config->total_steps;
     record->grad_accumulation = config->grad_accumulation;
+    record->arguments_count = expert->arguments_count;
+    for (unsigned i = 0; i < expert->arguments_count; i++) {
+        snprintf(record->arguments[i].name, sizeof record->arguments[i].name, "%s", expert->arguments[i].name);
+        record->arguments[i].value = expert->arguments[i].value;
+    }
     record->inputs = expert->inputs;
     record->outputs = expert->outputs;
 }

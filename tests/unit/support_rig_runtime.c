@@ -77,6 +77,11 @@ static void describe(struct fake *fake)
         expert->hidden_dim = RIG_COLUMNS;
         expert->max_batch_size = RIG_MAX_BATCH;
         expert->learning_rate = 0.5;
+        expert->arguments_count = 2;
+        snprintf(expert->arguments[0].name, sizeof expert->arguments[0].name, "sequence");
+        expert->arguments[0].value = 128;
+        snprintf(expert->arguments[1].name, sizeof expert->arguments[1].name, "rate");
+        expert->arguments[1].value = 0.25;
         expert->inputs = layout.inputs;
         expert->outputs = layout.outputs;
     }

@@ -342,6 +342,75 @@ START_TEST(a_row_is_the_same_alone_and_among_others)
 }
 END_TEST
 
+/* --- the examples of blocks of one's own
+ * ------------------------------------------------------------------------------ */
+
+enum { STEPS = 80 };
+
+static double squares(const float *y, const float *wanted, float *dy, size_t count)
+{
+    double sum = 0;
+    for (size_t i = 0; i < count; i++) {
+        dy[i] = (y[i] - wanted[i]) / (float)count;
+        sum += ((double)y[i] - (double)wanted[i]) * ((double)y[i] - (double)wanted[i]);
+    }
+    return sum / (double)count;
+}
+
+/* To give wanted rows for given ones. */
+static void example_trains(const struct config_expert *config, struct device *device)
+{
+    struct world world = {.rows = 16};
+    struct device_slab results[MAX_TENSORS];
+    double first = 0, last = 0;
+    ck_assert_msg(expert_create(&world.expert, device, config, 1) == 0, "%s: %s", config->block, device_error(device));
+    world.support.device = device;
+    world.inputs = world.expert->inputs.count;
+    world.outputs = 1;
+    for (unsigned i = 0; i < world.inputs; i++) {
+        world.slabs[i] = slab_for(&world, &world.expert->inputs.tensors[i]);
+        fill_input(&world, i);
+    }
+    const struct tensor_desc *out = &world.expert->outputs.tensors[0];
+    const size_t count = elements(&world, out);
+    float *wanted = malloc(count * sizeof *wanted);
+    support_random(wanted, count, 90, 1);
+    world.slabs[world.inputs] = slab_for(&world, out);
+    for (unsigned step = 0; step < STEPS; step++) {
+        run(&world, false, results);
+        last = squares(first_of(&results[0], out), wanted, first_of(&world.slabs[world.inputs], out), count);
+        first = step == 0 ? last : first;
+        support_slab_free(&results[0]);
+        ck_assert_int_eq(run(&world, true, results).step, EXPERT_STEP_APPLIED);
+        for (unsigned i = 0; i < world.inputs; i++)
+            support_slab_free(&results[i]);
+    }
+    ck_assert_msg(last < first / 4, "%s: from %g to %g in %d steps", config->block, first, last, STEPS);
+    free(wanted);
+    for (unsigned i = 0; i <= world.inputs; i++)
+        support_slab_free(&world.slabs[i]);
+    expert_destroy(&world.expert);
+}
+
+START_TEST(the_examples_of_own_blocks_train)
+{
+    static char text[16384];
+    struct support_device support;
+    struct config config;
+    FILE *file = fopen("examples/own_blocks.yaml", "re");
+    ck_assert_ptr_nonnull(file);
+    const size_t length = fread(text, 1, sizeof text, file);
+    fclose(file);
+    ck_assert_int_eq(config_parse(&config, text, length, "examples/own_blocks.yaml"), 0);
+    ck_assert_uint_ge(config.experts_count, 3);
+    support_device_open(&support, "cpu", false, "", "");
+    for (unsigned i = 0; i < config.experts_count; i++)
+        example_trains(&config.experts[i], support.device);
+    config_destroy(&config);
+    support_device_close(&support);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("blocks");
@@ -350,6 +419,7 @@ int main(void)
     tcase_add_test(all, gradients_of_inputs_are_the_same_where_nothing_trains);
     tcase_add_loop_test(all, a_row_whose_keys_are_all_masked_has_a_result_and_the_others_keep_theirs, 0, 2);
     tcase_add_loop_test(all, a_row_is_the_same_alone_and_among_others, 0, CASES);
+    tcase_add_test(all, the_examples_of_own_blocks_train);
     Suite *suite = suite_create("blocks");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
