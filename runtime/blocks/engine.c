@@ -351,7 +351,7 @@ static int enqueue(struct engine_expert *engine, struct expert_batch *batch, boo
 {
     struct expert *expert = &engine->base;
     struct device *device = expert->device;
-    struct plan_rows inputs[PLAN_TENSORS_MAX], results[PLAN_TENSORS_MAX];
+    struct plan_rows inputs[PLAN_TENSORS_MAX] = {0}, results[PLAN_TENSORS_MAX] = {0};
     struct device_rows rows[PLAN_TENSORS_MAX];
     const struct trainee trainee = expert_trainee(expert);
     int result = take_rows(engine, batch, backward, inputs, rows, results);

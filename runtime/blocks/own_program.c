@@ -160,7 +160,7 @@ static int launch(struct own_program *program, const char *kernel, const struct 
 int own_kernel_launch(struct device *device, const struct own_expert *own, const char *file, const char *kernel,
                       const struct kernel_grid *grid, const struct kernel_argument *arguments, unsigned count)
 {
-    struct own_program *program;
+    struct own_program *program = NULL;
     const int rc = find_program(&program, device, own, file);
     return rc == 0 ? launch(program, kernel, grid, arguments, count) : rc;
 }

@@ -234,7 +234,7 @@ static void block_agrees(const struct block_case *block, const struct provider_c
     struct support_fixture *fixture = support_fixture_open("blocks");
     struct device_slab results[MAX_TENSORS];
     struct world world;
-    float *before[64], *after[64];
+    float *before[64] = {NULL}, *after[64] = {NULL};
     open_world(&world, block, provider, staged, "");
     run(&world, false, results);
     check_results(&world, fixture, block->name, "output", &world.expert->outputs, results, provider->tolerance);
@@ -243,9 +243,11 @@ static void block_agrees(const struct block_case *block, const struct provider_c
     ck_assert_int_eq(batch.step, EXPERT_STEP_APPLIED);
     check_results(&world, fixture, block->name, "grad_input", &world.expert->inputs, results, provider->tolerance);
     parameters_of(world.expert, after);
+    ck_assert_uint_le(expert_tensors(world.expert), 64);
     for (unsigned p = 0; p < expert_tensors(world.expert); p++) {
         struct expert_tensor tensor;
         expert_tensor(world.expert, p, &tensor);
+        ck_assert(before[p] != NULL && after[p] != NULL);
         for (size_t i = 0; i < tensor.count; i++)
             before[p][i] -= after[p][i];
         check_sample(fixture, block->name, tensor.name, before[p], tensor.count, provider->tolerance);

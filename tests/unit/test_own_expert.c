@@ -23,7 +23,8 @@ static void open_with(bool staged, const char *device, const char *options)
     char expert[PATH_MAX + 128];
     const char *build = getenv("BUILD");
     ck_assert_ptr_nonnull(realpath(build ? build : "build", object));
-    strcat(object, "/examples/affine.so");
+    const size_t length = strlen(object);
+    snprintf(object + length, sizeof object - length, "/examples/affine.so");
     snprintf(expert, sizeof expert, "block: \"%s\", hidden_dim: %d, max_batch_size: 8, %s", object, HIDDEN, options);
     support_device_open(&support, "cpu", staged, device, expert);
 }

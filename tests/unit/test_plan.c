@@ -350,6 +350,7 @@ static bool check_expert(struct expert *expert, unsigned rows, const char *text)
     struct trial trial = {.expert = expert, .engine = (struct engine_expert *)expert, .rows = rows, .text = text};
     const struct block_graph *graph = trial.engine->model->graph;
     const unsigned inputs = graph->inputs.count, outputs = graph->outputs.count;
+    ck_assert_uint_gt(inputs + outputs, 0);
     set_parameters(&trial);
     support_graph_open(&trial.reference, graph, rows, before_of, &trial);
     for (unsigned i = 0; i < 2 * (inputs + outputs); i++) {
