@@ -205,7 +205,7 @@ static void check_results(const struct world *world, const struct support_fixtur
         const unsigned char *rows = first_of(&results[i], desc);
         snprintf(key, sizeof key, "%s.%u", what, i);
         if (desc->dtype == DTYPE_FLOAT32)
-            check_sample(fixture, block, key, (const float *)rows, elements(world, desc), tolerance);
+            check_sample(fixture, block, key, (const float *)(const void *)rows, elements(world, desc), tolerance);
         else
             for (size_t b = 0; b < world->rows * bytes; b++)
                 ck_assert_uint_eq(rows[b], 0);
