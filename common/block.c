@@ -248,20 +248,20 @@ static int set_option(const struct resolver *resolver, struct block_node *node, 
     char *field = (char *)&node->settings + kind->offset;
     int result = 0;
     switch (kind->type) {
-    case BLOCK_SIZE:
+    case BLOCK_OPTION_SIZE:
         result = expression_size(value, lookup, resolver->graph, (uint64_t *)(void *)field, problem);
         break;
-    case BLOCK_NUMBER:
+    case BLOCK_OPTION_NUMBER:
         result = expression_number(value, lookup, resolver->graph, (double *)(void *)field, problem);
         break;
-    case BLOCK_CHOICE:
+    case BLOCK_OPTION_CHOICE:
         result = choice_number(kind->choices, value);
         if (result < 0)
             return refuse(resolver, line, "layer %s: %s: '%.60s' is none of %s", node->layer->name, kind->name, value,
                           kind->choices);
         *(unsigned *)(void *)field = (unsigned)result;
         return 0;
-    case BLOCK_TEXT:
+    case BLOCK_OPTION_TEXT:
         *(const char **)(void *)field = value;
         return check_name(resolver, kind->name, value, BLOCK_NAME_SIZE, line);
     }
@@ -280,7 +280,7 @@ static int set_options(const struct resolver *resolver, struct block_node *node)
                 given = &layer->options[j];
         }
         const char *value = given != NULL ? given->value : option->standard;
-        if (value == NULL && option->type != BLOCK_TEXT)
+        if (value == NULL && option->type != BLOCK_OPTION_TEXT)
             return refuse(resolver, layer->line, "layer %s: a %s layer needs the option %s", layer->name, kind->name,
                           option->name);
         const int result =

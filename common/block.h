@@ -109,7 +109,7 @@ struct block_settings {
     const char *weight_name, *bias_name; /* in the state dict; NULL: <layer>.weight, <layer>.bias */
 };
 
-enum block_option_type { BLOCK_SIZE, BLOCK_NUMBER, BLOCK_CHOICE, BLOCK_TEXT };
+enum block_option_type { BLOCK_OPTION_SIZE, BLOCK_OPTION_NUMBER, BLOCK_OPTION_CHOICE, BLOCK_OPTION_TEXT };
 struct block_option_kind {
     const char *name;
     enum block_option_type type;

@@ -141,18 +141,20 @@ static int attention_shape(const struct block_node *node, const struct block_val
 }
 
 static const struct block_option_kind linear_options[] = {
-    OPTION("size", BLOCK_SIZE, size, NULL, NULL),
-    OPTION("bias", BLOCK_CHOICE, bias, "true", "false|true"),
-    OPTION("activation", BLOCK_CHOICE, activation, "none", ACTIVATIONS),
-    OPTION("init", BLOCK_CHOICE, init, "uniform", "uniform|xavier|zero"),
-    OPTION("bias_init", BLOCK_CHOICE, bias_init, "uniform", "uniform|xavier|zero"),
-    OPTION("weight_name", BLOCK_TEXT, weight_name, NULL, NULL),
-    OPTION("bias_name", BLOCK_TEXT, bias_name, NULL, NULL),
+    OPTION("size", BLOCK_OPTION_SIZE, size, NULL, NULL),
+    OPTION("bias", BLOCK_OPTION_CHOICE, bias, "true", "false|true"),
+    OPTION("activation", BLOCK_OPTION_CHOICE, activation, "none", ACTIVATIONS),
+    OPTION("init", BLOCK_OPTION_CHOICE, init, "uniform", "uniform|xavier|zero"),
+    OPTION("bias_init", BLOCK_OPTION_CHOICE, bias_init, "uniform", "uniform|xavier|zero"),
+    OPTION("weight_name", BLOCK_OPTION_TEXT, weight_name, NULL, NULL),
+    OPTION("bias_name", BLOCK_OPTION_TEXT, bias_name, NULL, NULL),
 };
-static const struct block_option_kind layer_norm_options[] = {OPTION("epsilon", BLOCK_NUMBER, epsilon, "1e-5", NULL)};
-static const struct block_option_kind rms_norm_options[] = {OPTION("epsilon", BLOCK_NUMBER, epsilon, "1e-6", NULL)};
-static const struct block_option_kind mask_options[] = {OPTION("scale", BLOCK_NUMBER, scale, "1", NULL)};
-static const struct block_option_kind attention_options[] = {OPTION("heads", BLOCK_SIZE, heads, NULL, NULL)};
+static const struct block_option_kind layer_norm_options[] = {
+    OPTION("epsilon", BLOCK_OPTION_NUMBER, epsilon, "1e-5", NULL)};
+static const struct block_option_kind rms_norm_options[] = {
+    OPTION("epsilon", BLOCK_OPTION_NUMBER, epsilon, "1e-6", NULL)};
+static const struct block_option_kind mask_options[] = {OPTION("scale", BLOCK_OPTION_NUMBER, scale, "1", NULL)};
+static const struct block_option_kind attention_options[] = {OPTION("heads", BLOCK_OPTION_SIZE, heads, NULL, NULL)};
 
 #define OPTIONS(table) .options = table, .options_count = sizeof(table) / sizeof(table)[0]
 static const struct block_kind kinds[] = {
