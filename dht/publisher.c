@@ -1,5 +1,6 @@
 #include "dht/publisher.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -281,6 +282,7 @@ static int make_pages(const struct publisher *publisher, const struct dialogue_c
 {
     struct cutter cutter = {.publisher = publisher, .pages = pages, .pages_count = pages_count, .now = now};
     int rc = 0;
+    assert(list || items || count == 0);
     *pages = NULL;
     *pages_count = 0;
     cutter.piece = malloc(PIECES_MAX * sizeof *cutter.piece);

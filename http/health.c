@@ -26,10 +26,9 @@ void health_ready(struct response *response, struct upstream *upstream, bool ver
     struct expertd_call *call = NULL;
     char text[64] = "";
     response->content_type = plain;
-    const int rc = expertd_ping(client, upstream_patience_ms(upstream), &call);
-    const bool answered = rc == 0 && upstream_wait(call);
-    const struct expertd_pong *pong = answered ? expertd_call_pong(call) : NULL;
-    line(response, verbose, pong != NULL, "frontend", pong ? "" : call ? expertd_call_message(call) : "no memory");
+    const bool asked = expertd_ping(client, upstream_patience_ms(upstream), &call) == 0;
+    const struct expertd_pong *pong = asked && upstream_wait(call) ? expertd_call_pong(call) : NULL;
+    line(response, verbose, pong != NULL, "frontend", pong ? "" : asked ? expertd_call_message(call) : "no memory");
     const bool alive = pong && pong->experts_alive == pong->experts;
     if (pong) {
         snprintf(text, sizeof text, "%u of %u alive", pong->experts_alive, pong->experts);

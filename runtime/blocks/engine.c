@@ -322,6 +322,7 @@ static int take_rows(struct engine_expert *engine, struct expert_batch *batch, b
         const size_t bytes = tensor_row_bytes(desc), offset = batch->first_row * bytes;
         if (!has_gradient(desc)) {
             zero_rows(batch, i, bytes);
+            results[i] = (struct plan_rows){0};
             continue;
         }
         result = device_rows_out(device, batch->staging, &batch->outputs[i], offset, batch->rows * bytes, &rows[i]);
