@@ -284,11 +284,9 @@ int engine_enqueue(struct engine_expert *expert, bool backward, uint64_t rows, c
     return result;
 }
 
-/* The rows of a tensor where kernels reach them. On a device that sees the slabs these lie where they lie in it, and
- * `rows` counts whole floats, which what is no float may not come to. */
-static struct plan_rows reach(const struct device *device, const struct device_rows *rows, size_t offset_bytes)
+static struct plan_rows reach(const struct device_rows *rows)
 {
-    return (struct plan_rows){rows->buffer, device->staged ? rows->offset * sizeof(float) : offset_bytes};
+    return (struct plan_rows){rows->buffer, rows->offset_bytes};
 }
 
 /* What has no gradient gets zeros: the host writes them, as no kernel does. */
@@ -315,7 +313,7 @@ static int take_rows(struct engine_expert *engine, struct expert_batch *batch, b
         const size_t bytes = row_bytes(model, backward, i), offset = batch->first_row * bytes;
         result = device_rows_in(device, batch->staging, &batch->inputs[i], offset, batch->rows * bytes, &in);
         if (result == 0)
-            inputs[i] = reach(device, &in, offset);
+            inputs[i] = reach(&in);
     }
     for (unsigned i = 0; i < results_count && result == 0; i++) {
         const struct tensor_desc *desc = result_desc(model, backward, i);
@@ -327,7 +325,7 @@ static int take_rows(struct engine_expert *engine, struct expert_batch *batch, b
         }
         result = device_rows_out(device, batch->staging, &batch->outputs[i], offset, batch->rows * bytes, &rows[i]);
         if (result == 0)
-            results[i] = reach(device, &rows[i], offset);
+            results[i] = reach(&rows[i]);
     }
     return result;
 }

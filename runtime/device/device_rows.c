@@ -25,7 +25,7 @@ static int slab_rows(struct device *device, struct device_slab *slab, size_t off
         if (slab->buffer == NULL)
             return device_fail(device, error, "buffer over a pool's slab");
     }
-    *rows = (struct device_rows){slab->buffer, offset_bytes / sizeof(float)};
+    *rows = (struct device_rows){slab->buffer, offset_bytes / sizeof(float), offset_bytes};
     return 0;
 }
 

@@ -224,7 +224,7 @@ int device_staging_take(struct device *device, unsigned slot, size_t bytes, stru
     if (bytes > staging->bytes - staging->used)
         return device_complain(device, -ENOMEM, "the batch does not fit the staging buffer of %zu KiB",
                                staging->bytes >> 10);
-    *rows = (struct device_rows){staging->buffer, staging->used / sizeof(float)};
+    *rows = (struct device_rows){staging->buffer, staging->used / sizeof(float), staging->used};
     staging->used += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; /* rows of the next tensor begin aligned */
     if (staging->used > staging->bytes)
         staging->used = staging->bytes;
@@ -343,7 +343,7 @@ int device_staging_download(struct device *device, const struct device_rows *row
 int device_staging_fetch(struct device *device, cl_mem buffer, size_t offset_bytes, char *to, size_t bytes)
 {
     struct device_staging *staging = device->current;
-    struct device_rows rows = {NULL, 0};
+    struct device_rows rows = {0};
     cl_event copied = NULL;
     const int result = device_staging_take(device, (unsigned)(staging - device->staging), bytes, &rows);
     if (result != 0)

@@ -400,9 +400,10 @@ struct device_rows plan_rows_of(const struct plan_run *run, const struct plan_st
 {
     const struct plan_buffer *buffer = plan_buffer_of(run, step, role);
     if (buffer->place == PLAN_WORKSPACE)
-        return (struct device_rows){run->device->workspace, buffer->offset};
+        return (struct device_rows){.buffer = run->device->workspace, .offset = buffer->offset};
     const struct plan_rows *rows = buffer->place == PLAN_INPUT ? run->inputs : run->results;
-    return (struct device_rows){rows[buffer->tensor].buffer, rows[buffer->tensor].offset_bytes / sizeof(float)};
+    return (struct device_rows){.buffer = rows[buffer->tensor].buffer,
+                                .offset = rows[buffer->tensor].offset_bytes / sizeof(float)};
 }
 
 struct kernel_view plan_view(const struct plan_run *run, const struct plan_step *step, unsigned role)

@@ -330,7 +330,7 @@ START_TEST(a_printed_configuration_gives_itself)
     size_t length[2];
     parse_well("server: {run_dir: \"/tmp/a \\\"b\\\" \\\\ \\x01 # {c}: \u00fc\"}\n"
                "frontend: {listen: [\"tcp://*:1\", \"ipc:///tmp/'x'\"], advertise: \"tcp://a:1\"}\n"
-               "dht: {update_period: 0.1, expiration: 0.30000000000000004, lan_discovery: yes, bootstrap: [\"a:1\"]}\n"
+               "dht: {update_period: 0.1, expiration: 0.30000000000000004, port_mapping: yes, bootstrap: [\"a:1\"]}\n"
                "devices: [{name: a}, {name: b, platform: \"null\", device: \"0x1: # \"}]\n"
                "experts: [{uid: \"f.[0:2]\", seed: 18446744073709551615, learning_rate: 1e-4}, {uid: g.1, device: b}]");
     for (int i = 0; i < 2; i++) {

@@ -91,6 +91,34 @@ START_TEST(where_slabs_are_used_is_what_the_configuration_says)
 }
 END_TEST
 
+/* Rows of bytes, a mask's, begin at any byte: counted in floats they would be shifted. */
+START_TEST(rows_of_bytes_lie_where_they_lie)
+{
+    enum { BYTES = 4096, AT = 13, COUNT = 7 };
+    struct support_device support;
+    static _Alignas(4096) unsigned char memory[BYTES], seen[COUNT];
+    struct device_slab slab;
+    struct device_rows rows;
+    unsigned staging;
+    support_device_open(&support, "cpu", _i == 1, "", "");
+    struct device *device = support.device;
+    for (unsigned i = 0; i < BYTES; i++)
+        memory[i] = (unsigned char)i;
+    ck_assert_int_eq(device_reserve_staging(device, BYTES), 0);
+    device_slab_wrap(&slab, memory, BYTES);
+    ck_assert_int_eq(device_staging_begin(device, &staging), 0);
+    ck_assert_int_eq(device_rows_in(device, staging, &slab, AT, COUNT, &rows), 0);
+    ck_assert_int_eq(clFinish(device->queue), CL_SUCCESS);
+    if (device->upload_queue)
+        ck_assert_int_eq(clFinish(device->upload_queue), CL_SUCCESS);
+    ck_assert_int_eq(device_read(device, rows.buffer, rows.offset_bytes, seen, COUNT), 0);
+    ck_assert_mem_eq(seen, memory + AT, COUNT);
+    device_staging_abort(device, staging);
+    device_slab_unwrap(&slab);
+    support_device_close(&support);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("device_rows");
@@ -99,6 +127,7 @@ int main(void)
     tcase_add_test(all, a_gpu_may_be_told_to_use_the_slabs_in_place);
     tcase_add_test(all, a_gpu_computes_on_rows_that_are_staged);
     tcase_add_test(all, a_cpu_may_be_told_to_stage_rows);
+    tcase_add_loop_test(all, rows_of_bytes_lie_where_they_lie, 0, 2);
     tcase_add_loop_test(all, where_slabs_are_used_is_what_the_configuration_says, 0, 3);
     Suite *suite = suite_create("device_rows");
     suite_add_tcase(suite, all);

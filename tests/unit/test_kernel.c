@@ -133,7 +133,7 @@ static struct matrix matrix_put(size_t rows, size_t columns, bool packed, const 
 
 static struct device_rows matrix_rows(const struct matrix *matrix)
 {
-    return (struct device_rows){matrix->view.buffer, matrix->view.offset};
+    return (struct device_rows){.buffer = matrix->view.buffer, .offset = matrix->view.offset};
 }
 
 static void matrix_is(const struct matrix *matrix, const float *expected, double tolerance, const char *what)
