@@ -7,6 +7,7 @@
 #include <zmq.h>
 
 #include "common/log.h"
+#include "common/owner.h"
 #include "common/process.h"
 #include "dht/agent.h"
 #include "dht/service.h"
@@ -21,6 +22,9 @@ struct loop {
     struct watch *watch;  /* NULL: no frontend */
     const char *endpoint; /* published; NULL: none */
     uint32_t network_id;
+    const struct config *config;
+    int owner_fd;
+    uint64_t next_owner_ns; /* when the lock's name is looked at */
 };
 
 /* ---- STATUS --------------------------------------------------------------------------------------------------------
@@ -162,7 +166,7 @@ static int start_watch(struct loop *loop, const struct config *config)
     return watch_create(&loop->watch, loop->context, config->dht.frontend, period_ns, moment_now());
 }
 
-int loop_create(struct loop **loop, const struct config *config)
+int loop_create(struct loop **loop, const struct config *config, int owner_fd)
 {
     struct loop *made = calloc(1, sizeof *made);
     char text[SERVER_ID_TEXT], address[CONTACT_TEXT];
@@ -170,6 +174,8 @@ int loop_create(struct loop **loop, const struct config *config)
     if (!made)
         return -ENOMEM;
     made->network_id = (uint32_t)config->dht.network_id;
+    made->config = config;
+    made->owner_fd = owner_fd;
     if (strcmp(config->dht.frontend, "none") != 0) {
         made->endpoint = config->frontend.advertise;
         if (!endpoint_valid(made->endpoint)) {
@@ -255,6 +261,20 @@ static uint64_t sooner(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* The run folder may have been emptied, and another process have taken the role under the lock's name. */
+static int keep_role(struct loop *loop, struct moment now, uint64_t *due_ns)
+{
+    static const uint64_t period_ns = 500 * NS_PER_MS;
+    const struct config_server *server = &loop->config->server;
+    if (now.ns >= loop->next_owner_ns) {
+        loop->next_owner_ns = now.ns + period_ns;
+        if (owner_keep(&loop->owner_fd, server->run_dir, server->name, "dht") == -EBUSY)
+            return -EBUSY;
+    }
+    *due_ns = sooner(*due_ns, loop->next_owner_ns);
+    return 0;
+}
+
 /* Two servers with one identity would be taken for one that moves. */
 static bool ends_for_twin(struct loop *loop)
 {
@@ -289,6 +309,8 @@ int loop_run(struct loop *loop)
         due_ns = sooner(due_ns, agent_due_ns(loop->agent));
         if (ends_for_twin(loop))
             return -EEXIST;
+        if (keep_role(loop, now, &due_ns) < 0)
+            return -EBUSY;
         if (zmq_poll(items, count, timeout_ms(due_ns, moment_now())) < 0 && zmq_errno() != EINTR) {
             const int rc = -zmq_errno();
             log_error("cannot wait for events: %s", zmq_strerror(-rc));

@@ -1,5 +1,5 @@
 /* The process: an agent, the service that answers look-ups, and the watch on the frontend, in one poll. One thread;
- * OpenDHT and ZeroMQ have theirs, and reach this one through an eventfd and sockets. */
+ * libtorrent and ZeroMQ have theirs, and reach this one through an eventfd and sockets. */
 #ifndef EXPERTD_DHT_LOOP_H
 #define EXPERTD_DHT_LOOP_H
 
@@ -7,9 +7,11 @@
 
 struct loop;
 
-/* Joins the DHT and binds the service. 0 or -errno, then a message was logged. */
-int loop_create(struct loop **loop, const struct config *config);
-/* Until a stop signal; then says farewell to the DHT (for a second at most). 0 or -errno. */
+/* Joins the DHT and binds the service. Keeps config; owner_fd is of the role's lock, whose name is looked after from
+ * then on. 0 or -errno, then a message was logged. */
+int loop_create(struct loop **loop, const struct config *config, int owner_fd);
+/* Until a stop signal; then says farewell to those who know this server. 0; or -errno, logged, such as -EBUSY: another
+ * process has the role by now. */
 int loop_run(struct loop *loop);
 void loop_destroy(struct loop **loop);
 

@@ -35,11 +35,11 @@ int main(int argc, char **argv)
     /* The lock is let go of by the process's end. */
     if (rc == 0)
         rc = owner_acquire(config.server.run_dir, config.server.name, "dht");
+    const int owner_fd = rc;
     if (rc >= 0)
         rc = process_need_files(LEAST_FILES); /* each client is one more */
-    if (rc == 0) {
-        rc = loop_create(&loop, &config);
-    }
+    if (rc == 0)
+        rc = loop_create(&loop, &config, owner_fd);
     if (rc == 0)
         rc = loop_run(loop);
     loop_destroy(&loop);

@@ -90,6 +90,19 @@ def removed_run_dir(server):
     works(server)
 
 
+def removed_run_dir_of_the_dht(server):
+    command = [f"{BIN}/expertd-dht", "--config", server.config, "--dht-port", "0", "--dht-frontend", "none", "--dht-listen"]
+    with open(f"{server.folder}/dht.log", "a") as log:
+        server.running["dht"] = subprocess.Popen(command + [f"ipc://{server.folder}/dht"], stderr=log)
+    until(lambda: glob.glob(server.run_dir + "/*.dht.lock"), "the dht has its role")
+    shutil.rmtree(server.run_dir)
+    until(lambda: "was removed: made anew" in server.log("dht"), "the dht notices")
+    second = subprocess.run(command + [f"ipc://{server.folder}/second"], capture_output=True, text=True, timeout=PATIENCE)
+    assert second.returncode == 1 and "has a running" in second.stderr, second
+    server.stop("dht")
+    until(lambda: len(glob.glob(server.run_dir + "/*.lock")) >= 3, "the others have theirs again, too")
+
+
 def a_role_that_another_took(server):
     """Before the runtime looks: it is stopped meanwhile."""
     runtime = server.running["runtime"]
@@ -184,8 +197,8 @@ def planted_names(server):
 with Server(EXPERTS) as server:
     server.start()
     server.wait_alive()
-    for case in (removed_segments, one_removed_pool, removed_and_crashed, removed_run_dir, a_role_that_another_took,
-                 overwritten_state, damaged_pools, planted_names, truncated_segments):
+    for case in (removed_segments, one_removed_pool, removed_and_crashed, removed_run_dir, removed_run_dir_of_the_dht,
+                 a_role_that_another_took, overwritten_state, damaged_pools, planted_names, truncated_segments):
         case(server)
         print(case.__name__, flush=True)
     server.stop()
