@@ -65,7 +65,8 @@ lib      = $(BUILD)/lib/lib$1.a
 
 PROTOS   := $(wildcard proto/*.proto)
 GEN_C    := $(patsubst %.proto,$(BUILD)/gen/%.pb-c.c,$(PROTOS))
-GEN_H    := $(GEN_C:.c=.h)
+ABI_H    := $(BUILD)/gen/runtime/blocks/abi.h
+GEN_H    := $(GEN_C:.c=.h) $(ABI_H)
 KERNELS  := $(wildcard runtime/compute/kernels/*.cl)
 KERNELS_C := $(BUILD)/gen/runtime/kernel_sources.c
 
@@ -99,6 +100,14 @@ $(KERNELS_C): $(KERNELS) scripts/embed-kernels
 $(BUILD)/gen/http/page.c: http/page.html scripts/embed-page
 	@mkdir -p $(@D)
 	scripts/embed-page $< > $@
+
+# What own experts are compiled against, as a number that changes with any of it (runtime/blocks/own_expert.h). Written only
+# when it does.
+$(ABI_H): $(sort $(wildcard common/*.h runtime/*/*.h))
+	@mkdir -p $(@D)
+	@printf '/* Made by the Makefile: a hash of the headers. */\n#define OWN_EXPERT_HEADERS_HASH UINT64_C(0x%s)\n' \
+	  "$$(cat $^ | sha256sum | cut -c 1-16)" > $@.now
+	@if cmp -s $@.now $@; then rm $@.now; else mv $@.now $@; fi
 
 # --- objects and archives --------------------------------------------------------------------------------------------
 define folder_rules
@@ -197,13 +206,13 @@ $(BUILD)/examples/%.so: examples/own_expert/%.c examples/own_expert/%.cl $(BUILD
 # libexpertd needs of common only what has no further package.
 libexpertd_OBJ = $(client_OBJ) $(proto_OBJ) $(call obj,$(filter-out common/config%.c,$(call src,common)))
 libexpertd_WITH = $(libexpertd_OBJ)
-libexpertd_LINK = -shared -Wl,-soname,libexpertd.so.$(SOVERSION) $(call pkg_libs,$(client_PKGS)) -lm
+libexpertd_LINK = -shared -Wl,-soname,libexpertd.so.$(SOVERSION) -Wl,--version-script=client/libexpertd.map $(call pkg_libs,$(client_PKGS)) -lm
 # One object whose hidden names are local: a program may have a status_name() of its own.
 $(BUILD)/lib/libexpertd.a: $(call with,libexpertd)
 	@mkdir -p $(@D)
 	@rm -f $@
 	$(LD) -r -o $(BUILD)/lib/libexpertd.o $(libexpertd_OBJ)
-	$(OBJCOPY) --localize-hidden $(BUILD)/lib/libexpertd.o
+	$(OBJCOPY) --localize-hidden --wildcard --keep-global-symbol='expertd_*' $(BUILD)/lib/libexpertd.o
 	$(AR) rcs $@ $(BUILD)/lib/libexpertd.o
 $(BUILD)/lib/libexpertd.so.$(VERSION): $(call with,libexpertd)
 	$(call link,libexpertd)
@@ -283,8 +292,8 @@ tidy: $(GEN_H) $(KERNELS_C)
 # --- installation ------------------------------------------------------------------------------------------------------
 PUBLIC_HEADERS := $(wildcard client/expertd*.h)
 # What an expert of one's own may include, and whatever that includes. In folders of its own: a client sees none of it.
-OWN_EXPERT_HEADERS = $(filter %.h,$(shell $(CC) $(BASE) $(call pkg_cflags,OpenCL) -MM -x c $(patsubst %,-include runtime/%.h, \
-  blocks/own_expert compute/linear compute/rows compute/provider layers/elementwise) /dev/null))
+OWN_EXPERT_HEADERS = $(filter-out $(BUILD)/%,$(filter %.h,$(shell $(CC) $(BASE) $(call pkg_cflags,OpenCL) -MM -x c $(patsubst %,-include runtime/%.h, \
+  blocks/own_expert compute/linear compute/rows compute/provider layers/elementwise) /dev/null)))
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/expertd \
 	  $(DESTDIR)$(PREFIX)/share/expertd/own_expert $(DESTDIR)$(PREFIX)/share/doc/expertd
@@ -297,7 +306,8 @@ install: all
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' client/libexpertd.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/libexpertd.pc
 	set -e; for header in $(OWN_EXPERT_HEADERS); do \
 	  install -D -m 644 $$header $(DESTDIR)$(PREFIX)/include/expertd-runtime/$$header; done
-	sed -e 's|EXPERTD_VERSION|"$(VERSION)"|' runtime/blocks/own_expert.h > $(DESTDIR)$(PREFIX)/include/expertd-runtime/runtime/blocks/own_expert.h
+	install -m 644 $(ABI_H) $(DESTDIR)$(PREFIX)/include/expertd-runtime/runtime/blocks
+	sed -e 's|EXPERTD_VERSION|"$(VERSION)"|g' runtime/blocks/own_expert.h > $(DESTDIR)$(PREFIX)/include/expertd-runtime/runtime/blocks/own_expert.h
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' runtime/expertd-runtime.pc.in > \
 	  $(DESTDIR)$(PREFIX)/lib/pkgconfig/expertd-runtime.pc
 	install -m 644 examples/own_expert/* $(DESTDIR)$(PREFIX)/share/expertd/own_expert

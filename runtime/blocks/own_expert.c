@@ -8,8 +8,7 @@
 static bool fits(const struct own_expert *own, const char *path)
 {
     static const struct own_expert mine = OWN_EXPERT(NULL);
-    if (own->abi != mine.abi || own->block_bytes != mine.block_bytes || own->kind_bytes != mine.kind_bytes ||
-        own->plan_bytes != mine.plan_bytes || own->step_bytes != mine.step_bytes ||
+    if (own->abi != mine.abi || own->version_bytes != mine.version_bytes || own->headers != mine.headers ||
         strcmp(own->version, mine.version) != 0) {
         log_error("block '%s' was compiled for another version of the runtime: compile it with the headers of this one "
                   "(%s)",

@@ -19,21 +19,22 @@
 
 #include <stdint.h>
 
+#include "runtime/blocks/abi.h" /* made by the build */
 #include "runtime/compute/kernel.h"
 #include "runtime/layers/layer.h"
 
-enum { OWN_EXPERT_ABI = 4 };
+enum { OWN_EXPERT_ABI = 5 };
 
 struct own_expert {
     uint32_t abi;
-    uint32_t block_bytes, kind_bytes, plan_bytes, step_bytes; /* so that an object made for other headers is refused */
-    const char *version;                                      /* of expertd, likewise */
+    uint32_t version_bytes; /* of the text that follows */
+    uint64_t headers;       /* a hash of all headers that it can be compiled against: one made for others is refused */
+    const char *version;    /* of expertd, likewise */
     const struct block *block;
 };
 #define OWN_EXPERT(declaration)                                                                                        \
     {                                                                                                                  \
-        OWN_EXPERT_ABI, sizeof(struct block), sizeof(struct block_kind), sizeof(struct plan),                          \
-            sizeof(struct plan_step), EXPERTD_VERSION, (declaration)                                                   \
+        OWN_EXPERT_ABI, sizeof EXPERTD_VERSION, OWN_EXPERT_HEADERS_HASH, EXPERTD_VERSION, (declaration)                \
     }
 
 /* --- for the object --------------------------------------------------------------------------------------------------

@@ -162,12 +162,16 @@ START_TEST(a_block_that_was_made_for_another_runtime_is_refused)
     ck_assert_ptr_nonnull(own_expert_find(object));
     const uintptr_t page = (uintptr_t)own & ~(uintptr_t)4095;
     ck_assert_int_eq(mprotect((void *)page, 2 * 4096, PROT_READ | PROT_WRITE), 0);
-    uint32_t *const numbers[] = {&own->abi, &own->block_bytes, &own->kind_bytes, &own->plan_bytes, &own->step_bytes};
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        ++*numbers[i];
-        ck_assert_msg(own_expert_find(object) == NULL, "number %zu", i);
-        --*numbers[i];
-    }
+    ++own->abi;
+    ck_assert_ptr_null(own_expert_find(object));
+    --own->abi;
+    own->headers ^= 1; /* any header but one comment of one was another */
+    ck_assert_ptr_null(own_expert_find(object));
+    own->headers ^= 1;
+    const char *version = own->version;
+    own->version = "0.0.9";
+    ck_assert_ptr_null(own_expert_find(object));
+    own->version = version;
     ck_assert_ptr_nonnull(own_expert_find(object));
     dlclose(handle);
     support_device_close(&support);
