@@ -20,7 +20,7 @@ frontend: {listen: ["tcp://127.0.0.1:$port"]}
 dht: {listen: "ipc://$TMPDIR/dht", port: 0}
 YAML
 block 2 | sed 's,^python3,/usr/bin/python3,' >"$TMPDIR/commands"
-grep -q '^build/bin/expertctl forward' "$TMPDIR/commands" || fail "the README shows a forward"
+grep -q '^build/bin/expertd serve' "$TMPDIR/commands" && grep -q '^build/bin/expertctl forward' "$TMPDIR/commands" || fail "the README shows how to start and a forward"
 ln -s "$root/scripts" "$TMPDIR/scripts"
 mkdir "$TMPDIR/build"
 ln -s "$root/$BUILD/bin" "$TMPDIR/build/bin"
