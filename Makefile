@@ -312,6 +312,11 @@ install: all
 	  $(DESTDIR)$(PREFIX)/lib/pkgconfig/expertd-runtime.pc
 	install -m 644 examples/own_expert/* $(DESTDIR)$(PREFIX)/share/expertd/own_expert
 	install -m 644 proto/*.proto $(DESTDIR)$(PREFIX)/share/expertd
+	install -d $(DESTDIR)$(PREFIX)/lib/expertd
+	install -m 644 scripts/tensor_file.py scripts/torch_file.py $(DESTDIR)$(PREFIX)/lib/expertd
+	install -m 755 scripts/convert-state-dict $(DESTDIR)$(PREFIX)/lib/expertd
+	ln -sf ../lib/expertd/convert-state-dict $(DESTDIR)$(PREFIX)/bin/expertd-convert-state-dict
+	install -m 755 scripts/multi-gpu $(DESTDIR)$(PREFIX)/bin/expertd-multi-gpu
 	install -m 644 README.md ARCHITECTURE.md LICENSE $(wildcard docs/*.md) proto/PROTOCOL.md proto/PROTOCOL-dht.md $(DESTDIR)$(PREFIX)/share/doc/expertd
 
 	@# Programs linked with the library find it when the loader's cache knows it.
@@ -321,10 +326,11 @@ install: all
 # What install has made, of this version.
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS))) $(DESTDIR)$(PREFIX)/lib/libexpertd.a \
+	  $(DESTDIR)$(PREFIX)/bin/expertd-convert-state-dict $(DESTDIR)$(PREFIX)/bin/expertd-multi-gpu \
 	  $(DESTDIR)$(PREFIX)/lib/libexpertd.so $(DESTDIR)$(PREFIX)/lib/libexpertd.so.$(SOVERSION) \
 	  $(DESTDIR)$(PREFIX)/lib/libexpertd.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/pkgconfig/libexpertd.pc \
 	  $(DESTDIR)$(PREFIX)/lib/pkgconfig/expertd-runtime.pc
-	rm -rf $(DESTDIR)$(PREFIX)/include/expertd $(DESTDIR)$(PREFIX)/include/expertd-runtime \
+	rm -rf $(DESTDIR)$(PREFIX)/lib/expertd $(DESTDIR)$(PREFIX)/include/expertd $(DESTDIR)$(PREFIX)/include/expertd-runtime \
 	  $(DESTDIR)$(PREFIX)/share/expertd $(DESTDIR)$(PREFIX)/share/doc/expertd
 .PHONY: uninstall
 

@@ -23,9 +23,11 @@ make -s -o all install BUILD="$BUILD" DESTDIR="$work/root" PREFIX=$prefix >"$wor
     cat "$work/log"
     fail "make install"
 }
-for program in expertd expertd-frontend expertd-runtime expertd-dht expertctl; do
+for program in expertd expertd-frontend expertd-runtime expertd-dht expertd-http expertctl; do
     "$root/bin/$program" --version | grep -q expert || fail "$program is there"
 done
+"$root/bin/expertd-multi-gpu" --help | grep -q usage || fail "expertd-multi-gpu is there"
+/usr/bin/python3 "$root/bin/expertd-convert-state-dict" --help | grep -q usage || fail "the converter finds its modules"
 for file in share/expertd/expertd.proto share/expertd/dht.proto share/doc/expertd/PROTOCOL.md share/doc/expertd/PROTOCOL-dht.md \
     share/doc/expertd/LICENSE; do
     [ -s "$root/$file" ] || fail "$file is there"
