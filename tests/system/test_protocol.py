@@ -154,6 +154,10 @@ def check_killed_runtime(runtime):
     alive(other)
 
 
+def counters(client):
+    return {entry.name: entry.value for entry in client.call(pb.STATS)[0].stats.counters}
+
+
 def names_of_stats(client):
     stats = client.call(pb.STATS)[0].stats
     return {entry.name for entry in [*stats.counters, *stats.histograms]}
@@ -180,6 +184,7 @@ try:
     assert frontend.wait(20) == 0
 finally:
     for process in running:
+        process.send_signal(signal.SIGCONT)  # it may have been stopped
         process.terminate()
     for process in running:
         process.wait()
