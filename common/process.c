@@ -33,15 +33,22 @@ static int stop_fd = -1;
 static _Atomic(_Atomic uint32_t *) stop_word;
 static atomic_uint handlers_running;
 
+/* A handler that was interrupted by another's has read the clock before that one has: its moment may be the earlier. */
+static bool is_later(uint64_t now_ns, uint64_t than_ns, uint64_t by_ns)
+{
+    return now_ns > than_ns && now_ns - than_ns >= by_ns;
+}
+
 /* Whether this signal, which is not the first, is the wish of somebody who will not wait. */
 static bool is_impatient(int signal_number, bool pressed, uint64_t now_ns)
 {
     uint64_t none = 0;
     if (signal_number == SIGHUP) /* nobody hurries by leaving */
         return false;
-    if (now_ns - atomic_load(&asked_ns) >= same_wish_ns)
+    if (is_later(now_ns, atomic_load(&asked_ns), same_wish_ns))
         return true;
-    return pressed && !atomic_compare_exchange_strong(&pressed_ns, &none, now_ns) && now_ns - none >= same_press_ns;
+    return pressed && !atomic_compare_exchange_strong(&pressed_ns, &none, now_ns) &&
+           is_later(now_ns, none, same_press_ns);
 }
 
 /* Only system calls and lock-free atomics: async-signal-safe. The flag comes first, so that whoever is woken sees it.

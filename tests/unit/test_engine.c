@@ -156,6 +156,9 @@ START_TEST(dead_nodes_are_passed_over)
     AWAIT(nodes[NODES].pinged > 0);
     ck_assert_uint_eq(find(3, "a"), NODES - 1);
     ck_assert_uint_eq(find(NODES, "a"), NODES - 1);
+    /* A node of a busy machine may be late once; a dead one would be missed each time. */
+    for (unsigned again = 0; again < 50 && nodes[NODES].answered != ENGINE_NEAREST; again++)
+        ck_assert_uint_eq(find(NODES, "a"), NODES - 1);
     ck_assert_uint_eq(nodes[NODES].answered, ENGINE_NEAREST);
 }
 END_TEST
