@@ -97,6 +97,7 @@ def one_endless_message(server):
         endless.close()
         assert peak[0] < 1536 * MIB, peak
         assert counters(server)["frontend.closed.large"] > before
+        if "address" not in os.environ.get("BUILD", ""):  # whose allocator keeps what is freed
         until(lambda: counters(server)["frontend.memory"] < 128 * MIB, "the memory is given back")
 
 
@@ -116,7 +117,8 @@ def those_who_do_not_read(server):
     for client in idle:
         client.close()
     until(lambda: counters(server)["frontend.unsent_bytes"] == 0, "nothing waits for them any more")
-    until(lambda: counters(server)["frontend.memory"] < 128 * MIB, "the memory is given back")
+    if "address" not in os.environ.get("BUILD", ""):  # whose allocator keeps what is freed
+        until(lambda: counters(server)["frontend.memory"] < 128 * MIB, "the memory is given back")
     reader.close()
 
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <utmp.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -108,7 +109,12 @@ END_TEST
 static pid_t fork_on_terminal(int *terminal)
 {
     int other;
+    struct termios settings;
     ck_assert_int_eq(openpty(terminal, &other, NULL, NULL, NULL), 0);
+    /* Otherwise a ^C throws away what was written before it, a mark too. */
+    ck_assert_int_eq(tcgetattr(other, &settings), 0);
+    settings.c_lflag |= NOFLSH;
+    ck_assert_int_eq(tcsetattr(other, TCSANOW, &settings), 0);
     const pid_t child = fork();
     if (child == 0) {
         struct pollfd item = {.fd = process_stop_fd(), .events = POLLIN};
