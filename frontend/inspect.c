@@ -228,7 +228,7 @@ void inspect_info(struct server *server, const struct reply_to *to, const Expert
     struct backward_message backward;
     Expertd__ExpertInfo info = EXPERTD__EXPERT_INFO__INIT;
     Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
-    struct arguments_message arguments;
+    struct arguments_message arguments = {0};
     fill_info(&info, &copy);
     fill_arguments(&info, &arguments, &copy);
     info.uid = (char *)(uintptr_t)expert_table_uid(server->experts, place);
