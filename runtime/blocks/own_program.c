@@ -162,7 +162,7 @@ int own_kernel_launch(struct device *device, const struct own_expert *own, const
 {
     struct own_program *program = NULL;
     const int rc = find_program(&program, device, own, file);
-    return rc == 0 ? launch(program, kernel, grid, arguments, count) : rc;
+    return rc == 0 && program ? launch(program, kernel, grid, arguments, count) : rc;
 }
 
 static struct own_users **users_of(const struct device *device)
