@@ -98,7 +98,7 @@ def one_endless_message(server):
         assert peak[0] < 1536 * MIB, peak
         assert counters(server)["frontend.closed.large"] > before
         if "address" not in os.environ.get("BUILD", ""):  # whose allocator keeps what is freed
-        until(lambda: counters(server)["frontend.memory"] < 128 * MIB, "the memory is given back")
+            until(lambda: counters(server)["frontend.memory"] < 128 * MIB, "the memory is given back")
 
 
 def those_who_do_not_read(server):
