@@ -29,19 +29,29 @@ numpy.save(f"{work}/x.npy", rows)
 
 
 def children(pid):
-    if not os.path.exists(f"/proc/{pid}/task"):
-        return []
-    return [int(child) for task in glob.glob(f"/proc/{pid}/task/*/children") for child in open(task).read().split()]
+    """The children of each thread of pid; none of one that has gone, also while this looks."""
+    found = []
+    for path in glob.glob(f"/proc/{pid}/task/*/children"):
+        try:
+            found += [int(child) for child in open(path).read().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
+
+
+def program(pid):
+    """The name of what pid runs; "" of one that has gone, or ends just now."""
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def programs(pid):
     """The processes of the server under pid, without what starts them."""
     found = []
     for child in children(pid):
-        if "expertd-" in os.path.basename(os.readlink(f"/proc/{child}/exe")):
-            found.append(child)
-        else:
-            found += programs(child)
+        found += [child] if "expertd-" in program(child) else programs(child)
     return found
 
 
@@ -94,7 +104,10 @@ def case(title, command, end, statuses):
         print(f"{title}: ok")
     except BaseException:
         for part in programs(pid) + [pid] if not gone(pid) else []:
-            os.kill(part, signal.SIGKILL)
+            try:
+                os.kill(part, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
         sys.stdout.write(open(f"{work}/log").read())
         raise
     finally:
@@ -123,7 +136,7 @@ def press(times):
 
 
 def one_by_one(pid, terminal, parts):
-    runtime = next(part for part in parts if os.readlink(f"/proc/{part}/exe").endswith("expertd-runtime"))
+    runtime = next(part for part in parts if program(part) == "expertd-runtime")
     os.kill(runtime, signal.SIGTERM)
     wait_for("the end of the runtime", lambda: gone(runtime))
     wait_for("another runtime", lambda: len(programs(pid)) == len(parts) and runtime not in programs(pid))
