@@ -128,6 +128,11 @@ const char *expertd_call_message(const struct expertd_call *call)
     return call->message;
 }
 
+uint32_t expertd_call_retry_after_ms(const struct expertd_call *call)
+{
+    return call->retry_after_ms;
+}
+
 bool expertd_call_not_applied(const struct expertd_call *call)
 {
     return call->not_applied;

@@ -16,6 +16,7 @@ enum call_state {
     CALL_FREE,   /* in no hands; kept for the next call */
     CALL_UNSENT, /* waits for a connection, or for room in its queue */
     CALL_SENT,
+    CALL_PAUSED,   /* refused for want of room; to be sent once more at resend_ns */
     CALL_DONE,     /* ended, and the program was not told yet */
     CALL_REPORTED, /* ended, and the program knows */
     CALL_STATES,
@@ -30,7 +31,9 @@ struct expertd_call {
     void *user;
     uint64_t request_id;
     uint64_t deadline_ns;
+    uint64_t resend_ns;
     uint32_t deadline_ms;
+    uint32_t refusals, retry_after_ms; /* so far; of the last one */
     enum call_state state;
     uint64_t ended_before; /* which expertd_poll() counts its end: the client's number of polls then */
     Expertd__Method method;
@@ -47,14 +50,14 @@ struct expertd_call {
     zmq_msg_t request[1 + EXPERTD_MAX_TENSORS];
 };
 
-/* A backward's request is kept whole, so that it can be repeated. */
+/* A backward's request is kept whole beyond the call's end, so that the program can repeat it. */
 static inline bool call_keeps_request(const struct expertd_call *call)
 {
     return call->method == EXPERTD__METHOD__BACKWARD;
 }
 static inline bool call_in_flight(const struct expertd_call *call)
 {
-    return call->state == CALL_UNSENT || call->state == CALL_SENT;
+    return call->state == CALL_UNSENT || call->state == CALL_SENT || call->state == CALL_PAUSED;
 }
 
 /* Frees what the call holds of its request, or of its answer (then it is as before its end). */

@@ -155,6 +155,7 @@ static void take_error(struct expertd_call *call, const Expertd__ReplyHeader *he
     else
         call_set_status(call, EXPERTD_INTERNAL, "the server says status %d, which this library does not know: %s",
                         (int)header->status, header->message);
+    call->retry_after_ms = status == EXPERTD_RESOURCE_EXHAUSTED ? header->retry_after_ms : 0;
     message_clean(call->message);
 }
 

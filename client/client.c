@@ -9,6 +9,7 @@
 #include "client/expertd.h"
 #include "client/call_reply.h"
 #include "client/call_request.h"
+#include "client/backoff.h"
 #include "client/struct_size.h"
 #include "common/clock.h"
 #include "proto/codec.h"
@@ -24,6 +25,9 @@ struct expertd_client {
     uint32_t queue_limit;
     uint32_t codec, reply_codec;
     uint64_t last_request_id;
+    uint64_t random;    /* of pauses */
+    uint64_t resume_ns; /* no call that is paused goes on earlier */
+    bool impatient;
     uint64_t earliest_ns; /* no deadline in flight is earlier; it may be that of a call that has ended */
     int ended;            /* calls that neither expertd_poll() has counted nor the program has fetched */
     uint64_t polls;       /* that have counted some */
@@ -81,11 +85,18 @@ static struct expertd_call *new_call(struct expertd_client *client, Expertd__Met
     call->user = NULL;
     call->method = method;
     call->not_applied = true;
+    call->refusals = call->retry_after_ms = 0;
     call->status = EXPERTD_OK;
     call->n_request = call->n_outputs = call->n_inputs = 0;
     call->answer = NULL;
     call->message[0] = 0;
     return call;
+}
+
+/* Whether the request may have to be sent once more while the call is in flight, or after it. */
+static bool may_resend(const struct expertd_call *call)
+{
+    return call_keeps_request(call) || (call->method == EXPERTD__METHOD__FORWARD && !call->client->impatient);
 }
 
 /* -EAGAIN: it has to wait. Else the request is on its way, or lost with the connection. */
@@ -94,7 +105,7 @@ static int transmit(struct expertd_client *client, struct expertd_call *call)
     zmq_msg_t copies[1 + EXPERTD_MAX_TENSORS];
     zmq_msg_t *frames = call->request;
     const size_t count = call->n_request;
-    if (call_keeps_request(call)) {
+    if (may_resend(call)) {
         frames = copies;
         for (size_t i = 0; i < count; i++) {
             zmq_msg_init(&copies[i]);
@@ -135,6 +146,53 @@ static void send_waiting(struct expertd_client *client)
     }
 }
 
+/* After a refusal with a hint: the call goes on, unless its deadline comes first. */
+static bool pause_call(struct expertd_client *client, struct expertd_call *call)
+{
+    if (call->status != EXPERTD_RESOURCE_EXHAUSTED || call->retry_after_ms == 0 || client->impatient ||
+        call->n_request == 0)
+        return false;
+    const uint64_t resend_ns = clock_now_ns() + backoff_ns(call->retry_after_ms, call->refusals, &client->random);
+    if (resend_ns >= call->deadline_ns)
+        return false;
+    call->refusals++;
+    call->resend_ns = resend_ns;
+    if (client->count[CALL_PAUSED] == 0 || resend_ns < client->resume_ns)
+        client->resume_ns = resend_ns;
+    client->counters.resent++;
+    move(call, CALL_PAUSED);
+    return true;
+}
+
+/* Those whose pause is over wait to be sent, with what is left of their time. */
+static void resume_paused(struct expertd_client *client)
+{
+    const uint64_t now_ns = client->count[CALL_PAUSED] > 0 ? clock_now_ns() : 0;
+    if (client->count[CALL_PAUSED] == 0 || now_ns < client->resume_ns)
+        return;
+    client->resume_ns = UINT64_MAX;
+    for (struct expertd_call *call = TAILQ_FIRST(&client->calls[CALL_PAUSED]), *next; call; call = next) {
+        next = TAILQ_NEXT(call, link);
+        if (call->resend_ns > now_ns) {
+            if (call->resend_ns < client->resume_ns)
+                client->resume_ns = call->resend_ns;
+            continue;
+        }
+        const uint32_t deadline_ms = call->deadline_ms;
+        const uint64_t left_ns = call->deadline_ns > now_ns ? call->deadline_ns - now_ns : 0;
+        call->deadline_ms = (uint32_t)(left_ns / NS_PER_MS) + 1;
+        const int rc = call_request_set_deadline(call);
+        call->deadline_ms = deadline_ms;
+        if (rc < 0) {
+            finish(call); /* refused, as it was */
+        } else {
+            call->retry_after_ms = 0;
+            call->message[0] = 0;
+            move(call, CALL_UNSENT);
+        }
+    }
+}
+
 /* Frames' owner: this function. */
 static void take_message(struct expertd_client *client, zmq_msg_t *frames, size_t count)
 {
@@ -147,7 +205,8 @@ static void take_message(struct expertd_client *client, zmq_msg_t *frames, size_
         client->counters.late_replies++;
     } else {
         client->counters.malformed_replies += !call_reply_take(call, header, frames + 1, count - 1, why);
-        finish(call);
+        if (!pause_call(client, call))
+            finish(call);
     }
 }
 
@@ -184,7 +243,9 @@ static bool take_news(struct expertd_client *client)
 static void expire_call(struct expertd_call *call)
 {
     const struct connection *connection = &call->client->connection;
-    if (call->state == CALL_SENT)
+    if (call->state == CALL_PAUSED)
+        ; /* it ends with the refusal */
+    else if (call->state == CALL_SENT)
         call_set_status(call, EXPERTD_DEADLINE_EXCEEDED, "%s: no answer within %u ms%s", call->client->endpoint,
                         call->deadline_ms, call->not_applied ? "" : "; the backward may have been applied");
     else if (connection->up)
@@ -199,12 +260,12 @@ static void expire_call(struct expertd_call *call)
 
 static void expire(struct expertd_client *client)
 {
-    static const enum call_state in_flight[] = {CALL_UNSENT, CALL_SENT};
+    static const enum call_state in_flight[] = {CALL_UNSENT, CALL_SENT, CALL_PAUSED};
     uint64_t earliest_ns = UINT64_MAX;
     if (client->earliest_ns == UINT64_MAX || clock_now_ns() < client->earliest_ns)
         return;
     const uint64_t now_ns = clock_now_ns();
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof in_flight / sizeof in_flight[0]; i++) {
         for (struct expertd_call *call = TAILQ_FIRST(&client->calls[in_flight[i]]), *next; call; call = next) {
             next = TAILQ_NEXT(call, link);
             if (call->deadline_ns <= now_ns)
@@ -224,6 +285,7 @@ static void progress(struct expertd_client *client, const struct expertd_call *w
     if (wanted && !call_in_flight(wanted))
         return;
     const bool news = take_news(client);
+    resume_paused(client);
     if (news || client->count[CALL_UNSENT] > 0) {
         send_waiting(client);
         receive(client, wanted);
@@ -290,6 +352,7 @@ int expertd_call_retry(struct expertd_call *call, uint32_t deadline_ms)
     if (rc < 0)
         return rc;
     call_drop_answer(call);
+    call->refusals = call->retry_after_ms = 0;
     if (call->state == CALL_DONE)
         discount(call);
     call->client->counters.calls++;
@@ -300,7 +363,7 @@ int expertd_call_retry(struct expertd_call *call, uint32_t deadline_ms)
 
 static size_t in_flight(const struct expertd_client *client)
 {
-    return client->count[CALL_UNSENT] + client->count[CALL_SENT];
+    return client->count[CALL_UNSENT] + client->count[CALL_SENT] + client->count[CALL_PAUSED];
 }
 
 /* Milliseconds from now to a time, rounded up so that the time has come when they are over. */
@@ -315,7 +378,9 @@ static int until_ms(uint64_t time_ns)
 static uint64_t next_ns(const struct expertd_client *client)
 {
     const uint64_t look_ns = client->count[CALL_SENT] > 0 ? connection_look_ns(&client->connection) : UINT64_MAX;
-    return look_ns < client->earliest_ns ? look_ns : client->earliest_ns;
+    const uint64_t resume_ns = client->count[CALL_PAUSED] > 0 ? client->resume_ns : UINT64_MAX;
+    const uint64_t due_ns = look_ns < resume_ns ? look_ns : resume_ns;
+    return due_ns < client->earliest_ns ? due_ns : client->earliest_ns;
 }
 
 int expertd_client_timeout_ms(const struct expertd_client *client)
@@ -418,6 +483,7 @@ static int set_up(struct expertd_client *client, const char *endpoint, const str
     client->reply_codec = (uint32_t)options->reply_codec;
     if (client->codec >= CODEC_COUNT || client->reply_codec >= CODEC_COUNT)
         return -EINVAL;
+    client->impatient = options->impatient;
     client->earliest_ns = UINT64_MAX;
     for (size_t i = 0; i < CALL_STATES; i++)
         TAILQ_INIT(&client->calls[i]);
@@ -426,6 +492,7 @@ static int set_up(struct expertd_client *client, const char *endpoint, const str
         return -ENOMEM;
     if (getrandom(client->id, sizeof client->id, 0) != (ssize_t)sizeof client->id)
         return -errno;
+    memcpy(&client->random, client->id, sizeof client->random);
     return connection_open(&client->connection, endpoint, &connection);
 }
 

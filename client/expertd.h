@@ -69,7 +69,7 @@ enum expertd_status {
     EXPERTD_DEADLINE_EXCEEDED = 4, /* no answer in time; a backward may have been applied */
     EXPERTD_NOT_FOUND = 5,
     EXPERTD_ALREADY_EXISTS = 6,     /* a backward that was applied before, and whose answer is no longer kept */
-    EXPERTD_RESOURCE_EXHAUSTED = 8, /* the server's task pool, or this client's queue of unsent requests, is full */
+    EXPERTD_RESOURCE_EXHAUSTED = 8, /* the server's task pool was full until the deadline, or this client's queue is */
     EXPERTD_ABORTED = 10,           /* a backward whose optimizer step was skipped (NaN or Inf) */
     EXPERTD_UNIMPLEMENTED = 12,
     EXPERTD_INTERNAL = 13,    /* the server failed, or answered nonsense */
@@ -125,8 +125,9 @@ struct expertd_tensor {
     const void *data;
     size_t bytes; /* product of the shape times the dtype's size */
     /* Of inputs only. NULL: data is copied before the call returns. Else data is sent without a copy and belongs to
-     * the library until it calls free_fn(data, hint): in every case, also when there is no call, and for a backward not
-     * before its release. Pays for tensors of some 64 KiB and more. */
+     * the library until it calls free_fn(data, hint): in every case, also when there is no call, for a forward that may
+     * be sent again not before its end, and for a backward not before its release. Pays for tensors of some 64 KiB and
+     * more. */
     expertd_free_fn *free_fn;
     void *hint;
     /* Of an input or grad_output of float32: how it is to travel, unless that would be more bytes, or it has NaN or
@@ -158,12 +159,16 @@ struct expertd_client_options {
     void *zmq_context;        /* of the program, to share its I/O threads; NULL: one of the client's own */
     enum expertd_codec codec; /* of tensors of float32 that name none; NONE */
     enum expertd_codec reply_codec; /* that servers are asked to use for their answers; NONE */
+    /* A call that a full server refuses with a hint when to come back (retry_after_ms) is sent once more then, as often
+     * as its deadline allows: false. Or it ends with RESOURCE_EXHAUSTED at once, for programs that have another server
+     * to ask: true. */
+    bool impatient;
 };
 
 static inline void expertd_client_options_init(struct expertd_client_options *options)
 {
     const struct expertd_client_options defaults = {
-        sizeof(struct expertd_client_options), 0, 0, 0, 0, NULL, EXPERTD_CODEC_NONE, EXPERTD_CODEC_NONE};
+        sizeof(struct expertd_client_options), 0, 0, 0, 0, NULL, EXPERTD_CODEC_NONE, EXPERTD_CODEC_NONE, false};
     *options = defaults;
 }
 
@@ -201,6 +206,7 @@ struct expertd_client_counters {
     uint64_t malformed_replies; /* garbage, or in contradiction with themselves */
     uint64_t connects;
     uint64_t disconnects;
+    uint64_t resent; /* requests that a full server refused and that were, or will be, sent once more */
 };
 /* Fills the counters up to counters->size, which has to be set. */
 EXPERTD_API void expertd_client_read_counters(const struct expertd_client *client,
@@ -262,6 +268,9 @@ EXPERTD_API const char *expertd_call_message(const struct expertd_call *call); /
 /* The expert has not changed by it: it was never sent, the server refused it or says that it did nothing, or it is no
  * backward. False for a backward that was, or may have been, applied. */
 EXPERTD_API bool expertd_call_not_applied(const struct expertd_call *call);
+/* Of one that ended with RESOURCE_EXHAUSTED: after how many milliseconds the server expects to have room; 0: it does
+ * not say. */
+EXPERTD_API uint32_t expertd_call_retry_after_ms(const struct expertd_call *call);
 EXPERTD_API size_t expertd_call_output_count(const struct expertd_call *call); /* 0 unless OK */
 /* NULL when there are not so many. Data is aligned for its dtype. */
 EXPERTD_API const struct expertd_tensor *expertd_call_output(const struct expertd_call *call, size_t index);

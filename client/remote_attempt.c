@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "client/backoff.h"
 #include "common/clock.h"
 
 enum {
@@ -50,7 +51,10 @@ static void pause_task(struct expertd_task *task)
 {
     if (task->pause_ms == 0)
         task->pause_ms = PAUSE_MS;
-    task->wake_ns = clock_now_ns() + task->pause_ms * NS_PER_MS;
+    uint64_t random = clock_now_ns() ^ (uintptr_t)task;
+    const uint32_t pause_ms = task->retry_after_ms > task->pause_ms ? task->retry_after_ms : task->pause_ms;
+    task->wake_ns = clock_now_ns() + backoff_ns(pause_ms, 0, &random);
+    task->retry_after_ms = 0;
     if (task->wake_ns > task->deadline_ns)
         task->wake_ns = task->deadline_ns;
     task->pause_ms = 2 * task->pause_ms < PAUSE_MAX_MS ? 2 * task->pause_ms : PAUSE_MAX_MS;
@@ -256,6 +260,9 @@ void remote_attempt_call_ended(struct expertd_task *task)
     const enum expertd_status status = expertd_call_status(task->call);
     task->not_applied = expertd_call_not_applied(task->call);
     note(task, status, expertd_call_message(task->call));
+    const uint32_t hint_ms = expertd_call_retry_after_ms(task->call);
+    if (hint_ms && (task->retry_after_ms == 0 || hint_ms < task->retry_after_ms))
+        task->retry_after_ms = hint_ms;
     task->server->calls--;
     move(task, TASK_PAUSED);
     if (status == EXPERTD_UNAVAILABLE && !expertd_client_connected(task->server->client))

@@ -20,9 +20,9 @@ struct expertd_task {
     size_t count[2];
     uint64_t deadline_ns;
     uint64_t wake_ns; /* PAUSED: when to go on. CALLED: by when there has to be a connection; 0: no matter */
-    uint32_t pause_ms;
-    struct server *fixed, *first; /* held */
-    struct server *server;        /* of the call; held while there is one, and after the end */
+    uint32_t pause_ms, retry_after_ms; /* the own one; the least that servers of this round have asked for, 0: none */
+    struct server *fixed, *first;      /* held */
+    struct server *server;             /* of the call; held while there is one, and after the end */
     struct expertd_call *call;
     struct server *tried[REPLICAS_MAX]; /* in this round; held */
     size_t n_tried;

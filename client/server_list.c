@@ -26,6 +26,7 @@ static size_t servers_kept(void)
 int server_list_init(struct server_list *list, const struct expertd_client_options *options)
 {
     *list = (struct server_list){.fd = -1, .options = *options};
+    list->options.impatient = true; /* there may be another server to ask (client/remote_attempt.c) */
     TAILQ_INIT(&list->servers);
     list->kept = servers_kept();
     list->fd = epoll_create1(EPOLL_CLOEXEC);

@@ -30,7 +30,13 @@ struct pool_link {
     uint32_t index;
     bool broken; /* shared memory broke an invariant: unusable until its runtime has made the device's segments anew */
     struct request_list requests;
-    uint64_t tasks, rows; /* done with OK since it was attached */
+    struct request_list parked;  /* that wait for room in the pool (frontend/admission.h) */
+    uint32_t clients, held_rows; /* frontend/share.h */
+    double row_ns;               /* a row's time, while there is work; 0: not known */
+    double crowd;                /* how many are refused for one that is served, lately */
+    uint32_t refused;            /* since the last results */
+    uint64_t served_ns;          /* the last results, if more were to come */
+    uint64_t tasks, rows;        /* done with OK since it was attached */
 };
 
 struct device_link {

@@ -79,7 +79,7 @@ static void add_pool(Expertd__Stats__Expert *message, const struct pool_link *li
 {
     *tasks = link->tasks;
     *rows = link->rows;
-    message->pending += link->requests.count;
+    message->pending += link->requests.count + link->parked.count;
     const struct request *oldest = link->requests.first;
     if (oldest && now_ns > oldest->began_ns) {
         const double seconds = (double)(now_ns - oldest->began_ns) / (double)NS_PER_S;

@@ -158,7 +158,8 @@ void reply_header(struct replier *replier, const struct reply_to *to, Expertd__R
     }
 }
 
-void reply_status(struct replier *replier, const struct reply_to *to, enum status status, const char *message)
+void reply_refusal(struct replier *replier, const struct reply_to *to, enum status status, const char *message,
+                   uint32_t retry_after_ms)
 {
     char text[SMALL_HEADER / 2] = "";
     if (message) {
@@ -169,7 +170,13 @@ void reply_status(struct replier *replier, const struct reply_to *to, enum statu
     Expertd__ReplyHeader header = EXPERTD__REPLY_HEADER__INIT;
     header.status = (Expertd__Status)status;
     header.message = text;
+    header.retry_after_ms = retry_after_ms;
     reply_header(replier, to, &header);
+}
+
+void reply_status(struct replier *replier, const struct reply_to *to, enum status status, const char *message)
+{
+    reply_refusal(replier, to, status, message, 0);
 }
 
 /* --- with tensors ---------------------------------------------------------------------------------------------------

@@ -41,6 +41,9 @@ struct replier {
 
 /* A reply without tensors; message may be NULL. */
 void reply_status(struct replier *replier, const struct reply_to *to, enum status status, const char *message);
+/* The same for a refusal that is worth coming back from after so many milliseconds. */
+void reply_refusal(struct replier *replier, const struct reply_to *to, enum status status, const char *message,
+                   uint32_t retry_after_ms);
 /* The header of an OK without tensors; version and request_id are filled in here. */
 void reply_header(struct replier *replier, const struct reply_to *to, Expertd__ReplyHeader *header);
 

@@ -1,5 +1,6 @@
 /* The requests in flight: a fixed number of slots with a free list, so that the steady state allocates nothing. A
- * request is in one list at a time, that of its pool in the order of its tasks, or that of the waiting checkpoints.
+ * request is in one list at a time, that of its pool in the order of its tasks, that of those which wait for room in
+ * it, or that of the waiting checkpoints.
  *
  *     REQUEST_FREE ---take---> REQUEST_WAITING ---answered---> REQUEST_FREE
  *                                     |                             ^
@@ -18,6 +19,8 @@
 #include "frontend/reply.h"
 
 struct pool_link;
+struct request_parked;
+struct share;
 
 enum request_state { REQUEST_FREE, REQUEST_WAITING, REQUEST_ABANDONED };
 
@@ -38,7 +41,9 @@ struct request {
     struct repeat_key key;
     struct pool_link *pool; /* NULL: a CHECKPOINT */
     uint64_t task;
-    uint64_t began_ns; /* when it arrived */
+    struct share *share;           /* that it is charged to */
+    struct request_parked *parked; /* while it waits for room in its pool (frontend/admission.h); NULL */
+    uint64_t began_ns;             /* when it arrived */
     uint32_t rows;
     uint8_t codecs[SCHEMA_MAX_TENSORS];    /* that are wished for the reply's tensors */
     struct request_checkpoint *checkpoint; /* malloc'd, of a CHECKPOINT */

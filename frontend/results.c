@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "frontend/admission.h"
 #include "frontend/task.h"
 
 /* --- one result -----------------------------------------------------------------------------------------------------
@@ -17,6 +18,10 @@ static void answer_twin(struct server *server, const struct request *first, stru
     reply_send(&server->replier, &twin->to, answer);
     server->counters.repeats_answered++;
     server_answered(server, twin);
+    if (twin->parked) {
+        task_forget(server, twin);
+        return;
+    }
     pool_cancel(twin->pool->pool, twin->task);
     twin->state = REQUEST_ABANDONED; /* until its result, ALREADY_EXISTS, has come */
 }
@@ -103,7 +108,7 @@ static void finish_error(struct server *server, struct request *request, const s
 
 static uint32_t take(struct server *server, struct pool_link *link)
 {
-    uint32_t count = 0;
+    uint32_t count = 0, rows = 0;
     struct pool_result result;
     if (link->broken)
         return 0;
@@ -111,6 +116,7 @@ static uint32_t take(struct server *server, struct pool_link *link)
     int rc;
     while ((rc = pool_next_result(link->pool, &result)) > 0) {
         count++;
+        rows += result.rows;
         struct request *request = link->requests.first;
         if (result.orphan || !request || request->task != result.task) {
             server->counters.results_dropped++;
@@ -124,10 +130,14 @@ static uint32_t take(struct server *server, struct pool_link *link)
             finish_error(server, request, &result, now_ns);
         }
     }
-    if (count)
+    if (count) {
         device_link_progress(link->device, now_ns);
+        admission_served(link, count, rows, now_ns);
+    }
     if (rc < 0)
         task_break_pool(server, link);
+    else if (count && admission_queued(link))
+        task_admit(server, link);
     return count;
 }
 

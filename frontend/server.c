@@ -39,6 +39,8 @@ static int create_parts(struct server *server)
     const uint32_t max_requests = (uint32_t)config->max_requests;
     int rc = requests_create(&server->requests, max_requests);
     if (rc == 0)
+        rc = shares_create(&server->shares, max_requests);
+    if (rc == 0)
         rc = deadlines_create(&server->deadlines, max_requests);
     if (rc == 0)
         rc = client_peers_create(&server->peers, KEEP_PEERS, pressure_unread_max(server->pressure.budget));
@@ -130,6 +132,7 @@ void server_destroy(struct server **server)
         close(old->bell_fd);
     expert_table_destroy(&old->experts);
     requests_destroy(&old->requests);
+    shares_destroy(&old->shares);
     deadlines_destroy(&old->deadlines);
     buffers_destroy(&old->buffers);
     client_peers_destroy(&old->peers);

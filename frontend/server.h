@@ -17,6 +17,7 @@
 #include "frontend/repeats.h"
 #include "frontend/reply.h"
 #include "frontend/request.h"
+#include "frontend/share.h"
 #include "proto/message.h"
 
 struct server {
@@ -33,6 +34,8 @@ struct server {
     unsigned devices_count;
     struct expert_table *experts;
     struct requests *requests;
+    struct shares *shares;
+    uint64_t parked_bytes; /* of requests that wait for room in their pools */
     struct deadlines *deadlines;
     struct request_list checkpoints; /* that wait */
     struct client_peers *peers;

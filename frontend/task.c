@@ -9,8 +9,12 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/uid.h"
+#include "frontend/admission.h"
 #include "frontend/validate.h"
 #include "proto/codec.h"
+
+/* The hint of a server whose requests are all taken. */
+enum { FULL_RETRY_MS = 20 };
 
 /* --- the end of a request -------------------------------------------------------------------------------------------
  */
@@ -19,13 +23,22 @@ void task_forget(struct server *server, struct request *request)
 {
     if (request->keyed)
         repeats_end(server->repeats, &request->key, request);
-    request_list_remove(&request->pool->requests, request);
+    if (request->parked)
+        admission_free(admission_unpark(server, request));
+    else
+        request_list_remove(&request->pool->requests, request);
+    shares_credit(server->shares, request->share, request->rows);
     requests_give(server->requests, request);
 }
 
 /* Its asker is told now; the task is cancelled, and runs only if it has begun. */
 static void end_early(struct server *server, struct request *request, enum status status, const char *message)
 {
+    if (request->parked) {
+        server_answer(server, request, status, message);
+        task_forget(server, request);
+        return;
+    }
     pool_cancel(request->pool->pool, request->task);
     server_answer(server, request, status, message);
     /* Waiting for a result that a repeat might want is a favour, as long as slots are plenty. */
@@ -39,7 +52,8 @@ void task_expire(struct server *server, struct request *request)
 {
     struct pool_link *link = request->pool;
     end_early(server, request, STATUS_DEADLINE_EXCEEDED,
-              request->keyed ? "the deadline came first; the step may still be applied" : "the deadline came first");
+              request->keyed && !request->parked ? "the deadline came first; the step may still be applied"
+                                                 : "the deadline came first");
     /* A pool that waits for min_batch_size is looked at when its batch_timeout ends: until then the rows would be
      * taken. */
     device_link_ready(link->device, link->index);
@@ -67,6 +81,7 @@ static bool queue_last(struct server *server, struct request *request)
     last->pool = link;
     last->task = task;
     last->rows = request->rows;
+    last->share = shares_charge(server->shares, link, request->share->peer, request->rows);
     request_list_append(&link->requests, last);
     device_link_ready(link->device, link->index);
     return true;
@@ -76,6 +91,10 @@ static void drop(struct server *server, struct request *request)
 {
     server->counters.requests_dropped++;
     server_answered(server, request);
+    if (request->parked) {
+        task_forget(server, request); /* it is computed if it is repeated */
+        return;
+    }
     if (request->keyed) {
         request->state = REQUEST_ABANDONED;
         if (queue_last(server, request))
@@ -98,6 +117,12 @@ void task_drop_gone(struct server *server)
                 if (request->state == REQUEST_WAITING && request->to.peer->gone)
                     drop(server, request);
             }
+            for (struct request *request = device->pools[p] ? device->pools[p]->parked.first : NULL, *next; request;
+                 request = next) {
+                next = request->next;
+                if (request->to.peer->gone)
+                    drop(server, request);
+            }
             if (last)
                 device_link_ready(device, p); /* what waits for min_batch_size is looked at */
         }
@@ -111,6 +136,8 @@ static void fail_pool(struct server *server, struct pool_link *link, enum status
         if (request->state == REQUEST_WAITING)
             end_early(server, request, status, message);
     }
+    while (link->parked.first)
+        end_early(server, link->parked.first, status, message);
 }
 
 void task_fail_device(struct server *server, struct device_link *device, enum status status, const char *message)
@@ -153,6 +180,7 @@ struct order {
     bool keyed;
     struct repeat_key key;
     uint64_t now_ns, deadline_ns; /* 0: none */
+    uint32_t retry_after_ms;      /* of a refusal; 0: no hint */
     char why[VALIDATE_WHY_SIZE];
 };
 
@@ -195,6 +223,8 @@ static bool meet_first(struct server *server, const struct order *order)
     client_peer_release(first->to.peer);
     first->to = *order->to;
     deadline_set(server->deadlines, &first->deadline, order->deadline_ns);
+    if (first->parked)
+        first->parked->deadline_ns = order->deadline_ns;
     return true;
 }
 
@@ -212,13 +242,10 @@ static enum status find_pool(struct server *server, struct order *order, struct 
     return STATUS_UNAVAILABLE;
 }
 
-static enum status claim_rows(struct server *server, struct order *order, struct pool_link *link, uint32_t rows,
-                              struct pool_claim *claim)
+/* What a claim that failed means. */
+static enum status refuse_claim(struct server *server, struct order *order, struct pool_link *link, int rc)
 {
-    const int rc = pool_claim(link->pool, rows, claim);
     switch (rc) {
-    case 0:
-        return STATUS_OK;
     case -EAGAIN:
         snprintf(order->why, sizeof order->why, "the expert's pool is full: %" PRIu32 " requests are in it",
                  pool_tasks_held(link->pool));
@@ -253,27 +280,17 @@ static enum status check_frames(struct server *server, struct order *order)
     return STATUS_OK;
 }
 
-static void copy_inputs(struct server *server, const struct order *order, struct pool_link *link,
-                        const struct pool_claim *claim)
+static void describe_inputs(struct server *server, const struct order *order, struct task_inputs *inputs)
 {
-    const struct schema *inputs = &pool_header(link->pool)->inputs;
-    for (uint32_t i = 0; i < inputs->count; i++) {
-        unsigned char *row =
-            (unsigned char *)pool_input(link->pool, i) + claim->row * pool_input_row_bytes(link->pool, i);
-        const unsigned char *data = zmq_msg_data(&server->incoming.tensors[i]);
-        const size_t bytes = server->incoming.tensor_bytes[i];
-        const uint32_t codec = (uint32_t)order->header->tensors[i]->codec;
-        struct message_tensor_size size;
-        if (codec != CODEC_NONE) {
+    for (size_t i = 0; i < order->header->n_tensors; i++) {
+        struct message_tensor_size size = {0};
+        inputs->tensors[i].data = zmq_msg_data(&server->incoming.tensors[i]);
+        inputs->tensors[i].bytes = server->incoming.tensor_bytes[i];
+        inputs->tensors[i].codec = (uint32_t)order->header->tensors[i]->codec;
+        if (inputs->tensors[i].codec != CODEC_NONE)
             message_tensor_size(order->header->tensors[i], &size);
-            codec_decode(codec, data, size.elements, size.last, (float *)(void *)row);
-        } else if (inputs->tensors[i].dtype == DTYPE_BOOL) {
-            /* Kernels index and multiply with these: they are 0 or 1, whatever came. */
-            for (size_t b = 0; b < bytes; b++)
-                row[b] = data[b] != 0;
-        } else {
-            memcpy(row, data, bytes);
-        }
+        inputs->tensors[i].elements = size.elements;
+        inputs->tensors[i].last = size.last;
     }
 }
 
@@ -283,45 +300,104 @@ static void wish_codecs(struct request *request, const Expertd__RequestHeader *h
         request->codecs[i] = (uint8_t)message_reply_codec(header, i);
 }
 
+/* The task of a request that has its claim. */
+static void commit(struct request *request, const struct pool_claim *claim, const struct task_inputs *inputs,
+                   uint64_t deadline_ns)
+{
+    struct pool_link *link = request->pool;
+    control_prefetch_ready(link->device->control, link->index);
+    task_inputs_copy(inputs, link->pool, claim);
+    const struct pool_task task = {.queued_ns = request->began_ns,
+                                   .deadline_ns = deadline_ns,
+                                   .client = {request->key.client[0], request->key.client[1]},
+                                   .request_id = request->key.request_id};
+    pool_commit(link->pool, claim, &task);
+    request->task = claim->task;
+    request_list_append(&link->requests, request);
+    device_link_ready(link->device, link->index);
+}
+
+/* A place in the pool, or in the queue before it: then the claim has no rows. */
+static enum status find_room(struct server *server, struct order *order, struct pool_link *link, uint32_t rows,
+                             struct pool_claim *claim)
+{
+    const int rc = admission_queued(link) ? -EAGAIN : pool_claim(link->pool, rows, claim);
+    if (rc == 0)
+        return STATUS_OK;
+    *claim = (struct pool_claim){0};
+    if (rc == -EAGAIN && link->requests.count && admission_may_wait(server, link, order->to->peer, rows))
+        return STATUS_OK;
+    link->refused++;
+    order->retry_after_ms = admission_retry_after_ms(link);
+    return refuse_claim(server, order, link, rc);
+}
+
+static void fill_request(struct request *request, const struct order *order, struct pool_link *link, uint32_t rows)
+{
+    request->to = *order->to;
+    request->keyed = order->keyed;
+    request->key = order->key;
+    request->pool = link;
+    request->began_ns = order->now_ns;
+    request->rows = rows;
+    wish_codecs(request, order->header);
+}
+
 static enum status queue(struct server *server, struct order *order, struct pool_link *link, uint32_t rows)
 {
     struct pool_claim claim;
-    struct request *request = requests_take(server->requests);
+    struct task_inputs inputs;
+    struct request *request = admission_slot(server, order->to->peer);
     if (!request) {
         snprintf(order->why, sizeof order->why, "the server is full: %" PRIu32 " requests are in it",
-                 requests_capacity(server->requests));
+                 requests_taken(server->requests));
+        order->retry_after_ms = FULL_RETRY_MS;
         return STATUS_RESOURCE_EXHAUSTED;
     }
-    enum status status = claim_rows(server, order, link, rows, &claim);
+    fill_request(request, order, link, rows);
+    describe_inputs(server, order, &inputs);
+    enum status status = find_room(server, order, link, rows, &claim);
     if (status == STATUS_OK && order->keyed && repeats_begin(server->repeats, &order->key, request) < 0) {
         snprintf(order->why, sizeof order->why, "no memory");
         status = STATUS_RESOURCE_EXHAUSTED; /* the claim is forgotten, and then nothing happened */
+    }
+    if (status == STATUS_OK && claim.rows == 0 && !admission_park(server, request, &inputs, order->deadline_ns)) {
+        repeats_end(server->repeats, &order->key, request);
+        snprintf(order->why, sizeof order->why, "no memory");
+        status = STATUS_RESOURCE_EXHAUSTED;
     }
     if (status != STATUS_OK) {
         requests_give(server->requests, request);
         return status;
     }
-    control_prefetch_ready(link->device->control, link->index);
-    copy_inputs(server, order, link, &claim);
-    const struct pool_task task = {.queued_ns = order->now_ns,
-                                   .deadline_ns = order->deadline_ns,
-                                   .client = {order->key.client[0], order->key.client[1]},
-                                   .request_id = order->key.request_id};
-    pool_commit(link->pool, &claim, &task);
-    request->to = *order->to;
+    request->share = shares_charge(server->shares, link, order->to->peer, rows);
     client_peer_hold(request->to.peer);
-    request->keyed = order->keyed;
-    request->key = order->key;
-    request->pool = link;
-    request->task = claim.task;
-    request->began_ns = order->now_ns;
-    request->rows = rows;
-    wish_codecs(request, order->header);
-    request_list_append(&link->requests, request);
     deadline_set(server->deadlines, &request->deadline, order->deadline_ns);
     link->device->in_flight++;
-    device_link_ready(link->device, link->index);
+    if (!request->parked)
+        commit(request, &claim, &inputs, order->deadline_ns);
     return STATUS_OK;
+}
+
+void task_admit(struct server *server, struct pool_link *link)
+{
+    while (link->parked.first && !link->broken) {
+        struct request *request = link->parked.first;
+        struct order order = {.why = ""};
+        struct pool_claim claim;
+        const int rc = pool_claim(link->pool, request->rows, &claim);
+        if (rc == -EAGAIN)
+            return;
+        if (rc < 0) {
+            const enum status status = refuse_claim(server, &order, link, rc);
+            if (request == link->parked.first) /* else the pool's end was theirs, too */
+                end_early(server, request, status, order.why);
+            continue;
+        }
+        struct request_parked *parked = admission_unpark(server, request);
+        commit(request, &claim, &parked->inputs, parked->deadline_ns);
+        admission_free(parked);
+    }
 }
 
 static enum status begin(struct server *server, struct order *order)
@@ -359,5 +435,6 @@ void task_begin(struct server *server, const struct reply_to *to, const Expertd_
     else
         snprintf(order.why, sizeof order.why, "no expert \"%.*s\" on this server", UID_SIZE - 1, header->uid);
     if (status != STATUS_OK)
-        reply_status(&server->replier, to, status, message_clean(order.why));
+        reply_refusal(&server->replier, to, status, message_clean(order.why),
+                      status == STATUS_RESOURCE_EXHAUSTED ? order.retry_after_ms : 0);
 }

@@ -8,6 +8,8 @@
 /* The request in server->incoming, decoded. Answers it, or queues it. */
 void task_begin(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header,
                 uint64_t now_ns);
+/* The pool may have room now: those that wait for it come in, in their order. */
+void task_admit(struct server *server, struct pool_link *link);
 /* The request's deadline has come. */
 void task_expire(struct server *server, struct request *request);
 /* Ends the requests of peers that have gone. Those that were queued are not computed; but a BACKWARD with ids, for

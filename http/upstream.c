@@ -25,7 +25,10 @@ int upstream_create(struct upstream **upstream, const struct config *config)
     pthread_mutex_init(&u->lock, NULL);
     pthread_cond_init(&u->given, NULL);
     for (; u->made < count; u->made++, u->free++) {
-        const int rc = expertd_client_new(&u->clients[u->made], config->http.frontend, NULL);
+        struct expertd_client_options options;
+        expertd_client_options_init(&options);
+        options.impatient = true; /* a full pool is said, for who asks to decide */
+        const int rc = expertd_client_new(&u->clients[u->made], config->http.frontend, &options);
         if (rc < 0) {
             log_error("http.frontend '%s': %s", config->http.frontend, strerror(-rc));
             upstream_destroy(upstream);

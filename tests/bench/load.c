@@ -70,7 +70,7 @@ static uint64_t reply(void *context, const void *bytes, size_t size)
         return answer->request_id;
     if (load->complained++ == 0)
         fprintf(stderr, "status %d: %s\n", (int)answer->status, answer->message);
-    return answer->request_id | UINT64_C(1) << 63;
+    return answer->request_id | (uint64_t)answer->retry_after_ms << TRAFFIC_HINT_SHIFT | TRAFFIC_FAILED;
 }
 
 /* Asks for the schema of one expert. */

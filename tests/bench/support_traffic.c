@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <zmq.h>
 
+#include "client/backoff.h"
 #include "common/clock.h"
 
 /* Latencies go into buckets of 1/64 of their power of two. */
@@ -30,6 +31,10 @@ struct client {
     unsigned number, free_count;
     unsigned free[TRAFFIC_MAX_IN_FLIGHT];
     uint64_t sent_ns[TRAFFIC_MAX_IN_FLIGHT];
+    unsigned paused_count;
+    unsigned paused[TRAFFIC_MAX_IN_FLIGHT];
+    uint64_t due_ns[TRAFFIC_MAX_IN_FLIGHT], random;
+    uint32_t refusals[TRAFFIC_MAX_IN_FLIGHT];
 };
 
 static unsigned bucket_of(uint64_t ns)
@@ -84,19 +89,29 @@ static int receive_one(struct client *client, const struct traffic_content *cont
         return errno == EAGAIN || errno == EINTR ? 0 : -1;
     }
     uint64_t id = content->reply(content->context, zmq_msg_data(&frame), zmq_msg_size(&frame));
-    const bool failed = id >> 63;
-    id &= ~(UINT64_C(1) << 63);
+    const bool failed = id != UINT64_MAX && (id & TRAFFIC_FAILED);
+    const uint32_t hint_ms = failed ? (uint32_t)((id & ~TRAFFIC_FAILED) >> TRAFFIC_HINT_SHIFT) : 0;
+    if (failed)
+        id &= UINT32_MAX;
     while (zmq_msg_more(&frame)) {
         if (zmq_msg_recv(&frame, client->socket, 0) < 0)
             return -1;
     }
     zmq_msg_close(&frame);
     const uint64_t now_ns = clock_now_ns();
-    if (failed || id >= TRAFFIC_MAX_IN_FLIGHT)
+    if (id >= TRAFFIC_MAX_IN_FLIGHT || (failed && atomic_load_explicit(&shared->phase, memory_order_relaxed) == 2))
         atomic_fetch_add(&shared->errors, 1);
     if (id >= TRAFFIC_MAX_IN_FLIGHT)
         return -1;
-    client->free[client->free_count++] = (unsigned)id;
+    client->refusals[id] = failed ? client->refusals[id] + 1 : 0;
+    if (hint_ms) {
+        client->due_ns[id] = now_ns + backoff_ns(hint_ms, client->refusals[id] - 1, &client->random);
+        client->paused[client->paused_count++] = (unsigned)id;
+    } else {
+        client->free[client->free_count++] = (unsigned)id;
+    }
+    if (failed)
+        return 1;
     if (atomic_load_explicit(&shared->phase, memory_order_relaxed) != 2)
         return 1;
     const uint64_t took_ns = now_ns - client->sent_ns[id];
@@ -114,6 +129,7 @@ static int open_clients(void *context, const struct traffic_options *options, st
     for (unsigned c = 0; c < count; c++) {
         const int none = 0;
         clients[c].number = first + c;
+        clients[c].random = first + c;
         clients[c].socket = zmq_socket(context, ZMQ_DEALER);
         if (!clients[c].socket)
             return -1;
@@ -133,6 +149,15 @@ static int serve_client(struct client *client, const struct traffic_content *con
 {
     int rc;
     do {
+        const uint64_t now_ns = client->paused_count ? clock_now_ns() : 0;
+        for (unsigned i = 0; i < client->paused_count;) {
+            if (client->due_ns[client->paused[i]] > now_ns) {
+                i++;
+                continue;
+            }
+            client->free[client->free_count++] = client->paused[i];
+            client->paused[i] = client->paused[--client->paused_count];
+        }
         while (client->free_count) {
             if (send_one(client, content) < 0)
                 return -1;
@@ -161,9 +186,12 @@ static int client_process(const struct traffic_options *options, const struct tr
             return 1;
     }
     while (atomic_load_explicit(&shared->phase, memory_order_relaxed) != 3) {
-        const int n = zmq_poll(items, (int)count, 100);
-        for (unsigned c = 0; n > 0 && c < count; c++) {
-            if ((items[c].revents & ZMQ_POLLIN) &&
+        bool paused = false;
+        for (unsigned c = 0; c < count; c++)
+            paused |= clients[c].paused_count > 0;
+        const int n = zmq_poll(items, (int)count, paused ? 1 : 100);
+        for (unsigned c = 0; (n > 0 || paused) && c < count; c++) {
+            if (((n > 0 && (items[c].revents & ZMQ_POLLIN)) || clients[c].paused_count) &&
                 serve_client(&clients[c], content, shared, shared->buckets[process]) < 0)
                 return 1;
         }

@@ -9,6 +9,9 @@
 
 enum { TRAFFIC_MAX_IN_FLIGHT = 4096, TRAFFIC_MAX_FRAMES = 16, TRAFFIC_HISTOGRAM = 16 * 44 };
 
+#define TRAFFIC_FAILED (UINT64_C(1) << 63)
+enum { TRAFFIC_HINT_SHIFT = 32 };
+
 struct traffic_options {
     const char *endpoint;
     unsigned clients, processes; /* sockets; processes that they are spread over (0: one each, up to 16) */
@@ -22,7 +25,9 @@ struct traffic_content {
      * how many of the frames follow: all, unless it is lowered. */
     size_t (*header)(void *context, unsigned client, uint64_t id, unsigned char *header, size_t header_size,
                      unsigned *frames);
-    /* The id of a reply's header; UINT64_MAX: an error. */
+    /* The id of a reply's header; UINT64_MAX: an error. With TRAFFIC_FAILED it counts as an error and not as a request;
+     * a hint in milliseconds may stand above TRAFFIC_HINT_SHIFT: then the next one with that id is sent no earlier,
+     * with libexpertd's pauses. */
     uint64_t (*reply)(void *context, const void *header, size_t header_size);
     void *context;
     unsigned frames;

@@ -133,6 +133,103 @@ START_TEST(the_servers_status_and_printable_message_arrive)
 }
 END_TEST
 
+/* Is full until so many have come; then it answers. */
+struct full {
+    unsigned refusals, came;
+    uint64_t first_id;
+    uint32_t retry_after_ms, first_deadline_ms, last_deadline_ms;
+};
+
+static void refuse_some(void *context, struct router_request *request)
+{
+    struct full *full = context;
+    const Expertd__RequestHeader *header = router_header(request);
+    if (full->came++ == 0) {
+        full->first_id = header->request_id;
+        full->first_deadline_ms = header->deadline_ms;
+    }
+    ck_assert_uint_eq(header->request_id, full->first_id);
+    full->last_deadline_ms = header->deadline_ms;
+    if (full->came > full->refusals) {
+        router_nop(NULL, request);
+        return;
+    }
+    Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
+    reply.status = EXPERTD__STATUS__RESOURCE_EXHAUSTED;
+    char text[] = "full";
+    reply.message = text;
+    reply.retry_after_ms = full->retry_after_ms;
+    router_reply(request, header, &reply, NULL, 0);
+}
+
+START_TEST(a_full_server_is_asked_again_when_it_says_so)
+{
+    for (int backward = 0; backward < 2; backward++) {
+        struct full full = {.refusals = 4, .retry_after_ms = 3};
+        session_start(refuse_some, &full);
+        if (backward)
+            session_backward(SESSION_LONG_MS, &session.call);
+        else
+            session_forward(2, SESSION_LONG_MS, &session.call);
+        session_finish_as(session.call, EXPERTD_OK);
+        ck_assert_float_eq(((const float *)expertd_call_output(session.call, 0)->data)[5], 5);
+        ck_assert_uint_eq(full.came, 5);
+        ck_assert_uint_eq(expertd_call_retry_after_ms(session.call), 0);
+        /* What is left of the deadline travels along. */
+        ck_assert_uint_eq(full.first_deadline_ms, SESSION_LONG_MS);
+        ck_assert_uint_lt(full.last_deadline_ms, full.first_deadline_ms);
+        struct expertd_client_counters counters;
+        expertd_client_counters(session.client, &counters);
+        ck_assert_uint_eq(counters.resent, 4);
+        ck_assert_uint_eq(counters.in_flight, 0);
+        expertd_call_release(&session.call);
+        expertd_client_destroy(&session.client);
+        router_stop(&session.router);
+    }
+}
+END_TEST
+
+START_TEST(a_hint_beyond_the_deadline_ends_the_call_with_the_refusal)
+{
+    struct full full = {.refusals = 100, .retry_after_ms = SESSION_LONG_MS};
+    session_start(refuse_some, &full);
+    session_forward(2, SESSION_LONG_MS, &session.call);
+    session_finish_as(session.call, EXPERTD_RESOURCE_EXHAUSTED);
+    ck_assert_str_eq(expertd_call_message(session.call), "full");
+    ck_assert_uint_eq(expertd_call_retry_after_ms(session.call), SESSION_LONG_MS);
+    ck_assert_uint_eq(full.came, 1);
+}
+END_TEST
+
+START_TEST(an_impatient_client_is_told_at_once)
+{
+    struct full full = {.refusals = 100, .retry_after_ms = 3};
+    struct expertd_client_options options = {.size = sizeof options, .impatient = true};
+    session.router = router_start(NULL, refuse_some, &full);
+    ck_assert_int_eq(expertd_client_new(&session.client, router_endpoint(session.router), &options), 0);
+    session_backward(SESSION_LONG_MS, &session.call);
+    session_finish_as(session.call, EXPERTD_RESOURCE_EXHAUSTED);
+    ck_assert_uint_eq(expertd_call_retry_after_ms(session.call), 3);
+    ck_assert_uint_eq(full.came, 1);
+}
+END_TEST
+
+START_TEST(a_paused_call_can_be_given_up)
+{
+    struct full full = {.refusals = 100, .retry_after_ms = SESSION_LONG_MS / 10};
+    session_start(refuse_some, &full);
+    session_forward(2, SESSION_LONG_MS, &session.call);
+    struct expertd_client_counters counters = {0};
+    while (counters.resent == 0) {
+        expertd_poll(session.client, 10);
+        expertd_client_counters(session.client, &counters);
+    }
+    ck_assert_int_ne(expertd_client_timeout_ms(session.client), -1);
+    expertd_call_release(&session.call);
+    ck_assert_int_eq(expertd_client_timeout_ms(session.client), -1);
+}
+END_TEST
+
 /* ---- many in flight -------------------------------------------------------------------------------------------- */
 
 struct reverse {
@@ -244,6 +341,10 @@ int main(void)
     tcase_add_test(tests, outputs_are_aligned_wherever_they_came_to_lie);
     tcase_add_test(tests, a_backward_gives_one_gradient_for_each_input);
     tcase_add_test(tests, the_servers_status_and_printable_message_arrive);
+    tcase_add_test(tests, a_full_server_is_asked_again_when_it_says_so);
+    tcase_add_test(tests, a_hint_beyond_the_deadline_ends_the_call_with_the_refusal);
+    tcase_add_test(tests, an_impatient_client_is_told_at_once);
+    tcase_add_test(tests, a_paused_call_can_be_given_up);
     tcase_add_test(tests, answers_find_their_calls_in_any_order);
     tcase_add_test(tests, the_descriptor_tells_when_to_poll);
     tcase_add_test(tests, thousands_in_flight_are_all_answered);

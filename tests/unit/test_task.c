@@ -80,8 +80,8 @@ START_TEST(rows_fill_a_pool_too)
         ask_send(&one, &question);
     }
     RIG_WAIT(ask_counter(&one, "frontend.in_flight") == RIG_QUEUE_ROWS / RIG_MAX_BATCH);
-    send(&two, EXPERTD__METHOD__FORWARD, 0, 1);
-    expect(&two, two.last_id, STATUS_RESOURCE_EXHAUSTED);
+    send(&one, EXPERTD__METHOD__FORWARD, 0, 1);
+    expect(&one, one.last_id, STATUS_RESOURCE_EXHAUSTED);
     rig.knobs->hold = 0;
     for (int i = 0; i < RIG_QUEUE_ROWS / RIG_MAX_BATCH; i++)
         ask_receive(&one, &answer);

@@ -11,6 +11,7 @@ message: the socket is thrown away then."""
 from __future__ import annotations
 
 import os
+import random
 import select
 import struct
 import threading
@@ -349,7 +350,9 @@ class Connection:
             self._end_as(call, reply, frames, None)
         elif call.may_try_again(reply.status, time.monotonic()):
             self._unsent.pop(call.request_id, None)
-            call.state, call.resend_at = WAITING, time.monotonic() + call.pause
+            # Not before the server expects to have room, and not all of those at once that were refused together.
+            pause = max(call.pause, getattr(reply, "retry_after_ms", 0) / 1000)
+            call.state, call.resend_at = WAITING, time.monotonic() + pause * (1 + random.random())
             call.pause = min(2 * call.pause, LONGEST_PAUSE)
             self._wake(call.resend_at)
         else:

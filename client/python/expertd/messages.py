@@ -39,7 +39,7 @@ _MESSAGES = {
         "Stats": "counters:Stats.Counter*=1",
         "Pong": "server:string=1 software:string=2 experts:uint32=3 experts_alive:uint32=4",
         "ReplyHeader": "version:uint32=1 request_id:uint64=2 status:Status=3 message:string=4 tensors:Tensor*=5 "
-                       "info:ExpertInfo=6 list:ExpertList=7 stats:Stats=8 pong:Pong=9",
+                       "info:ExpertInfo=6 list:ExpertList=7 stats:Stats=8 pong:Pong=9 retry_after_ms:uint32=10",
     },
     "expertd.dht": {
         "BeamQuery": "prefix:string=1 grid_size:uint32*=2 scores:float*=3 beam_size:uint32=4",
