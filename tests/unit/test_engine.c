@@ -156,7 +156,8 @@ START_TEST(dead_nodes_are_passed_over)
     AWAIT(nodes[NODES].pinged > 0);
     ck_assert_uint_eq(find(3, "a"), NODES - 1);
     ck_assert_uint_eq(find(NODES, "a"), NODES - 1);
-    /* Those nearest to the key hand the dead ones on until they have asked them themselves, which they do one by one. */
+    /* Those nearest to the key hand the dead ones on until they have asked them themselves, which they do one by one.
+     */
     const uint64_t end_ns = clock_now_ns() + 300 * NS_PER_S;
     while (nodes[NODES].answered != ENGINE_NEAREST && clock_now_ns() < end_ns) {
         step();
