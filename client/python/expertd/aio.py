@@ -8,6 +8,7 @@ import torch
 
 from . import client as _client
 from .call import Call
+from .codecs import Codec
 from .info import ExpertInfo, ListEntry, Pong
 
 __all__ = ["Client"]
@@ -18,8 +19,8 @@ class Client:
     thread's, so that a loop that is busy delays no other calls."""
 
     def __init__(self, endpoint: str, *, timeout: float = _client.DEFAULT_TIMEOUT,
-                 retry_for: float = _client.DEFAULT_RETRY_FOR):
-        self.sync = _client.Client(endpoint, timeout=timeout, retry_for=retry_for)
+                 retry_for: float = _client.DEFAULT_RETRY_FOR, compression: Codec = None):
+        self.sync = _client.Client(endpoint, timeout=timeout, retry_for=retry_for, compression=compression)
 
     def __repr__(self) -> str:
         return f"aio.{self.sync!r}"

@@ -8,6 +8,7 @@ import torch
 
 from . import messages
 from .call import Call
+from .codecs import Codec, codec_number
 from .errors import Internal, InvalidArgument
 from .info import ExpertInfo, ListEntry, Pong, expert_info
 from .tensors import from_frames, to_frame
@@ -22,15 +23,16 @@ LONGEST_TIMEOUT = 4_000_000.0  # seconds; what 32 bits of milliseconds hold
 _PING, _LIST, _INFO, _FORWARD, _BACKWARD, _STATS, _CHECKPOINT = (
     messages.server.value("Method", name) for name in ("PING", "LIST", "INFO", "FORWARD", "BACKWARD", "STATS", "CHECKPOINT"))
 
-Signature = Tuple[Tuple[int, Tuple[int, ...]], ...]
+Signature = Tuple[Tuple[int, Tuple[int, ...], int], ...]
 
 
 @lru_cache(maxsize=4096)
-def _header(method: int, uid: str, signature: Signature, client_id: bytes) -> bytes:
+def _header(method: int, uid: str, signature: Signature, codec: int, client_id: bytes) -> bytes:
     """All of a request's header but request_id and deadline; messages of protobuf may be put together from parts."""
     pb = messages.server
     return bytes(pb.RequestHeader(version=1, method=method, uid=uid, client_id=client_id, tensors=[
-        pb.Tensor(dtype=dtype, shape=shape) for dtype, shape in signature]).SerializeToString())
+        pb.Tensor(dtype=dtype, shape=shape, codec=used) for dtype, shape, used in signature],
+        reply_codecs=[codec] if codec else []).SerializeToString())
 
 
 class Client:
@@ -39,10 +41,13 @@ class Client:
 
     `timeout`: seconds until a call ends with DeadlineExceeded. `retry_for`: for so long a call waits for a connection,
     and is repeated when the server is full, restarts or the connection breaks; 0: a server that is down is an error at
-    once. Repeats of a backward have its ids, so that the expert learns once."""
+    once. Repeats of a backward have its ids, so that the expert learns once. `compression`: the codec ("float16",
+    "blockwise_8bit", ...) in which float32 tensors travel, both ways, where they can and become smaller."""
 
-    def __init__(self, endpoint: str, *, timeout: float = DEFAULT_TIMEOUT, retry_for: float = DEFAULT_RETRY_FOR):
+    def __init__(self, endpoint: str, *, timeout: float = DEFAULT_TIMEOUT, retry_for: float = DEFAULT_RETRY_FOR,
+                 compression: Codec = None):
         self.endpoint, self.timeout, self.retry_for = endpoint, timeout, retry_for
+        self.codec = codec_number(compression)
         transport().connection(endpoint)  # complains now about what is no endpoint, and connects meanwhile
 
     def __repr__(self) -> str:
@@ -120,15 +125,16 @@ class Client:
         if len(tensors) > MAX_TENSORS:
             raise InvalidArgument(f"{len(tensors)} tensors were given; a request may have {MAX_TENSORS}",
                                   endpoint=self.endpoint, uid=uid)
-        described = [to_frame(tensor) for tensor in tensors]
+        codec = self.codec
+        described = [to_frame(tensor, codec) for tensor in tensors]
         process = transport()
-        header = _header(method, uid, tuple((number, shape) for number, shape, _ in described), process.client_id)
+        header = _header(method, uid, tuple([one[:3] for one in described]), codec if tensors else 0, process.client_id)
         if extra is not None:
             header += extra.SerializeToString()
         seconds = self.timeout if timeout is None else timeout
         if not seconds > 0:
             raise InvalidArgument(f"a timeout of {seconds} s was given; it has to be above 0", endpoint=self.endpoint, uid=uid)
-        call = Call(header, [frame for _, _, frame in described], uid=uid, backward=method == _BACKWARD,
+        call = Call(header, [one[3] for one in described], uid=uid, backward=method == _BACKWARD,
                     timeout=min(seconds, LONGEST_TIMEOUT), retry_for=self.retry_for if retry_for is None else retry_for)
         process.connection(self.endpoint, SERVER).start(call)
         return call

@@ -8,6 +8,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from .client import DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT, Client
+from .codecs import Codec, codec_name
 from .dht import DHT
 from .errors import ExpertdError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from .info import ExpertInfo, Field
@@ -33,11 +34,13 @@ class RemoteExpert(torch.nn.Module):
     converted. The outputs have the dtype and device of the first floating input. A backward through them sends inputs
     and gradients to the expert, which makes one optimizer step, and returns the gradients of the inputs.
 
-    `timeout`: seconds for a forward and for a backward. `retry_for`: see Client. Raises ExpertdErrors; InvalidArgument
+    `timeout`: seconds for a forward and for a backward. `retry_for`: see Client. `compression`: the codec
+    in which float32 tensors travel, both ways; None: the one that the server's configuration says. Raises ExpertdErrors; InvalidArgument
     (a ValueError) and TypeError for wrong inputs before anything is sent. Any thread may use it; it can be pickled."""
 
     def __init__(self, uid: Union[str, Tuple[str, str]], where: Any = None, *, timeout: float = DEFAULT_TIMEOUT,
-                 backward_timeout: Optional[float] = None, retry_for: float = DEFAULT_RETRY_FOR):
+                 backward_timeout: Optional[float] = None, retry_for: float = DEFAULT_RETRY_FOR,
+                 compression: Codec = None):
         super().__init__()
         if isinstance(uid, tuple):  # hivemind's ExpertInfo, beside which it takes its P2P daemon
             uid, where = uid
@@ -53,7 +56,13 @@ class RemoteExpert(torch.nn.Module):
         self.timeout = timeout
         self.backward_timeout = timeout if backward_timeout is None else backward_timeout
         self.retry_for = retry_for
+        self._compression = None if compression is None else codec_name(compression)
         self._info: Optional[ExpertInfo] = None
+
+    @property
+    def compression(self) -> str:
+        """The codec that its calls use, "none" for none."""
+        return self.info.compression if self._compression is None else self._compression
 
     def extra_repr(self) -> str:
         where = self._endpoint or repr(self._dht)
@@ -154,8 +163,9 @@ class RemoteExpert(torch.nn.Module):
 
     def _call(self, inputs: Sequence[torch.Tensor], grad_outputs: Optional[Sequence[torch.Tensor]],
               timeout: float) -> Tuple[torch.Tensor, ...]:
+        codec = self.compression
         if self._endpoint is not None:
-            client = Client(self._endpoint, timeout=timeout, retry_for=self.retry_for)
+            client = Client(self._endpoint, timeout=timeout, retry_for=self.retry_for, compression=codec)
             if grad_outputs is None:
                 return client.forward(self.uid, inputs)
             return client.backward(self.uid, inputs, grad_outputs)
@@ -167,7 +177,8 @@ class RemoteExpert(torch.nn.Module):
             left = end - time.monotonic()
             error: ExpertdError = NotFound("no live server hosts it", uid=self.uid)
             if endpoints and left > 0:
-                task = Task(self.uid, endpoints, inputs, grad_outputs, timeout=left, retry_for=self.retry_for, patient=False)
+                task = Task(self.uid, endpoints, inputs, grad_outputs, timeout=left, retry_for=self.retry_for, patient=False,
+                            compression=codec)
                 try:
                     return task.start().outputs()
                 except (Unavailable, NotFound, ResourceExhausted) as refused:

@@ -20,10 +20,11 @@ LONGEST_TIMEOUT = 86400.0 * 30
 
 
 class Target(NamedTuple):
-    """An expert, the servers that host it, and its most rows in a call."""
+    """An expert, the servers that host it, its most rows in a call, and the codec of its tensors."""
     uid: str
     endpoints: Tuple[str, ...]
     max_rows: int = 1 << 30
+    compression: Optional[str] = None
 
 
 class Settings(NamedTuple):
@@ -131,7 +132,8 @@ def _jobs(wanted: Dict[Target, List[Tuple[int, int]]], inputs: Sequence[torch.Te
                 rows, slots = index, torch.tensor([slot for _, slot in pairs])
                 out = [grad[rows, slots] for grad in grad_outputs]
             jobs.append(_Job(target, pairs, Task(target.uid, by_load(target.endpoints), chosen, out, timeout=seconds,
-                                                 retry_for=DEFAULT_RETRY_FOR, patient=False)))
+                                                 retry_for=DEFAULT_RETRY_FOR, patient=False,
+                                                 compression=target.compression)))
     return jobs
 
 

@@ -1,11 +1,12 @@
 """What a server says of an expert and of itself, as plain records."""
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Tuple
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterable, List, Tuple
 
 import torch
 
+from .codecs import CODECS
 from .tensors import torch_dtype
 
 __all__ = ["Field", "ExpertInfo", "ListEntry", "Pong"]
@@ -17,6 +18,7 @@ class Field:
     name: str
     dtype: torch.dtype
     row_shape: Tuple[int, ...]
+    codecs: Tuple[str, ...] = ()  # that it may travel in, besides none
 
     def __str__(self) -> str:
         sizes = ", ".join(["rows", *map(str, self.row_shape)])
@@ -49,6 +51,8 @@ class ExpertInfo:
     update_count: int        # optimizer steps
     examples_processed: int  # rows of applied backward batches
     skipped_steps: int       # for NaN or infinite gradients
+    compression: str         # the codec that the server's configuration advises, both ways
+    arguments: Dict[str, float] = field(hash=False)  # of the block, beside hidden_dim
 
     def __getitem__(self, name: str) -> Any:
         """info["keyword_names"], as hivemind's programs have it."""
@@ -81,10 +85,17 @@ class Pong:
 
 
 def _fields(schema: Any) -> Tuple[Field, ...]:
-    return tuple(Field(f.name, torch_dtype(f.dtype), tuple(f.row_shape)) for f in schema.tensors)
+    return tuple(Field(f.name, torch_dtype(f.dtype), tuple(f.row_shape), tuple(_codecs(f.codecs))) for f in schema.tensors)
+
+
+def _codecs(numbers: Iterable[int]) -> List[str]:
+    """By name; those that this client does not know are left out."""
+    return [name for name, number in CODECS.items() if number in numbers]
 
 
 def expert_info(message: Any) -> ExpertInfo:
     schemas = {name: _fields(getattr(message, name)) for name in ("forward_schema", "outputs_schema", "backward_schema")}
-    names = [name for name in ExpertInfo.__dataclass_fields__ if name not in schemas]
-    return ExpertInfo(**schemas, **{name: getattr(message, name) for name in names})
+    others = {"compression": (_codecs([message.compression]) or ["none"])[0],
+              "arguments": {argument.name: argument.value for argument in message.arguments}}
+    names = [name for name in ExpertInfo.__dataclass_fields__ if name not in schemas and name not in others]
+    return ExpertInfo(**schemas, **others, **{name: getattr(message, name) for name in names})

@@ -12,7 +12,8 @@ _ENUMS = {
     "expertd": {
         "Method": "METHOD_NONE PING LIST INFO FORWARD BACKWARD STATS CHECKPOINT",
         "DType": "DTYPE_UNSPECIFIED FLOAT32 FLOAT64 FLOAT16 BFLOAT16 INT8 INT16 INT32 INT64 UINT8 BOOL",
-        "Codec": "RAW",
+        "Codec": "RAW CODEC_MEANSTD_16BIT CODEC_FLOAT16 CODEC_QUANTILE_8BIT CODEC_UNIFORM_8BIT CODEC_BLOCKWISE_8BIT "
+                 "CODEC_BFLOAT16",
         "Status": "OK INVALID_ARGUMENT=3 DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS RESOURCE_EXHAUSTED=8 ABORTED=10 "
                   "UNIMPLEMENTED=12 INTERNAL UNAVAILABLE",
     },
@@ -24,17 +25,19 @@ _MESSAGES = {
         "Tensor": "dtype:DType=1 shape:uint64*=2 codec:Codec=3",
         "ListQuery": "prefix:string=1 offset:uint32=2 limit:uint32=3",
         "RequestHeader": "version:uint32=1 request_id:uint64=2 method:Method=3 uid:string=4 tensors:Tensor*=5 "
-                         "deadline_ms:uint32=6 client_id:bytes=7 list:ListQuery=8",
+                         "deadline_ms:uint32=6 client_id:bytes=7 list:ListQuery=8 reply_codecs:Codec*=9",
         "ExpertList.Entry": "uid:string=1 alive:bool=2 device:string=3",
         "ExpertList": "experts:ExpertList.Entry*=1 total:uint32=2 generation:uint64=3",
-        "Schema.Field": "name:string=1 dtype:DType=2 row_shape:uint64*=3",
+        "Schema.Field": "name:string=1 dtype:DType=2 row_shape:uint64*=3 codecs:Codec*=4",
         "Schema": "tensors:Schema.Field*=1",
         "ExpertInfo": "uid:string=1 block:string=2 forward_schema:Schema=3 outputs_schema:Schema=4 "
                       "max_batch_size:uint64=5 hidden_dim:uint64=6 device:string=7 alive:bool=8 optimizer:string=9 "
                       "learning_rate:double=10 beta1:double=11 beta2:double=12 epsilon:double=13 momentum:double=14 "
                       "clip_norm:double=15 schedule:string=16 warmup_steps:uint64=17 total_steps:uint64=18 "
                       "grad_accumulation:uint64=19 update_count:uint64=20 examples_processed:uint64=21 "
-                      "skipped_steps:uint64=22 backward_schema:Schema=23",
+                      "skipped_steps:uint64=22 backward_schema:Schema=23 compression:Codec=24 "
+                      "arguments:ExpertInfo.Argument*=25",
+        "ExpertInfo.Argument": "name:string=1 value:double=2",
         "Stats.Counter": "name:string=1 value:double=2",
         "Stats": "counters:Stats.Counter*=1",
         "Pong": "server:string=1 software:string=2 experts:uint32=3 experts_alive:uint32=4",

@@ -8,6 +8,7 @@ from torch import nn
 
 from .beam import MoEBeamSearcher
 from .client import Client
+from .codecs import Codec, codec_name
 from .dht import DHT, Found
 from .errors import ExpertdError, InvalidArgument, Unavailable
 from .expert import _in_order
@@ -27,12 +28,13 @@ class RemoteMixtureOfExperts(nn.Module):
     samples together) raise DeadlineExceeded, a sample without any raises Unavailable unless allow_zero_outputs, which
     makes it zeros; backward_k_min and backward_timeout are the same of a backward, where a failing expert contributes no
     gradient. detect_anomalies: inputs and gradients with NaN or infinite values raise ValueError, and answers with them
-    count as failures. Further options go to the MoEBeamSearcher."""
+    count as failures. compression: the codec in which tensors
+    travel; None: the one that the experts' configuration says. Further options go to the MoEBeamSearcher."""
 
     def __init__(self, *, in_features: int, grid_size: Sequence[int], dht: DHT, uid_prefix: str, k_best: int, k_min: int = 1,
                  forward_timeout: Optional[float] = None, timeout_after_k_min: Optional[float] = None,
                  backward_k_min: int = 1, backward_timeout: Optional[float] = None, detect_anomalies: bool = False,
-                 allow_zero_outputs: bool = False, **dht_kwargs: Any):
+                 allow_zero_outputs: bool = False, compression: Codec = None, **dht_kwargs: Any):
         super().__init__()
         if not 0 <= k_min <= k_best or not 0 <= backward_k_min <= k_best or k_best < 1:
             raise InvalidArgument(f"k_min and backward_k_min are from 0 to k_best, which is at least 1; k_best {k_best}, "
@@ -40,6 +42,7 @@ class RemoteMixtureOfExperts(nn.Module):
         self.dht = dht
         self.beam_search = MoEBeamSearcher(dht, uid_prefix, grid_size, **dht_kwargs)
         self.k_best = k_best
+        self._compression = None if compression is None else codec_name(compression)
         self.settings = Settings(k_min, backward_k_min, timeout_after_k_min, forward_timeout, backward_timeout,
                                  detect_anomalies, allow_zero_outputs)
         self.proj = nn.Linear(in_features, sum(self.beam_search.grid_size))
@@ -127,13 +130,14 @@ class RemoteMixtureOfExperts(nn.Module):
                     raise InvalidArgument(f"expected {field}; a tensor of {tensor.dtype} was given")
                 tensor = tensor.to(field.dtype)
             flat.append(tensor.to("cpu").flatten(0, own - 1))
+        codec = info.compression if self._compression is None else self._compression
         each = 1
         for size in inner:
             each *= size
         # A sample of several rows goes to its experts as so many rows.
         targets: List[List[Target]] = []
         for row in chosen:
-            mine = [Target(found.uid, found.endpoints, info.max_batch_size) for found in row]
+            mine = [Target(found.uid, found.endpoints, info.max_batch_size, codec) for found in row]
             targets += [mine] * each
         shapes = [(field.dtype, field.row_shape) for field in info.outputs_schema]
         mask, *outputs = call_many(targets, self.settings, shapes, *flat)

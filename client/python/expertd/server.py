@@ -10,14 +10,18 @@ import random
 import re
 import time
 from contextlib import contextmanager
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Type, Union
 
 import torch
 
 from .client import Client
+from .declaration import Exported
 from .dht import DHT, _SCHEMES, _bootstrap_address
 from .errors import ExpertdError, InvalidArgument, Unavailable
 from .group import Group, free_port
+from .progress import Progress
+from .registry import hosted
+from .safetensors import save_tensors
 from .uid import UID_DELIMITER, is_valid_uid
 
 __all__ = ["Server", "PeerInfo", "background_server", "declare_experts", "get_experts", "schedule_name_to_scheduler"]
@@ -116,8 +120,12 @@ class Server:
     what it hosts."""
 
     def __init__(self, config: Dict[str, Any], *, uids: Sequence[str], with_dht: bool = True, bin_dir: Optional[str] = None,
-                 start: bool = False):
+                 start: bool = False, weights: Optional[Callable[[str], Dict[str, torch.Tensor]]] = None,
+                 progress: Optional[bool] = None):
+        """config: the sections of a configuration, as a file has them; weights(uid): the parameters that an expert begins
+        with, written where `weights` of its entry then says. progress: whether bars are shown (Progress)."""
         self.config, self.uids, self._with_dht, self._bin_dir = config, list(uids), with_dht, bin_dir
+        self._weights, self._progress = weights, progress
         self._group: Optional[Group] = None
         self._dht: Optional[DHT] = None
         if start:
@@ -125,7 +133,8 @@ class Server:
 
     @classmethod
     def create(cls, num_experts: Optional[int] = None, expert_uids: Optional[Iterable[str]] = None,
-               expert_pattern: Optional[str] = None, expert_cls: str = "ffn", hidden_dim: int = 1024,
+               expert_pattern: Optional[str] = None, expert_cls: Union[str, Type[torch.nn.Module], Exported] = "ffn",
+               hidden_dim: Optional[int] = None,
                optim_cls: Any = "adam", scheduler: str = "none", num_warmup_steps: Optional[int] = None,
                num_training_steps: Optional[int] = None, clip_grad_norm: Optional[float] = None,
                num_handlers: Optional[int] = None, min_batch_size: int = 1, max_batch_size: int = 4096,
@@ -135,14 +144,15 @@ class Server:
                port: Optional[int] = None, advertise: Optional[str] = None, with_dht: bool = True, network_id: int = 0,
                checkpoint_interval: Optional[float] = None, seed: Optional[int] = None,
                expert_options: Optional[Dict[str, Any]] = None, blocks: Sequence[Dict[str, Any]] = (),
-               bin_dir: Optional[str] = None) -> "Server":
+               bin_dir: Optional[str] = None, progress: Optional[bool] = None) -> "Server":
         """hivemind's arguments, and our own.
 
         Which experts: either expert_uids, or num_experts of them: those in checkpoint_dir, and others drawn from
         expert_pattern (those that no live server hosts, if there are initial_peers), or named expert.0, expert.1, ...
         expert_cls is a block of the server (ffn, transformer, ...), one of `blocks` (an entry of that name in the
-        configuration: docs/blocks.md) or the path of one's own; expert_options are further options of an entry of
-        `experts`. optim_cls is "adam", "adamw", "sgd", "none", torch.optim.Adam, AdamW, SGD
+        configuration: docs/blocks.md), the path of one's own, a registered class or its name (register_expert_class), or
+        what export() has made of a module; hidden_dim is 1024, or what was exported. expert_options are further options of
+        an entry of `experts`. optim_cls is "adam", "adamw", "sgd", "none", torch.optim.Adam, AdamW, SGD
         or a functools.partial of these. scheduler is "none", "linear" or "cosine". device is a part of an OpenCL device's name, "cpu", "cuda:1", or an entry of
         `devices`. initial_peers are endpoints of expertd-dhts, or host:port of DHT nodes. num_handlers and
         stats_report_interval have no meaning here: a frontend is one process, and stats() are always there."""
@@ -156,7 +166,9 @@ class Server:
                 raise InvalidArgument(f"{uid!r} is no uid of an expert, such as ffn.4.17")
         if scheduler not in schedule_name_to_scheduler:
             raise InvalidArgument(f"schedules are {', '.join(schedule_name_to_scheduler)}; {scheduler!r} was given")
-        entry: Dict[str, Any] = {"block": expert_cls, "hidden_dim": hidden_dim, "max_batch_size": max_batch_size,
+        size = hidden_dim or (expert_cls.hidden_dim if isinstance(expert_cls, Exported) else 1024)
+        own = hosted(expert_cls, size)
+        entry: Dict[str, Any] = {"block": own.exported.name if own else expert_cls, "hidden_dim": size, "max_batch_size": max_batch_size,
                                  "min_batch_size": min_batch_size, "schedule": schedule_name_to_scheduler[scheduler],
                                  "clip_norm": clip_grad_norm or 0.0, **_optimizer(optim_cls)}
         if scheduler != "none":
@@ -176,12 +188,13 @@ class Server:
                     "update_period": update_period, "expiration": expiration or 0,
                     **({"bootstrap": bootstrap} if bootstrap else {})},
         }
-        if blocks:
-            config["blocks"] = list(blocks)
+        if blocks or own:
+            config["blocks"] = [*blocks, *([own.exported.block] if own else [])]
         if checkpoint_dir is not None:
             config["checkpoint"] = {"dir": os.path.abspath(checkpoint_dir),
                                     "interval": update_period if checkpoint_interval is None else checkpoint_interval}
-        return cls(config, uids=uids, with_dht=with_dht, bin_dir=bin_dir, start=start)
+        weights = (lambda uid: own.weights(uid, entry["seed"])) if own else None
+        return cls(config, uids=uids, with_dht=with_dht, bin_dir=bin_dir, start=start, weights=weights, progress=progress)
 
     @staticmethod
     def _choose(count: int, pattern: Optional[str], peers: List[str], checkpoint_dir: Optional[str]) -> List[str]:
@@ -225,10 +238,10 @@ class Server:
         self._group = Group(bin_dir=self._bin_dir)
         path = os.path.join(self._group.folder, "config.yaml")
         server = {"run_dir": os.path.join(self._group.folder, "run"), **self.config["server"]}
-        with open(path, "w", encoding="utf-8") as out:
-            json.dump({**self.config, "server": server}, out)  # which is YAML too
         programs = ["expertd-frontend", "expertd-runtime"] + (["expertd-dht"] if self._with_dht else [])
         try:
+            with open(path, "w", encoding="utf-8") as out:
+                json.dump({**self.config, "server": server, "experts": self._entries()}, out)  # which is YAML too
             self._group.start(programs, ["--config", path], remove=[f"/dev/shm/expertd.{server['name']}.*"])
             if await_ready:
                 self.await_ready(timeout)
@@ -236,18 +249,37 @@ class Server:
             self.shutdown()
             raise
 
+    def _entries(self) -> List[Dict[str, Any]]:
+        """The configuration's experts, those with weights of this program's with a file each."""
+        entries: List[Dict[str, Any]] = self.config["experts"]
+        if self._weights is None or self._group is None:
+            return entries
+        folder = os.path.join(self._group.folder, "weights")
+        os.makedirs(folder, exist_ok=True)
+        written = []
+        with Progress("weights", len(entries), self._progress) as progress:
+            for entry in entries:
+                path = os.path.join(folder, entry["uid"] + ".safetensors")
+                save_tensors(path, self._weights(entry["uid"]))
+                written.append({"weights": path, **entry})
+                progress.reach(len(written))
+        return written
+
     def await_ready(self, timeout: Optional[float] = None) -> None:
         """Until every expert answers, and can be found."""
         if self._group is None:
             raise Unavailable("the server was not started")
         end = time.monotonic() + (START_TIMEOUT if timeout is None else timeout)
-        self._group.wait_for(self._all_alive, end - time.monotonic(), "all experts are alive")
+        with Progress("experts alive", len(self.uids), self._progress) as progress:
+            self._group.wait_for(lambda: self._all_alive(progress), end - time.monotonic(), "all experts are alive")
         if self._with_dht:
             self._group.wait_for(self._all_found, max(1.0, end - time.monotonic()), "all experts are found")
 
-    def _all_alive(self) -> bool:
+    def _all_alive(self, progress: Optional[Progress] = None) -> bool:
         try:
             pong = Client(self.endpoint, timeout=2.0, retry_for=1.0).ping()
+            if progress is not None:
+                progress.reach(pong.experts_alive)
             return pong.experts == pong.experts_alive == len(self.uids)
         except ExpertdError:
             return False

@@ -10,6 +10,7 @@ from typing import Callable, List, Optional, Sequence, Tuple
 import torch
 
 from .call import Call
+from .codecs import Codec
 from .client import Client
 from .errors import DeadlineExceeded, ExpertdError, NotFound, ResourceExhausted, Unavailable
 from .transport import transport
@@ -35,11 +36,13 @@ class Task:
     `timeout` seconds. `patient`: the last one is waited for, for `retry_for` seconds, when it is down."""
 
     def __init__(self, uid: str, endpoints: Sequence[str], inputs: Sequence[torch.Tensor],
-                 grad_outputs: Optional[Sequence[torch.Tensor]], *, timeout: float, retry_for: float, patient: bool):
+                 grad_outputs: Optional[Sequence[torch.Tensor]], *, timeout: float, retry_for: float, patient: bool,
+                 compression: Codec = None):
         self.uid, self.error = uid, None  # type: str, Optional[ExpertdError]
         self.endpoint = ""
         self._endpoints, self._inputs, self._grad_outputs = list(endpoints), inputs, grad_outputs
         self._deadline, self._retry_for, self._patient = time.monotonic() + timeout, retry_for, patient
+        self._compression = compression
         self._call: Optional[Call] = None
         self._next = 0
         self._cancelled = False
@@ -84,7 +87,7 @@ class Task:
         self._next += 1
         patient = self._patient and self._next == len(self._endpoints)
         try:
-            client = Client(self.endpoint)
+            client = Client(self.endpoint, compression=self._compression)
             retry_for = self._retry_for if patient else 0.0
             if self._grad_outputs is None:
                 self._call = client.start_forward(self.uid, self._inputs, timeout=left, retry_for=retry_for)

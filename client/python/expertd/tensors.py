@@ -6,7 +6,7 @@ from typing import Any, Dict, Sequence, Tuple
 
 import torch
 
-from . import messages
+from . import codecs, messages
 from .errors import Internal, InvalidArgument
 
 __all__ = ["DTYPE_NAMES", "dtype_number", "torch_dtype", "to_frame", "from_frames"]
@@ -41,8 +41,9 @@ def torch_dtype(number: int) -> torch.dtype:
         raise Internal(f"the server speaks of a dtype {number} that this client does not know") from None
 
 
-def to_frame(tensor: torch.Tensor) -> Tuple[int, Tuple[int, ...], memoryview]:
-    """The dtype's number, the shape, and the bytes: the tensor's own memory where it is dense and on the CPU."""
+def to_frame(tensor: torch.Tensor, codec: int = codecs.NONE) -> Tuple[int, Tuple[int, ...], int, memoryview]:
+    """The dtype's number, the shape, the codec that it travels in, and the bytes: the tensor's own memory where it is dense,
+    on the CPU and in no codec."""
     tensor = tensor.detach()
     if tensor.layout != torch.strided or tensor.device.type == "meta":
         raise InvalidArgument("only dense tensors with data can be sent")
@@ -51,10 +52,14 @@ def to_frame(tensor: torch.Tensor) -> Tuple[int, Tuple[int, ...], memoryview]:
     number, shape = dtype_number(tensor.dtype), tuple(tensor.shape)
     if tensor.device.type != "cpu":
         tensor = tensor.cpu()
+    if codec != codecs.NONE and tensor.dtype == torch.float32:
+        encoded = codecs.encode(codec, tensor)
+        if encoded is not None:
+            return number, shape, codec, memoryview(encoded)
     tensor = tensor.contiguous()
     if tensor.dtype == torch.bfloat16:  # NumPy knows no bfloat16
         tensor = tensor.view(torch.int16)
-    return number, shape, memoryview(tensor.numpy())
+    return number, shape, codecs.NONE, memoryview(tensor.numpy())
 
 
 def _elements(shape: Sequence[int]) -> int:
@@ -72,8 +77,11 @@ def from_frames(described: Sequence[Any], frames: Sequence[Any]) -> Tuple[torch.
     tensors = []
     for i, (tensor, frame) in enumerate(zip(described, frames)):
         dtype, shape = torch_dtype(tensor.dtype), tuple(tensor.shape)
-        if tensor.codec != 0:
-            raise Internal(f"the reply's tensor {i} is in codec {tensor.codec}, which was not asked for")
+        if tensor.codec != codecs.NONE:
+            if dtype != torch.float32 or len(shape) > MAX_DIMS:
+                raise Internal(f"the reply's tensor {i} of {dtype} is in codec {tensor.codec}, which is for float32")
+            tensors.append(codecs.decode(tensor.codec, frame.buffer, shape))
+            continue
         size = torch.empty((), dtype=dtype).element_size()
         if len(shape) > MAX_DIMS or len(frame) != _elements(shape) * size:
             raise Internal(f"the reply's tensor {i} of shape {list(shape)} has {len(frame)} bytes")

@@ -23,8 +23,8 @@ torch.set_num_threads(1)
 PATIENCE = 300.0  # seconds that only a hang reaches
 
 
-def make_server(experts, **options):
-    """A server with these entries of `experts`, ready."""
+def make_server(experts, blocks=(), **options):
+    """A server with these entries of `experts` and `blocks`, ready."""
     uids = [entry["uid"] for entry in experts]
     config = {
         "server": {"name": f"pytest-{os.getpid()}-{free_port()}"},
@@ -33,6 +33,8 @@ def make_server(experts, **options):
         "experts": experts,
         "dht": {"listen": f"tcp://127.0.0.1:{free_port()}", "port": 0, "update_period": 1, "expiration": 60},
     }
+    if blocks:
+        config["blocks"] = list(blocks)
     for section, values in options.items():
         config[section] = {**config.get(section, {}), **values}
     return Server(config, uids=uids, start=True)

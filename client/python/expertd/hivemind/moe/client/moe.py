@@ -24,7 +24,7 @@ class _RemoteCallMany:
               ) -> Tuple[Any, ...]:
         """(mask [samples, k], outputs [samples, k, ...])."""
         endpoints = {expert.uid: tuple(expert.endpoints()) for row in experts_per_sample for expert in row}
-        targets = [[Target(expert.uid, endpoints[expert.uid], info.max_batch_size) for expert in row]
+        targets = [[Target(expert.uid, endpoints[expert.uid], info.max_batch_size, expert.compression) for expert in row]
                    for row in experts_per_sample]
         settings = Settings(k_min, backward_k_min, timeout_after_k_min, forward_timeout, backward_timeout, detect_anomalies,
                             allow_zero_outputs)

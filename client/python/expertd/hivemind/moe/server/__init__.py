@@ -2,12 +2,15 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any, Dict, Iterator, Optional
 
+from ....codecs import codec_name
+from ....errors import InvalidArgument
 from ....server import PeerInfo, declare_experts, get_experts, schedule_name_to_scheduler
 from ....server import Server as _Server
-from ..._elsewhere import done_elsewhere, drop
-from .layers import name_to_block, register_expert_class
+from ..._elsewhere import drop
+from .layers import add_custom_models_from_file, name_to_block, register_expert_class
+from .module_backend import ModuleBackend, described
 
 __all__ = ["ModuleBackend", "Server", "background_server", "declare_experts", "get_experts", "name_to_block",
            "register_expert_class", "schedule_name_to_scheduler"]
@@ -18,15 +21,38 @@ _OTHER_NAMES = {"optim_factory": "optim_cls", "num_total_steps": "num_training_s
 
 
 class Server(_Server):
-    """expertd.Server, with what hivemind's takes besides."""
+    """expertd.Server, with what hivemind's takes besides: Server.create(...), and Server(dht, module_backends)."""
+
+    def __init__(self, dht: Any, module_backends: Optional[Dict[str, ModuleBackend]] = None,
+                 num_connection_handlers: Optional[int] = None, update_period: float = 30.0, expiration: Optional[float] = None,
+                 start: bool = False, checkpoint_dir: Optional[str] = None, **options: Any):
+        if isinstance(dht, dict):  # a configuration: what create() makes
+            super().__init__(dht, start=start, **options)
+            return
+        if not module_backends:
+            raise InvalidArgument("Server(dht, module_backends) needs the backends by uid")
+        drop(options, (*_WITHOUT_MEANING, "stats_report_interval"), "Server")
+        blocks, used = described(module_backends)
+        common = {"initial_peers": [] if dht is None else dht.get_visible_maddrs(), "update_period": update_period,
+                  "expiration": expiration, "checkpoint_dir": checkpoint_dir, "start": False, **options}
+        entries = []
+        for uid, backend in module_backends.items():
+            one = _Server.create(expert_uids=[uid], expert_cls=used[uid], hidden_dim=backend.exported.hidden_dim,
+                                 optim_cls=backend.optim_cls, min_batch_size=backend.min_batch_size,
+                                 max_batch_size=backend.max_batch_size, **common)
+            entries += one.config["experts"]
+        config = {**one.config, "experts": entries, "blocks": list(blocks.values())}
+        super().__init__(config, uids=list(module_backends), start=start,
+                         weights=lambda uid: module_backends[uid].exported.weights)
 
     @classmethod
     def create(cls, *args: Any, **options: Any) -> "_Server":
-        if options.pop("custom_module_path", None) is not None:
-            raise done_elsewhere("running a Python module on the server",
-                                 "declare the block in the server's configuration, or write an own expert (README.md)")
-        if options.pop("compression", None) not in (None, 0):
-            raise done_elsewhere("choosing a codec for a server", "codecs are chosen by each client")
+        custom = options.pop("custom_module_path", None)
+        if custom is not None:
+            add_custom_models_from_file(custom)
+        compression = options.pop("compression", None)
+        if compression is not None:
+            options["expert_options"] = {"compression": codec_name(compression), **(options.get("expert_options") or {})}
         for theirs, ours in _OTHER_NAMES.items():
             if theirs in options:
                 options[ours] = options.pop(theirs)
@@ -43,10 +69,3 @@ def background_server(*args: Any, shutdown_timeout: Any = None, **options: Any) 
         yield server.peer_info
     finally:
         server.shutdown()
-
-
-class ModuleBackend:
-    """hivemind's holder of a module on the server."""
-
-    def __init__(self, *_: Any, **__: Any):
-        raise done_elsewhere("holding a torch module on the server", "the server computes its own blocks; Server.create(expert_cls=...)")

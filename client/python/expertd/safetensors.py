@@ -1,0 +1,84 @@
+"""Safetensors files, which the server takes as `weights` and writes as checkpoints: the length of the header (8 bytes,
+little-endian), the header (JSON: name to dtype, shape and offsets in what follows), the tensors' bytes."""
+from __future__ import annotations
+
+import json
+import os
+import struct
+from typing import Any, Dict, List, Mapping
+
+import torch
+
+__all__ = ["load_tensors", "save_tensors"]
+
+_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+          torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}
+_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
+_HEADER_LIMIT = 100_000_000
+
+
+def save_tensors(path: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Writes them, whole or not at all: readers see the old file or the new one. ValueError for a dtype that the format
+    has no name for."""
+    header: Dict[str, Any] = {}
+    blobs: List[Any] = []
+    offset = 0
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _NAMES:
+            raise ValueError(f"{name}: tensors of {tensor.dtype} cannot be written")
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        blob = flat.view(torch.uint8).numpy() if flat.numel() else b""
+        end = offset + flat.numel() * flat.element_size()
+        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        blobs.append(blob)
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors begin at a multiple of 8
+    temporary = f"{path}.tmp.{os.getpid()}"
+    try:
+        with open(temporary, "wb") as out:
+            out.write(struct.pack("<Q", len(text)) + text)
+            for blob in blobs:
+                out.write(blob)
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def load_tensors(path: str) -> Dict[str, torch.Tensor]:
+    """The tensors of a file by name, an expert's checkpoint for example; ValueError when it contradicts itself."""
+    with open(path, "rb") as source:
+        content = bytearray(source.read())
+    if len(content) < 8:
+        raise ValueError(f"{path}: too short for a safetensors file")
+    (length,) = struct.unpack_from("<Q", content)
+    if length > min(_HEADER_LIMIT, len(content) - 8):
+        raise ValueError(f"{path}: no safetensors file, or not whole: its header would have {length} bytes")
+    try:
+        header = json.loads(bytes(content[8:8 + length]))
+    except ValueError as error:
+        raise ValueError(f"{path}: the header is no JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise ValueError(f"{path}: the header is no JSON object")
+    header.pop("__metadata__", None)
+    return {name: _tensor(path, name, entry, content, 8 + length) for name, entry in header.items()}
+
+
+def _tensor(path: str, name: str, entry: Any, content: bytearray, start: int) -> torch.Tensor:
+    try:
+        dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+        count = 1
+        for size in shape:
+            if type(size) is not int or size < 0:
+                raise ValueError(f"a dimension is {size!r}")
+            count *= size
+        if type(begin) is not int or type(end) is not int or not 0 <= begin <= end <= len(content) - start:
+            raise ValueError(f"its offsets {begin} to {end} lie outside of the file")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {name}: {error}") from None
+    if end - begin != count * torch.empty((), dtype=dtype).element_size():
+        raise ValueError(f"{path}: {name}: {end - begin} bytes for the shape {shape} of {entry['dtype']}")
+    if count == 0:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(bytearray(content[start + begin:start + end]), dtype=dtype).reshape(shape)
