@@ -69,6 +69,45 @@ static bool lookup(const void *context, const char *name, size_t length, double 
     return false;
 }
 
+/* The number of a word in "one|two|...", or -1. */
+static int choice_number(const char *choices, const char *value)
+{
+    const size_t length = strlen(value);
+    int number = 0;
+    for (const char *at = choices; *at != '\0'; number++) {
+        const size_t word = strcspn(at, "|");
+        if (word == length && memcmp(at, value, length) == 0)
+            return number;
+        at += word + (at[word] == '|');
+    }
+    return -1;
+}
+
+/* The word of that number, and its length. */
+static const char *choice_word(const char *choices, unsigned number, size_t *length)
+{
+    while (number-- > 0)
+        choices += strcspn(choices, "|") + 1;
+    *length = strcspn(choices, "|");
+    return choices;
+}
+
+/* What an option is that names an argument which is one of some words: the number of that word among the option's. */
+static int argument_choice(const struct block_graph *graph, const char *name, const char *choices)
+{
+    for (unsigned i = 0; i < graph->block->arguments_count; i++) {
+        const struct block_argument *argument = &graph->block->arguments[i];
+        char word[BLOCK_NAME_SIZE];
+        size_t length;
+        if (argument->choices == NULL || strcmp(argument->name, name) != 0)
+            continue;
+        const char *chosen = choice_word(argument->choices, (unsigned)graph->arguments[i], &length);
+        snprintf(word, sizeof word, "%.*s", (int)length, chosen);
+        return choice_number(choices, word);
+    }
+    return -1;
+}
+
 static bool no_names(const void *context, const char *name, size_t length, double *value)
 {
     (void)context, (void)name, (void)length, (void)value;
@@ -84,6 +123,13 @@ static int set_argument(struct resolver *resolver, const struct block_option *it
         const struct block_argument *argument = &block->arguments[i];
         if (strcmp(argument->name, item->name) != 0)
             continue;
+        if (argument->choices != NULL) {
+            const int number = choice_number(argument->choices, item->value);
+            resolver->graph->arguments[i] = number;
+            return number >= 0 ? 0
+                               : refuse(resolver, item->line, "argument %s: '%.60s' is none of %s", item->name,
+                                        item->value, argument->choices);
+        }
         if (expression_number(item->value, no_names, NULL, &value, problem) != 0)
             return refuse(resolver, item->line, "argument %s: %s", item->name, problem);
         if (value < argument->min || value > argument->max)
@@ -100,6 +146,7 @@ static int set_argument(struct resolver *resolver, const struct block_option *it
 static int set_arguments(struct resolver *resolver, const struct block_values *values)
 {
     const struct block *block = resolver->block;
+    char problem[EXPRESSION_PROBLEM_SIZE];
     resolver->graph->hidden_dim = (double)values->hidden_dim;
     if (block->arguments_count > BLOCK_ARGUMENTS_MAX)
         return refuse(resolver, block->line, "more than %d arguments", BLOCK_ARGUMENTS_MAX);
@@ -117,6 +164,9 @@ static int set_arguments(struct resolver *resolver, const struct block_values *v
         if (result != 0)
             return result;
         resolver->graph->arguments[i] = argument->value;
+        if (argument->expression != NULL &&
+            expression_number(argument->expression, lookup, resolver->graph, &resolver->graph->arguments[i], problem))
+            return refuse(resolver, argument->line, "argument %s: %s", argument->name, problem);
     }
     resolver->problem->of_arguments = true;
     for (unsigned i = 0; i < values->count; i++) {
@@ -228,19 +278,6 @@ static int add_inputs(struct resolver *resolver)
 
 /* --- layers ------------------------------------------------------------------------------------------------------- */
 
-static int choice_number(const char *choices, const char *value)
-{
-    const size_t length = strlen(value);
-    int number = 0;
-    for (const char *at = choices; *at != '\0'; number++) {
-        const size_t word = strcspn(at, "|");
-        if (word == length && memcmp(at, value, length) == 0)
-            return number;
-        at += word + (at[word] == '|');
-    }
-    return -1;
-}
-
 static int set_option(const struct resolver *resolver, struct block_node *node, const struct block_option_kind *kind,
                       const char *value, unsigned line)
 {
@@ -256,6 +293,8 @@ static int set_option(const struct resolver *resolver, struct block_node *node, 
         break;
     case BLOCK_OPTION_CHOICE:
         result = choice_number(kind->choices, value);
+        if (result < 0)
+            result = argument_choice(resolver->graph, value, kind->choices);
         if (result < 0)
             return refuse(resolver, line, "layer %s: %s: '%.60s' is none of %s", node->layer->name, kind->name, value,
                           kind->choices);
@@ -410,14 +449,37 @@ static int place_layers(struct resolver *resolver)
     return 0;
 }
 
-/* Parameters of two layers must not have one name. Kinds name them <layer>.<something>, so that only given names can
- * meet. */
-static const char *given_name(const struct block_node *node, unsigned which)
+/* What the parameter number `which` of a layer is called in the state dict; false: it has no such. Of own kinds the
+ * names are theirs to choose, mostly these. */
+static bool parameter_name(const struct block_node *node, unsigned which, char *name, size_t size)
 {
-    return which == 0 ? node->settings.weight_name : node->settings.bias_name;
+    const struct block_settings *settings = &node->settings;
+    const char *suffix = which % 2 == 0 ? "weight" : "bias", *layer = node->layer->name;
+    const bool is_gated = strcmp(node->kind->name, "gated") == 0;
+    const char *given = which == 0 ? settings->weight_name : settings->bias_name;
+    if (which >= node->kind->parameters)
+        return false;
+    if (is_gated && (which < 2 ? settings->gate : settings->up) != NULL)
+        snprintf(name, size, "%s.%s", which < 2 ? settings->gate : settings->up, suffix);
+    else if (is_gated)
+        snprintf(name, size, "%s.%s.%s", layer, which < 2 ? "gate_proj" : "up_proj", suffix);
+    else if (given != NULL && which < 2)
+        snprintf(name, size, "%s", given);
+    else
+        snprintf(name, size, "%s.%s", layer, suffix);
+    return true;
 }
 
-static int check_given_names(const struct resolver *resolver)
+static bool has_given_names(const struct block_node *node)
+{
+    const struct block_settings *settings = &node->settings;
+    return settings->weight_name || settings->bias_name || settings->gate || settings->up;
+}
+
+enum { NAMES = 4 }; /* of a layer */
+
+/* Parameters of two layers, or of one, must not have one name. */
+static int check_names(const struct resolver *resolver)
 {
     const struct block_graph *graph = resolver->graph;
     unsigned parameters = 0;
@@ -426,19 +488,16 @@ static int check_given_names(const struct resolver *resolver)
     if (parameters > BLOCK_PARAMETERS_MAX)
         return refuse(resolver, resolver->block->line, "block %s has more than %d parameters", resolver->block->name,
                       BLOCK_PARAMETERS_MAX);
-    for (unsigned i = 0; i < 2 * graph->nodes_count; i++) {
-        const struct block_node *node = &graph->nodes[i / 2];
-        const char *name = given_name(node, i % 2);
-        if (name == NULL)
-            continue;
-        for (unsigned j = 0; j < 2 * graph->nodes_count; j++) {
-            char other[BLOCK_NAME_SIZE + 16];
-            const struct block_node *second = &graph->nodes[j / 2];
-            const char *given = given_name(second, j % 2);
-            snprintf(other, sizeof other, "%s.%s", second->layer->name, j % 2 == 0 ? "weight" : "bias");
-            if (i != j && strcmp(name, given != NULL ? given : other) == 0)
-                return refuse(resolver, node->layer->line, "layers %s and %s both have a parameter %s",
-                              node->layer->name, second->layer->name, name);
+    for (unsigned i = 0; i < NAMES * graph->nodes_count; i++) {
+        for (unsigned j = 0; j < i; j++) {
+            const struct block_node *first = &graph->nodes[i / NAMES], *second = &graph->nodes[j / NAMES];
+            char name[BLOCK_NAME_SIZE + 24], other[BLOCK_NAME_SIZE + 24];
+            if (!parameter_name(first, i % NAMES, name, sizeof name) ||
+                !parameter_name(second, j % NAMES, other, sizeof other) || strcmp(name, other) != 0)
+                continue;
+            const struct block_node *said = has_given_names(second) ? second : first;
+            return refuse(resolver, said->layer->line, "layers %s and %s both have a parameter %s", second->layer->name,
+                          first->layer->name, name);
         }
     }
     return 0;
@@ -515,7 +574,7 @@ int block_resolve(const struct block *block, const struct block_values *values, 
     if (result == 0)
         result = place_layers(&resolver);
     if (result == 0)
-        result = check_given_names(&resolver);
+        result = check_names(&resolver);
     if (result == 0)
         result = add_outputs(&resolver);
     if (result != 0) {
@@ -539,8 +598,14 @@ const char *block_arguments_format(const struct block_graph *graph, char *text, 
     size_t used = 0;
     text[0] = '\0';
     for (unsigned i = 0; i < graph->block->arguments_count && used < size; i++) {
-        const int length = snprintf(text + used, size - used, "%s%s=%.15g", i > 0 ? " " : "",
-                                    graph->block->arguments[i].name, graph->arguments[i]);
+        const struct block_argument *argument = &graph->block->arguments[i];
+        const char *space = i > 0 ? " " : "", *word;
+        size_t letters = 0;
+        word =
+            argument->choices == NULL ? NULL : choice_word(argument->choices, (unsigned)graph->arguments[i], &letters);
+        const int length =
+            word == NULL ? snprintf(text + used, size - used, "%s%s=%.15g", space, argument->name, graph->arguments[i])
+                         : snprintf(text + used, size - used, "%s%s=%.*s", space, argument->name, (int)letters, word);
         used += length > 0 ? (size_t)length : 0;
     }
     return text;

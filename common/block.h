@@ -31,6 +31,8 @@ enum {
 struct block_argument {
     const char *name;
     double value, min, max; /* the default, and what may stand for it */
+    const char *expression; /* the default, where it depends on hidden_dim (common/expression.h); NULL */
+    const char *choices;    /* "silu|gelu|...": it is one of these words, and its value the word's number; NULL */
     const char *description;
     unsigned line;
 };
@@ -100,13 +102,15 @@ enum block_init {
 
 /* What the options of a layer say; each kind has some of them. */
 struct block_settings {
-    uint64_t size;  /* outputs of a linear layer */
+    uint64_t size;  /* outputs of a linear or gated layer */
     uint64_t heads; /* of attention */
     double epsilon; /* of norms */
     double scale;
     unsigned bias; /* 0 or 1 */
     unsigned activation, init, bias_init;
     const char *weight_name, *bias_name; /* in the state dict; NULL: <layer>.weight, <layer>.bias */
+    double limit, alpha, up_shift;       /* of a gate (struct linear_gate of runtime/compute/linear.h); limit 0: none */
+    const char *gate, *up; /* <gate>.weight, ... in the state dict; NULL: <layer>.gate_proj, <layer>.up_proj */
 };
 
 enum block_option_type { BLOCK_OPTION_SIZE, BLOCK_OPTION_NUMBER, BLOCK_OPTION_CHOICE, BLOCK_OPTION_TEXT };
@@ -115,7 +119,7 @@ struct block_option_kind {
     enum block_option_type type;
     size_t offset;        /* in struct block_settings: uint64_t, double, unsigned, const char * */
     const char *standard; /* the default; NULL: must be given, or none, of a text */
-    const char *choices;  /* "none|relu|...", in the order of their numbers */
+    const char *choices;  /* "none|relu|...", in the order of their numbers; or an argument that is one of these */
 };
 
 struct block_node;

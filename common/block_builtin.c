@@ -106,6 +106,30 @@ static const struct block_layer perceptron_layers[] = {
 };
 static const struct block_output perceptron_outputs[] = {{.name = "output", .value = "layer3"}};
 
+/* --- swiglu: the experts of decoders: W2 (silu(G x) * (U x)) ------------------------------------------------------ */
+
+static const struct block_argument swiglu_arguments[] = {
+    {.name = "intermediate_size",
+     .expression = "4 * hidden_dim",
+     .min = 1,
+     .max = 1048576,
+     .description = "inner width; 4 hidden_dim by default"},
+    {.name = "activation", .choices = "silu|gelu|gelu_erf|relu", .description = "of the gate"},
+    {.name = "bias", .choices = "false|true", .description = "of all three products"},
+    {.name = "limit", .max = 1e6, .description = "gate cut above it, up to either side; 0: not"},
+    {.name = "alpha", .value = 1, .min = 1e-3, .max = 1e3, .description = "the gate is activation(alpha g) / alpha"},
+    {.name = "up_shift", .min = -1e3, .max = 1e3, .description = "added to up"},
+};
+static const struct block_layer swiglu_layers[] = {
+    {.name = "gated",
+     .kind = "gated",
+     READS("input"),
+     SET({"size", "intermediate_size", 0}, {"activation", "activation", 0}, {"bias", "bias", 0}, {"limit", "limit", 0},
+         {"alpha", "alpha", 0}, {"up_shift", "up_shift", 0}, {"gate", "gate_proj", 0}, {"up", "up_proj", 0})},
+    {.name = "down_proj", .kind = "linear", READS("gated"), SET({"size", "hidden_dim", 0}, {"bias", "bias", 0})},
+};
+static const struct block_output swiglu_outputs[] = {{.name = "output", .value = "down_proj"}};
+
 /* -------------------------------------------------------------------------------------------------------------------*/
 
 static const struct block blocks[] = {
@@ -132,6 +156,12 @@ static const struct block blocks[] = {
      INPUTS(one_row),
      LAYERS(perceptron_layers),
      OUTPUTS(perceptron_outputs)},
+    {.name = "swiglu",
+     .description = "W2 (silu(G x) * (U x)), without biases by default",
+     ARGUMENTS(swiglu_arguments),
+     INPUTS(one_row),
+     LAYERS(swiglu_layers),
+     OUTPUTS(swiglu_outputs)},
     {.name = "nop", .description = "the input", INPUTS(one_row), OUTPUTS(nop_outputs)},
     {.name = "nop_delay",
      .description = "the input, after a while",

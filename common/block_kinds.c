@@ -7,7 +7,8 @@
 
 #include "common/block.h"
 
-#define ACTIVATIONS "none|relu|gelu|gelu_erf|silu"
+#define GATE_ACTIVATIONS "relu|gelu|gelu_erf|silu"
+#define ACTIVATIONS "none|" GATE_ACTIVATIONS
 #define OPTION(option_name, option_type, field, option_standard, option_choices)                                       \
     {                                                                                                                  \
         option_name, option_type, offsetof(struct block_settings, field), option_standard, option_choices              \
@@ -73,6 +74,18 @@ static int linear_shape(const struct block_node *node, const struct block_value 
     *result = *operand(node, values, 0);
     result->dims[result->ndim - 1] = node->settings.size;
     return 0;
+}
+
+static int gated_shape(const struct block_node *node, const struct block_value *values, struct tensor_desc *result,
+                       char problem[BLOCK_PROBLEM_SIZE])
+{
+    const struct block_settings *settings = &node->settings;
+    if (settings->activation == BLOCK_NONE)
+        return refuse(problem, "a gate has an activation: " GATE_ACTIVATIONS);
+    if (!(settings->alpha > 0) || !(settings->limit >= 0))
+        return refuse(problem, "alpha is %g and limit %g: alpha must be more than 0, and limit not negative",
+                      settings->alpha, settings->limit);
+    return linear_shape(node, values, result, problem);
 }
 
 static int norm_shape(const struct block_node *node, const struct block_value *values, struct tensor_desc *result,
@@ -149,6 +162,18 @@ static const struct block_option_kind linear_options[] = {
     OPTION("weight_name", BLOCK_OPTION_TEXT, weight_name, NULL, NULL),
     OPTION("bias_name", BLOCK_OPTION_TEXT, bias_name, NULL, NULL),
 };
+static const struct block_option_kind gated_options[] = {
+    OPTION("size", BLOCK_OPTION_SIZE, size, NULL, NULL),
+    OPTION("bias", BLOCK_OPTION_CHOICE, bias, "false", "false|true"),
+    OPTION("activation", BLOCK_OPTION_CHOICE, activation, "silu", ACTIVATIONS),
+    OPTION("limit", BLOCK_OPTION_NUMBER, limit, "0", NULL),
+    OPTION("alpha", BLOCK_OPTION_NUMBER, alpha, "1", NULL),
+    OPTION("up_shift", BLOCK_OPTION_NUMBER, up_shift, "0", NULL),
+    OPTION("init", BLOCK_OPTION_CHOICE, init, "uniform", "uniform|xavier|zero"),
+    OPTION("bias_init", BLOCK_OPTION_CHOICE, bias_init, "uniform", "uniform|xavier|zero"),
+    OPTION("gate", BLOCK_OPTION_TEXT, gate, NULL, NULL),
+    OPTION("up", BLOCK_OPTION_TEXT, up, NULL, NULL),
+};
 static const struct block_option_kind layer_norm_options[] = {
     OPTION("epsilon", BLOCK_OPTION_NUMBER, epsilon, "1e-5", NULL)};
 static const struct block_option_kind rms_norm_options[] = {
@@ -164,6 +189,12 @@ static const struct block_kind kinds[] = {
      .parameters = 2,
      .shape = linear_shape,
      OPTIONS(linear_options)},
+    {.name = "gated",
+     .operands_min = 1,
+     .operands_max = 1,
+     .parameters = 4,
+     .shape = gated_shape,
+     OPTIONS(gated_options)},
     {.name = "add", .operands_min = 2, .operands_max = BLOCK_OPERANDS_MAX, .shape = elementwise_shape},
     {.name = "multiply", .operands_min = 2, .operands_max = 2, .shape = elementwise_shape},
     {.name = "mask", .operands_min = 2, .operands_max = 2, .shape = mask_shape, OPTIONS(mask_options)},

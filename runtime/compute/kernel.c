@@ -14,6 +14,7 @@ static const char *const names[KERNEL_COUNT] = {
     [KERNEL_PACK_ROWS] = "pack_rows",
     [KERNEL_APPLY] = "apply",
     [KERNEL_MASK_ROWS] = "mask_rows",
+    [KERNEL_GATE_BACKWARD] = "gate_backward",
     [KERNEL_ATTENTION] = "attention",
     [KERNEL_ATTENTION_BACKWARD] = "attention_backward",
     [KERNEL_NORM_PARTIALS] = "norm_partials",

@@ -22,6 +22,7 @@ enum kernel {
     KERNEL_PACK_ROWS,
     KERNEL_APPLY,
     KERNEL_MASK_ROWS,
+    KERNEL_GATE_BACKWARD,
     KERNEL_ATTENTION,
     KERNEL_ATTENTION_BACKWARD,
     KERNEL_NORM_PARTIALS,
@@ -60,6 +61,11 @@ static inline uint64_t kernel_panel_width(const struct kernel_shape *shape, uint
 static inline uint64_t kernel_packed_floats(const struct kernel_shape *shape, uint64_t rows, uint64_t columns)
 {
     return kernel_panels(shape, columns) * rows * kernel_panel_width(shape, columns);
+}
+/* Columns of the weights of a gated product with so many results, each of which has two of them: whole panels. */
+static inline uint64_t kernel_paired_columns(const struct kernel_shape *shape, uint64_t columns)
+{
+    return 2 * kernel_panels(shape, columns) * kernel_panel_width(shape, columns);
 }
 /* Where a view of a matrix of so many columns lies, as kernels are told: {offset, row_stride, panel_stride, 0}. */
 cl_long4 kernel_view_place(const struct kernel_view *view, uint64_t columns);

@@ -39,6 +39,7 @@ int linear_launch_forward(struct device *device, const struct linear_call *call)
     const cl_mem bias = call->bias ? call->bias : call->weights;
     const cl_mem second = call->second.buffer ? call->second.buffer : call->weights;
     const cl_mem save = call->save ? call->save : call->weights;
+    const cl_float4 gate = {{call->gate.limit, call->gate.alpha, call->gate.shift, 0}};
     provider_grid(device, KERNEL_LINEAR, (uint64_t)call->rows, (uint64_t)call->n, (uint64_t)call->k, &grid);
     if (call->of_gradient && grid.of_gradient != NULL)
         grid.object = grid.of_gradient;
@@ -67,6 +68,7 @@ int linear_launch_forward(struct device *device, const struct linear_call *call)
         KERNEL_ARGUMENT(call->second.panel_stride),
         KERNEL_ARGUMENT(save),
         KERNEL_ARGUMENT(call->save_offset),
+        KERNEL_ARGUMENT(gate),
     };
     return kernel_launch(device, KERNEL_LINEAR, &grid, arguments, sizeof arguments / sizeof arguments[0]);
 }

@@ -49,11 +49,22 @@ enum linear_flags {
     LINEAR_SILU = 2048,
     LINEAR_SILU_GRAD = 4096,
     LINEAR_MULTIPLY = 8192,
+    LINEAR_GATED = 16384, /* see struct linear_gate; with a bias, a value kept and an activation alone */
     LINEAR_TAKES_SECOND =
         LINEAR_GELU_GRAD | LINEAR_ADD | LINEAR_RELU_GRAD | LINEAR_GELU_ERF_GRAD | LINEAR_SILU_GRAD | LINEAR_MULTIPLY,
 };
 
-/* out[rows][n] = epilogue(a[rows][k] * w). */
+/* LINEAR_GATED: the columns of the sums are pairs, of a gate g and what it lets through, u, and of each pair one result
+ * is made:
+ *     activation(alpha min(g, limit)) / alpha * (max(min(u, limit), -limit) + shift),   alpha > 0, limit INFINITY for
+ * none so that {INFINITY, 1, 0} is activation(g) u. A derivative's flag of the same activation goes along on the way
+ * back (runtime/compute/rows.h). */
+struct linear_gate {
+    cl_float limit, alpha, shift;
+};
+
+/* out[rows][n] = epilogue(a[rows][k] * w); with LINEAR_GATED out has half as many columns, or fewer: n is
+ * kernel_paired_columns() of them, and `save` a place in panels of n columns that is written whatever the flags say. */
 struct linear_call {
     cl_int rows, n, k;
     unsigned flags; /* LINEAR_OUT_ROWS and LINEAR_SECOND_ROWS are added from the views */
@@ -67,6 +78,7 @@ struct linear_call {
     struct kernel_view second; /* of what LINEAR_TAKES_SECOND has */
     cl_mem save;               /* LINEAR_SAVE: the strides of out */
     cl_ulong save_offset;
+    struct linear_gate gate; /* of LINEAR_GATED */
 };
 
 /* dw (+)= x^T dy, all three in panels: x[rows][k], dy[rows][n], dw as the weights lie above, but of floats. */

@@ -125,6 +125,7 @@ static int finish_product(struct device *device, const struct linear_call *call)
     const cl_mem bias = call->bias ? call->bias : call->weights;
     const cl_mem second = call->second.buffer ? call->second.buffer : call->weights;
     const cl_mem save = call->save ? call->save : call->weights;
+    const cl_float4 gate = {{call->gate.limit, call->gate.alpha, call->gate.shift, 0}};
     const struct kernel_argument arguments[] = {
         KERNEL_ARGUMENT(call->rows),
         KERNEL_ARGUMENT(call->n),
@@ -137,6 +138,7 @@ static int finish_product(struct device *device, const struct linear_call *call)
         KERNEL_ARGUMENT(call->second.offset),
         KERNEL_ARGUMENT(save),
         KERNEL_ARGUMENT(call->save_offset),
+        KERNEL_ARGUMENT(gate),
     };
     clblast_grid(device, KERNEL_LINEAR, (uint64_t)call->rows, (uint64_t)call->n, (uint64_t)call->k, &grid);
     return kernel_launch(device, KERNEL_LINEAR, &grid, arguments, sizeof arguments / sizeof arguments[0]);
@@ -145,13 +147,15 @@ static int finish_product(struct device *device, const struct linear_call *call)
 static int clblast_forward(struct device *device, const struct linear_call *call)
 {
     const size_t rows = (size_t)call->rows, n = (size_t)call->n, k = (size_t)call->k;
+    const bool gated = (call->flags & LINEAR_GATED) != 0;
     int result = wait_for_rows(device);
     if (result != 0)
         return result;
-    result = gemm_result(device, device->compute->clblast->gemm(
-                                     CLBlastLayoutRowMajor, CLBlastTransposeNo, CLBlastTransposeNo, rows, n, k, 1.0f,
-                                     call->a.buffer, call->a.offset, k, call->weights, call->weights_offset, n, 0.0f,
-                                     call->out.buffer, call->out.offset, n, &device->queue, NULL));
+    result = gemm_result(
+        device, device->compute->clblast->gemm(CLBlastLayoutRowMajor, CLBlastTransposeNo, CLBlastTransposeNo, rows, n,
+                                               k, 1.0f, call->a.buffer, call->a.offset, k, call->weights,
+                                               call->weights_offset, n, 0.0f, gated ? call->save : call->out.buffer,
+                                               gated ? call->save_offset : call->out.offset, n, &device->queue, NULL));
     return result != 0 || call->flags == 0 ? result : finish_product(device, call);
 }
 

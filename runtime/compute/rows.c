@@ -61,3 +61,26 @@ int rows_column_sums(struct device *device, cl_int rows, cl_int columns, cl_int 
     };
     return kernel_launch(device, KERNEL_COLUMN_SUMS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
 }
+
+int rows_gate_backward(struct device *device, cl_int rows, cl_int columns, const struct rows_gate *gate,
+                       const struct kernel_view *dy)
+{
+    struct kernel_grid grid;
+    const cl_int flags = (cl_int)gate->flags;
+    const cl_float4 how = {{gate->how.limit, gate->how.alpha, gate->how.shift, 0}};
+    const cl_long4 dy_at = kernel_view_place(dy, (uint64_t)columns);
+    provider_grid(device, KERNEL_GATE_BACKWARD, (uint64_t)rows, (uint64_t)columns, 0, &grid);
+    const struct kernel_argument arguments[] = {
+        KERNEL_ARGUMENT(rows),
+        KERNEL_ARGUMENT(columns),
+        KERNEL_ARGUMENT(flags),
+        KERNEL_ARGUMENT(how),
+        KERNEL_ARGUMENT(dy->buffer),
+        KERNEL_ARGUMENT(dy_at),
+        KERNEL_ARGUMENT(gate->pairs.buffer),
+        KERNEL_ARGUMENT(gate->pairs.offset),
+        KERNEL_ARGUMENT(gate->gradients.buffer),
+        KERNEL_ARGUMENT(gate->gradients.offset),
+    };
+    return kernel_launch(device, KERNEL_GATE_BACKWARD, &grid, arguments, sizeof arguments / sizeof arguments[0]);
+}

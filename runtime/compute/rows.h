@@ -3,6 +3,7 @@
 #define EXPERTD_RUNTIME_ROWS_H
 
 #include "runtime/compute/kernel.h"
+#include "runtime/compute/linear.h"
 #include "runtime/device/device_private.h"
 
 /* Row-major rows into panels, pad columns 0. */
@@ -25,5 +26,15 @@ int rows_mask(struct device *device, cl_int rows, cl_int columns, float scale, c
 /* sums[column] (+)= the sum over rows of `data`, which is in panels; the sums are padded to whole panels. */
 int rows_column_sums(struct device *device, cl_int rows, cl_int columns, cl_int accumulate,
                      const struct device_rows *data, cl_mem sums, cl_ulong sums_offset);
+
+/* Back through a gated product (struct linear_gate): of dy[rows][columns], and of the pairs that the forward kept, the
+ * gradients of the pairs. Both have kernel_paired_columns(columns) columns, in panels. */
+struct rows_gate {
+    unsigned flags; /* the activation and its derivative, of enum linear_flags */
+    struct linear_gate how;
+    struct device_rows pairs, gradients; /* read, written */
+};
+int rows_gate_backward(struct device *device, cl_int rows, cl_int columns, const struct rows_gate *gate,
+                       const struct kernel_view *dy);
 
 #endif

@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct layer_kind *const kinds[] = {&layer_linear,     &layer_add,      &layer_multiply, &layer_mask,
-                                                 &layer_layer_norm, &layer_rms_norm, &layer_attention};
+static const struct layer_kind *const kinds[] = {&layer_linear, &layer_gated,      &layer_add,      &layer_multiply,
+                                                 &layer_mask,   &layer_layer_norm, &layer_rms_norm, &layer_attention};
 
 _Static_assert((int)BLOCK_PARAMETERS_MAX == (int)PARAMETERS_MAX, "what is declared has room");
 
@@ -36,4 +36,9 @@ int layer_parameter(struct plan *plan, const struct plan_layer *layer, const cha
     }
     parameters_add(parameters, &item);
     return (int)parameters->count - 1;
+}
+
+enum parameter_init layer_init(unsigned init)
+{
+    return init == BLOCK_INIT_ZERO ? PARAMETER_ZERO : init == BLOCK_INIT_XAVIER ? PARAMETER_XAVIER : PARAMETER_UNIFORM;
 }

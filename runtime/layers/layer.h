@@ -28,6 +28,7 @@ struct layer_kind {
 const struct layer_kind *layer_kind_find(const char *name);
 
 extern const struct layer_kind layer_linear;
+extern const struct layer_kind layer_gated;
 extern const struct layer_kind layer_add;
 extern const struct layer_kind layer_multiply;
 extern const struct layer_kind layer_mask;
@@ -38,5 +39,7 @@ extern const struct layer_kind layer_attention;
 /* Adds the parameter <layer>.<suffix>, or `name` if it is not NULL, and returns its number. in 0: a vector. */
 int layer_parameter(struct plan *plan, const struct plan_layer *layer, const char *name, const char *suffix,
                     uint64_t out, uint64_t in, enum parameter_init init);
+/* Of a layer's option (enum block_init). */
+enum parameter_init layer_init(unsigned init);
 
 #endif

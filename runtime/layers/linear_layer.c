@@ -1,29 +1,22 @@
 /* y = activation(W x + b), and what surrounds it in a product's epilogue: + second, or * second. */
 #include "runtime/compute/linear.h"
-#include "runtime/compute/rows.h"
-#include "runtime/device/device_private.h"
 #include "runtime/layers/elementwise.h"
 #include "runtime/layers/fusion.h"
 #include "runtime/layers/layer.h"
+#include "runtime/layers/product.h"
 
-enum { WEIGHT, BIAS };             /* parameters */
-enum { X, OUT, SECOND, SAVE, DY }; /* buffers */
-enum { PREACT };                   /* saved */
-
-static enum parameter_init init_of(unsigned init)
-{
-    return init == BLOCK_INIT_ZERO ? PARAMETER_ZERO : init == BLOCK_INIT_XAVIER ? PARAMETER_XAVIER : PARAMETER_UNIFORM;
-}
+enum { WEIGHT, BIAS }; /* parameters */
+enum { PREACT };       /* saved */
 
 static void parameters(struct plan *plan, struct plan_layer *layer)
 {
     const struct block_settings *settings = &layer->node->settings;
     const uint64_t in = plan->values[layer->operands[0]].columns;
     layer->parameters[WEIGHT] =
-        layer_parameter(plan, layer, settings->weight_name, "weight", settings->size, in, init_of(settings->init));
+        layer_parameter(plan, layer, settings->weight_name, "weight", settings->size, in, layer_init(settings->init));
     if (settings->bias)
-        layer->parameters[BIAS] =
-            layer_parameter(plan, layer, settings->bias_name, "bias", settings->size, 0, init_of(settings->bias_init));
+        layer->parameters[BIAS] = layer_parameter(plan, layer, settings->bias_name, "bias", settings->size, 0,
+                                                  layer_init(settings->bias_init));
 }
 
 static void needs(struct plan *plan, struct plan_layer *layer)
@@ -35,114 +28,32 @@ static void needs(struct plan *plan, struct plan_layer *layer)
         plan_need(plan, (unsigned)layer->second, false);
 }
 
-/* --- products ----------------------------------------------------------------------------------------------------- */
-
-static int launch_product(const struct plan_run *run, const struct plan_step *step)
+static struct product product_of(const struct plan *plan, const struct plan_layer *layer)
 {
-    const struct parameters *p = run->parameters;
-    const struct parameter *weight = plan_parameter(run, step, WEIGHT);
-    const struct linear_call call = {
-        .rows = plan_view_rows(run, step, OUT),
-        .n = (cl_int)weight->out,
-        .k = (cl_int)weight->in,
-        .flags = step->flags,
-        .a = plan_view(run, step, X),
-        .weights = p->matrices,
-        .weights_offset = weight->at,
-        .out = plan_view(run, step, OUT),
-        .bias = step->parameters[BIAS] != PLAN_NONE ? p->vectors : NULL,
-        .bias_offset = step->parameters[BIAS] != PLAN_NONE ? plan_parameter(run, step, BIAS)->at : 0,
-        .second = plan_view(run, step, SECOND),
-        .save = plan_view(run, step, SAVE).buffer,
-        .save_offset = plan_view(run, step, SAVE).offset,
-    };
-    return linear_layer_forward(run->device, &call);
+    return (struct product){.weight = layer->parameters[WEIGHT],
+                            .bias = layer->parameters[BIAS],
+                            .out = layer->node->settings.size,
+                            .in = plan->values[layer->operands[0]].columns};
 }
-
-static int launch_input_gradient(const struct plan_run *run, const struct plan_step *step)
-{
-    const struct parameter *weight = plan_parameter(run, step, WEIGHT);
-    const struct linear_call call = {
-        .rows = plan_view_rows(run, step, OUT),
-        .n = (cl_int)weight->in,
-        .k = (cl_int)weight->out,
-        .flags = step->flags,
-        .a = plan_view(run, step, DY),
-        .of_gradient = true,
-        .weights = run->parameters->transposed,
-        .weights_offset = weight->transposed,
-        .out = plan_view(run, step, OUT),
-        .second = plan_view(run, step, SECOND),
-    };
-    return linear_layer_forward(run->device, &call);
-}
-
-/* dw = x^T dy. */
-static int launch_weight_gradient(const struct plan_run *run, const struct plan_step *step)
-{
-    const struct parameter *weight = plan_parameter(run, step, WEIGHT);
-    const struct device_rows x = plan_rows_of(run, step, X), dy = plan_rows_of(run, step, DY);
-    const struct linear_gradient_call call = {
-        .rows = plan_view_rows(run, step, X),
-        .n = (cl_int)weight->out,
-        .k = (cl_int)weight->in,
-        .accumulate = run->accumulate,
-        .x = x.buffer,
-        .dy = dy.buffer,
-        .dw = run->device->workspace,
-        .x_offset = x.offset,
-        .dy_offset = dy.offset,
-        .dw_offset = plan_parameter_gradient(run, step, WEIGHT),
-    };
-    return linear_layer_gradient(run->device, &call);
-}
-
-static int launch_bias_gradient(const struct plan_run *run, const struct plan_step *step)
-{
-    const struct device_rows dy = plan_rows_of(run, step, DY);
-    return rows_column_sums(run->device, plan_view_rows(run, step, DY), (cl_int)plan_parameter(run, step, BIAS)->out,
-                            run->accumulate, &dy, run->device->workspace, plan_parameter_gradient(run, step, BIAS));
-}
-
-/* ------------------------------------------------------------------------------------------------------------------ */
 
 static void forward(struct plan *plan, struct plan_layer *layer)
 {
-    const struct block_settings *settings = &layer->node->settings;
-    const int x = plan_read(plan, layer->operands[0]);
-    const int second = layer->second != PLAN_NONE ? plan_read(plan, (unsigned)layer->second) : PLAN_NONE;
-    const int out = plan_write(plan, layer->value);
+    const struct product product = product_of(plan, layer);
     const struct plan_value *value = &plan->values[layer->value];
-    struct plan_step *step = plan_add(plan, launch_product);
-    step->parameters[WEIGHT] = layer->parameters[WEIGHT];
-    step->parameters[BIAS] = layer->parameters[BIAS];
-    step->flags = (settings->bias ? LINEAR_BIAS : 0) | fusion_activation(settings->activation);
+    struct product_forward forward = {
+        .x = plan_read(plan, layer->operands[0]),
+        .second = layer->second != PLAN_NONE ? plan_read(plan, (unsigned)layer->second) : PLAN_NONE,
+        .save = PLAN_NONE,
+        .flags = fusion_activation(layer->node->settings.activation),
+    };
+    forward.out = plan_write(plan, layer->value);
     if (layer->epilogue != PLAN_PLAIN)
-        step->flags |= layer->epilogue == PLAN_ADD ? LINEAR_ADD : LINEAR_MULTIPLY;
-    plan_use(plan, X, x);
-    plan_use(plan, OUT, out);
-    plan_use(plan, SECOND, second);
-    plan_note_product(plan, settings->size, plan->values[layer->operands[0]].columns);
+        forward.flags |= layer->epilogue == PLAN_ADD ? LINEAR_ADD : LINEAR_MULTIPLY;
     if (plan->backward && layer->saves) {
-        step->flags |= LINEAR_SAVE;
-        layer->saved[PREACT] = plan_matrix(plan, value->tokens, value->columns, false);
-        plan_use(plan, SAVE, layer->saved[PREACT]);
+        forward.flags |= LINEAR_SAVE;
+        forward.save = layer->saved[PREACT] = plan_matrix(plan, value->tokens, value->columns, false);
     }
-}
-
-static void input_gradient(struct plan *plan, const struct plan_layer *layer, int dy)
-{
-    struct plan_contribution contribution;
-    if (!plan_wants(plan, layer->operands[0]))
-        return;
-    plan_contribute_product(plan, layer->operands[0], &contribution);
-    struct plan_step *step = plan_add(plan, launch_input_gradient);
-    step->parameters[WEIGHT] = layer->parameters[WEIGHT];
-    step->flags = contribution.flags;
-    plan_use(plan, DY, dy);
-    plan_use(plan, SECOND, contribution.second);
-    plan_use(plan, OUT, contribution.out);
-    plan_note_product(plan, plan->values[layer->operands[0]].columns, layer->node->settings.size);
+    product_forward(plan, &product, &forward);
 }
 
 /* Through what the epilogue did last: the second operand's gradient, and that of the activation. */
@@ -178,20 +89,15 @@ static int through_activation(struct plan *plan, const struct plan_layer *layer,
 
 static void backward(struct plan *plan, struct plan_layer *layer)
 {
+    const struct product product = product_of(plan, layer);
     int dy = through_activation(plan, layer, through_epilogue(plan, layer, plan_gradient(plan, layer)));
     if (plan->trains)
         dy = plan_packed(plan, dy);
-    if (plan->trains && layer->parameters[BIAS] != PLAN_NONE && !layer->bias_summed) {
-        plan_add(plan, launch_bias_gradient)->parameters[BIAS] = layer->parameters[BIAS];
-        plan_use(plan, DY, dy);
-    }
-    if (plan->trains) {
-        const int x = plan_read_packed(plan, layer->operands[0]);
-        plan_add(plan, launch_weight_gradient)->parameters[WEIGHT] = layer->parameters[WEIGHT];
-        plan_use(plan, X, x);
-        plan_use(plan, DY, dy);
-    }
-    input_gradient(plan, layer, dy);
+    if (plan->trains && product.bias != PLAN_NONE && !layer->bias_summed)
+        product_bias_gradient(plan, &product, dy);
+    if (plan->trains)
+        product_weight_gradient(plan, &product, plan_read_packed(plan, layer->operands[0]), dy);
+    product_input_gradient(plan, &product, layer->operands[0], dy);
 }
 
 const struct layer_kind layer_linear = {

@@ -65,6 +65,7 @@ struct plan_step {
     unsigned flags;
     float number;
     uint64_t sizes[2];
+    const struct linear_gate *gate;
 };
 
 struct plan_value {
@@ -101,6 +102,7 @@ struct plan_layer {
     bool recomputed; /* in a backward plan: its forward is part of it */
     bool saves;      /* what its backward needs besides values, in `saved` */
     int saved[2];
+    struct linear_gate gate;
     bool bias_summed; /* the gradient of its bias came out of the layer behind it */
 };
 

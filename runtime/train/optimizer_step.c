@@ -162,10 +162,10 @@ static int enqueue_steps(struct device *device, struct step *step)
     int result = 0;
     for (unsigned i = 0; i < parameters->count && result == 0; i++) {
         const struct parameter *item = &parameters->items[i];
-        if (item->in == 0)
+        if (item->in == 0 || (item->paired && item->lane == 1))
             continue;
         step->k = (cl_int)item->in;
-        step->n = (cl_int)item->out;
+        step->n = (cl_int)parameters_columns(&parameters->shape, item);
         step->offset = item->offset;
         step->transposed = item->transposed;
         result = enqueue(device, step);

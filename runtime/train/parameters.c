@@ -19,9 +19,20 @@ void parameters_add(struct parameters *parameters, const struct parameter *param
     parameters->items[parameters->count++] = *parameter;
 }
 
+uint64_t parameters_columns(const struct kernel_shape *shape, const struct parameter *item)
+{
+    return item->paired ? kernel_paired_columns(shape, item->out) : item->out;
+}
+
 static uint64_t primary_floats(const struct parameters *parameters, const struct parameter *item)
 {
-    return kernel_packed_floats(&parameters->shape, item->in > 0 ? item->in : 1, item->out);
+    return kernel_packed_floats(&parameters->shape, item->in > 0 ? item->in : 1,
+                                parameters_columns(&parameters->shape, item));
+}
+
+static bool is_second(const struct parameter *item)
+{
+    return item->paired && item->lane == 1;
 }
 
 static bool has_halves(const struct parameters *parameters)
@@ -46,8 +57,8 @@ void parameters_layout(struct parameters *parameters, const struct kernel_shape 
             struct parameter *item = &parameters->items[i];
             if ((item->in == 0) != (vectors == 1))
                 continue;
-            item->offset = at;
-            at += primary_floats(parameters, item);
+            item->offset = is_second(item) ? parameters->items[item->partner].offset : at;
+            at += is_second(item) ? 0 : primary_floats(parameters, item);
         }
     }
     parameters->vectors_floats = at - parameters->vectors_offset;
@@ -57,8 +68,8 @@ void parameters_layout(struct parameters *parameters, const struct kernel_shape 
         struct parameter *item = &parameters->items[i];
         if (item->in == 0)
             continue;
-        item->transposed = at;
-        at += kernel_packed_floats(shape, item->out, item->in);
+        item->transposed = is_second(item) ? parameters->items[item->partner].transposed : at;
+        at += is_second(item) ? 0 : kernel_packed_floats(shape, parameters_columns(shape, item), item->in);
     }
     parameters->transposed_floats = at;
     parameters->moments = optimizer_moments(optimizer);
@@ -91,43 +102,60 @@ uint64_t parameters_bytes(const struct parameters *parameters)
 
 /* --- packing ------------------------------------------------------------------------------------------------------ */
 
-/* Row-major (rows, columns) to and from [ceil(columns / panel)][rows][panel]; pads are not touched. With `transposed`
- * the row-major matrix is (columns, rows): a weight (out, in) is packed over out as the transposed of itself. */
-static size_t row_major_index(uint64_t row, uint64_t column, uint64_t rows, uint64_t columns, bool transposed)
+/* A tensor of the state dict, (out, in) row-major, to and from panels: over its outputs, or over its inputs. Pads, and
+ * what is a partner's, are not touched. `bytes` of a packed element: 4, or 2 of a half. */
+struct packing {
+    uint64_t out, in;
+    uint64_t step, first; /* output c is column c * step + first of the matrix in memory, */
+    uint64_t columns;     /* which has so many of them */
+    uint64_t panel;
+    bool over_in;
+    size_t bytes;
+};
+
+static struct packing packing_of(const struct parameters *parameters, const struct parameter *item, bool over_in,
+                                 size_t bytes)
 {
-    return transposed ? column * rows + row : row * columns + column;
+    struct packing packing = {
+        .out = item->out,
+        .in = item->in > 0 ? item->in : 1,
+        .step = item->paired ? 2 : 1,
+        .first = item->paired ? item->lane : 0,
+        .columns = parameters_columns(&parameters->shape, item),
+        .over_in = over_in,
+        .bytes = bytes,
+    };
+    packing.panel = kernel_panel_width(&parameters->shape, over_in ? packing.in : packing.columns);
+    return packing;
 }
 
-/* `bytes` of a packed element: 4, or 2 of a half. */
-static void pack(void *packed, size_t bytes, const float *plain, uint64_t rows, uint64_t columns, uint64_t panel,
-                 bool transposed)
+static void move(void *packed, size_t bytes, uint64_t at, float *plain, bool pack)
 {
-    uint64_t at = 0;
-    for (uint64_t first = 0; first < columns; first += panel) {
-        const uint64_t width = columns - first < panel ? columns - first : panel;
-        for (uint64_t row = 0; row < rows; row++, at += panel) {
-            for (uint64_t c = 0; c < width; c++) {
-                const float value = plain[row_major_index(row, first + c, rows, columns, transposed)];
-                if (bytes == sizeof(uint16_t))
-                    ((uint16_t *)packed)[at + c] = half_from_float(value);
-                else
-                    ((float *)packed)[at + c] = value;
-            }
-        }
-    }
+    float *whole = (float *)packed + at;
+    uint16_t *half = (uint16_t *)packed + at;
+    if (pack && bytes == sizeof *half)
+        *half = half_from_float(*plain);
+    else if (pack)
+        *whole = *plain;
+    else
+        *plain = bytes == sizeof *half ? half_to_float(*half) : *whole;
 }
 
-static void unpack(float *plain, const void *packed, size_t bytes, uint64_t rows, uint64_t columns, uint64_t panel,
-                   bool transposed)
+/* Panel by panel, in the order in which they lie in memory. */
+static void convert(const struct packing *packing, void *packed, float *plain, bool pack)
 {
-    uint64_t at = 0;
-    for (uint64_t first = 0; first < columns; first += panel) {
-        const uint64_t width = columns - first < panel ? columns - first : panel;
-        for (uint64_t row = 0; row < rows; row++, at += panel) {
-            for (uint64_t c = 0; c < width; c++)
-                plain[row_major_index(row, first + c, rows, columns, transposed)] =
-                    bytes == sizeof(uint16_t) ? half_to_float(((const uint16_t *)packed)[at + c])
-                                              : ((const float *)packed)[at + c];
+    const bool over_in = packing->over_in;
+    const uint64_t panel = packing->panel, across = over_in ? packing->in : packing->out;
+    const uint64_t along = over_in ? packing->out : packing->in, rows = over_in ? packing->columns : packing->in;
+    const uint64_t step = over_in ? 1 : packing->step, row_step = over_in ? packing->step : 1;
+    const uint64_t first = over_in ? 0 : packing->first, first_row = over_in ? packing->first : 0;
+    for (uint64_t begin = 0, width; begin < across; begin += width) {
+        const uint64_t column = begin * step + first, left = (panel - column % panel + step - 1) / step;
+        width = across - begin < left ? across - begin : left;
+        for (uint64_t r = 0; r < along; r++) {
+            uint64_t at = (column / panel * rows + r * row_step + first_row) * panel + column % panel;
+            for (uint64_t c = begin; c < begin + width; c++, at += step)
+                move(packed, packing->bytes, at, plain + (over_in ? r * packing->in + c : c * packing->in + r), pack);
         }
     }
 }
@@ -135,8 +163,8 @@ static void unpack(float *plain, const void *packed, size_t bytes, uint64_t rows
 static void unpack_primary(const struct parameters *parameters, const struct parameter *item, float *plain,
                            const void *packed, size_t bytes)
 {
-    unpack(plain, packed, bytes, item->in > 0 ? item->in : 1, item->out,
-           kernel_panel_width(&parameters->shape, item->out), true);
+    const struct packing packing = packing_of(parameters, item, false, bytes);
+    convert(&packing, (void *)(uintptr_t)packed, plain, false);
 }
 
 /* --- tensors by number: the parameters, then each moment of each parameter, then the accumulated gradients ----------
@@ -209,21 +237,22 @@ int parameters_read(struct parameters *parameters, unsigned index, float *values
 }
 
 /* A row-major tensor into the panels of a place, over its `out` or, transposed, over its `in`. Pads are written as
- * zeros, whatever was there. */
+ * zeros, whatever was there; what is a partner's stays. */
 static int write_place(struct parameters *parameters, const struct parameter *item, const struct place *place,
                        const float *values, bool over_in)
 {
-    const uint64_t in = item->in > 0 ? item->in : 1, rows = over_in ? item->out : in,
-                   columns = over_in ? in : item->out;
-    const struct kernel_shape *shape = &parameters->shape;
-    const uint64_t count = kernel_packed_floats(shape, rows, columns);
+    const struct packing packing = packing_of(parameters, item, over_in, place->bytes);
+    const uint64_t count = kernel_packed_floats(&parameters->shape, over_in ? packing.columns : packing.in,
+                                                over_in ? packing.in : packing.columns);
     assert(count > 0);
     void *packed = calloc(count, place->bytes);
     if (packed == NULL)
         return -ENOMEM;
-    pack(packed, place->bytes, values, rows, columns, kernel_panel_width(shape, columns), !over_in);
-    const int result =
-        device_write(parameters->device, place->buffer, place->offset * place->bytes, packed, count * place->bytes);
+    const size_t at = place->offset * place->bytes, bytes = count * place->bytes;
+    int result = item->paired ? device_read(parameters->device, place->buffer, at, packed, bytes) : 0;
+    convert(&packing, packed, (float *)(uintptr_t)values, true);
+    if (result == 0)
+        result = device_write(parameters->device, place->buffer, at, packed, bytes);
     free(packed);
     return result;
 }

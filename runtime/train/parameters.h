@@ -13,6 +13,7 @@
 #ifndef EXPERTD_RUNTIME_PARAMETERS_H
 #define EXPERTD_RUNTIME_PARAMETERS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "runtime/compute/kernel.h"
@@ -20,7 +21,7 @@
 
 enum {
     PARAMETERS_MAX = 64,
-    PARAMETER_NAME_SIZE = 56,
+    PARAMETER_NAME_SIZE = 68,
     PARAMETERS_RESULTS = 8, /* floats that an optimizer step reports */
 };
 
@@ -37,6 +38,11 @@ struct parameter {
     uint64_t in; /* 0: a vector of `out` floats */
     enum parameter_init init;
     uint64_t fan_in;
+    /* Of two that a gated product reads in pairs (runtime/compute/linear.h): they are one matrix, or one vector, of
+     * kernel_paired_columns() columns, this one's those with the number 2 c + `lane`. */
+    bool paired;
+    unsigned lane;    /* 0, of the one that was added first, or 1 */
+    unsigned partner; /* of lane 1: the number of the other */
     /* Filled by parameters_layout; elements, each as large as the buffer's are. */
     uint64_t offset;     /* in the primary part */
     uint64_t transposed; /* in the buffer of transposed ones; of a matrix */
@@ -69,6 +75,8 @@ struct parameters {
     float results[PARAMETERS_RESULTS]; /* written by the device while a backward is in flight */
 };
 
+/* Columns of the matrix that the parameter is, or is half of, in memory. */
+uint64_t parameters_columns(const struct kernel_shape *shape, const struct parameter *item);
 /* Adds one to a layout that is being made. */
 void parameters_add(struct parameters *parameters, const struct parameter *parameter);
 /* Places what was added. */
@@ -80,7 +88,7 @@ int parameters_create(struct parameters *parameters, struct device *device, uint
 void parameters_destroy(struct parameters *parameters);
 
 /* After a step was made: the name of a parameter of which a value would have become NaN or infinite, and so stayed as
- * it was (runtime/compute/kernels/optimizer_cpu.cl); NULL: there is none. */
+ * it was (runtime/compute/kernels/optimizer_cpu.cl), or of its partner's; NULL: there is none. */
 const char *parameters_held(const struct parameters *parameters);
 
 /* Value `i` of the stream that initialises parameter `index`: uniform in [-1, 1), a multiple of 2^-23. */

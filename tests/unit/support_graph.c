@@ -19,6 +19,24 @@ size_t support_graph_elements(const struct support_graph *support, unsigned valu
 void support_graph_name(const struct block_node *node, unsigned which, char *name, size_t size)
 {
     const char *given = which == 0 ? node->settings.weight_name : node->settings.bias_name;
+    if (is(node, "gated")) {
+        const char *module = which < 2 ? node->settings.gate : node->settings.up;
+        name[0] = '\0';
+        if (which % 2 == 1 && !node->settings.bias)
+            return;
+        if (module == NULL)
+            snprintf(name, size, "%s.", node->layer->name);
+        snprintf(name + strlen(name), size - strlen(name), "%s.%s",
+                 module != NULL ? module
+                 : which < 2    ? "gate_proj"
+                                : "up_proj",
+                 which % 2 == 0 ? "weight" : "bias");
+        return;
+    }
+    if (which > 1) {
+        name[0] = '\0';
+        return;
+    }
     const bool has = is(node, "linear") ? which == 0 || node->settings.bias
                                         : is(node, "layer_norm") || (is(node, "rms_norm") && which == 0);
     if (!has)
@@ -33,7 +51,9 @@ size_t support_graph_parameter_elements(const struct support_graph *support, uns
 {
     const struct block_node *n = &support->graph->nodes[node];
     const size_t columns = support->graph->values[n->value].columns;
-    return which == 0 && is(n, "linear") ? columns * support->graph->values[n->operands[0]].columns : columns;
+    return (which == 0 && is(n, "linear")) || (which % 2 == 0 && is(n, "gated"))
+               ? columns * support->graph->values[n->operands[0]].columns
+               : columns;
 }
 
 void support_graph_open(struct support_graph *support, const struct block_graph *graph, size_t rows,
@@ -46,14 +66,16 @@ void support_graph_open(struct support_graph *support, const struct block_graph 
         if (graph->values[v].desc.dtype == DTYPE_FLOAT32)
             support->gradients[v] = calloc(count, sizeof(double));
     }
-    for (unsigned i = 0; i < 2 * graph->nodes_count; i++) {
+    for (unsigned i = 0; i < SUPPORT_GRAPH_PARAMETERS * graph->nodes_count; i++) {
         char name[128];
-        support_graph_name(&graph->nodes[i / 2], i % 2, name, sizeof name);
+        support_graph_name(&graph->nodes[i / SUPPORT_GRAPH_PARAMETERS], i % SUPPORT_GRAPH_PARAMETERS, name,
+                           sizeof name);
         if (name[0] == '\0')
             continue;
-        support->parameters[i / 2][i % 2] = parameter(context, name);
-        support->parameter_gradients[i / 2][i % 2] =
-            calloc(support_graph_parameter_elements(support, i / 2, i % 2), sizeof(double));
+        const unsigned node = i / SUPPORT_GRAPH_PARAMETERS, which = i % SUPPORT_GRAPH_PARAMETERS;
+        support->parameters[node][which] = parameter(context, name);
+        support->parameter_gradients[node][which] =
+            calloc(support_graph_parameter_elements(support, node, which), sizeof(double));
     }
 }
 
@@ -63,8 +85,8 @@ void support_graph_close(struct support_graph *support)
         free(support->values[v]);
         free(support->gradients[v]);
     }
-    for (unsigned i = 0; i < 2 * support->graph->nodes_count; i++)
-        free(support->parameter_gradients[i / 2][i % 2]);
+    for (unsigned i = 0; i < SUPPORT_GRAPH_PARAMETERS * support->graph->nodes_count; i++)
+        free(support->parameter_gradients[i / SUPPORT_GRAPH_PARAMETERS][i % SUPPORT_GRAPH_PARAMETERS]);
 }
 
 /* --- activations: the value, and its derivative ---------------------------------------------------------------------
@@ -142,6 +164,63 @@ static void linear(const struct step *step)
                 dx[k] += g * (double)w[c * in + k];
             }
         }
+    }
+}
+
+/* The sum of one row with one of the weights, and how large what was summed is. */
+static double product_sum(const struct step *step, unsigned which, const double *x, size_t in, size_t c, double *size)
+{
+    const float *w = step->support->parameters[step->number][which],
+                *b = step->support->parameters[step->number][which + 1];
+    double sum = b != NULL ? (double)b[c] : 0;
+    *size = fabs(sum);
+    for (size_t k = 0; k < in; k++) {
+        sum += (double)w[c * in + k] * x[k];
+        *size += fabs((double)w[c * in + k] * x[k]);
+    }
+    return sum;
+}
+
+static void add_product_gradient(const struct step *step, unsigned which, const double *x, double *dx, size_t in,
+                                 size_t c, double dy)
+{
+    const float *w = step->support->parameters[step->number][which];
+    double *dw = step->support->parameter_gradients[step->number][which];
+    double *db = step->support->parameter_gradients[step->number][which + 1];
+    if (db != NULL)
+        db[c] += dy;
+    for (size_t k = 0; k < in; k++) {
+        dw[c * in + k] += dy * x[k];
+        dx[k] += dy * (double)w[c * in + k];
+    }
+}
+
+static bool near(double x, double corner, double size)
+{
+    return fabs(x - corner) <= 1e-4 * (size + 1);
+}
+
+static void gated(const struct step *step)
+{
+    const size_t in = step->support->graph->values[step->node->operands[0]].columns;
+    const struct block_settings *settings = &step->node->settings;
+    const double limit = settings->limit > 0 ? settings->limit : INFINITY, alpha = settings->alpha;
+    for (size_t i = 0; i < step->rows * step->columns; i++) {
+        const size_t r = i / step->columns, c = i % step->columns;
+        const double *x = value(step, 0) + r * in;
+        double *dx = gradient(step, 0) + r * in, gate_size, up_size, slope;
+        const double g = product_sum(step, 0, x, in, c, &gate_size), u = product_sum(step, 2, x, in, c, &up_size);
+        const double y = activation(settings->activation, alpha * fmin(g, limit), &slope) / alpha;
+        const double through = fmax(fmin(u, limit), -limit) + settings->up_shift;
+        if ((settings->activation == BLOCK_RELU && near(g, 0, gate_size)) || near(g, limit, gate_size) ||
+            near(fabs(u), limit, up_size))
+            step->support->kink = true;
+        if (!step->backward) {
+            step->y[i] = y * through;
+            continue;
+        }
+        add_product_gradient(step, 0, x, dx, in, c, g > limit ? 0 : step->dy[i] * slope * through);
+        add_product_gradient(step, 2, x, dx, in, c, fabs(u) > limit ? 0 : step->dy[i] * y);
     }
 }
 
@@ -312,6 +391,8 @@ static void run(struct support_graph *support, unsigned number, bool backward)
                               .backward = backward};
     if (is(node, "linear"))
         linear(&step);
+    else if (is(node, "gated"))
+        gated(&step);
     else if (is(node, "layer_norm") || is(node, "rms_norm"))
         norm(&step);
     else if (is(node, "attention"))

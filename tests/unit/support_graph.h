@@ -8,13 +8,14 @@
 
 #include "common/block.h"
 
-enum { SUPPORT_GRAPH_PARAMETERS = 2 };
+enum { SUPPORT_GRAPH_PARAMETERS = 4 };
 
 struct support_graph {
     const struct block_graph *graph;
     size_t rows;
     double *values[BLOCK_VALUES_MAX], *gradients[BLOCK_VALUES_MAX]; /* gradients NULL: of no float */
-    /* Of a node: weight and bias, gamma and beta; NULL where there is none. The gradients belong to the graph. */
+    /* Of a node: weight and bias, gamma and beta; of a gated one both of the gate, then both of what it lets through;
+     * NULL where there is none. The gradients belong to the graph. */
     const float *parameters[BLOCK_LAYERS_MAX][SUPPORT_GRAPH_PARAMETERS];
     double *parameter_gradients[BLOCK_LAYERS_MAX][SUPPORT_GRAPH_PARAMETERS];
     bool kink; /* a relu was so near to its corner that rounding decides */

@@ -34,6 +34,43 @@ static double silu_grad(double x)
     return s * (1 + x * (1 - s));
 }
 
+static double activated(unsigned flags, double x)
+{
+    return flags & LINEAR_GELU   ? gelu(x)
+           : flags & LINEAR_RELU ? fmax(x, 0)
+           : flags & LINEAR_SILU ? x / (1 + exp(-x))
+                                 : x * normal(x);
+}
+
+static double slope_of(unsigned flags, double x)
+{
+    return flags & LINEAR_GELU_GRAD   ? gelu_grad(x)
+           : flags & LINEAR_RELU_GRAD ? x > 0
+           : flags & LINEAR_SILU_GRAD ? silu_grad(x)
+                                      : gelu_erf_grad(x);
+}
+
+void support_reference_gate(const struct support_gate *gate)
+{
+    for (size_t i = 0; i < gate->count; i++) {
+        const double g = fmin((double)gate->pairs[2 * i], gate->limit);
+        const double u = fmax(fmin((double)gate->pairs[2 * i + 1], gate->limit), -gate->limit);
+        gate->out[i] = (float)(activated(gate->flags, gate->alpha * g) / gate->alpha * (u + gate->shift));
+    }
+}
+
+void support_reference_gate_backward(const struct support_gate *gate)
+{
+    for (size_t i = 0; i < gate->count; i++) {
+        const double g = (double)gate->pairs[2 * i], u = (double)gate->pairs[2 * i + 1], dy = (double)gate->dy[i];
+        const double cut_g = fmin(g, gate->limit), cut_u = fmax(fmin(u, gate->limit), -gate->limit);
+        gate->gradients[2 * i] =
+            g > gate->limit ? 0 : (float)(dy * slope_of(gate->flags, gate->alpha * cut_g) * (cut_u + gate->shift));
+        gate->gradients[2 * i + 1] =
+            fabs(u) > gate->limit ? 0 : (float)(dy * activated(gate->flags, gate->alpha * cut_g) / gate->alpha);
+    }
+}
+
 static double epilogue(const struct support_product *call, size_t at, size_t column, double value)
 {
     if (call->flags & LINEAR_BIAS)

@@ -20,6 +20,17 @@ struct support_product {
     float *out, *save;
 };
 void support_reference_product(const struct support_product *call);
+/* Of `count` pairs {gate, what it lets through} one result each; and back, of dy the gradients of the pairs. The
+ * activation and its derivative by the flags. */
+struct support_gate {
+    size_t count;
+    unsigned flags;
+    double limit, alpha, shift;
+    const float *pairs, *dy;
+    float *out, *gradients;
+};
+void support_reference_gate(const struct support_gate *gate);
+void support_reference_gate_backward(const struct support_gate *gate);
 /* dw[k][n] (+)= x[rows][k]^T dy[rows][n]. */
 void support_reference_gradient(size_t rows, size_t n, size_t k, const float *x, const float *dy, bool accumulate,
                                 float *dw);

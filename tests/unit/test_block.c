@@ -30,6 +30,7 @@ START_TEST(built_in_blocks_have_hiveminds_shapes)
         {"transformer", "float32[128,32]", "bool[128]", "float32[128,32]"},
         {"det_dropout", "float32[32]", "int64[32]", "float32[32]"},
         {"perceptron", "float32[32]", NULL, "float32[10]"},
+        {"swiglu", "float32[32]", NULL, "float32[32]"},
         {"nop", "float32[32]", NULL, "float32[32]"},
         {"nop_delay", "float32[32]", NULL, "float32[32]"},
     };
@@ -58,6 +59,20 @@ START_TEST(arguments_change_shapes_and_have_defaults)
     ck_assert_double_eq(block_argument(graph, "hidden_dim", 0), 20);
     ck_assert_double_eq(block_argument(graph, "none", 3), 3);
     ck_assert_str_eq(block_arguments_format(graph, text, sizeof text), "sequence=7 heads=4 dropout=0");
+    free(graph);
+}
+END_TEST
+
+START_TEST(an_argument_may_be_a_word_or_depend_on_the_hidden_size)
+{
+    const struct block_option items[] = {{"activation", "relu", 0}, {"bias", "true", 0}};
+    struct block_graph *graph = resolved("swiglu", 20, items, 2);
+    char text[128];
+    ck_assert_str_eq(block_arguments_format(graph, text, sizeof text),
+                     "intermediate_size=80 activation=relu bias=true limit=0 alpha=1 up_shift=0");
+    ck_assert_uint_eq(graph->nodes[0].settings.activation, BLOCK_RELU);
+    ck_assert_uint_eq(graph->nodes[0].settings.size, 80);
+    ck_assert_uint_eq(graph->nodes[1].settings.bias, 1);
     free(graph);
 }
 END_TEST
@@ -114,6 +129,14 @@ static const struct {
     {WITH("      - {name: b, layer: linear, input: x, size: 4, weight_name: last.weight}\n"
           "      - {name: last, layer: linear, input: b, size: 4}\n"),
      5, "both have a parameter"},
+    {WITH("      - {name: last, layer: gated, input: x, size: 4, activation: none}\n"), 5, "a gate has an activation"},
+    {WITH("      - {name: last, layer: gated, input: x, size: 4, alpha: 0}\n"), 5, "alpha must be more than 0"},
+    {WITH("      - {name: last, layer: gated, input: x, size: 4, gate: a, up: a}\n"), 5,
+     "both have a parameter a.weight"},
+    {WITH("      - {name: a, layer: gated, input: x, size: 4}\n"
+          "      - {name: a.up_proj, layer: linear, input: a, size: 4}\n"
+          "      - {name: last, layer: add, inputs: [a, a.up_proj]}\n"),
+     6, "both have a parameter a.up_proj.weight"},
     {WITH("      - {layer: linear, input: x, size: 4}\n"), 5, "needs name"},
     {WITH("      - last\n"), 5, "must be a mapping"},
     {WITH("      - {name: last, layer: linear, input: x, size: [4]}\n"), 5, "must be one value"},
@@ -133,6 +156,7 @@ static const struct {
     {"experts:\n  - {uid: a.0, block: transformer, hidden_dim: 100}\n", 2, "heads"},
     {"experts:\n  - uid: a.0\n    block: transformer\n    arguments: {sequenze: 4}\n", 4, "no argument 'sequenze'"},
     {"experts:\n  - uid: a.0\n    block: transformer\n    arguments: {dropout: 0.1}\n", 4, "must be 0"},
+    {"experts:\n  - uid: a.0\n    block: swiglu\n    arguments: {activation: tanh}\n", 4, "'tanh' is none of silu|"},
     {"experts:\n  - uid: a.0\n    block: nop_delay\n    arguments: {delay: -1}\n", 4, "not from 0"},
     {"experts:\n  - uid: a.0\n    block: nop_delay\n    arguments: [delay]\n", 4, "must be a mapping"},
     {"experts:\n  - {uid: a.0, block: nine}\n", 2, "no block 'nine'"},
@@ -194,6 +218,7 @@ int main(void)
     TCase *all = tcase_create("block");
     tcase_add_test(all, built_in_blocks_have_hiveminds_shapes);
     tcase_add_test(all, arguments_change_shapes_and_have_defaults);
+    tcase_add_test(all, an_argument_may_be_a_word_or_depend_on_the_hidden_size);
     tcase_add_test(all, layers_are_placed_behind_what_they_read);
     tcase_add_loop_test(all, what_is_wrong_is_refused_with_its_line, 0, sizeof wrong / sizeof wrong[0]);
     tcase_add_test(all, what_is_right_is_taken);

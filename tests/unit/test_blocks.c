@@ -45,6 +45,8 @@ struct block_case {
     "{name: down_proj, layer: linear, input: gated, size: hidden_dim, bias: false}, "                                  \
     "{name: sum, layer: add, inputs: [x, down_proj]}], outputs: [{name: y, value: sum}]"
 
+#define CLAMPED "intermediate_size: 23, bias: true, limit: 1.5, alpha: 1.702, up_shift: 1"
+
 static const struct block_case cases[] = {
     {"transformer.32.5", 3, "block: transformer, hidden_dim: 32, arguments: {sequence: 5}", ""},
     {"transformer.48.17", 4, "block: transformer, hidden_dim: 48, arguments: {sequence: 17, heads: 4}", ""},
@@ -59,6 +61,16 @@ static const struct block_case cases[] = {
     {"activations.65", 1, "block: activations, hidden_dim: 65", ACTIVATIONS},
     {"gated.24", 7, "block: gated, hidden_dim: 24", GATED},
     {"gated.65", 1, "block: gated, hidden_dim: 65", GATED},
+    {"swiglu.24", 7, "block: swiglu, hidden_dim: 24", ""},
+    {"swiglu.65", 1, "block: swiglu, hidden_dim: 65", ""},
+    {"swiglu_oss.24", 7, "block: swiglu, hidden_dim: 24, arguments: {" CLAMPED "}", ""},
+    {"swiglu_oss.65", 1, "block: swiglu, hidden_dim: 65, arguments: {" CLAMPED "}", ""},
+    {"geglu.24", 7, "block: swiglu, hidden_dim: 24, arguments: {intermediate_size: 37, activation: gelu}", ""},
+    {"geglu.65", 1, "block: swiglu, hidden_dim: 65, arguments: {intermediate_size: 37, activation: gelu}", ""},
+    {"reglu.24", 7, "block: swiglu, hidden_dim: 24, arguments: {intermediate_size: 64, activation: relu, bias: true}",
+     ""},
+    {"reglu.65", 1, "block: swiglu, hidden_dim: 65, arguments: {intermediate_size: 64, activation: relu, bias: true}",
+     ""},
 };
 enum { CASES = sizeof cases / sizeof cases[0] };
 

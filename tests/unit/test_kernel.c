@@ -261,6 +261,124 @@ START_TEST(products_with_every_epilogue_are_the_references)
 }
 END_TEST
 
+/* --- gated products --------------------------------------------------------------------------------------------------
+ */
+
+static const struct {
+    unsigned flags, back;
+    double limit, alpha, shift;
+    bool bias, save, a_packed, out_packed;
+} gates[] = {
+    {LINEAR_SILU, LINEAR_SILU_GRAD, INFINITY, 1, 0, false, false, false, false},
+    {LINEAR_SILU, LINEAR_SILU_GRAD, 0.7, 1.702, 1, true, true, true, true},
+    {LINEAR_GELU, LINEAR_GELU_GRAD, INFINITY, 1, 0, true, false, false, true},
+    {LINEAR_RELU, LINEAR_RELU_GRAD, 2, 1, 0, false, true, true, false},
+    {LINEAR_GELU_ERF, LINEAR_GELU_ERF_GRAD, INFINITY, 2, -0.5, true, true, false, true},
+};
+enum { GATES = sizeof gates / sizeof gates[0] };
+
+/* The pairs' columns as the weights have them, with zeros up to whole panels. */
+static float *spread(const float *plain, size_t rows, size_t columns, size_t wide)
+{
+    float *all = floats(rows * wide);
+    for (size_t row = 0; row < rows; row++)
+        memcpy(all + row * wide, plain + row * columns, columns * sizeof *all);
+    return all;
+}
+
+static void gated_agrees(const struct size *size, unsigned which)
+{
+    const size_t rows = size->rows, n = size->n, k = size->k;
+    const size_t wide = kernel_paired_columns(provider_shape(device), n);
+    struct support_product sums = {
+        .rows = rows,
+        .n = 2 * n,
+        .k = k,
+        .flags = gates[which].bias ? LINEAR_BIAS : 0,
+        .a = random_floats(rows * k, 14),
+        .b = random_floats(k * 2 * n, 15),
+        .bias = random_floats(2 * n, 16),
+        .out = floats(rows * 2 * n),
+    };
+    const float *plain_a = sums.a, *plain_b = sums.b;
+    sums.a = rounded(plain_a, rows * k, SUPPORT_ACTIVATION);
+    sums.b = rounded(plain_b, k * 2 * n, SUPPORT_WEIGHT);
+    support_reference_product(&sums);
+    const struct support_gate expected = {
+        .count = rows * n,
+        .flags = gates[which].flags | gates[which].back,
+        .limit = gates[which].limit,
+        .alpha = gates[which].alpha,
+        .shift = gates[which].shift,
+        .pairs = sums.out,
+        .dy = random_floats(rows * n, 17),
+        .out = floats(rows * n),
+        .gradients = floats(rows * 2 * n),
+    };
+    support_reference_gate(&expected);
+    support_reference_gate_backward(&expected);
+    const struct matrix a = matrix_put(rows, k, gates[which].a_packed, plain_a);
+    const struct matrix b = matrix_put_as(k, wide, true, true, spread(plain_b, k, 2 * n, wide));
+    const struct matrix bias = matrix_put(1, wide, true, spread(sums.bias, 1, 2 * n, wide));
+    const struct matrix out = matrix_put(rows, n, gates[which].out_packed, NULL);
+    const struct matrix save = matrix_put(rows, wide, true, NULL), back = matrix_put(rows, wide, true, NULL);
+    const struct matrix dy = matrix_put(rows, n, !gates[which].out_packed, expected.dy);
+    const struct linear_gate how = {(cl_float)gates[which].limit, (cl_float)gates[which].alpha,
+                                    (cl_float)gates[which].shift};
+    const struct linear_call call = {
+        .rows = (cl_int)rows,
+        .n = (cl_int)wide,
+        .k = (cl_int)k,
+        .flags = LINEAR_GATED | gates[which].flags | sums.flags | (gates[which].save ? LINEAR_SAVE : 0),
+        .a = a.view,
+        .weights = b.view.buffer,
+        .weights_offset = b.view.offset,
+        .out = out.view,
+        .bias = bias.view.buffer,
+        .bias_offset = bias.view.offset,
+        .save = save.view.buffer,
+        .save_offset = save.view.offset,
+        .gate = how,
+    };
+    ck_assert_msg(linear_layer_forward(device, &call) == 0, "%s", device_error(device));
+    ck_assert_int_eq(device_finish(device), 0);
+    matrix_is(&out, expected.out, SUPPORT_TOLERANCE, "gated");
+    if (!gates[which].save)
+        return;
+    const struct rows_gate gate = {
+        .flags = expected.flags, .how = how, .pairs = matrix_rows(&save), .gradients = matrix_rows(&back)};
+    matrix_is(&save, spread(sums.out, rows, 2 * n, wide), SUPPORT_TOLERANCE, "the pairs of gated");
+    ck_assert_int_eq(rows_gate_backward(device, (cl_int)rows, (cl_int)n, &gate, &dy.view), 0);
+    ck_assert_int_eq(device_finish(device), 0);
+    /* What is at a corner, or at a limit, is decided by rounding. */
+    float *found = floats(rows * 2 * n), *all = floats(rows * wide), *raw = floats(back.floats + 2 * back.guard);
+    ck_assert_int_eq(device_read(device, back.view.buffer, 0, raw, (back.floats + 2 * back.guard) * sizeof *raw), 0);
+    support_reference_unpack(rows, wide, provider_shape(device)->panel, raw + back.guard, all);
+    for (size_t i = 0; i < rows * 2 * n; i++) {
+        const double pair = (double)sums.out[i], edge = i % 2 == 0 ? pair : fabs(pair);
+        const bool corner = fabs(edge - gates[which].limit) < 1e-3 ||
+                            (fabs((double)sums.out[i / 2 * 2]) < 1e-3 && gates[which].flags == LINEAR_RELU);
+        found[i] = corner ? expected.gradients[i] : all[i / (2 * n) * wide + i % (2 * n)];
+    }
+    const double error = support_error(found, expected.gradients, rows * 2 * n);
+    ck_assert_msg(error <= 3 * SUPPORT_TOLERANCE, "gate_backward, %zu rows of %zu: error %g", rows, n, error);
+}
+
+START_TEST(gated_products_and_their_way_back_are_the_references)
+{
+    begin(_i);
+    for (unsigned size = 0; size < SIZES; size++) {
+        for (unsigned which = size % 2; which < GATES; which += 2) {
+            gated_agrees(&sizes[size], which);
+            forget();
+        }
+        gated_agrees(&sizes[size], 1);
+        forget();
+    }
+    end();
+}
+END_TEST
+
 START_TEST(weight_gradients_are_the_references)
 {
     begin(_i);
@@ -614,6 +732,7 @@ int main(void)
     TCase *products = add_case(suite, "products"), *rows = add_case(suite, "rows");
     const int count = support_device_has_clblast() ? PROVIDERS : PROVIDERS - 1;
     tcase_add_loop_test(products, products_with_every_epilogue_are_the_references, 0, count);
+    tcase_add_loop_test(products, gated_products_and_their_way_back_are_the_references, 0, count);
     tcase_add_loop_test(products, weight_gradients_are_the_references, 0, count);
     tcase_add_loop_test(rows, layer_norm_is_the_references, 0, count);
     tcase_add_loop_test(rows, layer_norm_backward_and_its_sums_are_the_references, 0, count);

@@ -104,6 +104,19 @@ static void add_linear(struct drawing *drawing)
            x->name, size, activations[roll(&drawing->dice, 6)], roll(&drawing->dice, 4) ? "true" : "false");
 }
 
+static void add_gated(struct drawing *drawing)
+{
+    static const char *const options[] = {"activation: silu", "activation: silu, limit: 0.9, alpha: 1.702, up_shift: 1",
+                                          "activation: gelu, alpha: 2", "activation: gelu_erf, limit: 1.5",
+                                          "activation: relu"};
+    struct drawn *x = pick(drawing);
+    const unsigned size = roll(&drawing->dice, 3) ? pick(drawing)->columns : 1 + roll(&drawing->dice, 36);
+    x->uses++;
+    const struct drawn *y = add_value(drawing, "g", x->tokens, size);
+    APPEND(drawing->layers, "{name: %s, layer: gated, input: %s, size: %u, %s, bias: %s}", y->name, x->name, size,
+           options[roll(&drawing->dice, 5)], roll(&drawing->dice, 2) ? "true" : "false");
+}
+
 static void add_combination(struct drawing *drawing, const char *kind, unsigned operands)
 {
     struct drawn *first = pick(drawing);
@@ -170,7 +183,7 @@ static bool add_attention(struct drawing *drawing)
 
 static void add_layer(struct drawing *drawing)
 {
-    switch (roll(&drawing->dice, 10)) {
+    switch (roll(&drawing->dice, 11)) {
     case 0:
     case 1:
         add_combination(drawing, "add", 2 + roll(&drawing->dice, 3));
@@ -189,6 +202,9 @@ static void add_layer(struct drawing *drawing)
         if (add_attention(drawing))
             break;
         __attribute__((fallthrough));
+    case 7:
+        add_gated(drawing);
+        break;
     default:
         add_linear(drawing);
     }
@@ -329,17 +345,18 @@ static void check_backward(struct trial *trial)
         for (size_t b = 0; b < bytes && trial->reference.gradients[i] == NULL; b++)
             ck_assert_uint_eq(((unsigned char *)slab->mapping)[b], 0);
     }
-    for (unsigned i = 0; i < 2 * graph->nodes_count; i++) {
-        support_graph_name(&graph->nodes[i / 2], i % 2, name, sizeof name);
+    for (unsigned i = 0; i < SUPPORT_GRAPH_PARAMETERS * graph->nodes_count; i++) {
+        const unsigned node = i / SUPPORT_GRAPH_PARAMETERS, which = i % SUPPORT_GRAPH_PARAMETERS;
+        support_graph_name(&graph->nodes[node], which, name, sizeof name);
         if (name[0] == '\0')
             continue;
-        const size_t count = support_graph_parameter_elements(&trial->reference, i / 2, i % 2);
+        const size_t count = support_graph_parameter_elements(&trial->reference, node, which);
         const int index = expert_tensor_find(trial->expert, name);
         float *after = malloc(count * sizeof *after);
         ck_assert_int_eq(expert_tensor_read(trial->expert, (unsigned)index, after), 0);
         for (size_t e = 0; e < count; e++)
             after[e] = trial->before[index][e] - after[e];
-        compare(trial, name, after, trial->reference.parameter_gradients[i / 2][i % 2], count);
+        compare(trial, name, after, trial->reference.parameter_gradients[node][which], count);
         free(after);
     }
 }

@@ -64,10 +64,13 @@ typedef halves halves_unaligned __attribute__((aligned(2)));
 #define LINEAR_SILU 2048
 #define LINEAR_SILU_GRAD 4096
 #define LINEAR_MULTIPLY 8192 /* value * second, before LINEAR_ADD's place */
+/* Columns are pairs, a gate beside what it lets through, of which the output has one column each: see `gated`. Neither ADD, MULTIPLY
+ * nor a derivative goes with it; `save` is in panels, and there is always one. */
+#define LINEAR_GATED 16384
 #define LINEAR_ACTIVATION (LINEAR_GELU | LINEAR_RELU | LINEAR_GELU_ERF | LINEAR_SILU)
 #define LINEAR_ACTIVATION_GRAD (LINEAR_GELU_GRAD | LINEAR_RELU_GRAD | LINEAR_GELU_ERF_GRAD | LINEAR_SILU_GRAD)
 #define LINEAR_TAKES_SECOND (LINEAR_ADD | LINEAR_MULTIPLY | LINEAR_ACTIVATION_GRAD)
-#define LINEAR_EPILOGUE (LINEAR_BIAS | LINEAR_SAVE | LINEAR_ACTIVATION | LINEAR_TAKES_SECOND)
+#define LINEAR_EPILOGUE (LINEAR_BIAS | LINEAR_SAVE | LINEAR_ACTIVATION | LINEAR_TAKES_SECOND | LINEAR_GATED)
 
 /* exp(x) within 2 units in the last place; inf above 88, 2^-126 below -87. The drivers' vector exp for CPUs costs several
  * times as much, and gelu is where a batch spends its time outside the products. n = round(x / ln 2) by adding 1.5 * 2^23,
@@ -149,3 +152,28 @@ GELU_OF(vec, gelu, gelu_grad, gelu_exp)
         return (x < 0.0f ? tail : 1.0f - tail) + x * 0.39894228f * exp(-0.5f * x * x);                                 \
     }
 ACTIVATIONS_OF(vec, activation, activation_grad, gelu, gelu_grad, gelu_exp, fabs)
+
+/* A gate g and what it lets through, u: activation(alpha g) / alpha (u + shift), where first g is cut at limit, and u at limit and
+ * -limit. how = {limit, alpha, shift, 0}; no limit is INFINITY. A NaN stays one. Back: what dy is for g and for u. */
+vec cut_above(vec x, float limit)
+{
+    return x > limit ? (vec)(limit) : x;
+}
+vec cut(vec x, float limit)
+{
+    return x < -limit ? (vec)(-limit) : cut_above(x, limit);
+}
+vec gated(int flags, float4 how, vec g, vec u)
+{
+    return activation(flags, cut_above(g, how.x) * how.y) / how.y * (cut(u, how.x) + how.z);
+}
+vec gate_grad(int flags, float4 how, vec g, vec u, vec dy)
+{
+    const vec slope = dy * activation_grad(flags, cut_above(g, how.x) * how.y) * (cut(u, how.x) + how.z);
+    return g > how.x ? (vec)(0.0f) : slope;
+}
+vec let_through_grad(int flags, float4 how, vec g, vec u, vec dy)
+{
+    const vec slope = dy * activation(flags, cut_above(g, how.x) * how.y) / how.y;
+    return (u > how.x) | (u < -how.x) ? (vec)(0.0f) : slope;
+}

@@ -350,7 +350,7 @@ void linear_tiles(int M, int N, int K, int flags, int together, int block_k,
             __global float *out, ulong out_offset, long out_row_stride, long out_panel_stride,
             __global const float *bias, ulong bias_offset,
             __global const float *second, ulong second_offset, long second_row_stride, long second_panel_stride,
-            __global float *save, ulong save_offset, SHARES)
+            __global float *save, ulong save_offset, float4 gate, SHARES)
 {
     uint b[PART_PANELS * BLOCK_STEPS * B_STEP] __attribute__((aligned(64)));
     uint sums[PART_PANELS * GROUP_TILES * UNIT_ROWS * PANEL] __attribute__((aligned(64)));
@@ -381,17 +381,13 @@ void linear_tiles(int M, int N, int K, int flags, int together, int block_k,
         };
         multiply_tiles(sums, b, &part TILES_PASS);
         for (int panel = first_panel; panel < end_panel; panel++) {
-            const int columns = flags & LINEAR_OUT_ROWS ? N - panel * PANEL : PANEL;
-            const int second_columns = flags & LINEAR_SECOND_ROWS ? N - panel * PANEL : PANEL;
             const uint *of_panel = sums + (panel - first_panel) * part.tiles * UNIT_ROWS * PANEL;
             for (int r = 0; r < rows; r++) {
-                const long at = panel * out_panel_stride + (first_row + r) * out_row_stride;
                 vec row[NV];
                 EACH_VECTOR row[j] = *(const vec *)(of_panel + r * PANEL + j * VEC);
-                linear_epilogue(row, flags, bias + bias_offset + panel * PANEL,
-                                second + second_offset + panel * second_panel_stride + (first_row + r) * second_row_stride,
-                                second_columns, save + save_offset + at, columns);
-                store_columns(row, out + out_offset + at, columns);
+                finish_row(row, flags, gate, M, N, panel, first_row + r, out + out_offset, out_row_stride, out_panel_stride,
+                           bias + bias_offset, second + second_offset, second_row_stride, second_panel_stride,
+                           save + save_offset);
             }
         }
     }

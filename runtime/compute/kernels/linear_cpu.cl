@@ -107,7 +107,7 @@ LINEAR_TILE(linear_wide_tile, const float *, vec_load_private)
 #endif
 
 /* out[M][N] = epilogue(a[M][K] * w), w in panels over N: [ceil(N / PANEL)][K][PANEL]. `second` and `save` are not `out`
- * (the sums wait there), and bias is padded to whole panels. most_k, the longest block of k, is a multiple of PANEL.
+ * (the sums wait there, or in `save` of a gated product), and bias is padded to whole panels. most_k, the longest block of k, is a multiple of PANEL.
  * Grid {groups of rows, panels}; a group's rows are those that an even division gives. The shares of `together` groups come
  * one behind the other for the same panel, so that the cores meet w at the same time. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
@@ -117,7 +117,7 @@ void linear(int M, int N, int K, int flags, int together, int most_k,
             __global float *out, ulong out_offset, long out_row_stride, long out_panel_stride,
             __global const float *bias, ulong bias_offset,
             __global const float *second, ulong second_offset, long second_row_stride, long second_panel_stride,
-            __global float *save, ulong save_offset, SHARES)
+            __global float *save, ulong save_offset, float4 gate, SHARES)
 {
     EACH_SHARE
     {
@@ -128,8 +128,12 @@ void linear(int M, int N, int K, int flags, int together, int most_k,
         /* As many rows in each tile, or one less. */
         const int tiles = (end_row - first_row + TILE_ROWS - 1) / TILE_ROWS;
         const int least_rows = (end_row - first_row) / tiles, larger_tiles = (end_row - first_row) % tiles;
-        const int columns = flags & LINEAR_OUT_ROWS ? N - panel * PANEL : PANEL;
-        const int second_columns = flags & LINEAR_SECOND_ROWS ? N - panel * PANEL : PANEL;
+        /* Where the sums wait: in the output, or where they are kept if that is narrower. */
+        const bool is_gated = (flags & LINEAR_GATED) != 0;
+        const int columns = flags & LINEAR_OUT_ROWS && !is_gated ? N - panel * PANEL : PANEL;
+        const long wait_stride = is_gated ? PANEL : out_row_stride;
+        __global float *wait =
+            is_gated ? save + save_offset + (long)panel * M * PANEL : out + out_offset + panel * out_panel_stride;
         __global const weight *w = weights + w_offset + (long)panel * K * PANEL;
         /* Which panel this core takes next is a guess: the others go on as it does. */
         const int ahead = max(1, (int)get_global_size(0) / side_by_side);
@@ -155,13 +159,12 @@ void linear(int M, int N, int K, int flags, int together, int most_k,
             const int fetch = (lines * FETCH_STEPS + tiles * (k1 - k0) - 1) / (tiles * (k1 - k0));
             for (int t = 0, row = first_row, rows; t < tiles; t++, row += rows) {
                 rows = least_rows + (t < larger_tiles);
-                const long at = panel * out_panel_stride + row * out_row_stride;
-                __global float *to = out + out_offset + at;
+                __global float *to = wait + row * wait_stride;
                 vec tile[TILE_ROWS][NV];
                 if (begin == TILE_LOCAL)
                     for (int r = 0; r < rows; r++)
-                        load_columns(tile[r], to + r * out_row_stride, columns);
-                ANY_TILE(w + (long)k0 * PANEL, tile, begin, end, to, out_row_stride, rows, k0, k1,
+                        load_columns(tile[r], to + r * wait_stride, columns);
+                ANY_TILE(w + (long)k0 * PANEL, tile, begin, end, to, wait_stride, rows, k0, k1,
                          a + a_offset + row * a_row_stride, a_row_stride, a_panel_stride,
                          next + (long)lines * t / tiles * CACHE_LINE_WEIGHTS,
                          next + (long)lines * (t + 1) / tiles * CACHE_LINE_WEIGHTS, fetch)
@@ -169,10 +172,11 @@ void linear(int M, int N, int K, int flags, int together, int most_k,
                     continue;
                 for (int r = 0; r < rows; r++) {
                     if (k1 == K)
-                        linear_epilogue(tile[r], flags, bias + bias_offset + panel * PANEL,
-                                        second + second_offset + panel * second_panel_stride + (row + r) * second_row_stride,
-                                        second_columns, save + save_offset + at + r * out_row_stride, columns);
-                    store_columns(tile[r], to + r * out_row_stride, columns);
+                        finish_row(tile[r], flags, gate, M, N, panel, row + r, out + out_offset, out_row_stride, out_panel_stride,
+                                   bias + bias_offset, second + second_offset, second_row_stride, second_panel_stride,
+                                   save + save_offset);
+                    else
+                        store_columns(tile[r], to + r * wait_stride, columns);
                 }
             }
         }

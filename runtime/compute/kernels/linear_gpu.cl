@@ -145,6 +145,20 @@ PART void multiply(float4 sums[SUMS_M][SUMS_N / 4], __local const float *left, _
 GELU_OF(float4, gelu_four, gelu_grad_four, exp)
 ACTIVATIONS_OF(float4, activation_four, activation_grad_four, gelu_four, gelu_grad_four, exp, fabs)
 
+/* Two gates, each beside what it lets through, from `column` of the weights on: what a gated product ends with, and where it goes. */
+PART void finish_pairs(float4 sums, int flags, float4 gate, int row, int column, int M, __global float *out, long out_row_stride,
+                       long out_panel_stride, __global float *save, int save_aligned)
+{
+    const int first = column / 2, left = flags & LINEAR_OUT_ROWS ? (int)out_row_stride - first : 2;
+    __global float *to = out + first / PANEL * out_panel_stride + row * out_row_stride + first % PANEL;
+    if (flags & LINEAR_SAVE)
+        put_four(sums, save + ((long)(column / PANEL) * M + row) * PANEL + column % PANEL, 4, save_aligned);
+    if (left > 0)
+        to[0] = gated(flags, gate, sums.x, sums.y);
+    if (left > 1)
+        to[1] = gated(flags, gate, sums.z, sums.w);
+}
+
 #define ALIGNED(offset, row_stride, panel_stride) ((((offset) | (row_stride) | (panel_stride)) & 3) == 0)
 
 /* out[M][N] = epilogue(a[M][K] w). Global size {groups of row tiles, column tiles}. */
@@ -155,7 +169,7 @@ void linear(int M, int N, int K, int flags, int unused_group, int unused_block,
             __global float *out, ulong out_offset, long out_row_stride, long out_panel_stride,
             __global const float *bias, ulong bias_offset,
             __global const float *second, ulong second_offset, long second_row_stride, long second_panel_stride,
-            __global float *save, ulong save_offset)
+            __global float *save, ulong save_offset, float4 gate)
 {
     __local float left[STAGES * SLAB * LEFT_STRIDE] __attribute__((aligned(16)));
     __local float right[STAGES * SLAB * TILE_N] __attribute__((aligned(16)));
@@ -207,6 +221,11 @@ void linear(int M, int N, int K, int flags, int unused_group, int unused_block,
             float4 value = sums[i][j] + four_bias, other = (float4)(0.0f);
             if (!there || row >= M)
                 continue;
+            if (flags & LINEAR_GATED) {
+                finish_pairs(value, flags, gate, row, column, M, out + out_offset, out_row_stride, out_panel_stride,
+                             save + save_offset, (save_offset & 3) == 0);
+                continue;
+            }
             if (flags & LINEAR_TAKES_SECOND)
                 other = take_four(second + second_offset + panel * second_panel_stride + row * second_row_stride +
                                       column % PANEL, second_count, second_aligned);

@@ -306,6 +306,27 @@ void finish_element(float value, int row, int column, int N, int flags, __global
     out[at] = value;
 }
 
+/* The same for a gate and, beside it, what it lets through, by whoever has the gate. */
+void finish_pair(__local const float *sums, int row, int column, int M, int flags, float4 gate, __global float *out,
+                 long out_row_stride, long out_panel_stride, __global const float *bias, __global float *save)
+{
+    const int to = column / 2;
+    float g = sums[0], u = sums[1];
+    if (column % 2 != 0)
+        return;
+    if (flags & LINEAR_BIAS) {
+        g += bias[column];
+        u += bias[column + 1];
+    }
+    if (flags & LINEAR_SAVE) {
+        __global float *kept = save + ((long)(column / PANEL) * M + row) * PANEL + column % PANEL;
+        kept[0] = g;
+        kept[1] = u;
+    }
+    if (to < out_row_stride || !(flags & LINEAR_OUT_ROWS))
+        out[to / PANEL * out_panel_stride + row * out_row_stride + to % PANEL] = gated(flags, gate, g, u);
+}
+
 /* --- a tile -------------------------------------------------------------------------------------------------------------- */
 
 /* sums += left right over a slab, for this warp. `left` lies as the strides say. A call would put the sums into memory. */
@@ -379,15 +400,20 @@ __attribute__((always_inline)) void multiply(float4 sums[MMA_M][MMA_N], __local 
         for (int item = get_local_id(0); item < STRIP_ROWS * TILE_N; item += TILE_GROUP) {                             \
             const int r = item / TILE_N, column = first_column + item % TILE_N;                                        \
             const int row = first_row + (r / 16 * MMA_M + i) * 16 + r % 16;                                            \
-            FINISH(row, column, strip[r * RIGHT_STRIDE + item % TILE_N])                                               \
+            FINISH(row, column, (strip + r * RIGHT_STRIDE + item % TILE_N))                                            \
         }                                                                                                              \
         barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
     }
 
 #define READ_W(to, k) READ_PANELS(TILE_N, four_weights, LOAD_WEIGHTS, to, w, k, K, first_column, panels)
 #define FINISH_LINEAR(row, column, value)                                                                              \
-    if (row < M && column / PANEL < panels)                                                                            \
-        finish_element(value, row, column, N, flags, out + out_offset,                                                 \
+    if (row >= M || column / PANEL >= panels)                                                                          \
+        continue;                                                                                                      \
+    if (flags & LINEAR_GATED)                                                                                          \
+        finish_pair(value, row, column, M, flags, gate, out + out_offset, out_row_stride, out_panel_stride,            \
+                    bias + bias_offset, save + save_offset);                                                           \
+    else                                                                                                               \
+        finish_element(*value, row, column, N, flags, out + out_offset,                                                 \
                        (column / PANEL) * out_panel_stride + row * out_row_stride + column % PANEL,                    \
                        bias + bias_offset, second + second_offset, second_row_stride, second_panel_stride,             \
                        save + save_offset);
@@ -400,7 +426,7 @@ void linear(int M, int N, int K, int flags, int unused_group, int unused_block,
             __global float *out, ulong out_offset, long out_row_stride, long out_panel_stride,
             __global const float *bias, ulong bias_offset,
             __global const float *second, ulong second_offset, long second_row_stride, long second_panel_stride,
-            __global float *save, ulong save_offset)
+            __global float *save, ulong save_offset, float4 gate)
 {
     __local uint words[LOCAL_WORDS] __attribute__((aligned(16)));
     __local float exchange[EXCHANGE_FLOATS(TILE_GROUP)];
@@ -419,7 +445,7 @@ void linear(int M, int N, int K, int flags, int unused_group, int unused_block,
 #define FINISH_GRADIENT(row, column, value)                                                                            \
     if (row < K && column / PANEL < panels) {                                                                          \
         __global float *to = dw + dw_offset + ((long)(column / PANEL) * K + row) * PANEL + column % PANEL;             \
-        *to = accumulate ? *to + value : value;                                                                        \
+        *to = accumulate ? *to + *value : *value;                                                                      \
     }
 
 /* See linear_gpu.cl. */

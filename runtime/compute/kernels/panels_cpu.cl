@@ -60,3 +60,39 @@ void linear_epilogue(vec *sums, int flags, __global const float *bias, __global 
     if (flags & LINEAR_ADD)
         EACH_VECTOR sums[j] += other[j];
 }
+
+/* The gates of a panel's row and what they let through, each half as wide; and back. */
+#define HALF_PANEL (PANEL / 2)
+#define EACH_PAIR _Pragma("unroll") for (int j = 0; j < NV / 2; j++)
+#define GATE_OF(v) ((vec)((v)[2 * j].even, (v)[2 * j + 1].even))
+#define THROUGH_OF(v) ((vec)((v)[2 * j].odd, (v)[2 * j + 1].odd))
+
+/* What happens to a finished row of sums, `row` of M, of the weights' panel number `panel` of N columns; and where it goes. */
+void finish_row(vec *sums, int flags, float4 gate, int M, int N, int panel, int row, __global float *out, long out_row_stride,
+                long out_panel_stride, __global const float *bias, __global const float *second, long second_row_stride,
+                long second_panel_stride, __global float *save)
+{
+    const long at = panel * out_panel_stride + row * out_row_stride;
+    const int columns = flags & LINEAR_OUT_ROWS ? N - panel * PANEL : PANEL;
+    if ((flags & LINEAR_GATED) == 0) {
+        linear_epilogue(sums, flags, bias + panel * PANEL, second + panel * second_panel_stride + row * second_row_stride,
+                        flags & LINEAR_SECOND_ROWS ? N - panel * PANEL : PANEL, save + at, columns);
+        store_columns(sums, out + at, columns);
+        return;
+    }
+    vec results[NV];
+    linear_epilogue(sums, flags & (LINEAR_BIAS | LINEAR_SAVE), bias + panel * PANEL, 0, 0, save + ((long)panel * M + row) * PANEL,
+                    PANEL);
+    EACH_PAIR results[j] = gated(flags, gate, GATE_OF(sums), THROUGH_OF(sums));
+    /* Every second panel is the other half of the output's. */
+    __global float *to = out + panel / 2 * out_panel_stride + row * out_row_stride + panel % 2 * HALF_PANEL;
+    const int left = flags & LINEAR_OUT_ROWS ? (int)out_row_stride - panel * HALF_PANEL : HALF_PANEL;
+    if (left >= HALF_PANEL) {
+        EACH_PAIR vec_store(results[j], to + j * VEC);
+        return;
+    }
+    float some[HALF_PANEL];
+    EACH_PAIR vec_store_private(results[j], some + j * VEC);
+    for (int c = 0; c < left; c++)
+        to[c] = some[c];
+}

@@ -222,3 +222,34 @@ void mask_rows(int M, int C, int flags, int wide, float scale, __global const fl
         }
     }
 }
+
+/* Back through a gated product: what dy[M][C] is for each gate, and for what it lets through, side by side as they were saved.
+ * Grid {some, panels}. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1)))
+void gate_backward(int M, int C, int flags, float4 gate, __global const float *dy, long4 dy_at, __global const float *pairs,
+                   ulong pairs_offset, __global float *gradients, ulong gradients_offset, SHARES)
+{
+    EACH_SHARE
+    {
+        const int panel = share / grid.x;
+        for (int row = share % grid.x; row < M; row += grid.x) {
+            vec v[NV];
+            load_columns(v, dy + VIEW_ROW(dy_at, row, panel), C - panel * PANEL);
+            for (int half_panel = 0; half_panel < 2; half_panel++) {
+                const long at = ((2 * (long)panel + half_panel) * M + row) * PANEL;
+                vec pair[NV], result[NV];
+                load_columns(pair, pairs + pairs_offset + at, PANEL);
+                EACH_PAIR
+                {
+                    const vec d = v[half_panel * (NV / 2) + j], g = GATE_OF(pair), u = THROUGH_OF(pair);
+                    const vec dg = gate_grad(flags, gate, g, u, d), du = let_through_grad(flags, gate, g, u, d);
+                    result[2 * j].even = dg.lo;
+                    result[2 * j].odd = du.lo;
+                    result[2 * j + 1].even = dg.hi;
+                    result[2 * j + 1].odd = du.hi;
+                }
+                store_columns(result, gradients + gradients_offset + at, PANEL);
+            }
+        }
+    }
+}

@@ -204,3 +204,20 @@ void mask_rows(int M, int C, int flags, int wide, float scale, __global const fl
         out[VIEW_AT(out_at, row, column)] = value;
     }
 }
+
+/* See rows_cpu.cl. Global size as above. */
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
+void gate_backward(int M, int C, int flags, float4 gate, __global const float *dy, long4 dy_at, __global const float *pairs,
+                   ulong pairs_offset, __global float *gradients, ulong gradients_offset)
+{
+    for (long i = get_global_id(0); i < (long)M * WIDTH; i += get_global_size(0)) {
+        const int column = get_group_id(1) * WIDTH + i % WIDTH, row = i / WIDTH;
+        if (column >= PADDED(C))
+            continue;
+        const long at = MATRIX_AT(row, 2 * column, M, 2 * C);
+        const float d = column < C ? dy[VIEW_AT(dy_at, row, column)] : 0.0f;
+        const float g = pairs[pairs_offset + at], u = pairs[pairs_offset + at + 1];
+        gradients[gradients_offset + at] = gate_grad(flags, gate, g, u, d);
+        gradients[gradients_offset + at + 1] = let_through_grad(flags, gate, g, u, d);
+    }
+}
