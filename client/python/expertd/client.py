@@ -58,12 +58,12 @@ class Client:
 
     def forward(self, uid: str, inputs: Sequence[torch.Tensor], *, timeout: Optional[float] = None) -> Tuple[torch.Tensor, ...]:
         """The outputs for inputs of [rows, ...], on the CPU. Nothing is learned, no autograd."""
-        return self.outputs(self.start_forward(uid, inputs, timeout=timeout))
+        return self.outputs(self.start(_FORWARD, uid, inputs, timeout=timeout, attended=True))
 
     def backward(self, uid: str, inputs: Sequence[torch.Tensor], grad_outputs: Sequence[torch.Tensor], *,
                  timeout: Optional[float] = None) -> Tuple[torch.Tensor, ...]:
         """The gradients of the inputs, one each. The expert makes an optimizer step, at most one."""
-        return self.outputs(self.start_backward(uid, inputs, grad_outputs, timeout=timeout))
+        return self.outputs(self.start(_BACKWARD, uid, [*inputs, *grad_outputs], timeout=timeout, attended=True))
 
     def ping(self, *, timeout: Optional[float] = None) -> Pong:
         pong = self.start(_PING, timeout=timeout).result().pong
@@ -120,8 +120,9 @@ class Client:
             raise
 
     def start(self, method: int, uid: str = "", tensors: Sequence[torch.Tensor] = (), *, extra: Any = None,
-              timeout: Optional[float] = None, retry_for: Optional[float] = None) -> Call:
-        """Any method of the protocol, by its number; `extra` is a RequestHeader with further fields."""
+              timeout: Optional[float] = None, retry_for: Optional[float] = None, attended: bool = False) -> Call:
+        """Any method of the protocol, by its number; `extra` is a RequestHeader with further fields. attended: this thread
+        waits for it right away."""
         if len(tensors) > MAX_TENSORS:
             raise InvalidArgument(f"{len(tensors)} tensors were given; a request may have {MAX_TENSORS}",
                                   endpoint=self.endpoint, uid=uid)
@@ -136,5 +137,5 @@ class Client:
             raise InvalidArgument(f"a timeout of {seconds} s was given; it has to be above 0", endpoint=self.endpoint, uid=uid)
         call = Call(header, [one[3] for one in described], uid=uid, backward=method == _BACKWARD,
                     timeout=min(seconds, LONGEST_TIMEOUT), retry_for=self.retry_for if retry_for is None else retry_for)
-        process.connection(self.endpoint, SERVER).start(call)
+        process.connection(self.endpoint, SERVER).start(call, attended)
         return call

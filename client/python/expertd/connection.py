@@ -80,6 +80,7 @@ class Connection:
         self._unsent: Dict[int, Call] = {}
         self._finished: Deque[Call] = deque()  # whose callbacks are to run
         self._driver: Optional[Call] = None  # whose thread drives
+        self._paused = False  # the I/O thread does not look after the socket
         self._driver_thread = 0
         self._driver_wake = os.pipe()
         for fd in self._driver_wake:
@@ -106,7 +107,10 @@ class Connection:
         self._poll.register(self._driver_wake[0], select.POLLIN)
         self._poller.add(self.fd, self)
         self._poller.add(self.monitor_fd, self)
-        if self._driver is not None:
+        # Without what sugar has around them, which costs as much as they do.
+        self._send_frame, self._recv_frame = super(zmq.Socket, self.socket).send, super(zmq.Socket, self.socket).recv
+        self._paused = self._driver is not None
+        if self._paused:
             self._poller.pause(self.fd)
 
     def _shut(self) -> None:
@@ -134,14 +138,17 @@ class Connection:
 
     # ---- calls
 
-    def start(self, call: Call) -> None:
-        """Sends it, now or when there is a connection. Returns at once."""
+    def start(self, call: Call, attended: bool = False) -> None:
+        """Sends it, now or when there is a connection. Returns at once. `attended`: the thread will wait for it right
+        away, so that nobody else has to look after the socket."""
         with self.lock:
             try:
                 call.connection = self
                 self._last_id += 1
                 call.request_id = self._last_id
                 self.calls[call.request_id] = call
+                if self._paused and not attended and self._driver is None:  # behind the line above: see _hand_back
+                    self._resume()
                 if self.closed:
                     self._end(call, STATUS_UNAVAILABLE, "the connection was closed")
                 else:
@@ -182,7 +189,9 @@ class Connection:
                 self._driver, self._driver_thread = call, threading.get_ident()
         if drive:
             try:
-                self._poller.pause(self.fd)
+                if not self._paused:
+                    self._paused = True
+                    self._poller.pause(self.fd)
                 self._drive(call, end)
             finally:
                 self._hand_back()
@@ -203,15 +212,22 @@ class Connection:
                 for fd, _ in self._poll.poll(min(left, LONGEST_SLEEP) * 1000 + 1):
                     if fd == self._driver_wake[0]:
                         os.read(fd, 64)
-                self.serve()
+                self.serve(False)
             elif time.monotonic() >= call.deadline:
                 self.tick(time.monotonic())
             elif left <= 0:
                 return
 
     def _hand_back(self) -> None:
-        self._poller.resume(self.fd)
         self._driver = None
+        # With nothing in flight nothing comes: the next to wait finds the socket paused, as it would have it. Whoever
+        # starts a call meanwhile either sees that there is no driver any more, or is seen here.
+        if self.calls:
+            self._resume()
+
+    def _resume(self) -> None:
+        self._paused = False
+        self._poller.resume(self.fd)
 
     def in_flight(self) -> int:
         return len(self.calls)
@@ -222,13 +238,14 @@ class Connection:
 
     # ---- what the I/O thread does, or who drives
 
-    def serve(self) -> None:
-        """Takes in what has come, and sends what waits, when there is anything."""
+    def serve(self, hear: bool = True) -> None:
+        """Takes in what has come, and sends what waits, when there is anything; and hears of the connection, which to do is
+        the I/O thread's."""
         with self.lock:
             if self.closed:
                 return
             try:
-                if self.monitor.get(_EVENTS) & _POLLIN:
+                if hear and self.monitor.get(_EVENTS) & _POLLIN:
                     self._hear()
                 self._pump()
             except BaseException:
@@ -270,7 +287,7 @@ class Connection:
         while True:
             events = self.socket.get(_EVENTS)
             if events & _POLLIN:
-                self._receive()
+                self._receive_one()
             elif self._unsent and events & _POLLOUT:
                 call = next(iter(self._unsent.values()))
                 if not self._send(call):
@@ -286,7 +303,7 @@ class Connection:
             return False
         left_ms = max(1, int((call.deadline - time.monotonic()) * 1000))
         head = b"".join((b"\x10", varint(call.request_id), self._deadline_key, varint(left_ms), call.header))
-        send, last = self.socket.send, len(call.frames) - 1
+        send, last = self._send_frame, len(call.frames) - 1
         try:
             send(head, _MORE if last >= 0 else _NOBLOCK)
             for i, frame in enumerate(call.frames):
@@ -330,17 +347,24 @@ class Connection:
 
     def _receive(self) -> None:
         while self.socket.get(_EVENTS) & _POLLIN:
-            header, *frames = self.socket.recv_multipart(_NOBLOCK, False)
-            try:
-                reply = self._reply_class.FromString(header.bytes)
-            except Exception:  # DecodeError, which protobuf's versions have in different places
-                self.malformed_replies += 1
-                continue
-            call = self.calls.get(reply.request_id)
-            if call is None or not call.ever_sent:
-                self.late_replies += 1
-            else:
-                self._take(call, reply, frames)
+            self._receive_one()
+
+    def _receive_one(self) -> None:
+        receive, frames = self._recv_frame, []
+        header = last = receive(_NOBLOCK, False)
+        while last.more:
+            last = receive(_NOBLOCK, False)
+            frames.append(last)
+        try:
+            reply = self._reply_class.FromString(header.bytes)
+        except Exception:  # DecodeError, which protobuf's versions have in different places
+            self.malformed_replies += 1
+            return
+        call = self.calls.get(reply.request_id)
+        if call is None or not call.ever_sent:
+            self.late_replies += 1
+        else:
+            self._take(call, reply, frames)
 
     def _take(self, call: Call, reply: Any, frames: List[Any]) -> None:
         if reply.version != 1:

@@ -191,20 +191,22 @@ class RemoteExpert(torch.nn.Module):
 
 def _in_order(uid: str, schema: Sequence[Field], args: Sequence[torch.Tensor],
               kwargs: Dict[str, torch.Tensor]) -> List[torch.Tensor]:
-    expected = ", ".join(map(str, schema))
-    if len(args) > len(schema):
-        raise TypeError(f"{uid} takes {len(schema)} inputs ({expected}), and {len(args)} were given")
+    def refused(problem: str) -> TypeError:
+        return TypeError(f"{uid} takes {len(schema)} inputs ({', '.join(map(str, schema))}): {problem}")
     inputs = list(args)
-    for field in schema[len(args):]:
-        if field.name not in kwargs:
-            raise TypeError(f"{uid} takes {len(schema)} inputs ({expected}); {field.name!r} is missing")
-        inputs.append(kwargs[field.name])
-    surplus = set(kwargs) - {field.name for field in schema[len(args):]}
-    if surplus:
-        raise TypeError(f"{uid} takes no further input {sorted(surplus)[0]!r} ({expected})")
+    if kwargs or len(args) != len(schema):
+        if len(args) > len(schema):
+            raise refused(f"{len(args)} were given")
+        for field in schema[len(args):]:
+            if field.name not in kwargs:
+                raise refused(f"{field.name!r} is missing")
+            inputs.append(kwargs[field.name])
+        surplus = set(kwargs) - {field.name for field in schema[len(args):]}
+        if surplus:
+            raise refused(f"there is no further input {sorted(surplus)[0]!r}")
     for tensor in inputs:
         if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"{uid} takes tensors ({expected}), and {type(tensor).__name__} was given")
+            raise refused(f"they are tensors, and {type(tensor).__name__} was given")
     return inputs
 
 

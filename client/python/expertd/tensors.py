@@ -22,6 +22,7 @@ _NAMES = {
 _NUMBERS: Dict[torch.dtype, int] = {dtype: messages.server.value("DType", name) for name, dtype in _NAMES.items()}
 _DTYPES = {number: dtype for dtype, number in _NUMBERS.items()}
 DTYPE_NAMES = {number: str(dtype).replace("torch.", "") for number, dtype in _DTYPES.items()}
+_SIZES = {dtype: torch.empty((), dtype=dtype).element_size() for dtype in _NUMBERS}
 MAX_DIMS = 7
 # Smaller frames are copied: ZeroMQ hands them out of a buffer that many share, at any address.
 COPY_BELOW = 1 << 14
@@ -82,14 +83,16 @@ def from_frames(described: Sequence[Any], frames: Sequence[Any]) -> Tuple[torch.
                 raise Internal(f"the reply's tensor {i} of {dtype} is in codec {tensor.codec}, which is for float32")
             tensors.append(codecs.decode(tensor.codec, frame.buffer, shape))
             continue
-        size = torch.empty((), dtype=dtype).element_size()
+        size = _SIZES[dtype]
         if len(shape) > MAX_DIMS or len(frame) != _elements(shape) * size:
             raise Internal(f"the reply's tensor {i} of shape {list(shape)} has {len(frame)} bytes")
         if len(frame) == 0:
             tensors.append(torch.empty(shape, dtype=dtype))
             continue
-        data = bytearray(frame.buffer) if len(frame) < COPY_BELOW else frame.buffer
-        flat = torch.frombuffer(data, dtype=torch.uint8)
+        if len(frame) < COPY_BELOW:
+            tensors.append(torch.frombuffer(bytearray(frame.buffer), dtype=dtype).view(shape))
+            continue
+        flat = torch.frombuffer(frame.buffer, dtype=torch.uint8)
         if flat.data_ptr() % size:
             flat = flat.clone()
         tensors.append((flat if dtype == torch.uint8 else flat.view(dtype)).view(shape))
