@@ -36,7 +36,7 @@ ALL_LDFLAGS = -pthread $(SAN) $(LDFLAGS)
 
 # Packages a folder's sources compile and link with.
 common_PKGS   := libcyaml yaml-0.1
-proto_PKGS    := libprotobuf-c
+proto_PKGS    := libprotobuf-c libzmq
 pools_PKGS    :=
 frontend_PKGS := libzmq libprotobuf-c
 runtime_PKGS  := OpenCL json-c
@@ -204,7 +204,7 @@ $(BUILD)/examples/%.so: examples/own_expert/%.c examples/own_expert/%.cl $(BUILD
 	cp examples/own_expert/$*.cl $(@D)
 
 # libexpertd needs of common only what has no further package.
-libexpertd_OBJ = $(client_OBJ) $(proto_OBJ) $(call obj,$(filter-out common/config%.c,$(call src,common)))
+libexpertd_OBJ = $(client_OBJ) $(filter-out %/guard.o %/zap.o,$(proto_OBJ)) $(call obj,$(filter-out common/config%.c common/keyring.c,$(call src,common)))
 libexpertd_WITH = $(libexpertd_OBJ)
 libexpertd_LINK = -shared -Wl,-soname,libexpertd.so.$(SOVERSION) -Wl,--version-script=client/libexpertd.map $(call pkg_libs,$(client_PKGS)) -lm
 # One object whose hidden names are local: a program may have a status_name() of its own.

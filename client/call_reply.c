@@ -134,6 +134,7 @@ static bool nothing_done(enum expertd_status status)
     switch (status) {
     case EXPERTD_INVALID_ARGUMENT:
     case EXPERTD_NOT_FOUND:
+    case EXPERTD_PERMISSION_DENIED:
     case EXPERTD_RESOURCE_EXHAUSTED:
     case EXPERTD_ABORTED:
     case EXPERTD_UNIMPLEMENTED:

@@ -471,7 +471,9 @@ void expertd_call_release(struct expertd_call **pointer)
 
 static int set_up(struct expertd_client *client, const char *endpoint, const struct expertd_client_options *options)
 {
+    struct keys keys;
     const struct connection_options connection = {
+        .keys = &keys,
         .context = options->zmq_context,
         .max_frame_bytes = options->max_frame_bytes ? options->max_frame_bytes : frame_bytes_max,
         .heartbeat_ms = options->heartbeat_ms ? options->heartbeat_ms : HEARTBEAT_MS,
@@ -493,7 +495,11 @@ static int set_up(struct expertd_client *client, const char *endpoint, const str
     if (getrandom(client->id, sizeof client->id, 0) != (ssize_t)sizeof client->id)
         return -errno;
     memcpy(&client->random, client->id, sizeof client->random);
-    return connection_open(&client->connection, endpoint, &connection);
+    int rc = keys_take(&keys, options->server_key, options->key_file);
+    if (rc == 0)
+        rc = connection_open(&client->connection, endpoint, &connection);
+    explicit_bzero(&keys, sizeof keys);
+    return rc;
 }
 
 int expertd_client_new(struct expertd_client **result, const char *endpoint,

@@ -62,7 +62,7 @@ static int set_options(struct connection *connection, const char *endpoint, cons
     const int64_t limit = options->max_frame_bytes > INT64_MAX ? INT64_MAX : (int64_t)options->max_frame_bytes;
     if (rc == 0 && zmq_setsockopt(connection->socket, ZMQ_MAXMSGSIZE, &limit, sizeof limit) < 0)
         rc = -errno;
-    return rc;
+    return rc == 0 && options->keys ? keys_set(options->keys, connection->socket) : rc;
 }
 
 /* The monitor is a PAIR within the process, on which ZeroMQ's I/O thread tells of the connection. Its name is used
@@ -238,10 +238,11 @@ enum connection_news connection_hear(struct connection *connection)
             connection->tcp_fd = -1;
             break;
         case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
-            connection->handshake = "the handshake fails: it asks for an authentication";
+            connection->handshake = "the handshake fails: it does not know this client's key";
             break;
         default:
-            connection->handshake = "the handshake fails: what listens there is no expertd server";
+            connection->handshake = "the handshake fails: what listens there is no expertd server, or not the one with "
+                                    "that key, or one that asks for keys";
             break;
         }
         /* ZeroMQ tells of a connection before it hands over the pipe, and hands it over before it tells of the next:

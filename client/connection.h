@@ -20,10 +20,13 @@
 #include <stdint.h>
 #include <zmq.h>
 
+#include "client/keys.h"
+
 struct connection_options {
     void *context; /* ZeroMQ's; NULL: one of its own */
     uint64_t max_frame_bytes;
     uint32_t heartbeat_ms;
+    const struct keys *keys; /* NULL: plain */
 };
 
 struct connection {

@@ -36,10 +36,10 @@ struct dht_client {
     struct asking asking;
 };
 
-int dht_client_new(struct dht_client **result, const char *endpoint, void *context)
+int dht_client_new(struct dht_client **result, const char *endpoint, void *context, const struct keys *keys)
 {
     const struct connection_options options = {
-        .context = context, .max_frame_bytes = frame_bytes_max, .heartbeat_ms = HEARTBEAT_MS};
+        .context = context, .keys = keys, .max_frame_bytes = frame_bytes_max, .heartbeat_ms = HEARTBEAT_MS};
     struct dht_client *client = calloc(1, sizeof *client);
     *result = NULL;
     if (!client)

@@ -8,14 +8,15 @@
 #include <sys/queue.h>
 
 #include "client/expertd.h"
+#include "client/keys.h"
 #include "proto/dht.pb-c.h"
 
 struct dht_client;
 
 enum { DHT_CLIENT_MESSAGE = 512 };
 
-/* context: ZeroMQ's, or NULL. -EINVAL: no endpoint; -errno. Connects in the background. */
-int dht_client_new(struct dht_client **client, const char *endpoint, void *context);
+/* context: ZeroMQ's, or NULL. keys: NULL: plain. -EINVAL: no endpoint; -errno. Connects in the background. */
+int dht_client_new(struct dht_client **client, const char *endpoint, void *context, const struct keys *keys);
 /* Drops the questions that are on their way; none of them is told. */
 void dht_client_destroy(struct dht_client **client);
 

@@ -69,6 +69,7 @@ enum expertd_status {
     EXPERTD_DEADLINE_EXCEEDED = 4, /* no answer in time; a backward may have been applied */
     EXPERTD_NOT_FOUND = 5,
     EXPERTD_ALREADY_EXISTS = 6,     /* a backward that was applied before, and whose answer is no longer kept */
+    EXPERTD_PERMISSION_DENIED = 7,  /* this client's key may not do that */
     EXPERTD_RESOURCE_EXHAUSTED = 8, /* the server's task pool was full until the deadline, or this client's queue is */
     EXPERTD_ABORTED = 10,           /* a backward whose optimizer step was skipped (NaN or Inf) */
     EXPERTD_UNIMPLEMENTED = 12,
@@ -163,18 +164,33 @@ struct expertd_client_options {
      * as its deadline allows: false. Or it ends with RESOURCE_EXHAUSTED at once, for programs that have another server
      * to ask: true. */
     bool impatient;
+    /* CURVE: the server's public key, 40 characters of Z85, or the path of its certificate: it proves to be that
+     * server, and what travels is encrypted. NULL: what the environment's EXPERTD_SERVER_KEY says; unset: plain. */
+    const char *server_key;
+    /* Path of the own certificate (expertctl keygen), with FILE_secret beside it: by it the server knows what this
+     * client may do. NULL: EXPERTD_KEY_FILE; unset: a key that nobody knows. */
+    const char *key_file;
 };
 
 static inline void expertd_client_options_init(struct expertd_client_options *options)
 {
-    const struct expertd_client_options defaults = {
-        sizeof(struct expertd_client_options), 0, 0, 0, 0, NULL, EXPERTD_CODEC_NONE, EXPERTD_CODEC_NONE, false};
+    const struct expertd_client_options defaults = {sizeof(struct expertd_client_options),
+                                                    0,
+                                                    0,
+                                                    0,
+                                                    0,
+                                                    NULL,
+                                                    EXPERTD_CODEC_NONE,
+                                                    EXPERTD_CODEC_NONE,
+                                                    false,
+                                                    NULL,
+                                                    NULL};
     *options = defaults;
 }
 
 /* Connects in the background: succeeds whether or not a server is there. options may be NULL. -EINVAL: no endpoint that
  * ZeroMQ knows ("tcp://host:port", "ipc://path"), or options without a size; -E2BIG: options that this library does not
- * know; -EMFILE, -ENOMEM. */
+ * know; -EKEYREJECTED: a key, or a file of one, that is none; -EMFILE, -ENOMEM. */
 EXPERTD_API int expertd_client_new(struct expertd_client **client, const char *endpoint,
                                    const struct expertd_client_options *options);
 /* Gives up what is in flight and releases all calls, which must not be used any more. Nulls *client; NULL is fine. */

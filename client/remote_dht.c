@@ -1,6 +1,7 @@
 /* struct expertd_dht as programs make and unmake it: above its state (dht.h) and the tasks that use it. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "client/remote_progress.h"
 #include "client/remote_task.h"
@@ -28,7 +29,12 @@ static int set_up(struct expertd_dht *dht, const char *endpoint, const struct ex
     TAILQ_INIT(&dht->resolves);
     if (rc < 0 || !endpoint)
         return rc;
-    return dht_client_new(&dht->lookups, endpoint, dht->servers.options.zmq_context);
+    struct keys keys;
+    rc = keys_take(&keys, dht->servers.options.server_key, dht->servers.options.key_file);
+    if (rc == 0)
+        rc = dht_client_new(&dht->lookups, endpoint, dht->servers.options.zmq_context, &keys);
+    explicit_bzero(&keys, sizeof keys);
+    return rc;
 }
 
 int expertd_dht_new(struct expertd_dht **result, const char *endpoint, const struct expertd_dht_options *options)

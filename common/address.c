@@ -68,6 +68,20 @@ static const char *tcp_problem(const char *rest, bool for_binding)
                                                        : "has no host";
 }
 
+bool address_endpoint_is_local(const char *endpoint)
+{
+    static const char tcp[] = "tcp://", *const hosts[] = {"127.", "localhost:", "[::1]:"};
+    if (strncmp(endpoint, tcp, strlen(tcp)) != 0)
+        return true;
+    for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
+        const char *host = endpoint + strlen(tcp);
+        /* "127.example.org" is a name like any other. */
+        if (strncmp(host, hosts[i], strlen(hosts[i])) == 0 && (i > 0 || host[strspn(host, "0123456789.")] == ':'))
+            return true;
+    }
+    return false;
+}
+
 const char *address_endpoint_problem(const char *endpoint, bool for_binding)
 {
     static const char tcp[] = "tcp://", ipc[] = "ipc://", inproc[] = "inproc://";

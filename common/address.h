@@ -17,4 +17,8 @@ int address_parse(struct address *address, const char *text);
  * are tcp://HOST:PORT (for binding also "*" as either) and ipc://PATH. */
 const char *address_endpoint_problem(const char *endpoint, bool for_binding);
 
+/* Whether only processes of this machine reach what is bound there: ipc://, and tcp:// on 127.0.0.0/8, [::1] or
+ * localhost. */
+bool address_endpoint_is_local(const char *endpoint);
+
 #endif

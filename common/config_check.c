@@ -205,6 +205,34 @@ static int check_dht(const struct config *config, const struct config_source *so
     return check_endpoint(source, (struct config_place){"dht", -1, "frontend"}, dht->frontend, true);
 }
 
+/* What others reach is closed to strangers, or a person has said that it shall not be. */
+static int check_open(const struct config *config, const struct config_source *source, const char *section,
+                      const char *endpoint)
+{
+    if (config->server.key_file[0] || config->server.insecure || address_endpoint_is_local(endpoint))
+        return 0;
+    return config_source_error(source, (struct config_place){section, -1, "listen"},
+                               "'%.100s' is reached from other machines, and anybody there could use and train the "
+                               "experts: give the server a key (server.key_file, made by `expertctl keygen`), or say "
+                               "server.insecure: true",
+                               endpoint);
+}
+
+static int check_security(const struct config *config, const struct config_source *source)
+{
+    const struct config_server *server = &config->server;
+    const char *without_key = server->clients[0]                       ? "clients"
+                              : strcmp(server->strangers, "none") != 0 ? "strangers"
+                                                                       : NULL;
+    if (without_key && !server->key_file[0])
+        return config_source_error(source, (struct config_place){"server", -1, without_key},
+                                   "says who may connect, which nobody can prove without server.key_file");
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < config->frontend.listen.count; i++)
+        rc = check_open(config, source, "frontend", config->frontend.listen.items[i]);
+    return rc == 0 ? check_open(config, source, "dht", config->dht.listen) : rc;
+}
+
 static int check_http(const struct config *config, const struct config_source *source)
 {
     struct address address;
@@ -332,6 +360,8 @@ int config_check(const struct config *config, const struct config_source *source
         rc = check_dht(config, source);
     if (rc == 0)
         rc = check_http(config, source);
+    if (rc == 0)
+        rc = check_security(config, source);
     if (rc == 0)
         rc = check_devices(config, source);
     for (unsigned i = 0; rc == 0 && i < config->experts_count; i++)

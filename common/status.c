@@ -13,6 +13,8 @@ const char *status_name(enum status status)
         return "NOT_FOUND";
     case STATUS_ALREADY_EXISTS:
         return "ALREADY_EXISTS";
+    case STATUS_PERMISSION_DENIED:
+        return "PERMISSION_DENIED";
     case STATUS_RESOURCE_EXHAUSTED:
         return "RESOURCE_EXHAUSTED";
     case STATUS_ABORTED:

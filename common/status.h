@@ -8,6 +8,7 @@ enum status {
     STATUS_DEADLINE_EXCEEDED = 4,
     STATUS_NOT_FOUND = 5,
     STATUS_ALREADY_EXISTS = 6, /* a backward whose step was applied before, and whose answer is no longer kept */
+    STATUS_PERMISSION_DENIED = 7,
     STATUS_RESOURCE_EXHAUSTED = 8,
     STATUS_ABORTED = 10, /* a backward that was computed but whose optimizer step was skipped (NaN or Inf) */
     STATUS_UNIMPLEMENTED = 12,

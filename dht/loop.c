@@ -11,11 +11,13 @@
 #include "common/process.h"
 #include "dht/agent.h"
 #include "dht/service.h"
+#include "proto/guard.h"
 #include "dht/watch.h"
 
 enum { POLL_MAX_MS = 1000 };
 
 struct loop {
+    struct guard guard; /* who may ask; its address stays */
     void *context;
     struct agent *agent;
     struct service *service;
@@ -163,7 +165,7 @@ static int start_watch(struct loop *loop, const struct config *config)
         return 0;
     if (period_ns > WATCH_PERIOD_MS * NS_PER_MS)
         period_ns = WATCH_PERIOD_MS * NS_PER_MS;
-    return watch_create(&loop->watch, loop->context, config->dht.frontend, period_ns, moment_now());
+    return watch_create(&loop->watch, loop->context, config->dht.frontend, &loop->guard, period_ns, moment_now());
 }
 
 int loop_create(struct loop **loop, const struct config *config, int owner_fd)
@@ -187,10 +189,18 @@ int loop_create(struct loop **loop, const struct config *config, int owner_fd)
             return -EINVAL;
         }
     }
-    made->context = zmq_ctx_new();
-    int rc = made->context ? start_agent(made, config) : -ENOMEM;
+    int rc = guard_open(&made->guard, &config->server);
     if (rc == 0)
-        rc = service_create(&made->service, made->context, config->dht.listen, &made->agent->cache, fill_status, made);
+        made->context = zmq_ctx_new();
+    if (rc == 0 && !made->context)
+        rc = -ENOMEM;
+    if (rc == 0)
+        rc = guard_watch(&made->guard, made->context);
+    if (rc == 0)
+        rc = start_agent(made, config);
+    if (rc == 0)
+        rc = service_create(&made->service, made->context, config->dht.listen, &made->guard, &made->agent->cache,
+                            fill_status, made);
     if (rc == 0)
         rc = start_watch(made, config);
     if (rc != 0) {
@@ -218,6 +228,7 @@ void loop_destroy(struct loop **loop)
     agent_destroy(&old->agent);
     if (old->context)
         zmq_ctx_term(old->context);
+    guard_close(&old->guard);
     free(old);
 }
 

@@ -36,8 +36,8 @@ struct service {
     struct service_counters counters;
 };
 
-int service_create(struct service **service, void *context, const char *endpoint, struct cache *cache,
-                   service_status status, void *status_context)
+int service_create(struct service **service, void *context, const char *endpoint, const struct guard *guard,
+                   struct cache *cache, service_status status, void *status_context)
 {
     const int none = 0, one = 1, water = 10000;
     const int64_t frame_max = SERVICE_FRAME_MAX;
@@ -54,7 +54,7 @@ int service_create(struct service **service, void *context, const char *endpoint
         zmq_setsockopt(made->socket, ZMQ_ROUTER_MANDATORY, &one, sizeof one) != 0 ||
         zmq_setsockopt(made->socket, ZMQ_SNDHWM, &water, sizeof water) != 0 ||
         zmq_setsockopt(made->socket, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max) != 0 ||
-        zmq_bind(made->socket, endpoint) != 0) {
+        guard_socket(guard, made->socket) < 0 || zmq_bind(made->socket, endpoint) != 0) {
         const int error = zmq_errno();
         log_error("cannot answer look-ups at '%s': %s (set dht.listen)", endpoint, zmq_strerror(error));
         service_destroy(&made);

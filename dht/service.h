@@ -7,6 +7,7 @@
 #define EXPERTD_DHT_SERVICE_H
 
 #include "dht/lookup.h"
+#include "proto/guard.h"
 
 enum {
     SERVICE_FRAME_MAX = 16 << 20,
@@ -23,9 +24,10 @@ struct service;
 /* Fills in the answer to STATUS: strings and the like come from the arena. */
 typedef int (*service_status)(void *context, struct arena *arena, Expertd__Dht__NodeStatus *status, struct moment now);
 
-/* context: a ZeroMQ context; endpoint: to bind. 0 or -errno, then a message was logged. */
-int service_create(struct service **service, void *context, const char *endpoint, struct cache *cache,
-                   service_status status, void *status_context);
+/* context: a ZeroMQ context; endpoint: to bind; guard: who may ask (any role). 0 or -errno, then a message was logged.
+ */
+int service_create(struct service **service, void *context, const char *endpoint, const struct guard *guard,
+                   struct cache *cache, service_status status, void *status_context);
 void service_destroy(struct service **service);
 void *service_socket(const struct service *service); /* readable: call service_step */
 /* Takes requests (some at a time), runs what is to run, sends replies. Returns when it is due next. */

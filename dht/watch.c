@@ -30,7 +30,8 @@ struct watch {
     struct catalog catalog; /* that is being built, or is to be taken */
 };
 
-int watch_create(struct watch **watch, void *context, const char *endpoint, uint64_t period_ns, struct moment now)
+int watch_create(struct watch **watch, void *context, const char *endpoint, const struct guard *guard,
+                 uint64_t period_ns, struct moment now)
 {
     const int none = 0, one = 1, water = 8;
     const int64_t frame_max = FRAME_MAX;
@@ -46,7 +47,7 @@ int watch_create(struct watch **watch, void *context, const char *endpoint, uint
         zmq_setsockopt(made->socket, ZMQ_IMMEDIATE, &one, sizeof one) != 0 ||
         zmq_setsockopt(made->socket, ZMQ_SNDHWM, &water, sizeof water) != 0 ||
         zmq_setsockopt(made->socket, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max) != 0 ||
-        zmq_connect(made->socket, endpoint) != 0) {
+        guard_client_socket(guard, made->socket) < 0 || zmq_connect(made->socket, endpoint) != 0) {
         log_error("cannot connect to the frontend at '%s': %s (set dht.frontend)", endpoint, zmq_strerror(zmq_errno()));
         watch_destroy(&made);
         return -EINVAL;

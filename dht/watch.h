@@ -5,6 +5,7 @@
 #ifndef EXPERTD_DHT_WATCH_H
 #define EXPERTD_DHT_WATCH_H
 
+#include "proto/guard.h"
 #include "dht/catalog.h"
 #include "dht/moment.h"
 
@@ -20,7 +21,8 @@ enum watch_news {
 struct watch;
 
 /* context: a ZeroMQ context. 0 or -errno, then a message was logged. */
-int watch_create(struct watch **watch, void *context, const char *endpoint, uint64_t period_ns, struct moment now);
+int watch_create(struct watch **watch, void *context, const char *endpoint, const struct guard *guard,
+                 uint64_t period_ns, struct moment now);
 void watch_destroy(struct watch **watch);
 void *watch_socket(const struct watch *watch); /* readable: call watch_step */
 /* Takes an answer, if there is one, and asks when it is time. Call again while it has news; *due_ns: when it is due. */

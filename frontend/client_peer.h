@@ -10,6 +10,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/certificate.h"
+#include "common/keyring.h"
+
 enum { CLIENT_PEER_ID_SIZE = 255 };
 
 struct client_peer {
@@ -18,7 +21,11 @@ struct client_peer {
     uint64_t hash;
     uint32_t references; /* requests that point here */
     int fd;              /* of its connection (frontend/connections.h); -1: not known */
-    bool gone;           /* its connection has ended, and it cannot come back */
+    /* By the key of its last message; "": none (frontend/access.h). */
+    char key[CERTIFICATE_KEY_SIZE];
+    enum role role;
+    uint64_t role_generation;
+    bool gone; /* its connection has ended, and it cannot come back */
     uint8_t id_size;
     unsigned char id[CLIENT_PEER_ID_SIZE];
     _Atomic size_t *unsent_total;

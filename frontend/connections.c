@@ -22,6 +22,9 @@ enum {
     SMALLEST_SHED = 1 << 20,
 };
 
+static const int failed_handshake =
+    ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+
 struct connection {
     bool open;
     bool early;               /* heard before its beginning was told */
@@ -54,8 +57,8 @@ int connections_create(struct connections **connections, void *context, void *so
     snprintf(endpoint, sizeof endpoint, "inproc://connections-%p-%u", socket, number++);
     const int unbounded = 0, at_once = 0;
     size_t size = sizeof made->fd;
-    int rc =
-        zmq_socket_monitor(socket, endpoint, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_ACCEPT_FAILED | ZMQ_EVENT_DISCONNECTED);
+    int rc = zmq_socket_monitor(
+        socket, endpoint, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_ACCEPT_FAILED | ZMQ_EVENT_DISCONNECTED | failed_handshake);
     if (rc == 0 && (made->monitor = zmq_socket(context, ZMQ_PAIR)) == NULL)
         rc = -1;
     /* A full queue would stop ZeroMQ's thread. */
@@ -206,6 +209,8 @@ static bool take_event(struct connections *connections, uint64_t now_ns)
         on_gone(connections, (int)value);
     else if (event == ZMQ_EVENT_ACCEPT_FAILED)
         on_accept_failure(connections, (int)value);
+    else if (event & failed_handshake)
+        connections->counters.failed_handshakes++;
     return true;
 }
 
@@ -279,17 +284,15 @@ static uint64_t unfinished_bytes(const struct connection *connection, int fd)
     return received > connection->wire_bytes ? received - connection->wire_bytes : 0;
 }
 
-void connections_end(struct connections *connections, int fd)
+void connections_end(struct connections *connections, int fd, const char *why)
 {
     static struct log_burst burst;
     if (!find(connections, fd))
         return;
     shut(fd);
     on_gone(connections, fd);
-    connections->counters.closed_large++;
     if (log_burst_allows(&burst))
-        log_warning("closed a connection that sent a message of too many frames (%u more like it)",
-                    burst.suppressed_before);
+        log_warning("closed a connection %s (%u more like it)", why, burst.suppressed_before);
 }
 
 uint32_t connections_shed(struct connections *connections, uint64_t bytes)

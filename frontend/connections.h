@@ -12,7 +12,7 @@ struct client_peer;
 struct connections;
 
 struct connections_counters {
-    uint64_t accept_failures, closed_idle, closed_large;
+    uint64_t accept_failures, closed_idle, closed_large, failed_handshakes;
 };
 
 /* Before the socket is bound, so that no connection is missed. 0 or -errno. */
@@ -33,8 +33,8 @@ void connections_heard(struct connections *connections, int fd, struct client_pe
 
 uint32_t connections_count(const struct connections *connections);
 const struct connections_counters *connections_counters(const struct connections *connections);
-/* Closes the one with this descriptor, for a message that no client sends. */
-void connections_end(struct connections *connections, int fd);
+/* Closes the one with this descriptor. why, for the log: "that sent ...". */
+void connections_end(struct connections *connections, int fd, const char *why);
 /* Closes connections, those first that have sent the most that is no message yet, until so many bytes of it are let go
  * of. Such of less than a MiB stay. Returns how many it closed. */
 uint32_t connections_shed(struct connections *connections, uint64_t bytes);

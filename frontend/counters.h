@@ -14,6 +14,7 @@ struct counters {
     uint64_t bytes_in, bytes_out;
     uint64_t peers_vanished, replies_dropped, results_dropped, requests_dropped;
     uint64_t repeats_answered, repeats_joined;
+    uint64_t denied;          /* of clients whose key may not */
     uint64_t requests_waited; /* for room in their pool */
     uint64_t sleeps;
     struct histogram request_time[2]; /* of FORWARD and BACKWARD, from arrival to the reply */

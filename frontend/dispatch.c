@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "frontend/access.h"
 #include "frontend/checkpoint.h"
 #include "frontend/connections.h"
 #include "frontend/inspect.h"
@@ -44,6 +45,21 @@ static bool asks_for_state(const Expertd__RequestHeader *header)
     default:
         return false;
     }
+}
+
+/* Whether the client may ask for that. One whose key is known no more has to go: its key may be another's hands. */
+static bool allowed(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header)
+{
+    const char *why;
+    bool known;
+    if (access_allows(server, to->peer, header->method, &why, &known))
+        return true;
+    server->counters.denied++;
+    refuse(server, to, STATUS_PERMISSION_DENIED, why);
+    if (!known)
+        connections_end(server->connections, incoming_fd(&server->incoming),
+                        "whose client's key is not known any more");
+    return false;
 }
 
 static void route(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header,
@@ -119,9 +135,10 @@ void dispatch(struct server *server, uint64_t now_ns)
     if (header) {
         const unsigned method = (unsigned)header->method;
         server->counters.requests[method < COUNTERS_METHODS ? method : 0]++;
-        route(server, &to, header, now_ns);
+        if (allowed(server, &to, header))
+            route(server, &to, header, now_ns);
     }
     client_peer_release(to.peer);
     if (incoming->tensor_frames > FRAMES_MAX)
-        connections_end(server->connections, incoming_fd(incoming));
+        connections_end(server->connections, incoming_fd(incoming), "that sent a message of too many frames");
 }

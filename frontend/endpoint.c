@@ -68,10 +68,27 @@ static int bind_all(void *socket, const struct config_frontend *config)
     return 0;
 }
 
-int endpoint_open(struct endpoint *endpoint, const struct config_frontend *config, uint64_t frame_max)
+/* With keys, a routing id that a client chose is no proof of who it is: nobody takes over a connection by it. */
+static int close_to_strangers(const struct endpoint *endpoint)
 {
-    int rc = 0;
-    *endpoint = (struct endpoint){.context = zmq_ctx_new()};
+    if (!guard_is_on(&endpoint->guard))
+        return 0;
+    int rc = guard_socket(&endpoint->guard, endpoint->socket);
+    if (rc == 0)
+        rc = set(endpoint->socket, ZMQ_ROUTER_HANDOVER, 0);
+    if (rc < 0)
+        log_error("cannot ask clients for their keys: %s", zmq_strerror(-rc));
+    return rc;
+}
+
+int endpoint_open(struct endpoint *endpoint, const struct config *whole, uint64_t frame_max)
+{
+    const struct config_frontend *config = &whole->frontend;
+    *endpoint = (struct endpoint){0};
+    int rc = guard_open(&endpoint->guard, &whole->server);
+    if (rc < 0)
+        return rc;
+    endpoint->context = zmq_ctx_new();
     if (endpoint->context) {
         zmq_ctx_set(endpoint->context, ZMQ_IO_THREADS, (int)config->io_threads);
         endpoint->socket = zmq_socket(endpoint->context, ZMQ_ROUTER);
@@ -82,6 +99,10 @@ int endpoint_open(struct endpoint *endpoint, const struct config_frontend *confi
     }
     if (rc == 0)
         rc = set_options(endpoint->socket, config, frame_max);
+    if (rc == 0)
+        rc = guard_watch(&endpoint->guard, endpoint->context);
+    if (rc == 0)
+        rc = close_to_strangers(endpoint);
     if (rc == 0)
         rc = connections_create(&endpoint->connections, endpoint->context, endpoint->socket);
     if (rc == 0)
@@ -104,5 +125,6 @@ void endpoint_close(struct endpoint *endpoint, int linger_ms)
         while (zmq_ctx_term(endpoint->context) != 0 && errno == EINTR)
             ;
     }
+    guard_close(&endpoint->guard);
     *endpoint = (struct endpoint){0};
 }

@@ -3,17 +3,20 @@
 #define EXPERTD_FRONTEND_ENDPOINT_H
 
 #include "common/config.h"
+#include "proto/guard.h"
 
 struct connections;
 struct endpoint {
     void *context, *socket;
     struct connections *connections;
+    struct guard guard; /* who may connect; its address stays */
 };
 
 /* A context and a ROUTER socket that is bound to every endpoint of `listen`, with its connections; each is logged as
- * "listening on <endpoint>", with the port that a `*` became. frame_max: bytes. 0 or -errno, and then nothing is left;
+ * "listening on <endpoint>", with the port that a `*` became. frame_max: bytes. With a key of the
+ * server it takes encrypted connections of known clients alone. 0 or -errno, and then nothing is left;
  * logs why. */
-int endpoint_open(struct endpoint *endpoint, const struct config_frontend *config, uint64_t frame_max);
+int endpoint_open(struct endpoint *endpoint, const struct config *config, uint64_t frame_max);
 /* Closes all; what clients have not read yet is sent for at most linger_ms. Nulls. */
 void endpoint_close(struct endpoint *endpoint, int linger_ms);
 

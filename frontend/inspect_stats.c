@@ -53,6 +53,7 @@ static void add_traffic(struct gathering *gathering, const struct counters *coun
     add(gathering, (double)counters->replies_dropped, "frontend.replies_dropped");
     add(gathering, (double)counters->results_dropped, "frontend.results_dropped");
     add(gathering, (double)counters->requests_dropped, "frontend.requests_dropped");
+    add(gathering, (double)counters->denied, "frontend.denied");
     add(gathering, (double)counters->requests_waited, "frontend.requests_waited");
     add(gathering, (double)counters->repeats_answered, "frontend.replay.answered");
     add(gathering, (double)counters->repeats_joined, "frontend.replay.joined");
@@ -78,6 +79,13 @@ static void add_frontend(struct gathering *gathering, const struct server *serve
     add(gathering, (double)closed->accept_failures, "frontend.accept_failures");
     add(gathering, (double)closed->closed_idle, "frontend.closed.idle");
     add(gathering, (double)closed->closed_large, "frontend.closed.large");
+    if (guard_is_on(&server->endpoint.guard)) {
+        const struct zap_counters handshakes = zap_counters(server->endpoint.guard.zap);
+        add(gathering, keyring_count(server->endpoint.guard.keyring), "frontend.known_clients");
+        add(gathering, (double)handshakes.accepted, "frontend.handshakes.accepted");
+        add(gathering, (double)handshakes.refused, "frontend.handshakes.refused");
+    }
+    add(gathering, (double)closed->failed_handshakes, "frontend.handshakes.failed");
     add(gathering, (double)memory_own(), "frontend.memory");
     add(gathering, (double)server->pressure.budget, "frontend.max_memory");
 }

@@ -78,7 +78,7 @@ static int open_endpoint(struct server *server)
     if (frame_max < config->max_message)
         log_info("frames may have %" PRIu64 " MiB, as the memory for messages is %" PRIu64 " MiB (frontend.max_memory)",
                  frame_max >> 20, server->pressure.budget >> 20);
-    const int rc = endpoint_open(&server->endpoint, config, frame_max);
+    const int rc = endpoint_open(&server->endpoint, server->config, frame_max);
     server->socket = server->endpoint.socket;
     server->connections = server->endpoint.connections;
     return rc;

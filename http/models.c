@@ -28,6 +28,8 @@ static unsigned http_status(enum expertd_status status)
         return 400;
     case EXPERTD_NOT_FOUND:
         return 404;
+    case EXPERTD_PERMISSION_DENIED:
+        return 403;
     case EXPERTD_RESOURCE_EXHAUSTED:
         return 429;
     case EXPERTD_DEADLINE_EXCEEDED:

@@ -27,6 +27,9 @@ int upstream_create(struct upstream **upstream, const struct config *config)
     for (; u->made < count; u->made++, u->free++) {
         struct expertd_client_options options;
         expertd_client_options_init(&options);
+        if (config->server.key_file[0]) { /* the server's own key is an operator's */
+            options.server_key = options.key_file = config->server.key_file;
+        }
         options.impatient = true; /* a full pool is said, for who asks to decide */
         const int rc = expertd_client_new(&u->clients[u->made], config->http.frontend, &options);
         if (rc < 0) {

@@ -9,7 +9,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NO_LIMIT = -1, KEY_JSON = 256, KEY_DHT, KEY_COUNT, KEY_EXPERTS, KEY_COMPRESSION };
+enum {
+    NO_LIMIT = -1,
+    KEY_JSON = 256,
+    KEY_DHT,
+    KEY_COUNT,
+    KEY_EXPERTS,
+    KEY_COMPRESSION,
+    KEY_SERVER_KEY,
+    KEY_KEY_FILE,
+    KEY_ROLE,
+    KEY_NAME
+};
 
 static const struct {
     const char *name;
@@ -28,6 +39,7 @@ static const struct {
     {"resolve", expertctl_resolve, 1, NO_LIMIT, ""},
     {"search", expertctl_search, 1, NO_LIMIT, ""},
     {"draw", expertctl_draw, 1, 1, "n"},
+    {"keygen", expertctl_keygen, 1, 1, "rN"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -45,11 +57,13 @@ static const char description[] =
     "  resolve UID ...           the servers that host experts, by the DHT\n"
     "  search PREFIX ...         the live coordinates behind prefixes, by the DHT\n"
     "  draw PATTERN --count N    uids of a pattern that no live server hosts, by the DHT\n"
+    "  keygen FILE               makes a CURVE key: FILE, for the others, and FILE_secret, for whom it is\n"
     "Files are NumPy's (.npy); - is standard input or output. Where EXPERTD_ENDPOINT and EXPERTD_DHT are set, they "
-    "stand for --endpoint and --dht.\n\n"
+    "stand for --endpoint and --dht; EXPERTD_SERVER_KEY and EXPERTD_KEY_FILE for --server-key and --key-file.\n\n"
     "Exit status: 0 done, 1 another failure, 2 wrong usage, 3 no server there or the expert's runtime is not up "
     "(UNAVAILABLE), 4 NOT_FOUND, 5 INVALID_ARGUMENT, 6 DEADLINE_EXCEEDED, 7 RESOURCE_EXHAUSTED, 8 ABORTED (a backward "
-    "with NaN or Inf), 9 ALREADY_EXISTS, 10 a failure on this side, such as a file that cannot be read or written. "
+    "with NaN or Inf), 9 ALREADY_EXISTS, 10 a failure on this side, such as a file that cannot be read or written, 11 "
+    "PERMISSION_DENIED. "
     "--json "
     "prints one object in every case but wrong usage: the status' name is \"status\", LOCAL_ERROR for a failure on "
     "this "
@@ -69,12 +83,31 @@ static const struct argp_option options[] = {
      1},
     {"count", KEY_COUNT, "N", 0, "of uids to draw (1)", 1},
     {"experts", KEY_EXPERTS, "N", 0, "that many of the server's experts have to be alive", 1},
+    {"server-key", KEY_SERVER_KEY, "KEY", 0,
+     "the server's public key, or the file of its certificate: it has to prove that it is that one", 2},
+    {"key-file", KEY_KEY_FILE, "FILE", 0, "the own certificate, with FILE_secret beside it", 2},
+    {"role", KEY_ROLE, "ROLE", 0, "of a client's key: reader, trainer, operator (none: a server's key, or a reader's)",
+     2},
+    {"name", KEY_NAME, "TEXT", 0, "that stands in the key's files", 2},
     {NULL, 'h', NULL, OPTION_HIDDEN, NULL, -1},
     {0}};
 
 static char option_letter(int key)
 {
-    return key == KEY_COUNT ? 'n' : key == KEY_EXPERTS ? 'x' : key == KEY_COMPRESSION ? 'c' : (char)key;
+    switch (key) {
+    case KEY_COUNT:
+        return 'n';
+    case KEY_EXPERTS:
+        return 'x';
+    case KEY_COMPRESSION:
+        return 'c';
+    case KEY_ROLE:
+        return 'r';
+    case KEY_NAME:
+        return 'N';
+    default:
+        return (char)key;
+    }
 }
 
 static void add_path(struct argp_state *state, struct paths *paths, const char *path)
@@ -146,6 +179,18 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
             argp_error(state, "'%s' is no codec; --help names them", argument);
         ctl->codec_given = true;
         return 0;
+    case KEY_SERVER_KEY:
+        ctl->server_key = argument;
+        return 0;
+    case KEY_KEY_FILE:
+        ctl->key_file = argument;
+        return 0;
+    case KEY_ROLE:
+        ctl->role = argument;
+        return 0;
+    case KEY_NAME:
+        ctl->name = argument;
+        return 0;
     case ARGP_KEY_ARG:
         if (!ctl->command)
             ctl->command = argument;
@@ -172,7 +217,8 @@ static const char *stray_option(const struct expertctl *ctl, const char *allowed
         const char *name;
     } given[] = {{'i', ctl->inputs.count > 0, "--input"},   {'g', ctl->grad_outputs.count > 0, "--grad-output"},
                  {'o', ctl->outputs.count > 0, "--output"}, {KEY_COMPRESSION, ctl->codec_given, "--compression"},
-                 {KEY_COUNT, ctl->count_given, "--count"},  {KEY_EXPERTS, ctl->experts_given, "--experts"}};
+                 {KEY_COUNT, ctl->count_given, "--count"},  {KEY_EXPERTS, ctl->experts_given, "--experts"},
+                 {KEY_ROLE, ctl->role != NULL, "--role"},   {KEY_NAME, ctl->name != NULL, "--name"}};
     for (size_t i = 0; i < sizeof given / sizeof given[0]; i++)
         if (given[i].given && !strchr(allowed, option_letter(given[i].key)))
             return given[i].name;
@@ -216,15 +262,25 @@ struct expertd_client *expertctl_connect(const struct expertctl *ctl, enum exit_
     struct expertd_client_options with;
     expertd_client_options_init(&with);
     with.codec = with.reply_codec = ctl->codec;
+    with.server_key = ctl->server_key;
+    with.key_file = ctl->key_file;
     const int rc = expertd_client_new(&client, ctl->endpoint, &with);
     if (rc == -EINVAL) {
         char message[512];
         snprintf(message, sizeof message, "'%.400s' is no endpoint; one is written tcp://host:port", ctl->endpoint);
         *code = expertctl_usage(ctl, message);
+    } else if (rc == -EKEYREJECTED) {
+        *code = expertctl_bad_key(ctl);
     } else if (rc < 0) {
         *code = expertctl_fail_here(ctl, strerror(-rc));
     }
     return client;
+}
+
+enum exit_code expertctl_bad_key(const struct expertctl *ctl)
+{
+    return expertctl_fail_here(ctl, "--server-key (EXPERTD_SERVER_KEY) is no key or certificate, or --key-file "
+                                    "(EXPERTD_KEY_FILE) is no certificate with its FILE_secret");
 }
 
 struct json expertctl_json_start(void)
@@ -254,6 +310,8 @@ static enum exit_code exit_code(enum expertd_status status)
         return EXIT_INVALID_ARGUMENT;
     case EXPERTD_DEADLINE_EXCEEDED:
         return EXIT_DEADLINE_EXCEEDED;
+    case EXPERTD_PERMISSION_DENIED:
+        return EXIT_PERMISSION_DENIED;
     case EXPERTD_RESOURCE_EXHAUSTED:
         return EXIT_RESOURCE_EXHAUSTED;
     case EXPERTD_ABORTED:

@@ -22,6 +22,7 @@ enum exit_code {
     EXIT_RESOURCE_EXHAUSTED = 7,
     EXIT_ABORTED = 8,
     EXIT_ALREADY_EXISTS = 9,
+    EXIT_PERMISSION_DENIED = 11,
     EXIT_LOCAL = 10, /* what went wrong on this side: files, memory, descriptors */
 };
 
@@ -41,6 +42,8 @@ struct expertctl {
     double timeout_s;         /* 0: the command's default */
     enum expertd_codec codec; /* both ways */
     bool codec_given;
+    const char *server_key, *key_file; /* NULL: the environment's */
+    const char *role, *name;           /* keygen */
     struct paths inputs, grad_outputs, outputs;
     uint32_t count; /* draw */
     bool count_given;
@@ -54,10 +57,13 @@ typedef enum exit_code expertctl_command(struct expertctl *ctl);
 expertctl_command expertctl_ping, expertctl_list, expertctl_info, expertctl_stats, expertctl_checkpoint, expertctl_wait;
 expertctl_command expertctl_forward, expertctl_backward;
 expertctl_command expertctl_resolve, expertctl_search, expertctl_draw;
+expertctl_command expertctl_keygen;
 
 uint32_t expertctl_timeout_ms(const struct expertctl *ctl, double default_s);
 /* Connects, or says why not; NULL and *code then. */
 struct expertd_client *expertctl_connect(const struct expertctl *ctl, enum exit_code *code);
+/* Says that a key that was given is none. */
+enum exit_code expertctl_bad_key(const struct expertctl *ctl);
 /* Waits for the call that `made` (the result of making it) has put on its way, releases it if it failed, and says how.
  * EXIT_OK: *call is OK. */
 enum exit_code expertctl_finish(const struct expertctl *ctl, int made, struct expertd_call **call);

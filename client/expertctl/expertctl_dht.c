@@ -15,7 +15,15 @@ static struct dht_client *ask(struct expertctl *ctl, Expertd__Dht__Request *requ
 {
     struct dht_client *client;
     char message[DHT_CLIENT_MESSAGE];
-    const int rc = dht_client_new(&client, ctl->dht, NULL);
+    struct keys keys;
+    int rc = keys_take(&keys, ctl->server_key, ctl->key_file);
+    if (rc == 0)
+        rc = dht_client_new(&client, ctl->dht, NULL, &keys);
+    explicit_bzero(&keys, sizeof keys);
+    if (rc == -EKEYREJECTED) {
+        *code = expertctl_bad_key(ctl);
+        return NULL;
+    }
     if (rc == -EINVAL) {
         snprintf(message, sizeof message, "'%.400s' is no endpoint; one is written tcp://host:port", ctl->dht);
         *code = expertctl_usage(ctl, message);

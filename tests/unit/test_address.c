@@ -85,6 +85,29 @@ static const struct {
     {"", false, false},
 };
 
+START_TEST(only_this_machine_reaches_what_is_local)
+{
+    static const struct {
+        const char *endpoint;
+        bool local;
+    } cases[] = {{"ipc:///x", true},
+                 {"tcp://127.0.0.1:1", true},
+                 {"tcp://127.8.9.1:*", true},
+                 {"tcp://localhost:1", true},
+                 {"tcp://[::1]:1", true},
+                 {"tcp://*:1", false},
+                 {"tcp://0.0.0.0:1", false},
+                 {"tcp://[::]:1", false},
+                 {"tcp://10.0.0.1:1", false},
+                 {"tcp://eth0:1", false},
+                 {"tcp://127.example.org:1", false},
+                 {"tcp://localhost.example:1", false},
+                 {"tcp://1127.0.0.1:1", false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        ck_assert_msg(address_endpoint_is_local(cases[i].endpoint) == cases[i].local, "%s", cases[i].endpoint);
+}
+END_TEST
+
 START_TEST(an_endpoint_is_what_another_process_can_reach)
 {
     ck_assert_msg(!address_endpoint_problem(endpoints[_i].endpoint, false) == endpoints[_i].connects, "%s",
@@ -112,6 +135,7 @@ int main(void)
     TCase *tcase = tcase_create("address");
     tcase_add_loop_test(tcase, an_address_is_host_and_port, 0, COUNT_OF(good));
     tcase_add_loop_test(tcase, what_is_no_address_is_refused, 0, COUNT_OF(bad));
+    tcase_add_test(tcase, only_this_machine_reaches_what_is_local);
     tcase_add_test(tcase, a_host_has_room_or_is_refused);
     tcase_add_loop_test(tcase, an_endpoint_is_what_another_process_can_reach, 0, COUNT_OF(endpoints));
     tcase_add_test(tcase, a_socket_s_path_has_its_length);

@@ -73,7 +73,7 @@ END_TEST
 
 START_TEST(what_the_file_says_is_taken_and_the_rest_completed)
 {
-    parse_well("server: {name: box1, run_dir: /tmp/x, log_level: debug}\n"
+    parse_well("server: {name: box1, run_dir: /tmp/x, log_level: debug, insecure: yes}\n"
                "frontend:\n"
                "  listen: [\"tcp://*:7000\", ipc:///tmp/f]\n"
                "  advertise: tcp://10.0.0.7:7000\n"
@@ -183,6 +183,12 @@ static const struct {
     {"frontend: {listen: [localhost]}", "frontend.listen: 'localhost' is no ZeroMQ endpoint"},
     {"frontend: {listen: [\"tcp://0.0.0.0:1\"]}", "frontend.advertise: 'tcp://0.0.0.0:1' is no address"},
     {"frontend: {listen: [\"tcp://*:1\"]}", "frontend.advertise: 'tcp://*:1' is no address"},
+    {"frontend:\n  listen: [\"ipc:///tmp/x\", \"tcp://a.b:1\"]\n",
+     "box.yaml:2: frontend.listen: 'tcp://a.b:1' is reached from other"},
+    {"dht: {listen: \"tcp://*:1\"}", "dht.listen: 'tcp://*:1' is reached from other machines"},
+    {"server: {clients: here}", "server.clients: says who may connect, which nobody can prove without server.key_file"},
+    {"server: {strangers: reader}", "server.strangers: says who may connect"},
+    {"server: {strangers: king}", "server.strangers: 'king' is not one of"},
     {"dht: {listen: nowhere}", "dht.listen: 'nowhere' is no ZeroMQ endpoint"},
     {"frontend:\n  listen: [\"inproc://experts\"]",
      "box.yaml:2: frontend.listen: 'inproc://experts' is only reached from"},
@@ -328,7 +334,7 @@ START_TEST(a_printed_configuration_gives_itself)
 {
     char *text[2] = {NULL, NULL};
     size_t length[2];
-    parse_well("server: {run_dir: \"/tmp/a \\\"b\\\" \\\\ \\x01 # {c}: \u00fc\"}\n"
+    parse_well("server: {insecure: true, run_dir: \"/tmp/a \\\"b\\\" \\\\ \\x01 # {c}: \u00fc\"}\n"
                "frontend: {listen: [\"tcp://*:1\", \"ipc:///tmp/'x'\"], advertise: \"tcp://a:1\"}\n"
                "dht: {update_period: 0.1, expiration: 0.30000000000000004, port_mapping: yes, bootstrap: [\"a:1\"]}\n"
                "devices: [{name: a}, {name: b, platform: \"null\", device: \"0x1: # \"}]\n"
@@ -436,8 +442,8 @@ static void write_file(char path[64], const char *text)
 START_TEST(flags_override_the_file_and_the_file_the_defaults)
 {
     char path[64];
-    write_file(path,
-               "server: {name: from-file, log_level: warning}\nfrontend: {listen: [\"tcp://f:1\"], io_threads: 2}\n");
+    write_file(path, "server: {name: from-file, log_level: warning, insecure: true}\nfrontend: {listen: "
+                     "[\"tcp://f:1\"], io_threads: 2}\n");
     const int rc = load("--config", path, "--frontend-io-threads", "7", "--server-name=from-flag", "--device", "gpu0",
                         "--list-devices", NULL);
     unlink(path);
@@ -511,7 +517,7 @@ END_TEST
 START_TEST(a_list_s_flags_replace_the_file_s_list)
 {
     char path[64];
-    write_file(path, "frontend: {listen: [\"tcp://f:1\", \"tcp://f:2\"]}\n");
+    write_file(path, "server: {insecure: true}\nfrontend: {listen: [\"tcp://f:1\", \"tcp://f:2\"]}\n");
     const int rc = load("--frontend-listen", "tcp://a:1", "--config", path, "--frontend-listen", "tcp://b:2", NULL);
     unlink(path);
     ck_assert_int_eq(rc, 0);

@@ -38,7 +38,7 @@ static void teardown(void)
 static void start(router_handler *handler, void *context)
 {
     router = router_start(NULL, handler, context);
-    ck_assert_int_eq(dht_client_new(&client, router_endpoint(router), NULL), 0);
+    ck_assert_int_eq(dht_client_new(&client, router_endpoint(router), NULL, NULL), 0);
 }
 
 static void send_reply(struct router_request *to, Expertd__Dht__Reply *answer)
@@ -134,11 +134,11 @@ START_TEST(silence_and_absence_end_in_time)
     ck_assert_ptr_null(reply);
     strcpy(endpoint, router_endpoint(router));
     teardown();
-    ck_assert_int_eq(dht_client_new(&client, endpoint, NULL), 0);
+    ck_assert_int_eq(dht_client_new(&client, endpoint, NULL, NULL), 0);
     ck_assert_int_eq(dht_client_ask(client, &request, SHORT_MS, &reply, message), EXPERTD_UNAVAILABLE);
     ck_assert_ptr_nonnull(strstr(message, "expertd-dht"));
     dht_client_destroy(&client);
-    ck_assert_int_eq(dht_client_new(&client, "nowhere", NULL), -EINVAL);
+    ck_assert_int_eq(dht_client_new(&client, "nowhere", NULL, NULL), -EINVAL);
 }
 END_TEST
 

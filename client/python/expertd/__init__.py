@@ -10,7 +10,7 @@ from .client import Client
 from .declaration import Exported
 from .dht import DHT
 from .errors import (Aborted, AlreadyExists, DeadlineExceeded, ExpertdError, Internal, InvalidArgument, NotFound,
-                     ResourceExhausted, Unavailable, Unimplemented)
+                     PermissionDenied, ResourceExhausted, Unavailable, Unimplemented)
 from .expert import RemoteExpert
 from .exporting import ExportError, export
 from .info import ExpertInfo, Field, ListEntry, Pong

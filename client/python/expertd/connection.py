@@ -21,6 +21,7 @@ from typing import Any, Deque, Dict, List, Optional, Protocol
 
 import zmq
 
+from . import keys
 from .call import (DONE, LONGEST_PAUSE, SENT, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_UNAVAILABLE, UNSENT, WAITING,
                    Call, Cancelled)
 from .errors import Unavailable, error_of
@@ -98,6 +99,7 @@ class Connection:
                               (zmq.HEARTBEAT_IVL, HEARTBEAT_MS), (zmq.HEARTBEAT_TIMEOUT, 5 * HEARTBEAT_MS),
                               (zmq.RECONNECT_IVL, 50), (zmq.RECONNECT_IVL_MAX, 1000), (zmq.IPV6, 1)):
             self.socket.setsockopt(option, value)
+        keys.apply(self.socket)
         self.monitor = self.socket.get_monitor_socket(_HANDSHAKE | _LOST | _FAILED)
         self.monitor.setsockopt(zmq.LINGER, 0)
         self.socket.connect(self.endpoint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Dict, Optional, Tuple, Type
 
 __all__ = [
-    "ExpertdError", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "ResourceExhausted", "Aborted",
+    "ExpertdError", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied", "ResourceExhausted", "Aborted",
     "Unimplemented", "Internal", "Unavailable", "error_of",
 ]
 
@@ -52,6 +52,11 @@ class AlreadyExists(ExpertdError):
     status, status_name = 6, "ALREADY_EXISTS"
 
 
+class PermissionDenied(ExpertdError, PermissionError):
+    """This client's key may not do that."""
+    status, status_name = 7, "PERMISSION_DENIED"
+
+
 class ResourceExhausted(ExpertdError):
     """The expert's pool or the server is full; nothing was done."""
     status, status_name = 8, "RESOURCE_EXHAUSTED"
@@ -78,8 +83,8 @@ class Unavailable(ExpertdError, ConnectionError):
 
 
 _BY_STATUS: Dict[int, Type[ExpertdError]] = {
-    kind.status: kind for kind in (InvalidArgument, DeadlineExceeded, NotFound, AlreadyExists, ResourceExhausted, Aborted,
-                                   Unimplemented, Internal, Unavailable)
+    kind.status: kind for kind in (InvalidArgument, DeadlineExceeded, NotFound, AlreadyExists, PermissionDenied,
+                                   ResourceExhausted, Aborted, Unimplemented, Internal, Unavailable)
 }
 # After these a backward may have been applied, or has been.
 _PERHAPS_APPLIED = {4, 6, 14}

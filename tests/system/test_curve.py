@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""A server with keys: who is let in, as what, and who is not; strangers, downgrades, floods, a folder that changes."""
+# timeout: 900
+import os, socket, subprocess
+
+from support_server import BIN, PATIENCE, Client, Server, pb, until, zmq
+
+if not zmq.has("curve"):
+    print("skipped: libzmq without CURVE")
+    raise SystemExit(77)
+
+EXPERTS = ["{uid: nop.0, block: nop, hidden_dim: 4, max_batch_size: 8}"]
+
+
+def expertctl(*arguments, **environment):
+    return subprocess.run([f"{BIN}/expertctl", *arguments], capture_output=True, text=True, timeout=PATIENCE,
+                          env={**os.environ, **environment})
+
+
+def keygen(path, *options):
+    made = expertctl("keygen", path, *options)
+    assert made.returncode == 0, made.stderr
+    return made.stdout.strip()
+
+
+def keys_of(path):
+    """pyzmq's own reader of czmq's format."""
+    import zmq.auth
+    public, secret = zmq.auth.load_certificate(path + "_secret")
+    return public, secret
+
+
+class Keyed(Client):
+    def __init__(self, endpoint, server_key, certificate=None, identity=None):
+        self.socket = zmq.Context.instance().socket(zmq.DEALER)
+        self.socket.linger = 0
+        if identity:
+            self.socket.setsockopt(zmq.IDENTITY, identity)
+        if server_key:
+            self.socket.curve_serverkey = server_key.encode()
+            self.socket.curve_publickey, self.socket.curve_secretkey = keys_of(certificate) if certificate else zmq.curve_keypair()
+        self.socket.connect(endpoint)
+        self.last_id = 0
+
+
+def silent(client):
+    """A ping that must not be answered, while a known client's are."""
+    client.send(pb.PING)
+    known = trainer_client()
+    for _ in range(3):
+        assert known.call(pb.PING).status == pb.OK
+    known.close()
+    assert not client.socket.poll(200), "an answer to somebody who is not known"
+    client.close()
+
+
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+with Server(EXPERTS, endpoint=f"tcp://127.0.0.1:{port()}") as server:
+    folder = server.folder
+    clients = folder + "/clients"
+    os.mkdir(clients)
+    server_key = keygen(folder + "/server", "--name", "box")
+    other_key = keygen(folder + "/other")
+    assert expertctl("keygen", folder + "/server").returncode == 10, "a key is not overwritten"
+    assert expertctl("keygen", folder + "/x", "--role", "king").returncode == 2
+    for role in ("reader", "trainer", "operator"):
+        keygen(f"{folder}/{role}", "--role", role)
+        os.link(f"{folder}/{role}", f"{clients}/{role}")
+    keygen(folder + "/late", "--role", "trainer")
+    with open(server.config) as file:
+        text = file.read()
+    with open(server.config, "w") as file:
+        file.write(text.replace("server: {", f"server: {{key_file: {folder}/server, clients: {clients}, "))
+
+    def with_keys(role, key=server_key):
+        return {"EXPERTD_ENDPOINT": server.endpoint, "EXPERTD_SERVER_KEY": key, "EXPERTD_KEY_FILE": f"{folder}/{role}"}
+
+    def trainer_client():
+        return Keyed(server.endpoint, server_key, folder + "/trainer")
+
+    server.start()
+    waited = expertctl("wait", **with_keys("reader"))
+    assert waited.returncode == 0, waited.stderr
+
+    # Roles.
+    allowed = {"reader": (pb.PING, pb.LIST, pb.INFO, pb.FORWARD), "trainer": (pb.BACKWARD, pb.STATS), "operator": (pb.CHECKPOINT,)}
+    may = set()
+    for role in ("reader", "trainer", "operator"):
+        client = Keyed(server.endpoint, server_key, f"{folder}/{role}")
+        may |= set(allowed[role])
+        for method in sum(allowed.values(), ()):
+            tensors = {pb.FORWARD: 1, pb.BACKWARD: 2}.get(method, 0)
+            reply = client.call(method, "nop.0" if tensors or method == pb.INFO else "", rows=1 if tensors else 0, tensors=tensors)
+            assert (reply.status == pb.PERMISSION_DENIED) == (method not in may), (role, method, reply)
+            if tensors and method in may:
+                assert reply.status == pb.OK, reply
+        client.close()
+    # By files as by environment; the server's own key is an operator's.
+    for key in (server_key, folder + "/server"):
+        done = expertctl("stats", "--json", "--endpoint", server.endpoint, "--server-key", key, "--key-file", folder + "/server")
+        assert done.returncode == 0, done.stderr
+    denied = expertctl("checkpoint", **with_keys("trainer"))
+    assert denied.returncode == 11 and "operator's" in denied.stderr, denied
+    assert expertctl("ping", "--key-file", folder + "/nowhere", "--endpoint", server.endpoint).returncode == 10
+
+    # Strangers: without a key, with one that nobody knows, with a wrong one for the server.
+    known = trainer_client()
+    before = known.counters()
+    silent(Keyed(server.endpoint, None))
+    silent(Keyed(server.endpoint, server_key))
+    silent(Keyed(server.endpoint, other_key, folder + "/trainer"))
+    plain = expertctl("ping", "--timeout", "1", "--endpoint", server.endpoint)
+    assert plain.returncode == 3 and "asks for keys" in plain.stderr, plain
+    unknown = expertctl("ping", "--timeout", "1", **with_keys("late"))
+    assert unknown.returncode == 3 and "does not know this client's key" in unknown.stderr, unknown
+    until(lambda: known.counters()["frontend.handshakes.refused"] >= before["frontend.handshakes.refused"] + 2, "unknown keys are counted")
+    until(lambda: known.counters()["frontend.handshakes.failed"] > before["frontend.handshakes.failed"], "other handshakes are counted")
+
+    # A key comes, changes and goes, without a restart.
+    late = Keyed(server.endpoint, server_key, folder + "/late")
+    os.link(folder + "/late", clients + "/late")
+    until(lambda: expertctl("ping", "--timeout", "5", **with_keys("late")).returncode == 0, "a new key is known")
+    late.close()
+    late = Keyed(server.endpoint, server_key, folder + "/late")
+    assert late.call(pb.BACKWARD, "nop.0", rows=1, tensors=2).status == pb.OK
+    with open(folder + "/late") as file:
+        demoted = file.read().replace("trainer", "reader")
+    with open(clients + "/new", "w") as file:
+        file.write(demoted)
+    os.rename(clients + "/new", clients + "/late")
+    until(lambda: late.call(pb.BACKWARD, "nop.0", rows=1, tensors=2).status == pb.PERMISSION_DENIED, "a role changes on a connection")
+    os.unlink(clients + "/late")
+
+    def is_out():
+        late.send(pb.PING)
+        return not late.socket.poll(1000) or late.receive().status == pb.PERMISSION_DENIED
+
+    until(is_out, "a key that is gone does not count on a connection")
+    late.close()
+
+    # A routing id is no proof: whoever takes another's gets neither its rights nor its answers.
+    first = Keyed(server.endpoint, server_key, folder + "/operator", identity=b"me")
+    assert first.call(pb.STATS).status == pb.OK
+    second = Keyed(server.endpoint, server_key, folder + "/reader", identity=b"me")
+    second.send(pb.STATS)
+    for _ in range(5):
+        assert first.call(pb.STATS).status == pb.OK
+    assert not second.socket.poll(200) or second.receive().status == pb.PERMISSION_DENIED
+    first.close(), second.close()
+
+    # Handshakes that nobody finishes, and a crowd of strangers, keep nobody waiting for good.
+    host, number = server.endpoint[len("tcp://"):].split(":")
+    half = [socket.create_connection((host, int(number))) for _ in range(200)]
+    for i, connection in enumerate(half):
+        connection.sendall((b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32))[:1 + i % 64])
+        if i % 4 == 0:
+            connection.sendall(b"\x04\xc8\x05HELLO" + os.urandom(194))
+    crowd = [Keyed(server.endpoint, server_key) for _ in range(50)]
+    for _ in range(20):
+        fresh = trainer_client()
+        assert fresh.call(pb.FORWARD, "nop.0", rows=1).status == pb.OK
+        fresh.close()
+    for connection in half:
+        connection.close()
+    for stranger in crowd:
+        assert not stranger.socket.poll(0)
+        stranger.close()
+    assert known.call(pb.PING).status == pb.OK
+    known.close()
+    server.stop()
+
+    # Downgrade: a client that was given a key does not speak to a server without one.
+    with open(server.config, "w") as file:
+        file.write(text)
+    server.start()
+    server.wait_alive()
+    down = expertctl("ping", "--timeout", "1", **with_keys("trainer"))
+    assert down.returncode == 3, down
+    server.stop()
+
+    # What others reach has a key, or says that it has none.
+    def frontend(server_section, listen):
+        with open(folder + "/open.yaml", "w") as file:
+            file.write(f"server: {{name: x, run_dir: {folder}/run-x{server_section}}}\nfrontend: {{listen: ['{listen}'], advertise: 'tcp://127.0.0.1:1'}}\n")
+        return subprocess.run([f"{BIN}/expertd", "check", folder + "/open.yaml"], capture_output=True, text=True)
+
+    refused = frontend("", "tcp://0.0.0.0:1")
+    assert refused.returncode == 2 and "server.key_file" in refused.stderr and "insecure" in refused.stderr, refused
+    assert frontend(", insecure: true", "tcp://0.0.0.0:1").returncode == 0
+    assert frontend(f", key_file: {folder}/server", "tcp://0.0.0.0:1").returncode == 0
+    assert frontend("", "tcp://127.0.0.1:1").returncode == 0
+    assert frontend(f", clients: {clients}", "tcp://127.0.0.1:1").returncode == 2
+print("a server with keys lets in whom it knows")
