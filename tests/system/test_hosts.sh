@@ -41,7 +41,7 @@ for side in "$far far$$ 10.203.0.1" "$near near$$ 10.203.0.2"; do
 done
 
 cat >"$work/far.yaml" <<YAML
-server: {name: hosts-$$, run_dir: "$work/far"}
+server: {name: hosts-$$, run_dir: "$work/far", insecure: true}
 frontend: {listen: ["tcp://10.203.0.1:31330"]}
 dht: {listen: "tcp://127.0.0.1:31331", port: 4222, update_period: 0.5, expiration: 2}
 devices: [{name: one, cache_dir: "$work/cache"}]

@@ -144,7 +144,7 @@ class Server:
                port: Optional[int] = None, advertise: Optional[str] = None, with_dht: bool = True, network_id: int = 0,
                checkpoint_interval: Optional[float] = None, seed: Optional[int] = None,
                expert_options: Optional[Dict[str, Any]] = None, blocks: Sequence[Dict[str, Any]] = (),
-               bin_dir: Optional[str] = None, progress: Optional[bool] = None) -> "Server":
+               bin_dir: Optional[str] = None, progress: Optional[bool] = None, insecure: bool = False) -> "Server":
         """hivemind's arguments, and our own.
 
         Which experts: either expert_uids, or num_experts of them: those in checkpoint_dir, and others drawn from
@@ -155,7 +155,8 @@ class Server:
         an entry of `experts`. optim_cls is "adam", "adamw", "sgd", "none", torch.optim.Adam, AdamW, SGD
         or a functools.partial of these. scheduler is "none", "linear" or "cosine". device is a part of an OpenCL device's name, "cpu", "cuda:1", or an entry of
         `devices`. initial_peers are endpoints of expertd-dhts, or host:port of DHT nodes. num_handlers and
-        stats_report_interval have no meaning here: a frontend is one process, and stats() are always there."""
+        stats_report_interval have no meaning here: a frontend is one process, and stats() are always there. A host that
+        other machines reach needs insecure=True: whoever reaches it may use and train the experts."""
         given = [list(expert_uids)] if expert_uids is not None else []
         if bool(given) == (num_experts is not None) or given and expert_pattern is not None:
             raise InvalidArgument("either expert_uids, or num_experts (with or without expert_pattern)")
@@ -180,7 +181,8 @@ class Server:
         for peer in peers:
             bootstrap += DHT(peer).bootstrap_addresses() if peer.startswith(_SCHEMES) else [_bootstrap_address(peer)]
         config: Dict[str, Any] = {
-            "server": {"name": f"python-{os.getpid()}-{random.getrandbits(32):08x}"},
+            "server": {"name": f"python-{os.getpid()}-{random.getrandbits(32):08x}",
+                       **({"insecure": True} if insecure else {})},
             "frontend": {"listen": [listen], **({"advertise": advertise} if advertise else {})},
             "devices": [_device(device)],
             "experts": [{"uid": uid, **entry} for uid in uids],
