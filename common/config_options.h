@@ -20,14 +20,14 @@
       "$XDG_RUNTIME_DIR/expertd, else /tmp/expertd-<user id>")                                                         \
     X(CHOICE, log_level, "info", 0, 0, "error|warning|info|debug", "least important level that is logged")             \
     X(PATH, key_file, "", 0, 0, "",                                                                                    \
-      "this server's CURVE certificate (expertctl keygen), with FILE_secret beside it: frontend and dht then take "     \
+      "this server's CURVE certificate (expertctl keygen), with FILE_secret beside it: frontend and dht then take "    \
       "encrypted connections alone, of clients whose key is known; empty: all is plain")                               \
     X(PATH, clients, "", 0, 0, "",                                                                                     \
-      "folder of clients' public certificates, with their role (reader, trainer, operator; none: reader); changes "     \
+      "folder of clients' public certificates, with their role (reader, trainer, operator; none: reader); changes "    \
       "count at once")                                                                                                 \
     X(CHOICE, strangers, "none", 0, 0, "none|reader|trainer", "role of clients whose key is in no certificate")        \
     X(BOOL, insecure, false, 0, 0, "",                                                                                 \
-      "listen on more than loopback and ipc:// without key_file: anybody who reaches the port may then use and train "  \
+      "listen on more than loopback and ipc:// without key_file: anybody who reaches the port may then use and train " \
       "the experts")
 
 #define CONFIG_FRONTEND_OPTIONS(X)                                                                                     \
