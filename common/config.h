@@ -60,6 +60,14 @@ struct config_expert {
         const struct block_option *items;
         unsigned count;
     } values;
+    /* What `tensors` says: where in a model's files a parameter is (common/tensor_part.h). */
+    struct {
+        const struct config_template {
+            const char *parameter, *template;
+            unsigned line;
+        } *items;
+        unsigned count;
+    } templates;
     const struct block *declared; /* the block, own or built in; NULL: a shared object */
 };
 

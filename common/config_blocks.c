@@ -289,6 +289,29 @@ static int read_values(struct reading *reading, const struct config_node *node, 
     return 0;
 }
 
+static int read_templates(struct reading *reading, const struct config_node *node, int index,
+                          struct config_expert *expert)
+{
+    const struct config_place place = {"experts", index, "tensors"};
+    if (node->null)
+        return 0;
+    if (node->kind != CONFIG_NODE_MAP)
+        return config_source_error_at(reading->source, node->line, place, "is %s, and must be a mapping",
+                                      kind_name(node));
+    struct config_template *items = allocate(reading, node->count, sizeof *items);
+    if (!items)
+        return -ENOMEM;
+    for (unsigned i = 0; i < node->count; i++) {
+        const struct config_node *item = &node->children[i];
+        if (item->kind != CONFIG_NODE_SCALAR || item->null)
+            return config_source_error_at(reading->source, item->line, place, "%.60s must be a template", item->key);
+        items[i] = (struct config_template){item->key, item->text, item->line};
+    }
+    expert->templates.items = items;
+    expert->templates.count = node->count;
+    return 0;
+}
+
 int config_blocks_read(struct config *config, const struct config_source *source)
 {
     struct reading reading = {.config = config, .source = source};
@@ -303,8 +326,11 @@ int config_blocks_read(struct config *config, const struct config_source *source
         rc = read_blocks(&reading, blocks);
     for (unsigned i = 0; rc == 0 && i < config->experts_count && experts && i < experts->count; i++) {
         const struct config_node *arguments = config_tree_find(&experts->children[i], "arguments");
+        const struct config_node *tensors = config_tree_find(&experts->children[i], "tensors");
         if (arguments)
             rc = read_values(&reading, arguments, (int)i, &config->experts[i]);
+        if (rc == 0 && tensors)
+            rc = read_templates(&reading, tensors, (int)i, &config->experts[i]);
     }
     return rc;
 }

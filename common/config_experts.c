@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/config_check.h"
+#include "common/tensor_part.h"
 #include "common/uid.h"
 
 /* Far above what a server can hold, and low enough that listing all uids to compare them is no burden. */
@@ -95,6 +96,24 @@ static int check_unique(const struct config *config, const struct config_source 
     return 0;
 }
 
+/* What `tensors` says can be read, for the first uid and so for all. */
+static int check_templates(const struct config_expert *expert, const struct uid_pattern *pattern,
+                           const struct config_source *source, unsigned entry)
+{
+    const struct config_place place = {"experts", (int)entry, "tensors"};
+    char uid[UID_SIZE], problem[TENSOR_PART_ERROR_SIZE];
+    uid_pattern_nth(pattern, 0, uid);
+    if (expert->templates.count > 0 && !expert->weights[0])
+        return config_source_error(source, place, "is of no use without weights");
+    for (unsigned i = 0; i < expert->templates.count; i++) {
+        struct tensor_part part;
+        const struct config_template *item = &expert->templates.items[i];
+        if (tensor_part_parse(&part, item->template, uid, problem) < 0)
+            return config_source_error_at(source, item->line, place, "%.60s: %s", item->parameter, problem);
+    }
+    return 0;
+}
+
 /* How many experts the entry makes, 0 after a message. */
 static uint64_t check_pattern(const struct config *config, const struct config_source *source, unsigned entry)
 {
@@ -118,7 +137,7 @@ static uint64_t check_pattern(const struct config *config, const struct config_s
                             expert->uid, expert_count(expert, &pattern), experts_max);
         return 0;
     }
-    return expert_count(expert, &pattern);
+    return check_templates(expert, &pattern, source, entry) < 0 ? 0 : expert_count(expert, &pattern);
 }
 
 int config_experts_check(const struct config *config, const struct config_source *source)

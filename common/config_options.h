@@ -138,7 +138,12 @@
     X(CHOICE, compression, "none", 0, 0,                                                                               \
       "none|float16|bfloat16|meanstd_16bit|uniform_8bit|quantile_8bit|blockwise_8bit",                                 \
       "how clients are advised to send float32 tensors and to ask for replies (INFO); they decide")                    \
-    X(PATH, weights, "", 0, 0, "", "safetensors file to start from; {uid} in it is replaced; default: from seed")      \
+    X(PATH, weights, "", 0, 0, "",                                                                                     \
+      "what to start from: the safetensors file of an expert ({uid} in it is replaced), or the folder, index or file " \
+      "of a public model (docs/models.md); default: from seed")                                                        \
+    X(TREE, tensors, 0, 0, 0, "",                                                                                      \
+      "where a model of weights has each parameter, if its layout is not known: {up_proj.weight: "                     \
+      "\"layers.{layer}.up[{expert}]\"} (docs/models.md)")                                                             \
     X(CHOICE, optimizer, "adam", 0, 0, "adam|adamw|sgd|none", "what makes a step of the gradients")                    \
     X(FLOAT, learning_rate, 0.001, 0, 1e6, "", "learning rate")                                                        \
     X(FLOAT, beta1, 0.9, 0, 0.999999999, "", "adam, adamw: decay of the first moment")                                 \

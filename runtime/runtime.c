@@ -39,6 +39,7 @@ struct runtime {
     struct executor *executor;
     struct checkpointer *checkpointer;
     struct checkpoint_owner *checkpoint_owner; /* NULL: no folder is configured */
+    struct weights *weights;                   /* models that experts are made of */
     struct {
         uint64_t next_ns;
         uint64_t counted; /* of the process, up to which they are in the counter */
@@ -138,7 +139,7 @@ static int create_expert(struct runtime *runtime, const struct config_expert *en
     if (process_stopping())
         return -EINTR;
     const int rc = backend_create(&runtime->backends[runtime->count], runtime->device, entry, uid,
-                                  &runtime->config->checkpoint, runtime->checkpoint_owner);
+                                  &runtime->config->checkpoint, runtime->checkpoint_owner, runtime->weights);
     if (rc < 0)
         return rc;
     runtime->count++;
@@ -200,6 +201,8 @@ static void say_origins(const struct runtime *runtime)
 static int create_experts(struct runtime *runtime)
 {
     int rc = check_memory(runtime);
+    if (rc == 0)
+        rc = weights_create(&runtime->weights);
     if (rc == 0 && *runtime->config->checkpoint.dir)
         rc = checkpoint_owner_create(&runtime->checkpoint_owner, runtime->config->checkpoint.dir);
     if (rc == 0)
@@ -215,6 +218,7 @@ static int create_experts(struct runtime *runtime)
     runtime->backends = calloc(runtime->count, sizeof *runtime->backends);
     runtime->count = 0;
     rc = runtime->backends ? each_expert(runtime, create_expert) : -ENOMEM;
+    weights_close(runtime->weights);
     if (rc == 0)
         say_origins(runtime);
     return rc;
@@ -620,6 +624,7 @@ void runtime_destroy(struct runtime **runtime)
     compute_close(r->device);
     device_destroy(&r->device);
     checkpoint_owner_destroy(&r->checkpoint_owner);
+    weights_destroy(&r->weights);
     device_cache_end();
     if (r->owner_fd >= 0)
         close(r->owner_fd);

@@ -37,8 +37,18 @@ static int load_checkpoint(struct backend *backend, const struct config_checkpoi
     return rc;
 }
 
+static int load_weights(struct backend *backend, struct weights *weights)
+{
+    struct weights *own = NULL;
+    int rc = weights ? 0 : weights_create(&own);
+    if (rc == 0)
+        rc = weights_load(weights ? weights : own, backend->expert, backend->uid);
+    weights_destroy(&own);
+    return rc;
+}
+
 static int load_state(struct backend *backend, const struct config_checkpoint *checkpoint,
-                      struct checkpoint_owner *owner)
+                      struct checkpoint_owner *owner, struct weights *weights)
 {
     if (expert_tensors(backend->expert) == 0) {
         backend->origin = BACKEND_OF_NOTHING;
@@ -49,11 +59,11 @@ static int load_state(struct backend *backend, const struct config_checkpoint *c
     if (rc != 0 || !*backend->config->weights)
         return rc < 0 ? rc : 0;
     backend->origin = BACKEND_OF_WEIGHTS;
-    return checkpoint_load_weights(backend->expert, backend->config->weights, backend->uid);
+    return load_weights(backend, weights);
 }
 
 int backend_create(struct backend *backend, struct device *device, const struct config_expert *config, const char *uid,
-                   const struct config_checkpoint *checkpoint, struct checkpoint_owner *owner)
+                   const struct config_checkpoint *checkpoint, struct checkpoint_owner *owner, struct weights *weights)
 {
     memset(backend, 0, sizeof *backend);
     snprintf(backend->uid, sizeof backend->uid, "%s", uid);
@@ -64,7 +74,7 @@ int backend_create(struct backend *backend, struct device *device, const struct 
     if (rc < 0)
         log_error("cannot create expert '%s': %s", uid, *device_error(device) ? device_error(device) : strerror(-rc));
     else
-        rc = load_state(backend, checkpoint, owner);
+        rc = load_state(backend, checkpoint, owner, weights);
     if (rc < 0)
         backend_destroy(backend);
     return rc;

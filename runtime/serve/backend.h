@@ -11,6 +11,7 @@
 #include "runtime/blocks/expert.h"
 #include "runtime/state/checkpoint.h"
 #include "runtime/state/checkpoint_owner.h"
+#include "runtime/state/weights.h"
 
 struct backend_pool {
     struct pool *pool; /* NULL until backend_open_pools */
@@ -37,9 +38,9 @@ struct backend {
 };
 
 /* Creates the expert, with its newest checkpoint, whose owner it then is, or else the `weights` of its entry. owner
- * NULL: no checkpoints. 0 or -errno, logged. Everything given but uid must outlive the backend. */
+ * NULL: no checkpoints. weights: the models that are open, NULL: none stays so. 0 or -errno, logged. Everything given but uid must outlive the backend. */
 int backend_create(struct backend *backend, struct device *device, const struct config_expert *config, const char *uid,
-                   const struct config_checkpoint *checkpoint, struct checkpoint_owner *owner);
+                   const struct config_checkpoint *checkpoint, struct checkpoint_owner *owner, struct weights *weights);
 /* Detaches from the pools, destroys the expert; safe on half-made ones and zeros. */
 void backend_destroy(struct backend *backend);
 

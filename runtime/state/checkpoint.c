@@ -418,7 +418,7 @@ int checkpoint_load(struct expert *expert, const char *dir, const char *uid, boo
     return rc;
 }
 
-static int replace_uid(char path[PATH_MAX], const char *weights, const char *uid)
+static int replace_uid(char *path, size_t size, const char *weights, const char *uid)
 {
     static const char mark[] = "{uid}";
     char name[NAME_MAX + 1];
@@ -427,7 +427,7 @@ static int replace_uid(char path[PATH_MAX], const char *weights, const char *uid
     while (rc == 0 && *weights) {
         const bool marked = strncmp(weights, mark, strlen(mark)) == 0;
         const size_t length = marked ? strlen(name) : 1;
-        if (used + length >= PATH_MAX)
+        if (used + length >= size)
             return -ENAMETOOLONG;
         memcpy(path + used, marked ? name : weights, length);
         used += length;
@@ -437,17 +437,23 @@ static int replace_uid(char path[PATH_MAX], const char *weights, const char *uid
     return rc;
 }
 
+int checkpoint_weights_path(char *path, size_t size, const char *weights, const char *uid)
+{
+    const int rc = replace_uid(path, size, weights, uid);
+    if (rc < 0)
+        log_error("weights of '%s': the path '%s' becomes too long", uid, weights);
+    return rc;
+}
+
 int checkpoint_load_weights(struct expert *expert, const char *weights, const char *uid)
 {
     char path[PATH_MAX], error[SAFETENSORS_ERROR_SIZE] = "";
     struct safetensors *file = NULL;
     if (expert_tensors(expert) == 0)
         return 0;
-    int rc = replace_uid(path, weights, uid);
-    if (rc < 0) {
-        log_error("weights of '%s': the path '%s' becomes too long", uid, weights);
+    int rc = checkpoint_weights_path(path, sizeof path, weights, uid);
+    if (rc < 0)
         return rc;
-    }
     rc = safetensors_open(&file, path, error);
     if (rc == 0)
         rc = verify(file, error);

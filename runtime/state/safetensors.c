@@ -12,8 +12,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "runtime/state/checksum.h"
 #include "common/half.h"
+#include "runtime/state/checksum.h"
+#include "runtime/state/json_text.h"
 
 enum { LENGTH_BYTES = 8, MAX_DEPTH = 5, PIECE_BYTES = 1 << 16 };
 
@@ -45,6 +46,7 @@ struct safetensors {
     struct json_object *header; /* owns all names and strings */
     uint64_t header_checksum;   /* safetensors_header_checksum of it */
     struct safetensors_tensor *tensors;
+    const struct safetensors_tensor **by_name; /* sorted */
     unsigned count;
 };
 
@@ -57,7 +59,7 @@ static const struct {
     {"F32", DTYPE_FLOAT32, 4}, {"F64", DTYPE_FLOAT64, 8}, {"F16", DTYPE_FLOAT16, 2}, {"BF16", DTYPE_BFLOAT16, 2},
     {"I8", DTYPE_INT8, 1},     {"I16", DTYPE_INT16, 2},   {"I32", DTYPE_INT32, 4},   {"I64", DTYPE_INT64, 8},
     {"U8", DTYPE_UINT8, 1},    {"BOOL", DTYPE_BOOL, 1},   {"U16", DTYPE_NONE, 2},    {"U32", DTYPE_NONE, 4},
-    {"U64", DTYPE_NONE, 8},
+    {"U64", DTYPE_NONE, 8},    {"F8_E4M3", DTYPE_NONE, 1}, {"F8_E5M2", DTYPE_NONE, 1}, {"F8_E8M0", DTYPE_NONE, 1},
 };
 
 static int refuse(char *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -122,29 +124,6 @@ uint64_t safetensors_header_checksum(const char *text, size_t length)
     checksum_add(&checksum, zeros, digits);
     checksum_add(&checksum, text + at + digits, length - at - digits);
     return checksum_end(checksum);
-}
-
-/* What json-c does not see. It keeps the last of two members with one name and says nothing; but every member has
- * exactly one colon outside of strings, so more colons than members are duplicates. It takes names in single quotes,
- * which JSON has not and which would mislead the count. And a name ends for it where it has a NUL, so that
- * "ffn.weight\\u0000x" would be ffn.weight. NULL, or what is wrong. */
-static const char *count_colons(const char *text, size_t length, size_t *colons)
-{
-    bool quoted = false;
-    *colons = 0;
-    for (size_t i = 0; i < length; i++) {
-        if (quoted && text[i] == '\\') {
-            if (length - i > 5 && memcmp(text + i, "\\u0000", 6) == 0)
-                return "a name or text in it has a NUL";
-            i++;
-        } else if (text[i] == '"')
-            quoted = !quoted;
-        else if (!quoted && text[i] == '\'')
-            return "its header is no valid JSON: single quotes";
-        else if (!quoted && text[i] == ':')
-            ++*colons;
-    }
-    return NULL;
 }
 
 static bool get_size(struct json_object *number, uint64_t *value)
@@ -253,10 +232,27 @@ static int check_metadata(struct json_object *metadata, char *error)
     return 0;
 }
 
-static int parse_members(struct safetensors *file, size_t colons, char *error)
+static int compare_names(const void *a, const void *b)
+{
+    const struct safetensors_tensor *const *x = a, *const *y = b;
+    return strcmp((*x)->name, (*y)->name);
+}
+
+/* For safetensors_find: models have ten thousands of tensors. */
+static int sort_names(struct safetensors *file)
+{
+    file->by_name = calloc(file->count + 1, sizeof(const struct safetensors_tensor *));
+    if (!file->by_name)
+        return -ENOMEM;
+    for (unsigned i = 0; i < file->count; i++)
+        file->by_name[i] = &file->tensors[i];
+    qsort(file->by_name, file->count, sizeof *file->by_name, compare_names);
+    return 0;
+}
+
+static int parse_members(struct safetensors *file, char *error)
 {
     const size_t members = (size_t)json_object_object_length(file->header);
-    size_t seen = members;
     file->tensors = calloc(members + 1, sizeof *file->tensors);
     if (!file->tensors)
         return -ENOMEM;
@@ -272,12 +268,10 @@ static int parse_members(struct safetensors *file, size_t colons, char *error)
         }
         if (rc < 0)
             return rc;
-        seen += (size_t)json_object_object_length(entry);
     }
-    if (seen != colons)
-        return refuse(error, "a name stands in it twice");
     qsort(file->tensors, file->count, sizeof *file->tensors, compare_offsets);
-    return check_cover(file, error);
+    const int rc = check_cover(file, error);
+    return rc < 0 ? rc : sort_names(file);
 }
 
 static int parse_header(struct safetensors *file, const char *text, size_t length, char *error)
@@ -287,24 +281,8 @@ static int parse_header(struct safetensors *file, const char *text, size_t lengt
         length--;
     if (length == 0 || text[0] != '{' || memchr(text, 0, length))
         return refuse(error, "it is no safetensors file (its header is no JSON object)");
-    struct json_tokener *tokener = json_tokener_new_ex(MAX_DEPTH);
-    if (!tokener)
-        return -ENOMEM;
-    json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
-    file->header = json_tokener_parse_ex(tokener, text, (int)length);
-    const enum json_tokener_error problem = json_tokener_get_error(tokener);
-    const size_t parsed = json_tokener_get_parse_end(tokener);
-    json_tokener_free(tokener);
-    if (!file->header || problem != json_tokener_success || parsed != length)
-        return refuse(error, "its header is no valid JSON, at byte %zu: %s", parsed,
-                      problem == json_tokener_success ? "more than one object" : json_tokener_error_desc(problem));
-    if (!json_object_is_type(file->header, json_type_object))
-        return refuse(error, "its header is no JSON object");
-    size_t colons;
-    const char *wrong = count_colons(text, length, &colons);
-    if (wrong)
-        return refuse(error, "%s", wrong);
-    return parse_members(file, colons, error);
+    const int rc = json_text_parse(&file->header, text, length, MAX_DEPTH, "its header", error, SAFETENSORS_ERROR_SIZE);
+    return rc < 0 ? rc : parse_members(file, error);
 }
 
 static int check_header(const struct safetensors *file, char *error)
@@ -428,6 +406,7 @@ void safetensors_close(struct safetensors **file)
         close((*file)->fd);
     json_object_put((*file)->header);
     free((*file)->tensors);
+    free((*file)->by_name);
     free(*file);
     *file = NULL;
 }
@@ -447,10 +426,10 @@ const struct safetensors_tensor *safetensors_tensor(const struct safetensors *fi
 
 const struct safetensors_tensor *safetensors_find(const struct safetensors *file, const char *name)
 {
-    for (unsigned i = 0; i < file->count; i++)
-        if (strcmp(file->tensors[i].name, name) == 0)
-            return &file->tensors[i];
-    return NULL;
+    const struct safetensors_tensor wanted = {.name = name}, *const key = &wanted;
+    const struct safetensors_tensor *const *found =
+        bsearch(&key, file->by_name, file->count, sizeof *file->by_name, compare_names);
+    return found ? *found : NULL;
 }
 
 const char *safetensors_metadata(const struct safetensors *file, const char *key)
@@ -476,6 +455,14 @@ int safetensors_read(const struct safetensors *file, const struct safetensors_te
                      char error[SAFETENSORS_ERROR_SIZE])
 {
     return read_at(file, file->data_offset + tensor->offset, bytes, tensor->bytes, error);
+}
+
+int safetensors_read_range(const struct safetensors *file, const struct safetensors_tensor *tensor, uint64_t offset,
+                           size_t length, void *bytes, char error[SAFETENSORS_ERROR_SIZE])
+{
+    if (offset > tensor->bytes || length > tensor->bytes - offset)
+        return refuse(error, "tensor '%s' has no bytes %" PRIu64 " to %" PRIu64, tensor->name, offset, offset + length);
+    return read_at(file, file->data_offset + tensor->offset + offset, bytes, length, error);
 }
 
 int safetensors_read_floats(const struct safetensors *file, const struct safetensors_tensor *tensor, float *values,

@@ -16,7 +16,7 @@
 
 enum {
     SAFETENSORS_MAX_DIMS = 8,
-    SAFETENSORS_MAX_HEADER = 2 << 20, /* bytes; some 15,000 tensors */
+    SAFETENSORS_MAX_HEADER = 32 << 20, /* bytes; some 250,000 tensors: models have up to 100,000 in a file */
     SAFETENSORS_ERROR_SIZE = 256,
 };
 
@@ -48,6 +48,9 @@ const char *safetensors_metadata(const struct safetensors *file, const char *key
 /* Reads a tensor's bytes as they are. */
 int safetensors_read(const struct safetensors *file, const struct safetensors_tensor *tensor, void *bytes,
                      char error[SAFETENSORS_ERROR_SIZE]);
+/* Reads `length` of them, from the offset-th on. */
+int safetensors_read_range(const struct safetensors *file, const struct safetensors_tensor *tensor, uint64_t offset,
+                           size_t length, void *bytes, char error[SAFETENSORS_ERROR_SIZE]);
 /* Reads a tensor of F32, F64, F16 or BF16 as floats: as many as its shape says. */
 int safetensors_read_floats(const struct safetensors *file, const struct safetensors_tensor *tensor, float *values,
                             char error[SAFETENSORS_ERROR_SIZE]);

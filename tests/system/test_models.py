@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Experts from the files of public models: every layout and number format gives what the formulas say; and what is wrong
+with the files is refused with its name."""
+# timeout: 600
+import json, os, shutil, subprocess, sys, tempfile
+
+from support_server import BIN, ROOT, Server, pb
+try:
+    import numpy as np
+except ImportError as missing:
+    print(f"skipped: {missing} (Debian: python3-numpy)")
+    sys.exit(77)
+sys.path.insert(0, f"{ROOT}/tests/fixtures")
+import make_models as models  # noqa: E402
+
+ROWS = 5
+# Gated experts, without and with biases.
+BLOCKS = "blocks:\n" + "".join(
+    f"""  - name: {name}
+    arguments: {{intermediate: 8}}
+    inputs: [{{name: input, shape: [hidden_dim]}}]
+    layers:
+      - {{name: gate_proj, layer: linear, input: input, size: intermediate, activation: silu, bias: {bias}}}
+      - {{name: up_proj, layer: linear, input: input, size: intermediate, bias: {bias}}}
+      - {{name: product, layer: multiply, inputs: [gate_proj, up_proj]}}
+      - {{name: down_proj, layer: linear, input: product, size: hidden_dim, bias: {bias}}}
+    outputs: [{{name: output, value: down_proj}}]
+""" for name, bias in (("gated", "false"), ("gated_bias", "true")))
+
+
+def entry(uid, folder, h, i, block="gated", more=""):
+    return (f'{{uid: "{uid}", block: {block}, hidden_dim: {h}, arguments: {{intermediate: {i}}}, optimizer: none, '
+            f'max_batch_size: 64, weights: "{folder}"{more}}}')
+
+
+def forward(client, uid, x):
+    header = pb.RequestHeader(version=1, request_id=1, method=pb.FORWARD, uid=uid)
+    header.tensors.add(dtype=pb.FLOAT32, shape=x.shape)
+    client.socket.send_multipart([header.SerializeToString(), x.tobytes()])
+    first, *frames = client.socket.recv_multipart()
+    reply = pb.ReplyHeader.FromString(first)
+    assert reply.status == pb.OK, f"{uid}: {reply.message}"
+    return np.frombuffer(frames[0], "<f4").reshape(reply.tensors[0].shape)
+
+
+def every_layout(folder):
+    made = {name: models.make(folder, name) for name in models.MODELS}
+    entries = []
+    for name, (h, i, _) in made.items():
+        uid = name.replace("_", "-")
+        block = "gated_bias" if name.startswith("gptoss") else "gated"
+        entries.append(entry(f"{uid}.[0:{models.LAYERS}].[0:{models.EXPERTS}]", f"{folder}/{name}", h, i, block))
+    h, i, parts = made["deepseek"]
+    entries.append(entry(f"shared.[0:{models.LAYERS}]", f"{folder}/deepseek", h, i))
+    # By names of one's own: the same experts, gate and up the other way round.
+    h, i, _ = made["granite"]
+    fused = "model.layers.{layer}.block_sparse_moe.input_linear.weight"
+    entries.append(entry("own.[0:2].[0:4]", f"{folder}/granite/model.safetensors", h, i, more=(
+        f', tensors: {{gate_proj.weight: "{fused}[{{expert}}, {i}:]", up_proj.weight: "{fused}[{{expert}}, :{i}]"}}')))
+    with Server(entries) as server:
+        with open(server.config, "a") as config:
+            config.write(BLOCKS)
+        server.start().wait_alive()
+        client = server.client()
+        random = np.random.default_rng(0)
+        checked = 0
+
+        def compare(uid, weights):
+            nonlocal checked
+            x = random.standard_normal((ROWS, weights[0].shape[1])).astype("<f4")
+            y, expected = forward(client, uid, x), models.expert(weights, x.astype("f8"))
+            scale = np.abs(expected).max()
+            assert np.abs(y - expected).max() < 1e-5 * scale, f"{uid}: {np.abs(y - expected).max() / scale}"
+            checked += 1
+
+        for name, (h, i, parts) in made.items():
+            for layer in range(models.LAYERS):
+                for e in range(models.EXPERTS):
+                    compare(f"{name.replace('_', '-')}.{layer}.{e}", parts(layer, e))
+        for layer in range(models.LAYERS):
+            compare(f"shared.{layer}", made["deepseek"][2](layer, None))
+        gate, up, down = made["granite"][2](1, 3)
+        compare("own.1.3", [up, gate, down])
+        client.close()
+        server.stop()
+        print(f"ok: {checked} experts of {len(made)} models")
+
+
+def refused(what, said, entry_text):
+    """A runtime with such an expert ends, and says why."""
+    with Server([entry_text]) as server:
+        with open(server.config, "a") as config:
+            config.write(BLOCKS)
+        done = subprocess.run([f"{BIN}/expertd-runtime", "--config", server.config], stderr=subprocess.PIPE, text=True,
+                              timeout=240)
+        assert done.returncode != 0 and done.returncode > 0, f"{what}: ended with {done.returncode}"
+        for text in said:
+            assert text in done.stderr, f"{what}: '{text}' was not said, but: {done.stderr}"
+    print(f"ok: {what}")
+
+
+def copy(folder, name, change=None):
+    to = f"{folder}/copy-of-{name}"
+    shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(f"{folder}/{name}", to)
+    if change:
+        path = f"{to}/model.safetensors.index.json"
+        with open(path) as index:
+            content = json.load(index)
+        change(content["weight_map"])
+        with open(path, "w") as index:
+            json.dump(content, index)
+    return to
+
+
+def hostile(folder):
+    name = "model.layers.1.mlp.experts.2.up_proj.weight"
+    h, i = 40, 24
+    broken = copy(folder, "olmoe")
+    os.unlink(f"{broken}/model-00002-of-00002.safetensors")
+    refused("a missing shard", ["model-00002-of-00002.safetensors", "missing"], entry("o.1.2", broken, h, i))
+    os.symlink("/dev/zero", f"{broken}/model-00002-of-00002.safetensors")
+    refused("a shard that is no file", ["model-00002-of-00002.safetensors", "no regular file"], entry("o.1.2", broken, h, i))
+
+    def elsewhere(where):
+        where[name] = "../olmoe/model-00002-of-00002.safetensors"
+    refused("an index that leads out of its folder", [name, "../olmoe/", "no safetensors file of its folder"],
+            entry("o.1.2", copy(folder, "olmoe", elsewhere), h, i))
+
+    def wrong(where):
+        where[name] = "model-00001-of-00002.safetensors"
+    refused("an index that names the wrong shard", [name, "model-00001-of-00002.safetensors", "has not"],
+            entry("o.1.2", copy(folder, "olmoe", wrong), h, i))
+    refused("a layer beyond the model", ["o.2.2", "no experts of a known layout", "tensors"], entry("o.2.2", f"{folder}/olmoe", h, i))
+    refused("an expert beyond the tensor", ["input_linear.weight", "number 4", "which is 4"],
+            entry("g.1.4", f"{folder}/granite", 32, 24))
+    refused("another hidden size", [name.replace("up", "gate"), "[24, 40]", "[24, 44]"], entry("o.1.2", f"{folder}/olmoe", 44, i))
+    refused("biases that the model has not", ["gate_proj.bias"], entry("o.1.2", f"{folder}/olmoe", h, i, "gated_bias"))
+    refused("a template of no parameter", ["no such parameter", "gates.weight"],
+            entry("o.1.2", f"{folder}/olmoe", h, i, more=", tensors: {gates.weight: a}"))
+    refused("a template that cannot be read", ["tensors", "{layers}", "{layer}"],
+            entry("o.1.2", f"{folder}/olmoe", h, i, more=', tensors: {up_proj.weight: "model.{layers}.x"}'))
+    refused("a folder without files", ["no safetensors file"], entry("o.1.2", folder, h, i))
+    refused("no folder", ["nowhere", "No such file"], entry("o.1.2", f"{folder}/nowhere", h, i))
+
+
+folder = tempfile.mkdtemp(prefix="expertd-models.")
+try:
+    every_layout(folder)
+    hostile(folder)
+finally:
+    shutil.rmtree(folder)
