@@ -65,7 +65,7 @@ struct config_expert {
         const struct config_template {
             const char *parameter, *template;
             unsigned line;
-        } *items;
+        } * items;
         unsigned count;
     } templates;
     const struct block *declared; /* the block, own or built in; NULL: a shared object */

@@ -142,8 +142,8 @@
       "what to start from: the safetensors file of an expert ({uid} in it is replaced), or the folder, index or file " \
       "of a public model (docs/models.md); default: from seed")                                                        \
     X(TREE, tensors, 0, 0, 0, "",                                                                                      \
-      "where a model of weights has each parameter, if its layout is not known: {up_proj.weight: "                     \
-      "\"layers.{layer}.up[{expert}]\"} (docs/models.md)")                                                             \
+      "tensors: {up_proj.weight: \"layers.{layer}.up[{expert}]\"} says where a model of weights has a parameter, if "  \
+      "its layout is not known (docs/models.md)")                                                                      \
     X(CHOICE, optimizer, "adam", 0, 0, "adam|adamw|sgd|none", "what makes a step of the gradients")                    \
     X(FLOAT, learning_rate, 0.001, 0, 1e6, "", "learning rate")                                                        \
     X(FLOAT, beta1, 0.9, 0, 0.999999999, "", "adam, adamw: decay of the first moment")                                 \

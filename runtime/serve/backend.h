@@ -38,7 +38,8 @@ struct backend {
 };
 
 /* Creates the expert, with its newest checkpoint, whose owner it then is, or else the `weights` of its entry. owner
- * NULL: no checkpoints. weights: the models that are open, NULL: none stays so. 0 or -errno, logged. Everything given but uid must outlive the backend. */
+ * NULL: no checkpoints. weights: the models that are open, NULL: none stays so. 0 or -errno, logged. Everything given
+ * but uid must outlive the backend. */
 int backend_create(struct backend *backend, struct device *device, const struct config_expert *config, const char *uid,
                    const struct config_checkpoint *checkpoint, struct checkpoint_owner *owner, struct weights *weights);
 /* Detaches from the pools, destroys the expert; safe on half-made ones and zeros. */

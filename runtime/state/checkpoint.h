@@ -48,8 +48,8 @@ int checkpoint_make_folder(const char *path);
 int checkpoint_load(struct expert *expert, const char *dir, const char *uid, bool start_anew,
                     struct checkpoint_window *window);
 
-/* What the option `weights` names for an expert: {uid} in it is replaced by checkpoint_uid_name. `size` at least PATH_MAX.
- * -ENAMETOOLONG, logged. */
+/* What the option `weights` names for an expert: {uid} in it is replaced by checkpoint_uid_name. `size` at least
+ * PATH_MAX. -ENAMETOOLONG, logged. */
 int checkpoint_weights_path(char *path, size_t size, const char *weights, const char *uid);
 /* Loads such a file with a state dict of one expert. Of the optimizer's state and counters what is there goes along. 0,
  * or -errno after it logged what is wrong. */

@@ -18,8 +18,8 @@ static const char *const prefixes[] = {"model.layers.{layer}.", "model.language_
 
 struct layout {
     const char *name;
-    unsigned coordinates;               /* of the uid: 2, an expert; 1, a layer's shared one */
-    const char *sign;                   /* a tensor that tells it from others, besides the gate's; NULL */
+    unsigned coordinates;              /* of the uid: 2, an expert; 1, a layer's shared one */
+    const char *sign;                  /* a tensor that tells it from others, besides the gate's; NULL */
     const char *templates[PARAMETERS]; /* behind the prefix; NULL: there is none */
 };
 

@@ -56,10 +56,10 @@ static const struct {
     uint32_t dtype;
     unsigned bytes;
 } formats[] = {
-    {"F32", DTYPE_FLOAT32, 4}, {"F64", DTYPE_FLOAT64, 8}, {"F16", DTYPE_FLOAT16, 2}, {"BF16", DTYPE_BFLOAT16, 2},
-    {"I8", DTYPE_INT8, 1},     {"I16", DTYPE_INT16, 2},   {"I32", DTYPE_INT32, 4},   {"I64", DTYPE_INT64, 8},
-    {"U8", DTYPE_UINT8, 1},    {"BOOL", DTYPE_BOOL, 1},   {"U16", DTYPE_NONE, 2},    {"U32", DTYPE_NONE, 4},
-    {"U64", DTYPE_NONE, 8},    {"F8_E4M3", DTYPE_NONE, 1}, {"F8_E5M2", DTYPE_NONE, 1}, {"F8_E8M0", DTYPE_NONE, 1},
+    {"F32", DTYPE_FLOAT32, 4}, {"F64", DTYPE_FLOAT64, 8},  {"F16", DTYPE_FLOAT16, 2},  {"BF16", DTYPE_BFLOAT16, 2},
+    {"I8", DTYPE_INT8, 1},     {"I16", DTYPE_INT16, 2},    {"I32", DTYPE_INT32, 4},    {"I64", DTYPE_INT64, 8},
+    {"U8", DTYPE_UINT8, 1},    {"BOOL", DTYPE_BOOL, 1},    {"U16", DTYPE_NONE, 2},     {"U32", DTYPE_NONE, 4},
+    {"U64", DTYPE_NONE, 8},    {"F8_E4M3", DTYPE_NONE, 1}, {"F8_E8M0", DTYPE_NONE, 1},
 };
 
 static int refuse(char *error, const char *format, ...) __attribute__((format(printf, 2, 3)));

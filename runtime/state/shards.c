@@ -53,7 +53,8 @@ static bool ends_with(const char *text, const char *end)
 /* A file of the index's own folder, as its writer names it; nothing that leads elsewhere, or is hidden. */
 static bool is_plain_name(const char *name)
 {
-    return *name && *name != '.' && strchr(name, '/') == NULL && strlen(name) <= NAME_MAX && ends_with(name, file_suffix);
+    return *name && *name != '.' && strchr(name, '/') == NULL && strlen(name) <= NAME_MAX &&
+           ends_with(name, file_suffix);
 }
 
 static int check_map(struct shards *shards, char *error)
@@ -266,8 +267,8 @@ int shards_parse(struct shards **shards, const char *folder, const char *bytes, 
     *shards = calloc(1, sizeof **shards);
     if (!*shards)
         return refuse(error, -ENOMEM, "there is not enough memory");
-    snprintf((*shards)->folder, sizeof (*shards)->folder, "%s", folder);
-    snprintf((*shards)->path, sizeof (*shards)->path, "%s/model%s", folder, index_suffix);
+    snprintf((*shards)->folder, sizeof(*shards)->folder, "%s", folder);
+    snprintf((*shards)->path, sizeof(*shards)->path, "%s/model%s", folder, index_suffix);
     const int rc = parse_index(*shards, bytes, length, error);
     if (rc < 0)
         shards_close(shards);

@@ -51,10 +51,11 @@ static int check_fp8(const struct stored *stored, char *error)
     for (unsigned i = 0; fits && i < tensor->ndim; i++)
         fits = scales->dims[i] ==
                (i + 2 < tensor->ndim ? tensor->dims[i] : divide_up(tensor->dims[i], STORED_SCALE_BLOCK));
-    return fits ? 0
-                : refuse(error, "tensor '%.200s' is %s, and its scales '%.200s' are %s: they must be one for each %dx%d",
-                         tensor->name, shape_of(tensor, text), scales->name, shape_of(scales, found),
-                         STORED_SCALE_BLOCK, STORED_SCALE_BLOCK);
+    return fits
+               ? 0
+               : refuse(error, "tensor '%.200s' is %s, and its scales '%.200s' are %s: they must be one for each %dx%d",
+                        tensor->name, shape_of(tensor, text), scales->name, shape_of(scales, found), STORED_SCALE_BLOCK,
+                        STORED_SCALE_BLOCK);
 }
 
 static bool is_bytes(const struct safetensors_tensor *tensor)
@@ -128,7 +129,8 @@ int stored_find(struct stored *stored, struct shards *shards, const char *name, 
     stored->format = STORED_FP8;
     rc = find_with(shards, name, scale_suffix, &stored->scales_file, &stored->scales, error);
     if (rc == -ENOENT)
-        return refuse(error, "tensor '%.200s' is F8_E4M3, and there are no scales '%.200s%s'", name, name, scale_suffix);
+        return refuse(error, "tensor '%.200s' is F8_E4M3, and there are no scales '%.200s%s'", name, name,
+                      scale_suffix);
     return rc < 0 ? rc : check_fp8(stored, error);
 }
 
@@ -181,8 +183,7 @@ static int read_plain(const struct reader *reader, uint64_t first, size_t count,
     const size_t size = dtype_size(tensor->dtype), most = PIECE_BYTES / size;
     for (size_t done = 0; done < count; done += most) {
         const size_t n = count - done < most ? count - done : most;
-        const int rc =
-            read_range(reader, reader->stored->file, tensor, (first + done) * size, n * size, reader->piece);
+        const int rc = read_range(reader, reader->stored->file, tensor, (first + done) * size, n * size, reader->piece);
         if (rc < 0)
             return rc;
         widen_plain(tensor->dtype, reader->piece, n, to + done);
@@ -211,8 +212,8 @@ static int read_mxfp4(const struct reader *reader, uint64_t first, size_t count,
     const struct stored *stored = reader->stored;
     const uint64_t block = first / MXFP4_BLOCK, blocks = divide_up(first + count, MXFP4_BLOCK) - block;
     uint8_t *codes = reader->piece, *scales = codes + blocks * MXFP4_BLOCK_BYTES;
-    int rc = read_range(reader, stored->file, stored->tensor, block * MXFP4_BLOCK_BYTES, blocks * MXFP4_BLOCK_BYTES,
-                        codes);
+    int rc =
+        read_range(reader, stored->file, stored->tensor, block * MXFP4_BLOCK_BYTES, blocks * MXFP4_BLOCK_BYTES, codes);
     if (rc == 0)
         rc = read_range(reader, stored->scales_file, stored->scales, block, blocks, scales);
     for (size_t i = 0; rc == 0 && i < count; i++) {

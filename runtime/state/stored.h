@@ -3,8 +3,8 @@
  *   - F32, F64 (rounded), F16, BF16;
  *   - F8_E4M3 with scales: the tensor <name>_scale_inv, F32 or BF16, has one number for each block of 128 rows and 128
  *     columns, ragged ones too; value (i, j) is code(i, j) * scale(i / 128, j / 128), rounded once to fp32;
- *   - MXFP4: <name>_blocks, U8 [..., n, 16], are n blocks of 32 numbers, and <name>_scales, U8 [..., n], their scales: a
- *     tensor [..., 32 n].
+ *   - MXFP4: <name>_blocks, U8 [..., n, 16], are n blocks of 32 numbers, and <name>_scales, U8 [..., n], their scales:
+ * a tensor [..., 32 n].
  *
  * common/small_float.h has the numbers. Functions return 0 or -errno (-EPROTO: a file is not what it should be), with a
  * sentence in `error`. */

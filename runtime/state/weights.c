@@ -102,10 +102,11 @@ static int refuse_unknown(struct loading *loading, const char *parameter)
                  "its layout (%s) has no parameter '%s', which the block has: say with `tensors` where it is",
                  layout_name(loading->layout), parameter);
     else
-        snprintf(loading->error, sizeof loading->error,
-                 "it has no experts of a known layout for uid '%s' (one of its tensors is '%.200s'): say with `tensors` "
-                 "where parameter '%s' is",
-                 loading->uid, example ? example : "", parameter);
+        snprintf(
+            loading->error, sizeof loading->error,
+            "it has no experts of a known layout for uid '%s' (one of its tensors is '%.200s'): say with `tensors` "
+            "where parameter '%s' is",
+            loading->uid, example ? example : "", parameter);
     return -EINVAL;
 }
 
@@ -135,12 +136,13 @@ static int find_part(struct loading *loading, const struct expert_tensor *wanted
     }
     if (fits(view, wanted))
         return 0;
-    snprintf(loading->error, sizeof loading->error,
-             "'%.200s' is %s, and what '%.200s' names of it %s: parameter '%s' is %s (do hidden_dim and arguments fit the "
-             "model?)",
-             part.name, stored_shape(stored, shape, sizeof shape), template,
-             safetensors_shape_format("", view->dims, view->ndim, is, sizeof is), wanted->name,
-             safetensors_shape_format("", wanted->dims, wanted->ndim, expected, sizeof expected));
+    snprintf(
+        loading->error, sizeof loading->error,
+        "'%.200s' is %s, and what '%.200s' names of it %s: parameter '%s' is %s (do hidden_dim and arguments fit the "
+        "model?)",
+        part.name, stored_shape(stored, shape, sizeof shape), template,
+        safetensors_shape_format("", view->dims, view->ndim, is, sizeof is), wanted->name,
+        safetensors_shape_format("", wanted->dims, wanted->ndim, expected, sizeof expected));
     return -EINVAL;
 }
 

@@ -1,9 +1,9 @@
 /* What the option `weights` of an expert's entry names, loaded into the expert:
  *   - a file with the state dict of one expert, by the parameters' own names (runtime/state/checkpoint.h);
- *   - or a model: a folder, an index or a file of a public checkpoint (runtime/state/shards.h), where the entry's `tensors`
- *     say for each parameter which part of which tensor it is (common/tensor_part.h), or else the layout is one that is
- *     known (runtime/state/layouts.h). What the files store is read as runtime/state/stored.h says.
- * Everything of an expert is read and checked before any of it is written. The thread of the device. */
+ *   - or a model: a folder, an index or a file of a public checkpoint (runtime/state/shards.h), where the entry's
+ * `tensors` say for each parameter which part of which tensor it is (common/tensor_part.h), or else the layout is one
+ * that is known (runtime/state/layouts.h). What the files store is read as runtime/state/stored.h says. Everything of
+ * an expert is read and checked before any of it is written. The thread of the device. */
 #ifndef EXPERTD_RUNTIME_WEIGHTS_H
 #define EXPERTD_RUNTIME_WEIGHTS_H
 
