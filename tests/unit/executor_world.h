@@ -38,7 +38,8 @@ static void start(const char *kernel, bool staged, const char *expert)
     for (uint32_t i = 0; i < EXPERTS; i++) {
         char uid[UID_SIZE];
         snprintf(uid, sizeof uid, "nop.%u", i);
-        ck_assert_int_eq(backend_create(&backends[i], support.device, &support.config.experts[0], uid, NULL, NULL, NULL), 0);
+        ck_assert_int_eq(
+            backend_create(&backends[i], support.device, &support.config.experts[0], uid, NULL, NULL, NULL), 0);
         ck_assert_int_eq(backend_open_pools(&backends[i], &place, i, false), 0);
         backend_set_record(&backends[i], control_expert(control, i), false);
     }
