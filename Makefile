@@ -252,14 +252,7 @@ fuzz:
 	$(MAKE) BUILD=build/fuzz CC=clang SANITIZE= CFLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" LDFLAGS="-fsanitize=address,undefined" fuzz-run
 # What a fuzzer finds stays in $(BUILD)/corpus for the next run; tests/fuzz/corpus/<fuzzer>/ and <fuzzer>.dict start it off.
 fuzz-run: $(addprefix $(BUILD)/fuzz/,$(FUZZ))
-	@status=0; for fuzzer in $^; do name=$$(basename $$fuzzer); mkdir -p $(BUILD)/corpus/$$name; \
-	  set -- $(BUILD)/corpus/$$name; \
-	  if [ -d tests/fuzz/corpus/$$name ]; then set -- "$$@" tests/fuzz/corpus/$$name; fi; \
-	  if [ -f tests/fuzz/$$name.dict ]; then set -- "$$@" -dict=tests/fuzz/$$name.dict; fi; \
-	  if $$fuzzer -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -close_fd_mask=3 \
-	    -artifact_prefix=$(BUILD)/ "$$@" > $(BUILD)/$$name.log 2>&1; then \
-	    echo "PASS $$name: $$(grep '^Done' $(BUILD)/$$name.log)"; \
-	  else status=1; echo "FAIL $$name:"; tail -n 60 $(BUILD)/$$name.log; fi; done; exit $$status
+	@printf '%s\n' $^ | BUILD=$(BUILD) FUZZ_SECONDS=$(FUZZ_SECONDS) xargs -P $$(nproc) -n 1 tests/fuzz/run
 .PHONY: fuzz-run
 fuzz_WITH = $(call libs,$(HAVE))
 fuzz_LINK = -fsanitize=fuzzer $(call pkg_libs,$(filter-out check,$(TEST_PKGS))) $(CXX_LIB) -ldl -lm

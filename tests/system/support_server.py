@@ -20,6 +20,7 @@ messages = tempfile.mkdtemp(prefix="expertd-messages.")
 subprocess.run(["protoc", "--python_out=" + messages, "-I" + os.path.join(ROOT, "proto"), "expertd.proto"], check=True)
 sys.path.insert(0, messages)
 import expertd_pb2 as pb  # noqa: E402
+from support_cache import warm_cache  # noqa: E402
 
 shutil.rmtree(messages)
 
@@ -70,7 +71,7 @@ class Client:
 class Server:
     """Frontend and runtime. `experts`: lines of the YAML list; `frontend`: more of its section, as "max_requests: 2"."""
 
-    def __init__(self, experts, frontend="", endpoint=None, device="{name: cpu0, cache_dir: %s/cache}"):
+    def __init__(self, experts, frontend="", endpoint=None, device="{name: device0, cache_dir: %s}"):
         self.folder = tempfile.mkdtemp(prefix="expertd-server.")
         self.name = f"server-{os.getpid()}-{os.path.basename(self.folder)[-8:]}"
         self.run_dir = self.folder + "/run"
@@ -80,7 +81,7 @@ class Server:
         listen = f'listen: ["{self.endpoint}"]' + (", " + frontend if frontend else "")
         with open(self.config, "w") as file:
             file.write(f"server: {{name: {self.name}, run_dir: {self.run_dir}}}\nfrontend: {{{listen}}}\n"
-                       f"devices: [{device % self.folder}]\nexperts:\n" + "".join(f"  - {e}\n" for e in experts))
+                       f"devices: [{device % warm_cache()}]\nexperts:\n" + "".join(f"  - {e}\n" for e in experts))
 
     def __enter__(self):
         return self

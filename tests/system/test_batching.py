@@ -12,13 +12,15 @@ folder = tempfile.mkdtemp(prefix="expertd-batching.")
 subprocess.run(["protoc", "--python_out=" + folder, "-I" + os.path.join(ROOT, "proto"), "expertd.proto"], check=True)
 sys.path.insert(0, folder)
 import expertd_pb2 as pb  # noqa: E402
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from support_cache import warm_cache  # noqa: E402
 
 HOUR_MS = 3600000
 with open(folder + "/config.yaml", "w") as file:
     file.write(f"""
 server: {{name: batching-{os.getpid()}, run_dir: {folder}/run}}
 frontend: {{listen: ["ipc://{folder}/frontend"], restart_grace: 60000}}
-devices: [{{name: cpu0, cache_dir: {folder}/cache}}]
+devices: [{{name: device0, cache_dir: {warm_cache()}}}]
 experts:
   - {{uid: patient.0, block: nop, hidden_dim: 4, max_batch_size: 16, min_batch_size: 4, batch_timeout: {HOUR_MS}}}
   - {{uid: brief.0, block: nop, hidden_dim: 4, max_batch_size: 16, min_batch_size: 4, batch_timeout: 30}}
@@ -73,7 +75,7 @@ def all_alive():
 
 
 def counter(client, name):
-    return {c.name: c.value for c in client.call(pb.STATS).stats.counters}["device.cpu0." + name]
+    return {c.name: c.value for c in client.call(pb.STATS).stats.counters}["device.device0." + name]
 
 
 def batches(client):

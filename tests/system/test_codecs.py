@@ -20,6 +20,8 @@ os.chdir(folder)
 subprocess.run(["protoc", "--python_out=.", "-I" + ROOT + "/proto", "expertd.proto"], check=True)
 sys.path.insert(0, folder)
 import expertd_pb2 as pb  # noqa: E402
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from support_cache import warm_cache  # noqa: E402
 
 WIDTH, ROWS, BLOCK = 512, 17, 4096
 ports = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
@@ -32,7 +34,7 @@ server: {{name: codecs-{os.getpid()}, run_dir: "{folder}/run"}}
 frontend: {{listen: ["{ENDPOINT}"]}}
 dht: {{listen: "{DHT}", port: 0, network_id: {os.getpid()}}}
 devices:
-  - {{name: one, cache_dir: "{folder}/cache"}}
+  - {{name: device0, cache_dir: "{warm_cache()}"}}
 experts:
   - {{uid: nop.0, block: nop, hidden_dim: {WIDTH}, max_batch_size: 64, compression: uniform_8bit}}
 """)

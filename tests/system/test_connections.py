@@ -52,22 +52,22 @@ def work_of_those_who_have_gone(server):
         os.kill(runtime, signal.SIGSTOP)
         for _ in range(20):
             gone.send(method, "ffn.0", 1, 4, tensors, client_id=ids)
-        until(lambda: counters(server)["device.cpu0.in_flight"] == 20, "all are queued")
+        until(lambda: counters(server)["device.device0.in_flight"] == 20, "all are queued")
         here.send(method, "ffn.0", 1, 4, tensors, client_id=b"of another one.." if ids else b"", request_id=999)
-        until(lambda: counters(server)["device.cpu0.in_flight"] == 21, "the other one is queued")
+        until(lambda: counters(server)["device.device0.in_flight"] == 21, "the other one is queued")
         gone.close()
         until(lambda: counters(server)["frontend.requests_dropped"] == before["frontend.requests_dropped"] + 20, "the end is seen")
         os.kill(runtime, signal.SIGCONT)
         assert here.receive().status == pb.OK
         if ids:  # none is lost, since it may be asked for again, and none is done twice
-            until(lambda: counters(server)["device.cpu0.tasks"] == before["device.cpu0.tasks"] + 21, "they are computed after it")
+            until(lambda: counters(server)["device.device0.tasks"] == before["device.device0.tasks"] + 21, "they are computed after it")
             for request_id in (1, 20):
                 again = here.call(method, "ffn.0", 1, 4, tensors, client_id=ids, request_id=request_id)
                 assert again.status == pb.OK, again  # its answer was kept
-            assert counters(server)["device.cpu0.tasks"] == before["device.cpu0.tasks"] + 21
+            assert counters(server)["device.device0.tasks"] == before["device.device0.tasks"] + 21
         else:
             assert here.call(pb.FORWARD, "ffn.0", 1).status == pb.OK
-            assert counters(server)["device.cpu0.tasks"] == before["device.cpu0.tasks"] + 2, "nobody would read it"
+            assert counters(server)["device.device0.tasks"] == before["device.device0.tasks"] + 2, "nobody would read it"
         here.close()
 
 

@@ -17,7 +17,7 @@ cat >"$work/expertd.yaml" <<YAML
 server: {name: late-$$, run_dir: run}
 frontend: {listen: ["ipc://frontend"]}
 checkpoint: {dir: checkpoints, interval: 0}
-devices: [{name: device0, cache_dir: cache}]
+devices: [{name: device0, cache_dir: "$(tests/cache take)"}]
 experts: [{uid: ffn.0, hidden_dim: 64, max_batch_size: 4096, optimizer: sgd}]
 YAML
 /usr/bin/python3 -c 'import numpy, sys; numpy.save(sys.argv[1], numpy.ones((4096, 64), "float32"))' "$work/x.npy" || fail "rows"

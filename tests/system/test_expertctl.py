@@ -16,6 +16,9 @@ for program in ("expertctl", "expertd-frontend", "expertd-runtime", "expertd-dht
         print(f"skipped: {program} is not built")
         sys.exit(77)
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from support_cache import warm_cache  # noqa: E402
+
 folder = tempfile.mkdtemp()
 os.chdir(folder)
 ports = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
@@ -29,7 +32,7 @@ frontend: {{listen: ["{ENDPOINT}"]}}
 dht: {{listen: "{DHT}", port: 0, network_id: {os.getpid()}, update_period: 1}}
 checkpoint: {{dir: "{folder}/checkpoints", interval: 0}}
 devices:
-  - {{name: one, cache_dir: "{folder}/cache"}}
+  - {{name: one, cache_dir: "{warm_cache('one')}"}}
 experts:
   - {{uid: "ffn.0.[0:2]", block: ffn, hidden_dim: 64, max_batch_size: 32, optimizer: sgd, learning_rate: 0.1, seed: 1}}
   - {{uid: nop.7, block: nop, hidden_dim: 4, max_batch_size: 16}}

@@ -6,7 +6,8 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 bin=$(cd "${BUILD:-build}/bin" && pwd) || exit 1
 work=$(mktemp -d)
-export POCL_DEVICES="pthread pthread" XDG_CACHE_HOME=$work/cache
+tests/cache take one two device0 >/dev/null
+export POCL_DEVICES="pthread pthread"
 served=''
 trap '[ -z "$served" ] || kill -TERM $served; wait; rm -rf "$work"' EXIT
 fail() {

@@ -44,7 +44,7 @@ cat >"$work/far.yaml" <<YAML
 server: {name: hosts-$$, run_dir: "$work/far", insecure: true}
 frontend: {listen: ["tcp://10.203.0.1:31330"]}
 dht: {listen: "tcp://127.0.0.1:31331", port: 4222, update_period: 0.5, expiration: 2}
-devices: [{name: one, cache_dir: "$work/cache"}]
+devices: [{name: one, cache_dir: "$(tests/cache take one)"}]
 experts: [{uid: "nop.[0:2]", block: nop, hidden_dim: 8, max_batch_size: 16}]
 YAML
 cat >"$work/near.yaml" <<YAML

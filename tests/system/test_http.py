@@ -17,6 +17,9 @@ import urllib.request
 
 BUILD = os.path.abspath(os.environ.get("BUILD", "build"))
 LONG = 240  # seconds: what only a hang reaches
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from support_cache import warm_cache  # noqa: E402
+
 work = tempfile.mkdtemp()
 processes = []
 
@@ -37,7 +40,7 @@ def configure(name, http):
             f"server: {{name: http-{os.getpid()}, run_dir: {work}/run}}\n"
             f'frontend: {{listen: ["tcp://127.0.0.1:{ROUTER}"]}}\n'
             f"http: {http}\n"
-            f"devices: [{{name: device0, cache_dir: {work}/cache}}]\n"
+            f"devices: [{{name: device0, cache_dir: {warm_cache()}}}]\n"
             "experts: [{uid: 'nop.[0:3]', block: nop, hidden_dim: 8, max_batch_size: 16}]\n"
         )
     return path

@@ -95,7 +95,7 @@ cat >"$work/expertd.yaml" <<YAML
 server: {name: install-$$, run_dir: "$work/run"}
 frontend: {listen: ["$EXPERTD_ENDPOINT"]}
 devices:
-  - {name: one, cache_dir: "$work/cache"}
+  - {name: one, cache_dir: "$(tests/cache take one)"}
 experts:
   - {uid: affine.0, block: "$work/own/affine.so", hidden_dim: 8, max_batch_size: 16}
 YAML

@@ -9,6 +9,7 @@ BUILD=${BUILD:-build}
 [ -x "$BUILD/bin/expertd-dht" ] || { echo "skipped: expertd-dht is not built"; exit 77; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+cache=$(tests/cache take device0 device0.1) # for one server each
 export TMPDIR=$work/tmp
 mkdir "$TMPDIR"
 
@@ -27,7 +28,7 @@ nothing_left() {
 learns() {
     local name=$1 out=$work/$1.out
     shift
-    scripts/mixture --no-install --bin "$BUILD/bin" "$@" >"$out" 2>&1 </dev/null &
+    scripts/mixture --no-install --cache "$cache" --bin "$BUILD/bin" "$@" >"$out" 2>&1 </dev/null &
     local script=$!
     wait $script || fail "$name: exit status $?"
     [ "$(grep -c '^ffn\.[0-3]\.[0-3].*tcp://' "$out")" = 16 ] || fail "$name: all experts are found"
@@ -41,7 +42,7 @@ learns() {
 learns mixture
 learns switch --switch
 
-scripts/mixture --no-install --bin "$BUILD/bin" --epochs 100000 >"$work/stopped.out" 2>&1 </dev/null &
+scripts/mixture --no-install --cache "$cache" --bin "$BUILD/bin" --epochs 100000 >"$work/stopped.out" 2>&1 </dev/null &
 script=$!
 until grep -qs '^epoch ' "$work/stopped.out"; do
     kill -0 $script 2>/dev/null || fail "it ended before it trained"

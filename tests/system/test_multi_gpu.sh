@@ -5,7 +5,8 @@ cd "$(dirname "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
 command -v supervisord >/dev/null || { echo "skipped: supervisord is missing (Debian: supervisor)"; exit 77; }
 work=$(mktemp -d)
-export POCL_DEVICES="pthread pthread" XDG_CACHE_HOME=$work/cache
+tests/cache take device0 device1 >/dev/null
+export POCL_DEVICES="pthread pthread"
 supervisor=''
 trap '[ -z "$supervisor" ] || kill -TERM $supervisor; wait; rm -rf "$work"' EXIT
 

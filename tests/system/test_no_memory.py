@@ -19,11 +19,11 @@ with Server([f"{{uid: nop.0, block: nop, hidden_dim: {COLUMNS}, max_batch_size: 
     for method, tensors, ids, expected in ((pb.BACKWARD, 2, b"", pb.ALREADY_EXISTS),
                                            (pb.BACKWARD, 2, b"sixteen bytes id", pb.ALREADY_EXISTS),
                                            (pb.FORWARD, 1, b"", pb.RESOURCE_EXHAUSTED)):
-        before = client.counters()["device.cpu0.tasks"]
+        before = client.counters()["device.device0.tasks"]
         os.kill(runtime, signal.SIGSTOP)
         client.send(method, "nop.0", ROWS, COLUMNS, tensors, client_id=ids)
         other = server.client()
-        until(lambda: other.counters()["device.cpu0.in_flight"] == 1, "the request is queued")
+        until(lambda: other.counters()["device.device0.in_flight"] == 1, "the request is queued")
         with open(f"/proc/{frontend}/statm") as statm:
             used = int(statm.read().split()[0]) * resource.getpagesize()
         resource.prlimit(frontend, resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
@@ -32,6 +32,6 @@ with Server([f"{{uid: nop.0, block: nop, hidden_dim: {COLUMNS}, max_batch_size: 
         resource.prlimit(frontend, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert reply.status == expected, reply
         assert "memory" in reply.message, reply
-        assert client.counters()["device.cpu0.tasks"] == before + 1, "it was computed"
+        assert client.counters()["device.device0.tasks"] == before + 1, "it was computed"
     server.stop()
 print("no memory: ok")

@@ -7,7 +7,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
 work=$(mktemp -d)
-cache=$(realpath "$BUILD")/test-cache/precision # what PoCL compiled stays for the next run
+cache=$(tests/cache take tf32 fp16 half)
 started=''
 trap '[ -z "$started" ] || kill -TERM $started; wait; rm -rf "$work"' EXIT
 

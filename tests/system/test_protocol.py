@@ -12,11 +12,13 @@ folder = tempfile.mkdtemp(prefix="expertd-protocol.")
 subprocess.run(["protoc", "--python_out=" + folder, "-I" + os.path.join(ROOT, "proto"), "expertd.proto"], check=True)
 sys.path.insert(0, folder)
 import expertd_pb2 as pb  # noqa: E402
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from support_cache import warm_cache  # noqa: E402
 
 CONFIG = f"""
 server: {{name: protocol-{os.getpid()}, run_dir: {folder}/run}}
 frontend: {{listen: ["tcp://127.0.0.1:*"], restart_grace: 60000}}
-devices: [{{name: cpu0, cache_dir: {folder}/cache}}]
+devices: [{{name: device0, cache_dir: {warm_cache()}}}]
 experts:
   - {{uid: ffn.4.17, block: nop, hidden_dim: 1024, max_batch_size: 64}}
   - {{uid: ffn.4.18, block: ffn, hidden_dim: 64}}
@@ -142,7 +144,7 @@ def check_killed_runtime(runtime):
     for _ in range(4):
         client.send(pb.FORWARD, "ffn.4.17", [b"\0" * 4096], tensors=rows(1))
     other = Client()
-    wait_for("requests in flight", lambda: counters(other)["device.cpu0.in_flight"] == 4)
+    wait_for("requests in flight", lambda: counters(other)["device.device0.in_flight"] == 4)
     runtime.kill()
     runtime.wait()
     wait_for("the death", lambda: other.call(pb.PING)[0].pong.experts_alive == 0)

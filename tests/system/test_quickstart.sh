@@ -8,6 +8,7 @@ BUILD=${BUILD:-build}
 command -v supervisord >/dev/null || { echo "skipped: supervisord is missing (Debian: supervisor)"; exit 77; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+cache=$(tests/cache take)
 export TMPDIR=$work/tmp
 mkdir "$TMPDIR"
 
@@ -18,7 +19,7 @@ fail() {
 }
 nothing_left() { [ -z "$(ls -A "$TMPDIR")" ] || fail "left behind: $(ls -A "$TMPDIR")"; }
 
-scripts/quickstart --no-install --bin "$BUILD/bin" >"$work/whole.out" 2>&1 </dev/null || fail "exit status $?"
+scripts/quickstart --no-install --cache "$cache" --bin "$BUILD/bin" >"$work/whole.out" 2>&1 </dev/null || fail "exit status $?"
 grep -q '^accuracy: *99\.' "$work/whole.out" || fail "the shipped experts classify 99 % of the digits"
 grep -q '^latency: .*p50 .*p99' "$work/whole.out" || fail "latency is printed"
 grep -q '^throughput: [0-9]* images/s' "$work/whole.out" || fail "throughput is printed"
@@ -27,7 +28,7 @@ before=$(sed -n 's/^before: //p' "$work/whole.out")
 [ "$(sed -n 's/^after:  //p' "$work/whole.out")" = "$before" ] || fail "the accuracy came back from the checkpoint"
 nothing_left
 
-scripts/quickstart --no-install --bin "$BUILD/bin" --epochs 100000 >"$work/stopped.out" 2>&1 </dev/null &
+scripts/quickstart --no-install --cache "$cache" --bin "$BUILD/bin" --epochs 100000 >"$work/stopped.out" 2>&1 </dev/null &
 quickstart=$!
 until grep -qs '^epoch ' "$work/stopped.out"; do
     kill -0 $quickstart 2>/dev/null || fail "it ended before it trained"

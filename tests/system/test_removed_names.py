@@ -30,7 +30,7 @@ def works(server, uid="nop.0"):
 
 
 def control(server):
-    (path,) = glob.glob(f"/dev/shm/expertd.{server.name}.cpu0.control")
+    (path,) = glob.glob(f"/dev/shm/expertd.{server.name}.device0.control")
     return path
 
 
@@ -109,11 +109,11 @@ def a_role_that_another_took(server):
     runtime.send_signal(19)
     shutil.rmtree(server.run_dir)
     with subprocess.Popen([f"{BIN}/expertd-runtime", "--config", server.config], stderr=subprocess.PIPE) as other:
-        until(lambda: glob.glob(server.run_dir + "/*runtime.cpu0.lock"), "the other one has the role")
+        until(lambda: glob.glob(server.run_dir + "/*runtime.device0.lock"), "the other one has the role")
         until(lambda: b"ready" in other.stderr.readline(), "the other one serves")
         runtime.send_signal(18)
         assert runtime.wait(PATIENCE) == 1, "it gives way"
-        assert glob.glob(f"/dev/shm/expertd.{server.name}.cpu0.control"), "what is there is the other one's"
+        assert glob.glob(f"/dev/shm/expertd.{server.name}.device0.control"), "what is there is the other one's"
         works(server)
         other.terminate()
         assert other.wait(PATIENCE) == 0
@@ -174,7 +174,7 @@ def truncated_segments(server):
 
 def planted_names(server):
     server.stop("runtime")
-    name = f"/dev/shm/expertd.{server.name}.cpu0.control"
+    name = f"/dev/shm/expertd.{server.name}.device0.control"
     os.mkdir(name)
     server.start("runtime")
     server.wait_alive()

@@ -8,6 +8,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import socket
 
 import numpy
+from support_cache import warm_cache
 
 expertctl = f"{build}/bin/expertctl"
 HANG = 300  # seconds that only a hang reaches
@@ -21,7 +22,7 @@ server: {{name: {name}, run_dir: {work}/run}}
 frontend: {{listen: ["{os.environ['EXPERTD_ENDPOINT']}"]}}
 dht: {{listen: "ipc://{work}/dht", port: 0}}
 checkpoint: {{dir: {work}/checkpoints, interval: 0}}
-devices: [{{name: device0, cache_dir: {work}/cache}}]
+devices: [{{name: device0, cache_dir: {warm_cache()}}}]
 experts: [{{uid: ffn.0, block: ffn, hidden_dim: 8, max_batch_size: 16, optimizer: sgd}}]
 """)
 rows = numpy.ones((4, 8), "float32")

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/half.h"
 #include "runtime/compute/compute.h"
@@ -25,16 +26,25 @@ int __lsan_is_turned_off(void)
     return opened;
 }
 
+const char *support_device_cache(void)
+{
+    const char *cache = getenv("TEST_CACHE");
+    if (cache == NULL)
+        return "build/test-cache";
+    if (access(cache, F_OK) != 0)
+        ck_assert_int_eq(system("tests/cache take >/dev/null"), 0);
+    return cache;
+}
+
 void support_device_open(struct support_device *support, const char *kernel, bool staged, const char *device,
                          const char *expert)
 {
-    const char *build = getenv("BUILD");
     char text[2048];
     opened = true;
     snprintf(text, sizeof text,
-             "devices:\n  - {name: \"test-%s\", cache_dir: \"%s/test-cache\", linear_kernel: %s%s%s%s}\n"
+             "devices:\n  - {name: device0, cache_dir: \"%s\", linear_kernel: %s%s%s%s}\n"
              "experts:\n  - {uid: ffn.0%s%s}\n",
-             kernel, build != NULL ? build : "build", kernel, staged ? ", slabs: staged" : "",
+             support_device_cache(), kernel, staged ? ", slabs: staged" : "",
              device[0] != '\0' ? ", " : "", device, expert[0] != '\0' ? ", " : "", expert);
     ck_assert_int_eq(config_parse(&support->config, text, strlen(text), "test"), 0);
     ck_assert_int_eq(device_open(&support->device, &support->config.devices[0]), 0);

@@ -15,6 +15,8 @@ struct support_device {
     struct device *device;
 };
 
+/* The cache_dir for a device "device0" of tests, with what is compiled already (tests/cache). */
+const char *support_device_cache(void);
 /* Opens the first OpenCL device with the kernels "cpu", "gpu", ... The tests fail if there is none. `staged`: as if the
  * device had memory of its own. `expert` is an entry of the list `experts` without its braces, "hidden_dim: 64, ...";
  * `device` more options of the device, or "". */

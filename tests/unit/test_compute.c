@@ -13,13 +13,10 @@
 
 static struct config_device wanted(const char *kernel, const char *precision)
 {
-    static char cache[256];
-    const char *build = getenv("BUILD");
-    snprintf(cache, sizeof cache, "%s/test-cache", build != NULL ? build : "build");
-    return (struct config_device){.name = "test-compute",
+    return (struct config_device){.name = "device0",
                                   .platform = "",
                                   .device = "",
-                                  .cache_dir = cache,
+                                  .cache_dir = (char *)support_device_cache(),
                                   .linear_kernel = kernel,
                                   .precision = precision,
                                   .slabs = "auto",

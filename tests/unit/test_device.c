@@ -19,17 +19,14 @@
 
 static struct config_device wanted(const char *platform, const char *device)
 {
-    static char cache[256];
-    const char *build = getenv("BUILD");
-    snprintf(cache, sizeof cache, "%s/test-cache", build != NULL ? build : "build");
-    return (struct config_device){.name = "test-device",
+    return (struct config_device){.name = "device0",
                                   .platform = platform,
                                   .device = device,
                                   .linear_kernel = "auto",
                                   .precision = "fp32",
                                   .tune = "auto",
                                   .slabs = "auto",
-                                  .cache_dir = cache,
+                                  .cache_dir = (char *)support_device_cache(),
                                   .chunk_rows = 1024};
 }
 

@@ -19,6 +19,7 @@
 #include "common/doorbell.h"
 #include "common/owner.h"
 #include "common/shm.h"
+#include "unit/support_device.h"
 #include "unit/support_frontend.h"
 #include "unit/support_pool.h"
 
@@ -40,14 +41,13 @@ static void write_config(const char *more_ffn, const char *more)
     snprintf(path, sizeof path, "%s/config.yaml", folder);
     FILE *file = fopen(path, "w");
     ck_assert_ptr_nonnull(file);
-    const char *build = getenv("BUILD");
     fprintf(file,
             "server: {name: %s, run_dir: %s/run}\n"
-            "devices:\n  - {name: d, cache_dir: %s/test-cache%s}\n"
+            "devices:\n  - {name: device0, cache_dir: \"%s\"%s}\n"
             "experts:\n"
             "  - {uid: nop.0, block: nop, hidden_dim: %d, max_batch_size: 64}\n"
             "  - {uid: ffn.0, block: ffn, hidden_dim: %d, max_batch_size: 64%s}\n%s",
-            support_server(), folder, build ? build : "build", more_device, HIDDEN, HIDDEN, more_ffn, more);
+            support_server(), folder, support_device_cache(), more_device, HIDDEN, HIDDEN, more_ffn, more);
     fclose(file);
 }
 
@@ -122,7 +122,7 @@ static void attach(void)
 {
     char run_dir[160];
     snprintf(run_dir, sizeof run_dir, "%s/run", folder);
-    support_frontend_open(&frontend, run_dir, support_server(), "d");
+    support_frontend_open(&frontend, run_dir, support_server(), "device0");
 }
 
 static void start_and_attach(void)
@@ -456,7 +456,7 @@ START_TEST(a_folder_of_checkpoints_has_one_server_at_a_time)
     char server[128], run_dir[160];
     snprintf(server, sizeof server, "x%s", support_server());
     snprintf(run_dir, sizeof run_dir, "%s/run", folder);
-    support_frontend_open(&frontend, run_dir, server, "d");
+    support_frontend_open(&frontend, run_dir, server, "device0");
     support_frontend_close(&frontend);
     stop_child();
 }
