@@ -57,7 +57,7 @@ $(foreach f,$(LEFT_OUT),$(info expertd-$f and its tests are left out: one of $($
 # A folder is a static library of its .c files and of those of its rooms, less its programs' main files.
 FOLDERS  := $(filter-out $(LEFT_OUT),common proto pools frontend runtime dht client expertctl http command)
 rooms_runtime   := device compute train layers blocks state serve
-MAINS    := frontend/main.c runtime/main.c dht/main.c http/main.c client/expertctl/expertctl.c command/main.c
+MAINS    := frontend/main.c frontend/socket_calls.c runtime/main.c dht/main.c http/main.c client/expertctl/expertctl.c command/main.c
 folder_expertctl := client/expertctl
 src      = $(filter-out $(MAINS),$(wildcard $(foreach d,$(or $(folder_$1),$1),$d/*.c $(patsubst %,$d/%/*.c,$(rooms_$1)))))
 obj      = $(patsubst %.c,$(BUILD)/obj/%.o,$1)
@@ -166,7 +166,7 @@ $(foreach f,$(FOLDERS) examples,$(eval $(call archive_rule,$f)))
 # --- programs and libraries ------------------------------------------------------------------------------------------
 libs = $(foreach l,$1,$(call lib,$l))
 frontend_WITH = $(call libs,frontend pools proto common)
-frontend_LINK = $(call pkg_libs,$(frontend_PKGS) $(common_PKGS)) -lm
+frontend_LINK = $(call pkg_libs,$(frontend_PKGS) $(common_PKGS)) -ldl -lm
 # All of runtime/, not only what is used: own experts may call it.
 runtime_WITH  = $(runtime_OBJ) $(call libs,pools common)
 runtime_LINK  = -rdynamic $(call pkg_libs,$(runtime_PKGS) $(common_PKGS)) -ldl -lm
@@ -182,7 +182,7 @@ expertctl_LINK = $(call pkg_libs,$(client_PKGS) $(common_PKGS)) -lm
 examples_WITH = $(call lib,examples) $(BUILD)/lib/libexpertd.a
 examples_LINK = $(call pkg_libs,$(examples_PKGS)) -lm
 
-$(BUILD)/bin/expertd-frontend: $(BUILD)/obj/frontend/main.o $(call with,frontend)
+$(BUILD)/bin/expertd-frontend: $(BUILD)/obj/frontend/main.o $(BUILD)/obj/frontend/socket_calls.o $(call with,frontend)
 	$(call link,frontend)
 $(BUILD)/bin/expertd-runtime: $(BUILD)/obj/runtime/main.o $(call with,runtime)
 	$(call link,runtime)

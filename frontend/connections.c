@@ -14,6 +14,7 @@
 
 #include "common/log.h"
 #include "frontend/client_peer.h"
+#include "frontend/gate.h"
 
 enum {
     SPARE_FILES = 16, /* for what is opened now and then: segments, locks */
@@ -272,10 +273,14 @@ static void make_room(struct connections *connections)
                     connections->count + closed, closed, burst.suppressed_before);
 }
 
-/* What the connection has sent beyond its whole messages; 0 too if the kernel does not tell (ipc://). */
+/* What the connection has sent beyond its whole messages, as the gate has counted it, or else the kernel, which tells
+ * nothing of ipc://. */
 static uint64_t unfinished_bytes(const struct connection *connection, int fd)
 {
     struct tcp_info info = {0};
+    const uint64_t counted = gate_unfinished(fd);
+    if (counted > 0)
+        return counted;
     socklen_t size = sizeof info;
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0 ||
         size < offsetof(struct tcp_info, tcpi_bytes_received) + sizeof info.tcpi_bytes_received)

@@ -5,12 +5,10 @@
 #include "frontend/access.h"
 #include "frontend/checkpoint.h"
 #include "frontend/connections.h"
+#include "frontend/gate.h"
 #include "frontend/inspect.h"
 #include "frontend/lookout.h"
 #include "frontend/task.h"
-
-/* Who sends more has no request in mind. */
-enum { FRAMES_MAX = 65536 };
 
 static void refuse(struct server *server, const struct reply_to *to, enum status status, const char *message)
 {
@@ -139,6 +137,6 @@ void dispatch(struct server *server, uint64_t now_ns)
             route(server, &to, header, now_ns);
     }
     client_peer_release(to.peer);
-    if (incoming->tensor_frames > FRAMES_MAX)
+    if (incoming->tensor_frames > GATE_FRAMES) /* the gate has not seen it: encrypted */
         connections_end(server->connections, incoming_fd(incoming), "that sent a message of too many frames");
 }

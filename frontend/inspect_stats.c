@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/memory.h"
 #include "frontend/connections.h"
+#include "frontend/gate.h"
 #include "frontend/inspect.h"
 #include "frontend/measures.h"
 
@@ -78,7 +79,7 @@ static void add_frontend(struct gathering *gathering, const struct server *serve
     const struct connections_counters *closed = connections_counters(server->connections);
     add(gathering, (double)closed->accept_failures, "frontend.accept_failures");
     add(gathering, (double)closed->closed_idle, "frontend.closed.idle");
-    add(gathering, (double)closed->closed_large, "frontend.closed.large");
+    add(gathering, (double)(closed->closed_large + gate_ended()), "frontend.closed.large");
     if (guard_is_on(&server->endpoint.guard)) {
         const struct zap_counters handshakes = zap_counters(server->endpoint.guard.zap);
         add(gathering, keyring_count(server->endpoint.guard.keyring), "frontend.known_clients");

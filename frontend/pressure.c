@@ -1,5 +1,6 @@
 #include "frontend/pressure.h"
 
+#include <inttypes.h>
 #include <malloc.h>
 
 #include "common/clock.h"
@@ -7,6 +8,7 @@
 #include "common/memory.h"
 #include "frontend/buffer.h"
 #include "frontend/connections.h"
+#include "frontend/gate.h"
 
 static const uint64_t budget_least = (uint64_t)64 << 20, budget_most = (uint64_t)4 << 30;
 static const uint64_t unread_most = (uint64_t)1 << 30, keep_most = (uint64_t)256 << 20;
@@ -71,8 +73,22 @@ static void give_back(struct server *server, uint64_t now_ns)
     server->pressure.own_after = memory_own();
 }
 
+static void say_ended(struct server *server)
+{
+    static struct log_burst burst;
+    const uint64_t ended = gate_ended();
+    if (ended != server->pressure.ended_said && log_burst_allows(&burst)) {
+        log_warning("closed %" PRIu64
+                    " connections that sent a message of more than %d frames, or more than the memory "
+                    "for messages (frontend.max_memory), or that do not speak ZMTP 2 or 3",
+                    ended - server->pressure.ended_said, GATE_FRAMES);
+        server->pressure.ended_said = ended;
+    }
+}
+
 void pressure_look(struct server *server, uint64_t now_ns)
 {
+    say_ended(server);
     shed(server);
     give_back(server, now_ns);
 }

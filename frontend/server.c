@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/doorbell.h"
 #include "common/log.h"
+#include "frontend/gate.h"
 #include "frontend/pressure.h"
 
 enum { KEEP_PEERS = 8192, LINGER_MS = 1000 };
@@ -78,6 +79,7 @@ static int open_endpoint(struct server *server)
     if (frame_max < config->max_message)
         log_info("frames may have %" PRIu64 " MiB, as the memory for messages is %" PRIu64 " MiB (frontend.max_memory)",
                  frame_max >> 20, server->pressure.budget >> 20);
+    gate_set(GATE_FRAMES, server->pressure.budget);
     const int rc = endpoint_open(&server->endpoint, server->config, frame_max);
     server->socket = server->endpoint.socket;
     server->connections = server->endpoint.connections;

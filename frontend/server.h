@@ -28,6 +28,7 @@ struct server {
     struct {
         uint64_t budget, own_after; /* bytes: of messages; of the process, when it last gave some back */
         uint64_t quiet_since_ns, moved_before;
+        uint64_t ended_said; /* of gate_ended() */
     } pressure;
     int socket_fd, bell_fd;
     struct device_link **devices;

@@ -15,7 +15,16 @@ def greeting():
 
 def raw(server):
     """A connection that has shaken hands as a DEALER."""
-    connection = socket.create_connection(("127.0.0.1", server.port))
+    return shake_hands(socket.create_connection(("127.0.0.1", server.port)))
+
+
+def raw_local(server):
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(server.endpoint.removeprefix("ipc://"))
+    return shake_hands(connection)
+
+
+def shake_hands(connection):
     connection.settimeout(PATIENCE)
     hello, ready = greeting()
     connection.sendall(hello)
@@ -71,10 +80,27 @@ def work_of_those_who_have_gone(server):
         here.close()
 
 
+def raw_to(server):
+    return raw_local(server) if server.endpoint.startswith("ipc") else raw(server)
+
+
+def a_million_empty_parts(server):
+    """It is ended at a number of frames that no request has, not at its last: nobody waits until it was taken apart."""
+    before, parts = counters(server)["frontend.closed.large"], raw_to(server)
+    try:
+        parts.sendall(b"\x01\x00" * 1000000)  # the last is yet to come
+    except ConnectionError:
+        pass
+    assert is_closed(parts)
+    parts.close()
+    until(lambda: counters(server)["frontend.closed.large"] == before + 1, "it is counted")
+    until(lambda: "4096 frames" in server.log("frontend"), "and said")
+
+
 def one_endless_message(server):
     for frame in (b"\x01\xff" + b"x" * 255, b"\x01\x00"):  # frames of 255 bytes, and empty ones
         before = counters(server)["frontend.closed.large"]
-        endless, block = raw(server), frame * (4 * MIB // len(frame))
+        endless, block = raw_to(server), frame * (4 * MIB // len(frame))
         peak, ended = [0], threading.Event()
 
         def watch():
@@ -168,7 +194,13 @@ with Server([FFN]) as server:
         refused = subprocess.run([f"{BIN}/expertd-{program}", "--config", server.config], capture_output=True, text=True,
                                  timeout=PATIENCE, preexec_fn=files(12))
         assert refused.returncode == 1 and "limit of open files" in refused.stderr, refused
-serve([work_of_those_who_have_gone, one_endless_message, those_who_do_not_read],
+serve([work_of_those_who_have_gone, a_million_empty_parts, one_endless_message, those_who_do_not_read],
       [FFN, "{uid: wide.0, block: nop, hidden_dim: 16384, max_batch_size: 64, queue_rows: 512}"], "max_memory: 134217728")
+with Server([FFN], "max_memory: 134217728") as server:
+    server.start().wait_alive()
+    for case in (a_million_empty_parts, one_endless_message):
+        case(server)
+    print("on ipc", flush=True)
+    server.stop()
 serve([too_many], ["{uid: late.0, block: nop, hidden_dim: 4}"], preexec_fn=files(64))
 print("connections: ok")

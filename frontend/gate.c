@@ -1,0 +1,62 @@
+#include "frontend/gate.h"
+
+#include <stdatomic.h>
+
+#include "frontend/framing.h"
+
+/* Descriptors beyond these are not looked at: so many are open only where somebody has raised the limit far. */
+enum { CONNECTIONS = 65536, FRAME_OVERHEAD = 64 /* sizeof(zmq_msg_t) */ };
+
+static struct framing_limits limits; /* frames 0: none */
+static struct connection {
+    struct framing framing; /* the reading thread's */
+    _Atomic bool accepted;
+    _Atomic uint64_t unfinished;
+} connections[CONNECTIONS];
+static _Atomic uint64_t ended;
+
+static struct connection *find(int fd)
+{
+    return fd >= 0 && fd < CONNECTIONS && limits.frames > 0 ? &connections[fd] : NULL;
+}
+
+void gate_set(uint32_t frames, uint64_t bytes)
+{
+    limits = (struct framing_limits){.frames = frames, .bytes = bytes};
+}
+
+/* ZeroMQ hands the descriptor on to the thread that reads it, by way of a lock of its own. */
+void gate_accepted(int fd)
+{
+    struct connection *connection = find(fd);
+    if (!connection)
+        return;
+    connection->framing = (struct framing){0};
+    atomic_store_explicit(&connection->unfinished, 0, memory_order_relaxed);
+    atomic_store_explicit(&connection->accepted, true, memory_order_relaxed);
+}
+
+bool gate_read(int fd, const void *bytes, size_t size)
+{
+    struct connection *connection = find(fd);
+    if (!connection || !atomic_load_explicit(&connection->accepted, memory_order_relaxed))
+        return true;
+    struct framing *framing = &connection->framing;
+    const bool passes = framing_take(framing, &limits, bytes, size);
+    const uint64_t unfinished = passes ? framing_bytes(framing) + (uint64_t)framing->frames * FRAME_OVERHEAD : 0;
+    atomic_store_explicit(&connection->unfinished, unfinished, memory_order_relaxed);
+    if (!passes)
+        atomic_fetch_add_explicit(&ended, 1, memory_order_relaxed);
+    return passes;
+}
+
+uint64_t gate_unfinished(int fd)
+{
+    struct connection *connection = find(fd);
+    return connection ? atomic_load_explicit(&connection->unfinished, memory_order_relaxed) : 0;
+}
+
+uint64_t gate_ended(void)
+{
+    return atomic_load_explicit(&ended, memory_order_relaxed);
+}

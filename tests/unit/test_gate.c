@@ -1,0 +1,75 @@
+#include <check.h>
+#include <string.h>
+
+#include "frontend/gate.h"
+
+static const unsigned char greeting[64] = {0xff, [9] = 0x7f, [10] = 3};
+static const unsigned char part[] = {1, 3, 'a', 'b', 'c'}, last[] = {0, 0};
+
+START_TEST(without_limits_all_passes)
+{
+    gate_accepted(5);
+    ck_assert(gate_read(5, "no ZMTP", 7));
+}
+END_TEST
+
+START_TEST(a_connection_is_counted_until_its_message_is_whole)
+{
+    gate_set(3, 100);
+    gate_accepted(5);
+    ck_assert(gate_read(5, greeting, sizeof greeting));
+    ck_assert_uint_eq(gate_unfinished(5), 0);
+    ck_assert(gate_read(5, part, sizeof part));
+    ck_assert_uint_eq(gate_unfinished(5), 3 + 64);
+    ck_assert_uint_eq(gate_unfinished(6), 0);
+    ck_assert(gate_read(5, last, sizeof last));
+    ck_assert_uint_eq(gate_unfinished(5), 0);
+    ck_assert_uint_eq(gate_ended(), 0);
+}
+END_TEST
+
+START_TEST(one_that_is_too_large_is_ended_and_the_next_with_its_descriptor_is_not)
+{
+    gate_set(3, 100);
+    gate_accepted(5);
+    ck_assert(gate_read(5, greeting, sizeof greeting));
+    for (int i = 0; i < 3; i++)
+        ck_assert(gate_read(5, part, sizeof part));
+    ck_assert(!gate_read(5, part, sizeof part));
+    ck_assert_uint_eq(gate_ended(), 1);
+    ck_assert_uint_eq(gate_unfinished(5), 0);
+    gate_accepted(5);
+    ck_assert(gate_read(5, greeting, sizeof greeting));
+    ck_assert(gate_read(5, part, sizeof part));
+    ck_assert_uint_eq(gate_ended(), 1);
+}
+END_TEST
+
+/* The process's other descriptors, and those beyond the table. */
+START_TEST(what_was_not_accepted_is_not_looked_at)
+{
+    gate_set(3, 100);
+    gate_accepted(-1);
+    gate_accepted(1 << 20);
+    ck_assert(gate_read(7, "anything", 8));
+    ck_assert(gate_read(-1, "anything", 8));
+    ck_assert(gate_read(1 << 20, "anything", 8));
+    ck_assert_uint_eq(gate_unfinished(1 << 20), 0);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *all = tcase_create("gate");
+    tcase_add_test(all, without_limits_all_passes);
+    tcase_add_test(all, a_connection_is_counted_until_its_message_is_whole);
+    tcase_add_test(all, one_that_is_too_large_is_ended_and_the_next_with_its_descriptor_is_not);
+    tcase_add_test(all, what_was_not_accepted_is_not_looked_at);
+    Suite *suite = suite_create("gate");
+    suite_add_tcase(suite, all);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
