@@ -44,8 +44,8 @@ void support_device_open(struct support_device *support, const char *kernel, boo
     snprintf(text, sizeof text,
              "devices:\n  - {name: device0, cache_dir: \"%s\", linear_kernel: %s%s%s%s}\n"
              "experts:\n  - {uid: ffn.0%s%s}\n",
-             support_device_cache(), kernel, staged ? ", slabs: staged" : "",
-             device[0] != '\0' ? ", " : "", device, expert[0] != '\0' ? ", " : "", expert);
+             support_device_cache(), kernel, staged ? ", slabs: staged" : "", device[0] != '\0' ? ", " : "", device,
+             expert[0] != '\0' ? ", " : "", expert);
     ck_assert_int_eq(config_parse(&support->config, text, strlen(text), "test"), 0);
     ck_assert_int_eq(device_open(&support->device, &support->config.devices[0]), 0);
     ck_assert_int_eq(compute_open(support->device), 0);
