@@ -143,7 +143,7 @@ try:
     steps_are_made_once()
     for program in ("expertd-runtime", "expertd-frontend"):
         running[program].terminate()
-        assert running[program].wait(30) == 0
+        assert running[program].wait(600) == 0
 finally:
     for process in running.values():
         process.kill()

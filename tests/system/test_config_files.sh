@@ -48,8 +48,8 @@ pids+=($!)
 (cd "$work/elsewhere" && exec "$bin/expertd-runtime" --config ../box/expertd.yaml) 2>>"$work/log" &
 pids+=($!)
 export EXPERTD_ENDPOINT=ipc://$work/box/frontend
-"$bin/expertctl" --timeout 200 wait ffn.0 || fail "they meet: $(cat "$work/log")"
-"$bin/expertctl" --timeout 60 checkpoint ffn.0 >/dev/null || fail "a checkpoint is written: $(cat "$work/log")"
+"$bin/expertctl" --timeout 600 wait ffn.0 || fail "they meet: $(cat "$work/log")"
+"$bin/expertctl" --timeout 600 checkpoint ffn.0 >/dev/null || fail "a checkpoint is written: $(cat "$work/log")"
 [ -d "$work/box/checkpoints/ffn.0" ] && [ -d "$work/box/cache" ] && [ -d "$work/box/run" ] || fail "$(find "$work")"
 [ -z "$(ls "$work/elsewhere")" ] || fail "where the runtime stands there is nothing: $(ls "$work/elsewhere")"
 kill "${pids[@]}"

@@ -31,8 +31,8 @@ for delay in 0 20 50 100 200 400 800 1500; do
     EXPERTD_TEST_DELAY_MS=$delay LD_PRELOAD=$work/late.so "$bin/expertd-runtime" --config "$work/expertd.yaml" 2>>"$work/log" &
     runtime=$!
     pids+=("$runtime")
-    "$bin/expertctl" --timeout 300 wait ffn.0 || fail "it serves"
-    "$bin/expertctl" --timeout 300 backward ffn.0 -i "$work/x.npy" -g "$work/x.npy" -o "$work/dx.npy" >/dev/null || fail "it trains"
+    "$bin/expertctl" --timeout 600 wait ffn.0 || fail "it serves"
+    "$bin/expertctl" --timeout 600 backward ffn.0 -i "$work/x.npy" -g "$work/x.npy" -o "$work/dx.npy" >/dev/null || fail "it trains"
     updates=$((updates + 1))
     kill -TERM "$runtime"
     wait "$runtime"

@@ -123,7 +123,7 @@ def test_a_copied_identity_ends_the_later_of_the_two():
                              "--dht-port", "0", "--dht-listen", f"tcp://127.0.0.1:{free_port()}", "--dht-network-id",
                              str(os.getpid()), "--dht-bootstrap", a.address, "--dht-frontend", two.endpoint,
                              "--frontend-advertise", two.endpoint, "--dht-identity-file", copy],
-                            capture_output=True, text=True, timeout=100)
+                            capture_output=True, text=True, timeout=600)
     expect(second.returncode == 1 and "identity" in second.stderr, f"the later one ends, and says why: {second.stderr}")
     until(lambda: a.resolve("ffn.0.1") == [], 30, "it is not found any more")
     expect(a.resolve("ffn.0.0") == [one.endpoint], "the other one is")
@@ -226,7 +226,7 @@ def test_the_same_server_has_one_dht_process():
     Dht(**{"server_name": f"twice{os.getpid()}"})
     second = subprocess.run([PROGRAM, "--server-name", f"twice{os.getpid()}", "--server-run-dir", f"{folder}/run",
                              "--dht-port", "0", "--dht-listen", f"tcp://127.0.0.1:{free_port()}", "--dht-frontend", "none"],
-                            capture_output=True, text=True, timeout=20)
+                            capture_output=True, text=True, timeout=600)
     expect(second.returncode == 1 and "dht" in second.stderr, f"the second is refused: {second.stderr}")
 
 
@@ -234,7 +234,7 @@ def test_what_cannot_work_is_refused_at_start():
     def start(*flags, status=1):
         done = subprocess.run([PROGRAM, "--server-name", f"bad{os.getpid()}", "--server-run-dir", f"{folder}/run", "--dht-port",
                                "0", "--dht-listen", f"tcp://127.0.0.1:{free_port()}", *flags], capture_output=True,
-                              text=True, timeout=20)
+                              text=True, timeout=600)
         expect(done.returncode == status, f"{flags}: ended with {done.returncode}: {done.stderr}")
         return done.stderr
     expect("bootstrap" in start("--dht-bootstrap", "host:port:x", "--dht-frontend", "none", status=2), "an address that is none")

@@ -14,7 +14,7 @@ EXPERTCTL = os.path.join(BUILD, "bin", "expertctl")
 
 def ctl(*arguments, status=OK_EXIT):
     """What it printed; of --json the object."""
-    done = subprocess.run([EXPERTCTL, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([EXPERTCTL, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
     expect(done.returncode == status, f"{arguments}: exit status {done.returncode}: {done.stdout} {done.stderr}")
     return json.loads(done.stdout) if "--json" in arguments else done.stdout
 
@@ -84,7 +84,7 @@ def test_stats_with_the_status_of_the_dht():
         [os.path.join(BUILD, "bin", "expertd-frontend"), "--server-name", f"test{os.getpid()}-stats",
          "--server-run-dir", f"{folder}/run-stats", "--frontend-listen", endpoint], stderr=subprocess.DEVNULL)
     try:
-        ctl("--endpoint", endpoint, "--timeout", "20", "ping")
+        ctl("--endpoint", endpoint, "--timeout", "500", "ping")
         said = dict(line.split() for line in ctl("--endpoint", endpoint, "--dht", node.listen, "stats").splitlines())
         expect(float(said["dht.servers_alive"]) == 2, f"two servers are known: {said}")
         expect(any(name.startswith("frontend.") for name in said), "beside the frontend's own counters")
@@ -96,7 +96,7 @@ def test_stats_with_the_status_of_the_dht():
         ctl("--endpoint", endpoint, "--timeout", "0.3", "--dht", nowhere, "stats", status=UNAVAILABLE)
     finally:
         frontend.terminate()
-        expect(frontend.wait(20) == 0, "the frontend ended cleanly")
+        expect(frontend.wait(600) == 0, "the frontend ended cleanly")
     one.stop()
     two.stop()
 

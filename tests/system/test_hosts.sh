@@ -68,7 +68,7 @@ becomes() { # what resolving says, within a bound
     done
 }
 becomes $'nop.1\ttcp://10.203.0.1:31330' "the far expert is not found"
-ip netns exec "$near" "$bin/expertctl" --endpoint tcp://10.203.0.1:31330 --timeout 20 wait nop.1 || fail "it cannot be called"
+ip netns exec "$near" "$bin/expertctl" --endpoint tcp://10.203.0.1:31330 --timeout 600 wait nop.1 || fail "it cannot be called"
 ip -n "$near" link set "near$$" down
 becomes $'nop.1\t-' "it is advertised although its host is out of reach"
 ip -n "$near" link set "near$$" up

@@ -103,7 +103,7 @@ for program in frontend runtime; do
     "$root/bin/expertd-$program" --config "$work/expertd.yaml" >"$work/$program.log" 2>&1 &
     started+=($!)
 done
-"$root/bin/expertctl" --timeout 60 wait affine.0 || {
+"$root/bin/expertctl" --timeout 600 wait affine.0 || {
     cat "$work"/*.log
     fail "the installed runtime serves it"
 }

@@ -44,7 +44,7 @@ def serve(socket):
 
 def run(endpoint, uid):
     return subprocess.run([sys.executable, CLIENT, endpoint, uid], env={**os.environ, "PYTHONPATH": generated},
-                          capture_output=True, text=True, timeout=30)
+                          capture_output=True, text=True, timeout=600)
 
 
 router = zmq.Context.instance().socket(zmq.ROUTER)

@@ -28,7 +28,7 @@ sed -i 's/{name: device1,/{name: device1, slabs: staged, linear_kernel: gpu,/' "
 sed -i '/^\[program:expertd-dht\]/,$d' "$work/server/supervisord.conf"
 supervisord -n -c "$work/server/supervisord.conf" >"$work/server/supervisord.log" 2>&1 &
 supervisor=$!
-"$BUILD/bin/expertctl" --timeout 100 wait ffn.0.0 ffn.0.1 ffn.1.0 ffn.1.1 || fail "all experts come up"
+"$BUILD/bin/expertctl" --timeout 600 wait ffn.0.0 ffn.0.1 ffn.1.0 ffn.1.1 || fail "all experts come up"
 for device in 0 1; do
     "$BUILD/bin/expertctl" list | grep "ffn\.$device\.1" | grep -q "device$device" || fail "device$device has its experts"
 done
@@ -40,9 +40,9 @@ PYTHON
 asked=()
 for device in 0 1; do
     for expert in 0 1; do
-        "$BUILD/bin/expertctl" --timeout 60 forward ffn.$device.$expert -i "$work/x.npy" -o "$work/y.$device.$expert.npy" >/dev/null &
+        "$BUILD/bin/expertctl" --timeout 600 forward ffn.$device.$expert -i "$work/x.npy" -o "$work/y.$device.$expert.npy" >/dev/null &
         asked+=($!)
-        "$BUILD/bin/expertctl" --timeout 60 backward ffn.$device.$expert -i "$work/x.npy" -g "$work/x.npy" \
+        "$BUILD/bin/expertctl" --timeout 600 backward ffn.$device.$expert -i "$work/x.npy" -g "$work/x.npy" \
             -o "$work/dx.$device.$expert.npy" >/dev/null &
         asked+=($!)
     done

@@ -39,7 +39,7 @@ grep -q 'precision tf32 .*set precision: fp32' "$work/none.log" || fail "it says
 
 scripts/start --no-dht --config "$work/expertd.yaml" --bin "$BUILD/bin" --device tf32 --device fp16 --device half >"$work/start.log" 2>&1 &
 started=$!
-"$BUILD/bin/expertctl" --timeout 120 wait ffn.0.0 ffn.1.0 ffn.2.0 || fail "all three devices are served"
+"$BUILD/bin/expertctl" --timeout 600 wait ffn.0.0 ffn.1.0 ffn.2.0 || fail "all three devices are served"
 for i in 0 1 2; do
     "$BUILD/bin/train_digits" --endpoint "$EXPERTD_ENDPOINT" --epochs 8 --no-checkpoint --at-least 92 ffn.$i.0 ffn.$i.1 \
         >"$work/train$i.log" 2>&1 || fail "at least 92 % after 8 epochs"

@@ -35,7 +35,7 @@ def start(program):
     return process
 
 
-def wait_for(what, condition, limit_s=60):
+def wait_for(what, condition, limit_s=600):
     end = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > end:
@@ -84,7 +84,7 @@ def check_example(document):
     assert "tcp://127.0.0.1:31330" in code
     code = code.replace("tcp://127.0.0.1:31330", endpoint)
     check = "assert numpy.array_equal(x, y) and numpy.allclose(grad_x, y / y.size)\nsocket.close(0)\n"
-    subprocess.run([sys.executable, "-c", code + check], check=True, timeout=30, env={**os.environ, "PYTHONPATH": folder})
+    subprocess.run([sys.executable, "-c", code + check], check=True, timeout=600, env={**os.environ, "PYTHONPATH": folder})
 
 
 def check_bytes(document):
@@ -183,7 +183,7 @@ try:
     assert not missing, missing
     check_killed_runtime(runtime)
     frontend.terminate()
-    assert frontend.wait(20) == 0
+    assert frontend.wait(600) == 0
 finally:
     for process in running:
         process.send_signal(signal.SIGCONT)  # it may have been stopped
