@@ -65,7 +65,7 @@ class Client:
 
 
 def all_alive():
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while True:
         pong = Client().call(pb.PING).pong  # a killed frontend's connections are not waited for
         if pong.experts and pong.experts == pong.experts_alive:
@@ -92,7 +92,7 @@ def rows_are_waited_for():
     assert one.call(pb.FORWARD, "patient.0", 4).status == pb.OK
     skipped = counter(asker, "skipped_tasks")
     assert one.call(pb.FORWARD, "patient.0", 3, deadline_ms=100).status == pb.DEADLINE_EXCEEDED
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while counter(asker, "skipped_tasks") == skipped:
         assert time.monotonic() < end, "an expired task keeps its rows while its pool waits for min_batch_size"
         time.sleep(0.01)

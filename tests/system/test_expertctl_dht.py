@@ -25,7 +25,7 @@ def two_servers():
     two = Frontend(["ffn.0.2", "ffn.1.7"])
     node = Dht()
     servers = [Dht(node, frontend=one), Dht(node, frontend=two)]
-    until(lambda: len(node.resolve("ffn.0.2")) == 2 and node.resolve("ffn.2.5"), 5, "both are found")
+    until(lambda: len(node.resolve("ffn.0.2")) == 2 and node.resolve("ffn.2.5"), "both are found")
     return node, one, two, servers
 
 
@@ -44,7 +44,7 @@ def test_resolve():
            f"also of what is not hosted: {answer}")
     ctl("--dht", node.listen, "resolve", "no uid", status=INVALID)
     servers[1].stop()
-    until(lambda: node.resolve("ffn.1.7") == [], 2, "forgotten after its farewell")
+    until(lambda: node.resolve("ffn.1.7") == [], "forgotten after its farewell")
     ctl("--dht", node.listen, "resolve", "ffn.1.7", status=NOT_FOUND)
     one.stop()
     two.stop()

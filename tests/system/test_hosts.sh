@@ -62,7 +62,7 @@ start "$far" far expertd-dht
 
 ctl() { ip netns exec "$near" "$bin/expertctl" --timeout 5 --dht tcp://127.0.0.1:31331 "$@" 2>/dev/null; }
 becomes() { # what resolving says, within a bound
-    local deadline=$((SECONDS + 40))
+    local deadline=$((SECONDS + 600))
     until [ "$(ctl resolve nop.1)" = "$1" ]; do
         [ $SECONDS -lt $deadline ] || fail "$2; it says: $(ctl resolve nop.1)"
     done

@@ -100,7 +100,7 @@ static bool step(void)
 
 static void step_until_served(uint32_t index, uint64_t ticket)
 {
-    const uint64_t until_ns = clock_now_ns() + 100 * NS_PER_S;
+    const uint64_t until_ns = clock_now_ns() + 600 * NS_PER_S;
     while (served(index) != ticket) {
         ck_assert_msg(clock_now_ns() < until_ns, "the ticket was not served");
         step();
@@ -178,7 +178,7 @@ START_TEST(what_was_learned_while_a_copy_was_written_is_saved_at_the_next_interv
     config.dir = dir;
     config.keep = 9;
     ck_assert_int_eq(checkpointer_create(&checkpointer, &config, owner, experts, EXPERTS, control), 0);
-    const uint64_t until_ns = clock_now_ns() + 100 * NS_PER_S;
+    const uint64_t until_ns = clock_now_ns() + 600 * NS_PER_S;
     learn(0, 1);
     while (!step())
         ck_assert_uint_lt(clock_now_ns(), until_ns);
@@ -216,7 +216,7 @@ START_TEST(a_ticket_that_comes_during_the_copy_is_for_the_next_one)
     ck_assert_int_eq(checkpointer_copy(checkpointer), 0);
     experts[0].expert->ops = true_ops;
     ck_assert_uint_eq(raised, ticket + 1);
-    const uint64_t until_ns = clock_now_ns() + 100 * NS_PER_S;
+    const uint64_t until_ns = clock_now_ns() + 600 * NS_PER_S;
     while (served(0) == 0) {
         ck_assert_uint_lt(clock_now_ns(), until_ns);
         (void)checkpointer_step(checkpointer, clock_now_ns());

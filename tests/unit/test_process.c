@@ -203,7 +203,7 @@ static struct doorbell_word bell;
 
 static void *sleep_until_stopped(void *slept_too_long)
 {
-    const uint64_t deadline = clock_now_ns() + 30 * NS_PER_S;
+    const uint64_t deadline = clock_now_ns() + 600 * NS_PER_S;
     for (;;) {
         const uint32_t ticket = doorbell_prepare(&bell);
         if (process_stopping() || clock_now_ns() >= deadline)
