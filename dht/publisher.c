@@ -579,6 +579,9 @@ void publisher_on_announced(struct publisher *publisher, uint64_t token, unsigne
     if (announcement->due_ns < publisher->next_announcement_ns)
         publisher->next_announcement_ns = announcement->due_ns;
     publisher->running--;
+    /* Its find went to the nearest that there are: nodes that are merely got to know on the way are no reason to make
+     * the announcements before it again. */
+    publisher->nodes = engine_nodes(publisher->engine);
     publisher->counters.unheard += answered == 0;
     if (fullest >= RENDEZVOUS_CROWDED && announcement->digits < RENDEZVOUS_DIGITS_MAX)
         announcement_for(publisher, announcement->prefix, shard_of(publisher, announcement->digits + 1, shard));
@@ -613,7 +616,6 @@ static void announce_due(struct publisher *publisher, struct moment now)
         }
         if (announcement->token == 0 && announcement->due_ns == 0 && wanted(publisher, announcement)) {
             announce(publisher, announcement);
-            publisher->nodes = engine_nodes(publisher->engine);
         } else if (announcement->token == 0 && announcement->due_ns == 0) {
             announcement->due_ns = now.ns + PUBLISHER_REFRESH_S * NS_PER_S;
             publisher->due--;
@@ -623,13 +625,14 @@ static void announce_due(struct publisher *publisher, struct moment now)
     }
 }
 
-/* The nodes that are nearest to a key are others when there are more of them. */
+/* The nodes that are nearest to a key are others when there are more of them: not all eight, until there are many
+ * times as many, and those of before go on telling. */
 static void review_nodes(struct publisher *publisher, struct moment now)
 {
     if (now.ns < publisher->next_review_ns)
         return;
     publisher->next_review_ns = now.ns + review_ns;
-    if (4 * engine_nodes(publisher->engine) > 5 * publisher->nodes && now.ns - publisher->grown_ns >= growth_pause_ns &&
+    if (2 * engine_nodes(publisher->engine) > 3 * publisher->nodes && now.ns - publisher->grown_ns >= growth_pause_ns &&
         publisher->running == 0) {
         publisher->grown_ns = now.ns;
         make_all_due(publisher);

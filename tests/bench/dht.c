@@ -15,6 +15,7 @@
 #include "unit/dht_swarm.h"
 
 #include "common/log.h"
+#include "dht/prefix.h"
 
 enum {
     COLUMNS = 256,
@@ -23,7 +24,8 @@ enum {
     COLD_RUNS = 7,
     WARM_RUNS = 1000,
     SINGLE_RUNS = 1000,
-    READERS = 1 + 2 * COLD_RUNS
+    NEWS_RUNS = 7,
+    READERS = 3 + 3 * COLD_RUNS
 };
 
 enum { FLOCK_NODES = 64, FLOCKS_MAX = 16, NODES_MAX = FLOCK_NODES * FLOCKS_MAX };
@@ -80,7 +82,21 @@ struct report {
 };
 
 static int flocks[FLOCKS_MAX]; /* sockets to their processes */
+static pid_t pids[FLOCKS_MAX];
 static unsigned flocks_count;
+
+/* What the processors have worked for all nodes: other than time, it does not depend on what else the machine does. */
+static double cpu_ms(void)
+{
+    struct timespec used;
+    clockid_t clock;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    double ms = (double)used.tv_sec * 1e3 + (double)used.tv_nsec / 1e6;
+    for (unsigned i = 0; i < flocks_count; i++)
+        if (clock_getcpuclockid(pids[i], &clock) == 0 && clock_gettime(clock, &used) == 0)
+            ms += (double)used.tv_sec * 1e3 + (double)used.tv_nsec / 1e6;
+    return ms;
+}
 
 /* What the other side sends, while this side's nodes go on. False: it is gone. */
 static bool receive(int fd, void *data, size_t size)
@@ -100,6 +116,24 @@ static void configure(uint32_t network_id)
     swarm.expiration_ns = 3600 * NS_PER_S; /* nobody confirms the frontends that there are not */
 }
 
+/* The node that an expert falls to: ask for all, in this order, after srand(1). */
+static unsigned node_of(const struct plan *plan, unsigned expert)
+{
+    return plan->contiguous ? (unsigned)((uint64_t)expert * plan->nodes / plan->experts)
+                            : (unsigned)rand() % plan->nodes;
+}
+
+/* The first expert of a node. */
+static unsigned expert_of(const struct plan *plan, unsigned node)
+{
+    srand(1);
+    for (unsigned e = 0; e < plan->experts; e++)
+        if (node_of(plan, e) == node)
+            return e;
+    die("a node has no expert");
+    return 0;
+}
+
 /* Every process deals out all experts alike, and publishes what falls to its own nodes. */
 static struct report publish_own(const struct plan *plan, unsigned first)
 {
@@ -108,8 +142,7 @@ static struct report publish_own(const struct plan *plan, unsigned first)
     char uid[UID_SIZE];
     srand(1);
     for (unsigned e = 0; e < plan->experts; e++) {
-        const unsigned node =
-            plan->contiguous ? (unsigned)((uint64_t)e * plan->nodes / plan->experts) : (unsigned)rand() % plan->nodes;
+        const unsigned node = node_of(plan, e);
         snprintf(uid, sizeof uid, "ffn.%u.%u", e / COLUMNS, e % COLUMNS);
         if (node >= first && node < first + swarm.count && catalog_add(&catalogs[node], uid, true) != 0)
             die("out of memory");
@@ -129,11 +162,45 @@ static struct report publish_own(const struct plan *plan, unsigned first)
     return report;
 }
 
-/* A process with the nodes [first, first + count): joins, says so, publishes when told to, and ends with its socket. */
+/* What the first node of a flock does when it is told to. */
+static bool publish_one(const char *uid, struct agent *agent)
+{
+    struct catalog catalog = {0};
+    const struct catalog *old = publisher_catalog(agent->publisher);
+    char hosted[UID_SIZE];
+    for (size_t i = 0; i < old->count; i++)
+        for (size_t r = 0; r < old->contents[i]->experts.count; r++)
+            for (uint64_t c = old->contents[i]->experts.items[r].first; c < old->contents[i]->experts.items[r].end; c++)
+                if (prefix_child(old->contents[i]->prefix, (uint32_t)c, false, hosted) &&
+                    catalog_add(&catalog, hosted, true) != 0)
+                    return false;
+    return catalog_add(&catalog, uid, true) == 0 && catalog_finish(&catalog) == 0 &&
+           publisher_set(agent->publisher, &catalog, clock_now_ns(), moment_now()) == 0;
+}
+
+static void obey(char order, unsigned number)
+{
+    static char late[2 * NEWS_RUNS][32];
+    char uid[UID_SIZE];
+    if (order == 'k')
+        swarm_kill(&swarm, number);
+    snprintf(uid, sizeof uid, "ffn.%u.%u", GRID_ROWS - 1, COLUMNS + number);
+    if (order == 'e' && !publish_one(uid, swarm.agents[0]))
+        die("out of memory");
+    if (order == 's') {
+        snprintf(late[number], sizeof late[number], "tcp://10.1.0.%u:31330", number);
+        struct agent *agent = swarm_add(&swarm, late[number]);
+        if (!agent || !SWARM_UNTIL(&swarm, 60000, swarm_joined(&swarm)) || !publish_one(uid, agent))
+            die("cannot start a node");
+    }
+}
+
+/* A process with the nodes [first, first + count): joins, says so, publishes when told to, does what it is told, and ends
+ * with its socket. */
 static void run_flock(int fd, const struct plan *plan, unsigned first, unsigned count)
 {
     static char endpoints[FLOCK_NODES][32];
-    char go;
+    char go, order[2];
     configure(plan->network_id);
     if (!receive(fd, &swarm.bootstrap_port, sizeof swarm.bootstrap_port))
         return;
@@ -149,7 +216,11 @@ static void run_flock(int fd, const struct plan *plan, unsigned first, unsigned 
         return;
     const struct report report = publish_own(plan, first);
     if (send(fd, &report, sizeof report, 0) == (ssize_t)sizeof report)
-        (void)receive(fd, &go, 1);
+        while (receive(fd, order, sizeof order)) {
+            obey(order[0], (unsigned char)order[1]);
+            if (send(fd, "d", 1, 0) != 1)
+                break;
+        }
     swarm_end(&swarm);
 }
 
@@ -173,8 +244,17 @@ static void fork_flocks(const struct plan *plan)
             exit(0);
         }
         close(pair[1]);
+        pids[flocks_count] = pid;
         flocks[flocks_count++] = pair[0];
     }
+}
+
+static void order(int fd, char what, unsigned number)
+{
+    const char message[] = {what, (char)number};
+    char done;
+    if (send(fd, message, sizeof message, 0) != (ssize_t)sizeof message || !receive(fd, &done, 1))
+        die("a process with nodes has ended");
 }
 
 /* ---- the swarm -----------------------------------------------------------------------------------------------------
@@ -210,6 +290,7 @@ static size_t next_reader(void)
 static void publish(const struct plan *plan)
 {
     struct report all = {0};
+    const double began_ms = cpu_ms();
     for (unsigned i = 0; i < flocks_count; i++)
         if (send(flocks[i], "p", 1, 0) != 1)
             die("a process with nodes has ended");
@@ -222,6 +303,7 @@ static void publish(const struct plan *plan)
         all.failures += report.failures;
     }
     print("publish, all together", all.ms, "ms");
+    print("publish, processors' time per expert", (cpu_ms() - began_ms) / plan->experts, "ms");
     print("publish, per expert", all.ms / plan->experts, "ms");
     print("publish, per announcement", all.ms / (double)all.announcements, "ms");
     print("announcements", (double)all.announcements, "");
@@ -231,10 +313,11 @@ static void publish(const struct plan *plan)
 /* ---- look-ups ------------------------------------------------------------------------------------------------------
  */
 
-static void resolve(size_t reader, char **uids, size_t count)
+static size_t count_found(size_t reader, char **uids, size_t count)
 {
     Expertd__Dht__Request request = EXPERTD__DHT__REQUEST__INIT;
     struct lookup lookup;
+    size_t found = 0;
     request.method = EXPERTD__DHT__METHOD__RESOLVE;
     request.deadline_ms = LOOKUP_DEADLINE_MAX_MS;
     request.uids = uids;
@@ -242,9 +325,22 @@ static void resolve(size_t reader, char **uids, size_t count)
     if (swarm_ask(&swarm, reader, &resolve_kind, &request, &lookup) != STATUS_OK)
         die(lookup.reply.message);
     for (size_t i = 0; i < count; i++)
-        if (lookup.reply.resolved[i]->n_replicas != 1)
-            die("an expert was not found");
+        found += lookup.reply.resolved[i]->n_replicas;
     lookup_destroy(&lookup);
+    return found;
+}
+
+static void resolve(size_t reader, char **uids, size_t count)
+{
+    if (count_found(reader, uids, count) != count)
+        die("an expert was not found");
+}
+
+/* As a reader that goes on with what it has to do sees it. */
+static size_t replicas_of(size_t reader, char *uid)
+{
+    swarm_step(&swarm, 1);
+    return count_found(reader, &uid, 1);
 }
 
 static void look_up(unsigned experts)
@@ -269,12 +365,14 @@ static void look_up(unsigned experts)
         resolve(reader, &uids[(unsigned)rand() % experts], 1);
     print("look up one, warm", ms_since(begin_ns) / SINGLE_RUNS, "ms");
     double cold[COLD_RUNS];
+    const double began_ms = cpu_ms();
     for (int run = 0; run < COLD_RUNS; run++) {
         const size_t fresh = next_reader();
         begin_ns = clock_now_ns();
         resolve(fresh, &uids[(unsigned)rand() % experts], 1);
         cold[run] = ms_since(begin_ns);
     }
+    print("look up one, cold, processors' time of all nodes", (cpu_ms() - began_ms) / COLD_RUNS, "ms");
     print("look up one, cold (median)", median(cold, COLD_RUNS), "ms");
     free(text);
     free(uids);
@@ -309,17 +407,82 @@ static void search(size_t reader, size_t rows)
     lookup_destroy(&lookup);
 }
 
+/* Until a reader that knows the prefix sees it so. */
+static double until_replicas(size_t reader, char *uid, size_t replicas)
+{
+    const uint64_t begin_ns = clock_now_ns();
+    while (replicas_of(reader, uid) != replicas)
+        if (ms_since(begin_ns) > 60000)
+            die("what changed is not seen");
+    return ms_since(begin_ns);
+}
+
+static void follow_news(void)
+{
+    static const struct {
+        char order;
+        const char *what;
+    } kinds[] = {{'e', "a new expert of a known server (median)"}, {'s', "a new server under a known prefix (median)"}};
+    double took[NEWS_RUNS];
+    const size_t reader = next_reader();
+    char uid[UID_SIZE];
+    unsigned number = 0;
+    search(reader, 1);
+    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
+        for (int run = 0; run < NEWS_RUNS; run++, number++) {
+            snprintf(uid, sizeof uid, "ffn.%u.%u", GRID_ROWS - 1, COLUMNS + number);
+            const uint64_t end_ns = clock_now_ns() + (1300 + (unsigned)rand() % 700) * NS_PER_MS;
+            while (clock_now_ns() < end_ns)
+                if (replicas_of(reader, uid) != 0)
+                    die("an expert is there before it is published");
+            order(flocks[0], kinds[k].order, number);
+            took[run] = until_replicas(reader, uid, 1);
+        }
+        print(kinds[k].what, median(took, NEWS_RUNS), "ms");
+    }
+}
+
+/* A flock's nodes end one after the other, and then a tenth of all, without a word. */
+static void follow_deaths(const struct plan *plan)
+{
+    double took[NEWS_RUNS], cold[COLD_RUNS];
+    const size_t reader = next_reader();
+    search(reader, 1);
+    for (unsigned run = 0; run < NEWS_RUNS; run++) {
+        char uid[UID_SIZE];
+        const unsigned expert = expert_of(plan, run + 1);
+        snprintf(uid, sizeof uid, "ffn.%u.%u", expert / COLUMNS, expert % COLUMNS);
+        if (replicas_of(reader, uid) != 1)
+            die("an expert was not found");
+        order(flocks[(run + 1) / FLOCK_NODES], 'k', (run + 1) % FLOCK_NODES);
+        took[run] = until_replicas(reader, uid, 0);
+    }
+    print("a killed server is known as gone (median)", median(took, NEWS_RUNS), "ms");
+    for (unsigned node = NEWS_RUNS + 2; node < plan->nodes; node += 10)
+        order(flocks[node / FLOCK_NODES], 'k', node % FLOCK_NODES);
+    for (int run = 0; run < COLD_RUNS; run++) {
+        const size_t fresh = next_reader();
+        const uint64_t begin_ns = clock_now_ns();
+        search(fresh, 1);
+        cold[run] = ms_since(begin_ns);
+    }
+    print("beam search, cold, a tenth just killed (median)", median(cold, COLD_RUNS), "ms");
+    print("beam search, cold, a tenth just killed (worst)", cold[COLD_RUNS - 1], "ms");
+}
+
 static void search_all(void)
 {
     double cold[COLD_RUNS];
     static double warm[WARM_RUNS];
     size_t reader = 0;
+    const double began_ms = cpu_ms();
     for (int run = 0; run < COLD_RUNS; run++) {
         reader = next_reader();
         const uint64_t begin_ns = clock_now_ns();
         search(reader, 1);
         cold[run] = ms_since(begin_ns);
     }
+    print("beam search 32x256, cold, processors' time of all", (cpu_ms() - began_ms) / COLD_RUNS, "ms");
     print("beam search 32x256, beam 4, cold (median)", median(cold, COLD_RUNS), "ms");
     print("beam search 32x256, beam 4, cold (worst)", cold[COLD_RUNS - 1], "ms");
     for (int run = 0; run < 100; run++)
@@ -370,6 +533,8 @@ int main(int argc, char **argv)
     publish(&plan);
     look_up(plan.experts);
     search_all();
+    follow_news();
+    follow_deaths(&plan);
     if (as_json)
         puts("]");
     swarm_end(&swarm);

@@ -46,6 +46,31 @@ static void write_file(const char *text, size_t size)
     fclose(out);
 }
 
+/* As openssl genpkey -algorithm ed25519 writes it, and with the public half behind it, as others do (RFC 8410, 10.3). */
+START_TEST(keys_that_others_made_are_read)
+{
+    static const char pem[] = "-----BEGIN PRIVATE KEY-----\n"
+                              "MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n"
+                              "-----END PRIVATE KEY-----\n";
+    static const char with_public[] = "text before\r\n-----BEGIN PRIVATE KEY-----\r\n"
+                                      "MHICAQEwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\r\n"
+                                      "oB8wHQYKKoZIhvcNAQkJFDEPDA1DdXJkbGUgQ2hhaXJzgSEAGb9ECWmEzf6FQbrB\r\n"
+                                      "Z9w7lshQhqowtrbLDFw4rXAxZuE=\r\n-----END PRIVATE KEY-----\r\n";
+    static const uint8_t id[SERVER_ID_SIZE] = {0x19, 0xbf, 0x44, 0x09, 0x69, 0x84, 0xcd, 0xfe, 0x85, 0x41, 0xba,
+                                               0xc1, 0x67, 0xdc, 0x3b, 0x96, 0xc8, 0x50, 0x86, 0xaa, 0x30, 0xb6,
+                                               0xb6, 0xcb, 0x0c, 0x5c, 0x38, 0xad, 0x70, 0x31, 0x66, 0xe1};
+    struct identity *identity;
+    write_file(pem, sizeof pem - 1);
+    ck_assert_int_eq(identity_create(&identity, file), 0);
+    ck_assert_mem_eq(identity_id(identity), id, SERVER_ID_SIZE);
+    identity_destroy(&identity);
+    write_file(with_public, sizeof with_public - 1);
+    ck_assert_int_eq(identity_create(&identity, file), 0);
+    ck_assert_mem_eq(identity_id(identity), id, SERVER_ID_SIZE);
+    identity_destroy(&identity);
+}
+END_TEST
+
 START_TEST(what_is_no_key_is_refused_and_left_alone)
 {
     static char large[20000];
@@ -60,6 +85,17 @@ START_TEST(what_is_no_key_is_refused_and_left_alone)
     ck_assert_int_eq(identity_create(&identity, file), -EFBIG);
     write_file("", 0);
     ck_assert_int_lt(identity_create(&identity, file), 0);
+    static const char *const others[] = {
+        "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n",
+        "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n", /* no end */
+        "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY\n-----END PRIVATE KEY-----\n",  /* cut */
+        "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VuBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n"
+        "-----END PRIVATE KEY-----\n", /* of another kind, X25519 */
+    };
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        write_file(others[i], strlen(others[i]));
+        ck_assert_int_eq(identity_create(&identity, file), -EINVAL);
+    }
     ck_assert_int_eq(identity_create(&identity, "/no/such/folder/key.pem"), -ENOENT);
     ck_assert_int_lt(identity_create(&identity, folder), 0);
 }
@@ -105,6 +141,7 @@ int main(void)
     TCase *all = tcase_create("identity");
     tcase_add_checked_fixture(all, setup, teardown);
     tcase_add_test(all, a_key_file_is_made_and_read_again);
+    tcase_add_test(all, keys_that_others_made_are_read);
     tcase_add_test(all, what_is_no_key_is_refused_and_left_alone);
     tcase_add_test(all, only_the_signer_signs);
     tcase_add_test(all, what_another_left_behind_is_in_nobodys_way);
