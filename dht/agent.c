@@ -164,6 +164,10 @@ static void on_event(void *context, const struct engine_event *event, struct mom
         if (agent->publisher)
             publisher_on_announced(agent->publisher, event->token, event->answered, event->fullest, now);
         break;
+    case ENGINE_KEPT:
+        if (tag == tag_cache)
+            cache_on_kept(&agent->cache, event->token, event->addresses, now);
+        break;
     case ENGINE_PINGED:
         if (bootstrap_on_pinged(agent->bootstrap, event->token, event->answered > 0, now))
             on_connected(agent, now);

@@ -36,7 +36,12 @@ struct cache_entry {
     uint64_t made_ns, used_ns, touched_ns;
     uint64_t looked_ns; /* the end of the last round */
     uint64_t again_ns;  /* a round is to begin then; 0: none */
+    uint64_t watch;     /* the token of the latest round; 0: none */
     struct cache_waiter *waiters;
+    bool peeked; /* only: those that are found are kept, not asked; */
+    bool ready;  /* and these are all */
+    struct contact *unasked;
+    size_t unasked_count, unasked_capacity;
     char prefix[];
 };
 
@@ -173,6 +178,45 @@ static void add_link(struct cache_entry *entry, const struct contact *contact, s
         count_link(link, !server->settled, !server->sure);
 }
 
+static void keep_unasked(struct cache_entry *entry, const struct contact *contact)
+{
+    if (entry->unasked_count == entry->unasked_capacity) {
+        const size_t capacity = entry->unasked_capacity ? 2 * entry->unasked_capacity : 64;
+        struct contact *bigger = realloc(entry->unasked, capacity * sizeof *bigger);
+        if (!bigger)
+            return;
+        entry->unasked = bigger;
+        entry->unasked_capacity = capacity;
+    }
+    for (size_t i = 0; i < entry->unasked_count; i++)
+        if (memcmp(&entry->unasked[i], contact, sizeof *contact) == 0)
+            return;
+    entry->unasked[entry->unasked_count++] = *contact;
+}
+
+static void take_contact(struct cache_entry *entry, const struct contact *contact, struct moment now)
+{
+    /* Of a prefix that is too wide, some more than too many are enough. */
+    if (entry->links_count + entry->unasked_count > entry->cache->options.max_servers)
+        return;
+    if (entry->peeked)
+        keep_unasked(entry, contact);
+    else
+        add_link(entry, contact, now);
+}
+
+/* Somebody needs all of it. */
+static void ask_all(struct cache_entry *entry, struct moment now)
+{
+    for (size_t i = 0; i < entry->unasked_count; i++)
+        add_link(entry, &entry->unasked[i], now);
+    free(entry->unasked);
+    entry->unasked = NULL;
+    entry->unasked_count = entry->unasked_capacity = 0;
+    entry->found |= entry->ready;
+    entry->peeked = entry->ready = false;
+}
+
 /* Its servers are of use. */
 static void touch(struct cache_entry *entry, struct moment now)
 {
@@ -201,6 +245,13 @@ static void link_newest(struct cache *cache, struct cache_entry *entry)
     cache->newest = entry;
 }
 
+static void unwatch(struct cache_entry *entry)
+{
+    if (entry->watch)
+        table_remove(&entry->cache->watches, &entry->watch, sizeof entry->watch);
+    entry->watch = 0;
+}
+
 static void remove_entry(struct cache *cache, struct cache_entry *entry)
 {
     struct cache_job *job;
@@ -210,8 +261,10 @@ static void remove_entry(struct cache *cache, struct cache_entry *entry)
         for (size_t at = 0; (job = table_next(&cache->jobs, &at));)
             if (job->entry == entry)
                 job->entry = NULL;
+    unwatch(entry);
     drop_links(entry);
     free(entry->links);
+    free(entry->unasked);
     free(entry);
 }
 
@@ -223,6 +276,7 @@ void cache_destroy(struct cache *cache)
     for (size_t at = 0; (job = table_next(&cache->jobs, &at));)
         free(job);
     table_destroy(&cache->jobs);
+    table_destroy(&cache->watches);
     table_destroy(&cache->entries);
 }
 
@@ -287,7 +341,20 @@ static void begin_round(struct cache_entry *entry)
     entry->again_ns = 0;
     if (entry->jobs > 0)
         return;
+    unwatch(entry);
     look_for(entry, "");
+    if (entry->jobs == 0)
+        return;
+    entry->watch = entry->cache->options.tokens_tag | entry->cache->last_token;
+    if (table_insert(&entry->cache->watches, &entry->watch, sizeof entry->watch, entry) != 0)
+        entry->watch = 0;
+}
+
+void cache_on_kept(struct cache *cache, uint64_t token, const struct contact *contact, struct moment now)
+{
+    struct cache_entry *entry = table_find(&cache->watches, &token, sizeof token);
+    if (entry && !entry->wide)
+        take_contact(entry, contact, now);
 }
 
 /* Whether the round has shown all that there is. If not, it is to be done again, soon. */
@@ -312,15 +379,22 @@ static void end_round(struct cache_entry *entry, struct moment now)
 {
     struct cache *cache = entry->cache;
     entry->looked_ns = now.ns;
-    if (entry->links_count > cache->options.max_servers) {
+    if (entry->unasked_count <= CACHE_FEW)
+        ask_all(entry, now);
+    if (entry->links_count + entry->unasked_count > cache->options.max_servers) {
+        entry->unasked_count = 0;
+        ask_all(entry, now);
         drop_links(entry);
         entry->wide = true;
         entry->found = false;
     } else if (certain(entry, now)) {
-        entry->found = true;
+        entry->ready = entry->peeked;
+        entry->found |= !entry->peeked;
         entry->wide = false;
         entry->rounds = 0;
     }
+    if (entry->ready && now.ns + CACHE_BEHIND_MS * NS_PER_MS < cache->next_ns)
+        cache->next_ns = now.ns + CACHE_BEHIND_MS * NS_PER_MS;
     if (entry->again_ns && entry->again_ns < cache->next_ns)
         cache->next_ns = entry->again_ns;
     wake(entry);
@@ -332,9 +406,8 @@ void cache_on_peers(struct cache *cache, uint64_t token, const struct contact *c
     const struct cache_job *job = table_find(&cache->jobs, &token, sizeof token);
     if (!job || !job->entry)
         return;
-    /* Of a prefix that is too wide, some more than too many are enough. */
-    for (size_t i = 0; i < count && job->entry->links_count <= cache->options.max_servers; i++)
-        add_link(job->entry, &contacts[i], now);
+    for (size_t i = 0; i < count; i++)
+        take_contact(job->entry, &contacts[i], now);
 }
 
 void cache_on_found(struct cache *cache, uint64_t token, unsigned answered, unsigned silent, unsigned fullest,
@@ -350,7 +423,7 @@ void cache_on_found(struct cache *cache, uint64_t token, unsigned answered, unsi
             entry->silent = silent;
         }
         if (fullest >= RENDEZVOUS_CROWDED && digits < RENDEZVOUS_DIGITS_MAX &&
-            entry->links_count <= cache->options.max_servers)
+            entry->links_count + entry->unasked_count <= cache->options.max_servers)
             for (int i = 0; i < RENDEZVOUS_SHARDS; i++) {
                 job->shard[digits] = "0123456789abcdef"[i];
                 look_for(entry, job->shard);
@@ -403,30 +476,48 @@ static struct cache_entry *find_known(struct cache *cache, const char *prefix, e
     return NULL;
 }
 
+/* As cache_find; a prefix that nobody knows yet is only peeked at, or needed. */
+static int seek(struct cache *cache, const char *prefix, enum cache_need need, bool peek, bool counted,
+                struct moment now, struct cache_entry **entry)
+{
+    struct cache_entry *found = find_known(cache, prefix, need);
+    if (counted)
+        *(found ? &cache->counters.hits : &cache->counters.misses) += 1;
+    if (!found) {
+        found = table_find(&cache->entries, prefix, strlen(prefix));
+        if (!found) {
+            if (!make_room(cache))
+                return -ENOSPC;
+            found = add_entry(cache, prefix, now);
+            if (!found)
+                return -ENOMEM;
+            found->peeked = peek;
+        }
+        if (found->peeked && !peek)
+            ask_all(found, now);
+        *entry = found;
+        if (!known(found, need)) {
+            touch(found, now);
+            if (!found->found && !found->ready && found->jobs == 0 && found->again_ns == 0)
+                begin_round(found);
+            return 0;
+        }
+    }
+    *entry = found;
+    use(cache, found, now);
+    return found->wide ? -E2BIG : 1;
+}
+
 int cache_find(struct cache *cache, const char *prefix, enum cache_need need, bool counted, struct moment now,
                struct cache_entry **entry)
 {
-    struct cache_entry *found = find_known(cache, prefix, need);
-    *entry = found;
-    if (counted)
-        *(found ? &cache->counters.hits : &cache->counters.misses) += 1;
-    if (found) {
-        use(cache, found, now);
-        return found->wide ? -E2BIG : 1;
-    }
-    found = table_find(&cache->entries, prefix, strlen(prefix));
-    if (!found) {
-        if (!make_room(cache))
-            return -ENOSPC;
-        found = add_entry(cache, prefix, now);
-        if (!found)
-            return -ENOMEM;
-    }
-    touch(found, now);
-    if (!found->found && found->jobs == 0 && found->again_ns == 0)
-        begin_round(found);
-    *entry = found;
-    return 0;
+    return seek(cache, prefix, need, false, counted, now, entry);
+}
+
+int cache_peek(struct cache *cache, const char *prefix, bool counted, struct moment now)
+{
+    struct cache_entry *entry;
+    return seek(cache, prefix, CACHE_SETTLED, true, counted, now, &entry);
 }
 
 /* ---- time ----------------------------------------------------------------------------------------------------------
@@ -434,8 +525,8 @@ int cache_find(struct cache *cache, const char *prefix, enum cache_need need, bo
 
 static bool outlived(const struct cache *cache, const struct cache_entry *entry, struct moment now)
 {
-    const bool empty =
-        entry->links_count == 0 || !table_find(&cache->world->places, entry->prefix, strlen(entry->prefix));
+    const bool empty = entry->links_count + entry->unasked_count == 0 ||
+                       !table_find(&cache->world->places, entry->prefix, strlen(entry->prefix));
     return !entry->waiters && now.ns - entry->used_ns >= (empty ? CACHE_NEGATIVE_S : CACHE_IDLE_S) * NS_PER_S;
 }
 
@@ -453,6 +544,10 @@ uint64_t cache_step(struct cache *cache, struct moment now)
             begin_round(entry);
         else if (entry->again_ns && entry->again_ns < cache->next_ns)
             cache->next_ns = entry->again_ns;
+        if (entry->ready && now.ns - entry->looked_ns >= CACHE_BEHIND_MS * NS_PER_MS)
+            ask_all(entry, now);
+        else if (entry->ready && entry->looked_ns + CACHE_BEHIND_MS * NS_PER_MS < cache->next_ns)
+            cache->next_ns = entry->looked_ns + CACHE_BEHIND_MS * NS_PER_MS;
         if (outlived(cache, entry, now))
             remove_entry(cache, entry);
     }

@@ -15,6 +15,8 @@ enum {
     CACHE_IDLE_S = 600,
     CACHE_REFRESH_MS = 1000, /* an asked prefix is looked for again when the last time is longer ago */
     CACHE_REFRESH_WIDE_MS = 60000,
+    CACHE_FEW = 32,        /* servers that are asked although so far only peeked at; more only when somebody waits, */
+    CACHE_BEHIND_MS = 500, /* or after a while */
     CACHE_ALONE_MS = 1000, /* so long a node that never met another waits for one */
 };
 
@@ -52,7 +54,8 @@ struct cache {
     struct servers *servers;
     struct table entries; /* prefix -> struct cache_entry */
     struct cache_entry *newest, *oldest;
-    struct table jobs; /* token -> struct cache_job */
+    struct table jobs;    /* token -> struct cache_job */
+    struct table watches; /* token of an entry's latest round -> struct cache_entry */
     uint64_t last_token;
     uint64_t next_ns;
     uint64_t next_refresh_ns; /* so that many prefixes do not make many finds */
@@ -68,6 +71,9 @@ void cache_destroy(struct cache *cache);
  * since all that is kept is waited for; -ENOMEM. `counted`: as a hit or a miss. */
 int cache_find(struct cache *cache, const char *prefix, enum cache_need need, bool counted, struct moment now,
                struct cache_entry **entry);
+/* The same, for who asks in the meantime for longer prefixes: the servers that are found are not asked yet, where they
+ * are more than CACHE_FEW, and nobody waits. */
+int cache_peek(struct cache *cache, const char *prefix, bool counted, struct moment now);
 void cache_wait(struct cache_entry *entry, struct cache_waiter *waiter);
 void cache_waiter_remove(struct cache_waiter *waiter);
 
@@ -76,6 +82,8 @@ void cache_on_peers(struct cache *cache, uint64_t token, const struct contact *c
                     struct moment now);
 void cache_on_found(struct cache *cache, uint64_t token, unsigned answered, unsigned silent, unsigned fullest,
                     struct moment now);
+/* Somebody was announced to this node itself, under the key of the latest find of a prefix: nobody need look for it. */
+void cache_on_kept(struct cache *cache, uint64_t token, const struct contact *contact, struct moment now);
 /* Another node has answered, for the first time or again: what was presumed is looked for anew. */
 void cache_on_connected(struct cache *cache, struct moment now);
 /* Does what is due; returns when the next is. */

@@ -11,6 +11,7 @@
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include <arpa/inet.h>
@@ -63,6 +64,7 @@ constexpr uint64_t live_nodes_ns = NS_PER_S; /* the routing table is looked at n
 constexpr uint64_t dead_ns = 5 * NS_PER_S;   /* who did not answer is not asked first for so long */
 constexpr int listen_ms = 10000;
 /* Strangers' budget in what this node keeps for others. */
+constexpr size_t watched_max = 65536, fresh_max = 1024; /* keys that were looked for; announcements not yet told of */
 constexpr size_t keys_max = 65536, keys_per_source = 8192, ports_per_source = 64;
 
 contact from_endpoint(lt::address const &ip, uint16_t port)
@@ -125,31 +127,59 @@ bool same_host(contact const &a, contact const &b)
 class keeper
 {
   public:
-    void announce(node_id const &key, contact const &who, uint64_t now_ns)
+    /* True: it was not there before. */
+    bool announce(node_id const &key, contact const &who, uint64_t now_ns)
     {
         std::lock_guard<std::mutex> guard(mutex);
         auto found = keys.find(key);
         if (found == keys.end() && keys.size() >= keys_max)
-            return;
+            return false;
         std::string const source(reinterpret_cast<char const *>(who.ip), sizeof who.ip);
         auto *list = found == keys.end() ? nullptr : &found->second;
         size_t from_source = 0;
         for (size_t i = 0; list && i < list->size(); i++) {
             if (std::memcmp(&(*list)[i].who, &who, sizeof who) == 0) {
                 (*list)[i].until_ns = now_ns + ENGINE_KEPT_S * NS_PER_S;
-                return;
+                return false;
             }
             from_source += same_host((*list)[i].who, who);
         }
         /* Many servers on one machine are a test, or a benchmark: only loopback's. */
         size_t const limit = contact_is_loopback(&who) ? size_t{ENGINE_REPLY_PEERS} : ports_per_source;
         if ((list && list->size() >= ENGINE_REPLY_PEERS) || from_source >= limit)
-            return;
+            return false;
         size_t &total = sources[source];
         if (total >= keys_per_source && !contact_is_loopback(&who))
-            return;
+            return false;
         total++;
         keys[key].push_back({who, now_ns + ENGINE_KEPT_S * NS_PER_S});
+        return true;
+    }
+
+    /* What others announce under a key that was looked for here is told of. */
+    void watch(node_id const &key, uint64_t token)
+    {
+        std::lock_guard<std::mutex> guard(mutex);
+        if (watched.size() >= watched_max)
+            watched.clear();
+        watched[key] = token;
+    }
+
+    /* True: take_fresh has something. */
+    bool note_fresh(node_id const &key, contact const &who)
+    {
+        std::lock_guard<std::mutex> guard(mutex);
+        auto const found = watched.find(key);
+        if (found == watched.end() || fresh.size() >= fresh_max)
+            return false;
+        fresh.emplace_back(found->second, who);
+        return true;
+    }
+
+    std::vector<std::pair<uint64_t, contact>> take_fresh()
+    {
+        std::lock_guard<std::mutex> guard(mutex);
+        return std::exchange(fresh, {});
     }
 
     std::vector<contact> get(node_id const &key, uint64_t now_ns) const
@@ -215,14 +245,23 @@ class keeper
     mutable std::mutex mutex;
     std::unordered_map<node_id, std::vector<item>> keys;
     std::unordered_map<std::string, size_t> sources; /* announcements of each IP */
+    std::unordered_map<node_id, uint64_t> watched;   /* -> the token of the latest find */
+    std::vector<std::pair<uint64_t, contact>> fresh;
     node_id own_id;
 };
+
+void ring(int fd)
+{
+    if (eventfd_write(fd, 1) != 0) {
+        /* Only a counter near 2^64 can refuse: it is readable then. */
+    }
+}
 
 /* How libtorrent's node sees it. Items, BitTorrent's other kind of value, are not kept. */
 class storage final : public lt::dht::dht_storage_interface
 {
   public:
-    explicit storage(std::shared_ptr<keeper> kept) : kept_(std::move(kept))
+    storage(std::shared_ptr<keeper> kept, int fd) : kept_(std::move(kept)), fd_(fd)
     {
     }
 
@@ -257,8 +296,9 @@ class storage final : public lt::dht::dht_storage_interface
 
     void announce_peer(lt::sha1_hash const &key, lt::tcp::endpoint const &who, lt::string_view, bool) override
     {
-        if (who.port() != 0)
-            kept_->announce(key, from_endpoint(who.address(), who.port()), clock_now_ns());
+        contact const at = from_endpoint(who.address(), who.port());
+        if (who.port() != 0 && kept_->announce(key, at, clock_now_ns()) && kept_->note_fresh(key, at))
+            ring(fd_);
     }
 
     bool get_immutable_item(lt::sha1_hash const &, lt::entry &) const override
@@ -298,6 +338,7 @@ class storage final : public lt::dht::dht_storage_interface
 
   private:
     std::shared_ptr<keeper> kept_;
+    int fd_;
 };
 
 /* ---- what is under way --------------------------------------------------------------------------------------------
@@ -416,6 +457,11 @@ uint64_t patience_ns(engine const &e)
     return std::min<uint64_t>(std::max<uint64_t>(guess, 50 * NS_PER_MS), 500 * NS_PER_MS);
 }
 
+bool is_silent(engine const &e, known_node const &node)
+{
+    return node.silent_ns != 0 && e.now.ns - node.silent_ns < dead_ns;
+}
+
 node_id between(node_id const &a, node_id const &b)
 {
     return a ^ b;
@@ -437,6 +483,10 @@ void add_candidate(engine const &e, find &f, endpoint const &at, node_id const &
     made.at = at;
     made.id = id;
     made.distance = distance;
+    /* Another find has waited for it in vain just now. */
+    auto const node = e.known.find(at);
+    if (node != e.known.end() && is_silent(e, node->second))
+        made.state = step::dead;
     f.candidates.insert(place, std::move(made));
     if (f.candidates.size() > candidates_max)
         f.candidates.pop_back();
@@ -447,7 +497,7 @@ void seed(engine const &e, find &f)
     std::vector<std::pair<node_id, endpoint>> near;
     near.reserve(e.known.size());
     for (auto const &node : e.known) {
-        if (node.second.silent_ns && e.now.ns - node.second.silent_ns < dead_ns)
+        if (is_silent(e, node.second))
             continue;
         near.emplace_back(between(node.second.id, f.key), node.first);
     }
@@ -515,7 +565,7 @@ bool advance(engine &e, find &f, unsigned *answered, unsigned *silent)
             break;
         if (c.state == step::asked) {
             uint64_t const waited = e.now.ns - c.sent_ns;
-            if (waited >= 4 * patience) {
+            if (waited >= sends_max * patience) {
                 c.state = step::dead;
                 auto node = e.known.find(c.at);
                 if (node != e.known.end())
@@ -532,7 +582,7 @@ bool advance(engine &e, find &f, unsigned *answered, unsigned *silent)
             bool const slow = c.state == step::asked && e.now.ns - c.sent_ns >= patience;
             good += !slow;
             if (c.state == step::asked)
-                f.due_ns = std::min(f.due_ns, c.sent_ns + (c.sends < sends_max ? c.sends : 4) * patience);
+                f.due_ns = std::min(f.due_ns, c.sent_ns + c.sends * patience);
         } else if (c.state == step::answered) {
             ++*answered;
             good++;
@@ -868,19 +918,15 @@ int start(engine &e, engine_options const &options)
     e.mapping = options.port_mapping;
     lt::session_params params(settings(listen, options.port_mapping), std::vector<std::shared_ptr<lt::plugin>>());
     params.disk_io_constructor = lt::disabled_disk_io_constructor;
-    params.dht_storage_constructor = [kept = e.kept](lt::settings_interface const &) {
-        return std::make_unique<storage>(kept);
+    params.dht_storage_constructor = [kept = e.kept, fd = e.fd](lt::settings_interface const &) {
+        return std::make_unique<storage>(kept, fd);
     };
     e.session = std::make_unique<lt::session>(std::move(params));
     int rc = await_listening(e);
     if (rc == 0)
         rc = await_running(e);
     if (rc == 0)
-        e.session->set_alert_notify([fd = e.fd] {
-            if (eventfd_write(fd, 1) != 0) {
-                /* Only a counter near 2^64 can refuse: it is readable then. */
-            }
-        });
+        e.session->set_alert_notify([fd = e.fd] { ring(fd); });
     return rc;
 }
 
@@ -894,6 +940,18 @@ void take_alerts(engine &e)
     e.session->pop_alerts(&alerts);
     for (auto *alert : alerts)
         take_alert(e, alert);
+}
+
+void tell_fresh(engine &e)
+{
+    for (auto const &item : e.kept->take_fresh()) {
+        engine_event event = {};
+        event.kind = ENGINE_KEPT;
+        event.token = item.first;
+        event.addresses = &item.second;
+        event.count = 1;
+        e.sink(e.context, &event, e.now);
+    }
 }
 
 uint64_t step_finds(engine &e)
@@ -931,6 +989,8 @@ void enqueue(engine &e, char const *key, uint16_t port, uint64_t token)
     f.key = lt::hasher(key, static_cast<int>(std::strlen(key))).final();
     f.token = token;
     f.port = port;
+    if (port == 0)
+        e.kept->watch(f.key, token);
     e.waiting.push_back(std::move(f));
 }
 
@@ -970,6 +1030,7 @@ uint64_t engine_step(struct engine *engine, struct moment now, engine_sink sink,
         engine->sink = sink;
         engine->context = context;
         take_alerts(*engine);
+        tell_fresh(*engine);
         next_ns = step_finds(*engine);
         /* The sink may begin others. */
         std::vector<engine_event> ended;

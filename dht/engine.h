@@ -38,12 +38,13 @@ enum engine_event_kind {
     ENGINE_FOUND,     /* the find has ended */
     ENGINE_ANNOUNCED, /* the announcement has */
     ENGINE_PINGED,    /* answered: 1 or 0 */
+    ENGINE_KEPT, /* somebody has announced an address to this node, under the key of the latest find with the token */
 };
 
 struct engine_event {
     enum engine_event_kind kind;
     uint64_t token;
-    const struct contact *addresses; /* of ENGINE_PEERS; valid during the call */
+    const struct contact *addresses; /* of ENGINE_PEERS and ENGINE_KEPT; valid during the call */
     size_t count;
     unsigned answered; /* nodes of the nearest: 0 is what a node that is alone finds */
     unsigned silent;   /* nearer nodes that did not answer */

@@ -20,7 +20,8 @@ struct identity {
     uint8_t id[SERVER_ID_SIZE];
 };
 
-_Static_assert((int)crypto_sign_PUBLICKEYBYTES == SERVER_ID_SIZE && (int)crypto_sign_BYTES == SIGNATURE_SIZE, "Ed25519");
+_Static_assert((int)crypto_sign_PUBLICKEYBYTES == SERVER_ID_SIZE && (int)crypto_sign_BYTES == SIGNATURE_SIZE,
+               "Ed25519");
 
 const char *server_id_format(const uint8_t id[SERVER_ID_SIZE], char text[SERVER_ID_TEXT])
 {

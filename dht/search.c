@@ -1,8 +1,9 @@
 /* BEAM_SEARCH: rows of scores -> the best live experts of each row.
  *
- * When the grid's prefix is known, so is all below it, and every row is answered at once. Where more servers are under
- * a prefix than are connected to, every coordinate of the grid may lead on, and the longer prefixes are asked for as
- * the search comes to them. */
+ * When the grid's prefix is known, so is all below it, and every row is answered at once. Until then every coordinate
+ * of the grid may lead on, and the longer prefixes are asked for as the search comes to them: of a full grid the best
+ * few hold the answer, and have few servers. If they do not, the grid is sparse, and the search waits for what is
+ * above; unless more servers are there than are connected to. */
 #include <errno.h>
 #include <math.h>
 #include <string.h>
@@ -18,6 +19,7 @@ enum {
     BEAM_SIZE_MAX = 1024,
     ANSWERS_MAX = 1 << 20, /* rows x beam_size */
     WANTS_MAX = 256,       /* prefixes fetched together */
+    PEEK_ROUNDS = 3,       /* until it waits for what is above */
     ROUNDS_MAX = 64,       /* in each, all that was asked for comes; honest grids take as many as they have dimensions,
                               or a few more */
 };
@@ -84,6 +86,11 @@ static int find(void *context, const char *prefix, const struct ranges **experts
     struct lookup *lookup = state->lookup;
     struct cache_entry *entry;
     const bool counted = state->round == 0 && state->row_now == 0;
+    if (state->round < PEEK_ROUNDS && !state->last && !at_experts(&state->query, prefix) &&
+        cache_peek(lookup->cache, prefix, counted, state->now) != 1) {
+        *experts = *branches = &state->anything;
+        return 1;
+    }
     const int known = cache_find(lookup->cache, prefix, CACHE_SETTLED, counted, state->now, &entry);
     if (known == 0 && !state->last) {
         wait_for(lookup, entry, prefix);
@@ -185,7 +192,7 @@ static int run_row(struct state *state, size_t row)
 {
     const struct beam_source source = {state, find};
     /* Mostly the best of the first few prefixes are the best of all. */
-    const size_t missing_max = (size_t)(state->query.beam_size + 3) / 4 << (state->round < 8 ? state->round : 8);
+    const size_t missing_max = (size_t)(state->query.beam_size + 7) / 4 << (state->round < 8 ? state->round : 8);
     size_t found;
     state->row_now = row;
     state->query.scores = state->lookup->request->beam->scores + row * state->row_scores;

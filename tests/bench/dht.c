@@ -195,8 +195,8 @@ static void obey(char order, unsigned number)
     }
 }
 
-/* A process with the nodes [first, first + count): joins, says so, publishes when told to, does what it is told, and ends
- * with its socket. */
+/* A process with the nodes [first, first + count): joins, says so, publishes when told to, does what it is told, and
+ * ends with its socket. */
 static void run_flock(int fd, const struct plan *plan, unsigned first, unsigned count)
 {
     static char endpoints[FLOCK_NODES][32];

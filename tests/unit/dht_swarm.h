@@ -2,6 +2,7 @@
 #ifndef EXPERTD_TESTS_UNIT_DHT_SWARM_H
 #define EXPERTD_TESTS_UNIT_DHT_SWARM_H
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,8 @@ struct swarm {
     /* of each: */
     bool ready[SWARM_MAX]; /* something has come */
     uint64_t due_ns[SWARM_MAX], stepped_ns[SWARM_MAX];
+    int fds[SWARM_MAX][AGENT_POLL_ITEMS];
+    bool fds_right[SWARM_MAX];
 };
 
 /* One more node, that joins by the first; with endpoint NULL it publishes nothing. NULL: failed. */
@@ -52,13 +55,32 @@ static inline struct agent *swarm_add(struct swarm *swarm, const char *endpoint)
     return swarm->agents[swarm->count++];
 }
 
-/* Lets all nodes do what they have to, for a while or until something happens; returns after at most ms. Those for which
- * nothing has come are stepped now and then, since tests change them from outside. */
+/* ZeroMQ's own wait looks into each socket, twice: too much for many nodes. Their descriptors say when to look, and
+ * what they do not say (they speak of changes alone) is seen when a node is stepped now and then. */
+static inline int swarm_descriptors(struct swarm *swarm, size_t number, struct pollfd *fds)
+{
+    zmq_pollitem_t items[AGENT_POLL_ITEMS];
+    const int count = agent_poll_items(swarm->agents[number], items);
+    for (int i = 0; i < count; i++) {
+        int *fd = &swarm->fds[number][i];
+        size_t size = sizeof *fd;
+        if (!swarm->fds_right[number] && items[i].socket)
+            zmq_getsockopt(items[i].socket, ZMQ_FD, fd, &size);
+        else if (!items[i].socket)
+            *fd = items[i].fd;
+        fds[i] = (struct pollfd){.fd = *fd, .events = POLLIN};
+    }
+    swarm->fds_right[number] = true;
+    return count;
+}
+
+/* Lets all nodes do what they have to, for a while or until something happens; returns after at most ms. */
 static inline void swarm_step(struct swarm *swarm, int ms)
 {
-    static zmq_pollitem_t items[SWARM_MAX * AGENT_POLL_ITEMS];
+    static struct pollfd fds[SWARM_MAX * AGENT_POLL_ITEMS];
+    static size_t owners[SWARM_MAX * AGENT_POLL_ITEMS];
     static const uint64_t idle_ns = 2 * NS_PER_MS;
-    int count = 0;
+    nfds_t count = 0;
     uint64_t due_ns = clock_now_ns() + (uint64_t)ms * NS_PER_MS;
     for (size_t i = 0; i < swarm->count; i++) {
         struct agent *agent = swarm->agents[i];
@@ -67,25 +89,19 @@ static inline void swarm_step(struct swarm *swarm, int ms)
         const struct moment now = moment_now();
         if (swarm->ready[i] || now.ns >= swarm->due_ns[i] || now.ns - swarm->stepped_ns[i] >= idle_ns ||
             agent_due_ns(agent) == 0) {
+            swarm->ready[i] = false;
             swarm->due_ns[i] = agent_step(agent, now);
             swarm->stepped_ns[i] = now.ns;
         }
         if (swarm->due_ns[i] < due_ns)
             due_ns = swarm->due_ns[i];
-        count += agent_poll_items(agent, items + count);
+        for (const nfds_t end = count + (nfds_t)swarm_descriptors(swarm, i, fds + count); count < end; count++)
+            owners[count] = i;
     }
     const uint64_t now_ns = clock_now_ns();
-    zmq_poll(items, count, due_ns <= now_ns ? 0 : (long)((due_ns - now_ns) / NS_PER_MS) + 1);
-    count = 0;
-    for (size_t i = 0; i < swarm->count; i++) {
-        swarm->ready[i] = false;
-        if (!swarm->agents[i])
-            continue;
-        zmq_pollitem_t own[AGENT_POLL_ITEMS];
-        const int end = count + agent_poll_items(swarm->agents[i], own);
-        for (; count < end; count++)
-            swarm->ready[i] |= items[count].revents != 0;
-    }
+    poll(fds, count, due_ns <= now_ns ? 0 : (int)((due_ns - now_ns) / NS_PER_MS) + 1);
+    for (nfds_t i = 0; i < count; i++)
+        swarm->ready[owners[i]] |= fds[i].revents != 0;
 }
 
 /* Steps until the condition holds, and returns true; or for so long, and returns false. */

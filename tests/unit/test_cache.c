@@ -178,6 +178,78 @@ START_TEST(a_prefix_with_more_servers_than_are_connected_to_is_wide)
 }
 END_TEST
 
+/* A prefix with a server for each of `count` branches. */
+static void host_branches(const char *name, int first, int count)
+{
+    char uid[UID_SIZE];
+    for (int i = 0; i < count; i++) {
+        snprintf(uid, sizeof uid, "%s.%d.0", name, i);
+        world_host(world_server(first + i), uid);
+    }
+}
+
+static void find_peeked(const char *prefix)
+{
+    ck_assert_int_eq(cache_peek(&world.cache, prefix, false, world.now), 0);
+    while (world.finds_count > 0)
+        world_answer_find(0);
+    world_step();
+}
+
+START_TEST(many_servers_of_a_prefix_that_is_only_peeked_at_are_not_asked)
+{
+    enum { MANY = CACHE_FEW + 8 };
+    host_branches("ffn", 100, MANY);
+    host_branches("few", 200, 3);
+    find_peeked("few.");
+    ck_assert_uint_eq(servers_total(world.subscriptions), 3);
+    world_answer();
+    ck_assert_int_eq(cache_peek(&world.cache, "few.", false, world.now), 1);
+    find_peeked("ffn.");
+    ck_assert_uint_eq(servers_total(world.subscriptions), 3);
+    ck_assert_int_eq(cache_peek(&world.cache, "ffn.", false, world.now), 0);
+    /* Who needs it all waits for all. */
+    ck_assert_int_eq(world_known("ffn.", CACHE_SETTLED), 0);
+    ck_assert_uint_eq(servers_total(world.subscriptions), 3 + MANY);
+    ck_assert_uint_eq(world.finds_count, 0);
+    world_answer();
+    ck_assert_str_eq(world_branches("ffn."), "0-39");
+}
+END_TEST
+
+START_TEST(what_was_peeked_at_is_known_some_time_later)
+{
+    enum { MANY = CACHE_FEW + 8 };
+    host_branches("ffn", 100, MANY);
+    find_peeked("ffn.");
+    world_pass(CACHE_BEHIND_MS);
+    ck_assert_uint_eq(servers_total(world.subscriptions), MANY);
+    world_answer();
+    ck_assert_int_eq(cache_peek(&world.cache, "ffn.", false, world.now), 1);
+    ck_assert_str_eq(world_branches("ffn."), "0-39");
+}
+END_TEST
+
+START_TEST(who_is_announced_to_this_node_itself_is_asked_at_once)
+{
+    world_host(world_server(300), "ffn.0.0");
+    ck_assert_int_eq(world_known("ffn.", CACHE_SURE), 0);
+    const uint64_t token = world.finds[0].token;
+    ck_assert_str_eq(world_branches("ffn."), "0");
+    struct world_server *late = world_server(301);
+    world_host(late, "ffn.1.0");
+    const size_t finds = world.finds_total;
+    cache_on_kept(&world.cache, token, &late->contact, world.now);
+    ck_assert_int_eq(world_known("ffn.", CACHE_SURE), 1); /* nobody waits for it */
+    ck_assert(world_answer_asks());
+    ck_assert_str_eq(world_branches("ffn."), "0-1");
+    ck_assert_uint_eq(world.finds_total, finds);
+    cache_on_kept(&world.cache, token + 1, &late->contact, world.now);
+    cache_on_kept(&world.cache, token, &late->contact, world.now);
+    ck_assert_uint_eq(servers_total(world.subscriptions), 2);
+}
+END_TEST
+
 START_TEST(servers_of_the_least_recently_asked_prefix_are_let_go_of)
 {
     world_end();
@@ -319,6 +391,9 @@ int main(void)
     tcase_add_test(all, a_node_that_never_met_another_says_what_it_knows);
     tcase_add_test(all, a_crowded_key_is_looked_for_in_its_shards);
     tcase_add_test(all, a_prefix_with_more_servers_than_are_connected_to_is_wide);
+    tcase_add_test(all, many_servers_of_a_prefix_that_is_only_peeked_at_are_not_asked);
+    tcase_add_test(all, what_was_peeked_at_is_known_some_time_later);
+    tcase_add_test(all, who_is_announced_to_this_node_itself_is_asked_at_once);
     tcase_add_test(all, servers_of_the_least_recently_asked_prefix_are_let_go_of);
     tcase_add_test(all, the_least_recently_used_is_forgotten);
     tcase_add_test(all, who_waits_is_woken_when_it_is_known_and_not_before);

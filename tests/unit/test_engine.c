@@ -10,7 +10,9 @@ enum { NODES_MAX = 64 };
 
 static struct {
     struct engine *engine;
-    size_t found, ended, announced, pinged;
+    size_t found, ended, announced, pinged, kept;
+    uint64_t kept_token;
+    uint16_t kept_port;
     unsigned answered, silent, fullest;
 } nodes[NODES_MAX];
 static size_t count;
@@ -31,6 +33,11 @@ static void sink(void *context, const struct engine_event *event, struct moment 
         break;
     case ENGINE_PINGED:
         nodes[i].pinged += event->answered;
+        return;
+    case ENGINE_KEPT:
+        nodes[i].kept++;
+        nodes[i].kept_token = event->token;
+        nodes[i].kept_port = contact_port(event->addresses);
         return;
     }
     nodes[i].answered = event->answered;
@@ -127,6 +134,23 @@ START_TEST(what_one_announces_all_find)
 }
 END_TEST
 
+START_TEST(who_looked_for_a_key_is_told_of_what_is_announced_to_it)
+{
+    join(3);
+    find(0, "a");
+    announce(1, "b", 1001);
+    announce(1, "a", 1002);
+    AWAIT(nodes[0].kept == 1);
+    ck_assert_uint_eq(nodes[0].kept_token, 2);
+    ck_assert_uint_eq(nodes[0].kept_port, 1002);
+    announce(1, "a", 1002);
+    announce(2, "a", 1003);
+    AWAIT(nodes[0].kept == 2);
+    ck_assert_uint_eq(nodes[0].kept_port, 1003);
+    ck_assert_uint_eq(nodes[2].kept, 0);
+}
+END_TEST
+
 START_TEST(one_that_is_alone_finds_its_own)
 {
     join(1);
@@ -212,6 +236,7 @@ int main(void)
     tcase_add_checked_fixture(all, setup, teardown);
     tcase_set_timeout(all, 580);
     tcase_add_test(all, what_one_announces_all_find);
+    tcase_add_test(all, who_looked_for_a_key_is_told_of_what_is_announced_to_it);
     tcase_add_test(all, one_that_is_alone_finds_its_own);
     tcase_add_test(all, dead_nodes_are_passed_over);
     tcase_add_test(all, no_more_are_kept_than_a_reply_holds);

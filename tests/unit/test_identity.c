@@ -46,7 +46,8 @@ static void write_file(const char *text, size_t size)
     fclose(out);
 }
 
-/* As openssl genpkey -algorithm ed25519 writes it, and with the public half behind it, as others do (RFC 8410, 10.3). */
+/* As openssl genpkey -algorithm ed25519 writes it, and with the public half behind it, as others do (RFC 8410, 10.3).
+ */
 START_TEST(keys_that_others_made_are_read)
 {
     static const char pem[] = "-----BEGIN PRIVATE KEY-----\n"

@@ -126,6 +126,25 @@ START_TEST(where_more_servers_are_than_are_connected_to_longer_prefixes_are_aske
 }
 END_TEST
 
+START_TEST(of_a_full_grid_few_servers_are_asked)
+{
+    enum { ROWS = CACHE_FEW + 28 };
+    static float scores[ROWS + 2];
+    char uids[2 * UID_SIZE];
+    for (int i = 0; i < ROWS; i++) {
+        snprintf(uids, sizeof uids, "ffn.%d.0 ffn.%d.1", i, i);
+        world_host(i < SERVERS ? servers[i] : world_server(i), uids);
+        scores[i] = (float)i;
+    }
+    scores[ROWS + 1] = 0.5f;
+    const Expertd__Dht__BeamResult *result = search(ROWS, 2, scores, 2);
+    ck_assert_uint_eq(result->rows[0]->n_experts, 2);
+    ck_assert_str_eq(uid_at(result, 0), "ffn.59.1");
+    ck_assert_str_eq(uid_at(result, 1), "ffn.59.0");
+    ck_assert_uint_le(servers_total(world.subscriptions), ROWS / 4);
+}
+END_TEST
+
 static int compare(const void *a, const void *b)
 {
     const float x = *(const float *)a, y = *(const float *)b;
@@ -179,6 +198,7 @@ int main(void)
     tcase_set_timeout(all, 60);
     tcase_add_test(all, a_grid_whose_best_expert_is_in_the_last_row_is_searched_to_its_end);
     tcase_add_test(all, experts_of_dead_servers_are_passed_over);
+    tcase_add_test(all, of_a_full_grid_few_servers_are_asked);
     tcase_add_test(all, where_more_servers_are_than_are_connected_to_longer_prefixes_are_asked_for);
     tcase_add_loop_test(all, a_cold_search_finds_what_an_exhaustive_one_does, 0, 20);
     return world_run(all, "search");
