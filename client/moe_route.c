@@ -115,7 +115,7 @@ static bool reachable(struct expertd_dht *dht, const char *uid)
 {
     const struct replicas *replicas = dht_replicas(dht, uid);
     for (size_t i = 0; replicas && i < replicas->count; i++) {
-        struct server *server = server_list_get(&dht->servers, replicas->endpoints[i]);
+        struct server *server = server_list_get(&dht->servers, replicas->endpoints[i], replicas->keys[i]);
         const bool usable = server && server_usable(server);
         if (server)
             server_release(server);

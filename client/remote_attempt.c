@@ -109,7 +109,7 @@ static struct server *choose(struct expertd_task *task, const struct replicas *r
     struct server_list *servers = &task->dht->servers;
     struct server *best = NULL;
     for (size_t i = 0; replicas && i < replicas->count; i++) {
-        struct server *server = server_list_get(servers, replicas->endpoints[i]);
+        struct server *server = server_list_get(servers, replicas->endpoints[i], replicas->keys[i]);
         if (!server)
             continue;
         const bool usable = server_usable(server);

@@ -23,7 +23,7 @@ static int make(struct expertd_expert **result, struct expertd_dht *dht, const c
     expert->dht = dht;
     memcpy(expert->uid, uid, strlen(uid) + 1);
     if (endpoint) {
-        expert->server = server_list_get(&dht->servers, endpoint);
+        expert->server = server_list_get(&dht->servers, endpoint, "");
         if (!expert->server) {
             free(expert);
             return -errno;

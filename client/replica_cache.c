@@ -3,8 +3,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zmq.h>
 
-enum { FIRST_SIZE = 256 };
+#include "common/certificate.h"
+
+enum { FIRST_SIZE = 256, CURVE_KEY_SIZE = 32 };
 
 static void drop_endpoints(struct replicas *replicas)
 {
@@ -77,10 +80,11 @@ static struct replicas *insert(struct replica_cache *cache, const char *uid)
     return entry;
 }
 
-static bool has(const struct replicas *replicas, const char *endpoint)
+/* Somebody else may claim an endpoint with a key of his own. */
+static bool has(const struct replicas *replicas, const char *endpoint, const char *key)
 {
     for (size_t i = 0; i < replicas->count; i++)
-        if (strcmp(replicas->endpoints[i], endpoint) == 0)
+        if (strcmp(replicas->endpoints[i], endpoint) == 0 && strcmp(replicas->keys[i], key) == 0)
             return true;
     return false;
 }
@@ -96,12 +100,20 @@ int replica_cache_put(struct replica_cache *cache, const Expertd__Dht__Resolved 
     entry->learned_ns = now_ns;
     for (size_t i = 0; i < resolved->n_replicas && entry->count < REPLICAS_MAX; i++) {
         const char *endpoint = resolved->replicas[i]->endpoint;
-        if (strncmp(endpoint, "tcp://", strlen("tcp://")) != 0 || has(entry, endpoint))
+        const ProtobufCBinaryData *curve = &resolved->replicas[i]->curve_key;
+        char key[CERTIFICATE_KEY_SIZE] = "";
+        if (curve->len == CURVE_KEY_SIZE)
+            zmq_z85_encode(key, curve->data, curve->len);
+        if (strncmp(endpoint, "tcp://", strlen("tcp://")) != 0 || (curve->len && !key[0]) || has(entry, endpoint, key))
             continue;
-        entry->endpoints[entry->count] = strdup(endpoint);
-        if (!entry->endpoints[entry->count])
+        const size_t size = strlen(endpoint) + 1;
+        char *both = malloc(size + sizeof key);
+        if (!both)
             return -ENOMEM;
-        entry->count++;
+        memcpy(both, endpoint, size);
+        memcpy(both + size, key, sizeof key);
+        entry->endpoints[entry->count] = both;
+        entry->keys[entry->count++] = both + size;
     }
     return 0;
 }

@@ -17,6 +17,7 @@ struct replicas {
     uint64_t learned_ns; /* 0: forgotten */
     size_t count;
     char *endpoints[REPLICAS_MAX];
+    const char *keys[REPLICAS_MAX]; /* that their frontends prove, in Z85; "": they take plain connections */
 };
 
 struct replica_cache {

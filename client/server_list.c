@@ -1,6 +1,7 @@
 #include "client/server_list.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -26,6 +27,10 @@ static size_t servers_kept(void)
 int server_list_init(struct server_list *list, const struct expertd_client_options *options)
 {
     *list = (struct server_list){.fd = -1, .options = *options};
+    list->server_key = options->server_key ? strdup(options->server_key) : NULL;
+    list->key_file = options->key_file ? strdup(options->key_file) : NULL;
+    list->options.server_key = list->server_key;
+    list->options.key_file = list->key_file;
     list->options.impatient = true; /* there may be another server to ask (client/remote_attempt.c) */
     TAILQ_INIT(&list->servers);
     list->kept = servers_kept();
@@ -50,6 +55,9 @@ void server_list_clear(struct server_list *list)
         expertd_client_destroy(&server->client);
         free(server);
     }
+    free(list->server_key);
+    free(list->key_file);
+    list->server_key = list->key_file = NULL;
     TAILQ_INIT(&list->servers);
     list->count = 0;
     if (list->fd >= 0)
@@ -76,13 +84,17 @@ static void drop_oldest(struct server_list *list)
     free(oldest);
 }
 
-static struct server *add(struct server_list *list, const char *endpoint)
+static struct server *add(struct server_list *list, const char *endpoint, const char *key)
 {
     struct server *server = calloc(1, sizeof *server);
     if (!server)
         return NULL;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = server};
-    int rc = expertd_client_new(&server->client, endpoint, &list->options);
+    struct expertd_client_options options = list->options;
+    snprintf(server->key, sizeof server->key, "%s", key);
+    if (key[0])
+        options.server_key = server->key;
+    int rc = expertd_client_new(&server->client, endpoint, &options);
     if (rc == 0 && epoll_ctl(list->fd, EPOLL_CTL_ADD, expertd_client_fd(server->client), &event) < 0)
         rc = -errno;
     if (rc < 0) {
@@ -96,16 +108,16 @@ static struct server *add(struct server_list *list, const char *endpoint)
     return server;
 }
 
-struct server *server_list_get(struct server_list *list, const char *endpoint)
+struct server *server_list_get(struct server_list *list, const char *endpoint, const char *key)
 {
     struct server *server;
     for (server = TAILQ_FIRST(&list->servers); server; server = TAILQ_NEXT(server, link))
-        if (strcmp(expertd_client_endpoint(server->client), endpoint) == 0)
+        if (strcmp(expertd_client_endpoint(server->client), endpoint) == 0 && strcmp(server->key, key) == 0)
             break;
     if (!server) {
         if (list->count >= list->kept)
             drop_oldest(list);
-        server = add(list, endpoint);
+        server = add(list, endpoint, key);
     }
     if (server)
         server->refs++;

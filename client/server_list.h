@@ -9,14 +9,16 @@
 #include <sys/queue.h>
 
 #include "client/expertd.h"
+#include "common/certificate.h"
 
 struct server {
     TAILQ_ENTRY(server) link;
     struct expertd_client *client;
-    size_t refs;        /* who holds a pointer to it */
-    size_t calls;       /* in flight, by the holders' own account */
-    uint64_t last_used; /* a number that grows with each use of any server */
-    bool down;          /* a call failed for want of a connection, and there has been none since */
+    char key[CERTIFICATE_KEY_SIZE]; /* that it has to prove; "": as the options say */
+    size_t refs;                    /* who holds a pointer to it */
+    size_t calls;                   /* in flight, by the holders' own account */
+    uint64_t last_used;             /* a number that grows with each use of any server */
+    bool down;                      /* a call failed for want of a connection, and there has been none since */
 };
 
 TAILQ_HEAD(server_queue, server);
@@ -25,6 +27,7 @@ struct server_list {
     struct server_queue servers;
     size_t count, kept; /* more are dropped, as far as nobody holds them */
     struct expertd_client_options options;
+    char *server_key, *key_file; /* of the options; NULL */
     bool owns_context;
     int fd; /* epoll over the clients' descriptors */
     uint64_t uses;
@@ -33,8 +36,9 @@ struct server_list {
 int server_list_init(struct server_list *list, const struct expertd_client_options *options); /* -errno */
 void server_list_clear(struct server_list *list); /* safe after a failed init */
 
-/* The server at an endpoint, held until server_release(). NULL and errno: EINVAL for no endpoint. */
-struct server *server_list_get(struct server_list *list, const char *endpoint);
+/* The server at an endpoint, which has to prove the key ("": as the options say), held until server_release(). NULL and
+ * errno: EINVAL for no endpoint. */
+struct server *server_list_get(struct server_list *list, const char *endpoint, const char *key);
 void server_release(struct server *server);
 
 /* Notes that the server is about to be called. */

@@ -59,6 +59,12 @@
     X(STRINGS, bootstrap, 0, 0, 0, "", "host:port of DHT nodes to join by; none: run alone")                           \
     X(BOOL, port_mapping, false, 0, 0, "", "ask the router (UPnP, NAT-PMP) to let the port in")                        \
     X(PATH, identity_file, "", 0, 0, "", "private key (Ed25519, PEM; made if missing); default: a new identity")       \
+    X(STRINGS, trusted, 0, 0, 0, "",                                                                                   \
+      "keys of servers, or keys that vouch for servers: 'KEY', or 'PREFIX KEY' for a part of the names; what others "  \
+      "tell of these is not believed; none: anybody may claim any uid")                                                \
+    X(STRING, voucher, "", 0, 0, "",                                                                                   \
+      "what a key that others trust says for this server (expertd-dht --vouch SERVER_ID, with that key as "            \
+      "dht.identity_file)")                                                                                            \
     X(UINT, network_id, 0, 0, 4294967295, "", "nodes of different networks ignore each other")                         \
     X(FLOAT, update_period, 30, 0.05, 86400, "s", "time between heartbeats")                                           \
     X(FLOAT, expiration, 0, 0, 86400, "s",                                                                             \

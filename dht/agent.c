@@ -39,6 +39,7 @@ static int start_reading(struct agent *agent, const struct agent_options *option
     const struct servers_options servers = {.network_id = options->network_id,
                                             .max_servers = options->max_servers,
                                             .max_bytes = options->max_catalogs,
+                                            .trust = options->trust,
                                             .own_instance = agent->instance};
     const struct cache_options cache = {.network_id = options->network_id,
                                         .max_entries = options->max_cache,
@@ -57,6 +58,8 @@ static int start_publishing(struct agent *agent, const struct agent_options *opt
     const struct publisher_options publishing = {.network_id = options->network_id,
                                                  .port = options->tcp_port,
                                                  .endpoint = options->endpoint,
+                                                 .curve_key = options->curve_key,
+                                                 .voucher = options->voucher,
                                                  .update_period_ns = options->update_period_ns,
                                                  .expiration_ns = options->expiration_ns,
                                                  .tokens_tag = tag_publisher,

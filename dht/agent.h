@@ -20,7 +20,10 @@ struct agent_options {
     const char *identity_file;
     const char *const *bootstrap;
     unsigned bootstrap_count;
-    const char *endpoint; /* of the frontend, as published; NULL: publish nothing */
+    const char *endpoint;          /* of the frontend, as published; NULL: publish nothing */
+    struct curve_key curve_key;    /* of the frontend */
+    const struct voucher *voucher; /* for this server; NULL: none; kept */
+    const struct trust *trust;     /* NULL: everybody is believed; kept */
     uint64_t update_period_ns, expiration_ns;
     size_t max_cache, max_servers, max_catalogs;
 };

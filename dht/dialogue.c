@@ -96,6 +96,10 @@ static void fill_introduction(Expertd__Dht__Tell__Introduction *message,
     message->endpoint = (char *)introduction->endpoint;
     message->started_ms = introduction->started_ms;
     message->signature = (ProtobufCBinaryData){SIGNATURE_SIZE, (uint8_t *)introduction->signature};
+    if (introduction->curve_key.is)
+        message->curve_key = (ProtobufCBinaryData){CURVE_KEY_SIZE, (uint8_t *)introduction->curve_key.bytes};
+    if (introduction->vouched)
+        message->voucher = (ProtobufCBinaryData){sizeof introduction->voucher, (uint8_t *)&introduction->voucher};
 }
 
 static int fill_content(Expertd__Dht__Tell__Content *message, const struct dialogue_content *content)
@@ -149,8 +153,16 @@ static bool take_introduction(struct dialogue_introduction *introduction,
                               const Expertd__Dht__Tell__Introduction *message)
 {
     if (message->server_id.len != SERVER_ID_SIZE || message->instance.len != INSTANCE_SIZE ||
-        message->signature.len != SIGNATURE_SIZE || !endpoint_valid(message->endpoint))
+        message->signature.len != SIGNATURE_SIZE || !endpoint_valid(message->endpoint) ||
+        (message->curve_key.len != 0 && message->curve_key.len != CURVE_KEY_SIZE) ||
+        (message->voucher.len != 0 && message->voucher.len != sizeof introduction->voucher))
         return false;
+    introduction->curve_key.is = message->curve_key.len > 0;
+    if (introduction->curve_key.is)
+        memcpy(introduction->curve_key.bytes, message->curve_key.data, CURVE_KEY_SIZE);
+    introduction->vouched = message->voucher.len > 0;
+    if (introduction->vouched)
+        memcpy(&introduction->voucher, message->voucher.data, sizeof introduction->voucher);
     memcpy(introduction->server_id, message->server_id.data, SERVER_ID_SIZE);
     memcpy(introduction->instance, message->instance.data, INSTANCE_SIZE);
     memcpy(introduction->signature, message->signature.data, SIGNATURE_SIZE);
@@ -228,21 +240,27 @@ struct proof {
     uint8_t network_id[4]; /* big-endian, as what follows */
     uint8_t started_ms[8];
     uint8_t instance[INSTANCE_SIZE];
-    char endpoint[ENDPOINT_SIZE]; /* only as long as it is */
+    char rest[ENDPOINT_SIZE +
+              CURVE_KEY_SIZE]; /* the endpoint, and where there is a key a NUL and that; so long as it is */
 };
 
 static size_t fill_proof(struct proof *proof, const struct dialogue_introduction *introduction,
                          const struct dialogue_ask *ask)
 {
-    const size_t length = strlen(introduction->endpoint);
+    size_t length = strlen(introduction->endpoint);
     memcpy(proof->challenge, ask->challenge, CHALLENGE_SIZE);
     for (int i = 0; i < 4; i++)
         proof->network_id[i] = (uint8_t)(ask->network_id >> (24 - 8 * i));
     for (int i = 0; i < 8; i++)
         proof->started_ms[i] = (uint8_t)(introduction->started_ms >> (56 - 8 * i));
     memcpy(proof->instance, introduction->instance, INSTANCE_SIZE);
-    memcpy(proof->endpoint, introduction->endpoint, length);
-    return offsetof(struct proof, endpoint) + length;
+    memcpy(proof->rest, introduction->endpoint, length);
+    if (introduction->curve_key.is) {
+        proof->rest[length++] = 0;
+        memcpy(proof->rest + length, introduction->curve_key.bytes, CURVE_KEY_SIZE);
+        length += CURVE_KEY_SIZE;
+    }
+    return offsetof(struct proof, rest) + length;
 }
 
 int dialogue_sign(struct dialogue_introduction *introduction, const struct identity *identity,

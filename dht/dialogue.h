@@ -5,16 +5,24 @@
 
 #include "common/uid.h"
 #include "dht/identity.h"
+#include "dht/trust.h"
 #include "dht/ranges.h"
 
 enum {
     DIALOGUE_VERSION = 1,
     CHALLENGE_SIZE = 32,
     INSTANCE_SIZE = 16,
+    CURVE_KEY_SIZE = 32,
     ENDPOINT_SIZE = 256,
     DIALOGUE_FRAME_MAX = 64 << 10,      /* bytes of a message; a larger one ends its connection */
     DIALOGUE_CONTENTS_BYTES = 32 << 10, /* of contents, that this program puts into one */
     DIALOGUE_EXPIRATION_MAX_MS = 86400000,
+};
+
+/* The key that a frontend proves to its clients. */
+struct curve_key {
+    bool is; /* false: it takes plain connections */
+    uint8_t bytes[CURVE_KEY_SIZE];
 };
 
 struct dialogue_ask {
@@ -33,6 +41,9 @@ struct dialogue_introduction {
     uint8_t instance[INSTANCE_SIZE];
     char endpoint[ENDPOINT_SIZE];
     uint64_t started_ms;
+    struct curve_key curve_key; /* of the frontend */
+    bool vouched;
+    struct voucher voucher;
     uint8_t signature[SIGNATURE_SIZE];
 };
 

@@ -98,6 +98,13 @@ int lookup_replicas(struct lookup *lookup, const struct place *place, uint32_t c
             break;
         memcpy(replica->server_id.data, server->id, SERVER_ID_SIZE);
         replica->server_id.len = SERVER_ID_SIZE;
+        if (server->curve_key.is) {
+            replica->curve_key.data = arena_take(&lookup->arena, CURVE_KEY_SIZE);
+            if (!replica->curve_key.data)
+                break;
+            memcpy(replica->curve_key.data, server->curve_key.bytes, CURVE_KEY_SIZE);
+            replica->curve_key.len = CURVE_KEY_SIZE;
+        }
         resolved->replicas[resolved->n_replicas++] = replica;
     }
     if (resolved->n_replicas == count && lookup->arena.bytes <= LOOKUP_REPLY_MAX)

@@ -18,6 +18,8 @@ enum { POLL_MAX_MS = 1000 };
 
 struct loop {
     struct guard guard; /* who may ask; its address stays */
+    struct trust *trust;
+    struct voucher voucher; /* for this server */
     void *context;
     struct agent *agent;
     struct service *service;
@@ -96,6 +98,7 @@ static int count_all(const struct loop *loop, struct arena *arena, Expertd__Dht_
         {"dht.servers_let_go", (double)v->let_go},
         {"dht.servers_overflow", (double)v->overflow},
         {"dht.identities_doubled", (double)v->doubles},
+        {"dht.untrusted", (double)v->untrusted},
         {"dht.farewells", (double)v->farewells},
         {"dht.finds", (double)cache->counters.finds},
         {"dht.cache_hits", (double)cache->counters.hits},
@@ -140,7 +143,13 @@ static uint16_t tcp_port(const struct config_dht *dht)
 static int start_agent(struct loop *loop, const struct config *config)
 {
     const struct config_dht *dht = &config->dht;
+    struct curve_key curve_key = {.is = guard_is_on(&loop->guard)};
+    if (curve_key.is && !zmq_z85_decode(curve_key.bytes, loop->guard.own.public_key))
+        return -EINVAL;
     const struct agent_options options = {.context = loop->context,
+                                          .curve_key = curve_key,
+                                          .voucher = dht->voucher[0] ? &loop->voucher : NULL,
+                                          .trust = loop->trust,
                                           .address = dht->address,
                                           .port = (uint16_t)dht->port,
                                           .tcp_port = tcp_port(dht),
@@ -196,8 +205,17 @@ int loop_create(struct loop **loop, const struct config *config, int owner_fd)
         rc = -ENOMEM;
     if (rc == 0)
         rc = guard_watch(&made->guard, made->context);
+    if (rc == 0 && config->dht.trusted.count)
+        rc = trust_create(&made->trust, &config->dht.trusted);
+    if (rc == 0 && config->dht.voucher[0] && (rc = voucher_parse(&made->voucher, config->dht.voucher)) < 0)
+        log_error("dht.voucher is none: it has %d hexadecimal digits, and expertd-dht --vouch makes it",
+                  VOUCHER_TEXT - 1);
     if (rc == 0)
         rc = start_agent(made, config);
+    if (rc == 0 && config->dht.voucher[0] && !voucher_holds(&made->voucher, identity_id(made->agent->identity))) {
+        log_error("dht.voucher is for another server: this one's id is that of its dht.identity_file");
+        rc = -EINVAL;
+    }
     if (rc == 0)
         rc = service_create(&made->service, made->context, config->dht.listen, &made->guard, &made->agent->cache,
                             fill_status, made);
@@ -229,6 +247,7 @@ void loop_destroy(struct loop **loop)
     if (old->context)
         zmq_ctx_term(old->context);
     guard_close(&old->guard);
+    trust_destroy(&old->trust);
     free(old);
 }
 

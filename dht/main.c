@@ -1,4 +1,5 @@
 /* expertd-dht: publishes this server's experts in a distributed hash table, and answers look-ups in it. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/config.h"
@@ -6,17 +7,45 @@
 #include "common/owner.h"
 #include "common/process.h"
 #include "dht/loop.h"
+#include "dht/trust.h"
 
 enum { EXIT_USAGE = 2, LEAST_FILES = 48 };
 
 static const char *const sections[] = {"server", "dht", "frontend", NULL};
+static const char *vouch;
+static const struct config_flag flags[] = {
+    {"vouch", "SERVER_ID", "print what dht.identity_file's key says for that server, for its dht.voucher, and end",
+     &vouch},
+    {0},
+};
 static const struct config_program program = {
     .name = "expertd-dht",
     .purpose =
         "Publishes this server's experts in a distributed hash table, and answers look-ups in it. Exit status: 0 "
         "after a stop signal, 1 when it cannot start, 2 for a wrong flag or configuration.",
     .sections = sections,
+    .flags = flags,
 };
+
+/* For a key that others trust: what makes them trust a server's. */
+static int print_voucher(const struct config *config)
+{
+    uint8_t id[SERVER_ID_SIZE];
+    char text[VOUCHER_TEXT];
+    struct identity *signer = NULL;
+    struct voucher voucher;
+    if (!config->dht.identity_file[0] || server_id_parse(id, vouch) < 0) {
+        log_error("--vouch takes a server's id, 64 hexadecimal digits, and the key of dht.identity_file");
+        return EXIT_USAGE;
+    }
+    int rc = identity_create(&signer, config->dht.identity_file);
+    if (rc == 0)
+        rc = voucher_make(&voucher, signer, id);
+    if (rc == 0)
+        printf("%s\n", voucher_format(&voucher, text));
+    identity_destroy(&signer);
+    return rc == 0 && fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
 
 int main(int argc, char **argv)
 {
@@ -28,6 +57,11 @@ int main(int argc, char **argv)
     if (log_level_parse(config.server.log_level, &level) == 0)
         log_open(program.name, level);
 
+    if (vouch) {
+        const int status = print_voucher(&config);
+        config_destroy(&config);
+        return status;
+    }
     struct loop *loop = NULL;
     int rc = process_init(program.name);
     if (rc == 0)

@@ -118,6 +118,7 @@ int publisher_create(struct publisher **publisher, void *context, struct engine 
     made->started_ms = now.wall_ms;
     memcpy(made->own.id, identity_id(identity), SERVER_ID_SIZE);
     snprintf(made->own.endpoint, sizeof made->own.endpoint, "%s", options->endpoint);
+    made->own.curve_key = options->curve_key;
     const int rc = open_socket(made, context);
     if (rc != 0) {
         log_error("cannot listen for other directories on TCP port %u: %s (set dht.tcp_port)", (unsigned)options->port,
@@ -319,6 +320,10 @@ static int introduce(struct publisher *publisher, struct subscriber *subscriber,
     memcpy(introduction->instance, publisher->options.instance, INSTANCE_SIZE);
     snprintf(introduction->endpoint, sizeof introduction->endpoint, "%s", publisher->options.endpoint);
     introduction->started_ms = publisher->started_ms;
+    introduction->curve_key = publisher->options.curve_key;
+    introduction->vouched = publisher->options.voucher != NULL;
+    if (introduction->vouched)
+        introduction->voucher = *publisher->options.voucher;
     int rc = dialogue_sign(introduction, publisher->identity, &subscriber->ask);
     if (rc == 0)
         rc = to_message(&tell, &message);

@@ -25,8 +25,10 @@ enum {
 
 struct publisher_options {
     uint32_t network_id;
-    uint16_t port;        /* TCP, of all addresses; 0: any free one */
-    const char *endpoint; /* of the frontend, for clients; kept */
+    uint16_t port;                 /* TCP, of all addresses; 0: any free one */
+    const char *endpoint;          /* of the frontend, for clients; kept */
+    struct curve_key curve_key;    /* of the frontend */
+    const struct voucher *voucher; /* for this server; NULL: none; kept */
     uint64_t update_period_ns;
     uint64_t expiration_ns;
     uint64_t tokens_tag;     /* bits that no other's tokens have */

@@ -414,6 +414,10 @@ static bool introduce(struct servers *servers, struct server *server, const stru
     world_remove(servers->world, &server->resident);
     memcpy(server->resident.id, introduction->server_id, SERVER_ID_SIZE);
     memcpy(server->resident.endpoint, introduction->endpoint, ENDPOINT_SIZE);
+    server->resident.curve_key = introduction->curve_key;
+    server->voucher = introduction->voucher;
+    server->vouched = introduction->vouched && servers->options.trust &&
+                      voucher_holds(&introduction->voucher, introduction->server_id);
     memcpy(server->instance, introduction->instance, INSTANCE_SIZE);
     server->started_ms = introduction->started_ms;
     server->introduced = server->proven = true;
@@ -435,11 +439,27 @@ static bool introduce(struct servers *servers, struct server *server, const stru
     return true;
 }
 
+/* Whether it may say what is under the prefix. What it may not counts as not said. */
+static bool is_believed(struct servers *servers, const struct server *server, const char *prefix)
+{
+    static struct log_burst burst;
+    const struct trust *trust = servers->options.trust;
+    char text[SERVER_ID_TEXT];
+    if (!trust || trust_allows(trust, prefix, server->resident.id, server->vouched ? &server->voucher : NULL))
+        return true;
+    servers->counters.untrusted++;
+    if (log_burst_allows(&burst))
+        log_warning("server %s is not believed about %s (dht.trusted; %u more like it)",
+                    server_id_format(server->resident.id, text), prefix, burst.suppressed_before);
+    return false;
+}
+
 static void take(struct servers *servers, struct server *server, const struct dialogue_tell *tell, struct moment now)
 {
     int rc = 0;
     for (size_t i = 0; i < tell->contents_count && rc == 0; i++)
-        rc = world_put(servers->world, &server->resident, &tell->contents[i]);
+        if (is_believed(servers, server, tell->contents[i].prefix))
+            rc = world_put(servers->world, &server->resident, &tell->contents[i]);
     /* Pages of a catalog are branched once, at its end. */
     if (rc == 0 && (tell->whole || (server->state == SERVER_LIVE && tell->contents_count > 0)))
         rc = world_branch(servers->world, &server->resident);

@@ -49,6 +49,8 @@ struct server {
     uint8_t challenge[CHALLENGE_SIZE];
     uint8_t instance[INSTANCE_SIZE];
     uint64_t started_ms;
+    bool vouched; /* and the voucher holds */
+    struct voucher voucher;
     bool introduced, proven; /* in this connection; ever */
     bool branched;           /* the world's branches are those of what was told */
     unsigned failures, timeouts;
@@ -67,13 +69,14 @@ struct server_link {
 };
 
 struct servers_counters {
-    uint64_t asked, refused, silent, liars, lost, farewells, let_go, overflow, doubles;
+    uint64_t asked, refused, silent, liars, lost, farewells, let_go, overflow, doubles, untrusted;
 };
 
 struct servers_options {
     uint32_t network_id;
     size_t max_servers;          /* connections to keep */
     size_t max_bytes;            /* of all catalogs */
+    const struct trust *trust;   /* whom to believe; NULL: everybody; kept */
     const uint8_t *own_instance; /* INSTANCE_SIZE bytes: of this process, which is not asked */
 };
 

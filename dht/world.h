@@ -30,6 +30,7 @@ struct place {
 struct resident {
     uint8_t id[SERVER_ID_SIZE];
     char endpoint[ENDPOINT_SIZE];
+    struct curve_key curve_key;
     struct holding *holdings;
     size_t bytes; /* of its holdings, about */
 };

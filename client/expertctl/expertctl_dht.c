@@ -3,8 +3,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <zmq.h>
 
 #include "client/expertctl/expertctl.h"
+#include "common/certificate.h"
 #include "proto/message.h"
 
 static const double default_timeout_s = 10;
@@ -41,6 +43,15 @@ static struct dht_client *ask(struct expertctl *ctl, Expertd__Dht__Request *requ
     return client;
 }
 
+/* "": its frontend takes plain connections. */
+static void show_key(const ProtobufCBinaryData *key, struct json *json)
+{
+    char text[CERTIFICATE_KEY_SIZE] = "";
+    if (key->len * 5 / 4 == sizeof text - 1 && key->len % 4 == 0)
+        zmq_z85_encode(text, key->data, key->len);
+    json_string(json, NULL, text);
+}
+
 static void show_resolved(const Expertd__Dht__Resolved *resolved, struct json *json)
 {
     if (json) {
@@ -49,6 +60,10 @@ static void show_resolved(const Expertd__Dht__Resolved *resolved, struct json *j
         json_open(json, "endpoints", '[');
         for (size_t i = 0; i < resolved->n_replicas; i++)
             json_string(json, NULL, resolved->replicas[i]->endpoint);
+        json_close(json, ']');
+        json_open(json, "server_keys", '[');
+        for (size_t i = 0; i < resolved->n_replicas; i++)
+            show_key(&resolved->replicas[i]->curve_key, json);
         json_close(json, ']');
         json_close(json, '}');
         return;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A server with keys: who is let in, as what, and who is not; strangers, downgrades, floods, a folder that changes."""
 # timeout: 900
-import os, socket, subprocess
+import json, os, socket, subprocess
 
 from support_server import BIN, PATIENCE, Client, Server, pb, until, zmq
 
@@ -83,7 +83,9 @@ with Server(EXPERTS, endpoint=f"tcp://127.0.0.1:{port()}") as server:
     def trainer_client():
         return Keyed(server.endpoint, server_key, folder + "/trainer")
 
-    server.start()
+    with open(server.config, "a") as file:
+        file.write(f"dht: {{listen: 'ipc://{folder}/dht', port: 0, address: 127.0.0.1, update_period: 0.5}}\n")
+    server.start("frontend", "runtime", "dht")
     waited = expertctl("wait", **with_keys("reader"))
     assert waited.returncode == 0, waited.stderr
 
@@ -107,6 +109,15 @@ with Server(EXPERTS, endpoint=f"tcp://127.0.0.1:{port()}") as server:
     denied = expertctl("checkpoint", **with_keys("trainer"))
     assert denied.returncode == 11 and "operator's" in denied.stderr, denied
     assert expertctl("ping", "--key-file", folder + "/nowhere", "--endpoint", server.endpoint).returncode == 10
+
+    # The DHT's look-ups are guarded likewise, and tell the frontend's key.
+    def resolve(**environment):
+        done = expertctl("resolve", "nop.0", "--json", "--timeout", "5", EXPERTD_DHT=f"ipc://{folder}/dht", **environment)
+        return json.loads(done.stdout), done.returncode
+
+    found = until(lambda: next((r for r in resolve(**with_keys("reader"))[0].get("experts", []) if r["endpoints"]), None), "the DHT has it")
+    assert found["endpoints"] == [server.endpoint] and found["server_keys"] == [server_key], found
+    assert resolve()[1] == 3 and resolve(**with_keys("late"))[1] == 3
 
     # Strangers: without a key, with one that nobody knows, with a wrong one for the server.
     known = trainer_client()
@@ -172,12 +183,12 @@ with Server(EXPERTS, endpoint=f"tcp://127.0.0.1:{port()}") as server:
         stranger.close()
     assert known.call(pb.PING).status == pb.OK
     known.close()
-    server.stop()
+    server.stop("dht", "runtime", "frontend")
 
     # Downgrade: a client that was given a key does not speak to a server without one.
     with open(server.config, "w") as file:
         file.write(text)
-    server.start()
+    server.start("frontend", "runtime")
     server.wait_alive()
     down = expertctl("ping", "--timeout", "1", **with_keys("trainer"))
     assert down.returncode == 3, down

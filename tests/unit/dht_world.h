@@ -47,6 +47,9 @@ static struct {
     struct cache cache;
 } world;
 
+static const struct trust *world_trust
+    __attribute__((unused)); /* of worlds that begin from now on; NULL: everybody is believed */
+
 static inline void world_find_begins(void *context, const char *key, uint64_t token)
 {
     (void)context;
@@ -64,6 +67,7 @@ static inline void world_begin_with(size_t max_entries, size_t max_servers, size
     const struct servers_options servers = {.network_id = WORLD_NETWORK,
                                             .max_servers = max_servers,
                                             .max_bytes = max_bytes,
+                                            .trust = world_trust,
                                             .own_instance = world.own_instance};
     const struct cache_options cache = {.network_id = WORLD_NETWORK,
                                         .max_entries = max_entries,

@@ -69,6 +69,35 @@ START_TEST(a_catalog_is_read_as_it_was_written)
 }
 END_TEST
 
+START_TEST(a_frontend_s_key_and_a_voucher_travel_and_the_key_is_proven)
+{
+    const struct dialogue_ask ask = {.network_id = 7};
+    struct dialogue_tell tell = introduction(&ask), back;
+    struct identity *signer;
+    uint8_t *bytes;
+    size_t size;
+    ck_assert_int_eq(identity_create(&signer, ""), 0);
+    tell.introduction.curve_key.is = true;
+    memset(tell.introduction.curve_key.bytes, 5, CURVE_KEY_SIZE);
+    ck_assert(!dialogue_proven(&tell.introduction, &ask)); /* it was not signed */
+    ck_assert_int_eq(dialogue_sign(&tell.introduction, identity, &ask), 0);
+    tell.introduction.vouched = true;
+    ck_assert_int_eq(voucher_make(&tell.introduction.voucher, signer, identity_id(identity)), 0);
+    ck_assert_int_eq(dialogue_pack_tell(&tell, &bytes, &size), 0);
+    ck_assert_int_eq(dialogue_unpack_tell(&back, bytes, size), 0);
+    ck_assert(dialogue_proven(&back.introduction, &ask));
+    ck_assert(back.introduction.vouched && voucher_holds(&back.introduction.voucher, identity_id(identity)));
+    ck_assert_mem_eq(back.introduction.curve_key.bytes, tell.introduction.curve_key.bytes, CURVE_KEY_SIZE);
+    back.introduction.curve_key.bytes[31] ^= 1;
+    ck_assert(!dialogue_proven(&back.introduction, &ask));
+    back.introduction.curve_key.is = false; /* taken off on the way: a downgrade */
+    ck_assert(!dialogue_proven(&back.introduction, &ask));
+    dialogue_tell_destroy(&back);
+    identity_destroy(&signer);
+    free(bytes);
+}
+END_TEST
+
 START_TEST(a_proof_holds_for_nothing_else_than_was_signed)
 {
     const struct dialogue_ask ask = {.network_id = 7};
@@ -174,6 +203,7 @@ int main(void)
     tcase_add_checked_fixture(all, setup, teardown);
     tcase_add_test(all, a_question_is_read_as_it_was_written);
     tcase_add_test(all, a_catalog_is_read_as_it_was_written);
+    tcase_add_test(all, a_frontend_s_key_and_a_voucher_travel_and_the_key_is_proven);
     tcase_add_test(all, a_proof_holds_for_nothing_else_than_was_signed);
     tcase_add_test(all, what_breaks_a_rule_is_refused);
     tcase_add_test(all, endpoints_are_such_as_others_can_connect_to);

@@ -47,6 +47,29 @@ START_TEST(what_is_put_is_got_until_it_is_old_or_forgotten)
 }
 END_TEST
 
+START_TEST(a_replica_s_key_is_kept_and_one_that_is_none_is_no_plain_replica)
+{
+    uint8_t key[32] = {1};
+    Expertd__Dht__Replica replica[3], *replicas[] = {&replica[0], &replica[1], &replica[2]};
+    Expertd__Dht__Resolved resolved = EXPERTD__DHT__RESOLVED__INIT;
+    char uid[] = "ffn.0", endpoint[] = "tcp://10.0.0.1:1";
+    for (int i = 0; i < 3; i++) {
+        expertd__dht__replica__init(&replica[i]);
+        replica[i].endpoint = endpoint;
+    }
+    replica[0].curve_key = (ProtobufCBinaryData){31, key};
+    replica[1].curve_key = (ProtobufCBinaryData){32, key};
+    resolved.uid = uid;
+    resolved.replicas = replicas;
+    resolved.n_replicas = 3;
+    ck_assert_int_eq(replica_cache_put(&cache, &resolved, 1), 0);
+    const struct replicas *got = replica_cache_get(&cache, "ffn.0", 1);
+    ck_assert_uint_eq(got->count, 2);
+    ck_assert_uint_eq(strlen(got->keys[0]), 40);
+    ck_assert_str_eq(got->keys[1], "");
+}
+END_TEST
+
 START_TEST(nobody_is_an_answer_too)
 {
     ck_assert_int_eq(put("ffn.0", 0, "tcp://", 100), 0);
@@ -84,6 +107,7 @@ int main(void)
     TCase *tests = tcase_create("replica_cache");
     tcase_add_checked_fixture(tests, NULL, teardown);
     tcase_add_test(tests, what_is_put_is_got_until_it_is_old_or_forgotten);
+    tcase_add_test(tests, a_replica_s_key_is_kept_and_one_that_is_none_is_no_plain_replica);
     tcase_add_test(tests, nobody_is_an_answer_too);
     tcase_add_test(tests, only_tcp_and_no_more_than_fit_are_kept);
     tcase_add_test(tests, thousands_are_kept_and_their_number_is_bounded);

@@ -26,7 +26,7 @@ static struct server *get(int number)
 {
     char endpoint[64];
     snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%d", number);
-    return server_list_get(&list, endpoint);
+    return server_list_get(&list, endpoint, "");
 }
 
 START_TEST(an_endpoint_is_one_server)
@@ -45,7 +45,7 @@ END_TEST
 START_TEST(what_is_no_endpoint_is_no_server)
 {
     errno = 0;
-    ck_assert_ptr_null(server_list_get(&list, "nowhere"));
+    ck_assert_ptr_null(server_list_get(&list, "nowhere", ""));
     ck_assert_int_eq(errno, EINVAL);
     ck_assert_uint_eq(list.count, 0);
 }
@@ -109,7 +109,7 @@ END_TEST
 START_TEST(a_server_that_is_down_is_usable_when_it_is_back)
 {
     struct router *router = router_start(NULL, router_nop, NULL);
-    struct server *server = server_list_get(&list, router_endpoint(router));
+    struct server *server = server_list_get(&list, router_endpoint(router), "");
     server->down = true;
     while (!server_usable(server))
         ; /* until the connection stands */

@@ -66,6 +66,32 @@ START_TEST(one_that_is_asked_tells_all_and_then_news)
 }
 END_TEST
 
+START_TEST(who_is_not_trusted_is_not_believed_about_what_others_are_trusted_with)
+{
+    char id[SERVER_ID_TEXT], text[SERVER_ID_TEXT + 8];
+    const char *items[] = {text};
+    const struct config_strings entries = {items, 1};
+    struct trust *trust;
+    snprintf(text, sizeof text, "ffn.4. %s", server_id_format(identity_id(one->identity), id));
+    ck_assert_int_eq(trust_create(&trust, &entries), 0);
+    teardown();
+    world_trust = trust;
+    world_begin(64);
+    struct world_server *other = world_server(2);
+    other->catalog = world_catalog("ffn.4.2 ffn.5.0");
+    memset(links, 0, sizeof links);
+    for (size_t i = 0; i < sizeof links / sizeof links[0]; i++)
+        links[i].changed = changed;
+    meet(other, 0);
+    ck_assert_str_eq(experts("ffn.4."), "");
+    ck_assert_str_eq(experts("ffn.5."), "0");
+    ck_assert_str_eq(world_text(&world_find(&world.places, "ffn.")->branches), "5");
+    ck_assert_uint_eq(servers_counters(world.subscriptions)->untrusted, 1);
+    world_trust = NULL;
+    trust_destroy(&trust);
+}
+END_TEST
+
 START_TEST(heartbeats_keep_it_alive_and_it_expires_without)
 {
     struct server *subscription = meet(one, 0);
@@ -359,6 +385,7 @@ int main(void)
     tcase_add_checked_fixture(all, setup, teardown);
     tcase_set_timeout(all, 300);
     tcase_add_test(all, one_that_is_asked_tells_all_and_then_news);
+    tcase_add_test(all, who_is_not_trusted_is_not_believed_about_what_others_are_trusted_with);
     tcase_add_test(all, heartbeats_keep_it_alive_and_it_expires_without);
     tcase_add_test(all, a_farewell_counts_at_once);
     tcase_add_test(all, a_life_that_is_told_to_be_shorter_is);

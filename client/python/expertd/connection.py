@@ -99,7 +99,7 @@ class Connection:
                               (zmq.HEARTBEAT_IVL, HEARTBEAT_MS), (zmq.HEARTBEAT_TIMEOUT, 5 * HEARTBEAT_MS),
                               (zmq.RECONNECT_IVL, 50), (zmq.RECONNECT_IVL_MAX, 1000), (zmq.IPV6, 1)):
             self.socket.setsockopt(option, value)
-        keys.apply(self.socket)
+        keys.apply(self.socket, self.endpoint)
         self.monitor = self.socket.get_monitor_socket(_HANDSHAKE | _LOST | _FAILED)
         self.monitor.setsockopt(zmq.LINGER, 0)
         self.socket.connect(self.endpoint)

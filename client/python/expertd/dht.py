@@ -8,6 +8,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import torch
 
+from . import keys
 from . import messages
 from .call import Call
 from .errors import Internal, InvalidArgument, Unavailable
@@ -247,4 +248,7 @@ class DHT:
 
 
 def _endpoints(resolved: Any) -> Tuple[str, ...]:
+    for replica in resolved.replicas:
+        if replica.curve_key:
+            keys.learn(replica.endpoint, replica.curve_key)
     return tuple(dict.fromkeys(replica.endpoint for replica in resolved.replicas))

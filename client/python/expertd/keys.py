@@ -5,14 +5,16 @@ FILE_secret beside it. Without a server's key, connections are plain."""
 from __future__ import annotations
 
 import os
-from typing import Any, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import zmq
 import zmq.auth
+import zmq.utils.z85
 
 __all__ = ["use"]
 
 _Z85_KEY = 40
+_learned: Dict[str, str] = {}  # by endpoint
 _used: Tuple[Optional[str], Optional[str]] = (None, None)
 
 
@@ -39,8 +41,15 @@ def _load(server_key: Optional[str], key_file: Optional[str]) -> Optional[Tuple[
     return server, public, secret
 
 
-def apply(socket: Any) -> None:
+def learn(endpoint: str, curve_key: bytes) -> None:
+    """What the DHT says of the key that a server proves at an endpoint."""
+    if len(curve_key) == 32:
+        _learned.setdefault(endpoint, zmq.utils.z85.encode(curve_key).decode())
+
+
+def apply(socket: Any, endpoint: str) -> None:
     """To a socket that is not connected yet."""
-    loaded = _load(*_used)
+    server_key, key_file = _used
+    loaded = _load(_learned.get(endpoint, server_key), key_file)
     if loaded:
         socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = loaded

@@ -49,7 +49,7 @@ _MESSAGES = {
         "DrawQuery": "pattern:string=1 count:uint32=2",
         "Request": "version:uint32=1 request_id:uint64=2 method:Method=3 deadline_ms:uint32=4 uids:string*=5 "
                    "prefixes:string*=6 beam:BeamQuery=7 draw:DrawQuery=8",
-        "Replica": "endpoint:string=1 server_id:bytes=2",
+        "Replica": "endpoint:string=1 server_id:bytes=2 curve_key:bytes=3",
         "Resolved": "uid:string=1 replicas:Replica*=2",
         "Range": "first:uint32=1 count:uint64=2",
         "PrefixContent": "prefix:string=1 experts:Range*=2 branches:Range*=3",
