@@ -38,6 +38,8 @@ static void settle_interrupted(struct pool *pool)
     struct pool_consumer *c = &pool->consumer;
     if (pool->header.kind == POOL_FORWARD) {
         c->taken = c->applied = c->done;
+        /* Killed in publish(), it may be ahead of done: back it goes before `taken` does. */
+        atomic_store_explicit(&pool->shared->runtime.applied, c->applied, memory_order_release);
         return;
     }
     for (uint64_t task = c->applied; task < c->taken; task++)
