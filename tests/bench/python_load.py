@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Clients of the Python package, a process each, that call a RemoteExpert in a loop: one JSON object, as build/bench/load.
 
-    python_load.py --endpoint E --uid UID --rows N [--clients N] [--seconds S] [--warmup S]
+    python_load.py --endpoint E --uid UID --rows N [--clients N] [--seconds S] [--warmup S] [--train]
 """
 import argparse
 import json
@@ -19,8 +19,13 @@ import torch  # noqa: E402
 def client(options, begin, results):
     torch.set_num_threads(1)
     expert = expertd.RemoteExpert(options.uid, options.endpoint)
-    x = torch.rand(options.rows, *expert.info.forward_schema[0].row_shape)
-    expert(x)
+    x = torch.rand(options.rows, *expert.info.forward_schema[0].row_shape, requires_grad=options.train)
+
+    def call():
+        y = expert(x)
+        if options.train:
+            y.sum().backward()
+    call()
     begin.wait()
     start = time.perf_counter()
     latencies, errors, end = [], 0, start + options.warmup + options.seconds
@@ -29,7 +34,7 @@ def client(options, begin, results):
         if before >= end:
             break
         try:
-            expert(x)
+            call()
         except expertd.ExpertdError:
             errors += 1
         after = time.perf_counter()
@@ -43,6 +48,7 @@ def main():
     for name, kind, default in (("endpoint", str, None), ("uid", str, None), ("rows", int, 1), ("clients", int, 1),
                                 ("seconds", float, 2.0), ("warmup", float, 0.5)):
         parser.add_argument("--" + name, type=kind, default=default, required=default is None)
+    parser.add_argument("--train", action="store_true", help="a backward behind each forward")
     options = parser.parse_args()
     begin, results = multiprocessing.Barrier(options.clients), multiprocessing.Queue()
     processes = [multiprocessing.Process(target=client, args=(options, begin, results)) for _ in range(options.clients)]

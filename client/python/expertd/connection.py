@@ -17,7 +17,7 @@ import struct
 import threading
 import time
 from collections import deque
-from typing import Any, Deque, Dict, List, Optional, Protocol
+from typing import Any, Deque, Dict, Iterator, List, Optional, Protocol
 
 import zmq
 
@@ -53,7 +53,10 @@ def varint(number: int) -> bytes:
 
 
 class Poller(Protocol):
-    """What a connection needs of the I/O thread. Any thread."""
+    """What a connection needs of the I/O thread. Any thread. request_ids: one number for each call of the process, whatever
+    the connection is: a server knows the client of all of them by one id, and with its checkpoints an expert may take what
+    was applied to another endpoint, or be asked there."""
+    request_ids: Iterator[int]
 
     def add(self, fd: int, connection: "Connection") -> None: ...
     def remove(self, fd: int) -> None: ...
@@ -75,7 +78,6 @@ class Connection:
         self.closed = False
         self._stale = False  # a loss was heard of, and no handshake since
         self._why_down = "it does not take connections"
-        self._last_id = 0
         self._context, self._reply_class, self._deadline_key = context, reply_class, deadline_key
         self._poller, self._wake = poller, poller.wake
         self._unsent: Dict[int, Call] = {}
@@ -146,8 +148,7 @@ class Connection:
         with self.lock:
             try:
                 call.connection = self
-                self._last_id += 1
-                call.request_id = self._last_id
+                call.request_id = next(self._poller.request_ids)
                 self.calls[call.request_id] = call
                 if self._paused and not attended and self._driver is None:  # behind the line above: see _hand_back
                     self._resume()

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import math
+import os
+import random
 import time
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
@@ -103,8 +105,12 @@ class DHT:
         flags = {"dht-frontend": "none", "dht-listen": listen, "dht-port": self._options["port"],
                  "dht-network-id": self._options["network_id"], "dht-identity-file": self._options["identity_file"]}
         group = Group(bin_dir=self._options["bin_dir"])
+        # A name and a folder of its own: there may be others on the machine.
+        name = f"python-dht-{os.getpid()}-{random.getrandbits(32):08x}"
+        flags.update({"server-name": name, "server-run-dir": os.path.join(group.folder, "run")})
         group.start(["expertd-dht"], [f"--{name}={value}" for name, value in flags.items() if value is not None]
-                    + [f"--dht-bootstrap={address}" for address in self._bootstrap])
+                    + [f"--dht-bootstrap={address}" for address in self._bootstrap],
+                    remove=[f"/dev/shm/expertd.{name}.*"])
         self._group, self._endpoints = group, [listen]
         if await_ready:
             try:

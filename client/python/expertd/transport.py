@@ -3,6 +3,7 @@ what it inherits of its parent's is never touched."""
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import select
 import threading
@@ -26,6 +27,7 @@ class Transport:
 
     def __init__(self) -> None:
         self.client_id = os.urandom(16)  # of this process; the server applies a backward of it once for each request id
+        self.request_ids = itertools.count(1)  # next() of it is atomic
         self._context = zmq.Context(io_threads=1)
         self._connections: Dict[Tuple[str, str], Connection] = {}
         self._by_fd: Dict[int, Connection] = {}

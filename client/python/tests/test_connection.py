@@ -361,3 +361,13 @@ def test_an_answer_belongs_to_its_reader(stand_in):
     first, second = client.forward("e.0", [x])[0], client.forward("e.0", [x])[0]
     first.zero_()  # large tensors lie in the memory that ZeroMQ received them in
     assert torch.equal(second, x)
+
+
+def test_no_two_calls_of_a_process_have_one_id(stand_in):
+    # By client and request id a server, or one that has its experts' checkpoints, tells repeats from new backwards.
+    servers = [stand_in(echo) for _ in range(2)]
+    for server in servers * 3:
+        expertd.Client(server.endpoint, timeout=PATIENCE).backward("e.0", [X], [X])
+    requests = [request for server in servers for request in server.requests]
+    assert len({request.client_id for request in requests}) == 1
+    assert len({request.request_id for request in requests}) == len(requests) == 6

@@ -219,7 +219,7 @@ def test_arguments_that_make_no_sense_are_refused(server):
 def test_beam_search_is_an_exhaustive_search():
     choice = random.Random(0)
     grid = list(itertools.product(range(5, 15), range(10, 20), range(15, 25)))
-    uids = [f"nop.{a}.{b}.{c}" for a, b, c in choice.sample(grid, 200)]
+    uids = [f"nop.{a}.{b}.{c}" for a, b, c in choice.sample(grid, 1000)]
     entries = [{"uid": uid, "block": "nop", "hidden_dim": 4, "max_batch_size": 1, "queue_tasks": 1, "optimizer": "none"}
                for uid in uids]
     with make_server(entries) as server:
