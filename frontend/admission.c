@@ -29,7 +29,7 @@ bool admission_may_wait(const struct server *server, const struct pool_link *lin
 {
     const struct pool_shared *header = pool_header(link->pool);
     const struct share *share = shares_find(server->shares, link, peer);
-    if (server->parked_bytes + server->incoming.bytes > server->pressure.budget / WAITING_SHARE)
+    if (server->parked_bytes + server->message.bytes > server->pressure.budget / WAITING_SHARE)
         return false;
     if (!share)
         return true;
@@ -46,7 +46,7 @@ bool admission_park(struct server *server, struct request *request, const struct
         return false;
     parked->inputs = *inputs;
     parked->frames_count = pool_header(request->pool->pool)->inputs.count;
-    parked->bytes = incoming->bytes;
+    parked->bytes = server->message.bytes;
     parked->deadline_ns = deadline_ns;
     for (uint32_t i = 0; i < parked->frames_count; i++) {
         zmq_msg_init(&parked->frames[i]);

@@ -25,7 +25,7 @@ static void refuse_unknown(struct server *server, const struct reply_to *to, con
 /* Whether the methods that take no tensors got none. */
 static bool bare(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header)
 {
-    if (header->n_tensors == 0 && server->incoming.tensor_frames == 0)
+    if (header->n_tensors == 0 && server->message.tensor_frames == 0)
         return true;
     refuse(server, to, STATUS_INVALID_ARGUMENT, "this method takes no tensors, but some came with it");
     return false;
@@ -98,13 +98,12 @@ static void route(struct server *server, const struct reply_to *to, const Expert
 /* The header in the message: NULL after the reply when it cannot be used. */
 static const Expertd__RequestHeader *read_header(struct server *server, struct reply_to *to)
 {
-    struct incoming *incoming = &server->incoming;
+    const struct incoming_message *message = &server->message;
     Expertd__RequestHeader *header = NULL;
     const char *why = "the request has no header frame";
     int rc = -1;
-    if (incoming->has_header)
-        rc = message_decode_request(&server->arena, zmq_msg_data(&incoming->header), zmq_msg_size(&incoming->header),
-                                    &header, &why);
+    if (message->header)
+        rc = message_decode_request(&server->arena, message->header, message->header_bytes, &header, &why);
     if (header)
         to->request_id = header->request_id;
     if (rc == 0 && header && header->version == MESSAGE_VERSION)
@@ -120,22 +119,28 @@ static const Expertd__RequestHeader *read_header(struct server *server, struct r
     return NULL;
 }
 
+void dispatch_message(struct server *server, struct reply_to *to, uint64_t now_ns)
+{
+    server->counters.bytes_in += server->message.bytes;
+    const Expertd__RequestHeader *header = read_header(server, to);
+    if (!header)
+        return;
+    const unsigned method = (unsigned)header->method;
+    server->counters.requests[method < COUNTERS_METHODS ? method : 0]++;
+    if (allowed(server, to, header))
+        route(server, to, header, now_ns);
+}
+
 void dispatch(struct server *server, uint64_t now_ns)
 {
     struct incoming *incoming = &server->incoming;
     struct reply_to to = {.envelope = incoming->envelope};
-    server->counters.bytes_in += incoming->bytes;
     to.peer = client_peers_find(server->peers, zmq_msg_data(&incoming->id), zmq_msg_size(&incoming->id));
     if (!to.peer)
         return;
     connections_heard(server->connections, incoming_fd(incoming), to.peer, incoming->wire_bytes, now_ns);
-    const Expertd__RequestHeader *header = read_header(server, &to);
-    if (header) {
-        const unsigned method = (unsigned)header->method;
-        server->counters.requests[method < COUNTERS_METHODS ? method : 0]++;
-        if (allowed(server, &to, header))
-            route(server, &to, header, now_ns);
-    }
+    incoming_message(incoming, &server->message);
+    dispatch_message(server, &to, now_ns);
     client_peer_release(to.peer);
     if (incoming->tensor_frames > GATE_FRAMES) /* the gate has not seen it: encrypted */
         connections_end(server->connections, incoming_fd(incoming), "that sent a message of too many frames");

@@ -127,6 +127,18 @@ static int receive_tensors(struct incoming *incoming, void *socket, bool more)
     return 1;
 }
 
+void incoming_message(struct incoming *incoming, struct incoming_message *message)
+{
+    message->header = incoming->has_header ? zmq_msg_data(&incoming->header) : NULL;
+    message->header_bytes = incoming->has_header ? zmq_msg_size(&incoming->header) : 0;
+    message->tensor_frames = incoming->tensor_frames;
+    message->bytes = incoming->bytes;
+    for (uint64_t i = 0; i < incoming->tensor_frames && i < MESSAGE_MAX_TENSORS; i++) {
+        message->tensors[i] = zmq_msg_data(&incoming->tensors[i]);
+        message->tensor_bytes[i] = incoming->tensor_bytes[i];
+    }
+}
+
 int incoming_fd(struct incoming *incoming)
 {
     return zmq_msg_get(&incoming->id, ZMQ_SRCFD);

@@ -45,6 +45,7 @@ struct server {
     struct counters counters;
     struct replier replier;
     struct incoming incoming;
+    struct incoming_message message; /* the request that is worked on */
     struct message_arena arena;
     bool socket_empty; /* the last receive found nothing, and nothing was sent since: see sleep_for_work in loop.c */
     int owner_fd;      /* of the role; the process's end closes it */

@@ -270,8 +270,7 @@ static enum status check_frames(struct server *server, struct order *order)
         struct message_tensor_size size;
         if (tensor->codec == EXPERTD__CODEC__RAW || !message_tensor_size(tensor, &size))
             continue;
-        const char *problem =
-            codec_check((uint32_t)tensor->codec, zmq_msg_data(&server->incoming.tensors[i]), size.elements);
+        const char *problem = codec_check((uint32_t)tensor->codec, server->message.tensors[i], size.elements);
         if (!problem)
             continue;
         snprintf(order->why, sizeof order->why, "input %zu as %s: %s", i, codec_name((uint32_t)tensor->codec), problem);
@@ -284,8 +283,8 @@ static void describe_inputs(struct server *server, const struct order *order, st
 {
     for (size_t i = 0; i < order->header->n_tensors; i++) {
         struct message_tensor_size size = {0};
-        inputs->tensors[i].data = zmq_msg_data(&server->incoming.tensors[i]);
-        inputs->tensors[i].bytes = server->incoming.tensor_bytes[i];
+        inputs->tensors[i].data = server->message.tensors[i];
+        inputs->tensors[i].bytes = server->message.tensor_bytes[i];
         inputs->tensors[i].codec = (uint32_t)order->header->tensors[i]->codec;
         if (inputs->tensors[i].codec != CODEC_NONE)
             message_tensor_size(order->header->tensors[i], &size);
@@ -412,8 +411,8 @@ static enum status begin(struct server *server, struct order *order)
     status = find_pool(server, order, &link);
     if (status == STATUS_OK) {
         const struct pool_shared *header = pool_header(link->pool);
-        status = validate_tensors(&header->inputs, header->max_batch_size, order->header, server->incoming.tensor_bytes,
-                                  server->incoming.tensor_frames, &rows, order->why);
+        status = validate_tensors(&header->inputs, header->max_batch_size, order->header, server->message.tensor_bytes,
+                                  server->message.tensor_frames, &rows, order->why);
         if (status == STATUS_OK)
             status = check_frames(server, order);
     }

@@ -5,7 +5,7 @@
 
 #include "frontend/server.h"
 
-/* The request in server->incoming, decoded. Answers it, or queues it. */
+/* The request in server->message, decoded. Answers it, or queues it. */
 void task_begin(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header,
                 uint64_t now_ns);
 /* The pool may have room now: those that wait for it come in, in their order. */
