@@ -39,9 +39,11 @@ struct expertd_call {
     Expertd__Method method;
     bool not_applied;
     enum expertd_status status;
-    uint64_t rows;    /* of a forward or backward */
-    size_t n_inputs;  /* without grad_outputs */
-    size_t n_request; /* frames that are kept in request[] */
+    uint64_t rows;       /* of a forward or backward */
+    uint64_t uid_hash;   /* likewise */
+    uint64_t room_bytes; /* that its outputs are expected to take (CONNECTION_NOT_LOCAL: it goes over ZeroMQ) */
+    size_t n_inputs;     /* without grad_outputs */
+    size_t n_request;    /* frames that are kept in request[] */
     size_t n_outputs;
     void *answer; /* one allocation: struct expertd_pong, _list, _stats or _info, by the method; or NULL */
     char message[512];

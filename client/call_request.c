@@ -68,7 +68,8 @@ static enum expertd_status check(struct expertd_call *call, const struct call_re
 
 /* One frame with the tensor's data encoded. False when memory is short; else *codec is what it came to be, and without
  * one there is no frame. */
-static bool encode_frame(zmq_msg_t *frame, const struct expertd_tensor *tensor, uint32_t *codec)
+static bool encode_frame(struct local_heap *heap, zmq_msg_t *frame, const struct expertd_tensor *tensor,
+                         uint32_t *codec)
 {
     const uint64_t last = tensor->shape[tensor->ndim - 1];
     const uint64_t elements = tensor->bytes / expertd_dtype_size(tensor->dtype);
@@ -78,7 +79,7 @@ static bool encode_frame(zmq_msg_t *frame, const struct expertd_tensor *tensor, 
         *codec = CODEC_NONE;
         return true;
     }
-    if (zmq_msg_init_size(frame, bytes) < 0)
+    if (!local_heap_message(heap, bytes, frame))
         return false;
     if (!codec_encode(*codec, tensor->data, elements, last, zmq_msg_data(frame))) {
         zmq_msg_close(frame);
@@ -89,9 +90,9 @@ static bool encode_frame(zmq_msg_t *frame, const struct expertd_tensor *tensor, 
 
 /* One frame with the tensor's data: encoded, copied or borrowed. False when memory is short; borrowed data is free
  * then, too. */
-static bool make_frame(zmq_msg_t *frame, const struct expertd_tensor *tensor, uint32_t *codec)
+static bool make_frame(struct local_heap *heap, zmq_msg_t *frame, const struct expertd_tensor *tensor, uint32_t *codec)
 {
-    const bool memory = encode_frame(frame, tensor, codec);
+    const bool memory = encode_frame(heap, frame, tensor, codec);
     if (tensor->free_fn && (!memory || *codec != CODEC_NONE))
         tensor->free_fn((void *)(uintptr_t)tensor->data, tensor->hint);
     if (!memory || *codec != CODEC_NONE)
@@ -103,7 +104,7 @@ static bool make_frame(zmq_msg_t *frame, const struct expertd_tensor *tensor, ui
         tensor->free_fn(data, tensor->hint);
         return false;
     }
-    if (zmq_msg_init_size(frame, tensor->bytes) < 0)
+    if (!local_heap_message(heap, tensor->bytes, frame))
         return false;
     if (tensor->bytes > 0)
         memcpy(zmq_msg_data(frame), data, tensor->bytes);
@@ -169,7 +170,7 @@ enum expertd_status call_request_make(struct expertd_call *call, const struct ca
         /* After a failure the rest is gone through for the sake of what it borrows. */
         const struct expertd_tensor *tensor = nth_tensor(request, i);
         codecs[i] = tensor->codec != EXPERTD_CODEC_NONE ? (uint32_t)tensor->codec : request->codec;
-        if (made && make_frame(&call->request[1 + i], tensor, &codecs[i])) {
+        if (made && make_frame(request->heap, &call->request[1 + i], tensor, &codecs[i])) {
             call->n_request++;
         } else {
             if (!made && tensor->free_fn)

@@ -3,6 +3,7 @@
 #define EXPERTD_CLIENT_CALL_REQUEST_H
 
 #include "client/call.h"
+#include "client/local_heap.h"
 
 struct call_request {
     Expertd__Method method;
@@ -11,6 +12,7 @@ struct call_request {
     size_t count[2];
     Expertd__ListQuery *list; /* NULL: none */
     const unsigned char *client_id;
+    struct local_heap *heap;     /* where the frames' data goes if it can; NULL */
     uint32_t codec, reply_codec; /* enum codec: of tensors that name none; that is wished for the reply's */
 };
 

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -12,10 +13,11 @@
 #include "client/backoff.h"
 #include "client/struct_size.h"
 #include "common/clock.h"
+#include "common/uid.h"
 #include "proto/codec.h"
 
-enum { DEADLINE_MS = 30000, QUEUE_LIMIT = 1000, HEARTBEAT_MS = 2000, CALLS_KEPT = 64 };
-static const uint64_t frame_bytes_max = UINT64_C(1) << 31;
+enum { DEADLINE_MS = 30000, QUEUE_LIMIT = 1000, HEARTBEAT_MS = 2000, CALLS_KEPT = 64, ROOMS = 256, ROOM_ALIGN = 64 };
+static const uint64_t frame_bytes_max = UINT64_C(1) << 31, local_bytes_default = UINT64_C(256) << 20;
 
 struct expertd_client {
     struct connection connection;
@@ -36,6 +38,11 @@ struct expertd_client {
     struct call_table table;
     struct decoder decoder;
     struct expertd_client_counters counters;
+    uint64_t asked_connects; /* where the server's shared memory is was asked on the connection of that number */
+    uint64_t spin_ns;
+    struct {
+        uint64_t uid_hash, row_bytes;
+    } rooms[ROOMS]; /* what a row of an expert's outputs takes */
 };
 
 /* ---- a call's way ---------------------------------------------------------------------------------------------- */
@@ -112,7 +119,7 @@ static int transmit(struct expertd_client *client, struct expertd_call *call)
             zmq_msg_copy(&copies[i], &call->request[i]); /* of a large one, a reference */
         }
     }
-    const int rc = connection_send(&client->connection, frames, count);
+    const int rc = connection_send(&client->connection, frames, count, call->room_bytes);
     if (frames == copies) {
         for (size_t i = 0; i < count; i++)
             zmq_msg_close(&copies[i]);
@@ -193,6 +200,67 @@ static void resume_paused(struct expertd_client *client)
     }
 }
 
+/* ---- shared memory ---------------------------------------------------------------------------------------------- */
+
+/* Asks a server on this host, once on each connection, where its shared memory is; the answer is to no call. */
+static void ask_for_local(struct expertd_client *client)
+{
+    unsigned char buffer[64];
+    zmq_msg_t frame;
+    if (client->asked_connects == client->connection.connects || !connection_wants_local(&client->connection))
+        return;
+    client->asked_connects = client->connection.connects;
+    Expertd__RequestHeader header = EXPERTD__REQUEST_HEADER__INIT;
+    header.version = MESSAGE_VERSION;
+    header.method = EXPERTD__METHOD__PING;
+    const long size = message_encode_request(&header, buffer, sizeof buffer);
+    if (size < 0 || zmq_msg_init_size(&frame, (size_t)size) < 0)
+        return;
+    memcpy(zmq_msg_data(&frame), buffer, (size_t)size);
+    (void)connection_send(&client->connection, &frame, 1, CONNECTION_NOT_LOCAL);
+    zmq_msg_close(&frame);
+}
+
+static void take_offer(struct expertd_client *client, const Expertd__Pong *pong)
+{
+    if (pong->local && pong->local->instance.len == LOCAL_INSTANCE)
+        connection_offer_local(&client->connection, pong->local->path, pong->local->instance.data);
+}
+
+/* What a reply's tensors take: each begins at a multiple of 64. Of a backward they are the inputs' gradients; of a
+ * forward as many rows of what came the last time, or else as much as the inputs. */
+static uint64_t expected_room(const struct expertd_client *client, const struct expertd_call *call,
+                              const struct call_request *request)
+{
+    uint64_t bytes = ROOM_ALIGN;
+    const uint64_t known = client->rooms[call->uid_hash % ROOMS].uid_hash == call->uid_hash
+                               ? client->rooms[call->uid_hash % ROOMS].row_bytes
+                               : 0;
+    if (request->method == EXPERTD__METHOD__FORWARD && known)
+        return bytes + (uint64_t)EXPERTD_MAX_TENSORS / 2 * ROOM_ALIGN + known * call->rows;
+    for (size_t i = 0; i < request->count[0]; i++)
+        bytes += request->tensors[0][i].bytes + ROOM_ALIGN;
+    return bytes;
+}
+
+static void remember_room(struct expertd_client *client, const struct expertd_call *call)
+{
+    uint64_t row_bytes = 0;
+    if (call->method != EXPERTD__METHOD__FORWARD || call->status != EXPERTD_OK || call->rows == 0)
+        return;
+    for (size_t i = 0; i < call->n_outputs; i++)
+        row_bytes += call->outputs[i].bytes / call->rows;
+    client->rooms[call->uid_hash % ROOMS].uid_hash = call->uid_hash;
+    client->rooms[call->uid_hash % ROOMS].row_bytes = row_bytes;
+}
+
+static bool has_tensors(Expertd__Method method)
+{
+    return method == EXPERTD__METHOD__FORWARD || method == EXPERTD__METHOD__BACKWARD;
+}
+
+/* ---- taking in --------------------------------------------------------------------------------------------------- */
+
 /* Frames' owner: this function. */
 static void take_message(struct expertd_client *client, zmq_msg_t *frames, size_t count)
 {
@@ -201,12 +269,17 @@ static void take_message(struct expertd_client *client, zmq_msg_t *frames, size_
     struct expertd_call *call = header ? call_table_find(&client->table, header->request_id) : NULL;
     if (!header) {
         client->counters.malformed_replies++;
+    } else if (header->request_id == 0 && header->pong && client->asked_connects) {
+        take_offer(client, header->pong);
     } else if (!call || call->state != CALL_SENT) {
         client->counters.late_replies++;
     } else {
         client->counters.malformed_replies += !call_reply_take(call, header, frames + 1, count - 1, why);
+        remember_room(client, call);
         if (!pause_call(client, call))
             finish(call);
+        if (has_tensors(call->method))
+            ask_for_local(client); /* after the first answer: whoever makes one call does not need it */
     }
 }
 
@@ -328,12 +401,19 @@ int client_make_call(struct expertd_client *client, struct call_request *request
         return -ENOMEM;
     }
     request->client_id = client->id;
+    request->heap = has_tensors(request->method) ? connection_heap(&client->connection) : NULL;
     request->codec = client->codec;
     request->reply_codec = client->reply_codec;
     call->request_id = ++client->last_request_id;
     call->deadline_ms = deadline_ms ? deadline_ms : client->deadline_ms;
     client->counters.calls++;
-    if (call_request_make(call, request) != EXPERTD_OK) {
+    call->room_bytes = CONNECTION_NOT_LOCAL;
+    const bool made = call_request_make(call, request) == EXPERTD_OK;
+    if (made && has_tensors(request->method)) {
+        call->uid_hash = request->uid ? uid_hash(request->uid, strlen(request->uid)) : 0;
+        call->room_bytes = expected_room(client, call, request);
+    }
+    if (!made) {
         finish(call);
     } else if (launch(client, call) < 0) {
         call_drop_request(call);
@@ -391,7 +471,7 @@ int expertd_client_timeout_ms(const struct expertd_client *client)
 /* Until `wanted` (NULL: any call) has ended or the time has come. -EINTR for a signal. */
 static int await(struct expertd_client *client, const struct expertd_call *wanted, int timeout_ms)
 {
-    uint64_t end_ns = UINT64_MAX;
+    uint64_t end_ns = UINT64_MAX, spin_until_ns = 0;
     for (;;) {
         progress(client, wanted);
         if (wanted ? !call_in_flight(wanted) : client->ended > 0 || in_flight(client) == 0)
@@ -402,6 +482,13 @@ static int await(struct expertd_client *client, const struct expertd_call *wante
             end_ns = clock_now_ns() + (uint64_t)timeout_ms * NS_PER_MS;
         const uint64_t due_ns = next_ns(client);
         const uint64_t wake_ns = end_ns < due_ns ? end_ns : due_ns;
+        const uint64_t now_ns = client->spin_ns ? clock_now_ns() : 0;
+        if (client->spin_ns && spin_until_ns == 0)
+            spin_until_ns = now_ns + client->spin_ns;
+        if (now_ns < spin_until_ns && now_ns < wake_ns) {
+            sched_yield(); /* whoever is to answer may have this core alone */
+            continue;
+        }
         const int sleep_ms = until_ms(wake_ns);
         if (sleep_ms == 0 && wake_ns == end_ns)
             return 0;
@@ -477,8 +564,12 @@ static int set_up(struct expertd_client *client, const char *endpoint, const str
         .context = options->zmq_context,
         .max_frame_bytes = options->max_frame_bytes ? options->max_frame_bytes : frame_bytes_max,
         .heartbeat_ms = options->heartbeat_ms ? options->heartbeat_ms : HEARTBEAT_MS,
+        .local_bytes = options->local_off      ? 0
+                       : options->local_memory ? options->local_memory
+                                               : local_bytes_default,
     };
     client->connection.fd = -1;
+    client->spin_ns = options->spin_us * UINT64_C(1000);
     client->deadline_ms = options->deadline_ms ? options->deadline_ms : DEADLINE_MS;
     client->queue_limit = options->queue_limit ? options->queue_limit : QUEUE_LIMIT;
     client->codec = (uint32_t)options->codec;
@@ -547,6 +638,28 @@ void expertd_client_destroy(struct expertd_client **pointer)
 const char *expertd_client_endpoint(const struct expertd_client *client)
 {
     return client->endpoint;
+}
+
+bool expertd_client_local(const struct expertd_client *client)
+{
+    return connection_heap(&client->connection) != NULL;
+}
+
+int expertd_memory_new(struct expertd_client *client, size_t bytes, void **data, void **hint)
+{
+    struct local_heap *heap = connection_heap(&client->connection);
+    struct local_block *block = heap ? local_heap_take(heap, bytes) : NULL;
+    *hint = block;
+    *data = block ? local_block_data(block) : malloc(bytes ? bytes : 1);
+    return *data ? 0 : -ENOMEM;
+}
+
+void expertd_memory_free(void *data, void *hint)
+{
+    if (hint)
+        local_block_release(hint);
+    else
+        free(data);
 }
 
 bool expertd_client_connected(const struct expertd_client *client)

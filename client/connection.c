@@ -20,12 +20,15 @@ enum {
     CONNECT_TIMEOUT_MS = 5000, /* of one attempt; the kernel's own is minutes */
     HANDSHAKE_TIMEOUT_MS = 5000,
     MISSED_HEARTBEATS = 5,
+    LOCAL_FAILURES = 3,
     PINGS_BYTES =
         4096, /* more than pings have in that time: what the kernel of a stopped peer takes of them is no life */
     MONITORED = ZMQ_EVENT_CONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED |
                 ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
                 ZMQ_EVENT_HANDSHAKE_FAILED_AUTH,
 };
+
+static const uint64_t local_soon_ns = NS_PER_S;
 
 static int set_int(void *socket, int option, int value)
 {
@@ -123,7 +126,8 @@ static int open_all(struct connection *connection, const char *endpoint, const s
 
 int connection_open(struct connection *connection, const char *endpoint, const struct connection_options *options)
 {
-    *connection = (struct connection){.fd = -1, .tcp_fd = -1};
+    *connection = (struct connection){.fd = -1, .tcp_fd = -1, .local_bytes = options->local_bytes};
+    local_link_init(&connection->local);
     const int rc = open_all(connection, endpoint, options);
     switch (-rc) {
     case EPROTONOSUPPORT:
@@ -137,6 +141,8 @@ int connection_open(struct connection *connection, const char *endpoint, const s
 
 void connection_close(struct connection *connection)
 {
+    if (connection->endpoint)
+        local_link_close(&connection->local);
     if (connection->fd >= 0)
         close(connection->fd);
     /* First: an event for a monitor that is closed already would stop ZeroMQ's thread for ever, and with it whatever
@@ -152,6 +158,88 @@ void connection_close(struct connection *connection)
             ;
     free(connection->endpoint);
     *connection = (struct connection){.fd = -1, .tcp_fd = -1};
+}
+
+/* ---- shared memory ---------------------------------------------------------------------------------------------- */
+
+static bool begins(const char *text, const char *with)
+{
+    return strncmp(text, with, strlen(with)) == 0;
+}
+
+static bool on_this_host(const char *endpoint)
+{
+    return begins(endpoint, "ipc://") || begins(endpoint, "tcp://127.") || begins(endpoint, "tcp://localhost:") ||
+           begins(endpoint, "tcp://[::1]:");
+}
+
+bool connection_wants_local(const struct connection *connection)
+{
+    return connection->up && connection->local_bytes > 0 && connection->local.state == LOCAL_LINK_NONE &&
+           connection->local_failures < LOCAL_FAILURES && on_this_host(connection->endpoint);
+}
+
+/* The descriptor is taken out of the epoll by being closed. */
+static void watch_local(struct connection *connection)
+{
+    struct local_link *local = &connection->local;
+    if (local->fd < 0)
+        connection->local_watched = connection->local_full = false;
+    const bool full = local->fd >= 0 && (connection->local_full || local_link_waits(local));
+    struct epoll_event event = {.events = full ? EPOLLIN | EPOLLOUT : EPOLLIN};
+    if (local->fd >= 0 && connection->local_watched && full != connection->local_watched_full)
+        epoll_ctl(connection->fd, EPOLL_CTL_MOD, local->fd, &event);
+    else if (local->fd >= 0 && !connection->local_watched)
+        connection->local_watched = epoll_ctl(connection->fd, EPOLL_CTL_ADD, local->fd, &event) == 0;
+    connection->local_watched_full = full;
+}
+
+void connection_offer_local(struct connection *connection, const char *path,
+                            const unsigned char instance[LOCAL_INSTANCE])
+{
+    if (!connection_wants_local(connection))
+        return;
+    connection->local_since_ns = clock_now_ns();
+    if (local_link_open(&connection->local, path, instance, connection->local_bytes) < 0)
+        connection->local_failures++; /* another user's, a container's */
+    watch_local(connection);
+}
+
+struct local_heap *connection_heap(const struct connection *connection)
+{
+    return connection->local.state == LOCAL_LINK_READY ? connection->local.heap : NULL;
+}
+
+static size_t receive_local(struct connection *connection, zmq_msg_t *frames, size_t limit)
+{
+    zmq_msg_t refused[1 + MESSAGE_MAX_TENSORS];
+    if (connection->local.fd < 0)
+        return 0;
+    connection->local_full = false; /* until it is tried again */
+    const size_t count = local_link_receive(&connection->local, frames, limit);
+    size_t n;
+    connection->local_failures += connection->local.failed;
+    connection->local.failed = false;
+    while ((n = local_link_refused(&connection->local, refused)) > 0) {
+        /* If that cannot be now, the call waits for its deadline, as one whose message was lost does. */
+        (void)connection_send(connection, refused, n, CONNECTION_NOT_LOCAL);
+        for (size_t i = 0; i < n; i++)
+            zmq_msg_close(&refused[i]);
+    }
+    watch_local(connection);
+    return count;
+}
+
+/* Whether what was sent there gets no answer any more. */
+static bool local_lost(struct connection *connection)
+{
+    struct local_link *local = &connection->local;
+    if (!local->lost)
+        return false;
+    local->lost = false;
+    const bool soon = clock_now_ns() - connection->local_since_ns < local_soon_ns;
+    connection->local_failures = soon ? connection->local_failures + 1 : 0;
+    return true;
 }
 
 /* ---- liveness --------------------------------------------------------------------------------------------------- */
@@ -258,13 +346,31 @@ enum connection_news connection_hear(struct connection *connection)
         connection->disconnects++;
         news = CONNECTION_LOST;
     }
+    /* What went over ZeroMQ meanwhile is given up as well, so that a loss is one of everything. */
+    if (local_lost(connection) && connection->up) {
+        connection->gone = true;
+        connection->up = false;
+        connection->tcp_fd = -1;
+        connection->disconnects++;
+        news = CONNECTION_LOST;
+    }
+    connection->drop_local |= news == CONNECTION_LOST;
     return news;
 }
 
-int connection_send(struct connection *connection, zmq_msg_t *frames, size_t count)
+int connection_send(struct connection *connection, zmq_msg_t *frames, size_t count, uint64_t room_bytes)
 {
     if (!connection->up)
         return -EAGAIN;
+    if (room_bytes != CONNECTION_NOT_LOCAL && connection->local.state == LOCAL_LINK_READY) {
+        const int local = local_link_send(&connection->local, frames, count, room_bytes);
+        if (local == -EAGAIN) {
+            connection->local_full = connection->local.free_count > 0;
+            watch_local(connection);
+        }
+        if (local == 0 || local == -EAGAIN)
+            return local;
+    }
     int rc = 0;
     for (size_t i = 0; i < count; i++) {
         if (zmq_msg_send(&frames[i], connection->socket, ZMQ_DONTWAIT | (i + 1 < count ? ZMQ_SNDMORE : 0)) >= 0)
@@ -280,7 +386,9 @@ int connection_send(struct connection *connection, zmq_msg_t *frames, size_t cou
 
 size_t connection_receive(struct connection *connection, zmq_msg_t *frames, size_t limit)
 {
-    size_t count = 0;
+    size_t count = receive_local(connection, frames, limit);
+    if (count > 0)
+        return count;
     zmq_msg_t dropped;
     zmq_msg_init(&dropped);
     for (int more = 1; more; count++) {
@@ -295,6 +403,11 @@ size_t connection_receive(struct connection *connection, zmq_msg_t *frames, size
         more = zmq_msg_more(frame);
     }
     zmq_msg_close(&dropped);
+    if (count == 0 && connection->drop_local) {
+        connection->drop_local = false;
+        local_link_close(&connection->local);
+        watch_local(connection);
+    }
     if (count == 0 && connection->gone)
         reconnect(connection);
     return count;

@@ -1,5 +1,5 @@
-/* One ZeroMQ DEALER to one endpoint, and what happens to it: the socket, its monitor, and one pollable descriptor over
- * both. Knows frames, not messages. One thread at a time.
+/* One ZeroMQ DEALER to one endpoint, beside it the shared memory of a server on the same host, and what happens to it:
+ * the socket, its monitor, and one pollable descriptor over both. Knows frames, not messages. One thread at a time.
  *
  * What was sent is either answered or followed by CONNECTION_LOST, and is never delivered by a later connection: the
  * socket takes messages only while a connection stands (ZMQ_IMMEDIATE), drops what it holds when that breaks, and
@@ -21,12 +21,14 @@
 #include <zmq.h>
 
 #include "client/keys.h"
+#include "client/local_link.h"
 
 struct connection_options {
     void *context; /* ZeroMQ's; NULL: one of its own */
     uint64_t max_frame_bytes;
     uint32_t heartbeat_ms;
     const struct keys *keys; /* NULL: plain */
+    uint64_t local_bytes;    /* to share with a server on the same host; 0: not at all */
 };
 
 struct connection {
@@ -45,7 +47,22 @@ struct connection {
     uint64_t look_ns;      /* when to look at it next */
     uint64_t taken;        /* bytes that the peer had taken when that was last worth a note */
     uint64_t taken_ns;     /* and when that was */
+    struct local_link local;
+    uint64_t local_bytes;
+    uint64_t local_since_ns; /* when it was opened */
+    unsigned local_failures; /* that it was lost soon after: then it is left alone */
+    bool drop_local;         /* when what it brought is read */
+    bool local_full;         /* its socket takes no more now */
+    bool local_watched, local_watched_full;
 };
+
+/* Whether the endpoint is one of this host, and a way through shared memory is wanted and not there. */
+bool connection_wants_local(const struct connection *connection);
+/* The server says where that is; what can go there does so from now on, as soon as the server is ready. */
+void connection_offer_local(struct connection *connection, const char *path,
+                            const unsigned char instance[LOCAL_INSTANCE]);
+/* Memory from which tensors need not be copied; NULL. */
+struct local_heap *connection_heap(const struct connection *connection);
 
 /* -EINVAL for an endpoint that ZeroMQ does not know; -errno. *connection is safe to close after a failure. */
 int connection_open(struct connection *connection, const char *endpoint, const struct connection_options *options);
@@ -63,9 +80,11 @@ enum connection_news connection_hear(struct connection *connection);
 /* By when connection_hear() has to be called while an answer is waited for (CLOCK_MONOTONIC); UINT64_MAX: no matter. */
 uint64_t connection_look_ns(const struct connection *connection);
 
-/* Sends `count` frames as one message; a sent frame is left empty. -EAGAIN: no connection now, or its queue is full;
- * nothing was sent. -errno: frames are lost. */
-int connection_send(struct connection *connection, zmq_msg_t *frames, size_t count);
+/* Sends `count` frames as one message; a sent frame is left empty. room_bytes: what the reply's tensors take, as far as
+ * that is known; CONNECTION_NOT_LOCAL: it goes over ZeroMQ. -EAGAIN: no connection now, or its queue is full; nothing
+ * was sent. -errno: frames are lost. */
+#define CONNECTION_NOT_LOCAL UINT64_MAX
+int connection_send(struct connection *connection, zmq_msg_t *frames, size_t count, uint64_t room_bytes);
 
 /* Receives a message into at most `limit` frames, which it initialises; more frames are dropped, but counted. How many
  * frames it had; 0: there is no message. */

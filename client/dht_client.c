@@ -203,7 +203,7 @@ static bool transmit(struct dht_client *client, const Expertd__Dht__Request *req
     if (!client->connection.up || zmq_msg_init_size(&frame, expertd__dht__request__get_packed_size(request)) < 0)
         return false;
     expertd__dht__request__pack(request, zmq_msg_data(&frame));
-    const bool sent = connection_send(&client->connection, &frame, 1) == 0;
+    const bool sent = connection_send(&client->connection, &frame, 1, CONNECTION_NOT_LOCAL) == 0;
     zmq_msg_close(&frame);
     return sent;
 }

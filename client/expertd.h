@@ -170,6 +170,11 @@ struct expertd_client_options {
     /* Path of the own certificate (expertctl keygen), with FILE_secret beside it: by it the server knows what this
      * client may do. NULL: EXPERTD_KEY_FILE; unset: a key that nobody knows. */
     const char *key_file;
+    /* A server on the same host (ipc, or tcp to the loopback) that allows it gets tensors through shared memory, once
+     * its first answer has come; nothing else changes. */
+    uint32_t local_off;    /* 1: never */
+    uint32_t spin_us;      /* look for answers for so long before sleeping: they come faster, and a core is busy; 0 */
+    uint64_t local_memory; /* bytes that are shared at most, used as they are needed; 268435456 */
 };
 
 static inline void expertd_client_options_init(struct expertd_client_options *options)
@@ -184,7 +189,10 @@ static inline void expertd_client_options_init(struct expertd_client_options *op
                                                     EXPERTD_CODEC_NONE,
                                                     false,
                                                     NULL,
-                                                    NULL};
+                                                    NULL,
+                                                    0,
+                                                    0,
+                                                    0};
     *options = defaults;
 }
 
@@ -196,6 +204,13 @@ EXPERTD_API int expertd_client_new(struct expertd_client **client, const char *e
 /* Gives up what is in flight and releases all calls, which must not be used any more. Nulls *client; NULL is fine. */
 EXPERTD_API void expertd_client_destroy(struct expertd_client **client);
 EXPERTD_API const char *expertd_client_endpoint(const struct expertd_client *client);
+/* Whether tensors go through memory that is shared with the server. */
+EXPERTD_API bool expertd_client_local(const struct expertd_client *client);
+/* Memory for an input, aligned to 64 bytes: shared with the server where there is such a way (then it is not copied on
+ * the client's side), the process's own else. To be given back by expertd_memory_free(data, hint), once, in any thread,
+ * also after the client's end; or as a tensor's data with free_fn = expertd_memory_free and this hint. -ENOMEM. */
+EXPERTD_API int expertd_memory_new(struct expertd_client *client, size_t bytes, void **data, void **hint);
+EXPERTD_API void expertd_memory_free(void *data, void *hint);
 /* Whether a connection stood when answers were last taken in. */
 EXPERTD_API bool expertd_client_connected(const struct expertd_client *client);
 

@@ -47,7 +47,14 @@
     X(UINT, restart_grace, 5000, 0, 3600000, "ms",                                                                     \
       "what a dead runtime had queued waits so long for its restart before it is answered UNAVAILABLE")                \
     X(UINT, replay_cache, 67108864, 0, 1099511627776, "bytes",                                                         \
-      "answers of backward requests kept for clients that repeat one")
+      "answers of backward requests kept for clients that repeat one")                                                 \
+    X(STRING, local, "same-user", 0, 0, "",                                                                            \
+      "whose programs on this host may pass tensors through shared memory: off, same-user, or \"group NAME\"")         \
+    X(PATH, local_path, "", 0, 0, "", "UNIX socket where they connect; default <server.run_dir>/<server.name>.local")  \
+    X(UINT, local_memory, 1073741824, 65536, 1099511627776, "bytes", "memory that one of them may share at most")      \
+    X(UINT, local_clients, 256, 1, 65536, "clients", "how many of them at once")                                       \
+    X(UINT, spin, 0, 0, 1000000, "us",                                                                                 \
+      "before the frontend sleeps it looks for work for so long: answers come faster, and a core is busy")
 
 #define CONFIG_DHT_OPTIONS(X)                                                                                          \
     X(ENDPOINT, listen, "tcp://127.0.0.1:31331", 0, 0, "", "ZeroMQ endpoint for look-ups")                             \

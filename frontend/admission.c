@@ -1,6 +1,7 @@
 #include "frontend/admission.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/clock.h"
 
@@ -37,6 +38,22 @@ bool admission_may_wait(const struct server *server, const struct pool_link *lin
            share->rows + (uint64_t)rows <= header->capacity_rows / link->clients;
 }
 
+/* What lies in a client's own memory is copied: that goes with the client, and the request may have become another's.
+ */
+static bool keep_frame(const struct request *request, const struct incoming_message *message, uint32_t i,
+                       zmq_msg_t *frame, zmq_msg_t *kept)
+{
+    if (!request->to.peer->local) {
+        zmq_msg_init(kept);
+        zmq_msg_move(kept, frame);
+        return true;
+    }
+    if (zmq_msg_init_size(kept, message->tensor_bytes[i]) != 0)
+        return false;
+    memcpy(zmq_msg_data(kept), message->tensors[i], message->tensor_bytes[i]);
+    return true;
+}
+
 bool admission_park(struct server *server, struct request *request, const struct task_inputs *inputs,
                     uint64_t deadline_ns)
 {
@@ -49,8 +66,11 @@ bool admission_park(struct server *server, struct request *request, const struct
     parked->bytes = server->message.bytes;
     parked->deadline_ns = deadline_ns;
     for (uint32_t i = 0; i < parked->frames_count; i++) {
-        zmq_msg_init(&parked->frames[i]);
-        zmq_msg_move(&parked->frames[i], &incoming->tensors[i]);
+        if (!keep_frame(request, &server->message, i, &incoming->tensors[i], &parked->frames[i])) {
+            parked->frames_count = i;
+            admission_free(parked);
+            return false;
+        }
         parked->inputs.tensors[i].data = zmq_msg_data(&parked->frames[i]); /* a small one has moved */
     }
     request->parked = parked;

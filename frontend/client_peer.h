@@ -15,12 +15,14 @@
 
 enum { CLIENT_PEER_ID_SIZE = 255 };
 
+struct local_client;
 struct client_peer {
     struct client_peer *chain;         /* in its hash bucket */
     struct client_peer *newer, *older; /* by last use */
     uint64_t hash;
-    uint32_t references; /* requests that point here */
-    int fd;              /* of its connection (frontend/connections.h); -1: not known */
+    uint32_t references;        /* requests that point here */
+    struct local_client *local; /* its connection on this host, while there is one (frontend/local.h) */
+    int fd;                     /* of its connection (frontend/connections.h); -1: not known */
     /* By the key of its last message; "": none (frontend/access.h). */
     char key[CERTIFICATE_KEY_SIZE];
     enum role role;

@@ -38,7 +38,7 @@ struct connections {
     void *socket, *monitor;
     int fd;
     struct connection *table; /* by descriptor */
-    uint32_t size, count, limit;
+    uint32_t size, count, limit, others;
     bool peer_gone; /* one with requests, that connections_take has not told yet */
     struct connections_counters counters;
 };
@@ -259,7 +259,8 @@ static void make_room(struct connections *connections)
             candidates[n++] = (struct candidate){(int)fd, connection->peer != NULL, connection->since_ns};
     }
     qsort(candidates, n, sizeof *candidates, by_idleness);
-    const uint32_t most = connections->count - connections->limit + connections->limit / CLOSE_SHARE;
+    const uint32_t most =
+        connections->count + connections->others - connections->limit + connections->limit / CLOSE_SHARE;
     const uint32_t closed = n < most ? n : most;
     for (uint32_t i = 0; i < closed; i++) {
         shut(candidates[i].fd);
@@ -340,7 +341,7 @@ bool connections_take(struct connections *connections, uint64_t now_ns)
 {
     for (int i = 0; i < TAKE_MOST && take_event(connections, now_ns); i++)
         ;
-    if (connections->count > connections->limit)
+    if ((uint64_t)connections->count + connections->others > connections->limit)
         make_room(connections);
     const bool gone = connections->peer_gone;
     connections->peer_gone = false;
@@ -390,6 +391,11 @@ void connections_heard(struct connections *connections, int fd, struct client_pe
     }
     connection->wire_bytes += wire_bytes;
     connection->since_ns = now_ns;
+}
+
+void connections_set_others(struct connections *connections, uint32_t files)
+{
+    connections->others = files;
 }
 
 uint32_t connections_count(const struct connections *connections)

@@ -31,6 +31,9 @@ bool connections_take(struct connections *connections, uint64_t now_ns);
 void connections_heard(struct connections *connections, int fd, struct client_peer *peer, uint64_t wire_bytes,
                        uint64_t now_ns);
 
+/* So many open files are others', that come and go as well. */
+void connections_set_others(struct connections *connections, uint32_t files);
+
 uint32_t connections_count(const struct connections *connections);
 const struct connections_counters *connections_counters(const struct connections *connections);
 /* Closes the one with this descriptor. why, for the log: "that sent ...". */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/uid.h"
+#include "frontend/local.h"
 #include "proto/codec.h"
 
 static bool place_alive(const struct server *server, const struct expert_place *place)
@@ -38,6 +39,13 @@ void inspect_ping(struct server *server, const struct reply_to *to)
     pong.software = software;
     pong.experts = expert_table_count(server->experts);
     pong.experts_alive = count_alive(server);
+    Expertd__Pong__Local local = EXPERTD__PONG__LOCAL__INIT;
+    const char *path = local_path(server->local);
+    if (path) {
+        local.path = (char *)(uintptr_t)path;
+        local.instance = (ProtobufCBinaryData){LOCAL_INSTANCE, (uint8_t *)(uintptr_t)local_instance(server->local)};
+        pong.local = &local;
+    }
     header.pong = &pong;
     reply_header(&server->replier, to, &header);
 }

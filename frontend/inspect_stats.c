@@ -10,6 +10,7 @@
 #include "frontend/connections.h"
 #include "frontend/gate.h"
 #include "frontend/inspect.h"
+#include "frontend/local.h"
 #include "frontend/measures.h"
 
 /* Counters are gathered here, names and all; room for all of them is there before the first. */
@@ -78,6 +79,11 @@ static void add_frontend(struct gathering *gathering, const struct server *serve
     add(gathering, connections_count(server->connections), "frontend.connections");
     const struct connections_counters *closed = connections_counters(server->connections);
     add(gathering, (double)closed->accept_failures, "frontend.accept_failures");
+    add(gathering, local_count(server->local), "frontend.local.clients");
+    const struct local_counters *local = local_counters(server->local);
+    add(gathering, (double)local->requests, "frontend.local.requests");
+    add(gathering, (double)local->refused, "frontend.local.refused");
+    add(gathering, (double)local->ended, "frontend.local.ended");
     add(gathering, (double)closed->closed_idle, "frontend.closed.idle");
     add(gathering, (double)(closed->closed_large + gate_ended()), "frontend.closed.large");
     if (guard_is_on(&server->endpoint.guard)) {

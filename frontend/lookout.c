@@ -6,6 +6,7 @@
 #include "common/doorbell.h"
 #include "common/log.h"
 #include "common/owner.h"
+#include "frontend/local.h"
 #include "frontend/results.h"
 #include "frontend/roster.h"
 
@@ -49,6 +50,7 @@ static int look_at_names(struct server *server, uint64_t now_ns)
     server->next_names_ns = now_ns + names_ns;
     if (owner_keep(&server->owner_fd, config->run_dir, config->name, "frontend") == -EBUSY)
         return -EBUSY;
+    local_keep(server->local);
     if (doorbell_fifo_keep(&server->bell_fd, config->run_dir, config->name) != 1)
         return 0;
     if (log_burst_allows(&burst))

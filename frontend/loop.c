@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <time.h>
 #include <zmq.h>
 
@@ -12,6 +13,7 @@
 #include "frontend/checkpoint.h"
 #include "frontend/connections.h"
 #include "frontend/dispatch.h"
+#include "frontend/local.h"
 #include "frontend/lookout.h"
 #include "frontend/pressure.h"
 #include "frontend/results.h"
@@ -60,6 +62,15 @@ static bool receive_burst(struct server *server)
     return count > 0;
 }
 
+static bool receive_local(struct server *server)
+{
+    const bool any = local_receive(server, clock_now_ns());
+    server->local_waits = false;
+    ring_all(server);
+    local_flush(server->local);
+    return any;
+}
+
 static bool expire(struct server *server, uint64_t now_ns)
 {
     bool any = false;
@@ -104,6 +115,28 @@ static bool all_up(const struct server *server)
     return true;
 }
 
+/* What the descriptors say within the time. */
+static void poll_all(struct server *server, uint64_t wait_ns)
+{
+    struct pollfd fds[] = {{.fd = server->socket_fd, .events = POLLIN},
+                           {.fd = server->bell_fd, .events = POLLIN},
+                           {.fd = process_stop_fd(), .events = POLLIN},
+                           {.fd = connections_fd(server->connections), .events = POLLIN},
+                           {.fd = local_fd(server->local), .events = POLLIN}};
+    const struct timespec wait = {.tv_sec = (time_t)(wait_ns / NS_PER_S), .tv_nsec = (long)(wait_ns % NS_PER_S)};
+    const int ready = ppoll(fds, sizeof fds / sizeof fds[0], &wait, NULL);
+    if (ready > 0 && fds[0].revents)
+        server->socket_empty = false;
+    if (ready > 0 && fds[3].revents)
+        server->next_connections_ns = 0;
+    server->local_waits = ready > 0 && fds[4].revents;
+    if (ready > 0 && fds[1].revents) {
+        doorbell_fifo_drain(server->bell_fd);
+        if (!all_up(server))
+            server->next_look_ns = 0; /* a runtime rings when it comes up, and when it goes */
+    }
+}
+
 /* Sleeps until a request, a ring, a stop or the next deadline. Why no wake-up is lost: for rings see common/doorbell.h.
  * ZMQ_FD tells of new events by becoming readable, and is made unreadable by any call on the socket; the last such call
  * was the receive that found nothing (socket_empty), so whatever came after it is still told. */
@@ -113,29 +146,15 @@ static void sleep_for_work(struct server *server)
     /* Pairs with the fence in the ringer: the look cannot move above the stores. */
     atomic_thread_fence(memory_order_seq_cst);
     if (!any_done(server)) {
-        struct pollfd fds[] = {{.fd = server->socket_fd, .events = POLLIN},
-                               {.fd = server->bell_fd, .events = POLLIN},
-                               {.fd = process_stop_fd(), .events = POLLIN},
-                               {.fd = connections_fd(server->connections), .events = POLLIN}};
         const struct deadline *first = deadline_first(server->deadlines);
         uint64_t until_ns = server->next_look_ns;
         if (connections_count(server->connections) && server->next_connections_ns < until_ns)
             until_ns = server->next_connections_ns;
         if (first && first->due_ns < until_ns)
             until_ns = first->due_ns;
-        const uint64_t now_ns = clock_now_ns(), wait_ns = until_ns > now_ns ? until_ns - now_ns : 0;
-        const struct timespec wait = {.tv_sec = (time_t)(wait_ns / NS_PER_S), .tv_nsec = (long)(wait_ns % NS_PER_S)};
+        const uint64_t now_ns = clock_now_ns();
         server->counters.sleeps++;
-        const int ready = ppoll(fds, sizeof fds / sizeof fds[0], &wait, NULL);
-        if (ready > 0 && fds[0].revents)
-            server->socket_empty = false;
-        if (ready > 0 && fds[3].revents)
-            server->next_connections_ns = 0;
-        if (ready > 0 && fds[1].revents) {
-            doorbell_fifo_drain(server->bell_fd);
-            if (!all_up(server))
-                server->next_look_ns = 0; /* a runtime rings when it comes up, and when it goes */
-        }
+        poll_all(server, until_ns > now_ns ? until_ns - now_ns : 0);
     }
     set_sleeping(server, 0);
 }
@@ -167,8 +186,11 @@ static int turn(struct server *server)
     bool worked = take_results(server);
     if (server->replier.sent)
         server->replier.sent = server->socket_empty = false;
+    local_flush(server->local);
     if (!server->socket_empty)
         worked |= receive_burst(server);
+    if (server->local_waits || local_count(server->local))
+        worked |= receive_local(server);
     const uint64_t now_ns = clock_now_ns();
     if (now_ns >= server->next_connections_ns)
         look_at_connections(server, now_ns);
@@ -176,8 +198,17 @@ static int turn(struct server *server)
         checkpoint_look(server);
     worked |= expire(server, now_ns);
     const int rc = now_ns >= server->next_look_ns ? lookout_look(server, now_ns) : 0;
-    if (rc == 0 && !worked && !server->replier.sent && server->socket_empty)
+    local_flush(server->local);
+    if (worked)
+        server->spin_until_ns = now_ns + server->config->frontend.spin * 1000;
+    if (rc != 0 || worked || server->replier.sent || !server->socket_empty)
+        return rc;
+    if (now_ns < server->spin_until_ns) {
+        sched_yield(); /* whoever is to answer may have this core alone */
+        poll_all(server, 0);
+    } else {
         sleep_for_work(server);
+    }
     return rc;
 }
 
@@ -191,5 +222,6 @@ int loop_run(struct server *server)
     for (unsigned d = 0; d < server->devices_count; d++)
         task_fail_device(server, server->devices[d], STATUS_UNAVAILABLE, "the server is stopping");
     checkpoint_fail(server, STATUS_UNAVAILABLE, "the server is stopping");
+    local_flush(server->local);
     return rc;
 }

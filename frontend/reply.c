@@ -110,6 +110,30 @@ static void count_reply(struct replier *replier, enum status status, size_t byte
     replier->counters->bytes_out += bytes;
 }
 
+/* To a client on this host: a header, and tensors that lie in its memory. */
+static void answer_local(const struct reply_to *to, const void *header, size_t bytes, const struct local_span *spans,
+                         uint32_t count)
+{
+    struct local_record record = {
+        .slot = to->slot, .header = header, .header_bytes = (uint32_t)bytes, .tensors = count};
+    if (count)
+        memcpy(record.spans, spans, count * sizeof *spans);
+    local_client_answer(to->peer->local, &record);
+}
+
+static void answer_local_header(struct replier *replier, const struct reply_to *to, const Expertd__ReplyHeader *header,
+                                size_t bytes)
+{
+    unsigned char encoded[LOCAL_HEADER_MAX];
+    if (bytes > sizeof encoded) {
+        reply_status(replier, to, STATUS_RESOURCE_EXHAUSTED, "the answer is too long for this way; ask over ZeroMQ");
+        return;
+    }
+    message_encode_reply(header, encoded, sizeof encoded);
+    count_reply(replier, (enum status)header->status, bytes);
+    answer_local(to, encoded, bytes, NULL, 0);
+}
+
 static void send_small_header(struct replier *replier, const struct reply_to *to, const void *header, size_t bytes)
 {
     if (send_front(replier, to))
@@ -149,6 +173,10 @@ void reply_header(struct replier *replier, const struct reply_to *to, Expertd__R
         reply_status(replier, to, STATUS_RESOURCE_EXHAUSTED, "the answer is too long");
         return;
     }
+    if (to->peer->local) {
+        answer_local_header(replier, to, header, bytes);
+        return;
+    }
     count_reply(replier, (enum status)header->status, bytes);
     if (bytes <= sizeof small) {
         message_encode_reply(header, small, sizeof small);
@@ -182,8 +210,9 @@ void reply_status(struct replier *replier, const struct reply_to *to, enum statu
 /* --- with tensors ---------------------------------------------------------------------------------------------------
  */
 
-static void build_header(struct body *body, uint64_t request_id, const struct schema *schema, uint32_t rows,
-                         const uint8_t *codecs)
+/* Into BODY_HEADER bytes; how many they are. */
+static uint32_t build_header(unsigned char *to, uint64_t request_id, const struct schema *schema, uint32_t rows,
+                             const uint8_t *codecs)
 {
     Expertd__Tensor tensors[SCHEMA_MAX_TENSORS], *pointers[SCHEMA_MAX_TENSORS];
     uint64_t shapes[SCHEMA_MAX_TENSORS][MESSAGE_MAX_DIMS];
@@ -203,9 +232,9 @@ static void build_header(struct body *body, uint64_t request_id, const struct sc
     header.request_id = request_id;
     header.n_tensors = schema->count;
     header.tensors = pointers;
-    const long bytes = message_encode_reply(&header, body->header, sizeof body->header);
+    const long bytes = message_encode_reply(&header, to, BODY_HEADER);
     assert(bytes > 0); /* 8 tensors of 7 dimensions below 2^40 are 8 * 54 bytes */
-    body->header_bytes = (uint32_t)bytes;
+    return (uint32_t)bytes;
 }
 
 /* The copy out of the pool's rows. Returns the frame's bytes, and the codec that it came to be. */
@@ -245,14 +274,109 @@ struct buffer *reply_build(struct replier *replier, uint64_t request_id, const s
         layout.tensor_bytes += layout.bytes[i];
         end += (layout.bytes[i] + ALIGN - 1) / ALIGN * ALIGN;
     }
-    build_header(&layout, request_id, schema, rows, used);
+    layout.header_bytes = build_header(layout.header, request_id, schema, rows, used);
     memcpy(buffer->data, &layout, sizeof layout);
     buffer->used = end;
     return buffer;
 }
 
+/* --- into the memory of a client on this host -----------------------------------------------------------------------
+ */
+
+static void want_room(const struct reply_to *to, uint64_t bytes)
+{
+    local_client_answer(to->peer->local, &(struct local_record){.slot = to->slot, .wanted = bytes});
+}
+
+/* Tensors begin at multiples of ALIGN of the memory, whatever the room does. */
+static uint64_t room_begin(const struct reply_to *to)
+{
+    return (to->room.at + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+static bool room_takes(const struct reply_to *to, uint64_t bytes)
+{
+    const uint64_t lost = room_begin(to) - to->room.at;
+    return lost <= to->room.bytes && bytes <= to->room.bytes - lost;
+}
+
+static uint64_t rows_room(const struct schema *schema, uint32_t rows)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < schema->count; i++)
+        bytes += (tensor_row_bytes(&schema->tensors[i]) * rows + ALIGN - 1) / ALIGN * ALIGN;
+    return bytes;
+}
+
+bool reply_has_room(struct replier *replier, const struct reply_to *to, const struct schema *schema, uint32_t rows)
+{
+    (void)replier;
+    const uint64_t bytes = rows_room(schema, rows);
+    if (!to->peer->local || room_takes(to, bytes))
+        return true;
+    want_room(to, bytes + ALIGN);
+    return false;
+}
+
+void reply_withdraw(struct replier *replier, const struct reply_to *to)
+{
+    (void)replier;
+    if (to->peer->local)
+        local_client_answer(to->peer->local, &(struct local_record){.slot = to->slot});
+}
+
+bool reply_goes_straight(const struct reply_to *to)
+{
+    return to->peer->local != NULL;
+}
+
+void reply_rows(struct replier *replier, const struct reply_to *to, const struct schema *schema, uint32_t rows,
+                const void *const *data, const uint8_t *codecs)
+{
+    unsigned char header[BODY_HEADER];
+    uint8_t used[SCHEMA_MAX_TENSORS];
+    struct local_span spans[SCHEMA_MAX_TENSORS];
+    uint64_t at = room_begin(to), tensor_bytes = 0;
+    assert(room_takes(to, rows_room(schema, rows)));
+    for (uint32_t i = 0; i < schema->count; i++) {
+        used[i] = codecs[i];
+        spans[i].at = at;
+        spans[i].bytes = copy_out(&schema->tensors[i], rows, data[i], local_client_at(to->peer->local, at), &used[i]);
+        tensor_bytes += spans[i].bytes;
+        at += (spans[i].bytes + ALIGN - 1) / ALIGN * ALIGN;
+    }
+    const uint32_t bytes = build_header(header, to->request_id, schema, rows, used);
+    count_reply(replier, STATUS_OK, bytes + tensor_bytes);
+    answer_local(to, header, bytes, spans, schema->count);
+}
+
+/* A kept answer, which may be another's of before: its rows are not this request's. */
+static void send_local(struct replier *replier, const struct reply_to *to, const struct buffer *built)
+{
+    const struct body *body = (const struct body *)(const void *)built->data;
+    struct local_span spans[SCHEMA_MAX_TENSORS];
+    uint64_t at = room_begin(to), room = 0;
+    for (uint32_t i = 0; i < body->count; i++)
+        room += (body->bytes[i] + ALIGN - 1) / ALIGN * ALIGN;
+    if (!room_takes(to, room)) {
+        want_room(to, room + ALIGN);
+        return;
+    }
+    for (uint32_t i = 0; i < body->count; i++) {
+        spans[i] = (struct local_span){at, body->bytes[i]};
+        memcpy(local_client_at(to->peer->local, at), built->data + body->offset[i], body->bytes[i]);
+        at += (body->bytes[i] + ALIGN - 1) / ALIGN * ALIGN;
+    }
+    count_reply(replier, STATUS_OK, body->header_bytes + body->tensor_bytes);
+    answer_local(to, body->header, body->header_bytes, spans, body->count);
+}
+
 void reply_send(struct replier *replier, const struct reply_to *to, struct buffer *built)
 {
+    if (to->peer->local) {
+        send_local(replier, to, built);
+        return;
+    }
     /* A kept answer that is still on its way to one client while it goes to another has to be copied: a buffer is
      * charged to one peer at a time. */
     struct buffer *buffer = built;

@@ -15,6 +15,7 @@
 #include "frontend/buffer.h"
 #include "frontend/counters.h"
 #include "frontend/client_peer.h"
+#include "frontend/local_client.h"
 #include "proto/message.h"
 
 /* What a socket type puts between routing id and header, and wants back. */
@@ -29,6 +30,9 @@ struct reply_to {
     struct client_peer *peer;
     uint64_t request_id;
     struct reply_envelope envelope;
+    /* Of a client on this host: the request's slot, and where in the client's memory its tensors may be put. */
+    uint32_t slot;
+    struct local_span room;
 };
 
 struct replier {
@@ -52,5 +56,16 @@ void reply_header(struct replier *replier, const struct reply_to *to, Expertd__R
 struct buffer *reply_build(struct replier *replier, uint64_t request_id, const struct schema *schema, uint32_t rows,
                            const void *const *data, const uint8_t *codecs);
 void reply_send(struct replier *replier, const struct reply_to *to, struct buffer *built);
+
+/* Whether the tensors of such a reply find room where the asker, if it is on this host, has made some. If not, it is
+ * told how much that takes, so that it asks again: then this was its reply. */
+bool reply_has_room(struct replier *replier, const struct reply_to *to, const struct schema *schema, uint32_t rows);
+/* Whether reply_rows() spares a copy: its tensors go from the pool's rows right into the asker's memory. */
+bool reply_goes_straight(const struct reply_to *to);
+/* reply_build and reply_send in one, for those; nothing of it is kept. */
+void reply_rows(struct replier *replier, const struct reply_to *to, const struct schema *schema, uint32_t rows,
+                const void *const *data, const uint8_t *codecs);
+/* No reply will come: somebody else is the asker now. */
+void reply_withdraw(struct replier *replier, const struct reply_to *to);
 
 #endif

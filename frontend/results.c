@@ -43,6 +43,13 @@ static void finish_ok(struct server *server, struct pool_link *link, struct requ
     const void *data[SCHEMA_MAX_TENSORS];
     for (uint32_t i = 0; i < outputs->count; i++)
         data[i] = (char *)pool_output(link->pool, i) + result->row * pool_output_row_bytes(link->pool, i);
+    if (!request->keyed && request->state == REQUEST_WAITING && reply_goes_straight(&request->to)) {
+        reply_rows(&server->replier, &request->to, outputs, result->rows, data, request->codecs);
+        pool_release(link->pool, result->task);
+        server_answered(server, request);
+        task_forget(server, request);
+        return;
+    }
     struct buffer *answer =
         reply_build(&server->replier, request->to.request_id, outputs, result->rows, data, request->codecs);
     pool_release(link->pool, result->task);

@@ -11,6 +11,7 @@
 #include "common/doorbell.h"
 #include "common/log.h"
 #include "frontend/gate.h"
+#include "frontend/local.h"
 #include "frontend/pressure.h"
 
 enum { KEEP_PEERS = 8192, LINGER_MS = 1000 };
@@ -111,6 +112,8 @@ int server_create(struct server **server, const struct config *config, int owner
         rc = zmq_getsockopt(made->socket, ZMQ_FD, &made->socket_fd, &size) == 0 ? 0 : -errno;
         made->replier = (struct replier){made->socket, made->peers, made->buffers, &made->counters, false};
     }
+    if (rc == 0)
+        rc = local_open(&made->local, config);
     if (rc < 0)
         server_destroy(&made);
     *server = made;
@@ -123,6 +126,7 @@ void server_destroy(struct server **server)
     *server = NULL;
     if (!old)
         return;
+    local_close(&old->local);
     incoming_clear(&old->incoming);
     /* First: its threads still use buffers and peers. */
     endpoint_close(&old->endpoint, LINGER_MS);

@@ -20,11 +20,13 @@
 #include "frontend/share.h"
 #include "proto/message.h"
 
+struct local;
 struct server {
     const struct config *config;
     struct endpoint endpoint;
     void *socket;                    /* the endpoint's */
     struct connections *connections; /* likewise */
+    struct local *local;             /* NULL: clients on this host have ZeroMQ alone */
     struct {
         uint64_t budget, own_after; /* bytes: of messages; of the process, when it last gave some back */
         uint64_t quiet_since_ns, moved_before;
@@ -47,9 +49,11 @@ struct server {
     struct incoming incoming;
     struct incoming_message message; /* the request that is worked on */
     struct message_arena arena;
+    bool local_waits;  /* a client on this host has said something, or a new one has come */
     bool socket_empty; /* the last receive found nothing, and nothing was sent since: see sleep_for_work in loop.c */
     int owner_fd;      /* of the role; the process's end closes it */
     uint64_t next_connections_ns;
+    uint64_t spin_until_ns; /* looks for work, rather than sleeping, until then */
     uint64_t start_ns, looked_ns, next_look_ns, next_names_ns;
     uint64_t list_generation; /* of LIST's answer */
     uint64_t last_ticket;     /* of a checkpoint */

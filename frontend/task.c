@@ -219,6 +219,9 @@ static bool meet_first(struct server *server, const struct order *order)
     if (!first || first->state != REQUEST_WAITING)
         return false;
     server->counters.repeats_joined++;
+    if (!reply_has_room(&server->replier, order->to, &pool_header(first->pool->pool)->outputs, first->rows))
+        return true;
+    reply_withdraw(&server->replier, &first->to);
     client_peer_hold(order->to->peer);
     client_peer_release(first->to.peer);
     first->to = *order->to;
@@ -415,6 +418,8 @@ static enum status begin(struct server *server, struct order *order)
                                   server->message.tensor_frames, &rows, order->why);
         if (status == STATUS_OK)
             status = check_frames(server, order);
+        if (status == STATUS_OK && !reply_has_room(&server->replier, order->to, &header->outputs, rows))
+            return STATUS_OK;
     }
     return status == STATUS_OK ? queue(server, order, link, rows) : status;
 }
