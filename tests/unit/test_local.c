@@ -224,7 +224,7 @@ START_TEST(outputs_outlive_the_link)
     struct expertd_call *call = forward("nop.0", 2, 9, 0);
     ck_assert_int_eq(expertd_call_wait(call, -1), 0);
     rig_end(&rig.frontend, SIGKILL);
-    expect_end(forward("nop.0", 1, 1, 0), EXPERTD_UNAVAILABLE, "");
+    expect_end(forward("nop.0", 1, 1, 300), EXPERTD_UNAVAILABLE, "");
     expect_rows(call, 2, 9);
     rig_start_frontend(&rig); /* teardown ends it */
 }
