@@ -278,7 +278,7 @@ static void take_message(struct expertd_client *client, zmq_msg_t *frames, size_
         remember_room(client, call);
         if (!pause_call(client, call))
             finish(call);
-        if (has_tensors(call->method))
+        if (call->status == EXPERTD_OK && has_tensors(call->method))
             ask_for_local(client); /* after the first answer: whoever makes one call does not need it */
     }
 }

@@ -66,7 +66,10 @@ static void open_client(const struct expertd_client_options *options)
 static void setup_local(void)
 {
     setup();
-    open_client(NULL);
+    struct expertd_client_options options;
+    expertd_client_options_init(&options);
+    options.impatient = true;
+    open_client(&options);
     wait_for_local();
 }
 
@@ -317,6 +320,7 @@ START_TEST(too_little_memory_and_too_many_clients_go_over_zeromq)
     struct expertd_client_options options;
     expertd_client_options_init(&options);
     options.local_memory = 65536;
+    options.impatient = true;
     open_client(&options);
     wait_for_local();
     /* 1,024 floats a row would not fit; here it is the many at once that do not. */
