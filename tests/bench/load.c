@@ -20,7 +20,7 @@ struct load {
     struct uid_pattern experts;
     uint64_t experts_count, next;
     uint32_t deadline_ms;
-    bool train;
+    bool train, local;
     unsigned char turn[TURNS]; /* of each client's requests: odd for a backward */
     unsigned inputs, tensors;  /* of a forward; of a backward, or of either */
     Expertd__Tensor tensor[TRAFFIC_MAX_FRAMES], *tensor_pointers[TRAFFIC_MAX_FRAMES];
@@ -73,8 +73,8 @@ static uint64_t reply(void *context, const void *bytes, size_t size)
     return answer->request_id | (uint64_t)answer->retry_after_ms << TRAFFIC_HINT_SHIFT | TRAFFIC_FAILED;
 }
 
-/* Asks for the schema of one expert. */
-static int ask_info(const char *endpoint, const char *uid, Expertd__ExpertInfo **info)
+/* Asks for a header; NULL after a message. */
+static Expertd__ReplyHeader *ask(const char *endpoint, Expertd__Method method, const char *uid)
 {
     static unsigned char frame[1 << 16];
     const int wait_ms = 5000, none = 0;
@@ -83,7 +83,7 @@ static int ask_info(const char *endpoint, const char *uid, Expertd__ExpertInfo *
     zmq_setsockopt(socket, ZMQ_LINGER, &none, sizeof none);
     Expertd__RequestHeader request = EXPERTD__REQUEST_HEADER__INIT;
     request.version = MESSAGE_VERSION;
-    request.method = EXPERTD__METHOD__INFO;
+    request.method = method;
     request.uid = (char *)(uintptr_t)uid;
     const long n = message_encode_request(&request, frame, sizeof frame);
     int size = -1;
@@ -91,14 +91,31 @@ static int ask_info(const char *endpoint, const char *uid, Expertd__ExpertInfo *
         size = zmq_recv(socket, frame, sizeof frame, 0);
     zmq_close(socket);
     zmq_ctx_term(context);
-    Expertd__ReplyHeader *answer;
+    Expertd__ReplyHeader *answer = NULL;
     const char *why = "no answer";
-    if (size < 0 || (size_t)size > sizeof frame ||
-        message_decode_reply(&arena, frame, (size_t)size, &answer, &why) < 0 || !answer->info) {
-        fprintf(stderr, "INFO %s: %s\n", uid, size >= 0 && answer ? answer->message : why);
+    if (size >= 0 && (size_t)size <= sizeof frame &&
+        message_decode_reply(&arena, frame, (size_t)size, &answer, &why) == 0 && answer->status == EXPERTD__STATUS__OK)
+        return answer;
+    fprintf(stderr, "%s %s: %s\n", endpoint, uid, answer ? answer->message : why);
+    return NULL;
+}
+
+/* Where the server's shared memory is. */
+static int ask_local(struct load *load)
+{
+    static char path[128];
+    static unsigned char instance[LOCAL_INSTANCE];
+    const Expertd__ReplyHeader *answer = ask(load->flags.traffic.endpoint, EXPERTD__METHOD__PING, "");
+    if (!answer)
+        return -1;
+    if (!answer->pong || !answer->pong->local || answer->pong->local->instance.len != sizeof instance) {
+        fprintf(stderr, "the server has no shared memory for clients (frontend.local)\n");
         return -1;
     }
-    *info = answer->info;
+    snprintf(path, sizeof path, "%s", answer->pong->local->path);
+    memcpy(instance, answer->pong->local->instance.data, sizeof instance);
+    load->flags.traffic.local_path = path;
+    load->flags.traffic.local_instance = instance;
     return 0;
 }
 
@@ -150,8 +167,11 @@ static int prepare(struct load *load, struct traffic_content *content)
     }
     load->experts_count = uid_pattern_count(&load->experts);
     uid_pattern_nth(&load->experts, 0, uid);
-    Expertd__ExpertInfo *info;
-    if (ask_info(load->flags.traffic.endpoint, uid, &info) < 0 || !info->forward_schema || !info->outputs_schema)
+    if (load->local && ask_local(load) < 0)
+        return -1;
+    const Expertd__ReplyHeader *answer = ask(load->flags.traffic.endpoint, EXPERTD__METHOD__INFO, uid);
+    const Expertd__ExpertInfo *info = answer ? answer->info : NULL;
+    if (!info || !info->forward_schema || !info->outputs_schema)
         return -1;
     int rc = add_tensors(load, info->forward_schema, content);
     load->inputs = load->tensors;
@@ -160,7 +180,7 @@ static int prepare(struct load *load, struct traffic_content *content)
     return rc;
 }
 
-enum { ENDPOINT = 0x200, UID, ROWS, BACKWARD, TRAIN, DEADLINE };
+enum { ENDPOINT = 0x200, UID, ROWS, BACKWARD, TRAIN, DEADLINE, LOCAL, SPIN };
 
 static const struct argp_option options[] = {
     {"endpoint", ENDPOINT, "URL", 0, "of the server's frontend (tcp://127.0.0.1:31330)", 0},
@@ -168,6 +188,8 @@ static const struct argp_option options[] = {
     {"rows", ROWS, "N", 0, "of each request (1)", 0},
     {"backward", BACKWARD, NULL, 0, "ask for backwards, not forwards", 0},
     {"train", TRAIN, NULL, 0, "ask for a forward, then its backward", 0},
+    {"local", LOCAL, NULL, 0, "through the server's shared memory", 0},
+    {"spin", SPIN, "US", 0, "look for answers for so long before sleeping (0)", 0},
     {"deadline", DEADLINE, "MS", 0, "of each request (0: none)", 0},
     {0},
 };
@@ -191,6 +213,12 @@ static error_t take(int key, char *text, struct argp_state *state)
     case TRAIN:
         load->train = true;
         load->method = EXPERTD__METHOD__BACKWARD;
+        return 0;
+    case LOCAL:
+        load->local = true;
+        return 0;
+    case SPIN:
+        load->flags.traffic.spin_us = (unsigned)flags_number(state, text, 1000000);
         return 0;
     case BACKWARD:
         load->method = EXPERTD__METHOD__BACKWARD;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include <zmq.h>
 
 #include "client/backoff.h"
+#include "client/local_link.h"
 #include "common/clock.h"
 
 /* Latencies go into buckets of 1/64 of their power of two. */
@@ -27,8 +29,10 @@ struct shared {
 };
 
 struct client {
-    void *socket;
-    unsigned number, free_count;
+    void *socket; /* NULL: through shared memory */
+    struct local_link link;
+    struct local_block *tensors[TRAFFIC_MAX_IN_FLIGHT][TRAFFIC_MAX_FRAMES];
+    unsigned number, free_count, answers;
     unsigned free[TRAFFIC_MAX_IN_FLIGHT];
     uint64_t sent_ns[TRAFFIC_MAX_IN_FLIGHT];
     unsigned paused_count;
@@ -60,6 +64,33 @@ static void keep(void *data, void *hint)
     (void)hint;
 }
 
+/* Tensors lie in the shared memory for good, those of each request in flight in a place of their own. */
+static int send_local(struct client *client, const struct traffic_content *content, unsigned id, const void *header,
+                      size_t size, unsigned frames)
+{
+    zmq_msg_t messages[1 + TRAFFIC_MAX_FRAMES];
+    uint64_t room = 64;
+    if (zmq_msg_init_size(&messages[0], size) != 0)
+        return -1;
+    memcpy(zmq_msg_data(&messages[0]), header, size);
+    for (unsigned f = 0; f < frames; f++) {
+        struct local_block **block = &client->tensors[id][f];
+        if (!*block) {
+            *block = local_heap_take(client->link.heap, content->frame_bytes[f]);
+            if (!*block)
+                return -1;
+            memcpy(local_block_data(*block), content->frame[f], content->frame_bytes[f]);
+        }
+        if (!local_block_message(*block, local_block_at(*block), content->frame_bytes[f], &messages[1 + f]))
+            return -1;
+        room += content->frame_bytes[f] + 64;
+    }
+    const int rc = local_link_send(&client->link, messages, 1 + frames, room);
+    for (unsigned f = 0; rc < 0 && f <= frames; f++)
+        zmq_msg_close(&messages[f]);
+    return rc;
+}
+
 static int send_one(struct client *client, const struct traffic_content *content)
 {
     unsigned char header[HEADER_SIZE];
@@ -67,6 +98,12 @@ static int send_one(struct client *client, const struct traffic_content *content
     unsigned frames = content->frames;
     const size_t size = content->header(content->context, client->number, id, header, sizeof header, &frames);
     client->sent_ns[id] = clock_now_ns();
+    if (!client->socket) {
+        const int rc = send_local(client, content, id, header, size, frames);
+        if (rc == -EAGAIN)
+            client->free[client->free_count++] = id;
+        return rc == -EAGAIN ? 1 : rc;
+    }
     if (zmq_send(client->socket, header, size, frames ? ZMQ_SNDMORE : 0) < 0)
         return -1;
     for (unsigned f = 0; f < frames; f++) {
@@ -82,9 +119,16 @@ static int send_one(struct client *client, const struct traffic_content *content
 static int receive_one(struct client *client, const struct traffic_content *content, struct shared *shared,
                        uint64_t *buckets)
 {
-    zmq_msg_t frame;
+    zmq_msg_t frame, frames[1 + TRAFFIC_MAX_FRAMES];
     zmq_msg_init(&frame);
-    if (zmq_msg_recv(&frame, client->socket, ZMQ_DONTWAIT) < 0) {
+    if (!client->socket) {
+        const size_t count = local_link_receive(&client->link, frames, 1 + TRAFFIC_MAX_FRAMES);
+        if (count == 0)
+            return client->link.state == LOCAL_LINK_READY ? 0 : -1;
+        zmq_msg_move(&frame, &frames[0]);
+        for (size_t f = 0; f < count; f++)
+            zmq_msg_close(&frames[f]);
+    } else if (zmq_msg_recv(&frame, client->socket, ZMQ_DONTWAIT) < 0) {
         zmq_msg_close(&frame);
         return errno == EAGAIN || errno == EINTR ? 0 : -1;
     }
@@ -93,11 +137,12 @@ static int receive_one(struct client *client, const struct traffic_content *cont
     const uint32_t hint_ms = failed ? (uint32_t)((id & ~TRAFFIC_FAILED) >> TRAFFIC_HINT_SHIFT) : 0;
     if (failed)
         id &= UINT32_MAX;
-    while (zmq_msg_more(&frame)) {
+    while (client->socket && zmq_msg_more(&frame)) {
         if (zmq_msg_recv(&frame, client->socket, 0) < 0)
             return -1;
     }
     zmq_msg_close(&frame);
+    client->answers++;
     const uint64_t now_ns = clock_now_ns();
     if (id >= TRAFFIC_MAX_IN_FLIGHT || (failed && atomic_load_explicit(&shared->phase, memory_order_relaxed) == 2))
         atomic_fetch_add(&shared->errors, 1);
@@ -123,6 +168,20 @@ static int receive_one(struct client *client, const struct traffic_content *cont
     return 1;
 }
 
+static int open_local(struct client *client, const struct traffic_options *options)
+{
+    zmq_msg_t none[1 + TRAFFIC_MAX_FRAMES];
+    local_link_init(&client->link);
+    if (local_link_open(&client->link, options->local_path, options->local_instance, (uint64_t)512 << 20) < 0)
+        return -1;
+    while (client->link.state == LOCAL_LINK_GREETING) {
+        struct pollfd fd = {.fd = client->link.fd, .events = POLLIN};
+        poll(&fd, 1, 1000);
+        local_link_receive(&client->link, none, 1 + TRAFFIC_MAX_FRAMES);
+    }
+    return client->link.state == LOCAL_LINK_READY ? 0 : -1;
+}
+
 static int open_clients(void *context, const struct traffic_options *options, struct client *clients, unsigned first,
                         unsigned count)
 {
@@ -130,6 +189,13 @@ static int open_clients(void *context, const struct traffic_options *options, st
         const int none = 0;
         clients[c].number = first + c;
         clients[c].random = first + c;
+        for (unsigned i = options->in_flight; i > 0; i--)
+            clients[c].free[clients[c].free_count++] = i - 1;
+        if (options->local_path) {
+            if (open_local(&clients[c], options) < 0)
+                return -1;
+            continue;
+        }
         clients[c].socket = zmq_socket(context, ZMQ_DEALER);
         if (!clients[c].socket)
             return -1;
@@ -138,8 +204,6 @@ static int open_clients(void *context, const struct traffic_options *options, st
         zmq_setsockopt(clients[c].socket, ZMQ_RCVHWM, &none, sizeof none);
         if (zmq_connect(clients[c].socket, options->endpoint) != 0)
             return -1;
-        for (unsigned i = options->in_flight; i > 0; i--)
-            clients[c].free[clients[c].free_count++] = i - 1;
     }
     return 0;
 }
@@ -158,13 +222,34 @@ static int serve_client(struct client *client, const struct traffic_content *con
             client->free[client->free_count++] = client->paused[i];
             client->paused[i] = client->paused[--client->paused_count];
         }
-        while (client->free_count) {
-            if (send_one(client, content) < 0)
-                return -1;
-        }
+        int sent = 0;
+        while (client->free_count && sent == 0)
+            sent = send_one(client, content);
+        if (sent < 0)
+            return -1;
         rc = receive_one(client, content, shared, buckets);
     } while (rc > 0);
     return rc;
+}
+
+/* Looks for answers for so long as none comes within the time. */
+static int spin(const struct traffic_options *options, const struct traffic_content *content, struct shared *shared,
+                unsigned process, struct client *clients, unsigned count)
+{
+    uint64_t until_ns = clock_now_ns() + options->spin_us * UINT64_C(1000);
+    while (clock_now_ns() < until_ns && atomic_load_explicit(&shared->phase, memory_order_relaxed) != 3) {
+        bool any = false;
+        for (unsigned c = 0; c < count; c++) {
+            const unsigned before = clients[c].answers;
+            if (serve_client(&clients[c], content, shared, shared->buckets[process]) < 0)
+                return -1;
+            any |= clients[c].answers != before;
+        }
+        if (any)
+            until_ns = clock_now_ns() + options->spin_us * UINT64_C(1000);
+        sched_yield();
+    }
+    return 0;
 }
 
 static int client_process(const struct traffic_options *options, const struct traffic_content *content,
@@ -177,7 +262,7 @@ static int client_process(const struct traffic_options *options, const struct tr
     if (!clients || !items || open_clients(context, options, clients, first, count) < 0)
         return 1;
     for (unsigned c = 0; c < count; c++)
-        items[c] = (zmq_pollitem_t){.socket = clients[c].socket, .events = ZMQ_POLLIN};
+        items[c] = (zmq_pollitem_t){.socket = clients[c].socket, .fd = clients[c].link.fd, .events = ZMQ_POLLIN};
     atomic_fetch_add(&shared->ready, 1);
     while (atomic_load(&shared->phase) == 0)
         usleep(1000);
@@ -189,6 +274,8 @@ static int client_process(const struct traffic_options *options, const struct tr
         bool paused = false;
         for (unsigned c = 0; c < count; c++)
             paused |= clients[c].paused_count > 0;
+        if (options->spin_us && spin(options, content, shared, process, clients, count) < 0)
+            return 1;
         const int n = zmq_poll(items, (int)count, paused ? 1 : 100);
         for (unsigned c = 0; (n > 0 || paused) && c < count; c++) {
             if (((n > 0 && (items[c].revents & ZMQ_POLLIN)) || clients[c].paused_count) &&
@@ -196,8 +283,10 @@ static int client_process(const struct traffic_options *options, const struct tr
                 return 1;
         }
     }
-    for (unsigned c = 0; c < count; c++)
-        zmq_close(clients[c].socket);
+    for (unsigned c = 0; c < count; c++) {
+        if (clients[c].socket)
+            zmq_close(clients[c].socket);
+    }
     zmq_ctx_term(context);
     return 0;
 }

@@ -17,6 +17,11 @@ struct traffic_options {
     unsigned clients, processes; /* sockets; processes that they are spread over (0: one each, up to 16) */
     unsigned in_flight;          /* of each client */
     double warmup_s, seconds;
+    /* Through the server's shared memory (PROTOCOL.md, On the same host): the path of its socket, and its instance.
+     * NULL: over ZeroMQ. */
+    const char *local_path;
+    const unsigned char *local_instance;
+    unsigned spin_us; /* before a client sleeps */
 };
 
 /* What is sent: a header of at most header_size bytes for each request, and frames that are all the same. */
