@@ -8,6 +8,7 @@
 #include "bench/support_flags.h"
 #include "common/process.h"
 #include "common/uid.h"
+#include "proto/local_record.h"
 #include "proto/message.h"
 
 enum { TURNS = 1 << 16 };

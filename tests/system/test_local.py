@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Clients on the same host that break the rules of shared memory (proto/PROTOCOL.md, "On the same host"), against the real
 programs: each hurts itself alone, and a good client beside them is served all the time."""
-# timeout: 600
+# timeout: 900
 import array
 import fcntl
 import mmap
