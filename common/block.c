@@ -15,6 +15,7 @@ struct resolver {
     const struct block *block;
     struct block_graph *graph;
     struct block_problem *problem;
+    enum dtype dtype;              /* in float32's place */
     int numbers[BLOCK_LAYERS_MAX]; /* of the layers' nodes; -1: not placed yet */
 };
 
@@ -182,7 +183,7 @@ static int set_arguments(struct resolver *resolver, const struct block_values *v
 
 static bool readable(enum dtype dtype)
 {
-    return dtype == DTYPE_FLOAT32 || dtype == DTYPE_INT64 || dtype == DTYPE_BOOL;
+    return dtype_is_float(dtype) || dtype == DTYPE_INT64 || dtype == DTYPE_BOOL;
 }
 
 /* Tokens and columns of a value whose dims are known; 0 elements or too many are refused. */
@@ -244,13 +245,14 @@ static int add_input(struct resolver *resolver, const struct block_input *input)
     if (result == 0 && find_value(graph, input->name) >= 0)
         result = refuse(resolver, input->line, "input %s stands there twice", input->name);
     if (result == 0 && !readable(input->dtype))
-        result = refuse(resolver, input->line, "input %s: its dtype must be float32, int64 or bool", input->name);
+        result = refuse(resolver, input->line, "input %s: its dtype must be float32, float16, bfloat16, int64 or bool",
+                        input->name);
     if (result == 0 && input->ndim > TENSOR_MAX_DIMS)
         result = refuse(resolver, input->line, "input %s has more than %d dimensions", input->name, TENSOR_MAX_DIMS);
     if (result != 0)
         return result;
     struct block_value *value = new_value(graph, input->name);
-    value->desc.dtype = (uint32_t)input->dtype;
+    value->desc.dtype = (uint32_t)(input->dtype == DTYPE_FLOAT32 ? resolver->dtype : input->dtype);
     value->desc.ndim = input->ndim;
     for (unsigned d = 0; d < input->ndim; d++) {
         if (expression_size(input->shape[d], lookup, graph, &value->desc.dims[d], problem) != 0)
@@ -411,6 +413,7 @@ static int place_layer(struct resolver *resolver, unsigned index)
     struct block_value *value = new_value(graph, layer->name);
     memcpy(desc.name, value->desc.name, sizeof desc.name);
     value->desc = desc;
+    value->desc.dtype = DTYPE_FLOAT32;
     value->node = (int)graph->nodes_count;
     node->value = graph->values_count - 1;
     resolver->numbers[index] = (int)graph->nodes_count++;
@@ -505,12 +508,20 @@ static int check_names(const struct resolver *resolver)
 
 /* --- outputs ------------------------------------------------------------------------------------------------------ */
 
+static bool is_plain(enum dtype dtype)
+{
+    return dtype == DTYPE_NONE || dtype == DTYPE_FLOAT32;
+}
+
 static int add_output(struct resolver *resolver, unsigned index)
 {
     struct block_graph *graph = resolver->graph;
     const struct block *block = resolver->block;
     const struct block_output *output = &block->outputs[index];
     int result = check_name(resolver, "output", output->name, TENSOR_NAME_SIZE, output->line);
+    if (result == 0 && !is_plain(output->dtype) && !dtype_is_float(output->dtype))
+        result =
+            refuse(resolver, output->line, "output %s: its dtype must be float32, float16 or bfloat16", output->name);
     for (unsigned i = 0; i < index && result == 0; i++) {
         if (strcmp(block->outputs[i].name, output->name) == 0)
             result = refuse(resolver, output->line, "output %s stands there twice", output->name);
@@ -530,6 +541,8 @@ static int add_output(struct resolver *resolver, unsigned index)
     value->uses += is_input;
     graph->results[index] = (unsigned)(value - graph->values);
     graph->outputs.tensors[index] = value->desc;
+    if (!is_input)
+        graph->outputs.tensors[index].dtype = (uint32_t)(is_plain(output->dtype) ? resolver->dtype : output->dtype);
     snprintf(graph->outputs.tensors[index].name, TENSOR_NAME_SIZE, "%s", output->name);
     return 0;
 }
@@ -562,7 +575,9 @@ static int add_outputs(struct resolver *resolver)
 int block_resolve(const struct block *block, const struct block_values *values, struct block_graph **graph,
                   struct block_problem *problem)
 {
-    struct resolver resolver = {.block = block, .problem = problem};
+    struct resolver resolver = {.block = block, .problem = problem, .dtype = values->dtype};
+    if (resolver.dtype == DTYPE_NONE)
+        resolver.dtype = DTYPE_FLOAT32;
     *problem = (struct block_problem){0};
     *graph = resolver.graph = calloc(1, sizeof **graph);
     if (*graph == NULL)

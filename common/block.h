@@ -62,6 +62,7 @@ struct block_layer {
 
 struct block_output {
     const char *name, *value; /* its keyword, and the layer that it is the result of */
+    enum dtype dtype;         /* float32 (also DTYPE_NONE), float16 or bfloat16 */
     unsigned line;
 };
 
@@ -150,6 +151,7 @@ struct block_values {
     uint64_t hidden_dim;
     const struct block_option *items;
     unsigned count;
+    enum dtype dtype; /* of inputs and outputs that are declared float32; DTYPE_NONE: that */
 };
 
 struct block_value {

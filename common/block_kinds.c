@@ -32,8 +32,9 @@ static int need_floats(const struct block_node *node, const struct block_value *
 {
     for (unsigned i = 0; i < count; i++) {
         const struct tensor_desc *desc = operand(node, values, i);
-        if (desc->dtype != DTYPE_FLOAT32)
-            return refuse(problem, "'%s' is %s: it reads float32", desc->name, dtype_name(desc->dtype));
+        if (!dtype_is_float(desc->dtype))
+            return refuse(problem, "'%s' is %s: it reads float32, float16 or bfloat16", desc->name,
+                          dtype_name(desc->dtype));
     }
     return 0;
 }

@@ -95,15 +95,6 @@ static int read_arguments(struct reading *reading, const struct config_node *nod
 
 /* --- inputs and outputs ------------------------------------------------------------------------------------------- */
 
-static enum dtype dtype_of(const char *name)
-{
-    for (uint32_t dtype = DTYPE_FLOAT32; dtype <= DTYPE_BOOL; dtype++) {
-        if (strcmp(dtype_name(dtype), name) == 0)
-            return (enum dtype)dtype;
-    }
-    return DTYPE_NONE;
-}
-
 static int read_shape(struct reading *reading, const struct config_node *node, struct block_input *input)
 {
     int rc = need_kind(reading, node, "shape", CONFIG_NODE_LIST);
@@ -131,7 +122,7 @@ static int read_input(struct reading *reading, const struct config_node *node, s
         rc = need_text(reading, node, "an input", "dtype", &dtype);
     if (rc < 0)
         return rc;
-    input->dtype = dtype_of(dtype);
+    input->dtype = dtype_of_name(dtype);
     const struct config_node *shape = config_tree_find(node, "shape");
     return shape ? read_shape(reading, shape, input)
                  : REFUSE(reading, node->line, "input %s needs shape: [hidden_dim], say", input->name);
@@ -139,14 +130,22 @@ static int read_input(struct reading *reading, const struct config_node *node, s
 
 static int read_output(struct reading *reading, const struct config_node *node, struct block_output *output)
 {
-    static const char *const keys[] = {"name", "value", NULL};
+    static const char *const keys[] = {"name", "value", "dtype", NULL};
+    const char *dtype = "float32";
     int rc = need_kind(reading, node, "outputs", CONFIG_NODE_MAP);
     output->line = node->line;
     if (rc == 0)
         rc = only_keys(reading, node, "an output", keys);
     if (rc == 0)
         rc = need_text(reading, node, "an output", "name", &output->name);
-    return rc == 0 ? need_text(reading, node, "an output", "value", &output->value) : rc;
+    if (rc == 0)
+        rc = need_text(reading, node, "an output", "value", &output->value);
+    if (rc == 0 && config_tree_find(node, "dtype"))
+        rc = need_text(reading, node, "an output", "dtype", &dtype);
+    output->dtype = dtype_of_name(dtype);
+    if (rc == 0 && output->dtype == DTYPE_NONE)
+        rc = REFUSE(reading, node->line, "output %s: there is no dtype '%.60s'", output->name, dtype);
+    return rc;
 }
 
 /* --- layers ------------------------------------------------------------------------------------------------------- */
@@ -357,7 +356,8 @@ static int resolve(const struct block *block, const struct block_values *values,
 static int check_expert(const struct config *config, const struct config_source *source, int index)
 {
     const struct config_expert *expert = &config->experts[index];
-    const struct block_values values = {expert->hidden_dim, expert->values.items, expert->values.count};
+    const struct block_values values = {expert->hidden_dim, expert->values.items, expert->values.count,
+                                        dtype_of_name(expert->dtype)};
     struct block_problem problem;
     if (!expert->declared)
         return expert->values.count == 0 ? 0

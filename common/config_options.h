@@ -139,10 +139,15 @@
     X(STRING, uid, "", 0, 0, "", "uid (ffn.4.17) or pattern of uids (ffn.[0:4].[0:16])")                               \
     X(UINT, count, 0, 0, 16777216, "experts", "host so many distinct ones of the pattern, drawn at random; 0: all")    \
     X(UINT, seed, 0, 0, 18446744073709551615U, "", "seed of the draw and of the initial weights")                      \
-    X(BLOCK, block, "ffn", 0, 0, "", "ffn, nop, or the path of an own one's shared object")                            \
+    X(BLOCK, block, "ffn", 0, 0, "",                                                                                   \
+      "ffn, swiglu, transformer, ... (docs/blocks.md), one of `blocks`, or the path of an own one's shared object")    \
     X(TREE, arguments, 0, 0, 0, "", "values for the block's own arguments: {sequence: 64} (docs/blocks.md)")           \
     X(STRING, device, "", 0, 0, "", "name of the device; default the first of devices")                                \
     X(UINT, hidden_dim, 1024, 1, 1048576, "", "hidden size h: a row is h floats (nop: any row of h floats)")           \
+    X(CHOICE, dtype, "float32", 0, 0, "float32|float16|bfloat16",                                                      \
+      "of inputs, outputs and their gradients that the block has in float32: what clients send and get; it computes "  \
+      "in "                                                                                                            \
+      "float32")                                                                                                       \
     X(UINT, max_batch_size, 4096, 1, 1048576, "rows", "largest task, and largest batch")                               \
     X(UINT, min_batch_size, 1, 1, 1048576, "rows", "rows that a batch waits for, no longer than batch_timeout")        \
     X(FLOAT, batch_timeout, 0, 0, 3600000, "ms", "longest wait for min_batch_size rows")                               \
@@ -179,9 +184,10 @@
     X(TREE, arguments, 0, 0, 0, "",                                                                                    \
       "numbers that experts may set, with their defaults: {inner: 256}; hidden_dim is always there")                   \
     X(TREE, inputs, 0, 0, 0, "",                                                                                       \
-      "[{name: x, shape: [hidden_dim], dtype: float32}, ...]; shapes are of one row, dtypes float32, int64 and bool")  \
+      "[{name: x, shape: [hidden_dim], dtype: float32}, ...]; shapes are of one row, dtypes float32, "                 \
+      "float16, bfloat16, int64 and bool")                                                                             \
     X(TREE, layers, 0, 0, 0, "",                                                                                       \
       "[{name: inner, layer: linear, input: x, size: 4 * hidden_dim, activation: gelu}, ...]")                         \
-    X(TREE, outputs, 0, 0, 0, "", "[{name: output, value: <layer>}, ...]")
+    X(TREE, outputs, 0, 0, 0, "", "[{name: output, value: <layer>, dtype: float32}, ...]")
 
 #endif

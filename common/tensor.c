@@ -28,6 +28,15 @@ const char *dtype_name(uint32_t dtype)
     return dtype < DTYPE_COUNT && dtypes[dtype].name ? dtypes[dtype].name : "unknown";
 }
 
+enum dtype dtype_of_name(const char *name)
+{
+    for (uint32_t dtype = DTYPE_FLOAT32; dtype < DTYPE_COUNT; dtype++) {
+        if (strcmp(dtypes[dtype].name, name) == 0)
+            return (enum dtype)dtype;
+    }
+    return DTYPE_NONE;
+}
+
 size_t tensor_row_bytes(const struct tensor_desc *desc)
 {
     uint64_t bytes = dtype_size(desc->dtype);
@@ -93,22 +102,29 @@ const char *tensor_desc_format(const struct tensor_desc *desc, char *text, size_
     return text;
 }
 
-/* Two at a time: a lane's exponent and mantissa are at most 2^31 - 1, so adding one to the exponent carries into the
- * lane's own top bit, and only where all its bits were set. */
-bool floats_are_finite(const float *values, size_t count)
+bool dtype_is_float(uint32_t dtype)
 {
-    const uint64_t magnitude = UINT64_C(0x7fffffff7fffffff), one = UINT64_C(0x0080000000800000),
-                   top = UINT64_C(0x8000000080000000);
-    uint64_t seen = 0;
-    for (; count >= 2; values += 2, count -= 2) {
-        uint64_t two;
-        memcpy(&two, values, sizeof two);
-        seen |= (two & magnitude) + one;
+    return dtype == DTYPE_FLOAT32 || dtype == DTYPE_FLOAT16 || dtype == DTYPE_BFLOAT16;
+}
+
+/* Several at a time, as lanes of 64 bits: a lane's exponent and mantissa are at most its greatest positive number, so
+ * adding one to the exponent carries into the lane's own top bit, and only where all its bits were set. */
+bool floats_are_finite(uint32_t dtype, const void *values, size_t count)
+{
+    const bool wide = dtype == DTYPE_FLOAT32;
+    const uint64_t lanes = wide ? UINT64_C(0x0000000100000001) : UINT64_C(0x0001000100010001);
+    const uint64_t top = lanes << (wide ? 31 : 15),
+                   magnitude = top - lanes; /* each lane's by itself: nothing is borrowed */
+    const uint64_t one = lanes << (wide ? 23 : dtype == DTYPE_BFLOAT16 ? 7 : 10);
+    size_t bytes = count * dtype_size(dtype);
+    const char *at = values;
+    uint64_t seen = 0, some;
+    for (; bytes >= sizeof some; at += sizeof some, bytes -= sizeof some) {
+        memcpy(&some, at, sizeof some);
+        seen |= (some & magnitude) + one;
     }
-    if (count > 0) {
-        uint32_t last;
-        memcpy(&last, values, sizeof last);
-        seen |= (last & magnitude) + one;
-    }
+    some = 0;
+    memcpy(&some, at, bytes);
+    seen |= (some & magnitude) + one;
     return (seen & top) == 0;
 }

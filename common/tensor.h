@@ -45,6 +45,8 @@ struct schema {
 size_t dtype_size(uint32_t dtype);
 /* "float32", ...; "unknown". */
 const char *dtype_name(uint32_t dtype);
+/* And back; DTYPE_NONE of another word. */
+enum dtype dtype_of_name(const char *name);
 
 /* Bytes of one row. 0 if the description is not valid: a bad dtype, too many dimensions, a zero dimension, an
  * unterminated name, or more than 2^40 bytes. */
@@ -58,7 +60,9 @@ void schema_gradients(struct schema *out, const struct schema *of);
 /* "float32[1024]" into text; always terminated. Returns text. */
 const char *tensor_desc_format(const struct tensor_desc *desc, char *text, size_t size);
 
-/* Whether none of them is NaN or infinite, at the speed of memory. */
-bool floats_are_finite(const float *values, size_t count);
+/* Whether it is float32, float16 or bfloat16, with which layers compute. */
+bool dtype_is_float(uint32_t dtype);
+/* Whether none of `count` elements of such a type is NaN or infinite, at the speed of memory. */
+bool floats_are_finite(uint32_t dtype, const void *values, size_t count);
 
 #endif

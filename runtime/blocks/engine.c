@@ -30,8 +30,10 @@ int engine_graph(const struct config_expert *config, struct block_graph **graph)
     *graph = NULL;
     if (block == NULL)
         return -EINVAL;
-    const struct block_values values = {
-        .hidden_dim = config->hidden_dim, .items = config->values.items, .count = config->values.count};
+    const struct block_values values = {.hidden_dim = config->hidden_dim,
+                                        .items = config->values.items,
+                                        .count = config->values.count,
+                                        .dtype = dtype_of_name(config->dtype)};
     struct block_problem problem;
     const int result = block_resolve(block, &values, graph, &problem);
     if (result == -EINVAL)
@@ -75,7 +77,7 @@ static uint64_t staging_bytes(const struct engine_model *model)
         const bool input = i < graph->inputs.count;
         const struct tensor_desc *desc =
             input ? &graph->inputs.tensors[i] : &graph->outputs.tensors[i - graph->inputs.count];
-        const uint64_t copies = input && desc->dtype == DTYPE_FLOAT32 ? 2 : 1;
+        const uint64_t copies = input && dtype_is_float(desc->dtype) ? 2 : 1;
         bytes += copies * (model->config->max_batch_size * tensor_row_bytes(desc) + 256);
     }
     return bytes;
@@ -297,7 +299,7 @@ static void zero_rows(const struct expert_batch *batch, unsigned tensor, size_t 
 
 static bool has_gradient(const struct tensor_desc *desc)
 {
-    return desc->dtype == DTYPE_FLOAT32;
+    return dtype_is_float(desc->dtype);
 }
 
 static int take_rows(struct engine_expert *engine, struct expert_batch *batch, bool backward, struct plan_rows *inputs,

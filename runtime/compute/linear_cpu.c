@@ -66,6 +66,8 @@ static void cpu_grid(const struct device *device, enum kernel kernel, uint64_t r
     case KERNEL_APPLY:
     case KERNEL_MASK_ROWS:
     case KERNEL_GATE_BACKWARD:
+    case KERNEL_WIDEN_ROWS:
+    case KERNEL_NARROW_ROWS:
         grid->global[0] = at_most((rows + 7) / 8, 64);
         grid->global[1] = kernel_panels(provider_shape(device), n);
         break;

@@ -47,6 +47,8 @@ static void gpu_grid(const struct device *device, enum kernel kernel, uint64_t r
     case KERNEL_APPLY:
     case KERNEL_MASK_ROWS:
     case KERNEL_GATE_BACKWARD:
+    case KERNEL_WIDEN_ROWS:
+    case KERNEL_NARROW_ROWS:
         grid->global[0] =
             GROUP * (rows * WIDTH < (uint64_t)GROUP * MAX_GROUPS ? groups_of(rows * WIDTH, GROUP) : MAX_GROUPS);
         grid->global[1] = groups_of(n, WIDTH);

@@ -84,3 +84,33 @@ int rows_gate_backward(struct device *device, cl_int rows, cl_int columns, const
     };
     return kernel_launch(device, KERNEL_GATE_BACKWARD, &grid, arguments, sizeof arguments / sizeof arguments[0]);
 }
+
+int rows_widen(struct device *device, cl_int rows, cl_int columns, const struct rows_short *from,
+               const struct kernel_view *to)
+{
+    struct kernel_grid grid;
+    const cl_int flags = to->rows ? LINEAR_OUT_ROWS : 0, brain = from->brain;
+    const cl_ulong offset = from->offset_bytes / sizeof(cl_ushort);
+    const cl_long4 to_at = kernel_view_place(to, (uint64_t)columns);
+    provider_grid(device, KERNEL_WIDEN_ROWS, (uint64_t)rows, (uint64_t)columns, 0, &grid);
+    const struct kernel_argument arguments[] = {
+        KERNEL_ARGUMENT(rows),         KERNEL_ARGUMENT(columns), KERNEL_ARGUMENT(flags),      KERNEL_ARGUMENT(brain),
+        KERNEL_ARGUMENT(from->buffer), KERNEL_ARGUMENT(offset),  KERNEL_ARGUMENT(to->buffer), KERNEL_ARGUMENT(to_at),
+    };
+    return kernel_launch(device, KERNEL_WIDEN_ROWS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
+}
+
+int rows_narrow(struct device *device, cl_int rows, cl_int columns, const struct kernel_view *from,
+                const struct rows_short *to)
+{
+    struct kernel_grid grid;
+    const cl_int brain = to->brain;
+    const cl_ulong offset = to->offset_bytes / sizeof(cl_ushort);
+    const cl_long4 from_at = kernel_view_place(from, (uint64_t)columns);
+    provider_grid(device, KERNEL_NARROW_ROWS, (uint64_t)rows, (uint64_t)columns, 0, &grid);
+    const struct kernel_argument arguments[] = {
+        KERNEL_ARGUMENT(rows),    KERNEL_ARGUMENT(columns),    KERNEL_ARGUMENT(brain),  KERNEL_ARGUMENT(from->buffer),
+        KERNEL_ARGUMENT(from_at), KERNEL_ARGUMENT(to->buffer), KERNEL_ARGUMENT(offset),
+    };
+    return kernel_launch(device, KERNEL_NARROW_ROWS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
+}

@@ -37,4 +37,16 @@ struct rows_gate {
 int rows_gate_backward(struct device *device, cl_int rows, cl_int columns, const struct rows_gate *gate,
                        const struct kernel_view *dy);
 
+/* Row-major numbers of 16 bits: float16, or (brain) bfloat16. */
+struct rows_short {
+    cl_mem buffer;
+    cl_ulong offset_bytes; /* even */
+    bool brain;
+};
+/* To floats, exactly; and back, rounded to nearest, ties to even. */
+int rows_widen(struct device *device, cl_int rows, cl_int columns, const struct rows_short *from,
+               const struct kernel_view *to);
+int rows_narrow(struct device *device, cl_int rows, cl_int columns, const struct kernel_view *from,
+                const struct rows_short *to);
+
 #endif

@@ -85,6 +85,69 @@ static int add_slab(struct plan *plan, enum plan_place place, unsigned tensor, c
                   .place = place, .tensor = tensor, .rows = true, .tokens = value->tokens, .columns = value->columns});
 }
 
+/* --- rows of 16 bits ------------------------------------------------------------------------------------------------
+ */
+
+static bool is_short(uint32_t dtype)
+{
+    return dtype == DTYPE_FLOAT16 || dtype == DTYPE_BFLOAT16;
+}
+
+static struct rows_short short_rows(const struct plan_run *run, const struct plan_step *step, unsigned role)
+{
+    const struct plan_buffer *buffer = plan_buffer_of(run, step, role);
+    const struct plan_rows *rows = buffer->place == PLAN_INPUT ? run->inputs : run->results;
+    return (struct rows_short){.buffer = rows[buffer->tensor].buffer,
+                               .offset_bytes = rows[buffer->tensor].offset_bytes,
+                               .brain = step->flags == DTYPE_BFLOAT16};
+}
+
+static int launch_widen(const struct plan_run *run, const struct plan_step *step)
+{
+    const struct rows_short from = short_rows(run, step, 0);
+    const struct kernel_view to = plan_view(run, step, 1);
+    return rows_widen(run->device, plan_view_rows(run, step, 1), (cl_int)plan_buffer_of(run, step, 1)->columns, &from,
+                      &to);
+}
+
+static int launch_narrow(const struct plan_run *run, const struct plan_step *step)
+{
+    const struct kernel_view from = plan_view(run, step, 0);
+    const struct rows_short to = short_rows(run, step, 1);
+    return rows_narrow(run->device, plan_view_rows(run, step, 0), (cl_int)plan_buffer_of(run, step, 0)->columns, &from,
+                       &to);
+}
+
+static void convert(struct plan *plan, plan_launch *launch, uint32_t dtype, int from, int to)
+{
+    plan_add(plan, launch)->flags = dtype;
+    plan_use(plan, 0, from);
+    plan_use(plan, 1, to);
+}
+
+/* Rows that a client sent, as floats. */
+static int add_input(struct plan *plan, unsigned tensor, uint32_t dtype, const struct plan_value *v, bool packed)
+{
+    const int slab = add_slab(plan, PLAN_INPUT, tensor, v);
+    if (!is_short(dtype))
+        return slab;
+    const int wide = plan_matrix(plan, v->tokens, v->columns, !packed);
+    convert(plan, launch_widen, dtype, slab, wide);
+    return wide;
+}
+
+static uint32_t input_dtype(const struct plan_value *v)
+{
+    return v->input != PLAN_NONE ? v->desc->dtype : DTYPE_FLOAT32;
+}
+
+static uint32_t output_dtype(const struct plan *plan, const struct plan_value *v)
+{
+    return v->output != PLAN_NONE ? plan->graph->outputs.tensors[v->output].dtype : DTYPE_FLOAT32;
+}
+
+/* ------------------------------------------------------------------------------------------------------------------ */
+
 static int launch_pack(const struct plan_run *run, const struct plan_step *step)
 {
     const struct device_rows from = plan_rows_of(run, step, 0), to = plan_rows_of(run, step, 1);
@@ -118,8 +181,10 @@ void plan_note_product(struct plan *plan, uint64_t n, uint64_t k)
 int plan_read(struct plan *plan, unsigned value)
 {
     struct plan_value *v = &plan->values[value];
-    if (v->packed == PLAN_NONE && v->by_rows == PLAN_NONE && v->input != PLAN_NONE)
-        v->by_rows = add_slab(plan, PLAN_INPUT, (unsigned)v->input, v);
+    if (v->packed == PLAN_NONE && v->by_rows == PLAN_NONE && v->input != PLAN_NONE) {
+        const bool packed = is_short(input_dtype(v)) && v->needed_packed;
+        *(packed ? &v->packed : &v->by_rows) = add_input(plan, (unsigned)v->input, input_dtype(v), v, packed);
+    }
     if (v->packed == PLAN_NONE && v->needed_packed)
         v->packed = plan_packed(plan, v->by_rows);
     return v->packed != PLAN_NONE ? v->packed : v->by_rows;
@@ -142,8 +207,9 @@ int plan_write(struct plan *plan, unsigned value)
     if (v->home != PLAN_NONE) /* the layer behind it works in place: it has been made, or is to be made, there */
         v->by_rows = plan_write(plan, (unsigned)v->home);
     else if (v->by_rows == PLAN_NONE)
-        v->by_rows = v->output != PLAN_NONE ? add_slab(plan, PLAN_RESULT, (unsigned)v->output, v)
-                                            : plan_matrix(plan, v->tokens, v->columns, true);
+        v->by_rows = v->output != PLAN_NONE && !is_short(output_dtype(plan, v))
+                         ? add_slab(plan, PLAN_RESULT, (unsigned)v->output, v)
+                         : plan_matrix(plan, v->tokens, v->columns, true);
     return v->by_rows;
 }
 
@@ -158,7 +224,7 @@ void plan_need(struct plan *plan, unsigned value, bool packed)
 bool plan_wants(const struct plan *plan, unsigned value)
 {
     const struct plan_value *v = &plan->values[value];
-    return v->desc == NULL || v->desc->dtype == DTYPE_FLOAT32;
+    return v->desc == NULL || dtype_is_float(v->desc->dtype);
 }
 
 int plan_gradient(const struct plan *plan, const struct plan_layer *layer)
@@ -167,11 +233,17 @@ int plan_gradient(const struct plan *plan, const struct plan_layer *layer)
     return plan->values[layer->value].gradient;
 }
 
-/* Where the last contribution goes: an input's to the rows that the client gets. */
+/* An input's gradient is made in the rows that the client gets, or (of 16 bits) brought there at the end. */
+static bool goes_to_client(const struct plan_value *v)
+{
+    return v->input != PLAN_NONE && !is_short(input_dtype(v));
+}
+
+/* Where the last contribution goes. */
 static int last_place(struct plan *plan, const struct plan_value *v)
 {
-    return v->input != PLAN_NONE ? add_slab(plan, PLAN_RESULT, (unsigned)v->input, v)
-                                 : plan_matrix(plan, v->tokens, v->columns, false);
+    return goes_to_client(v) ? add_slab(plan, PLAN_RESULT, (unsigned)v->input, v)
+                             : plan_matrix(plan, v->tokens, v->columns, false);
 }
 
 /* The layer whose activation the value is, with nothing between them: its gradient can go through the activation where
@@ -213,7 +285,7 @@ void plan_contribute(struct plan *plan, unsigned value, int gradient)
     v->pending--;
     /* The last contribution to an input's gradient has to come to the client's rows. */
     const bool moves =
-        v->pending == 0 && v->input != PLAN_NONE && !plan->failed && plan->buffers[gradient].place != PLAN_RESULT;
+        v->pending == 0 && goes_to_client(v) && !plan->failed && plan->buffers[gradient].place != PLAN_RESULT;
     if (v->gradient == PLAN_NONE && !moves) {
         v->gradient = gradient;
         return;
@@ -231,8 +303,6 @@ static void reset(struct plan *plan)
         struct plan_value *v = &plan->values[i];
         v->by_rows = v->packed = v->home = v->gradient = PLAN_NONE;
         v->pending = v->uses;
-        if (plan->backward && v->output != PLAN_NONE)
-            v->gradient = add_slab(plan, PLAN_INPUT, plan->graph->inputs.count + (unsigned)v->output, v);
     }
     for (unsigned i = 0; i < plan->layers_count; i++)
         plan->layers[i].saved[0] = plan->layers[i].saved[1] = PLAN_NONE;
@@ -252,8 +322,33 @@ static void find_homes(struct plan *plan)
 static void plan_forward(struct plan *plan)
 {
     find_homes(plan);
-    for (unsigned i = 0; i < plan->layers_count; i++)
+    for (unsigned i = 0; i < plan->layers_count; i++) {
+        const struct plan_value *v = &plan->values[plan->layers[i].value];
         plan->layers[i].kind->forward(plan, &plan->layers[i]);
+        if (is_short(output_dtype(plan, v)))
+            convert(plan, launch_narrow, output_dtype(plan, v), v->by_rows,
+                    add_slab(plan, PLAN_RESULT, (unsigned)v->output, v));
+    }
+}
+
+static void take_gradients(struct plan *plan)
+{
+    for (unsigned i = 0; i < plan->values_count; i++) {
+        struct plan_value *v = &plan->values[i];
+        if (v->output != PLAN_NONE)
+            v->gradient =
+                add_input(plan, plan->graph->inputs.count + (unsigned)v->output, output_dtype(plan, v), v, false);
+    }
+}
+
+static void give_gradients(struct plan *plan)
+{
+    for (unsigned i = 0; i < plan->values_count; i++) {
+        const struct plan_value *v = &plan->values[i];
+        if (v->gradient != PLAN_NONE && is_short(input_dtype(v)))
+            convert(plan, launch_narrow, input_dtype(v), v->gradient,
+                    add_slab(plan, PLAN_RESULT, (unsigned)v->input, v));
+    }
 }
 
 static void need_operands(struct plan *plan, const struct plan_layer *layer)
@@ -278,8 +373,10 @@ static void plan_backward(struct plan *plan)
         if (plan->layers[i].recomputed)
             plan->layers[i].kind->forward(plan, &plan->layers[i]);
     }
+    take_gradients(plan);
     for (unsigned i = plan->layers_count; i-- > 0;)
         plan->layers[i].kind->backward(plan, &plan->layers[i]);
+    give_gradients(plan);
 }
 
 /* In the order in which the layers are declared, which is the state dict's. */

@@ -225,10 +225,10 @@ static bool rows_are_finite(const struct pool *pool, uint32_t first, uint32_t ro
 {
     const struct pool_shared *header = pool_header(pool);
     for (uint32_t i = 0; i < header->outputs.count; i++) {
-        const float *values = pool_output(pool, i);
-        const size_t row_floats = pool_output_row_bytes(pool, i) / sizeof *values;
-        if (header->outputs.tensors[i].dtype == DTYPE_FLOAT32 &&
-            !floats_are_finite(values + first * row_floats, rows * row_floats))
+        const uint32_t dtype = header->outputs.tensors[i].dtype;
+        const size_t row = pool_output_row_bytes(pool, i);
+        const char *values = pool_output(pool, i);
+        if (dtype_is_float(dtype) && !floats_are_finite(dtype, values + first * row, rows * (row / dtype_size(dtype))))
             return false;
     }
     return true;

@@ -37,6 +37,8 @@ devices:
   - {{name: device0, cache_dir: "{warm_cache()}"}}
 experts:
   - {{uid: nop.0, block: nop, hidden_dim: {WIDTH}, max_batch_size: 64, compression: uniform_8bit}}
+  - {{uid: half.0, block: swiglu, hidden_dim: {WIDTH}, max_batch_size: 64, dtype: float16, optimizer: none}}
+  - {{uid: half.1, block: swiglu, hidden_dim: {WIDTH}, max_batch_size: 64, dtype: bfloat16, optimizer: none}}
 """)
 
 
@@ -127,11 +129,11 @@ last_id = 0
 client_id = os.urandom(16)
 
 
-def call(method, tensors, frames, reply_codecs=(), request_id=None):
+def call(method, tensors, frames, reply_codecs=(), request_id=None, uid="nop.0"):
     """The reply's header and frames."""
     global last_id
     last_id += 1
-    header = pb.RequestHeader(version=1, request_id=request_id or last_id, method=method, uid="nop.0", tensors=tensors,
+    header = pb.RequestHeader(version=1, request_id=request_id or last_id, method=method, uid=uid, tensors=tensors,
                               reply_codecs=reply_codecs, client_id=client_id)
     sock.send_multipart([header.SerializeToString(), *frames])
     assert sock.poll(60000), "no answer"
@@ -174,6 +176,24 @@ def each_way_alone_and_both():
         assert len(frames[0]) == len(frame) and mse(x, decode(codec, frames[0], x.shape)) <= ERRORS[codec]
         reply, frames = call(pb.BACKWARD, [tensor(x, codec), tensor(x)], [frame, x], [codec])
         assert reply.status == pb.OK and mse(x, decode(codec, frames[0], x.shape)) <= ERRORS[codec], reply
+
+
+def rows_may_be_of_16_bits():
+    for uid, dtype in (("half.0", pb.FLOAT16), ("half.1", pb.BFLOAT16)):
+        codec = pb.CODEC_FLOAT16 if dtype == pb.FLOAT16 else pb.CODEC_BFLOAT16
+        info, _ = call(pb.INFO, [], [], uid=uid)
+        assert [t.dtype for t in info.info.forward_schema.tensors] == [dtype], info
+        said = subprocess.run([f"{BUILD}/bin/expertctl", "-e", ENDPOINT, "info", uid], capture_output=True, text=True)
+        assert pb.DType.Name(dtype).lower() + f"[{WIDTH}]" in said.stdout, said
+        frame, narrow = ENCODERS[codec](x), pb.Tensor(dtype=dtype, shape=x.shape)
+        reply, frames = call(pb.FORWARD, [narrow], [frame], uid=uid)
+        assert reply.status == pb.OK and reply.tensors[0].dtype == dtype and len(frames[0]) == 2 * x.size, reply
+        y = decode(codec, frames[0], x.shape)
+        assert np.isfinite(y).all() and y.std() > 1e-3, y
+        reply, frames = call(pb.BACKWARD, [narrow, narrow], [frame, frame], uid=uid)
+        assert reply.status == pb.OK and reply.tensors[0].dtype == dtype and len(frames[0]) == 2 * x.size, reply
+        reply, frames = call(pb.FORWARD, [tensor(x)], [x], uid=uid)
+        assert reply.status == pb.INVALID_ARGUMENT and not frames, reply
 
 
 def a_repeat_gets_the_first_answer():
@@ -261,7 +281,7 @@ server = subprocess.Popen([f"{ROOT}/scripts/start", "--config", "expertd.yaml", 
 failed = 1
 try:
     subprocess.run([f"{BUILD}/bin/expertctl", "-e", ENDPOINT, "-t", "500", "wait"], check=True, timeout=600)
-    for test in (info_names_them, each_way_alone_and_both, a_repeat_gets_the_first_answer,
+    for test in (info_names_them, each_way_alone_and_both, rows_may_be_of_16_bits, a_repeat_gets_the_first_answer,
                  what_a_codec_cannot_say_travels_raw, frames_that_lie_hurt_nobody, expertctl_compresses,
                  as_hivemind_does):
         test()

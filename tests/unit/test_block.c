@@ -12,7 +12,7 @@
 
 static struct block_graph *resolved(const char *name, uint64_t hidden, const struct block_option *items, unsigned count)
 {
-    const struct block_values values = {hidden, items, count};
+    const struct block_values values = {.hidden_dim = hidden, .items = items, .count = count};
     struct block_problem problem;
     struct block_graph *graph;
     ck_assert_ptr_nonnull(block_builtin(name));
@@ -145,7 +145,11 @@ static const struct {
      "    layers:\n" LAST TAIL,
      5, "no layer reads the input z"},
     {"blocks:\n  - name: mine\n    inputs: [{name: x, shape: [hidden_dim], dtype: float64}]\n    layers:\n" LAST TAIL,
-     3, "float32, int64 or bool"},
+     3, "float32, float16, bfloat16, int64 or bool"},
+    {HEAD LAST "    outputs: [{name: y, value: last, dtype: int64}]\nexperts: [{uid: a.0, block: mine}]\n", 6,
+     "float32, float16 or bfloat16"},
+    {HEAD LAST "    outputs: [{name: y, value: last, dtype: float17}]\nexperts: [{uid: a.0, block: mine}]\n", 6,
+     "no dtype 'float17'"},
     {"blocks:\n  - name: mine\n    inputs: [{name: x}]\n    layers:\n" LAST TAIL, 3, "needs shape"},
     {"blocks:\n  - name: mine\n    inputs: [{name: x, shape: [2, 3, 4, 5, 6, 7, 8]}]\n    layers:\n" LAST TAIL, 3,
      "more than 6 dimensions"},
@@ -191,6 +195,34 @@ START_TEST(what_is_wrong_is_refused_with_its_line)
 }
 END_TEST
 
+START_TEST(inputs_and_outputs_may_be_of_16_bits)
+{
+    static const char text[] = HEAD LAST "    outputs: [{name: y, value: last, dtype: float16}]\n"
+                                         "experts:\n  - {uid: a.0, block: mine, hidden_dim: 8, dtype: bfloat16}\n"
+                                         "  - {uid: b.0, block: transformer, dtype: float16}\n"
+                                         "  - {uid: c.0, block: nop, dtype: bfloat16}\n";
+    static const struct {
+        enum dtype input, last_input, output;
+    } wanted[] = {{DTYPE_BFLOAT16, DTYPE_BFLOAT16, DTYPE_FLOAT16},
+                  {DTYPE_FLOAT16, DTYPE_BOOL, DTYPE_FLOAT16},
+                  {DTYPE_BFLOAT16, DTYPE_BFLOAT16, DTYPE_BFLOAT16}};
+    struct config config;
+    ck_assert_int_eq(config_parse(&config, text, strlen(text), "mine.yaml"), 0);
+    for (unsigned i = 0; i < 3; i++) {
+        const struct config_expert *expert = &config.experts[i];
+        const struct block_values values = {.hidden_dim = 1024, .dtype = dtype_of_name(expert->dtype)};
+        struct block_problem problem;
+        struct block_graph *graph;
+        ck_assert_int_eq(block_resolve(expert->declared, &values, &graph, &problem), 0);
+        ck_assert_uint_eq(graph->inputs.tensors[0].dtype, wanted[i].input);
+        ck_assert_uint_eq(graph->inputs.tensors[graph->inputs.count - 1].dtype, wanted[i].last_input);
+        ck_assert_uint_eq(graph->outputs.tensors[0].dtype, wanted[i].output);
+        free(graph);
+    }
+    config_destroy(&config);
+}
+END_TEST
+
 START_TEST(what_is_right_is_taken)
 {
     static const char text[] =
@@ -219,6 +251,7 @@ int main(void)
     tcase_add_test(all, built_in_blocks_have_hiveminds_shapes);
     tcase_add_test(all, arguments_change_shapes_and_have_defaults);
     tcase_add_test(all, an_argument_may_be_a_word_or_depend_on_the_hidden_size);
+    tcase_add_test(all, inputs_and_outputs_may_be_of_16_bits);
     tcase_add_test(all, layers_are_placed_behind_what_they_read);
     tcase_add_loop_test(all, what_is_wrong_is_refused_with_its_line, 0, sizeof wrong / sizeof wrong[0]);
     tcase_add_test(all, what_is_right_is_taken);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/half.h"
 #include "unit/support_device.h"
 #include "unit/support_fixture.h"
 
@@ -125,6 +126,8 @@ static void fill_input(const struct world *world, unsigned index)
     for (size_t i = 0; i < count; i++) {
         if (desc->dtype == DTYPE_FLOAT32)
             ((float *)to)[i] = values[i];
+        else if (dtype_is_float(desc->dtype))
+            ((uint16_t *)to)[i] = half_from_float(values[i]);
         else if (desc->dtype == DTYPE_BOOL)
             ((unsigned char *)to)[i] = values[i] > 0.5f;
         else
@@ -167,7 +170,8 @@ static void open_world(struct world *world, const struct block_case *block, cons
     for (unsigned i = 0; i < world->outputs; i++) {
         const struct tensor_desc *desc = &world->expert->outputs.tensors[i];
         world->slabs[world->inputs + i] = slab_for(world, desc);
-        support_random(first_of(&world->slabs[world->inputs + i], desc), elements(world, desc), 60 + i, 1);
+        if (desc->dtype == DTYPE_FLOAT32)
+            support_random(first_of(&world->slabs[world->inputs + i], desc), elements(world, desc), 60 + i, 1);
     }
 }
 
@@ -326,6 +330,85 @@ START_TEST(a_row_whose_keys_are_all_masked_has_a_result_and_the_others_keep_thei
 }
 END_TEST
 
+/* --- rows of 16 bits ---------------------------------------------------------------------------------------------- */
+
+static float widened(uint16_t bits, uint32_t dtype)
+{
+    return dtype == DTYPE_BFLOAT16 ? half_float_of_bits((uint32_t)bits << 16) : half_to_float(bits);
+}
+
+static uint16_t narrowed(float value, uint32_t dtype)
+{
+    const uint32_t bits = half_float_bits(value);
+    return dtype == DTYPE_BFLOAT16 ? (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16) : half_from_float(value);
+}
+
+static const struct tensor_desc *tensor_of(const struct expert *expert, unsigned tensor)
+{
+    return tensor < expert->inputs.count ? &expert->inputs.tensors[tensor]
+                                         : &expert->outputs.tensors[tensor - expert->inputs.count];
+}
+
+/* What one world's tensor has, rounded, goes to both. */
+static void share_rows(struct world *wide, struct world *narrow, unsigned tensor)
+{
+    const struct tensor_desc *from = tensor_of(wide->expert, tensor), *to = tensor_of(narrow->expert, tensor);
+    void *whole = first_of(&wide->slabs[tensor], from), *half = first_of(&narrow->slabs[tensor], to);
+    if (!dtype_is_float(to->dtype)) {
+        memcpy(half, whole, elements(wide, from) * dtype_size(to->dtype));
+        return;
+    }
+    for (size_t i = 0; i < elements(wide, from); i++) {
+        ((uint16_t *)half)[i] = narrowed(((float *)whole)[i], to->dtype);
+        ((float *)whole)[i] = widened(((uint16_t *)half)[i], to->dtype);
+    }
+}
+
+static void same_results(struct world *wide, struct world *narrow, bool backward, const char *block)
+{
+    struct device_slab expected[MAX_TENSORS], found[MAX_TENSORS];
+    const struct schema *schema = backward ? &narrow->expert->inputs : &narrow->expert->outputs;
+    const struct schema *wide_schema = backward ? &wide->expert->inputs : &wide->expert->outputs;
+    run(wide, backward, expected);
+    run(narrow, backward, found);
+    for (unsigned i = 0; i < schema->count; i++) {
+        const struct tensor_desc *desc = &schema->tensors[i];
+        const float *whole = first_of(&expected[i], &wide_schema->tensors[i]);
+        const uint16_t *half = first_of(&found[i], desc);
+        for (size_t e = 0; e < elements(narrow, desc) && dtype_is_float(desc->dtype); e++)
+            ck_assert_msg(half[e] == narrowed(whole[e], desc->dtype), "%s: %s %zu is %a, and should be %a", block,
+                          desc->name, e, (double)widened(half[e], desc->dtype), (double)whole[e]);
+        const struct device_slab untouched = slab_for(narrow, desc);
+        const size_t bytes = tensor_row_bytes(desc), end = (FIRST_ROW + narrow->rows) * bytes;
+        ck_assert_mem_eq(found[i].mapping, untouched.mapping, FIRST_ROW * bytes);
+        ck_assert_mem_eq((char *)found[i].mapping + end, (char *)untouched.mapping + end, FIRST_ROW * bytes);
+        struct device_slab to_free = untouched;
+        support_slab_free(&to_free);
+        support_slab_free(&expected[i]);
+        support_slab_free(&found[i]);
+    }
+}
+
+/* The same computation, of what the narrow rows hold exactly, so that results differ by their own rounding alone. */
+START_TEST(rows_of_16_bits_are_computed_with_as_floats_are)
+{
+    static const char *const dtypes[] = {", dtype: float16", ", dtype: bfloat16"};
+    const struct provider_case *provider = &providers[_i == 0 ? 0 : 3];
+    for (unsigned i = (unsigned)_i; i < CASES; i += 2) {
+        struct world wide, narrow;
+        const bool staged = i / 2 % 2 == 1;
+        open_world(&wide, &cases[i], provider, staged, "");
+        open_world(&narrow, &cases[i], provider, staged, dtypes[_i]);
+        for (unsigned tensor = 0; tensor < wide.inputs + wide.outputs; tensor++)
+            share_rows(&wide, &narrow, tensor);
+        same_results(&wide, &narrow, false, cases[i].name);
+        same_results(&wide, &narrow, true, cases[i].name);
+        close_world(&narrow);
+        close_world(&wide);
+    }
+}
+END_TEST
+
 START_TEST(a_row_is_the_same_alone_and_among_others)
 {
     struct device_slab together[MAX_TENSORS], alone[MAX_TENSORS];
@@ -434,8 +517,12 @@ int main(void)
     tcase_add_loop_test(all, a_row_whose_keys_are_all_masked_has_a_result_and_the_others_keep_theirs, 0, 2);
     tcase_add_loop_test(all, a_row_is_the_same_alone_and_among_others, 0, CASES);
     tcase_add_test(all, the_examples_of_own_blocks_train);
+    TCase *shorts = tcase_create("rows of 16 bits");
+    tcase_set_timeout(shorts, 800);
+    tcase_add_loop_test(shorts, rows_of_16_bits_are_computed_with_as_floats_are, 0, 2);
     Suite *suite = suite_create("blocks");
     suite_add_tcase(suite, all);
+    suite_add_tcase(suite, shorts);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);

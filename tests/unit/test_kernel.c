@@ -12,6 +12,7 @@
 #include "runtime/layers/rms_norm.h"
 #include "runtime/compute/linear.h"
 #include "runtime/compute/rows.h"
+#include "common/half.h"
 #include "unit/support_device.h"
 #include "unit/support_reference.h"
 
@@ -342,7 +343,7 @@ static void gated_agrees(const struct size *size, unsigned which)
     };
     ck_assert_msg(linear_layer_forward(device, &call) == 0, "%s", device_error(device));
     ck_assert_int_eq(device_finish(device), 0);
-    matrix_is(&out, expected.out, SUPPORT_TOLERANCE, "gated");
+    matrix_is(&out, expected.out, 3 * SUPPORT_TOLERANCE, "gated"); /* of two sums, each with its rounding */
     if (!gates[which].save)
         return;
     const struct rows_gate gate = {
@@ -718,6 +719,84 @@ START_TEST(masks_of_bools_and_of_numbers_are_the_references)
 }
 END_TEST
 
+/* --- numbers of 16 bits ----------------------------------------------------------------------------------------------
+ */
+
+static float short_value(uint16_t bits, bool brain)
+{
+    return brain ? half_float_of_bits((uint32_t)bits << 16) : half_to_float(bits);
+}
+
+static uint16_t short_of(float value, bool brain)
+{
+    const uint32_t bits = half_float_bits(value);
+    return brain ? (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16) : half_from_float(value);
+}
+
+/* Every value there is, but NaN, by rows of all sizes; then what lies between them. */
+static void shorts_agree(size_t rows, size_t columns, bool brain, unsigned first)
+{
+    const size_t count = rows * columns, skip = 3; /* no float begins there */
+    uint16_t *bits = calloc(2 * skip + count, sizeof *bits), *found = calloc(2 * skip + count, sizeof *found);
+    float *values = floats(count);
+    for (size_t i = 0; i < count; i++) {
+        const uint16_t one = (uint16_t)(first + 7 * i);
+        bits[skip + i] = isfinite(short_value(one, brain)) ? one : 0;
+        values[i] = short_value(bits[skip + i], brain);
+    }
+    cl_mem *buffer = &buffers[n_buffers++];
+    const size_t bytes = (2 * skip + count) * sizeof *bits;
+    ck_assert_int_eq(device_allocate(device, bytes, "a test", buffer), 0);
+    const struct rows_short place = {*buffer, skip * sizeof *bits, brain};
+    for (unsigned packed = 0; packed < 2; packed++) {
+        ck_assert_int_eq(device_write(device, *buffer, 0, bits, bytes), 0);
+        const struct matrix out = matrix_put(rows, columns, packed, NULL);
+        ck_assert_int_eq(rows_widen(device, (cl_int)rows, (cl_int)columns, &place, &out.view), 0);
+        ck_assert_int_eq(device_finish(device), 0);
+        matrix_is(&out, values, 0, "widen_rows");
+        float *between = floats(count);
+        for (size_t i = 0; i < count; i++) { /* a quarter, half and three quarters of the way to the next one */
+            const float next = short_value((uint16_t)(bits[skip + i] + 1), brain);
+            between[i] = isfinite(next) ? values[i] + (next - values[i]) * (float)(i % 4) / 4 : values[i];
+        }
+        const struct matrix in = matrix_put(rows, columns, packed, between);
+        ck_assert_int_eq(rows_narrow(device, (cl_int)rows, (cl_int)columns, &in.view, &place), 0);
+        ck_assert_int_eq(device_read(device, *buffer, 0, found, bytes), 0);
+        for (size_t i = 0; i < skip; i++)
+            ck_assert(found[i] == 0 && found[skip + count + i] == 0);
+        for (size_t i = 0; i < count; i++)
+            ck_assert_msg(found[skip + i] == short_of(between[i], brain), "%a became %x", (double)between[i],
+                          found[skip + i]);
+    }
+    free(bits);
+    free(found);
+}
+
+START_TEST(numbers_of_16_bits_are_widened_exactly_and_rounded_to_the_nearest)
+{
+    begin(_i);
+    for (unsigned i = 0; i < 2 * ROW_SIZES; i++) {
+        shorts_agree(row_sizes[i / 2].rows, row_sizes[i / 2].n, i % 2 != 0, 9377 * i);
+        forget();
+    }
+    float odd[] = {NAN, INFINITY, -INFINITY, 3e38f, -3.4e38f};
+    for (unsigned brain = 0; brain < 2; brain++) {
+        uint16_t found[5];
+        cl_mem *buffer = &buffers[n_buffers++];
+        ck_assert_int_eq(device_allocate(device, sizeof found, "a test", buffer), 0);
+        const struct matrix in = matrix_put(1, 5, false, odd);
+        const struct rows_short place = {*buffer, 0, brain};
+        ck_assert_int_eq(rows_narrow(device, 1, 5, &in.view, &place), 0);
+        ck_assert_int_eq(device_read(device, *buffer, 0, found, sizeof found), 0);
+        ck_assert(isnan(short_value(found[0], brain)));
+        for (unsigned i = 1; i < 5; i++)
+            ck_assert_msg(found[i] == short_of(odd[i], brain), "%a became %x", (double)odd[i], found[i]);
+        forget();
+    }
+    end();
+}
+END_TEST
+
 static TCase *add_case(Suite *suite, const char *name)
 {
     TCase *tcase = tcase_create(name);
@@ -740,6 +819,7 @@ int main(void)
     tcase_add_loop_test(rows, rms_norm_and_its_backward_are_the_references, 0, count);
     tcase_add_loop_test(rows, epilogues_without_a_product_are_the_references, 0, count);
     tcase_add_loop_test(rows, what_is_not_a_number_stays_none, 0, count);
+    tcase_add_loop_test(rows, numbers_of_16_bits_are_widened_exactly_and_rounded_to_the_nearest, 0, count);
     tcase_add_loop_test(rows, masks_of_bools_and_of_numbers_are_the_references, 0, count);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

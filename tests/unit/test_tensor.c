@@ -148,14 +148,41 @@ START_TEST(a_value_that_is_not_finite_is_found_anywhere)
     for (size_t count = 0; count <= 41; count++) {
         for (size_t i = 0; i < count; i++)
             values[i] = i % 2 ? 3.4028235e38f : -1e-45f; /* the greatest and the least beside each other */
-        ck_assert(floats_are_finite(values, count));
+        ck_assert(floats_are_finite(DTYPE_FLOAT32, values, count));
         for (size_t i = 0; i < count; i++) {
             const float good = values[i];
             values[i] = bad[i % 4];
-            ck_assert_msg(!floats_are_finite(values, count), "%zu of %zu", i, count);
+            ck_assert_msg(!floats_are_finite(DTYPE_FLOAT32, values, count), "%zu of %zu", i, count);
             values[i] = good;
         }
     }
+}
+END_TEST
+
+START_TEST(of_16_bits_too)
+{
+    static const struct {
+        uint32_t dtype;
+        uint16_t greatest, bad[4];
+    } types[] = {{DTYPE_FLOAT16, 0x7bff, {0x7c00, 0xfc00, 0x7e00, 0xfc01}},
+                 {DTYPE_BFLOAT16, 0x7f7f, {0x7f80, 0xff80, 0x7fc0, 0xff81}}};
+    uint16_t values[23];
+    for (size_t t = 0; t < 2; t++) {
+        for (size_t count = 0; count <= 23; count++) {
+            for (size_t i = 0; i < count; i++)
+                values[i] = (uint16_t)(i % 3 ? types[t].greatest | (i % 2 ? 0x8000 : 0) : 1);
+            ck_assert(floats_are_finite(types[t].dtype, values, count));
+            for (size_t i = 0; i < count; i++) {
+                const uint16_t good = values[i];
+                values[i] = types[t].bad[i % 4];
+                ck_assert_msg(!floats_are_finite(types[t].dtype, values, count), "%zu of %zu", i, count);
+                values[i] = good;
+            }
+        }
+    }
+    ck_assert(dtype_is_float(DTYPE_BFLOAT16) && !dtype_is_float(DTYPE_FLOAT64) && !dtype_is_float(DTYPE_INT64));
+    ck_assert_int_eq(dtype_of_name("bfloat16"), DTYPE_BFLOAT16);
+    ck_assert_int_eq(dtype_of_name("unknown"), DTYPE_NONE);
 }
 END_TEST
 
@@ -170,6 +197,7 @@ int main(void)
     tcase_add_test(tcase, a_schema_has_one_to_eight_valid_tensors);
     tcase_add_test(tcase, schemas_are_joined_in_order_also_in_place);
     tcase_add_test(tcase, gradients_are_told_from_their_tensors);
+    tcase_add_test(tcase, of_16_bits_too);
     tcase_add_test(tcase, descriptions_are_printed_and_cut_to_their_buffer);
     tcase_add_test(tcase, a_value_that_is_not_finite_is_found_anywhere);
     suite_add_tcase(suite, tcase);

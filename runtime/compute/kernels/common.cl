@@ -20,8 +20,22 @@ typedef vec vec_unaligned __attribute__((aligned(4)));
 #define vec_store(v, p) (*(__global vec_unaligned *)(p) = (v))
 #endif
 
-/* An element of a matrix of weights. A half is kept as what holds its bits, as a device without cl_khr_fp16 has no type for it;
- * reading it is exact, and what is stored is rounded to nearest, ties to even. */
+/* Halves in memory: kept as what holds their bits, as a device without cl_khr_fp16 has no type for them. Reading one is exact, and
+ * what is stored is rounded to nearest, ties to even. */
+#if VEC > 1 && __has_builtin(__builtin_convertvector) && (defined __F16C__ || defined __aarch64__)
+/* One instruction each: PoCL's own take the halves of a vector of 16 one after the other. */
+typedef __fp16 halves __attribute__((ext_vector_type(VEC)));
+typedef halves halves_unaligned __attribute__((aligned(2)));
+#define half_load(p) __builtin_convertvector(*(__global const halves_unaligned *)(p), vec)
+#define half_store(v, p) (*(__global halves_unaligned *)(p) = __builtin_convertvector(v, halves))
+#define half_store_private(v, p) (*(halves_unaligned *)(p) = __builtin_convertvector(v, halves))
+#elif VEC > 1
+#define half_load(p) GLUE(vload_half, VEC)(0, (__global const half *)(p))
+#define half_store(v, p) GLUE(GLUE(vstore_half, VEC), _rte)(v, 0, (__global half *)(p))
+#define half_store_private(v, p) GLUE(GLUE(vstore_half, VEC), _rte)(v, 0, (half *)(p))
+#endif
+
+/* An element of a matrix of weights. */
 #ifndef HALF_WEIGHTS
 typedef float weight;
 #define weight_load vec_load
@@ -33,19 +47,25 @@ typedef float weight;
 typedef ushort weight;
 #define weight_load_four(p) vload_half4(0, (__global const half *)(p))
 #define weight_store_one(v, p) vstore_half_rte(v, 0, (__global half *)(p))
-#if VEC > 1 && __has_builtin(__builtin_convertvector) && (defined __F16C__ || defined __aarch64__)
-/* One instruction each: PoCL's own take the halves of a vector of 16 one after the other. */
-typedef __fp16 halves __attribute__((ext_vector_type(VEC)));
-typedef halves halves_unaligned __attribute__((aligned(2)));
-#define weight_load(p) __builtin_convertvector(*(__global const halves_unaligned *)(p), vec)
-#define weight_store(v, p) (*(__global halves_unaligned *)(p) = __builtin_convertvector(v, halves))
-#define weight_store_private(v, p) (*(halves_unaligned *)(p) = __builtin_convertvector(v, halves))
-#elif VEC > 1
-#define weight_load(p) GLUE(vload_half, VEC)(0, (__global const half *)(p))
-#define weight_store(v, p) GLUE(GLUE(vstore_half, VEC), _rte)(v, 0, (__global half *)(p))
-#define weight_store_private(v, p) GLUE(GLUE(vstore_half, VEC), _rte)(v, 0, (half *)(p))
+#define weight_load half_load
+#define weight_store half_store
+#define weight_store_private half_store_private
 #endif
-#endif
+
+/* A number of 16 bits: a half, or (brain) the upper half of a float, to which a float is rounded to nearest, ties to even. A NaN
+ * stays one. */
+float short_load_one(__global const ushort *p, int brain)
+{
+    return brain ? as_float((uint)*p << 16) : vload_half(0, (__global const half *)p);
+}
+void short_store_one(float v, __global ushort *p, int brain)
+{
+    const uint bits = as_uint(v);
+    if (brain)
+        *p = isnan(v) ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    else
+        vstore_half_rte(v, 0, (__global half *)p);
+}
 
 /* What `linear` does with a sum before it stores it, in this order. runtime/compute/linear.h has the same numbers. */
 #define LINEAR_BIAS 1      /* + bias[n] */

@@ -253,3 +253,69 @@ void gate_backward(int M, int C, int flags, float4 gate, __global const float *d
         }
     }
 }
+
+#if VEC > 1
+typedef GLUE(ushort, VEC) shorts;
+typedef shorts shorts_unaligned __attribute__((aligned(2)));
+#define TO_UINTS GLUE(convert_uint, VEC)
+#define TO_SHORTS GLUE(convert_ushort, VEC)
+#define UINT_BITS GLUE(as_uint, VEC)
+#define FLOAT_BITS GLUE(as_float, VEC)
+vec brain_load(__global const ushort *p)
+{
+    return FLOAT_BITS(TO_UINTS(*(__global const shorts_unaligned *)p) << 16);
+}
+void brain_store(vec v, __global ushort *p)
+{
+    const GLUE(uint, VEC) bits = UINT_BITS(v), rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    *(__global shorts_unaligned *)p = TO_SHORTS(isnan(v) ? bits >> 16 | 0x40 : rounded);
+}
+#endif
+
+/* Row-major numbers of 16 bits in[M][C] (common.cl), to a view of floats. Grid {some, panels}. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1)))
+void widen_rows(int M, int C, int flags, int brain, __global const ushort *in, ulong in_offset, __global float *out, long4 out_at,
+                SHARES)
+{
+    EACH_SHARE
+    {
+        const int panel = share / grid.x, columns = C - panel * PANEL;
+        for (int row = share % grid.x; row < M; row += grid.x) {
+            __global const ushort *from = in + in_offset + (long)row * C + panel * PANEL;
+            vec v[NV];
+            if (columns >= PANEL) {
+                for (int j = 0; j < NV; j++)
+                    v[j] = brain ? brain_load(from + j * VEC) : half_load(from + j * VEC);
+            } else {
+                float some[PANEL];
+                for (int c = 0; c < PANEL; c++)
+                    some[c] = c < columns ? short_load_one(from + c, brain) : 0.0f;
+                EACH_VECTOR v[j] = vec_load_private(some + j * VEC);
+            }
+            store_columns(v, out + VIEW_ROW(out_at, row, panel), flags & LINEAR_OUT_ROWS ? columns : PANEL);
+        }
+    }
+}
+
+/* And back. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1)))
+void narrow_rows(int M, int C, int brain, __global const float *in, long4 in_at, __global ushort *out, ulong out_offset, SHARES)
+{
+    EACH_SHARE
+    {
+        const int panel = share / grid.x, columns = C - panel * PANEL;
+        for (int row = share % grid.x; row < M; row += grid.x) {
+            __global ushort *to = out + out_offset + (long)row * C + panel * PANEL;
+            __global const float *from = in + VIEW_ROW(in_at, row, panel);
+            for (int j = 0; j < NV && columns >= PANEL; j++) {
+                const vec v = vec_load(from + j * VEC);
+                if (brain)
+                    brain_store(v, to + j * VEC);
+                else
+                    half_store(v, to + j * VEC);
+            }
+            for (int c = 0; c < columns && columns < PANEL; c++)
+                short_store_one(from[c], to + c, brain);
+        }
+    }
+}

@@ -221,3 +221,26 @@ void gate_backward(int M, int C, int flags, float4 gate, __global const float *d
         gradients[gradients_offset + at + 1] = let_through_grad(flags, gate, g, u, d);
     }
 }
+
+/* See rows_cpu.cl. Global size as above. */
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
+void widen_rows(int M, int C, int flags, int brain, __global const ushort *in, ulong in_offset, __global float *out, long4 out_at)
+{
+    for (long i = get_global_id(0); i < (long)M * WIDTH; i += get_global_size(0)) {
+        const int column = get_group_id(1) * WIDTH + i % WIDTH, row = i / WIDTH;
+        if (column < (flags & LINEAR_OUT_ROWS ? C : PADDED(C)))
+            out[VIEW_AT(out_at, row, column)] =
+                column < C ? short_load_one(in + in_offset + (long)row * C + column, brain) : 0.0f;
+    }
+}
+
+/* See rows_cpu.cl. Global size as above. */
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
+void narrow_rows(int M, int C, int brain, __global const float *in, long4 in_at, __global ushort *out, ulong out_offset)
+{
+    for (long i = get_global_id(0); i < (long)M * WIDTH; i += get_global_size(0)) {
+        const int column = get_group_id(1) * WIDTH + i % WIDTH, row = i / WIDTH;
+        if (column < C)
+            short_store_one(in[VIEW_AT(in_at, row, column)], out + out_offset + (long)row * C + column, brain);
+    }
+}
