@@ -368,6 +368,12 @@ struct expertd_schema {
     struct expertd_field fields[EXPERTD_MAX_TENSORS];
     size_t count;
 };
+/* A value of one of the block's own arguments: "sequence" 128; "activation" 0, "silu". */
+struct expertd_argument {
+    const char *name;
+    double value;
+    const char *text; /* of one that is a word; "" */
+};
 struct expertd_info {
     const char *uid;
     const char *block; /* "ffn", ... */
@@ -382,9 +388,11 @@ struct expertd_info {
     double learning_rate, beta1, beta2, epsilon, momentum, clip_norm;
     uint64_t warmup_steps, total_steps, grad_accumulation;
     uint64_t update_count;
-    uint64_t examples_processed;    /* rows of applied backward batches */
-    uint64_t skipped_steps;         /* for NaN or Inf */
-    enum expertd_codec compression; /* that the server's configuration advises, both ways */
+    uint64_t examples_processed;              /* rows of applied backward batches */
+    uint64_t skipped_steps;                   /* for NaN or Inf */
+    enum expertd_codec compression;           /* that the server's configuration advises, both ways */
+    const struct expertd_argument *arguments; /* beside hidden_dim */
+    size_t arguments_count;
 };
 EXPERTD_API const struct expertd_info *expertd_call_info(const struct expertd_call *call);
 

@@ -227,17 +227,37 @@ static void take_settings(struct expertd_info *copy, const Expertd__ExpertInfo *
         (enum expertd_codec)((uint32_t)info->compression < CODEC_COUNT ? (uint32_t)info->compression : CODEC_NONE);
 }
 
+static size_t arguments_bytes(const Expertd__ExpertInfo *info)
+{
+    size_t bytes = info->n_arguments * sizeof(struct expertd_argument);
+    for (size_t i = 0; i < info->n_arguments; i++)
+        bytes += strlen(info->arguments[i]->name) + strlen(info->arguments[i]->text) + 2;
+    return bytes;
+}
+
+static void take_arguments(struct expertd_argument *to, const Expertd__ExpertInfo *info, char **room)
+{
+    for (size_t i = 0; i < info->n_arguments; i++)
+        to[i] = (struct expertd_argument){.name = store_text(room, info->arguments[i]->name),
+                                          .value = info->arguments[i]->value,
+                                          .text = store_text(room, info->arguments[i]->text)};
+}
+
 const char *method_answer_take_info(void **answer, const Expertd__ExpertInfo *info)
 {
     if (!uid_valid(info->uid))
         return no_uid;
-    struct expertd_info *copy =
-        calloc(1, sizeof *copy + strlen(info->uid) + strlen(info->block) + strlen(info->device) +
-                      strlen(info->optimizer) + strlen(info->schedule) + 5 + schema_text(info->forward_schema) +
-                      2 * schema_text(info->outputs_schema) + SCHEMA_MAX_TENSORS * sizeof gradient_of);
+    struct expertd_info *copy = calloc(
+        1, sizeof *copy + strlen(info->uid) + strlen(info->block) + strlen(info->device) + strlen(info->optimizer) +
+               strlen(info->schedule) + 5 + schema_text(info->forward_schema) + 2 * schema_text(info->outputs_schema) +
+               SCHEMA_MAX_TENSORS * sizeof gradient_of + arguments_bytes(info));
     if (!copy)
         return no_memory;
-    char *room = (char *)(copy + 1);
+    struct expertd_argument *arguments = (struct expertd_argument *)(copy + 1);
+    char *room = (char *)(arguments + info->n_arguments);
+    copy->arguments = arguments;
+    copy->arguments_count = info->n_arguments;
+    take_arguments(arguments, info, &room);
     copy->uid = store(&room, info->uid);
     copy->block = store_text(&room, info->block);
     copy->device = store_text(&room, info->device);

@@ -84,13 +84,12 @@ static int choice_number(const char *choices, const char *value)
     return -1;
 }
 
-/* The word of that number, and its length. */
-static const char *choice_word(const char *choices, unsigned number, size_t *length)
+void block_argument_word(const struct block_argument *argument, double value, char text[BLOCK_WORD_SIZE])
 {
-    while (number-- > 0)
-        choices += strcspn(choices, "|") + 1;
-    *length = strcspn(choices, "|");
-    return choices;
+    const char *word = argument->choices != NULL ? argument->choices : "";
+    for (double number = 0; number < value; number++)
+        word += strcspn(word, "|") + (strchr(word, '|') != NULL);
+    snprintf(text, BLOCK_WORD_SIZE, "%.*s", (int)strcspn(word, "|"), word);
 }
 
 /* What an option is that names an argument which is one of some words: the number of that word among the option's. */
@@ -98,12 +97,10 @@ static int argument_choice(const struct block_graph *graph, const char *name, co
 {
     for (unsigned i = 0; i < graph->block->arguments_count; i++) {
         const struct block_argument *argument = &graph->block->arguments[i];
-        char word[BLOCK_NAME_SIZE];
-        size_t length;
+        char word[BLOCK_WORD_SIZE];
         if (argument->choices == NULL || strcmp(argument->name, name) != 0)
             continue;
-        const char *chosen = choice_word(argument->choices, (unsigned)graph->arguments[i], &length);
-        snprintf(word, sizeof word, "%.*s", (int)length, chosen);
+        block_argument_word(argument, graph->arguments[i], word);
         return choice_number(choices, word);
     }
     return -1;
@@ -614,13 +611,11 @@ const char *block_arguments_format(const struct block_graph *graph, char *text, 
     text[0] = '\0';
     for (unsigned i = 0; i < graph->block->arguments_count && used < size; i++) {
         const struct block_argument *argument = &graph->block->arguments[i];
-        const char *space = i > 0 ? " " : "", *word;
-        size_t letters = 0;
-        word =
-            argument->choices == NULL ? NULL : choice_word(argument->choices, (unsigned)graph->arguments[i], &letters);
-        const int length =
-            word == NULL ? snprintf(text + used, size - used, "%s%s=%.15g", space, argument->name, graph->arguments[i])
-                         : snprintf(text + used, size - used, "%s%s=%.*s", space, argument->name, (int)letters, word);
+        char word[BLOCK_WORD_SIZE];
+        block_argument_word(argument, graph->arguments[i], word);
+        if (argument->choices == NULL)
+            snprintf(word, sizeof word, "%.15g", graph->arguments[i]);
+        const int length = snprintf(text + used, size - used, "%s%s=%s", i > 0 ? " " : "", argument->name, word);
         used += length > 0 ? (size_t)length : 0;
     }
     return text;

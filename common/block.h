@@ -16,6 +16,7 @@
 enum {
     BLOCK_NAME_SIZE = 48,     /* of a layer, a parameter, an argument */
     BLOCK_OWN_NAME_SIZE = 32, /* of a block */
+    BLOCK_WORD_SIZE = 24,     /* of what an argument may be instead of a number */
     BLOCK_ARGUMENTS_MAX = 8,
     BLOCK_LAYERS_MAX = 64,
     BLOCK_OPERANDS_MAX = 8,
@@ -196,6 +197,8 @@ int block_resolve(const struct block *block, const struct block_values *values, 
                   struct block_problem *problem);
 /* The value of an argument by name, its default where there is none of that name. */
 double block_argument(const struct block_graph *graph, const char *name, double standard);
+/* The word that an argument of that value is, into text; "" where it is a number. */
+void block_argument_word(const struct block_argument *argument, double value, char text[BLOCK_WORD_SIZE]);
 /* "sequence=128 heads=16" into text, always terminated: for people. */
 const char *block_arguments_format(const struct block_graph *graph, char *text, size_t size);
 

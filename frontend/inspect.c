@@ -192,6 +192,9 @@ static void fill_arguments(Expertd__ExpertInfo *info, struct arguments_message *
         expertd__expert_info__argument__init(&message->arguments[i]);
         message->arguments[i].name = argument->name;
         message->arguments[i].value = argument->value;
+        argument->text[sizeof argument->text - 1] = 0;
+        message_clean(argument->text);
+        message->arguments[i].text = argument->text;
         message->pointers[i] = &message->arguments[i];
     }
 }

@@ -248,7 +248,8 @@ static bool expert_sane(const struct control_expert_shared *shared)
     if (copy.arguments_count > BLOCK_ARGUMENTS_MAX)
         return false;
     for (uint64_t i = 0; i < copy.arguments_count; i++)
-        if (!text_valid(copy.arguments[i].name, sizeof copy.arguments[i].name) || !isfinite(copy.arguments[i].value))
+        if (!text_valid(copy.arguments[i].name, sizeof copy.arguments[i].name) || !isfinite(copy.arguments[i].value) ||
+            !text_valid(copy.arguments[i].text, sizeof copy.arguments[i].text))
             return false;
     return text_valid(copy.uid, sizeof copy.uid) && uid_valid(copy.uid) && text_valid(copy.block, sizeof copy.block) &&
            text_valid(copy.optimizer, sizeof copy.optimizer) && text_valid(copy.schedule, sizeof copy.schedule) &&

@@ -77,6 +77,7 @@ enum control_histogram {
 struct control_argument_shared {
     char name[BLOCK_NAME_SIZE];
     double value;
+    char text[BLOCK_WORD_SIZE]; /* of one that is a word; "" */
 };
 
 struct control_expert_shared {

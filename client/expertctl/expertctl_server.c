@@ -166,6 +166,31 @@ static void print_schema(const char *key, const struct expertd_schema *schema)
     printf("\n");
 }
 
+static void json_arguments(struct json *json, const struct expertd_info *info)
+{
+    json_open(json, "arguments", '{');
+    for (size_t i = 0; i < info->arguments_count; i++) {
+        if (info->arguments[i].text[0])
+            json_string(json, info->arguments[i].name, info->arguments[i].text);
+        else
+            json_number(json, info->arguments[i].name, info->arguments[i].value);
+    }
+    json_close(json, '}');
+}
+
+static void print_arguments(const struct expertd_info *info)
+{
+    printf("arguments:");
+    for (size_t i = 0; i < info->arguments_count; i++) {
+        printf("%s %s ", i ? "," : "", info->arguments[i].name);
+        if (info->arguments[i].text[0])
+            printf("%s", info->arguments[i].text);
+        else
+            printf("%.15g", info->arguments[i].value);
+    }
+    printf("\n");
+}
+
 static void show_info(struct json *json, const struct expertd_info *info)
 {
     const struct {
@@ -198,11 +223,13 @@ static void show_info(struct json *json, const struct expertd_info *info)
     }
     if (json->stream) {
         json_bool(json, "alive", info->alive);
+        json_arguments(json, info);
         json_schema(json, "forward_schema", &info->forward_schema);
         json_schema(json, "outputs_schema", &info->outputs_schema);
         json_schema(json, "backward_schema", &info->backward_schema);
     } else {
         printf("alive: %s\n", info->alive ? "yes" : "no");
+        print_arguments(info);
         print_schema("forward_schema", &info->forward_schema);
         print_schema("outputs_schema", &info->outputs_schema);
         print_schema("backward_schema", &info->backward_schema);

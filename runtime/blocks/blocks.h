@@ -8,7 +8,7 @@ extern const struct expert_ops expert_engine; /* runtime/blocks/engine.c */
 extern const struct expert_ops expert_nop;    /* runtime/blocks/nop.c */
 
 /* Fills the common part of an expert that is being created: config, optimizer, schemas. */
-int expert_prepare(struct expert *expert, const struct expert_ops *ops, struct device *device,
+int blocks_prepare(struct expert *expert, const struct expert_ops *ops, struct device *device,
                    const struct config_expert *config);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "common/log.h"
 #include "runtime/blocks/blocks.h"
+#include "runtime/blocks/declaration.h"
 #include "runtime/blocks/own_expert.h"
 #include "runtime/compute/linear.h"
 #include "runtime/compute/provider.h"
@@ -16,30 +17,6 @@
 /* --- what experts of an entry share ------------------------------------------------------------------------------- */
 
 static struct engine_model *models; /* those that have users */
-
-const struct block *engine_block(const struct config_expert *config)
-{
-    if (config->declared != NULL)
-        return config->declared;
-    return strchr(config->block, '/') != NULL ? own_expert_find(config->block) : block_builtin(config->block);
-}
-
-int engine_graph(const struct config_expert *config, struct block_graph **graph)
-{
-    const struct block *block = engine_block(config);
-    *graph = NULL;
-    if (block == NULL)
-        return -EINVAL;
-    const struct block_values values = {.hidden_dim = config->hidden_dim,
-                                        .items = config->values.items,
-                                        .count = config->values.count,
-                                        .dtype = dtype_of_name(config->dtype)};
-    struct block_problem problem;
-    const int result = block_resolve(block, &values, graph, &problem);
-    if (result == -EINVAL)
-        log_error("experts: uid %s: block %s: %s", config->uid, block->name, problem.text);
-    return result;
-}
 
 /* A kind may be one whose kernels this program has not. */
 static int check_kinds(const struct config_expert *config, const struct block_graph *graph)
@@ -109,7 +86,7 @@ static int model_make(struct engine_model **out, struct device *device, const st
     model->parameters.trains = false;
     int result = optimizer_settings_parse(&optimizer, config);
     if (result == 0)
-        result = engine_graph(config, &model->graph);
+        result = declaration_graph(config, &model->graph);
     if (result == 0)
         result = check_kinds(config, model->graph);
     if (has_own_kinds(model))
@@ -167,18 +144,6 @@ static void model_give(struct engine_model *model)
 
 /* --- life --------------------------------------------------------------------------------------------------------- */
 
-int engine_schema(const struct config_expert *config, struct schema *inputs, struct schema *outputs)
-{
-    struct block_graph *graph;
-    const int result = engine_graph(config, &graph);
-    if (result != 0)
-        return result;
-    *inputs = graph->inputs;
-    *outputs = graph->outputs;
-    free(graph);
-    return 0;
-}
-
 static uint64_t products_memory(const struct device *device, const struct engine_model *model)
 {
     const struct plan *plan = &model->backward;
@@ -226,7 +191,7 @@ static int engine_create(struct expert **out, struct device *device, const struc
     if (engine == NULL)
         return -ENOMEM;
     struct expert *expert = &engine->base;
-    int result = expert_prepare(expert, &expert_engine, device, config);
+    int result = blocks_prepare(expert, &expert_engine, device, config);
     if (result == 0)
         result = model_take(&engine->model, device, config);
     if (result == 0)
@@ -247,10 +212,10 @@ static int engine_create(struct expert **out, struct device *device, const struc
 
 /* --- batches ------------------------------------------------------------------------------------------------------ */
 
-static size_t row_bytes(const struct engine_model *model, bool backward, unsigned tensor)
+/* Of a tensor that goes in: the inputs, then what a backward has besides. */
+static size_t row_bytes(const struct engine_model *model, unsigned tensor)
 {
     const struct block_graph *graph = model->graph;
-    (void)backward;
     return tensor_row_bytes(tensor < graph->inputs.count ? &graph->inputs.tensors[tensor]
                                                          : &graph->outputs.tensors[tensor - graph->inputs.count]);
 }
@@ -276,8 +241,7 @@ int engine_enqueue(struct engine_expert *expert, bool backward, uint64_t rows, c
         run.rows = (cl_int)(rows - row < model->chunk_rows ? rows - row : model->chunk_rows);
         run.accumulate = row > 0;
         for (unsigned i = 0; i < inputs_count; i++)
-            run.inputs[i] =
-                (struct plan_rows){inputs[i].buffer, inputs[i].offset_bytes + row * row_bytes(model, backward, i)};
+            run.inputs[i] = (struct plan_rows){inputs[i].buffer, inputs[i].offset_bytes + row * row_bytes(model, i)};
         for (unsigned i = 0; i < results_count; i++)
             run.results[i] = (struct plan_rows){
                 results[i].buffer, results[i].offset_bytes + row * tensor_row_bytes(result_desc(model, backward, i))};
@@ -312,7 +276,7 @@ static int take_rows(struct engine_expert *engine, struct expert_batch *batch, b
     int result = 0;
     for (unsigned i = 0; i < inputs_count && result == 0; i++) {
         struct device_rows in;
-        const size_t bytes = row_bytes(model, backward, i), offset = batch->first_row * bytes;
+        const size_t bytes = row_bytes(model, i), offset = batch->first_row * bytes;
         result = device_rows_in(device, batch->staging, &batch->inputs[i], offset, batch->rows * bytes, &in);
         if (result == 0)
             inputs[i] = reach(&in);
@@ -414,7 +378,7 @@ static int warm_slabs(const struct engine_expert *engine, struct device_slab *sl
     const unsigned inputs = graph->inputs.count, outputs = graph->outputs.count;
     /* Inputs, grad_outputs, then room for the outputs and for the grad_inputs. */
     for (*count = 0; *count < 2 * (inputs + outputs); (*count)++) {
-        const size_t bytes = row_bytes(engine->model, true, *count % (inputs + outputs));
+        const size_t bytes = row_bytes(engine->model, *count % (inputs + outputs));
         void *memory = calloc(1, bytes);
         if (memory == NULL)
             return -ENOMEM;
@@ -454,7 +418,7 @@ static struct parameters *engine_parameters(struct expert *expert)
 
 const struct expert_ops expert_engine = {
     .name = "declared",
-    .schema = engine_schema,
+    .schema = declaration_schema,
     .memory = engine_memory,
     .create = engine_create,
     .warm = engine_warm,

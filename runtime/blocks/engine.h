@@ -30,12 +30,6 @@ struct engine_expert {
     struct engine_model *model;
 };
 
-/* The declaration of the expert's block, NULL if it has none; and what it is with its arguments (free() it), or -EINVAL
- * after a logged message. */
-const struct block *engine_block(const struct config_expert *config);
-int engine_schema(const struct config_expert *config, struct schema *inputs, struct schema *outputs);
-int engine_graph(const struct config_expert *config, struct block_graph **graph);
-
 /* For measuring without the copies of rows to a device: enqueue the kernels for rows in its reach, first_row 0, of
  * tensors as a batch has them. A backward leaves the parameter gradients in the workspace. */
 int engine_enqueue(struct engine_expert *expert, bool backward, uint64_t rows, const struct plan_rows *inputs,

@@ -6,13 +6,13 @@
 
 #include "common/log.h"
 #include "runtime/blocks/blocks.h"
-#include "runtime/blocks/engine.h"
+#include "runtime/blocks/declaration.h"
 #include "runtime/device/device_private.h"
 #include "runtime/train/parameters.h"
 
 const struct expert_ops *expert_find(const struct config_expert *config)
 {
-    const struct block *block = engine_block(config);
+    const struct block *block = declaration_find(config);
     if (block == NULL)
         return NULL;
     return block->layers_count > 0 ? &expert_engine : &expert_nop;
@@ -54,36 +54,6 @@ int expert_create(struct expert **expert, struct device *device, const struct co
     if (result != 0)
         expert_destroy(expert);
     return result;
-}
-
-static void take_graph(struct expert *expert, const struct block_graph *graph)
-{
-    expert->inputs = graph->inputs;
-    expert->outputs = graph->outputs;
-    expert->arguments_count = graph->block->arguments_count;
-    for (unsigned i = 0; i < expert->arguments_count; i++) {
-        expert->arguments[i].name = graph->block->arguments[i].name;
-        expert->arguments[i].value = graph->arguments[i];
-    }
-}
-
-int expert_prepare(struct expert *expert, const struct expert_ops *ops, struct device *device,
-                   const struct config_expert *config)
-{
-    expert->ops = ops;
-    expert->device = device;
-    expert->config = config;
-    expert->block = engine_block(config)->name;
-    struct block_graph *graph = NULL;
-    int result = optimizer_settings_parse(&expert->optimizer, config);
-    if (result == 0)
-        result = engine_graph(config, &graph);
-    if (result == 0)
-        take_graph(expert, graph);
-    free(graph);
-    return result == 0
-               ? 0
-               : device_complain(device, result, "%s is not a configuration of block %s", config->uid, expert->block);
 }
 
 void expert_destroy(struct expert **expert)

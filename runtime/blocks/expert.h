@@ -80,6 +80,7 @@ struct expert {
     struct {
         const char *name;
         double value;
+        char text[BLOCK_WORD_SIZE];   /* of one that is a word; "" */
     } arguments[BLOCK_ARGUMENTS_MAX]; /* of the block */
     unsigned arguments_count;
     struct expert_counters counters;

@@ -8,7 +8,7 @@
 
 #include "common/clock.h"
 #include "runtime/blocks/blocks.h"
-#include "runtime/blocks/engine.h"
+#include "runtime/blocks/declaration.h"
 #include "runtime/device/device.h"
 
 struct nop {
@@ -33,9 +33,9 @@ static int nop_create(struct expert **out, struct device *device, const struct c
     if (nop == NULL)
         return -ENOMEM;
     struct expert *expert = &nop->base;
-    int result = expert_prepare(expert, &expert_nop, device, config);
+    int result = blocks_prepare(expert, &expert_nop, device, config);
     if (result == 0)
-        result = engine_graph(config, &graph);
+        result = declaration_graph(config, &graph);
     if (result != 0) {
         free(nop);
         return result;
@@ -94,7 +94,7 @@ static void nop_destroy(struct expert **expert)
 
 const struct expert_ops expert_nop = {
     .name = "nop",
-    .schema = engine_schema,
+    .schema = declaration_schema,
     .memory = nop_memory,
     .create = nop_create,
     .warm = nop_warm,

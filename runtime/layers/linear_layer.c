@@ -1,6 +1,5 @@
 /* y = activation(W x + b), and what surrounds it in a product's epilogue: + second, or * second. */
 #include "runtime/compute/linear.h"
-#include "runtime/layers/elementwise.h"
 #include "runtime/layers/fusion.h"
 #include "runtime/layers/layer.h"
 #include "runtime/layers/product.h"
@@ -68,10 +67,9 @@ static int through_epilogue(struct plan *plan, const struct plan_layer *layer, i
     const int activated = plan_matrix(plan, value->tokens, value->columns, false);
     const int gradient = plan_contribution(plan, second);
     const int inner = plan_matrix(plan, value->tokens, value->columns, false);
-    elementwise_add_step(plan, fusion_activation(layer->node->settings.activation), layer->saved[PREACT], PLAN_NONE,
-                         activated);
-    elementwise_add_step(plan, LINEAR_MULTIPLY, dy, activated, gradient);
-    elementwise_add_step(plan, LINEAR_MULTIPLY, dy, plan_read(plan, second), inner);
+    plan_apply(plan, fusion_activation(layer->node->settings.activation), layer->saved[PREACT], PLAN_NONE, activated);
+    plan_apply(plan, LINEAR_MULTIPLY, dy, activated, gradient);
+    plan_apply(plan, LINEAR_MULTIPLY, dy, plan_read(plan, second), inner);
     plan_contribute(plan, second, gradient);
     return inner;
 }
@@ -83,7 +81,7 @@ static int through_activation(struct plan *plan, const struct plan_layer *layer,
     if (activation == BLOCK_NONE || value->gradient_is_inner)
         return dy;
     const int inner = plan_matrix(plan, value->tokens, value->columns, false);
-    elementwise_add_step(plan, fusion_activation_gradient(activation), dy, layer->saved[PREACT], inner);
+    plan_apply(plan, fusion_activation_gradient(activation), dy, layer->saved[PREACT], inner);
     return inner;
 }
 

@@ -138,7 +138,7 @@ uint64_t plan_place(struct plan *plan, uint64_t chunk_rows);
 /* Greatest number of rows that the matrices of one row of the block have. */
 uint64_t plan_tokens(const struct plan *plan);
 
-/* A step with no buffers and no parameters, to be filled in before the next one is added. */
+/* plan_step.c: a step with no buffers and no parameters, to be filled in before the next one is added. */
 struct plan_step *plan_add(struct plan *plan, plan_launch *launch);
 /* Names a buffer of the last step. */
 void plan_use(struct plan *plan, unsigned role, int buffer);
@@ -146,6 +146,20 @@ void plan_use(struct plan *plan, unsigned role, int buffer);
 /* A new matrix in the workspace: row-major, or in panels. */
 int plan_matrix(struct plan *plan, uint64_t tokens, uint64_t columns, bool rows);
 int plan_scratch(struct plan *plan, uint64_t floats);
+/* The batch's tensor of that number, rows as the value's are. */
+int plan_slab(struct plan *plan, enum plan_place place, unsigned tensor, const struct plan_value *value);
+/* `buffer` in panels: itself, or a copy. */
+int plan_packed(struct plan *plan, int buffer);
+/* A step: out = what the flags (of runtime/compute/linear.h: activations, ways back through them, LINEAR_MULTIPLY,
+ * LINEAR_ADD) make of a, and of second, if they take one. Matrices of one size, row-major or in panels. */
+void plan_apply(struct plan *plan, unsigned flags, int a, int second, int out);
+/* Steps from a tensor of 16 bits to floats, and back. */
+bool plan_is_short(uint32_t dtype);
+void plan_widen(struct plan *plan, uint32_t dtype, int from, int to);
+void plan_narrow(struct plan *plan, uint32_t dtype, int from, int to);
+void plan_note_product(struct plan *plan, uint64_t n, uint64_t k);
+
+/* plan.c again. */
 /* Where a value that was computed, or is an input, is to be read. */
 int plan_read(struct plan *plan, unsigned value);
 /* The same, in panels. */
@@ -159,8 +173,6 @@ void plan_need(struct plan *plan, unsigned value, bool packed);
 bool plan_wants(const struct plan *plan, unsigned value);
 /* The complete gradient of the layer's value. */
 int plan_gradient(const struct plan *plan, const struct plan_layer *layer);
-/* `buffer` in panels: itself, or a copy. */
-int plan_packed(struct plan *plan, int buffer);
 
 /* For what makes a contribution to the gradient of a value: where it is to be written. A product takes `second` and the
  * flags into its epilogue. */
@@ -175,9 +187,8 @@ int plan_contribution(struct plan *plan, unsigned value);
 /* `gradient` is a contribution; it may be the gradient of something else, too. */
 void plan_contribute(struct plan *plan, unsigned value, int gradient);
 
-void plan_note_product(struct plan *plan, uint64_t n, uint64_t k);
-
-/* --- running it ----------------------------------------------------------------------------------------------------
+/* --- running it: plan_run.c
+ * ----------------------------------------------------------------------------------------------------
  */
 
 /* Rows in reach of the device. */

@@ -143,6 +143,7 @@ static void fill_constants(const struct backend *backend, struct control_expert_
     for (unsigned i = 0; i < expert->arguments_count; i++) {
         snprintf(record->arguments[i].name, sizeof record->arguments[i].name, "%s", expert->arguments[i].name);
         record->arguments[i].value = expert->arguments[i].value;
+        memcpy(record->arguments[i].text, expert->arguments[i].text, sizeof record->arguments[i].text);
     }
     record->inputs = expert->inputs;
     record->outputs = expert->outputs;

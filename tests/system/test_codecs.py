@@ -184,7 +184,8 @@ def rows_may_be_of_16_bits():
         info, _ = call(pb.INFO, [], [], uid=uid)
         assert [t.dtype for t in info.info.forward_schema.tensors] == [dtype], info
         said = subprocess.run([f"{BUILD}/bin/expertctl", "-e", ENDPOINT, "info", uid], capture_output=True, text=True)
-        assert pb.DType.Name(dtype).lower() + f"[{WIDTH}]" in said.stdout, said
+        assert f"input {pb.DType.Name(dtype).lower()}[rows, {WIDTH}]" in said.stdout, said
+        assert f"intermediate_size {4 * WIDTH}, activation silu, bias false, limit 0" in said.stdout, said
         frame, narrow = ENCODERS[codec](x), pb.Tensor(dtype=dtype, shape=x.shape)
         reply, frames = call(pb.FORWARD, [narrow], [frame], uid=uid)
         assert reply.status == pb.OK and reply.tensors[0].dtype == dtype and len(frames[0]) == 2 * x.size, reply

@@ -80,8 +80,9 @@ static void describe(struct fake *fake)
         expert->arguments_count = 2;
         snprintf(expert->arguments[0].name, sizeof expert->arguments[0].name, "sequence");
         expert->arguments[0].value = 128;
-        snprintf(expert->arguments[1].name, sizeof expert->arguments[1].name, "rate");
-        expert->arguments[1].value = 0.25;
+        snprintf(expert->arguments[1].name, sizeof expert->arguments[1].name, "activation");
+        expert->arguments[1].value = 1;
+        snprintf(expert->arguments[1].text, sizeof expert->arguments[1].text, "silu");
         expert->inputs = layout.inputs;
         expert->outputs = layout.outputs;
     }

@@ -398,6 +398,10 @@ START_TEST(a_damaged_segment_is_refused)
         expert->arguments_count = 1;
         memset(expert->arguments[0].name, 'a', sizeof expert->arguments[0].name);
         break;
+    case 23:
+        expert->arguments_count = 1;
+        memset(expert->arguments[0].text, 'a', sizeof expert->arguments[0].text);
+        break;
     case 22:
         expert->arguments_count = 1;
         expert->arguments[0].value = NAN;
@@ -572,7 +576,7 @@ int main(void)
     tcase_add_test(all, pools_are_prepared_together_before_each_is_visited);
     tcase_add_test(all, everything_is_looked_at_after_a_start);
     tcase_add_test(all, no_mark_is_missed);
-    tcase_add_loop_test(all, a_damaged_segment_is_refused, 0, 23);
+    tcase_add_loop_test(all, a_damaged_segment_is_refused, 0, 24);
     tcase_add_test(all, names_that_could_be_confused_are_refused);
     tcase_add_test(all, a_runtime_without_experts_has_a_segment_too);
     tcase_add_test(all, counters_have_names_and_count);

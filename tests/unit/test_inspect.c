@@ -111,8 +111,10 @@ START_TEST(info_tells_schemas_settings_and_counters)
     ck_assert_uint_eq(info->n_arguments, 2);
     ck_assert_str_eq(info->arguments[0]->name, "sequence");
     ck_assert_double_eq(info->arguments[0]->value, 128);
-    ck_assert_str_eq(info->arguments[1]->name, "rate");
-    ck_assert_double_eq(info->arguments[1]->value, 0.25);
+    ck_assert_str_eq(info->arguments[1]->name, "activation");
+    ck_assert_double_eq(info->arguments[1]->value, 1);
+    ck_assert_str_eq(info->arguments[1]->text, "silu");
+    ck_assert_str_eq(info->arguments[0]->text, "");
     ck_assert_uint_eq(info->forward_schema->n_tensors, 2);
     ck_assert_str_eq(info->forward_schema->tensors[1]->name, "mask");
     ck_assert_int_eq(info->forward_schema->tensors[1]->dtype, EXPERTD__DTYPE__BOOL);

@@ -94,10 +94,24 @@ START_TEST(an_info_of_the_largest_schemas_is_copied)
 {
     void *answer = NULL;
     good_info();
+    Expertd__ExpertInfo__Argument arguments[2], *pointers[2] = {&arguments[0], &arguments[1]};
+    expertd__expert_info__argument__init(&arguments[0]);
+    expertd__expert_info__argument__init(&arguments[1]);
+    arguments[0].name = (char[]){"heads"};
+    arguments[0].value = 16;
+    arguments[1].name = (char[]){"activation"};
+    arguments[1].text = (char[]){"silu"};
+    info.arguments = pointers;
+    info.n_arguments = 2;
     info.update_count = 77;
     info.compression = (Expertd__Codec)99; /* of a later version */
     ck_assert_ptr_null(method_answer_take_info(&answer, &info));
     const struct expertd_info *taken = answer;
+    ck_assert_uint_eq(taken->arguments_count, 2);
+    ck_assert_str_eq(taken->arguments[0].name, "heads");
+    ck_assert_double_eq(taken->arguments[0].value, 16);
+    ck_assert_str_eq(taken->arguments[0].text, "");
+    ck_assert_str_eq(taken->arguments[1].text, "silu");
     ck_assert_uint_eq(taken->forward_schema.count, SCHEMA_MAX_TENSORS);
     ck_assert_uint_eq(taken->backward_schema.count, 2 * SCHEMA_MAX_TENSORS);
     ck_assert_uint_eq(taken->backward_schema.fields[2 * SCHEMA_MAX_TENSORS - 1].row_shape[1], 5);

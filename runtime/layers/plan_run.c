@@ -1,0 +1,62 @@
+/* A plan's steps in a chunk of rows: where their matrices lie, and one behind the other. */
+#include "runtime/device/device_private.h"
+#include "runtime/layers/plan.h"
+
+const struct plan_buffer *plan_buffer_of(const struct plan_run *run, const struct plan_step *step, unsigned role)
+{
+    return step->buffers[role] == PLAN_NONE ? NULL : &run->plan->buffers[step->buffers[role]];
+}
+
+cl_int plan_view_rows(const struct plan_run *run, const struct plan_step *step, unsigned role)
+{
+    return run->rows * (cl_int)plan_buffer_of(run, step, role)->tokens;
+}
+
+struct device_rows plan_rows_of(const struct plan_run *run, const struct plan_step *step, unsigned role)
+{
+    const struct plan_buffer *buffer = plan_buffer_of(run, step, role);
+    if (buffer->place == PLAN_WORKSPACE)
+        return (struct device_rows){.buffer = run->device->workspace, .offset = buffer->offset};
+    const struct plan_rows *rows = buffer->place == PLAN_INPUT ? run->inputs : run->results;
+    return (struct device_rows){.buffer = rows[buffer->tensor].buffer,
+                                .offset = rows[buffer->tensor].offset_bytes / sizeof(float)};
+}
+
+struct kernel_view plan_view(const struct plan_run *run, const struct plan_step *step, unsigned role)
+{
+    const struct plan_buffer *buffer = plan_buffer_of(run, step, role);
+    if (buffer == NULL)
+        return (struct kernel_view){0};
+    const struct device_rows at = plan_rows_of(run, step, role);
+    return buffer->rows
+               ? kernel_view_rows(run->plan->shape, at.buffer, at.offset, buffer->columns)
+               : kernel_view_packed(run->plan->shape, at.buffer, at.offset, (uint64_t)run->rows * buffer->tokens);
+}
+
+cl_mem plan_workspace(const struct plan_run *run)
+{
+    return run->device->workspace;
+}
+
+uint64_t plan_padded(const struct plan_run *run, uint64_t columns)
+{
+    return kernel_packed_floats(run->plan->shape, 1, columns);
+}
+
+cl_ulong plan_parameter_gradient(const struct plan_run *run, const struct plan_step *step, unsigned which)
+{
+    return run->parameters->items[step->parameters[which]].offset;
+}
+
+const struct parameter *plan_parameter(const struct plan_run *run, const struct plan_step *step, unsigned which)
+{
+    return &run->parameters->items[step->parameters[which]];
+}
+
+int plan_enqueue(const struct plan_run *run)
+{
+    int result = 0;
+    for (unsigned i = 0; i < run->plan->steps_count && result == 0; i++)
+        result = run->plan->steps[i].launch(run, &run->plan->steps[i]);
+    return result;
+}
