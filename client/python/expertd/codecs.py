@@ -42,8 +42,8 @@ def frame_bytes(codec: int, elements: int, last: int) -> int:
             BLOCKWISE: 16 + 4 * (blocks + CODES) + elements}[codec]
 
 
-def encode(codec: int, tensor: torch.Tensor) -> Optional["np.ndarray[Any, Any]"]:
-    """The frame (uint8) of a dense float32 tensor on the CPU. None where it has to travel as it is: the frame would not
+def encode(codec: int, tensor: torch.Tensor) -> Optional[Any]:
+    """The frame, an array of uint8, of a dense float32 tensor on the CPU. None where it has to travel as it is: the frame would not
     be smaller, or the codec cannot say it (NaN, Inf)."""
     elements, last = tensor.numel(), tensor.shape[-1] if tensor.dim() else 1
     if codec == NONE or frame_bytes(codec, elements, last) >= 4 * elements:
@@ -146,7 +146,7 @@ def _quantile(x: Floats) -> Optional[Bytes]:
         begins = np.arange(SAMPLE + 1) * flat.size // SAMPLE
         drawn = np.random.default_rng(flat.size).random(SAMPLE)
         sample = flat[begins[:-1] + (drawn * (begins[1:] - begins[:-1])).astype(np.int64)]
-    borders = np.quantile(sample.astype(np.float64), np.arange(1, CODES) / CODES).astype(np.float32)
+    borders: Floats = np.quantile(sample.astype(np.float64), np.arange(1, CODES) / CODES).astype(np.float32)
     return _codebook_frame(flat, np.searchsorted(borders, flat, side="left").astype(np.uint8))
 
 

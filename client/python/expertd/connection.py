@@ -112,7 +112,8 @@ class Connection:
         self._poller.add(self.fd, self)
         self._poller.add(self.monitor_fd, self)
         # Without what sugar has around them, which costs as much as they do.
-        self._send_frame, self._recv_frame = super(zmq.Socket, self.socket).send, super(zmq.Socket, self.socket).recv
+        inner: Any = super(zmq.Socket, self.socket)
+        self._send_frame, self._recv_frame = inner.send, inner.recv
         self._paused = self._driver is not None
         if self._paused:
             self._poller.pause(self.fd)

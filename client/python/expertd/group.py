@@ -59,7 +59,7 @@ class Group:
         self.pids: Dict[str, int] = {}
         self._supervisor: Optional["subprocess.Popen[bytes]"] = None
         self._lock = threading.Lock()
-        self._finalizer = weakref.finalize(self, _remove, self.folder, os.getpid())
+        self._finalizer: Any = weakref.finalize(self, _remove, self.folder, os.getpid())
 
     def start(self, programs: Sequence[str], arguments: Sequence[str], remove: Sequence[str] = ()) -> None:
         """Starts the programs, each with the same arguments. What fits the patterns in `remove` goes when they have ended."""

@@ -94,8 +94,8 @@ def _codecs(numbers: Iterable[int]) -> List[str]:
 
 
 def expert_info(message: Any) -> ExpertInfo:
-    schemas = {name: _fields(getattr(message, name)) for name in ("forward_schema", "outputs_schema", "backward_schema")}
-    others = {"compression": (_codecs([message.compression]) or ["none"])[0],
+    schemas: Dict[str, Any] = {name: _fields(getattr(message, name)) for name in ("forward_schema", "outputs_schema", "backward_schema")}
+    others: Dict[str, Any] = {"compression": (_codecs([message.compression]) or ["none"])[0],
               "arguments": {argument.name: argument.value for argument in message.arguments}}
     names = [name for name in ExpertInfo.__dataclass_fields__ if name not in schemas and name not in others]
     return ExpertInfo(**schemas, **others, **{name: getattr(message, name) for name in names})

@@ -34,7 +34,8 @@ def _load(server_key: Optional[str], key_file: Optional[str]) -> Optional[Tuple[
     if len(server) != _Z85_KEY or os.path.exists(server_key):
         server = zmq.auth.load_certificate(server_key)[0]
     if not key_file:
-        return (server, *zmq.curve_keypair())
+        public, secret = zmq.curve_keypair()
+        return server, public, secret
     public, secret = zmq.auth.load_certificate(key_file + "_secret")
     if secret is None:
         raise ValueError(f"{key_file}_secret has no secret key")

@@ -57,7 +57,8 @@ def hosted(expert_cls: Union[str, Type[torch.nn.Module], Exported], hidden_dim: 
     """None for what is the server's business: its own blocks, those of the configuration, paths. A class makes a module
     for each expert, whose random numbers begin with the seed and the uid; what was exported, all the same."""
     if isinstance(expert_cls, Exported):
-        return Hosted(expert_cls, lambda uid, seed: expert_cls.weights)
+        given = expert_cls.weights
+        return Hosted(expert_cls, lambda uid, seed: given)
     if isinstance(expert_cls, str):
         if expert_cls not in name_to_input:
             return None

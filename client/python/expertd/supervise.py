@@ -40,10 +40,10 @@ def main() -> int:
             children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
             print(children[-1].pid, flush=True)
         while not stopping:
-            ended = [child for child in children if child.poll() is not None]
+            ended = [(command, child) for command, child in zip(job["commands"], children) if child.poll() is not None]
             if ended:
-                status = ended[0].returncode
-                print(f"supervise: {os.path.basename(ended[0].args[0])} has ended with {status}", file=sys.stderr)
+                (command, child), status = ended[0], ended[0][1].returncode
+                print(f"supervise: {os.path.basename(command[0])} has ended with {status}", file=sys.stderr)
                 break
             ready, _, _ = select.select([0, wake_read], [], [])
             if 0 in ready and not os.read(0, 4096):

@@ -186,8 +186,8 @@ class Translator(fx.Interpreter):
             if not isinstance(x, _Value) or x.layout != layout:
                 raise Refused("the attention's inputs are not [rows, tokens, size]" if m.batch_first else
                                "with batch_first=False the attention's inputs are [tokens, rows, size]: x.transpose(0, 1)")
-        bias, inner = m.in_proj_bias is not None, {"init": "xavier", **({"bias_init": "zero"} if m.in_proj_bias is not None else
-                                                                         {"bias": False})}
+        bias = m.in_proj_bias is not None
+        inner = {"init": "xavier", **_bias_options(bias)}
         size = m.embed_dim
         if q == k == v and m.in_proj_weight is not None:
             sources = {"weight": Source(_join(path, "in_proj_weight"))}
@@ -205,7 +205,7 @@ class Translator(fx.Interpreter):
                 operands.append(self._layer("linear", _join(path, f"{letter}_proj"), [x], {"size": size, **inner}, sources))
         attended = self._attention(path or "attention", operands, m.num_heads, given.get("key_padding_mask"))
         out = self._layer("linear", _join(path, "out_proj"), [attended],
-                          {"size": size, **({"bias_init": "zero"} if m.out_proj.bias is not None else {"bias": False})},
+                          {"size": size, **_bias_options(m.out_proj.bias is not None)},
                           {"weight": Source(_join(path, "out_proj.weight")),
                            **({"bias": Source(_join(path, "out_proj.bias"))} if m.out_proj.bias is not None else {})})
         return (out._replace(layout=layout), None)
@@ -439,7 +439,10 @@ class Translator(fx.Interpreter):
         names = [self._settle(x) for x in operands] + ([mask] if mask is not None else [])
         name = self._name(name)
         layer: Dict[str, Any] = {"name": name, "layer": kind}
-        layer.update({"input": names[0]} if len(names) == 1 else {"inputs": names})
+        if len(names) == 1:
+            layer["input"] = names[0]
+        else:
+            layer["inputs"] = names
         layer.update(options)
         for what, source in sources.items():
             if any(other.name == source.name and (other.begin, other.end) == (source.begin, source.end)
@@ -465,8 +468,10 @@ class Translator(fx.Interpreter):
         if x.part is not None:
             raise Refused("a part of a value is read: the server takes queries, keys and values apart, and nothing else")
         layer = self.layers.get(x.name)
-        activation = "none" if x.function is None else next(
-            (name for name, function in ACTIVATIONS.items() if _agree(x.function, function)), None)
+        activation: Optional[str] = "none"
+        if x.function is not None:
+            activation = next((name for name, function in ACTIVATIONS.items() if _agree(x.function, function)), "")
+            activation = activation or None
         if activation is None and layer is not None and layer["layer"] == "mask" and x.name not in self.raw:
             factor = _factor(x.function)
             if factor is not None and self.scaled.get(x.name, factor) == factor:
@@ -519,6 +524,11 @@ class Translator(fx.Interpreter):
             self.outputs.append((name, settled))
 
 
+def _bias_options(there: bool) -> Dict[str, Any]:
+    """What nn.MultiheadAttention's linear layers begin with."""
+    return {"bias_init": "zero"} if there else {"bias": False}
+
+
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
@@ -569,8 +579,9 @@ def _without_factor(x: _Value) -> Tuple[float, _Value]:
 
 
 def _through(x: _Value, function: Function) -> _Value:
-    before = x.function
-    return x._replace(function=function if before is None else lambda t: function(before(t)), instead=None)
+    def both(t: torch.Tensor) -> torch.Tensor:
+        return function(t if x.function is None else x.function(t))
+    return x._replace(function=both, instead=None)
 
 
 def _composed(n: fx.Node, made: Mapping[fx.Node, Any], env: Mapping[fx.Node, Any]) -> Function:

@@ -8,7 +8,7 @@ import os
 import select
 import threading
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import zmq
 
@@ -27,7 +27,7 @@ class Transport:
 
     def __init__(self) -> None:
         self.client_id = os.urandom(16)  # of this process; the server applies a backward of it once for each request id
-        self.request_ids = itertools.count(1)  # next() of it is atomic
+        self.request_ids: Iterator[int] = itertools.count(1)  # next() of it is atomic
         self._context = zmq.Context(io_threads=1)
         self._connections: Dict[Tuple[str, str], Connection] = {}
         self._by_fd: Dict[int, Connection] = {}

@@ -32,18 +32,19 @@ class Server(_Server):
         if not module_backends:
             raise InvalidArgument("Server(dht, module_backends) needs the backends by uid")
         drop(options, (*_WITHOUT_MEANING, "stats_report_interval"), "Server")
-        blocks, used = described(module_backends)
+        backends = dict(module_backends)
+        blocks, used = described(backends)
         common = {"initial_peers": [] if dht is None else dht.get_visible_maddrs(), "update_period": update_period,
                   "expiration": expiration, "checkpoint_dir": checkpoint_dir, "start": False, **options}
         entries = []
-        for uid, backend in module_backends.items():
+        for uid, backend in backends.items():
             one = _Server.create(expert_uids=[uid], expert_cls=used[uid], hidden_dim=backend.exported.hidden_dim,
                                  optim_cls=backend.optim_cls, min_batch_size=backend.min_batch_size,
                                  max_batch_size=backend.max_batch_size, **common)
             entries += one.config["experts"]
         config = {**one.config, "experts": entries, "blocks": list(blocks.values())}
-        super().__init__(config, uids=list(module_backends), start=start,
-                         weights=lambda uid: module_backends[uid].exported.weights)
+        super().__init__(config, uids=list(backends), start=start,
+                         weights=lambda uid: backends[uid].exported.weights)
 
     @classmethod
     def create(cls, *args: Any, **options: Any) -> "_Server":

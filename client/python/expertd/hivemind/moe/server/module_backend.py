@@ -37,7 +37,7 @@ class ModuleBackend:
         self.outputs_schema = outputs_schema
         self.min_batch_size, self.max_batch_size = min_batch_size, max_batch_size
         positional = [schema.make_zeros(_EXAMPLE_ROWS) for schema in self.args_schema]
-        named = {key: schema.make_zeros(_EXAMPLE_ROWS) for key, schema in self.kwargs_schema.items()}
+        named: Dict[str, Any] = {key: schema.make_zeros(_EXAMPLE_ROWS) for key, schema in self.kwargs_schema.items()}
         self.exported: Exported = export(module, (positional, named), name=re.sub(r"[^\w-]", "_", name))
         if outputs_schema is None:
             self.outputs_schema = [BatchTensorDescriptor.from_tensor(y) for y in self.exported(*positional, *named.values())]
@@ -54,8 +54,9 @@ class ModuleBackend:
         """As Server.create takes it."""
         if self.optimizer is None:
             return None
+        kind: Any = type(self.optimizer)
         group = {key: value for key, value in self.optimizer.param_groups[0].items() if key not in ("params", "initial_lr")}
-        return functools.partial(type(self.optimizer), **group)
+        return functools.partial(kind, **group)
 
 
 def described(backends: Dict[str, ModuleBackend]) -> Tuple[Dict[str, Dict[str, Any]], Dict[str, str]]:
