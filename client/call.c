@@ -17,6 +17,7 @@ void call_drop_answer(struct expertd_call *call)
     for (size_t i = 0; i < call->n_outputs; i++)
         zmq_msg_close(&call->reply[i]);
     call->n_outputs = 0;
+    call->metadata_bytes = 0;
     free(call->answer);
     call->answer = NULL;
     call->message[0] = 0;
@@ -146,6 +147,12 @@ size_t expertd_call_output_count(const struct expertd_call *call)
 const struct expertd_tensor *expertd_call_output(const struct expertd_call *call, size_t index)
 {
     return index < call->n_outputs ? &call->outputs[index] : NULL;
+}
+
+const void *expertd_call_metadata(const struct expertd_call *call, size_t *bytes)
+{
+    *bytes = call->metadata_bytes;
+    return call->metadata;
 }
 
 static const void *answer_of(const struct expertd_call *call, Expertd__Method method)

@@ -45,7 +45,9 @@ struct expertd_call {
     size_t n_inputs;     /* without grad_outputs */
     size_t n_request;    /* frames that are kept in request[] */
     size_t n_outputs;
-    void *answer; /* one allocation: struct expertd_pong, _list, _stats or _info, by the method; or NULL */
+    void *answer;          /* one allocation: struct expertd_pong, _list, _stats or _info, by the method; or NULL */
+    size_t metadata_bytes; /* of the answer */
+    unsigned char metadata[MESSAGE_METADATA_MAX];
     char message[512];
     struct expertd_tensor outputs[EXPERTD_MAX_TENSORS];
     zmq_msg_t reply[EXPERTD_MAX_TENSORS]; /* what the outputs' data lies in */

@@ -171,6 +171,11 @@ bool call_reply_take(struct expertd_call *call, const Expertd__ReplyHeader *head
     }
     if (why)
         return malformed(call, why);
+    if (header->metadata.len <= sizeof call->metadata) {
+        call->metadata_bytes = header->metadata.len;
+        if (header->metadata.len)
+            memcpy(call->metadata, header->metadata.data, header->metadata.len);
+    }
     if (n_frames != header->n_tensors)
         return malformed(call, "it has not a frame for each tensor");
     if (header->status != EXPERTD__STATUS__OK) {

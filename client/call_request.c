@@ -12,7 +12,7 @@ _Static_assert((int)EXPERTD_FLOAT32 == (int)DTYPE_FLOAT32 && (int)EXPERTD_BOOL =
                "dtypes have the wire's numbers");
 
 /* A header within the limits: 16 tensors of 7 dimensions of 10 bytes, a uid, a prefix and some numbers. */
-enum { HEADER_MAX = 4096 };
+enum { HEADER_MAX = 4096 + MESSAGE_METADATA_MAX + 64 };
 
 static const struct expertd_tensor *nth_tensor(const struct call_request *request, size_t index)
 {
@@ -123,6 +123,9 @@ static bool make_header(struct expertd_call *call, const struct call_request *re
     header.method = request->method;
     header.deadline_ms = call->deadline_ms;
     header.list = request->list;
+    header.metadata = (ProtobufCBinaryData){request->metadata_bytes, (uint8_t *)(uintptr_t)request->metadata};
+    if (request->traceparent)
+        header.traceparent = (char *)(uintptr_t)request->traceparent;
     if (request->uid)
         header.uid = (char *)(uintptr_t)request->uid;
     if (request->method == EXPERTD__METHOD__BACKWARD)

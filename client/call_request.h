@@ -12,6 +12,9 @@ struct call_request {
     size_t count[2];
     Expertd__ListQuery *list; /* NULL: none */
     const unsigned char *client_id;
+    const void *metadata; /* of metadata_bytes; and the trace, "": none */
+    size_t metadata_bytes;
+    const char *traceparent;
     struct local_heap *heap;     /* where the frames' data goes if it can; NULL */
     uint32_t codec, reply_codec; /* enum codec: of tensors that name none; that is wished for the reply's */
 };

@@ -38,6 +38,9 @@ struct expertd_client {
     struct call_table table;
     struct decoder decoder;
     struct expertd_client_counters counters;
+    size_t metadata_bytes;
+    unsigned char metadata[MESSAGE_METADATA_MAX];
+    char traceparent[56];
     uint64_t asked_connects; /* where the server's shared memory is was asked on the connection of that number */
     uint64_t spin_ns;
     struct {
@@ -95,6 +98,7 @@ static struct expertd_call *new_call(struct expertd_client *client, Expertd__Met
     call->refusals = call->retry_after_ms = 0;
     call->status = EXPERTD_OK;
     call->n_request = call->n_outputs = call->n_inputs = 0;
+    call->metadata_bytes = 0;
     call->answer = NULL;
     call->message[0] = 0;
     return call;
@@ -401,6 +405,9 @@ int client_make_call(struct expertd_client *client, struct call_request *request
         return -ENOMEM;
     }
     request->client_id = client->id;
+    request->metadata = client->metadata;
+    request->metadata_bytes = client->metadata_bytes;
+    request->traceparent = client->traceparent;
     request->heap = has_tensors(request->method) ? connection_heap(&client->connection) : NULL;
     request->codec = client->codec;
     request->reply_codec = client->reply_codec;
@@ -638,6 +645,25 @@ void expertd_client_destroy(struct expertd_client **pointer)
 const char *expertd_client_endpoint(const struct expertd_client *client)
 {
     return client->endpoint;
+}
+
+int expertd_client_set_metadata(struct expertd_client *client, const void *data, size_t bytes)
+{
+    if (bytes > sizeof client->metadata || (bytes > 0 && !data))
+        return -EINVAL;
+    client->metadata_bytes = bytes;
+    if (bytes > 0)
+        memcpy(client->metadata, data, bytes);
+    return 0;
+}
+
+int expertd_client_set_traceparent(struct expertd_client *client, const char *traceparent)
+{
+    const char *text = traceparent ? traceparent : "";
+    if (text[0] && strlen(text) != sizeof client->traceparent - 1)
+        return -EINVAL;
+    memcpy(client->traceparent, text, strlen(text) + 1);
+    return 0;
 }
 
 bool expertd_client_local(const struct expertd_client *client)

@@ -204,6 +204,11 @@ EXPERTD_API int expertd_client_new(struct expertd_client **client, const char *e
 /* Gives up what is in flight and releases all calls, which must not be used any more. Nulls *client; NULL is fine. */
 EXPERTD_API void expertd_client_destroy(struct expertd_client **client);
 EXPERTD_API const char *expertd_client_endpoint(const struct expertd_client *client);
+/* Of the calls that are made from now on. Metadata is anything of at most 1,024 bytes (copied; 0: none): the server
+ * returns it with the answer (expertd_call_metadata()) and has it in its log at debug. A traceparent is W3C Trace
+ * Context's, "00-<32 hexadecimal digits>-<16>-01" (NULL or "": none), and stands in that log, too. -EINVAL. */
+EXPERTD_API int expertd_client_set_metadata(struct expertd_client *client, const void *data, size_t bytes);
+EXPERTD_API int expertd_client_set_traceparent(struct expertd_client *client, const char *traceparent);
 /* Whether tensors go through memory that is shared with the server. */
 EXPERTD_API bool expertd_client_local(const struct expertd_client *client);
 /* Memory for an input, aligned to 64 bytes: shared with the server where there is such a way (then it is not copied on
@@ -296,6 +301,8 @@ EXPERTD_API void *expertd_call_user(const struct expertd_call *call);
 /* Of a call that has ended; all that they point to is valid until the call is released or retried. */
 EXPERTD_API enum expertd_status expertd_call_status(const struct expertd_call *call);
 EXPERTD_API const char *expertd_call_message(const struct expertd_call *call); /* "" when OK; never NULL */
+/* The request's metadata, as the server returned it. */
+EXPERTD_API const void *expertd_call_metadata(const struct expertd_call *call, size_t *bytes);
 /* The expert has not changed by it: it was never sent, the server refused it or says that it did nothing, or it is no
  * backward. False for a backward that was, or may have been, applied. */
 EXPERTD_API bool expertd_call_not_applied(const struct expertd_call *call);

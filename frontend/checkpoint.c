@@ -156,6 +156,7 @@ void checkpoint_begin(struct server *server, const struct reply_to *to, const Ex
     request->checkpoint = checkpoint;
     request->to = *to;
     client_peer_hold(request->to.peer);
+    notes_keep(&request->to.notes);
     const uint64_t deadline_ms = header->deadline_ms ? header->deadline_ms : server->config->frontend.default_deadline;
     deadline_set(server->deadlines, &request->deadline, deadline_ms ? now_ns + deadline_ms * NS_PER_MS : 0);
     request_list_append(&server->checkpoints, request);

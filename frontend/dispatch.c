@@ -1,8 +1,11 @@
 #include "frontend/dispatch.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "frontend/access.h"
+#include "common/log.h"
+#include "common/uid.h"
 #include "frontend/checkpoint.h"
 #include "frontend/connections.h"
 #include "frontend/gate.h"
@@ -127,6 +130,16 @@ void dispatch_message(struct server *server, struct reply_to *to, uint64_t now_n
         return;
     const unsigned method = (unsigned)header->method;
     server->counters.requests[method < COUNTERS_METHODS ? method : 0]++;
+    if (!notes_read(&to->notes, header)) {
+        refuse(server, to, STATUS_INVALID_ARGUMENT, "metadata has at most 1024 bytes");
+        return;
+    }
+    if (notes_any(&to->notes)) {
+        char text[NOTES_TEXT_SIZE], uid[UID_SIZE];
+        snprintf(uid, sizeof uid, "%s", header->uid);
+        log_debug("request %" PRIu64 ", method %u of '%s': %s", to->request_id, method, message_clean(uid),
+                  notes_text(&to->notes, text));
+    }
     if (allowed(server, to, header))
         route(server, to, header, now_ns);
 }

@@ -11,6 +11,8 @@
 
 /* Headers up to this many bytes are sent by copy and not charged to their peer; the high-water mark bounds them. */
 enum { SMALL_HEADER = 1024, BODY_HEADER = 512, ALIGN = 64 };
+/* ReplyHeader.metadata, field 11: tag and length. */
+enum { METADATA_TAG = 11 << 3 | 2, NOTE_FIELD = 3 };
 
 /* What lies at the front of the buffer of an OK with tensors. */
 struct body {
@@ -168,6 +170,7 @@ void reply_header(struct replier *replier, const struct reply_to *to, Expertd__R
     unsigned char small[SMALL_HEADER];
     header->version = MESSAGE_VERSION;
     header->request_id = to->request_id;
+    header->metadata = (ProtobufCBinaryData){to->notes.metadata_bytes, (uint8_t *)(uintptr_t)to->notes.metadata};
     const size_t bytes = protobuf_c_message_get_packed_size(&header->base);
     if (bytes > MESSAGE_REPLY_MAX) {
         reply_status(replier, to, STATUS_RESOURCE_EXHAUSTED, "the answer is too long");
@@ -280,6 +283,26 @@ struct buffer *reply_build(struct replier *replier, uint64_t request_id, const s
     return buffer;
 }
 
+/* A header that was encoded, for this asker: what stands behind it counts as part of it (protobuf merges). */
+static size_t personal_header(const struct reply_to *to, const void *header, size_t bytes,
+                              unsigned char personal[BODY_HEADER + NOTE_FIELD + MESSAGE_METADATA_MAX])
+{
+    const size_t n = to->notes.metadata_bytes;
+    unsigned char *at = personal + bytes;
+    memcpy(personal, header, bytes);
+    if (n == 0)
+        return bytes;
+    *at++ = METADATA_TAG;
+    if (n < 128) {
+        *at++ = (unsigned char)n;
+    } else {
+        *at++ = (unsigned char)(n % 128 + 128);
+        *at++ = (unsigned char)(n / 128);
+    }
+    memcpy(at, to->notes.metadata, n);
+    return (size_t)(at - personal) + n;
+}
+
 /* --- into the memory of a client on this host -----------------------------------------------------------------------
  */
 
@@ -345,9 +368,11 @@ void reply_rows(struct replier *replier, const struct reply_to *to, const struct
         tensor_bytes += spans[i].bytes;
         at += (spans[i].bytes + ALIGN - 1) / ALIGN * ALIGN;
     }
-    const uint32_t bytes = build_header(header, to->request_id, schema, rows, used);
+    unsigned char personal[sizeof header + NOTE_FIELD + MESSAGE_METADATA_MAX];
+    const size_t bytes =
+        personal_header(to, header, build_header(header, to->request_id, schema, rows, used), personal);
     count_reply(replier, STATUS_OK, bytes + tensor_bytes);
-    answer_local(to, header, bytes, spans, schema->count);
+    answer_local(to, personal, bytes, spans, schema->count);
 }
 
 /* A kept answer, which may be another's of before: its rows are not this request's. */
@@ -367,8 +392,10 @@ static void send_local(struct replier *replier, const struct reply_to *to, const
         memcpy(local_client_at(to->peer->local, at), built->data + body->offset[i], body->bytes[i]);
         at += (body->bytes[i] + ALIGN - 1) / ALIGN * ALIGN;
     }
-    count_reply(replier, STATUS_OK, body->header_bytes + body->tensor_bytes);
-    answer_local(to, body->header, body->header_bytes, spans, body->count);
+    unsigned char personal[sizeof body->header + NOTE_FIELD + MESSAGE_METADATA_MAX];
+    const size_t bytes = personal_header(to, body->header, body->header_bytes, personal);
+    count_reply(replier, STATUS_OK, bytes + body->tensor_bytes);
+    answer_local(to, personal, bytes, spans, body->count);
 }
 
 void reply_send(struct replier *replier, const struct reply_to *to, struct buffer *built)
@@ -398,7 +425,9 @@ void reply_send(struct replier *replier, const struct reply_to *to, struct buffe
         data[i] = buffer->data + body->offset[i];
     if (begin_frames(replier, to, buffer, frames, body->count, data, body->bytes)) {
         if (send_front(replier, to)) {
-            send_bytes(replier->socket, body->header, body->header_bytes, ZMQ_SNDMORE);
+            unsigned char personal[sizeof body->header + NOTE_FIELD + MESSAGE_METADATA_MAX];
+            const size_t bytes = personal_header(to, body->header, body->header_bytes, personal);
+            send_bytes(replier->socket, personal, bytes, ZMQ_SNDMORE);
             send_frames(replier->socket, frames, body->count);
         } else {
             for (uint32_t i = 0; i < body->count; i++)

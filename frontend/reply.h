@@ -16,6 +16,7 @@
 #include "frontend/counters.h"
 #include "frontend/client_peer.h"
 #include "frontend/local_client.h"
+#include "frontend/notes.h"
 #include "proto/message.h"
 
 /* What a socket type puts between routing id and header, and wants back. */
@@ -33,6 +34,7 @@ struct reply_to {
     /* Of a client on this host: the request's slot, and where in the client's memory its tensors may be put. */
     uint32_t slot;
     struct local_span room;
+    struct notes notes; /* that the request came with */
 };
 
 struct replier {

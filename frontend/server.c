@@ -154,6 +154,13 @@ void server_answered(struct server *server, struct request *request)
     deadline_remove(server->deadlines, &request->deadline);
     client_peer_release(request->to.peer);
     request->to.peer = NULL;
+    if (request->pool && notes_any(&request->to.notes)) {
+        char text[NOTES_TEXT_SIZE];
+        log_debug("request %" PRIu64 " of '%s' was answered after %.3f ms: %s", request->to.request_id,
+                  pool_header(request->pool->pool)->uid, (double)(clock_now_ns() - request->began_ns) / 1e6,
+                  notes_text(&request->to.notes, text));
+    }
+    notes_free(&request->to.notes);
     if (request->pool) {
         request->pool->device->in_flight--;
         histogram_add(&server->counters.request_time[request->pool->index % 2], HISTOGRAM_TIME,

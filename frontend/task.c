@@ -224,7 +224,9 @@ static bool meet_first(struct server *server, const struct order *order)
     reply_withdraw(&server->replier, &first->to);
     client_peer_hold(order->to->peer);
     client_peer_release(first->to.peer);
+    notes_free(&first->to.notes);
     first->to = *order->to;
+    notes_keep(&first->to.notes);
     deadline_set(server->deadlines, &first->deadline, order->deadline_ns);
     if (first->parked)
         first->parked->deadline_ns = order->deadline_ns;
@@ -374,6 +376,7 @@ static enum status queue(struct server *server, struct order *order, struct pool
     }
     request->share = shares_charge(server->shares, link, order->to->peer, rows);
     client_peer_hold(request->to.peer);
+    notes_keep(&request->to.notes);
     deadline_set(server->deadlines, &request->deadline, order->deadline_ns);
     link->device->in_flight++;
     if (!request->parked)

@@ -16,6 +16,8 @@ enum {
     KEY_COUNT,
     KEY_EXPERTS,
     KEY_COMPRESSION,
+    KEY_METADATA,
+    KEY_TRACEPARENT,
     KEY_SERVER_KEY,
     KEY_KEY_FILE,
     KEY_ROLE,
@@ -81,6 +83,9 @@ static const struct argp_option options[] = {
      "how float32 tensors travel, both ways: none, float16, bfloat16, meanstd_16bit, uniform_8bit, quantile_8bit, "
      "blockwise_8bit",
      1},
+    {"metadata", KEY_METADATA, "TEXT", 0,
+     "goes along, stands in the server's log (debug) and comes back with the answer", 1},
+    {"traceparent", KEY_TRACEPARENT, "TEXT", 0, "the W3C trace that the call is part of; for the server's log", 1},
     {"count", KEY_COUNT, "N", 0, "of uids to draw (1)", 1},
     {"experts", KEY_EXPERTS, "N", 0, "that many of the server's experts have to be alive", 1},
     {"server-key", KEY_SERVER_KEY, "KEY", 0,
@@ -179,6 +184,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
             argp_error(state, "'%s' is no codec; --help names them", argument);
         ctl->codec_given = true;
         return 0;
+    case KEY_METADATA:
+        ctl->metadata = argument;
+        return 0;
+    case KEY_TRACEPARENT:
+        ctl->traceparent = argument;
+        return 0;
     case KEY_SERVER_KEY:
         ctl->server_key = argument;
         return 0;
@@ -264,7 +275,14 @@ struct expertd_client *expertctl_connect(const struct expertctl *ctl, enum exit_
     with.codec = with.reply_codec = ctl->codec;
     with.server_key = ctl->server_key;
     with.key_file = ctl->key_file;
-    const int rc = expertd_client_new(&client, ctl->endpoint, &with);
+    int rc = expertd_client_new(&client, ctl->endpoint, &with);
+    if (rc == 0 && ((ctl->metadata && expertd_client_set_metadata(client, ctl->metadata, strlen(ctl->metadata)) < 0) ||
+                    expertd_client_set_traceparent(client, ctl->traceparent) < 0)) {
+        *code = expertctl_usage(ctl, "--metadata has at most 1024 bytes, and a --traceparent is written "
+                                     "00-<32 hexadecimal digits>-<16>-<2>");
+        expertd_client_destroy(&client);
+        return NULL;
+    }
     if (rc == -EINVAL) {
         char message[512];
         snprintf(message, sizeof message, "'%.400s' is no endpoint; one is written tcp://host:port", ctl->endpoint);

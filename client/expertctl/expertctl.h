@@ -39,8 +39,9 @@ struct expertctl {
     const char *dht;
     bool dht_given; /* by option or environment, so that it is meant */
     bool json;
-    double timeout_s;         /* 0: the command's default */
-    enum expertd_codec codec; /* both ways */
+    double timeout_s;                   /* 0: the command's default */
+    const char *metadata, *traceparent; /* NULL */
+    enum expertd_codec codec;           /* both ways */
     bool codec_given;
     const char *server_key, *key_file; /* NULL: the environment's */
     const char *role, *name;           /* keygen */

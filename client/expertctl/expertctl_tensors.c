@@ -12,6 +12,7 @@
 #include "client/expertctl/npy.h"
 #include "common/clock.h"
 
+enum { METADATA_SIZE = 1025 };
 static const double default_timeout_s = 10;
 
 /* The files' arrays, and the same as tensors. */
@@ -202,11 +203,27 @@ static struct summary summarise(const struct expertd_tensor *tensor)
     return summary;
 }
 
+/* As the server returned it; for a terminal. */
+static const char *metadata_of(const struct expertd_call *call, char text[METADATA_SIZE])
+{
+    size_t bytes;
+    const void *metadata = expertd_call_metadata(call, &bytes);
+    snprintf(text, METADATA_SIZE, "%.*s", (int)bytes, (const char *)metadata);
+    for (char *at = text; *at; at++) {
+        if (*at < ' ' || *at > '~')
+            *at = '?';
+    }
+    return text;
+}
+
 static void show_json(const struct expertctl *ctl, const struct expertd_call *call, double latency_ms)
 {
+    char metadata[METADATA_SIZE];
     struct json json = expertctl_json_start();
     json_string(&json, "uid", ctl->arguments[0]);
     json_number(&json, "latency_ms", latency_ms);
+    if (ctl->metadata)
+        json_string(&json, "metadata", metadata_of(call, metadata));
     json_open(&json, "outputs", '[');
     for (size_t i = 0; i < expertd_call_output_count(call); i++) {
         const struct expertd_tensor *tensor = expertd_call_output(call, i);
@@ -254,6 +271,9 @@ static void show_text(const struct expertctl *ctl, const struct expertd_call *ca
             fprintf(stream, " -> %s", ctl->outputs.path[i]);
         fputc('\n', stream);
     }
+    char metadata[METADATA_SIZE];
+    if (ctl->metadata)
+        fprintf(stream, "metadata %s\n", metadata_of(call, metadata));
     fprintf(stream, "%.3f ms\n", latency_ms);
 }
 

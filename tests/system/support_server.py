@@ -69,9 +69,9 @@ class Client:
 
 
 class Server:
-    """Frontend and runtime. `experts`: lines of the YAML list; `frontend`: more of its section, as "max_requests: 2"."""
+    """Frontend and runtime. `experts`: lines of the YAML list; `frontend`, `server`: more of their sections, as "max_requests: 2"."""
 
-    def __init__(self, experts, frontend="", endpoint=None, device="{name: device0, cache_dir: %s}"):
+    def __init__(self, experts, frontend="", endpoint=None, server="", device="{name: device0, cache_dir: %s}"):
         self.folder = tempfile.mkdtemp(prefix="expertd-server.")
         self.name = f"server-{os.getpid()}-{os.path.basename(self.folder)[-8:]}"
         self.run_dir = self.folder + "/run"
@@ -79,8 +79,9 @@ class Server:
         self.endpoint = endpoint or f"ipc://{self.folder}/frontend"
         self.running = {}
         listen = f'listen: ["{self.endpoint}"]' + (", " + frontend if frontend else "")
+        more = ", " + server if server else ""
         with open(self.config, "w") as file:
-            file.write(f"server: {{name: {self.name}, run_dir: {self.run_dir}}}\nfrontend: {{{listen}}}\n"
+            file.write(f"server: {{name: {self.name}, run_dir: {self.run_dir}{more}}}\nfrontend: {{{listen}}}\n"
                        f"devices: [{device % warm_cache()}]\nexperts:\n" + "".join(f"  - {e}\n" for e in experts))
 
     def __enter__(self):

@@ -7,6 +7,7 @@ import fcntl
 import mmap
 import os
 import random
+import re
 import socket
 import struct
 import threading
@@ -111,6 +112,8 @@ def check_good(path):
     assert replies[3].status == replies[4].status == pb.INVALID_ARGUMENT
     raw.forward(5, uid="nop.9")
     assert raw.receive()[1].status == pb.NOT_FOUND
+    raw.forward(6, metadata=b"who asks", traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    assert raw.receive()[1].metadata == b"who asks"
     raw.close()
 
 
@@ -239,7 +242,7 @@ def mapped(server):
 
 with Server(["{uid: nop.0, block: nop, hidden_dim: 4, max_batch_size: 64, queue_rows: 1024}",
              "{uid: slow.0, block: nop, hidden_dim: 4, min_batch_size: 64, batch_timeout: 60000}"],
-            frontend="local_memory: 1048576, local_clients: 8") as server:
+            frontend="local_memory: 1048576, local_clients: 8", server="log_level: debug") as server:
     server.start()
     server.wait_alive()
     client = server.client()
@@ -276,3 +279,6 @@ with Server(["{uid: nop.0, block: nop, hidden_dim: 4, max_batch_size: 64, queue_
     client.close()
     server.stop()
     assert not os.path.exists(local.path)
+    assert re.search(r"request 7, method 4 of 'nop.0': traceparent 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01, metadata \"who asks\"",
+                     server.log("frontend"))
+    assert re.search(r"request 7 of 'nop.0' was answered after [0-9.]+ ms: traceparent 00-0af7", server.log("frontend"))

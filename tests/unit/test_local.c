@@ -1,5 +1,6 @@
 /* Clients on the same host, whose tensors go through shared memory, against a real frontend: every answer is what it is
  * over ZeroMQ, and what a client leaves is cleaned up. */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -87,6 +88,24 @@ START_TEST(rows_go_in_and_come_back)
     expect_rows(backward(7, 0), 1, 7);
     ck_assert(ask_counter(&one, "frontend.local.requests") == before + RIG_MAX_BATCH + 1);
     ck_assert(ask_counter(&one, "frontend.local.clients") == 1);
+}
+END_TEST
+
+START_TEST(metadata_comes_back)
+{
+    size_t bytes;
+    ck_assert_int_eq(expertd_client_set_metadata(client, "who asks", 8), 0);
+    ck_assert_int_eq(expertd_client_set_metadata(client, "who asks", 1025), -EINVAL);
+    ck_assert_int_eq(expertd_client_set_traceparent(client, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+                     0);
+    ck_assert_int_eq(expertd_client_set_traceparent(client, "00-0af"), -EINVAL);
+    struct expertd_call *calls[] = {forward("nop.0", 1, 3, 0), backward(3, 0), forward("nop.9", 1, 3, 0)};
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(expertd_call_wait(calls[i], -1), 0);
+        ck_assert_mem_eq(expertd_call_metadata(calls[i], &bytes), "who asks", 8);
+        ck_assert_uint_eq(bytes, 8);
+        expertd_call_release(&calls[i]);
+    }
 }
 END_TEST
 
@@ -351,6 +370,7 @@ int main(void)
     tcase_set_timeout(all, 300);
     tcase_set_timeout(own, 300);
     tcase_add_test(all, rows_go_in_and_come_back);
+    tcase_add_test(all, metadata_comes_back);
     tcase_add_test(all, many_are_in_flight_at_once);
     tcase_add_test(all, masks_and_codecs_are_what_they_are_over_zeromq);
     tcase_add_test(all, every_refusal_says_the_same);
