@@ -204,7 +204,7 @@ def check_vanishing(path, client):
     for raw in silent:
         raw.close()
     until(lambda: client.counters()["frontend.local.clients"] == 0, "all are gone")
-    until(lambda: client.counters()["device.cpu0.in_flight"] == 0, "nothing of theirs is left")
+    until(lambda: client.counters()["frontend.in_flight"] == 0, "nothing of theirs is left")
 
 
 def check_limits(path, client):
