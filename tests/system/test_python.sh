@@ -1,5 +1,5 @@
 #!/bin/bash
-# timeout: 1800
+# timeout: 3600
 # The Python client's own tests (client/python/tests), by Debian's Python, against the programs of this build.
 set -u
 cd "$(dirname "$0")/../../client/python" || exit 1
@@ -9,4 +9,4 @@ done
 [ -x "../../${BUILD:=build}/bin/expertd-dht" ] || { echo "skipped: expertd-dht is not built"; exit 77; }
 ../../tests/cache take >/dev/null
 export BUILD PYTHONDONTWRITEBYTECODE=1
-exec timeout --foreground 1700 /usr/bin/python3 -X faulthandler -m pytest -p no:cacheprovider -q -ra tests
+exec timeout --foreground 3500 /usr/bin/python3 -X faulthandler -m pytest -p no:cacheprovider -q -ra tests

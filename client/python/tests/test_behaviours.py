@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -198,3 +199,11 @@ def test_ten_nodes_find_what_one_server_has_also_when_two_are_gone_and_what_was_
     finally:
         for node in nodes:
             node.shutdown()
+
+
+@pytest.mark.parametrize("program, options, least", [("train_digits.py", ["--epochs", "10"], 80), ("mixture.py", ["--steps", "40"], 40)])
+def test_the_examples_run(program, options, least):
+    done = subprocess.run([sys.executable, os.path.join(ROOT, "examples", program), *options], capture_output=True, text=True, timeout=4 * PATIENCE)
+    assert done.returncode == 0, done.stderr
+    shares = [float(line.rsplit(", ", 1)[1].split(" %")[0]) for line in done.stdout.splitlines() if "% of the test digits" in line]
+    assert len(shares) >= 2 and shares[-1] >= least, done.stdout

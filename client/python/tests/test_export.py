@@ -106,6 +106,20 @@ class Crossed(nn.Module):
         return x + attended.transpose(0, 1)
 
 
+class Scaled(nn.Module):
+    """scaled_dot_product_attention and nn.RMSNorm, of newer versions of PyTorch."""
+
+    def __init__(self, hidden=H):
+        super().__init__()
+        self.norm, self.q, self.k, self.v = nn.RMSNorm(hidden), *(nn.Linear(hidden, hidden, bias=False) for _ in range(3))
+
+    def forward(self, x, mask):
+        y = self.norm(x)
+        q, k, v = (linear(y).unflatten(-1, (HEADS, -1)).transpose(1, 2) for linear in (self.q, self.k, self.v))
+        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=~mask[:, None, None, :])
+        return x + attended.transpose(1, 2).flatten(2)
+
+
 X = torch.zeros(3, H)
 TEXT, KEYS = torch.zeros(3, TOKENS, H), torch.zeros(3, TOKENS, dtype=torch.bool)
 ENCODER = {"d_model": H, "nhead": HEADS, "dim_feedforward": 2 * H, "dropout": 0.1, "batch_first": True}
@@ -122,6 +136,8 @@ MODULES = {
     "encoder": lambda: (nn.TransformerEncoderLayer(activation="gelu", **ENCODER), {"src": TEXT, "src_key_padding_mask": KEYS}),
     "pre_norm": lambda: (nn.TransformerEncoderLayer(norm_first=True, **ENCODER), TEXT),
 }
+if hasattr(nn, "RMSNorm"):
+    MODULES["scaled"] = lambda: (Scaled(), (TEXT, KEYS))
 
 
 def examples(exported, rows=5):

@@ -120,3 +120,18 @@ def test_the_table_of_a_server(server):
     assert repr(table).splitlines()[1].split() == list(table.columns)
     assert "11" in repr(server) or "12" in repr(server)
     assert "connected" in repr(server.client)
+
+
+def test_a_long_start_shows_a_bar(capsys):
+    pytest.importorskip("tqdm")
+    from expertd.progress import Progress
+    with Progress("experts alive", 3, True) as progress:
+        progress._bar.delay = 0
+        for done in (1, 3, 2):
+            progress.reach(done)
+        assert progress._bar.n == 3
+        progress._bar.refresh()
+    assert "experts alive" in capsys.readouterr().err
+    with Progress("nothing", 3, False) as progress:
+        progress.reach(2)
+    assert capsys.readouterr().err == ""
