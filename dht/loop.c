@@ -7,6 +7,7 @@
 #include <zmq.h>
 
 #include "common/log.h"
+#include "common/notify.h"
 #include "common/owner.h"
 #include "common/process.h"
 #include "dht/agent.h"
@@ -332,6 +333,7 @@ int loop_run(struct loop *loop)
     count += agent_poll_items(loop->agent, items + count);
     while (!process_stopping()) {
         const struct moment now = moment_now();
+        notify_alive(now.ns);
         uint64_t due_ns = step_watch(loop, now);
         due_ns = sooner(due_ns, agent_step(loop->agent, now));
         /* After the agent: what has come is there for those who wait. It may ask for more. */
@@ -348,6 +350,7 @@ int loop_run(struct loop *loop)
         }
     }
     log_info("stopping");
+    notify_stopping();
     if (loop->agent->publisher)
         publisher_leave(loop->agent->publisher, moment_now());
     return 0;

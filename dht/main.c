@@ -4,6 +4,7 @@
 
 #include "common/config.h"
 #include "common/log.h"
+#include "common/notify.h"
 #include "common/owner.h"
 #include "common/process.h"
 #include "dht/loop.h"
@@ -62,6 +63,7 @@ int main(int argc, char **argv)
         config_destroy(&config);
         return status;
     }
+    notify_open();
     struct loop *loop = NULL;
     int rc = process_init(program.name);
     if (rc == 0)
@@ -74,8 +76,10 @@ int main(int argc, char **argv)
         rc = process_need_files(LEAST_FILES); /* each client is one more */
     if (rc == 0)
         rc = loop_create(&loop, &config, owner_fd);
-    if (rc == 0)
+    if (rc == 0) {
+        notify_ready("answers at %s", config.dht.listen);
         rc = loop_run(loop);
+    }
     loop_destroy(&loop);
     config_destroy(&config);
     return rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

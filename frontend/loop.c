@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "common/doorbell.h"
 #include "common/log.h"
+#include "common/notify.h"
 #include "common/process.h"
 #include "frontend/checkpoint.h"
 #include "frontend/connections.h"
@@ -198,6 +199,7 @@ static int turn(struct server *server)
         checkpoint_look(server);
     worked |= expire(server, now_ns);
     const int rc = now_ns >= server->next_look_ns ? lookout_look(server, now_ns) : 0;
+    notify_alive(now_ns);
     local_flush(server->local);
     if (worked)
         server->spin_until_ns = now_ns + server->config->frontend.spin * 1000;
@@ -219,6 +221,7 @@ int loop_run(struct server *server)
     while (rc == 0 && !process_stopping())
         rc = turn(server);
     log_info("stopping");
+    notify_stopping();
     for (unsigned d = 0; d < server->devices_count; d++)
         task_fail_device(server, server->devices[d], STATUS_UNAVAILABLE, "the server is stopping");
     checkpoint_fail(server, STATUS_UNAVAILABLE, "the server is stopping");

@@ -3,6 +3,7 @@
 
 #include "common/config.h"
 #include "common/log.h"
+#include "common/notify.h"
 #include "common/owner.h"
 #include "common/process.h"
 #include "frontend/loop.h"
@@ -29,6 +30,7 @@ int main(int argc, char **argv)
     if (log_level_parse(config.server.log_level, &level) == 0)
         log_open(program.name, level);
 
+    notify_open();
     struct server *server = NULL;
     int rc = process_init(program.name);
     if (rc == 0)
@@ -41,8 +43,10 @@ int main(int argc, char **argv)
         rc = process_need_files(LEAST_FILES); /* each client is one more */
     if (rc == 0)
         rc = server_create(&server, &config, owner_fd);
-    if (rc == 0)
+    if (rc == 0) {
+        notify_ready("answers at %s", config.frontend.listen.count ? config.frontend.listen.items[0] : "no endpoint");
         rc = loop_run(server);
+    }
     server_destroy(&server);
     config_destroy(&config);
     return rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -6,6 +6,7 @@
 
 #include "common/config.h"
 #include "common/log.h"
+#include "common/notify.h"
 #include "common/process.h"
 #include "http/web.h"
 
@@ -24,6 +25,7 @@ static const struct config_program program = {
 static int serve(const struct config *config)
 {
     struct web *web = NULL;
+    notify_open();
     sigset_t all, before;
     /* Signals are this thread's: the others wait for answers. */
     sigfillset(&all);
@@ -33,9 +35,11 @@ static int serve(const struct config *config)
     if (rc < 0)
         return rc;
     log_info("listens at http://%s for the frontend at %s", config->http.listen, config->http.frontend);
+    notify_ready("listens at http://%s", config->http.listen);
     struct pollfd stop = {.fd = process_stop_fd(), .events = POLLIN};
     while (!process_stopping())
         (void)poll(&stop, 1, -1);
+    notify_stopping();
     web_destroy(&web);
     log_info("stopped");
     return 0;

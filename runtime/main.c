@@ -7,6 +7,7 @@
 
 #include "common/config.h"
 #include "common/log.h"
+#include "common/notify.h"
 #include "common/process.h"
 #include "runtime/device/device.h"
 #include "runtime/runtime.h"
@@ -61,12 +62,15 @@ static int list_devices(const struct config_device *entry)
 static int serve(const struct config *config, const struct config_device *device)
 {
     struct runtime *runtime;
+    notify_open();
     int rc = runtime_create(&runtime, config, device);
     if (rc == -EINTR)
         return EXIT_SUCCESS;
     if (rc < 0)
         return rc == -ENODEV ? EXIT_DEVICE_LOST : EXIT_START;
+    notify_ready("serves device %s", device->name);
     const int served = runtime_serve(runtime);
+    notify_stopping();
     /* What was learned is saved, however it ended. */
     rc = served == -ENODEV ? served : runtime_stop(runtime);
     if (rc == -ENODEV) {

@@ -12,6 +12,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/notify.h"
 #include "common/owner.h"
 #include "common/process.h"
 #include "common/shm.h"
@@ -49,7 +50,8 @@ struct runtime {
         uint64_t seen, looking; /* shm_changes: when all pools' names were good; and for the look that goes on */
         uint32_t next_pool;     /* of that look; 0: there is none */
     } names;
-    bool lost_role; /* another process has it now */
+    uint64_t completed_told; /* batches, when the supervisor was last told of progress */
+    bool lost_role;          /* another process has it now */
 };
 
 /* --- experts ---------------------------------------------------------------------------------------------------------
@@ -550,6 +552,16 @@ static void sleep_until(struct runtime *runtime, uint64_t deadline_ns)
     doorbell_sleep(bell, ticket, deadline_ns);
 }
 
+/* Not while batches are computed and none ends. */
+static void tell_alive(struct runtime *runtime, bool idle, uint64_t now_ns)
+{
+    const uint64_t completed =
+        atomic_load_explicit(&control_page(runtime->control)->runtime.completed_batches, memory_order_relaxed);
+    if (idle || completed != runtime->completed_told)
+        notify_alive(now_ns);
+    runtime->completed_told = completed;
+}
+
 int runtime_serve(struct runtime *runtime)
 {
     (void)prctl(PR_SET_TIMERSLACK, (unsigned long)TIMER_SLACK_NS); /* of this thread: for naps; 50 us by default */
@@ -562,6 +574,7 @@ int runtime_serve(struct runtime *runtime)
         if (checkpointer_step(runtime->checkpointer, now_ns))
             executor_ring(runtime->executor);
         show_process(runtime, now_ns);
+        tell_alive(runtime, rc == 0, now_ns);
         const int kept = look_after_names(runtime, now_ns);
         if (kept < 0)
             return kept;
