@@ -5,7 +5,8 @@
 #   make lint            the direction of includes, the format, cppcheck and clang-tidy (.clang-tidy)
 #   make format          clang-format in place; `make format-check` only says
 #   make fuzz            the fuzzers (clang); FUZZ_SECONDS=n each
-#   make install         PREFIX=/usr/local DESTDIR=
+#   make install         PREFIX=/usr/local DESTDIR= UNITDIR= (for systemd's units)
+#   make deb             Debian packages, in build/deb
 #   SANITIZE=address,undefined (or thread) builds everything instrumented, in a folder of its own.
 
 PREFIX   ?= /usr/local
@@ -14,7 +15,7 @@ SANITIZE ?=
 BUILD    ?= build$(if $(SANITIZE),/$(subst $(comma),-,$(SANITIZE)))
 comma    := ,
 VERSION  := 0.1.0
-SOVERSION := 0
+SOVERSION := 1
 
 CC       ?= gcc
 # For the one file of C++, dht/engine.cpp: of the same make as CC.
@@ -84,7 +85,12 @@ LIBRARIES := $(if $(wildcard client/*.c),$(BUILD)/lib/libexpertd.a $(BUILD)/lib/
 # Experts of one's own: a shared object beside its OpenCL source.
 OWN_EXPERTS := $(patsubst examples/own_expert/%.c,$(BUILD)/examples/%.so,$(wildcard examples/own_expert/*.c))
 
-all: programs $(LIBRARIES) $(EXAMPLES) $(OWN_EXPERTS)
+# Beside the programs, as it is once installed; what expertd print --supervisord names.
+$(BUILD)/bin/expertd-alert: supervisor/expertd-alert
+	@mkdir -p $(@D)
+	cp $< $@
+
+all: programs $(BUILD)/bin/expertd-alert $(LIBRARIES) $(EXAMPLES) $(OWN_EXPERTS)
 programs: $(PROGRAMS)
 
 # --- generated sources -----------------------------------------------------------------------------------------------
@@ -283,6 +289,8 @@ tidy: $(GEN_H) $(KERNELS_C)
 	  clang-tidy --quiet FILE -- $(BASE) $(call pkg_cflags,$(LINT_PKGS))
 
 # --- installation ------------------------------------------------------------------------------------------------------
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+UNITS_IN = $(DESTDIR)$(UNITDIR)
 PUBLIC_HEADERS := $(wildcard client/expertd*.h)
 # What an expert of one's own may include, and whatever that includes. In folders of its own: a client sees none of it.
 OWN_EXPERT_HEADERS = $(filter-out $(BUILD)/%,$(filter %.h,$(shell $(CC) $(BASE) $(call pkg_cflags,OpenCL) -MM -x c $(patsubst %,-include runtime/%.h, \
@@ -310,6 +318,18 @@ install: all
 	install -m 755 scripts/convert-state-dict $(DESTDIR)$(PREFIX)/lib/expertd
 	ln -sf ../lib/expertd/convert-state-dict $(DESTDIR)$(PREFIX)/bin/expertd-convert-state-dict
 	install -m 755 scripts/multi-gpu $(DESTDIR)$(PREFIX)/bin/expertd-multi-gpu
+	install -m 755 supervisor/expertd-alert $(DESTDIR)$(PREFIX)/bin
+	install -d $(UNITS_IN)
+	set -e; for unit in systemd/*; do sed -e 's|@PREFIX@|$(PREFIX)|g' $$unit >$(UNITS_IN)/$${unit##*/}; done
+	install -D -m 644 completions/expertd.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/expertd
+	for program in $(filter-out expertd,$(notdir $(PROGRAMS))); do \
+	  ln -sf expertd $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$program; done
+	install -D -m 644 completions/_expertd $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_expertd
+	install -D -m 644 http/grafana.json $(DESTDIR)$(PREFIX)/share/expertd/grafana.json
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	set -e; for program in $(PROGRAMS); do \
+	  if [ $${program##*/} = expertd ]; then commands='serve dht check print'; else commands=; fi; \
+	  scripts/man-page $$program $$commands >$(DESTDIR)$(PREFIX)/share/man/man1/$${program##*/}.1; done
 	install -m 644 README.md ARCHITECTURE.md LICENSE $(wildcard docs/*.md) proto/PROTOCOL.md proto/PROTOCOL-dht.md $(DESTDIR)$(PREFIX)/share/doc/expertd
 
 	@# Programs linked with the library find it when the loader's cache knows it.
@@ -319,13 +339,27 @@ install: all
 # What install has made, of this version.
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS))) $(DESTDIR)$(PREFIX)/lib/libexpertd.a \
-	  $(DESTDIR)$(PREFIX)/bin/expertd-convert-state-dict $(DESTDIR)$(PREFIX)/bin/expertd-multi-gpu \
+	  $(DESTDIR)$(PREFIX)/bin/expertd-convert-state-dict $(DESTDIR)$(PREFIX)/bin/expertd-multi-gpu $(DESTDIR)$(PREFIX)/bin/expertd-alert \
+	  $(addprefix $(UNITS_IN)/,$(notdir $(wildcard systemd/*))) \
+	  $(addprefix $(DESTDIR)$(PREFIX)/share/bash-completion/completions/,$(notdir $(PROGRAMS))) \
+	  $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_expertd \
+	  $(patsubst %,$(DESTDIR)$(PREFIX)/share/man/man1/%.1,$(notdir $(PROGRAMS))) \
 	  $(DESTDIR)$(PREFIX)/lib/libexpertd.so $(DESTDIR)$(PREFIX)/lib/libexpertd.so.$(SOVERSION) \
 	  $(DESTDIR)$(PREFIX)/lib/libexpertd.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/pkgconfig/libexpertd.pc \
 	  $(DESTDIR)$(PREFIX)/lib/pkgconfig/expertd-runtime.pc
 	rm -rf $(DESTDIR)$(PREFIX)/lib/expertd $(DESTDIR)$(PREFIX)/include/expertd $(DESTDIR)$(PREFIX)/include/expertd-runtime \
 	  $(DESTDIR)$(PREFIX)/share/expertd $(DESTDIR)$(PREFIX)/share/doc/expertd
 .PHONY: uninstall
+
+# --- Debian packages ---------------------------------------------------------------------------------------------------
+# Of what git has, in a folder of its own: nothing is written beside the sources. What is lacking is said by dpkg-buildpackage.
+deb:
+	rm -rf build/deb
+	mkdir -p build/deb/expertd
+	git ls-files -z | grep -zv '^debian/' | xargs -0 cp --parents -t build/deb/expertd
+	cp -r debian build/deb/expertd
+	cd build/deb/expertd && dpkg-buildpackage -b -us -uc
+.PHONY: deb
 
 clean:
 	rm -rf build

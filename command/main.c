@@ -437,7 +437,7 @@ static int print_supervisord(struct told *told)
     char *slash = file ? strrchr(file, '/') : NULL;
     char *folder = slash ? strndup(file, slash == file ? 1 : (size_t)(slash - file)) : NULL;
     const int result =
-        folder ? supervisord_file_print(stdout, &told->config, machine_programs(), file, folder, !options.no_dht)
+        folder ? supervisord_file_print(stdout, &told->config, machine_programs(), file, folder, !options.no_dht, options.alert)
                : -errno;
     free(folder);
     free(file);

@@ -37,6 +37,7 @@ const struct config_flag options_flags[] = {
     {"compression", "WORD", "NONE: clients choose that of their calls", &options.compression},
     {"no-dht", NULL, "do not start expertd-dht: clients know the server's address", &options.no_dht},
     {"supervisord", NULL, "print: the supervisord file instead of the configuration", &options.supervisord},
+    {"alert", "COMMAND", "print --supervisord: have this run when a program crashes (expertd-alert --help)", &options.alert},
     {"ignored", "WORD", "what --num-handlers, --no-relay, --use-auto-relay and --increase-file-limit become here",
      &options.ignored},
     {NULL, NULL, NULL, NULL},

@@ -10,7 +10,7 @@ static int check(const char *path)
 {
     for (const char *at = path; *at; at++)
         if ((unsigned char)*at < ' ' || *at == 0x7f || (*at == ';' && at > path && at[-1] == ' ')) {
-            log_error("supervisord cannot be told the path '%s': it has a control character, or a ';' after a space",
+            log_error("supervisord cannot be told '%s': it has a control character, or a ';' after a space",
                       path);
             return -EINVAL;
         }
@@ -39,7 +39,7 @@ static void print_word(FILE *out, const char *word)
 static void print_key(FILE *out, const char *key, const char *folder, const char *file)
 {
     fprintf(out, "%s=", key);
-    print_path(out, folder, strcmp(key, "stdout_logfile") == 0 ? 2 : 1); /* which it expands twice (4.2.5) */
+    print_path(out, folder, strstr(key, "_logfile") != NULL ? 2 : 1); /* which it expands twice (4.2.5) */
     fprintf(out, "/%s\n", file);
 }
 
@@ -57,12 +57,30 @@ static void print_program(FILE *out, const char *name, const char *const *words,
     print_key(out, "stdout_logfile", folder, log);
 }
 
+/* What ends unasked is told to a command, by an event listener. */
+static void print_alert(FILE *out, const struct config *config, const char *programs, const char *folder, bool with_dht,
+                        const char *command)
+{
+    char path[4096];
+    fputs("\n[group:expertd]\nprograms=expertd-frontend", out);
+    for (unsigned i = 0; i < config->devices_count; i++)
+        fprintf(out, ",expertd-runtime-%s", config->devices[i].name);
+    fputs(with_dht ? ",expertd-dht\n" : "\n", out);
+    snprintf(path, sizeof path, "%s/expertd-alert", programs);
+    fputs("\n[eventlistener:expertd-alert]\ncommand=", out);
+    print_word(out, path);
+    fputc(' ', out);
+    print_path(out, command, 1);
+    fputs("\nevents=PROCESS_STATE\nautorestart=true\n", out);
+    print_key(out, "stderr_logfile", folder, "expertd-alert.log");
+}
+
 int supervisord_file_print(FILE *out, const struct config *config, const char *programs, const char *file,
-                           const char *folder, bool with_dht)
+                           const char *folder, bool with_dht, const char *alert)
 {
     char path[4096], name[64];
     const char *words[] = {path, "--config", file, NULL, NULL, NULL};
-    if (check(programs) < 0 || check(file) < 0 || check(folder) < 0)
+    if (check(programs) < 0 || check(file) < 0 || check(folder) < 0 || (alert && check(alert) < 0))
         return -EINVAL;
     fputs("; Made by expertd print --supervisord. The programs may start in any order and be restarted one by one. A "
           "stopping\n"
@@ -93,5 +111,7 @@ int supervisord_file_print(FILE *out, const struct config *config, const char *p
     snprintf(path, sizeof path, "%s/expertd-dht", programs);
     if (with_dht)
         print_program(out, "expertd-dht", words, folder, 30);
+    if (alert)
+        print_alert(out, config, programs, folder, with_dht, alert);
     return ferror(out) ? -EIO : 0;
 }

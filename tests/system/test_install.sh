@@ -76,7 +76,7 @@ read -ra static <<<"$(pkg-config --libs libzmq libprotobuf-c) -lm -pthread"
 gcc "${flags[@]}" "$work/client.c" -o "$work/shared" "${shared[@]}" || fail "a client against the shared library"
 said=$(LD_LIBRARY_PATH=$root/lib "$work/shared") || fail "it runs"
 [ "$said" = "UNAVAILABLE 1" ] || fail "it says $said"
-LD_LIBRARY_PATH=$root/lib ldd "$work/shared" | grep -q "libexpertd.so.0 => $root/lib" || fail "it needs the library by its soname"
+LD_LIBRARY_PATH=$root/lib ldd "$work/shared" | grep -q "libexpertd.so.1 => $root/lib" || fail "it needs the library by its soname"
 gcc "${flags[@]}" "$work/client.c" -o "$work/static" "$root/lib/libexpertd.a" "${static[@]}" ||
     fail "a client against the static library"
 [ "$("$work/static")" = "UNAVAILABLE 1" ] || fail "it runs"

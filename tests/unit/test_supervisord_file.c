@@ -7,6 +7,7 @@
 
 static struct config config;
 static char *text;
+static const char *alert;
 
 static int print(const char *programs, const char *file, const char *folder, bool with_dht)
 {
@@ -14,7 +15,7 @@ static int print(const char *programs, const char *file, const char *folder, boo
     size_t length;
     ck_assert_int_eq(config_parse(&config, source, strlen(source), "test"), 0);
     FILE *out = open_memstream(&text, &length);
-    const int result = supervisord_file_print(out, &config, programs, file, folder, with_dht);
+    const int result = supervisord_file_print(out, &config, programs, file, folder, with_dht, alert);
     fclose(out);
     config_destroy(&config);
     return result;
@@ -46,6 +47,24 @@ START_TEST(paths_are_escaped)
 }
 END_TEST
 
+START_TEST(with_an_alert_the_programs_are_a_group_that_is_listened_to)
+{
+    alert = "mail -s \"{program} 5%\" root";
+    ck_assert_int_eq(print("/bin", "/etc/box.yaml", "/run/box", true), 0);
+    ck_assert_ptr_nonnull(strstr(
+        text, "[group:expertd]\nprograms=expertd-frontend,expertd-runtime-a,expertd-runtime-b,expertd-dht\n"));
+    ck_assert_ptr_nonnull(strstr(text, "[eventlistener:expertd-alert]\ncommand= \"/bin/expertd-alert\" mail -s "
+                                       "\"{program} 5%%\" root\nevents=PROCESS_STATE\n"));
+    free(text);
+    ck_assert_int_eq(print("/bin", "/etc/box.yaml", "/run/box", false), 0);
+    ck_assert_ptr_null(strstr(text, "expertd-dht"));
+    free(text);
+    alert = "a\nb";
+    ck_assert_int_eq(print("/bin", "/etc/box.yaml", "/run/box", false), -EINVAL);
+    free(text);
+}
+END_TEST
+
 static const char *const impossible[] = {"/a ;b", "/a\nb", "/a\x7f"};
 
 START_TEST(what_supervisord_cannot_be_told_is_refused)
@@ -65,6 +84,7 @@ int main(void)
     TCase *tcase = tcase_create("supervisord_file");
     tcase_add_test(tcase, each_device_has_a_runtime);
     tcase_add_test(tcase, paths_are_escaped);
+    tcase_add_test(tcase, with_an_alert_the_programs_are_a_group_that_is_listened_to);
     tcase_add_loop_test(tcase, what_supervisord_cannot_be_told_is_refused, 0, 3);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
