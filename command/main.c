@@ -436,9 +436,9 @@ static int print_supervisord(struct told *told)
     char *file = realpath(told->file, NULL);
     char *slash = file ? strrchr(file, '/') : NULL;
     char *folder = slash ? strndup(file, slash == file ? 1 : (size_t)(slash - file)) : NULL;
-    const int result =
-        folder ? supervisord_file_print(stdout, &told->config, machine_programs(), file, folder, !options.no_dht, options.alert)
-               : -errno;
+    const int result = folder ? supervisord_file_print(stdout, &told->config, machine_programs(), file, folder,
+                                                       !options.no_dht, options.alert)
+                              : -errno;
     free(folder);
     free(file);
     return result;

@@ -10,8 +10,7 @@ static int check(const char *path)
 {
     for (const char *at = path; *at; at++)
         if ((unsigned char)*at < ' ' || *at == 0x7f || (*at == ';' && at > path && at[-1] == ' ')) {
-            log_error("supervisord cannot be told '%s': it has a control character, or a ';' after a space",
-                      path);
+            log_error("supervisord cannot be told '%s': it has a control character, or a ';' after a space", path);
             return -EINVAL;
         }
     return 0;
@@ -71,7 +70,7 @@ static void print_alert(FILE *out, const struct config *config, const char *prog
     print_word(out, path);
     fputc(' ', out);
     print_path(out, command, 1);
-    fputs("\nevents=PROCESS_STATE\nautorestart=true\n", out);
+    fputs("\nevents=PROCESS_STATE\nbuffer_size=1000\nautorestart=true\n", out);
     print_key(out, "stderr_logfile", folder, "expertd-alert.log");
 }
 

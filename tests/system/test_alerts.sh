@@ -18,7 +18,7 @@ fail() {
 cat >"$work/expertd.yaml" <<YAML
 server: {name: alerts-$$, run_dir: "$work/run"}
 frontend: {listen: ["ipc://$work/frontend"]}
-dht: {listen: "ipc://$work/dht", port: 0}
+dht: {listen: "ipc://$work/dht", port: 0, frontend: none}
 devices: [{name: device0, cache_dir: "$(tests/cache take)"}]
 experts: [{uid: nop.0, block: nop, hidden_dim: 4}]
 YAML

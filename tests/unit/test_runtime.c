@@ -155,7 +155,7 @@ static void tear_down(void)
         support_frontend_close(&frontend);
     if (child > 0)
         kill_child();
-    ck_assert_int_eq(shm_each(support_server(), "d.", remove_segment, NULL), 0);
+    ck_assert_int_eq(shm_each(support_server(), "device0.", remove_segment, NULL), 0);
     snprintf(command, sizeof command, "rm -rf '%s'", folder);
     ck_assert_int_eq(system(command), 0);
 }
@@ -245,7 +245,7 @@ START_TEST(a_second_one_for_the_same_device_is_refused)
     start_and_attach();
     const pid_t second = start(NULL);
     ck_assert_int_eq(wait_for(second), 1);
-    expect_log("has a running runtime.d already");
+    expect_log("has a running runtime.device0 already");
     const uint64_t task = support_frontend_put(&frontend, NOP, 1, 1);
     support_frontend_expect(&frontend, NOP, task, STATUS_OK, 1);
 }
@@ -451,7 +451,7 @@ START_TEST(a_folder_of_checkpoints_has_one_server_at_a_time)
     support_frontend_close(&frontend);
     child = first;
     kill_child(); /* however it ends */
-    ck_assert_int_eq(shm_each(support_server(), "d.", remove_segment, NULL), 0);
+    ck_assert_int_eq(shm_each(support_server(), "device0.", remove_segment, NULL), 0);
     child = start(NULL);
     char server[128], run_dir[160];
     snprintf(server, sizeof server, "x%s", support_server());
@@ -537,7 +537,7 @@ START_TEST(what_is_wrong_with_the_start_is_said_in_the_exit_status)
     more_device = ", memory: 24, slabs: staged";
     write_config("", "  - {uid: \"ffn.[1:11]\", block: ffn, hidden_dim: 256, max_batch_size: 64}\n");
     ck_assert_int_eq(wait_for(start(NULL)), 1);
-    expect_log("device 'd' has memory for 4 of the 12 experts (");
+    expect_log("device 'device0' has memory for 4 of the 12 experts (");
     more_device = "";
     write_config("", "");
     ck_assert_int_eq(wait_for(start("--list-devices")), 0);

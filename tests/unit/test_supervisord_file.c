@@ -51,10 +51,10 @@ START_TEST(with_an_alert_the_programs_are_a_group_that_is_listened_to)
 {
     alert = "mail -s \"{program} 5%\" root";
     ck_assert_int_eq(print("/bin", "/etc/box.yaml", "/run/box", true), 0);
-    ck_assert_ptr_nonnull(strstr(
-        text, "[group:expertd]\nprograms=expertd-frontend,expertd-runtime-a,expertd-runtime-b,expertd-dht\n"));
+    ck_assert_ptr_nonnull(
+        strstr(text, "[group:expertd]\nprograms=expertd-frontend,expertd-runtime-a,expertd-runtime-b,expertd-dht\n"));
     ck_assert_ptr_nonnull(strstr(text, "[eventlistener:expertd-alert]\ncommand= \"/bin/expertd-alert\" mail -s "
-                                       "\"{program} 5%%\" root\nevents=PROCESS_STATE\n"));
+                                       "\"{program} 5%%\" root\nevents=PROCESS_STATE\nbuffer_size=1000\n"));
     free(text);
     ck_assert_int_eq(print("/bin", "/etc/box.yaml", "/run/box", false), 0);
     ck_assert_ptr_null(strstr(text, "expertd-dht"));
