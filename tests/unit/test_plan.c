@@ -252,6 +252,7 @@ struct trial {
     unsigned rows;
     double magnitude; /* of the greatest number on the way: what differs of large ones is rounded as they are */
     const char *text; /* the declaration, for messages */
+    bool all_masked;  /* else masks are drawn */
 };
 
 static const float *before_of(void *context, const char *name)
@@ -281,7 +282,8 @@ static void set_rows(const struct trial *trial, unsigned slab, const struct tens
     float *values = malloc(count * sizeof *values);
     support_random(values, count, 50 + slab, 1);
     for (size_t i = 0; i < count; i++) {
-        const bool set = values[i] > 0.2f;
+        /* A bool leaves a key out, or lets a number through, as its layer says; a number of a mask lets through. */
+        const bool set = trial->all_masked ? desc->dtype == DTYPE_BOOL : values[i] > 0.2f;
         if (desc->dtype == DTYPE_FLOAT32)
             ((float *)trial->slabs[slab].mapping)[i] = values[i];
         else if (desc->dtype == DTYPE_BOOL)
@@ -361,10 +363,74 @@ static void check_backward(struct trial *trial)
     }
 }
 
-/* Whether its gradients could be compared. */
-static bool check_expert(struct expert *expert, unsigned rows, const char *text)
+/* --- the reference's gradients themselves: finite differences, in double ------------------------------------------ */
+
+enum { SAMPLES = 60 }; /* of a tensor, at most */
+
+/* What the gradients are of: the outputs, each element times the gradient that was set for it. */
+static double weighed_sum(struct support_graph *graph, double *const *weights)
 {
-    struct trial trial = {.expert = expert, .engine = (struct engine_expert *)expert, .rows = rows, .text = text};
+    double sum = 0;
+    support_graph_forward(graph);
+    for (unsigned o = 0; o < graph->graph->outputs.count; o++) {
+        const unsigned value = graph->graph->results[o];
+        for (size_t i = 0; i < support_graph_elements(graph, value); i++)
+            sum += graph->values[value][i] * weights[o][i];
+    }
+    return sum;
+}
+
+static void near_enough(const struct trial *trial, const char *what, size_t i, double found, double difference)
+{
+    ck_assert_msg(fabs(found - difference) <= 2e-6 * (1 + trial->magnitude),
+                  "%s %zu: the gradient is %.9g, and %.9g by differences: %s", what, i, found, difference, trial->text);
+}
+
+static void check_differences(struct trial *trial, double *const *weights)
+{
+    static const float step = 0x1p-12f;
+    struct support_graph *graph = &trial->reference;
+    for (unsigned v = 0; v < graph->graph->inputs.count; v++) {
+        const size_t count = support_graph_elements(graph, v), stride = count / SAMPLES + 1;
+        for (size_t i = 0; i < count && graph->gradients[v] != NULL; i += stride) {
+            const double kept = graph->values[v][i];
+            graph->values[v][i] = kept + (double)step;
+            const double above = weighed_sum(graph, weights);
+            graph->values[v][i] = kept - (double)step;
+            const double below = weighed_sum(graph, weights);
+            graph->values[v][i] = kept;
+            near_enough(trial, graph->graph->values[v].desc.name, i, graph->gradients[v][i],
+                        (above - below) / (2 * (double)step));
+        }
+    }
+    for (unsigned p = 0; p < SUPPORT_GRAPH_PARAMETERS * graph->graph->nodes_count; p++) {
+        const unsigned node = p / SUPPORT_GRAPH_PARAMETERS, which = p % SUPPORT_GRAPH_PARAMETERS;
+        float *values = (float *)(uintptr_t)graph->parameters[node][which]; /* the trial's own */
+        if (values == NULL)
+            continue;
+        const size_t count = support_graph_parameter_elements(graph, node, which), stride = count / SAMPLES + 1;
+        for (size_t i = 0; i < count; i += stride) {
+            const float kept = values[i], more = kept + step, less = kept - step;
+            values[i] = more;
+            const double above = weighed_sum(graph, weights);
+            values[i] = less;
+            const double below = weighed_sum(graph, weights);
+            values[i] = kept;
+            near_enough(trial, graph->graph->nodes[node].layer->name, i, graph->parameter_gradients[node][which][i],
+                        (above - below) / ((double)more - (double)less));
+        }
+    }
+}
+
+/* Whether its gradients could be compared. */
+static bool check_expert(struct expert *expert, unsigned rows, const char *text, bool all_masked, bool differences)
+{
+    struct trial trial = {.expert = expert,
+                          .engine = (struct engine_expert *)expert,
+                          .rows = rows,
+                          .text = text,
+                          .all_masked = all_masked};
+    double *weights[SCHEMA_MAX_TENSORS] = {NULL};
     const struct block_graph *graph = trial.engine->model->graph;
     const unsigned inputs = graph->inputs.count, outputs = graph->outputs.count;
     ck_assert_uint_gt(inputs + outputs, 0);
@@ -385,9 +451,18 @@ static bool check_expert(struct expert *expert, unsigned rows, const char *text)
     for (unsigned i = 0; i < outputs; i++)
         compare(&trial, graph->outputs.tensors[i].name, trial.slabs[inputs + outputs + i].mapping,
                 trial.reference.values[graph->results[i]], support_graph_elements(&trial.reference, graph->results[i]));
+    for (unsigned i = 0; i < outputs; i++) {
+        const size_t bytes = support_graph_elements(&trial.reference, graph->results[i]) * sizeof(double);
+        weights[i] = malloc(bytes);
+        memcpy(weights[i], trial.reference.gradients[graph->results[i]], bytes);
+    }
     const bool smooth = !trial.reference.kink;
     if (smooth)
         check_backward(&trial);
+    if (smooth && differences)
+        check_differences(&trial, weights);
+    for (unsigned i = 0; i < outputs; i++)
+        free(weights[i]);
     for (unsigned i = 0; i < 2 * (inputs + outputs); i++)
         support_slab_free(&trial.slabs[i]);
     for (unsigned p = 0; p < expert_tensors(expert); p++)
@@ -418,7 +493,7 @@ static unsigned check_some(struct device *device, uint64_t *seed)
         struct expert *expert;
         const int result = expert_create(&expert, device, &config.experts[i], 1);
         ck_assert_msg(result == 0, "%s: %s", device_error(device), texts[i]);
-        compared += check_expert(expert, 1 + (unsigned)(*seed + i) % 4, texts[i]);
+        compared += check_expert(expert, 1 + (unsigned)(*seed + i) % 4, texts[i], false, false);
         expert_destroy(&expert);
     }
     config_destroy(&config);
@@ -442,13 +517,86 @@ START_TEST(random_blocks_compute_what_their_layers_say)
 }
 END_TEST
 
+/* --- every built-in block, and every kind of layer with each of its options ----------------------------------------
+ */
+
+#define ONE(layer) "inputs: [{name: x, shape: [hidden_dim]}], layers: [" layer "], outputs: [{name: y, value: l}]"
+#define TOKENS(inputs, layers)                                                                                         \
+    "inputs: [{name: x, shape: [5, hidden_dim]}" inputs "], layers: [" layers "], outputs: [{name: y, value: l}]"
+#define KEYS ", {name: keys, shape: [5], dtype: bool}"
+
+static const struct {
+    const char *expert, *own; /* own: without a name */
+} each[] = {
+    {"block: ffn, hidden_dim: 11", ""},
+    {"block: transformer, hidden_dim: 12, arguments: {sequence: 5, heads: 3}", ""},
+    {"block: transformer, hidden_dim: 15, arguments: {sequence: 1, heads: 5}", ""},
+    {"block: det_dropout, hidden_dim: 13", ""},
+    {"block: perceptron, hidden_dim: 9", ""},
+    {"block: swiglu, hidden_dim: 7", ""},
+    {"block: swiglu, hidden_dim: 10, arguments: {intermediate_size: 13, bias: true, limit: 0.8, alpha: 1.702, "
+     "up_shift: 1}",
+     ""},
+    {"block: swiglu, hidden_dim: 9, arguments: {intermediate_size: 5, activation: gelu_erf}", ""},
+    {"hidden_dim: 7", ONE("{name: l, layer: linear, input: x, size: 5, activation: gelu}")},
+    {"hidden_dim: 7", ONE("{name: l, layer: linear, input: x, size: 5, activation: gelu_erf, bias: false}")},
+    {"hidden_dim: 7", ONE("{name: l, layer: linear, input: x, size: 5, activation: silu}")},
+    {"hidden_dim: 7", ONE("{name: l, layer: linear, input: x, size: 5, activation: relu}")},
+    {"hidden_dim: 7", ONE("{name: l, layer: gated, input: x, size: 5, activation: gelu, alpha: 2}")},
+    {"hidden_dim: 7", ONE("{name: l, layer: gated, input: x, size: 33, activation: relu, bias: true}")},
+    {"hidden_dim: 7", ONE("{name: l, layer: layer_norm, input: x}")},
+    {"hidden_dim: 1", ONE("{name: l, layer: rms_norm, input: x}")},
+    {"hidden_dim: 7", ONE("{name: l, layer: rms_norm, input: x, epsilon: 0.1}")},
+    {"hidden_dim: 7", ONE("{name: a, layer: linear, input: x, size: 7}, {name: l, layer: multiply, inputs: [x, a]}")},
+    {"hidden_dim: 7", ONE("{name: l, layer: add, inputs: [x, x, x]}")},
+    {"hidden_dim: 6", TOKENS("", "{name: l, layer: attention, inputs: [x, x, x], heads: 2}")},
+    {"hidden_dim: 9", TOKENS(KEYS, "{name: l, layer: attention, input: x, heads: 3, mask: keys}")},
+    {"hidden_dim: 5",
+     TOKENS(", {name: m, shape: [5, hidden_dim], dtype: bool}", "{name: l, layer: mask, inputs: [x, m], scale: 3}")},
+};
+enum { EACH = sizeof each / sizeof each[0] };
+
+START_TEST(gradients_are_what_differences_say)
+{
+    static const char *const kernels[] = {"cpu", "gpu"};
+    struct support_device support;
+    unsigned compared = 0;
+    support_device_open(&support, kernels[_i], false, "", "");
+    for (unsigned i = 0; i < EACH; i++) {
+        char text[1024];
+        struct config config;
+        struct expert *expert;
+        const int length =
+            snprintf(text, sizeof text,
+                     "experts: [{uid: e.0, optimizer: sgd, learning_rate: 1, max_batch_size: 8, %s%s}]\n%s%s%s",
+                     each[i].expert, each[i].own[0] ? ", block: own" : "",
+                     each[i].own[0] ? "blocks: [{name: own, " : "", each[i].own, each[i].own[0] ? "}]\n" : "");
+        ck_assert_int_eq(config_parse(&config, text, (size_t)length, "each"), 0);
+        ck_assert_msg(expert_create(&expert, support.device, &config.experts[0], 1) == 0, "%s: %s", text,
+                      device_error(support.device));
+        for (unsigned rows = 1; rows <= 3; rows += 2) {
+            compared += check_expert(expert, rows, text, false, true);
+            compared += check_expert(expert, rows, text, true, true);
+        }
+        expert_destroy(&expert);
+        config_destroy(&config);
+    }
+    ck_assert_uint_gt(compared, 4 * EACH * 9 / 10);
+    support_device_close(&support);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("plan");
     tcase_set_timeout(all, 800);
     tcase_add_loop_test(all, random_blocks_compute_what_their_layers_say, 0, 3);
+    TCase *differences = tcase_create("differences");
+    tcase_set_timeout(differences, 800);
+    tcase_add_loop_test(differences, gradients_are_what_differences_say, 0, 2);
     Suite *suite = suite_create("plan");
     suite_add_tcase(suite, all);
+    suite_add_tcase(suite, differences);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
