@@ -132,7 +132,9 @@
     X(PATH, cache_dir, "", 0, 0, "",                                                                                   \
       "folder of compiled programs; default "                                                                          \
       "$XDG_CACHE_HOME/expertd or ~/.cache/expertd; each device has its own in it")                                    \
-    X(UINT, chunk_rows, 1024, 1, 1048576, "rows", "rows that a kernel launch works on; bounds the workspace")
+    X(UINT, chunk_rows, 0, 0, 1048576, "rows",                                                                         \
+      "rows of matrices (a block's tokens) that a kernel launch works on at most; bounds the workspace; 0: by the "    \
+      "device's cache and memory")
 
 /* One entry of the list `experts`. */
 #define CONFIG_EXPERT_OPTIONS(X)                                                                                       \

@@ -31,16 +31,28 @@ static int check_kinds(const struct config_expert *config, const struct block_gr
     return 0;
 }
 
-/* Rows of a chunk: the device's chunk_rows, which counts the rows of matrices and so a block's tokens; and no more than
- * leave an eighth of the device's memory to the workspace, beside the gradients of parameters, which no chunk makes
- * smaller. */
+/* Bytes of a chunk of so many rows, but for the gradients of parameters, which no chunk makes smaller. */
+static uint64_t chunk_bytes(struct engine_model *model, uint64_t rows)
+{
+    return (plan_place(&model->backward, rows) - model->backward.gradient_floats) * sizeof(float);
+}
+
+/* Rows of a chunk. They count in rows of matrices, so that a row of many tokens is as many: no more than chunk_rows,
+ * or, where that is left to us, than let what one step writes stay in the device's cache until the next ones read it;
+ * but as many as a product needs to be bound by its operations, not by reading the weights. And no more than leave an
+ * eighth of the device's memory to the workspace. */
 static uint64_t chunk_rows(struct engine_model *model)
 {
-    const uint64_t tokens = plan_tokens(&model->backward), limit = model->device->config->chunk_rows;
-    const uint64_t most = model->config->max_batch_size, bytes = device_memory_budget(model->device) / 8;
+    enum { LEAST = 256, MOST = 1024 };
+    const struct device *device = model->device;
+    const uint64_t tokens = plan_tokens(&model->backward), given = device->config->chunk_rows;
+    const uint64_t limit = given > 0 ? given : MOST, most = model->config->max_batch_size;
+    const uint64_t memory = device_memory_budget(device) / 8, cache = given > 0 ? 0 : device->info.cache_bytes;
     uint64_t rows = limit / tokens > 0 ? limit / tokens : 1;
     rows = rows < most ? rows : most;
-    while (rows > 1 && (plan_place(&model->backward, rows) - model->backward.gradient_floats) * sizeof(float) > bytes)
+    while (cache > 0 && rows * tokens >= 2 * LEAST && chunk_bytes(model, rows) > cache)
+        rows /= 2;
+    while (rows > 1 && chunk_bytes(model, rows) > memory)
         rows /= 2;
     return rows;
 }

@@ -36,6 +36,7 @@ struct device_info {
     uint64_t memory_bytes;         /* of the device, in all */
     uint64_t max_allocation_bytes; /* in one buffer */
     uint64_t local_memory_bytes;
+    uint64_t cache_bytes; /* of its memory; 0: the driver does not say */
     unsigned compute_units;
     unsigned vector_width; /* native, in floats; 1 on most GPUs */
     bool fp16;

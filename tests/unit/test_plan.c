@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "runtime/blocks/engine.h"
+#include "runtime/device/device_private.h"
 #include "runtime/train/parameters.h"
 #include "unit/support_device.h"
 #include "unit/support_graph.h"
@@ -586,6 +587,39 @@ START_TEST(gradients_are_what_differences_say)
 }
 END_TEST
 
+/* --- chunks ----------------------------------------------------------------------------------------------------------
+ */
+
+static uint64_t chunk_of(const char *device, const char *expert, uint64_t cache_bytes)
+{
+    struct support_device support;
+    struct expert *made;
+    support_device_open(&support, "cpu", false, device, expert);
+    support.device->info.cache_bytes = cache_bytes;
+    ck_assert_int_eq(expert_create(&made, support.device, &support.config.experts[0], 1), 0);
+    const uint64_t rows = ((struct engine_expert *)made)->model->chunk_rows;
+    expert_destroy(&made);
+    support_device_close(&support);
+    return rows;
+}
+
+START_TEST(chunks_count_tokens_and_fit_the_cache_and_the_memory)
+{
+    static const char ffn[] = "hidden_dim: 64, max_batch_size: 4096";
+    static const char transformer[] =
+        "block: transformer, hidden_dim: 64, max_batch_size: 64, arguments: {sequence: 128}";
+    ck_assert_uint_eq(chunk_of("", ffn, 0), 1024);
+    ck_assert_uint_eq(chunk_of("", ffn, UINT64_C(1) << 40), 1024);
+    ck_assert_uint_eq(chunk_of("", ffn, 1), 256);
+    ck_assert_uint_eq(chunk_of("", ffn, 2 << 20), 512); /* of about 1,000 floats a row */
+    ck_assert_uint_eq(chunk_of("", transformer, 0), 8);
+    ck_assert_uint_eq(chunk_of("", transformer, 1), 2);
+    ck_assert_uint_eq(chunk_of("chunk_rows: 7", ffn, 1), 7);
+    ck_assert_uint_eq(chunk_of("chunk_rows: 7", transformer, 1), 1);
+    ck_assert_uint_eq(chunk_of("memory: 16", ffn, 0), 512); /* an eighth of it is 2 MiB */
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("plan");
@@ -593,6 +627,7 @@ int main(void)
     tcase_add_loop_test(all, random_blocks_compute_what_their_layers_say, 0, 3);
     TCase *differences = tcase_create("differences");
     tcase_set_timeout(differences, 800);
+    tcase_add_test(differences, chunks_count_tokens_and_fit_the_cache_and_the_memory);
     tcase_add_loop_test(differences, gradients_are_what_differences_say, 0, 2);
     Suite *suite = suite_create("plan");
     suite_add_tcase(suite, all);
