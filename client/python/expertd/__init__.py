@@ -5,6 +5,7 @@
     y.sum().backward()
 
 docs/python.md is the guide; docs/from-hivemind.md is for those who come from hivemind."""
+from . import built_in
 from .beam import MoEBeamSearcher
 from .client import Client
 from .declaration import Exported
@@ -27,7 +28,8 @@ __all__ = [
     "Aborted", "AlreadyExists", "Client", "DHT", "DeadlineExceeded", "ExpertInfo", "ExpertdError", "ExportError",
     "Exported", "Field", "Internal", "InvalidArgument", "ListEntry", "MoEBeamSearcher", "NotFound", "PeerInfo", "Pong",
     "RemoteExpert", "RemoteMixtureOfExperts", "RemoteSwitchMixtureOfExperts", "ResourceExhausted", "Server",
-    "Unavailable", "Unimplemented", "add_custom_models_from_file", "background_server", "declare_experts", "export",
+    "Unavailable", "Unimplemented", "add_custom_models_from_file", "background_server", "built_in",
+    "declare_experts", "export",
     "get_experts", "is_valid_prefix", "is_valid_uid", "load_tensors", "register_expert_class", "save_tensors",
     "schedule_name_to_scheduler", "split_uid", "top",
 ]

@@ -5,21 +5,21 @@ from __future__ import annotations
 import importlib.util
 import os
 import zlib
-from typing import Any, Callable, Dict, NamedTuple, Optional, Type, TypeVar, Union
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple, Type, TypeVar, Union
 
 import torch
 
+from . import built_in
 from .declaration import Exported
 from .errors import InvalidArgument
 from .exporting import export
 
-__all__ = ["BUILT_IN", "Hosted", "add_custom_models_from_file", "hosted", "name_to_block", "name_to_input",
+__all__ = ["Hosted", "add_custom_models_from_file", "hosted", "name_to_block", "name_to_input",
            "register_expert_class"]
 
-BUILT_IN = ("ffn", "transformer", "perceptron", "det_dropout", "nop", "nop_delay")
-# What expert_cls= may name: the server's own blocks, and classes that were registered.
-name_to_block: Dict[str, Any] = {name: name for name in BUILT_IN}
-name_to_input: Dict[str, Callable[[int, int], Any]] = {}
+# What expert_cls= may name: the server's own blocks, of which modules are beside them, and classes that were registered.
+name_to_block: Dict[str, Any] = dict(built_in.classes)
+name_to_input: Dict[str, Callable[[int, int], Any]] = dict(built_in.samples)
 _EXAMPLE_ROWS = 3
 Class = TypeVar("Class", bound=Type[torch.nn.Module])
 
@@ -53,15 +53,13 @@ class Hosted(NamedTuple):
     weights: Callable[[str, int], Dict[str, torch.Tensor]]
 
 
-def hosted(expert_cls: Union[str, Type[torch.nn.Module], Exported], hidden_dim: int) -> Optional[Hosted]:
-    """None for what is the server's business: its own blocks, those of the configuration, paths. A class makes a module
-    for each expert, whose random numbers begin with the seed and the uid; what was exported, all the same."""
+def hosted(expert_cls: Union[str, Type[torch.nn.Module], Exported], hidden_dim: int) -> Tuple[str, Optional[Hosted]]:
+    """The block's name, and None for what is the server's business: its own blocks, those of the configuration, paths. A class makes
+    a module for each expert, whose random numbers begin with the seed and the uid; what was exported, all the same."""
     if isinstance(expert_cls, Exported):
         given = expert_cls.weights
-        return Hosted(expert_cls, lambda uid, seed: given)
+        return expert_cls.name, Hosted(expert_cls, lambda uid, seed: given)
     if isinstance(expert_cls, str):
-        if expert_cls not in name_to_input:
-            return None
         name = expert_cls
     else:
         found = [known for known, cls in name_to_block.items() if cls is expert_cls]
@@ -69,6 +67,8 @@ def hosted(expert_cls: Union[str, Type[torch.nn.Module], Exported], hidden_dim: 
             raise InvalidArgument(f"{getattr(expert_cls, '__name__', expert_cls)!r} was not registered (register_expert_class); a module "
                                   "can be given as export(module, example_inputs)")
         name = found[0]
+    if name in built_in.classes or name not in name_to_block:
+        return name, None
     cls = name_to_block[name]
     with torch.random.fork_rng(devices=[]):
         exported = export(cls(hidden_dim), name_to_input[name](_EXAMPLE_ROWS, hidden_dim), name=name)
@@ -78,4 +78,4 @@ def hosted(expert_cls: Union[str, Type[torch.nn.Module], Exported], hidden_dim: 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed((seed * 0x9E3779B1 + zlib.crc32(uid.encode())) % (1 << 63))
             return exported.weights_of(cls(hidden_dim))
-    return Hosted(exported, weights)
+    return name, Hosted(exported, weights)

@@ -168,8 +168,8 @@ class Server:
         if scheduler not in schedule_name_to_scheduler:
             raise InvalidArgument(f"schedules are {', '.join(schedule_name_to_scheduler)}; {scheduler!r} was given")
         size = hidden_dim or (expert_cls.hidden_dim if isinstance(expert_cls, Exported) else 1024)
-        own = hosted(expert_cls, size)
-        entry: Dict[str, Any] = {"block": own.exported.name if own else expert_cls, "hidden_dim": size, "max_batch_size": max_batch_size,
+        block, own = hosted(expert_cls, size)
+        entry: Dict[str, Any] = {"block": block, "hidden_dim": size, "max_batch_size": max_batch_size,
                                  "min_batch_size": min_batch_size, "schedule": schedule_name_to_scheduler[scheduler],
                                  "clip_norm": clip_grad_norm or 0.0, **_optimizer(optim_cls)}
         if scheduler != "none":

@@ -15,7 +15,6 @@ import torch
 import expertd
 import expertd.hivemind as hivemind
 from conftest import PATIENCE, ROOT, ffn, make_server
-from test_expert import Ffn
 
 
 def digits(count):
@@ -146,7 +145,7 @@ def test_what_was_learned_after_the_last_checkpoint_is_gone_and_the_schedule_is_
 
 
 def test_hiveminds_checkpoints_go_on_here(tmp_path):
-    local = Ffn(16)
+    local = expertd.built_in.Feedforward(16)
     optimizer = torch.optim.Adam(local.parameters(), lr=1e-2)
 
     def step():

@@ -15,40 +15,12 @@ from conftest import PATIENCE, echo, ffn, make_server
 from expertd.expert import RemoteExpert
 
 
-class Ffn(torch.nn.Module):
-    """The block ffn, by its formula."""
-
-    def __init__(self, hidden):
-        super().__init__()
-        self.ffn, self.ffn_output = torch.nn.Linear(hidden, 4 * hidden), torch.nn.Linear(4 * hidden, hidden)
-        self.layer_norm = torch.nn.LayerNorm(hidden, eps=1e-12)
-
-    def forward(self, x):
-        h = self.ffn(x)
-        h = 0.5 * h * (1 + torch.tanh(0.7978845608 * h * (1 + 0.044715 * h * h)))
-        return self.layer_norm(x + self.ffn_output(h))
-
-
-def write_safetensors(path, tensors):
-    import json
-    import struct
-    header, data = {}, b""
-    for name, tensor in tensors.items():
-        raw = tensor.detach().contiguous().numpy().tobytes()
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as out:
-        out.write(struct.pack("<Q", len(text)) + text + data)
-
-
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory):
     """A local module, and a server whose local.0 (no optimizer) and local.1 (adam) have its weights."""
-    local = Ffn(16)
+    local = expertd.built_in.Feedforward(16)
     path = tmp_path_factory.mktemp("weights") / "ffn.safetensors"
-    write_safetensors(path, local.state_dict())
+    expertd.save_tensors(str(path), local.state_dict())
     with make_server([ffn("local.0", weights=str(path)), ffn("local.1", weights=str(path), optimizer="adam"),
                       ffn("local.2", weights=str(path), optimizer="sgd", learning_rate=0.1)]) as running:
         yield local, running
@@ -237,10 +209,26 @@ def test_a_backward_that_may_be_applied_does_not_go_to_another_server(stand_in):
     x = torch.ones(2, 4)
 
     def ask(grads):
-        task = expertd.task.Task("e.0", [first.endpoint, second.endpoint], [x], grads, timeout=5.0, retry_for=5.0, patient=False)
+        task = expertd.task.Task("e.0", [first.endpoint, second.endpoint], [x], grads, timeout=PATIENCE, retry_for=1.0, patient=False)
         return task.start().outputs()
     assert torch.equal(ask(None)[0], x)
     with pytest.raises(expertd.Unavailable) as caught:
         ask([x])
     assert not caught.value.not_applied and len(second.requests) == 1
     assert len({r.request_id for r in first.requests[1:]}) == 1 and len(first.requests) > 2
+
+
+def test_the_servers_blocks_are_there_as_modules(tmp_path):
+    hidden, modules = 32, {name: cls(32).eval() for name, cls in expertd.built_in.classes.items()}
+    entries = []
+    for name, module in modules.items():
+        entry = {"uid": f"{name}.0", "block": name, "hidden_dim": hidden, "max_batch_size": 8, "optimizer": "none"}
+        if list(module.parameters()):
+            expertd.save_tensors(str(tmp_path / name), module.state_dict())
+            entry["weights"] = str(tmp_path / name)
+        entries.append(entry)
+    with make_server(entries) as running:
+        for name, module in modules.items():
+            inputs = [torch.randn(x.shape) if x.dtype == torch.float32 else x for x in (
+                lambda sample: sample if isinstance(sample, tuple) else (sample,))(expertd.built_in.samples[name](2, hidden))]
+            assert torch.allclose(remote(running, f"{name}.0")(*inputs), module(*inputs), atol=1e-4), name
