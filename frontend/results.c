@@ -50,8 +50,9 @@ static void finish_ok(struct server *server, struct pool_link *link, struct requ
         task_forget(server, request);
         return;
     }
-    struct buffer *answer =
-        reply_build(&server->replier, request->to.request_id, outputs, result->rows, data, request->codecs);
+    /* One that was queued again for an asker that had gone is nobody's until it is repeated, with the same id. */
+    const uint64_t id = request->keyed ? request->key.request_id : request->to.request_id;
+    struct buffer *answer = reply_build(&server->replier, id, outputs, result->rows, data, request->codecs);
     pool_release(link->pool, result->task);
     if (!answer) {
         if (request->state == REQUEST_WAITING)

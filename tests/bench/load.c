@@ -6,6 +6,7 @@
 #include <zmq.h>
 
 #include "bench/support_flags.h"
+#include "client/keys.h"
 #include "common/process.h"
 #include "common/uid.h"
 #include "proto/local_record.h"
@@ -88,7 +89,9 @@ static Expertd__ReplyHeader *ask(const char *endpoint, Expertd__Method method, c
     request.uid = (char *)(uintptr_t)uid;
     const long n = message_encode_request(&request, frame, sizeof frame);
     int size = -1;
-    if (zmq_connect(socket, endpoint) == 0 && zmq_send(socket, frame, (size_t)n, 0) >= 0)
+    struct keys keys;
+    if (keys_take(&keys, NULL, NULL) == 0 && keys_set(&keys, socket) == 0 && zmq_connect(socket, endpoint) == 0 &&
+        zmq_send(socket, frame, (size_t)n, 0) >= 0)
         size = zmq_recv(socket, frame, sizeof frame, 0);
     zmq_close(socket);
     zmq_ctx_term(context);

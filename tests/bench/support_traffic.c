@@ -13,6 +13,7 @@
 #include <zmq.h>
 
 #include "client/backoff.h"
+#include "client/keys.h"
 #include "client/local_link.h"
 #include "common/clock.h"
 
@@ -185,6 +186,9 @@ static int open_local(struct client *client, const struct traffic_options *optio
 static int open_clients(void *context, const struct traffic_options *options, struct client *clients, unsigned first,
                         unsigned count)
 {
+    struct keys keys; /* EXPERTD_SERVER_KEY, EXPERTD_KEY_FILE */
+    if (keys_take(&keys, NULL, NULL) < 0)
+        return -1;
     for (unsigned c = 0; c < count; c++) {
         const int none = 0;
         clients[c].number = first + c;
@@ -202,7 +206,7 @@ static int open_clients(void *context, const struct traffic_options *options, st
         zmq_setsockopt(clients[c].socket, ZMQ_LINGER, &none, sizeof none);
         zmq_setsockopt(clients[c].socket, ZMQ_SNDHWM, &none, sizeof none);
         zmq_setsockopt(clients[c].socket, ZMQ_RCVHWM, &none, sizeof none);
-        if (zmq_connect(clients[c].socket, options->endpoint) != 0)
+        if (keys_set(&keys, clients[c].socket) < 0 || zmq_connect(clients[c].socket, options->endpoint) != 0)
             return -1;
     }
     return 0;

@@ -162,6 +162,30 @@ START_TEST(a_backward_that_expired_in_the_queue_is_computed_when_it_is_repeated)
 }
 END_TEST
 
+START_TEST(the_kept_answer_of_one_who_had_gone_has_the_request_s_id)
+{
+    struct asker third;
+    unsigned char client_id[sizeof third.client_id];
+    ask_open(&third, &rig, ZMQ_DEALER);
+    memcpy(client_id, third.client_id, sizeof client_id);
+    rig.knobs->hold = 1;
+    third.last_id = 40;
+    send(&third, EXPERTD__METHOD__BACKWARD, 0, 7);
+    RIG_WAIT(ask_counter(&one, "frontend.in_flight") == 1);
+    ask_close(&third);
+    RIG_WAIT(ask_counter(&one, "frontend.requests_dropped") == 1);
+    rig.knobs->hold = 0;
+    RIG_WAIT(ask_counter(&one, "frontend.replay.kept") == 1);
+    ask_prepare(&two, &question, EXPERTD__METHOD__BACKWARD, "nop.0", 1, -1);
+    question.header.client_id = (ProtobufCBinaryData){sizeof client_id, client_id};
+    question.header.request_id = 41;
+    ask_send(&two, &question);
+    expect(&two, 41, STATUS_OK);
+    expect_value(7);
+    ck_assert_uint_eq(rig.knobs->applied, 1);
+}
+END_TEST
+
 START_TEST(a_server_that_keeps_no_answers_still_steps_once)
 {
     send(&one, EXPERTD__METHOD__BACKWARD, 0, 7);
@@ -204,6 +228,7 @@ int main(void)
     tcase_add_test(all, without_a_client_id_every_backward_steps);
     tcase_add_test(all, a_repeat_joins_its_running_first_and_only_the_newest_asker_is_answered);
     tcase_add_test(all, a_backward_that_expired_in_the_queue_is_computed_when_it_is_repeated);
+    tcase_add_test(all, the_kept_answer_of_one_who_had_gone_has_the_request_s_id);
     tcase_add_test(small, a_server_that_keeps_no_answers_still_steps_once);
     tcase_add_test(small, a_full_server_says_so);
     Suite *suite = suite_create("task");
