@@ -294,7 +294,7 @@ UNITS_IN = $(DESTDIR)$(UNITDIR)
 PUBLIC_HEADERS := $(wildcard client/expertd*.h)
 # What an expert of one's own may include, and whatever that includes. In folders of its own: a client sees none of it.
 OWN_EXPERT_HEADERS = $(filter-out $(BUILD)/%,$(filter %.h,$(shell $(CC) $(BASE) $(call pkg_cflags,OpenCL) -MM -x c $(patsubst %,-include runtime/%.h, \
-  blocks/own_expert compute/linear compute/rows compute/provider layers/elementwise) /dev/null)))
+  blocks/own_expert compute/linear compute/rows compute/provider layers/product) /dev/null)))
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/expertd \
 	  $(DESTDIR)$(PREFIX)/share/expertd/own_expert $(DESTDIR)$(PREFIX)/share/doc/expertd

@@ -107,11 +107,14 @@ START_TEST(what_is_written_is_read_back_and_is_in_a_snapshot)
 {
     static const char *const kernels[][2] = {
         {"cpu", ""}, {"gpu", ""}, {"cpu", "precision: fp16"}, {"gpu", "precision: fp16"}, {"clblast", ""}};
+    /* Each matrix by itself; and two that are one, column by column, with pads of both. */
+    static const char *const blocks[] = {
+        "hidden_dim: 33", "hidden_dim: 33, block: swiglu, arguments: {intermediate_size: 21, bias: true}"};
     const unsigned count = support_device_has_clblast() ? 5 : 4;
     struct support_device support;
     struct expert_tensor tensor;
     for (unsigned k = 0; k < count; k++) {
-        support_device_open(&support, kernels[k][0], false, kernels[k][1], "hidden_dim: 33");
+        support_device_open(&support, kernels[k][0], false, kernels[k][1], blocks[_i]);
         struct expert *expert = create(&support, 1);
         struct expert_snapshot snapshot = {.memory = malloc(expert_snapshot_bytes(expert))};
         for (unsigned i = 0; i < expert_tensors(expert); i++) {
@@ -230,7 +233,7 @@ int main(void)
     tcase_set_timeout(all, 60);
     tcase_add_test(all, tensors_have_pytorchs_names_and_shapes_parameters_first);
     tcase_add_test(all, initial_values_are_uniform_within_the_fan_ins_bound_and_come_from_the_seed);
-    tcase_add_test(all, what_is_written_is_read_back_and_is_in_a_snapshot);
+    tcase_add_loop_test(all, what_is_written_is_read_back_and_is_in_a_snapshot, 0, 2);
     tcase_add_loop_test(all, what_does_not_train_keeps_halves_alone_which_are_what_is_read_and_saved, 0, 2);
     tcase_add_loop_test(all, the_memory_that_an_expert_takes_is_what_was_said_and_halves_are_half_of_it, 0, 2);
     Suite *suite = suite_create("parameters");
