@@ -30,7 +30,9 @@ BASE     := -std=gnu11 -D_GNU_SOURCE -DEXPERTD_VERSION='"$(VERSION)"' -I. -I$(BU
 SAN      := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 # gcc's thread sanitizer says that it does not understand fences; the loads and stores beside them are atomic.
 SAN      += $(if $(filter thread,$(SANITIZE)),-Wno-tsan)
-ALL_CFLAGS = $(BASE) $(WARN) $(OPT) $(SAN) $(CFLAGS)
+# Points at which tests make processes fail (common/failpoint.h).
+POINTS   := $(if $(SANITIZE)$(FAILPOINTS),-DEXPERTD_FAILPOINTS)
+ALL_CFLAGS = $(BASE) $(WARN) $(OPT) $(SAN) $(POINTS) $(CFLAGS)
 CXX_WARN := $(filter-out -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings,$(WARN))
 ALL_CXXFLAGS = $(subst -std=gnu11,-std=gnu++17,$(BASE)) $(CXX_WARN) $(OPT) $(SAN) $(CFLAGS)
 ALL_LDFLAGS = -pthread $(SAN) $(LDFLAGS)

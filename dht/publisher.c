@@ -7,6 +7,7 @@
 #include <string.h>
 #include <zmq.h>
 
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "dht/prefix.h"
 #include "dht/rendezvous.h"
@@ -316,6 +317,8 @@ static int introduce(struct publisher *publisher, struct subscriber *subscriber,
         .network_id = publisher->options.network_id, .expiration_ms = life_ms(publisher, now), .introduced = true};
     struct dialogue_introduction *introduction = &tell.introduction;
     zmq_msg_t message;
+    if (FAILPOINT("dht.tell"))
+        return -ENOMEM;
     memcpy(introduction->server_id, identity_id(publisher->identity), SERVER_ID_SIZE);
     memcpy(introduction->instance, publisher->options.instance, INSTANCE_SIZE);
     snprintf(introduction->endpoint, sizeof introduction->endpoint, "%s", publisher->options.endpoint);
@@ -547,6 +550,8 @@ static const char *shard_of(const struct publisher *publisher, unsigned digits, 
 static void announce(struct publisher *publisher, struct announcement *announcement)
 {
     char key[RENDEZVOUS_KEY_SIZE], shard[SERVER_ID_TEXT];
+    if (FAILPOINT("dht.publish"))
+        return; /* as one that nobody heard: it stays due */
     announcement->token = publisher->options.tokens_tag | ++publisher->last_token;
     if (table_insert(&publisher->by_token, &announcement->token, sizeof announcement->token, announcement) != 0) {
         announcement->token = 0;

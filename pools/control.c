@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "common/shm.h"
 #include "pools/pool.h"
@@ -308,6 +309,7 @@ int control_adopt(struct control **control, const char *server, const char *devi
 
 void control_publish(struct control *control)
 {
+    (void)FAILPOINT("control.publish");
     /* Pairs with the acquire in open_existing. */
     atomic_store_explicit(&control->shared->runtime.state, CONTROL_READY, memory_order_release);
 }

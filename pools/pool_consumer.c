@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/failpoint.h"
 #include "common/shm.h"
 #include "pools/pool_private.h"
 
@@ -322,6 +323,7 @@ int pool_take(struct pool *pool, const struct pool_limits *limits, uint64_t now_
     c->taken += batch->tasks;
     c->scanned_rows -= batch->rows;
     publish(pool);
+    (void)FAILPOINT("ring.take");
     return 1;
 }
 
@@ -381,6 +383,7 @@ void pool_applied(struct pool *pool, const struct pool_batch *batch)
 {
     struct pool_consumer *c = &pool->consumer;
     assert(pool->header.kind == POOL_BACKWARD && batch->first_task >= c->applied);
+    (void)FAILPOINT("ring.apply"); /* the step is made, and nobody knows */
     for (uint32_t i = 0; i < batch->tasks; i++) {
         write_outcome(pool, batch->first_task + i, STATUS_OK, NULL);
         applied_record(c->applied_table, pool_slot_of(pool, batch->first_task + i));
@@ -409,6 +412,7 @@ void pool_complete(struct pool *pool, const struct pool_batch *batch, enum statu
         settled++;
     c->skipped_runs -= settled;
     memmove(c->skipped, c->skipped + settled, c->skipped_runs * sizeof c->skipped[0]);
+    (void)FAILPOINT("ring.done");
     publish(pool);
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/failpoint.h"
 #include "common/shm.h"
 #include "pools/pool_private.h"
 
@@ -187,6 +188,8 @@ int pool_adopt(struct pool **pool, const struct pool_layout *layout)
         rc = segment_name(name, layout->server, layout->device, layout->generation, layout->index);
     if (rc != 0)
         return rc;
+    if (FAILPOINT("pool.adopt"))
+        return -ESTALE;
     rc = shm_attach_segment(name, POOL_PAGE, &mapping, &bytes);
     if (rc != 0)
         return rc == -EPROTO || rc == -EPERM ? -ESTALE : rc;

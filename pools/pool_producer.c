@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "common/failpoint.h"
 #include "common/shm.h"
 #include "pools/pool_private.h"
 
@@ -210,6 +211,8 @@ int pool_claim(struct pool *pool, uint32_t rows, struct pool_claim *claim)
         return -EPROTO;
     if (rows == 0 || rows > pool->header.max_batch_size)
         return -EINVAL;
+    if (FAILPOINT("ring.claim"))
+        return -ENOSPC;
     if (p->committed - p->released >= pool->header.capacity_tasks)
         return -EAGAIN;
     const uint64_t position = place(pool, rows);
@@ -250,6 +253,7 @@ void pool_commit(struct pool *pool, const struct pool_claim *claim, const struct
     p->committed++;
     /* In this order: a frontend that dies between the two leaves a head that is ahead, never one that is behind. */
     atomic_store_explicit(&pool->shared->frontend.row_position, p->row_head, memory_order_release);
+    (void)FAILPOINT("ring.commit");
     /* Pairs with the acquire in the consumer's look(). */
     atomic_store_explicit(&pool->shared->frontend.committed, p->committed, memory_order_release);
 }

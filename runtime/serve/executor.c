@@ -9,6 +9,7 @@
 
 #include "common/clock.h"
 #include "common/doorbell.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "runtime/serve/completion.h"
 #include "runtime/serve/pace.h"
@@ -147,6 +148,8 @@ static int enqueue(struct executor *executor, struct flight *flight)
         .inputs = side->inputs,
         .outputs = side->outputs,
     };
+    if (FAILPOINT("batch"))
+        return CL_OUT_OF_HOST_MEMORY;
     return flight->index % 2 == POOL_FORWARD ? expert_forward(backend->expert, &flight->work)
                                              : expert_backward(backend->expert, &flight->work);
 }

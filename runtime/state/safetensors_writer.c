@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/failpoint.h"
 #include "runtime/state/checksum.h"
 #include "runtime/state/safetensors.h"
 
@@ -60,6 +61,8 @@ static int write_all(int fd, const void *bytes, size_t length)
 {
     const char *at = bytes;
     while (length > 0) {
+        if (FAILPOINT("checkpoint.write"))
+            return -ENOSPC;
         const ssize_t n = write(fd, at, length);
         if (n < 0 && errno != EINTR)
             return -errno;
@@ -190,11 +193,16 @@ static int finish_file(struct safetensors_writer *writer)
     const int rc = write_checksums(writer);
     if (rc < 0)
         return rc;
+    if (FAILPOINT("checkpoint.fsync"))
+        return -EIO;
     if (fsync(writer->fd) != 0)
         return -errno;
     const int fd = writer->fd;
     writer->fd = -1;
-    if (close(fd) != 0 || rename(writer->temporary, writer->path) != 0)
+    const bool closed = close(fd) == 0;
+    if (closed && FAILPOINT("checkpoint.rename"))
+        return -EIO;
+    if (!closed || rename(writer->temporary, writer->path) != 0)
         return -errno;
     free(writer->temporary);
     writer->temporary = NULL; /* it is the file now: nothing to remove */

@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "common/failpoint.h"
 #include "runtime/device/device_private.h"
 #include "runtime/compute/kernel_launch.h"
 #include "runtime/compute/provider.h"
@@ -192,7 +193,7 @@ int optimizer_step_enqueue(const struct trainee *trainee, struct parameters *par
         .gradient_offset = gradient_offset,
         .control = CONTROL_BATCH,
     };
-    int result = device_gate(device);
+    int result = !dry && FAILPOINT("optimizer.step") ? CL_OUT_OF_HOST_MEMORY : device_gate(device);
     if (result == 0)
         result = enqueue_norm(device, parameters, gradient, gradient_offset, settings->clip_norm, CONTROL_BATCH, gate);
     if (result == 0 && parameters->accumulates)
