@@ -179,3 +179,9 @@ const struct expertd_info *expertd_call_info(const struct expertd_call *call)
 {
     return answer_of(call, EXPERTD__METHOD__INFO);
 }
+
+const struct expertd_changes *expertd_call_changes(const struct expertd_call *call)
+{
+    const bool change = call->method >= EXPERTD__METHOD__LOAD && call->method <= EXPERTD__METHOD__RELOAD;
+    return change ? answer_of(call, call->method) : NULL;
+}

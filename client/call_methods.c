@@ -49,6 +49,34 @@ int expertd_checkpoint(struct expertd_client *client, const char *uid, uint32_t 
     return client_make_call(client, &request, deadline_ms, call);
 }
 
+int expertd_load(struct expertd_client *client, const char *uid, const char *const *settings, size_t n_settings,
+                 uint32_t deadline_ms, struct expertd_call **call)
+{
+    struct call_request request = {
+        .method = EXPERTD__METHOD__LOAD, .uid = uid, .settings = settings, .n_settings = n_settings};
+    return client_make_call(client, &request, deadline_ms, call);
+}
+
+int expertd_unload(struct expertd_client *client, const char *uid, uint32_t deadline_ms, struct expertd_call **call)
+{
+    struct call_request request = {.method = EXPERTD__METHOD__UNLOAD, .uid = uid};
+    return client_make_call(client, &request, deadline_ms, call);
+}
+
+int expertd_set(struct expertd_client *client, const char *uid, const char *const *settings, size_t n_settings,
+                uint32_t deadline_ms, struct expertd_call **call)
+{
+    struct call_request request = {
+        .method = EXPERTD__METHOD__SET, .uid = uid, .settings = settings, .n_settings = n_settings};
+    return client_make_call(client, &request, deadline_ms, call);
+}
+
+int expertd_reload(struct expertd_client *client, uint32_t deadline_ms, struct expertd_call **call)
+{
+    struct call_request request = {.method = EXPERTD__METHOD__RELOAD};
+    return client_make_call(client, &request, deadline_ms, call);
+}
+
 int expertd_forward(struct expertd_client *client, const char *uid, const struct expertd_tensor *inputs,
                     size_t n_inputs, uint32_t deadline_ms, struct expertd_call **call)
 {

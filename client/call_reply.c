@@ -123,6 +123,11 @@ static const char *take_ok(struct expertd_call *call, const Expertd__ReplyHeader
         return header->info ? method_answer_take_info(&call->answer, header->info) : "it has no info";
     case EXPERTD__METHOD__STATS:
         return header->stats ? method_answer_take_stats(&call->answer, header->stats) : "it has no stats";
+    case EXPERTD__METHOD__LOAD:
+    case EXPERTD__METHOD__UNLOAD:
+    case EXPERTD__METHOD__SET:
+    case EXPERTD__METHOD__RELOAD:
+        return header->changes ? method_answer_take_changes(&call->answer, header->changes) : "it has no changes";
     default:
         return NULL;
     }

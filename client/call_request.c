@@ -12,7 +12,7 @@ _Static_assert((int)EXPERTD_FLOAT32 == (int)DTYPE_FLOAT32 && (int)EXPERTD_BOOL =
                "dtypes have the wire's numbers");
 
 /* A header within the limits: 16 tensors of 7 dimensions of 10 bytes, a uid, a prefix and some numbers. */
-enum { HEADER_MAX = 4096 + MESSAGE_METADATA_MAX + 64 };
+enum { HEADER_MAX = 4096 + MESSAGE_METADATA_MAX + 64, SETTINGS_MAX = 3072 };
 
 static const struct expertd_tensor *nth_tensor(const struct call_request *request, size_t index)
 {
@@ -56,6 +56,11 @@ static enum expertd_status check(struct expertd_call *call, const struct call_re
         call_set_status(call, EXPERTD_INVALID_ARGUMENT, "a uid has at most %d bytes", EXPERTD_MAX_UID);
     else if (request->count[0] > EXPERTD_MAX_TENSORS || request->count[1] > EXPERTD_MAX_TENSORS - request->count[0])
         call_set_status(call, EXPERTD_INVALID_ARGUMENT, "a call has at most %d tensors", EXPERTD_MAX_TENSORS);
+    size_t settings = 0;
+    for (size_t i = 0; i < request->n_settings; i++)
+        settings += strlen(request->settings[i]) + 4;
+    if (settings > SETTINGS_MAX)
+        call_set_status(call, EXPERTD_INVALID_ARGUMENT, "all settings together have at most %d bytes", SETTINGS_MAX);
     for (size_t i = 0; i < request->count[0] + request->count[1] && call->status == EXPERTD_OK; i++) {
         const char *problem = tensor_problem(nth_tensor(request, i));
         const bool input = i < request->count[0];
@@ -121,6 +126,8 @@ static bool make_header(struct expertd_call *call, const struct call_request *re
     header.version = MESSAGE_VERSION;
     header.request_id = call->request_id;
     header.method = request->method;
+    header.n_settings = request->n_settings;
+    header.settings = (char **)(uintptr_t)request->settings;
     header.deadline_ms = call->deadline_ms;
     header.list = request->list;
     header.metadata = (ProtobufCBinaryData){request->metadata_bytes, (uint8_t *)(uintptr_t)request->metadata};

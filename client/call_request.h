@@ -11,6 +11,8 @@ struct call_request {
     const struct expertd_tensor *tensors[2]; /* inputs; grad_outputs */
     size_t count[2];
     Expertd__ListQuery *list; /* NULL: none */
+    const char *const *settings;
+    size_t n_settings;
     const unsigned char *client_id;
     const void *metadata; /* of metadata_bytes; and the trace, "": none */
     size_t metadata_bytes;

@@ -276,6 +276,20 @@ EXPERTD_API int expertd_stats_experts(struct expertd_client *client, const char 
 /* One expert's checkpoint, or all experts' (uid NULL). */
 EXPERTD_API int expertd_checkpoint(struct expertd_client *client, const char *uid, uint32_t deadline_ms,
                                    struct expertd_call **call);
+/* Changes of the server's experts while it runs. Only its own user and root may, over its UNIX socket
+ * ("ipc:///run/expertd/NAME.socket"). Each is done whole, and then the call is OK; or not at all, and the message says
+ * why. A setting is "option=value", of an entry of `experts` in the configuration; paths in it have to be absolute. */
+/* One more expert. No settings: as the server's configuration has it. */
+EXPERTD_API int expertd_load(struct expertd_client *client, const char *uid, const char *const *settings,
+                             size_t n_settings, uint32_t deadline_ms, struct expertd_call **call);
+/* One less: what it has learned is saved, and what it was asked before is answered. */
+EXPERTD_API int expertd_unload(struct expertd_client *client, const char *uid, uint32_t deadline_ms,
+                               struct expertd_call **call);
+/* Other settings of a living expert: how it learns, and what its batches wait for. */
+EXPERTD_API int expertd_set(struct expertd_client *client, const char *uid, const char *const *settings,
+                            size_t n_settings, uint32_t deadline_ms, struct expertd_call **call);
+/* The experts as the server's configuration file says now. */
+EXPERTD_API int expertd_reload(struct expertd_client *client, uint32_t deadline_ms, struct expertd_call **call);
 EXPERTD_API int expertd_forward(struct expertd_client *client, const char *uid, const struct expertd_tensor *inputs,
                                 size_t n_inputs, uint32_t deadline_ms, struct expertd_call **call);
 /* The outputs are the gradients of the inputs. The server applies a backward at most once: see expertd_call_retry(). */
@@ -364,6 +378,14 @@ struct expertd_stats {
     size_t experts_count;
 };
 EXPERTD_API const struct expertd_stats *expertd_call_stats(const struct expertd_call *call);
+
+struct expertd_changes {
+    uint32_t loaded, unloaded;
+    uint32_t replaced; /* ended, and begun anew with other options */
+    uint32_t set;      /* have other settings, and went on */
+    const char *note;  /* for a person: what else is new in the configuration, and counts from the next start on; "" */
+};
+EXPERTD_API const struct expertd_changes *expertd_call_changes(const struct expertd_call *call);
 
 struct expertd_field {
     const char *name; /* the keyword name; may be empty */

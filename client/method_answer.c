@@ -41,6 +41,21 @@ const char *method_answer_take_pong(void **answer, const Expertd__Pong *pong)
     return NULL;
 }
 
+const char *method_answer_take_changes(void **answer, const Expertd__Changes *changes)
+{
+    struct expertd_changes *copy = malloc(sizeof *copy + strlen(changes->note) + 1);
+    if (!copy)
+        return no_memory;
+    char *room = (char *)(copy + 1);
+    copy->loaded = changes->loaded;
+    copy->unloaded = changes->unloaded;
+    copy->replaced = changes->replaced;
+    copy->set = changes->set;
+    copy->note = store_text(&room, changes->note);
+    *answer = copy;
+    return NULL;
+}
+
 const char *method_answer_take_list(void **answer, const Expertd__ExpertList *list)
 {
     size_t bytes = 0;

@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include "common/address.h"
 #include "common/config_blocks.h"
 #include "common/config_value.h"
+#include "common/run_dir.h"
 #include "common/suggest.h"
 
 static const char default_listen[] = "tcp://127.0.0.1:31330";
@@ -25,14 +27,10 @@ static const char *environment_folder(const char *variable)
     return value && value[0] == '/' ? value : NULL;
 }
 
-static const char *run_dir_default(struct config_memory **memory)
+static const char *run_dir(struct config_memory **memory)
 {
-    const char *runtime_dir = environment_folder("XDG_RUNTIME_DIR");
-    if (geteuid() == 0)
-        return "/run/expertd";
-    if (runtime_dir)
-        return config_memory_format(memory, "%s/expertd", runtime_dir);
-    return config_memory_format(memory, "/tmp/expertd-%u", (unsigned)geteuid());
+    char path[PATH_MAX];
+    return run_dir_default(path, sizeof path) == 0 ? config_memory_copy(memory, path) : NULL;
 }
 
 static const char *cache_dir_default(struct config *config)
@@ -93,7 +91,7 @@ int config_complete(struct config *config)
 {
     struct config_memory **memory = &config->memory;
     if (!config->server.run_dir[0])
-        config->server.run_dir = run_dir_default(memory);
+        config->server.run_dir = run_dir(memory);
     if (!config->server.run_dir)
         return -ENOMEM;
     if (config->frontend.listen.count == 0) {

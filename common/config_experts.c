@@ -26,6 +26,31 @@ static char **uids_alloc(const struct uid_pattern *pattern, uint64_t count, size
     return uids;
 }
 
+static int compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Takes what is excepted out of the list, whose order stays. */
+static int leave_out(const struct config_expert *expert, char **list, uint64_t *count)
+{
+    uint64_t kept = 0;
+    const size_t excepted = expert->except.count;
+    if (excepted == 0)
+        return 0;
+    const char **sorted = malloc(excepted * sizeof *sorted);
+    if (!sorted)
+        return -ENOMEM;
+    memcpy(sorted, expert->except.items, excepted * sizeof *sorted);
+    qsort(sorted, excepted, sizeof *sorted, compare_texts);
+    for (uint64_t i = 0; i < *count; i++)
+        if (!bsearch(&list[i], sorted, excepted, sizeof *sorted, compare_texts))
+            list[kept++] = list[i];
+    free(sorted);
+    *count = kept;
+    return 0;
+}
+
 int config_expert_uids(const struct config_expert *expert, char ***uids, uint64_t *count)
 {
     char text[UID_SIZE];
@@ -34,7 +59,7 @@ int config_expert_uids(const struct config_expert *expert, char ***uids, uint64_
     int rc = uid_pattern_parse(&pattern, expert->uid, text, sizeof text);
     if (rc < 0)
         return rc;
-    const uint64_t wanted = expert_count(expert, &pattern);
+    uint64_t wanted = expert_count(expert, &pattern);
     uint64_t *indices = expert->count ? calloc(wanted, sizeof *indices) : NULL;
     char **list = indices || !expert->count ? uids_alloc(&pattern, wanted, &slot) : NULL;
     if (!list)
@@ -46,6 +71,8 @@ int config_expert_uids(const struct config_expert *expert, char ***uids, uint64_
         memcpy(list[i], text, strlen(text) + 1);
     }
     free(indices);
+    if (rc == 0)
+        rc = leave_out(expert, list, &wanted);
     if (rc < 0) {
         free(list);
         return rc;
@@ -84,6 +111,9 @@ static int check_unique(const struct config *config, const struct config_source 
         const int rc = config_expert_uids(&config->experts[entry], &set->lists[entry], &count);
         if (rc < 0)
             return rc;
+        if (count == 0)
+            return config_source_error(source, (struct config_place){"experts", (int)entry, "except"},
+                                       "leaves no expert of '%s'", config->experts[entry].uid);
         for (uint64_t i = 0; i < count; i++) {
             const unsigned first = set_insert(set, set->lists[entry][i], entry);
             if (first != entry)

@@ -134,12 +134,16 @@
       "$XDG_CACHE_HOME/expertd or ~/.cache/expertd; each device has its own in it")                                    \
     X(UINT, chunk_rows, 0, 0, 1048576, "rows",                                                                         \
       "rows of matrices (a block's tokens) that a kernel launch works on at most; bounds the workspace; 0: by the "    \
-      "device's cache and memory")
+      "device's cache and memory")                                                                                     \
+    X(UINT, spare_experts, 64, 0, 65536, "experts",                                                                    \
+      "room for so many experts more than there are at the start, to be loaded while it runs (expertctl load, "        \
+      "reload)")
 
 /* One entry of the list `experts`. */
 #define CONFIG_EXPERT_OPTIONS(X)                                                                                       \
     X(STRING, uid, "", 0, 0, "", "uid (ffn.4.17) or pattern of uids (ffn.[0:4].[0:16])")                               \
     X(UINT, count, 0, 0, 16777216, "experts", "host so many distinct ones of the pattern, drawn at random; 0: all")    \
+    X(STRINGS, except, 0, 0, 0, "", "uids of the pattern, or of its draw, that are not hosted")                        \
     X(UINT, seed, 0, 0, 18446744073709551615U, "", "seed of the draw and of the initial weights")                      \
     X(BLOCK, block, "ffn", 0, 0, "",                                                                                   \
       "ffn, swiglu, transformer, ... (docs/blocks.md), one of `blocks`, or the path of an own one's shared object")    \

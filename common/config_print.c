@@ -1,7 +1,7 @@
 /* A whole configuration as the file it could have come from. */
 #include <inttypes.h>
 
-#include "common/config_table.h"
+#include "common/config_print.h"
 #include "common/config_tree.h"
 #include "common/config_value.h"
 
@@ -86,14 +86,14 @@ static void print_value(FILE *out, const struct config_option *option, const voi
 }
 
 static void print_record(FILE *out, const struct config_section *section, const char *record,
-                         const struct config_node *entry)
+                         const struct config_node *entry, config_print_filter *leave_out)
 {
     const char *lead = section->list ? "  - " : "  ";
     for (unsigned i = 0; i < section->count; i++) {
         const struct config_option *option = &section->options[i];
         const bool is_tree = option->kind == CONFIG_TREE;
         const struct config_node *node = is_tree && entry ? config_tree_find(entry, option->name) : NULL;
-        if (is_tree && !node)
+        if ((is_tree && !node) || (leave_out && leave_out(option->name)))
             continue;
         fprintf(out, "%s%s: ", lead, option->name);
         if (is_tree)
@@ -105,19 +105,34 @@ static void print_record(FILE *out, const struct config_section *section, const 
     }
 }
 
+static void print_entry(FILE *out, const struct config *config, const struct config_section *section, unsigned index,
+                        config_print_filter *leave_out)
+{
+    const char *records = *(const char *const *)(const void *)((const char *)config + section->offset);
+    print_record(out, section, records + index * section->record_size, find_entry(config, section->name, index),
+                 leave_out);
+}
+
+void config_print_entry(FILE *out, const struct config *config, const char *section, unsigned index,
+                        config_print_filter *leave_out)
+{
+    print_entry(out, config, config_section_find(section), index, leave_out);
+}
+
+void config_print_section(FILE *out, const struct config *config, const struct config_section *section)
+{
+    fprintf(out, "%s:\n", section->name);
+    if (!section->list) {
+        print_record(out, section, (const char *)config + section->offset, NULL, NULL);
+        return;
+    }
+    const unsigned count = *(const unsigned *)(const void *)((const char *)config + section->count_offset);
+    for (unsigned i = 0; i < count; i++)
+        print_entry(out, config, section, i, NULL);
+}
+
 void config_print(FILE *out, const struct config *config)
 {
-    for (unsigned s = 0; s < CONFIG_SECTIONS; s++) {
-        const struct config_section *section = &config_sections[s];
-        const char *field = (const char *)config + section->offset;
-        fprintf(out, "%s:\n", section->name);
-        if (!section->list) {
-            print_record(out, section, field, NULL);
-            continue;
-        }
-        const char *records = *(const char *const *)(const void *)field;
-        const unsigned count = *(const unsigned *)(const void *)((const char *)config + section->count_offset);
-        for (unsigned i = 0; i < count; i++)
-            print_record(out, section, records + i * section->record_size, find_entry(config, section->name, i));
-    }
+    for (unsigned s = 0; s < CONFIG_SECTIONS; s++)
+        config_print_section(out, config, &config_sections[s]);
 }

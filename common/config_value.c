@@ -82,19 +82,21 @@ static int set_string(const char **value, struct config_memory **memory, const c
     return *value ? 0 : -ENOMEM;
 }
 
+/* Nothing is freed singly, so the list grows by doubling: it is full whenever its count is 0 or a power of two. */
 static int append_string(struct config_strings *list, struct config_memory **memory, const char *text)
 {
-    const char **items = config_memory_alloc(memory, (list->count + 1) * sizeof *items);
-    if (!items)
-        return -ENOMEM;
-    if (list->count)
-        memcpy(items, list->items, list->count * sizeof *items);
-    const int rc = set_string(&items[list->count], memory, text);
-    if (rc < 0)
-        return rc;
-    list->items = items;
-    list->count++;
-    return 0;
+    if ((list->count & (list->count - 1)) == 0) {
+        const char **items = config_memory_alloc(memory, (list->count ? 2 * (size_t)list->count : 1) * sizeof *items);
+        if (!items)
+            return -ENOMEM;
+        if (list->count)
+            memcpy(items, list->items, list->count * sizeof *items);
+        list->items = items;
+    }
+    const int rc = set_string(&list->items[list->count], memory, text);
+    if (rc == 0)
+        list->count++;
+    return rc;
 }
 
 int config_value_set(const struct config_option *option, void *record, struct config_memory **memory, const char *text,

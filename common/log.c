@@ -1,6 +1,7 @@
 #include "common/log.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,6 +30,30 @@ int log_level_parse(const char *name, enum log_level *level)
     return -EINVAL;
 }
 
+static struct {
+    pthread_mutex_t mutex;
+    char *text; /* NULL: nobody is to be told */
+    size_t size;
+} diverted = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+void log_divert(char *text, size_t size)
+{
+    pthread_mutex_lock(&diverted.mutex);
+    diverted.text = text;
+    diverted.size = size;
+    if (text)
+        text[0] = 0;
+    pthread_mutex_unlock(&diverted.mutex);
+}
+
+static void divert(const char *message, size_t length)
+{
+    pthread_mutex_lock(&diverted.mutex);
+    if (diverted.text && !diverted.text[0])
+        snprintf(diverted.text, diverted.size, "%.*s", (int)length, message);
+    pthread_mutex_unlock(&diverted.mutex);
+}
+
 void log_write(enum log_level level, const char *format, ...)
 {
     if (level > least_level)
@@ -42,6 +67,7 @@ void log_write(enum log_level level, const char *format, ...)
     size_t used = strftime(line, sizeof line, "%Y-%m-%d %H:%M:%S", &local);
     used += (size_t)snprintf(line + used, sizeof line - used, ".%03ld %s[%d] %s: ", now.tv_nsec / 1000000, program_name,
                              (int)getpid(), level_names[level]);
+    const size_t lead = used;
     va_list args;
     va_start(args, format);
     int n = vsnprintf(line + used, sizeof line - used - 1, format, args);
@@ -51,6 +77,8 @@ void log_write(enum log_level level, const char *format, ...)
     for (size_t i = 0; i < used; i++)
         if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
             line[i] = '?';
+    if (level == LOG_LEVEL_ERROR)
+        divert(line + lead, used - lead);
     line[used++] = '\n';
     if (write(STDERR_FILENO, line, used) < 0) {
         /* Nobody is left to tell. */

@@ -52,6 +52,8 @@ static bool advance(struct server *server, struct request_checkpoint *checkpoint
         }
         for (; checkpoint->expert < end_of(checkpoint, device); checkpoint->expert++) {
             struct control_expert_shared *expert = control_expert(device->control, checkpoint->expert);
+            if (!device_link_has(device, checkpoint->expert))
+                continue;
             /* Acquire: the errno was written before the ticket was served. */
             if (atomic_load_explicit(&expert->runtime.checkpoint_served, memory_order_acquire) < checkpoint->ticket)
                 return false;
@@ -95,8 +97,9 @@ static void hand_out(struct server *server, const struct request_checkpoint *che
         if (device->state != DEVICE_UP)
             continue;
         for (uint32_t e = d == checkpoint->device ? checkpoint->expert : 0; e < end_of(checkpoint, device); e++)
-            atomic_store_explicit(&control_expert(device->control, e)->frontend.checkpoint_requested,
-                                  checkpoint->ticket, memory_order_relaxed);
+            if (device_link_has(device, e))
+                atomic_store_explicit(&control_expert(device->control, e)->frontend.checkpoint_requested,
+                                      checkpoint->ticket, memory_order_relaxed);
         struct control_shared *page = control_page(device->control);
         /* Release: a runtime that sees the number grow sees the tickets. */
         atomic_fetch_add_explicit(&page->frontend.checkpoint_commands, 1, memory_order_release);

@@ -6,7 +6,7 @@
 
 #include "common/histogram.h"
 
-enum { COUNTERS_METHODS = 8, COUNTERS_STATUSES = 16 };
+enum { COUNTERS_METHODS = 12, COUNTERS_STATUSES = 16 };
 
 struct counters {
     uint64_t requests[COUNTERS_METHODS]; /* by number of the method; 0: other */

@@ -86,6 +86,8 @@ int device_link_pool(struct device_link *device, uint32_t expert, enum pool_kind
     *link = device->pools[index];
     if (*link)
         return (*link)->broken ? -EPROTO : 0;
+    if (!device_link_has(device, expert))
+        return -EPROTO; /* it has just gone */
     const int rc = attach_pool(device, index, link);
     if (rc == -ENOENT || rc == -EPROTO)
         control_want_renewal(device->control);
@@ -102,7 +104,7 @@ static void adopt_leftovers(struct device_link *device)
     uint32_t held = 0;
     for (uint32_t p = 0; p < 2 * device->experts_count; p++) {
         struct pool_link *link;
-        if (attach_pool(device, p, &link) < 0)
+        if (!device_link_has(device, p / 2) || attach_pool(device, p, &link) < 0)
             continue;
         held += pool_tasks_held(link->pool);
         if (pool_tasks_held(link->pool) == 0) {
@@ -113,6 +115,30 @@ static void adopt_leftovers(struct device_link *device)
     }
     if (held)
         log_info("device '%s': dropped %" PRIu32 " tasks that an earlier frontend left", device->name, held);
+}
+
+bool device_link_has(const struct device_link *device, uint32_t expert)
+{
+    return device->control && expert < device->experts_count && control_slot_used(device->control, expert);
+}
+
+uint32_t device_link_count(const struct device_link *device)
+{
+    uint32_t count = 0;
+    for (uint32_t e = 0; e < device->experts_count; e++)
+        count += device_link_has(device, e);
+    return count;
+}
+
+void device_link_close(struct device_link *device, uint32_t expert)
+{
+    for (uint32_t p = 2 * expert; p < 2 * expert + 2 && expert < device->experts_count; p++) {
+        if (!device->pools[p])
+            continue;
+        pool_detach(&device->pools[p]->pool);
+        free(device->pools[p]);
+        device->pools[p] = NULL;
+    }
 }
 
 bool device_link_serves(const struct device_link *device, uint32_t expert)
@@ -168,6 +194,7 @@ static enum device_change try_attach(struct device_link *device, uint64_t now_ns
     struct control_shared *page = control_page(control);
     device->completed_seen = atomic_load_explicit(&page->runtime.completed_batches, memory_order_relaxed);
     device->progress_ns = now_ns;
+    device->slots_seen = control_slots_version(control);
     if (atomic_load_explicit(&page->frontend.epoch, memory_order_relaxed) > 1)
         adopt_leftovers(device);
     set_state(device, runtime_alive(device) ? DEVICE_UP : DEVICE_DEAD, now_ns);
@@ -207,6 +234,18 @@ static bool hangs(struct device_link *device, uint64_t now_ns)
     return now_ns - device->progress_ns > device->stall_timeout_ns;
 }
 
+static bool slots_changed(struct device_link *device)
+{
+    const uint64_t version = control_slots_version(device->control);
+    if (version == device->slots_seen)
+        return false;
+    device->slots_seen = version;
+    for (uint32_t e = 0; e < device->experts_count; e++)
+        if (device_link_has(device, e) && !control_expert_sane(device->control, e))
+            control_want_renewal(device->control);
+    return true;
+}
+
 enum device_change device_link_look(struct device_link *device, uint64_t now_ns)
 {
     if (device->state == DEVICE_ABSENT)
@@ -230,7 +269,7 @@ enum device_change device_link_look(struct device_link *device, uint64_t now_ns)
     }
     const bool hung = hangs(device, now_ns);
     if (hung == (device->state == DEVICE_HUNG))
-        return DEVICE_SAME;
+        return slots_changed(device) ? DEVICE_CHANGED : DEVICE_SAME;
     set_state(device, hung ? DEVICE_HUNG : DEVICE_UP, now_ns);
     return hung ? DEVICE_STALLED : DEVICE_REVIVED;
 }

@@ -47,6 +47,7 @@ struct device_link {
     struct control *control; /* NULL: ABSENT */
     uint32_t experts_count;
     struct pool_link **pools; /* by pool number; NULL: not used yet */
+    uint64_t slots_seen;      /* control_slots_version of when the experts were looked at */
     uint32_t experts_placed;  /* of them in the expert table */
     uint32_t in_flight;       /* requests that wait for this device */
     bool broken;              /* one of the pools */
@@ -62,6 +63,7 @@ enum device_change {
     DEVICE_DIED,
     DEVICE_STALLED,
     DEVICE_REVIVED,
+    DEVICE_CHANGED, /* experts came or went */
     DEVICE_RETIRED, /* the caller takes the last results, answers what waits, and calls device_link_detach */
 };
 
@@ -76,6 +78,11 @@ const char *device_state_name(enum device_state state);
 /* Why the device cannot take requests, for the client; NULL: it can. */
 const char *device_link_refusal(const struct device_link *device, char *text, size_t size);
 
+/* Whether the slot has an expert. */
+bool device_link_has(const struct device_link *device, uint32_t expert);
+uint32_t device_link_count(const struct device_link *device);
+/* Lets go of the pools of an expert, in which nothing of ours is any more. */
+void device_link_close(struct device_link *device, uint32_t expert);
 /* The pool of an expert's kind; attached at its first use. 0 or -errno (logged in bursts). */
 int device_link_pool(struct device_link *device, uint32_t expert, enum pool_kind kind, struct pool_link **link);
 /* Whether a call of that expert would be taken. */

@@ -6,6 +6,7 @@
 #include "frontend/access.h"
 #include "common/log.h"
 #include "common/uid.h"
+#include "frontend/changes.h"
 #include "frontend/checkpoint.h"
 #include "frontend/connections.h"
 #include "frontend/gate.h"
@@ -92,6 +93,13 @@ static void route(struct server *server, const struct reply_to *to, const Expert
     case EXPERTD__METHOD__CHECKPOINT:
         if (bare(server, to, header))
             checkpoint_begin(server, to, header, now_ns);
+        break;
+    case EXPERTD__METHOD__LOAD:
+    case EXPERTD__METHOD__UNLOAD:
+    case EXPERTD__METHOD__SET:
+    case EXPERTD__METHOD__RELOAD:
+        if (bare(server, to, header))
+            changes_begin(server, to, header, incoming_fd(&server->incoming), now_ns);
         break;
     default:
         refuse_unknown(server, to, header);

@@ -121,8 +121,17 @@ int expert_table_set(struct expert_table *table, const char *uid, uint32_t devic
 void expert_table_advise(struct expert_table *table, const char *uid, uint32_t compression)
 {
     const uint32_t slot = table->count ? find_slot(table, uid, uid_hash(uid, strlen(uid))) : 0;
-    if (table->count && table->slots[slot])
+    if (table->count && table->slots[slot]) {
         table->places[table->slots[slot] - 1].compression = compression;
+        table->places[table->slots[slot] - 1].configured = true;
+    }
+}
+
+void expert_table_close(struct expert_table *table, const char *uid)
+{
+    const uint32_t slot = table->count ? find_slot(table, uid, uid_hash(uid, strlen(uid))) : 0;
+    if (table->count && table->slots[slot])
+        table->places[table->slots[slot] - 1].closing = true;
 }
 
 const struct expert_place *expert_table_find(const struct expert_table *table, const char *uid)

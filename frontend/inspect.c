@@ -10,7 +10,8 @@
 
 static bool place_alive(const struct server *server, const struct expert_place *place)
 {
-    return place->expert != EXPERT_ABSENT && device_link_serves(server->devices[place->device], place->expert);
+    return place->expert != EXPERT_ABSENT && !place->closing &&
+           device_link_serves(server->devices[place->device], place->expert);
 }
 
 static uint32_t count_alive(const struct server *server)
@@ -166,8 +167,8 @@ static Expertd__Schema *describe_backward(struct backward_message *message, cons
 /* One copy of what control_attach had checked; ended strings, since it lies where the runtime can write. */
 static bool copy_expert(struct device_link *device, uint32_t expert, struct control_expert_shared *copy)
 {
-    struct control_expert_shared *shared = control_expert(device->control, expert);
-    memcpy(copy, shared, offsetof(struct control_expert_shared, runtime));
+    if (control_expert_copy(control_expert(device->control, expert), copy) < 0)
+        return false;
     copy->uid[sizeof copy->uid - 1] = copy->block[sizeof copy->block - 1] = 0;
     copy->optimizer[sizeof copy->optimizer - 1] = copy->schedule[sizeof copy->schedule - 1] = 0;
     message_clean(copy->block);

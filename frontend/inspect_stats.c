@@ -41,7 +41,8 @@ __attribute__((format(printf, 3, 4))) static void add(struct gathering *gatherin
 static void add_traffic(struct gathering *gathering, const struct counters *counters)
 {
     static const char *const methods[COUNTERS_METHODS] = {"other",   "ping",     "list",  "info",
-                                                          "forward", "backward", "stats", "checkpoint"};
+                                                          "forward", "backward", "stats", "checkpoint",
+                                                          "load",    "unload",   "set",   "reload"};
     for (unsigned m = 0; m < COUNTERS_METHODS; m++)
         add(gathering, (double)counters->requests[m], "frontend.requests.%s", methods[m]);
     for (unsigned s = 0; s < COUNTERS_STATUSES; s++) {
@@ -107,7 +108,7 @@ static void add_device(struct gathering *gathering, const struct device_link *de
     struct control_shared *page = control_page(device->control);
     add(gathering, atomic_load_explicit(&page->runtime.pid, memory_order_relaxed), "device.%s.pid", device->name);
     add(gathering, (double)control_generation(device->control), "device.%s.generation", device->name);
-    add(gathering, device->experts_count, "device.%s.experts", device->name);
+    add(gathering, device_link_count(device), "device.%s.experts", device->name);
     for (unsigned c = 0; c < CONTROL_COUNTERS; c++)
         add(gathering, (double)atomic_load_explicit(&page->statistics.counters[c], memory_order_relaxed),
             "device.%s.%s", device->name, control_counter_name((enum control_counter)c));

@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "common/owner.h"
 #include "frontend/local.h"
+#include "frontend/changes.h"
 #include "frontend/results.h"
 #include "frontend/roster.h"
 
@@ -25,7 +26,7 @@ void lookout_device(struct server *server, struct device_link *device, uint64_t 
 
 static void look_at_devices(struct server *server, uint64_t now_ns)
 {
-    uint32_t in_flight = server->checkpoints.count;
+    uint32_t in_flight = server->checkpoints.count + changes_running(server);
     for (unsigned d = 0; d < server->devices_count; d++) {
         lookout_device(server, server->devices[d], now_ns);
         roster_grace(server, server->devices[d], now_ns);
@@ -65,5 +66,6 @@ static int look_at_names(struct server *server, uint64_t now_ns)
 int lookout_look(struct server *server, uint64_t now_ns)
 {
     look_at_devices(server, now_ns);
+    changes_bring(server);
     return look_at_names(server, now_ns);
 }

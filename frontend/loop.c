@@ -11,6 +11,7 @@
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/process.h"
+#include "frontend/changes.h"
 #include "frontend/checkpoint.h"
 #include "frontend/connections.h"
 #include "frontend/dispatch.h"
@@ -81,6 +82,8 @@ static bool expire(struct server *server, uint64_t now_ns)
         any = true;
         if (request->checkpoint)
             checkpoint_expire(server, request);
+        else if (request->change)
+            changes_expire(server, request);
         else
             task_expire(server, request);
     }
@@ -197,6 +200,7 @@ static int turn(struct server *server)
         look_at_connections(server, now_ns);
     if (server->checkpoints.count)
         checkpoint_look(server);
+    changes_look(server);
     worked |= expire(server, now_ns);
     const int rc = now_ns >= server->next_look_ns ? lookout_look(server, now_ns) : 0;
     notify_alive(now_ns);
@@ -225,6 +229,7 @@ int loop_run(struct server *server)
     for (unsigned d = 0; d < server->devices_count; d++)
         task_fail_device(server, server->devices[d], STATUS_UNAVAILABLE, "the server is stopping");
     checkpoint_fail(server, STATUS_UNAVAILABLE, "the server is stopping");
+    changes_fail(server, STATUS_UNAVAILABLE, "the server is stopping");
     local_flush(server->local);
     return rc;
 }

@@ -6,6 +6,7 @@
 #include "common/notify.h"
 #include "common/owner.h"
 #include "common/process.h"
+#include "frontend/changes.h"
 #include "frontend/loop.h"
 #include "frontend/server.h"
 
@@ -45,6 +46,7 @@ int main(int argc, char **argv)
         rc = server_create(&server, &config, owner_fd);
     if (rc == 0) {
         notify_ready("answers at %s", config.frontend.listen.count ? config.frontend.listen.items[0] : "no endpoint");
+        changes_can_reload(server, &program, argc, argv);
         rc = loop_run(server);
     }
     server_destroy(&server);

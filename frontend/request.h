@@ -47,6 +47,7 @@ struct request {
     uint32_t rows;
     uint8_t codecs[SCHEMA_MAX_TENSORS];    /* that are wished for the reply's tensors */
     struct request_checkpoint *checkpoint; /* malloc'd, of a CHECKPOINT */
+    struct change_order *change;           /* the same of a change (frontend/changes.h) */
 };
 
 struct request_list {

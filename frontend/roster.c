@@ -8,17 +8,18 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "frontend/changes.h"
 #include "frontend/checkpoint.h"
 #include "frontend/task.h"
 #include "proto/codec.h"
 
 static void place_configured(struct server *server, uint32_t device)
 {
-    const struct config *config = server->config;
+    const struct config *config = server->live;
     for (unsigned e = 0; e < config->experts_count; e++) {
         char **uids = NULL;
         uint64_t count = 0;
-        if (config_find_device(config, config->experts[e].device) != &config->devices[device] ||
+        if (strcmp(config->experts[e].device, server->devices[device]->name) != 0 ||
             config_expert_uids(&config->experts[e], &uids, &count) < 0)
             continue;
         const int codec = codec_of_name(config->experts[e].compression); /* the configuration was checked */
@@ -36,6 +37,8 @@ static void place_attached(struct server *server, uint32_t d)
     device->experts_placed = 0;
     for (uint32_t e = 0; e < device->experts_count; e++) {
         char uid[UID_SIZE];
+        if (!device_link_has(device, e))
+            continue;
         memcpy(uid, control_expert(device->control, e)->uid, sizeof uid);
         uid[sizeof uid - 1] = 0;
         const int rc = uid_valid(uid) ? expert_table_set(server->experts, uid, d, e) : -EINVAL;
@@ -54,6 +57,7 @@ void roster_rebuild(struct server *server)
         place_configured(server, d);
     for (uint32_t d = 0; d < server->devices_count; d++)
         place_attached(server, d);
+    changes_close_places(server);
     server->list_generation++;
 }
 
@@ -78,7 +82,7 @@ void roster_change(struct server *server, struct device_link *device, enum devic
     case DEVICE_ATTACHED:
         roster_rebuild(server);
         log_info("device '%s' is %s with %" PRIu32 " experts", device->name, device_state_name(device->state),
-                 device->experts_count);
+                 device_link_count(device));
         break;
     case DEVICE_DIED:
         log_warning("the runtime of device '%s' died with %" PRIu32 " requests; they wait %" PRIu64
@@ -90,6 +94,12 @@ void roster_change(struct server *server, struct device_link *device, enum devic
                     " requests are answered UNAVAILABLE",
                     device->name, server->config->frontend.stall_timeout, device->in_flight);
         task_fail_device(server, device, STATUS_UNAVAILABLE, device_link_refusal(device, text, sizeof text));
+        break;
+    case DEVICE_CHANGED:
+        for (uint32_t e = 0; e < device->experts_count; e++)
+            if (!device_link_has(device, e))
+                task_end_expert(server, device, e, "the expert was unloaded");
+        roster_rebuild(server);
         break;
     case DEVICE_REVIVED:
         log_info("the runtime of device '%s' is back", device->name);

@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "frontend/gate.h"
 #include "frontend/local.h"
+#include "frontend/changes.h"
 #include "frontend/pressure.h"
 
 enum { KEEP_PEERS = 8192, LINGER_MS = 1000 };
@@ -82,6 +83,8 @@ static int open_endpoint(struct server *server)
                  frame_max >> 20, server->pressure.budget >> 20);
     gate_set(GATE_FRAMES, server->pressure.budget);
     const int rc = endpoint_open(&server->endpoint, server->config, frame_max);
+    if (rc == 0)
+        changes_listen(server, server->endpoint.socket);
     server->socket = server->endpoint.socket;
     server->connections = server->endpoint.connections;
     return rc;
@@ -95,14 +98,16 @@ int server_create(struct server **server, const struct config *config, int owner
         return -ENOMEM;
     }
     memset(made, 0, sizeof *made);
-    made->config = config;
+    made->config = made->live = config;
     made->bell_fd = -1;
     made->owner_fd = owner_fd;
     made->start_ns = clock_now_ns();
     made->list_generation = clock_wall_ns();
     made->pressure.budget = pressure_budget(&config->frontend);
     incoming_init(&made->incoming);
-    int rc = create_parts(made);
+    int rc = changes_create(&made->changes, made);
+    if (rc == 0)
+        rc = create_parts(made);
     if (rc == 0)
         rc = open_bell(made);
     if (rc == 0)
@@ -131,6 +136,7 @@ void server_destroy(struct server **server)
     /* First: its threads still use buffers and peers. */
     endpoint_close(&old->endpoint, LINGER_MS);
     repeats_destroy(&old->repeats);
+    changes_destroy(&old->changes);
     for (unsigned d = 0; d < old->devices_count; d++)
         device_link_destroy(&old->devices[d]);
     free(old->devices);

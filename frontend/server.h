@@ -22,7 +22,9 @@
 
 struct local;
 struct server {
-    const struct config *config;
+    const struct config *config; /* as the program was started */
+    const struct config *live;   /* whose experts there are: the same, or what it was changed to (frontend/changes.h) */
+    struct changes *changes;
     struct endpoint endpoint;
     void *socket;                    /* the endpoint's */
     struct connections *connections; /* likewise */

@@ -157,6 +157,18 @@ void task_forget_device(struct server *server, struct device_link *device)
     }
 }
 
+void task_end_expert(struct server *server, struct device_link *device, uint32_t expert, const char *message)
+{
+    for (uint32_t p = 2 * expert; p < 2 * expert + 2; p++) {
+        if (!device->pools[p])
+            continue;
+        fail_pool(server, device->pools[p], STATUS_UNAVAILABLE, message);
+        while (device->pools[p]->requests.first)
+            task_forget(server, device->pools[p]->requests.first);
+    }
+    device_link_close(device, expert);
+}
+
 void task_break_pool(struct server *server, struct pool_link *link)
 {
     if (link->broken)
@@ -237,6 +249,10 @@ static enum status find_pool(struct server *server, struct order *order, struct 
 {
     struct device_link *device = server->devices[order->place->device];
     const char *refusal = device_link_refusal(device, order->why, sizeof order->why);
+    if (!refusal && order->place->closing) {
+        snprintf(order->why, sizeof order->why, "the expert is being unloaded");
+        return STATUS_UNAVAILABLE;
+    }
     if (!refusal && order->place->expert != EXPERT_ABSENT &&
         device_link_pool(device, order->place->expert, order->kind, link) == 0) {
         pool_prefetch_handle((*link)->pool);

@@ -19,6 +19,8 @@ void task_drop_gone(struct server *server);
 void task_fail_device(struct server *server, struct device_link *device, enum status status, const char *message);
 /* Before the device is detached: no result will come any more. All that waited was answered. */
 void task_forget_device(struct server *server, struct device_link *device);
+/* The expert is no more: answers what waits for it, and lets go of its pools. */
+void task_end_expert(struct server *server, struct device_link *device, uint32_t expert, const char *message);
 /* The request was answered, and no result of its will come any more: its slot is free again. */
 void task_forget(struct server *server, struct request *request);
 /* Shared memory of the pool broke an invariant: answers what waits, and uses it no more. */

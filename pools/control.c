@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -237,8 +238,9 @@ static bool text_valid(const char *text, size_t size)
     return memchr(text, 0, size) != NULL;
 }
 
-static bool expert_sane(const struct control_expert_shared *shared)
+bool control_expert_sane(const struct control *control, uint32_t e)
 {
+    const struct control_expert_shared *shared = &control->experts[e];
     struct control_expert_shared copy;
     memcpy(&copy, shared, offsetof(struct control_expert_shared, runtime));
     atomic_signal_fence(memory_order_seq_cst);
@@ -388,7 +390,7 @@ int control_attach(struct control **control, const char *server, const char *dev
     struct control *made = NULL;
     int rc = open_existing(&made, server, device, &fingerprint);
     for (uint32_t e = 0; rc == 0 && e < made->experts_count; e++)
-        rc = expert_sane(&made->experts[e]) ? 0 : -EPROTO;
+        rc = !control_slot_used(made, e) || control_expert_sane(made, e) ? 0 : -EPROTO;
     if (rc != 0)
         control_detach(&made);
     if (rc == -EPROTO && frontend)
@@ -397,7 +399,8 @@ int control_attach(struct control **control, const char *server, const char *dev
         return rc == -EPERM ? -EPROTO : rc;
     if (frontend) {
         struct control_shared *shared = made->shared;
-        atomic_fetch_add_explicit(&shared->frontend.epoch, 1, memory_order_relaxed);
+        /* Before it looks at slots: see pools/control_shared.h. */
+        atomic_fetch_add_explicit(&shared->frontend.epoch, 1, memory_order_seq_cst);
         atomic_store_explicit(&shared->frontend.pid, (uint32_t)getpid(), memory_order_relaxed);
         /* The old frontend may have taken bits and died before it looked. */
         set_all_bits(made->done, 2 * made->experts_count);
@@ -442,6 +445,97 @@ struct control_expert_shared *control_expert(struct control *control, uint32_t e
 bool control_retired(struct control *control)
 {
     return atomic_load_explicit(&control->shared->runtime.state, memory_order_acquire) != CONTROL_READY;
+}
+
+/* --- slots ----------------------------------------------------------------------------------------------------------
+ */
+
+bool control_slot_used(const struct control *control, uint32_t e)
+{
+    return atomic_load_explicit(&control->experts[e].runtime.slot, memory_order_seq_cst) == CONTROL_SLOT_USED;
+}
+
+void control_slot_set(struct control *control, uint32_t e, enum control_slot slot)
+{
+    atomic_store_explicit(&control->experts[e].runtime.slot, (uint32_t)slot, memory_order_seq_cst);
+    atomic_fetch_add_explicit(&control->shared->runtime.slots_version, 1, memory_order_seq_cst);
+}
+
+uint64_t control_slots_version(const struct control *control)
+{
+    return atomic_load_explicit(&control->shared->runtime.slots_version, memory_order_seq_cst);
+}
+
+void control_expert_change_begin(struct control_expert_shared *record)
+{
+    atomic_fetch_add_explicit(&record->runtime.version, 1, memory_order_relaxed);
+    /* Pairs with the fence in control_expert_copy: who reads something of the new sees the odd number. */
+    atomic_thread_fence(memory_order_release);
+}
+
+void control_expert_change_end(struct control_expert_shared *record)
+{
+    atomic_fetch_add_explicit(&record->runtime.version, 1, memory_order_release);
+}
+
+int control_expert_copy(const struct control_expert_shared *record, struct control_expert_shared *copy)
+{
+    enum { TRIES = 1000 };
+    for (int i = 0; i < TRIES; i++) {
+        const uint64_t before = atomic_load_explicit(&record->runtime.version, memory_order_acquire);
+        memcpy(copy, record, offsetof(struct control_expert_shared, runtime));
+        atomic_thread_fence(memory_order_acquire);
+        if (before % 2 == 0 && atomic_load_explicit(&record->runtime.version, memory_order_relaxed) == before)
+            return 0;
+    }
+    return -EAGAIN;
+}
+
+/* --- changes --------------------------------------------------------------------------------------------------------
+ */
+
+static uint64_t change_word(uint64_t number, enum control_phase phase)
+{
+    return number << 2 | (uint64_t)phase;
+}
+
+void control_change_ask(struct control *control, uint64_t number, enum control_phase phase)
+{
+    atomic_store_explicit(&control->shared->frontend.change_wanted, change_word(number, phase), memory_order_release);
+    doorbell_ring(&control->shared->runtime_bell);
+}
+
+bool control_change_answered(struct control *control, uint64_t number, enum control_phase phase, uint32_t *status,
+                             char why[CONTROL_WHY_SIZE])
+{
+    struct control_shared *shared = control->shared;
+    /* Pairs with the release in control_change_answer. */
+    if (atomic_load_explicit(&shared->change.served, memory_order_acquire) != change_word(number, phase))
+        return false;
+    *status = atomic_load_explicit(&shared->change.status, memory_order_relaxed);
+    memcpy(why, shared->change.why, CONTROL_WHY_SIZE);
+    why[CONTROL_WHY_SIZE - 1] = 0;
+    return true;
+}
+
+bool control_change_wanted(const struct control *control, uint64_t *number, enum control_phase *phase)
+{
+    const struct control_shared *shared = control->shared;
+    const uint64_t wanted = atomic_load_explicit(&shared->frontend.change_wanted, memory_order_acquire);
+    if (wanted == 0 || wanted == atomic_load_explicit(&shared->change.served, memory_order_relaxed))
+        return false;
+    *number = wanted >> 2;
+    *phase = (enum control_phase)(wanted & 3);
+    return true;
+}
+
+void control_change_answer(struct control *control, uint64_t number, enum control_phase phase, uint32_t status,
+                           const char *why)
+{
+    struct control_shared *shared = control->shared;
+    snprintf(shared->change.why, sizeof shared->change.why, "%s", why);
+    atomic_store_explicit(&shared->change.status, status, memory_order_relaxed);
+    atomic_store_explicit(&shared->change.served, change_word(number, phase), memory_order_release);
 }
 
 /* --- bitmaps and counters -------------------------------------------------------------------------------------------

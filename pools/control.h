@@ -55,6 +55,32 @@ uint32_t control_experts_count(const struct control *control);
 struct control_expert_shared *control_expert(struct control *control, uint32_t e);
 bool control_retired(struct control *control);
 
+/* --- slots (the table's places for experts) --------------------------------------------------------------------------
+ */
+
+/* All are used after control_create, until they are said to be free. */
+bool control_slot_used(const struct control *control, uint32_t e);
+/* Runtime. */
+void control_slot_set(struct control *control, uint32_t e, enum control_slot slot);
+/* Frontend: whether slots have changed since it looked. Before it looks. */
+uint64_t control_slots_version(const struct control *control);
+/* Frontend: checks the record of a slot that has come to be used. */
+bool control_expert_sane(const struct control *control, uint32_t e);
+/* Runtime: around a change of what a record of a used slot says. */
+void control_expert_change_begin(struct control_expert_shared *record);
+void control_expert_change_end(struct control_expert_shared *record);
+/* Frontend: the record's constants, of one moment; 0, or -EAGAIN if the runtime changes them all the time. */
+int control_expert_copy(const struct control_expert_shared *record, struct control_expert_shared *copy);
+
+/* Frontend: asks for a phase of a change; control_change_answered: whether it was done or refused, and how. */
+void control_change_ask(struct control *control, uint64_t number, enum control_phase phase);
+bool control_change_answered(struct control *control, uint64_t number, enum control_phase phase, uint32_t *status,
+                             char why[CONTROL_WHY_SIZE]);
+/* Runtime: whether something is asked for that was not answered; and the answer. */
+bool control_change_wanted(const struct control *control, uint64_t *number, enum control_phase *phase);
+void control_change_answer(struct control *control, uint64_t number, enum control_phase phase, uint32_t status,
+                           const char *why);
+
 /* Starts fetching what control_mark_ready will write. */
 void control_prefetch_ready(const struct control *control, uint32_t pool);
 /* Frontend: pool has a new task. Runtime: pool has results. */

@@ -7,6 +7,17 @@
  *     experts_offset   struct control_expert_shared[experts_count]; expert e has pools 2e (forward) and 2e + 1
  * (backward)
  *
+ * Experts come and go while a server runs, so the table has room for more of them than there are: experts_count counts
+ * its slots, of which each is used or free. The runtime alone says which: a slot's record and pools are made before it
+ * is used, and it is free before they go. slots_version grows with every change, so that a frontend looks again.
+ *
+ * How it is changed: the frontend writes a proposal (common/config_live.h), asks each runtime to PREPARE what differs
+ * for it (it saves what is to go and makes what is to come, in free slots: nothing that is served changes), lets the
+ * proposal be what is live, which is the moment from which on it counts whoever dies, and then asks for COMMIT; or,
+ * when one of them refuses, for ABORT. Before it asks it has ended what it had in the pools of those that go, so that
+ * they are empty. A new frontend ends the claim: it begins an epoch before it looks at slots, and the runtime looks at
+ * the epoch after it has set a slot free (all of them sequentially consistent): one of the two sees the other.
+ *
  * words = ceil(2 * experts_count / 64): 8,192 pools are 128 words to scan. A bit is set (fetch_or, release) after the
  * pool's position moved, and taken (exchange with 0, acquire) before the position is read; a position that moves after
  * that read sets the bit again. So no task is missed.
@@ -36,9 +47,14 @@
 #include "pools/pool_shared.h"
 
 #define CONTROL_MAGIC UINT64_C(0x31306c7274637865) /* "exctrl01" */
-enum { CONTROL_VERSION = 3, CONTROL_NAME_SIZE = 40, CONTROL_MAX_EXPERTS = 1 << 20 };
+enum { CONTROL_VERSION = 4, CONTROL_NAME_SIZE = 40, CONTROL_MAX_EXPERTS = 1 << 20 };
 
 enum control_state { CONTROL_CREATING = 0, CONTROL_READY = 1, CONTROL_RETIRED = 2, CONTROL_REFUSED = 3 };
+
+enum control_slot { CONTROL_SLOT_USED = 0, CONTROL_SLOT_FREE = 1 };
+
+enum control_phase { CONTROL_PREPARE = 1, CONTROL_COMMIT = 2, CONTROL_ABORT = 3 };
+enum { CONTROL_WHY_SIZE = 384 };
 
 /* Counters of the runtime; control_counter_name() has their names. */
 enum control_counter {
@@ -95,7 +111,9 @@ struct control_expert_shared {
         alignas(POOL_LINE) _Atomic uint64_t updates, examples, skipped_steps;
         _Atomic uint64_t checkpoint_served; /* newest ticket that was carried out */
         _Atomic uint32_t checkpoint_errno;  /* of that one; 0: written */
-        uint32_t reserved;
+        _Atomic uint32_t slot;              /* enum control_slot */
+        _Atomic uint64_t version;           /* odd while what is above is being changed */
+        _Atomic uint64_t fingerprint;       /* of the expert's layouts and settings */
     } runtime;
     struct {
         alignas(POOL_LINE) _Atomic uint64_t checkpoint_requested; /* ticket */
@@ -108,7 +126,7 @@ struct control_shared {
     uint32_t experts_count;
     uint64_t segment_bytes;
     uint64_t generation;
-    uint64_t fingerprint; /* of all that the layouts of its pools depend on */
+    uint64_t fingerprint; /* of what makes two segments alike, beside the experts */
     uint64_t ready_offset, done_offset, experts_offset;
     char server[CONTROL_NAME_SIZE], device[CONTROL_NAME_SIZE];
 
@@ -118,7 +136,14 @@ struct control_shared {
         _Atomic uint64_t completed_batches; /* the heartbeat: completed work */
         _Atomic uint64_t completed_ns;
         _Atomic uint64_t busy_since_ns; /* 0: nothing to do */
+        _Atomic uint64_t slots_version;
+        _Atomic uint64_t config; /* the fingerprint of the live configuration that it has */
     } runtime;
+    struct {
+        alignas(POOL_LINE) _Atomic uint64_t served; /* the change that was asked for last, and done or refused */
+        _Atomic uint32_t status;                    /* of that; enum status */
+        char why[CONTROL_WHY_SIZE];                 /* for a person, unless it is OK */
+    } change;
     struct {
         alignas(POOL_LINE) _Atomic uint64_t counters[CONTROL_COUNTERS];
         alignas(POOL_LINE) struct histogram histograms[2][CONTROL_HISTOGRAMS]; /* by enum pool_kind */
@@ -129,6 +154,7 @@ struct control_shared {
         _Atomic uint32_t sleeping;                 /* ring the frontend's FIFO (set by it, cleared by either) */
         _Atomic uint32_t pid;
         _Atomic uint64_t checkpoint_commands; /* grows with every ticket that is written to an expert */
+        _Atomic uint64_t change_wanted;       /* its number << 2 | enum control_phase */
         _Atomic uint64_t renewal_wanted;      /* the generation, of which something is damaged or gone */
     } frontend;
 };

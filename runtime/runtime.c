@@ -11,16 +11,15 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/config_diff.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/owner.h"
 #include "common/process.h"
 #include "common/shm.h"
-#include "pools/control.h"
+#include "runtime/changes.h"
 #include "runtime/compute/compute.h"
-#include "runtime/serve/backend.h"
-#include "runtime/state/checkpointer.h"
-#include "runtime/serve/executor.h"
+#include "runtime/runtime_private.h"
 #include "runtime/serve/pace.h"
 
 /* How often what is held is looked after. Nor does it sleep longer, whatever the doorbell does: see common/doorbell.h
@@ -28,31 +27,6 @@
 static const uint64_t names_ns = NS_PER_S / 4;
 enum { NAMES_AT_ONCE = 256, NAP_NS = 40000, TIMER_SLACK_NS = 1000 };
 static const uint64_t progress_ns = 2 * NS_PER_S;
-
-struct runtime {
-    const struct config *config;
-    const struct config_device *entry;
-    int owner_fd;
-    struct device *device;
-    struct backend *backends;
-    uint32_t count;
-    struct control *control;
-    struct executor *executor;
-    struct checkpointer *checkpointer;
-    struct checkpoint_owner *checkpoint_owner; /* NULL: no folder is configured */
-    struct weights *weights;                   /* models that experts are made of */
-    struct {
-        uint64_t next_ns;
-        uint64_t counted; /* of the process, up to which they are in the counter */
-    } page_faults;
-    struct {
-        uint64_t next_ns;
-        uint64_t seen, looking; /* shm_changes: when all pools' names were good; and for the look that goes on */
-        uint32_t next_pool;     /* of that look; 0: there is none */
-    } names;
-    uint64_t completed_told; /* batches, when the supervisor was last told of progress */
-    bool lost_role;          /* another process has it now */
-};
 
 /* --- experts ---------------------------------------------------------------------------------------------------------
  */
@@ -67,8 +41,8 @@ static int each_expert(struct runtime *runtime,
                        int (*visit)(struct runtime *runtime, const struct config_expert *entry, const char *uid))
 {
     int rc = 0;
-    for (unsigned i = 0; i < runtime->config->experts_count && rc == 0; i++) {
-        const struct config_expert *entry = &runtime->config->experts[i];
+    for (unsigned i = 0; i < runtime->live->experts_count && rc == 0; i++) {
+        const struct config_expert *entry = &runtime->live->experts[i];
         uint64_t count = 0;
         char **uids = NULL;
         if (!is_here(runtime, entry))
@@ -92,8 +66,8 @@ static int check_memory(struct runtime *runtime)
 {
     const uint64_t budget = device_memory_budget(runtime->device);
     struct memory_plan plan = {0};
-    for (unsigned i = 0; i < runtime->config->experts_count; i++) {
-        const struct config_expert *entry = &runtime->config->experts[i];
+    for (unsigned i = 0; i < runtime->live->experts_count; i++) {
+        const struct config_expert *entry = &runtime->live->experts[i];
         uint64_t count = 0, own = 0, workspace = 0;
         char **uids = NULL;
         if (!is_here(runtime, entry))
@@ -127,11 +101,11 @@ static int count_expert(struct runtime *runtime, const struct config_expert *ent
 {
     (void)entry;
     (void)uid;
-    if (runtime->count == CONTROL_MAX_EXPERTS) {
+    if (runtime->slots == CONTROL_MAX_EXPERTS) {
         log_error("more than %d experts on device '%s'", CONTROL_MAX_EXPERTS, runtime->entry->name);
         return -E2BIG;
     }
-    runtime->count++;
+    runtime->slots++;
     return 0;
 }
 
@@ -140,15 +114,15 @@ static int create_expert(struct runtime *runtime, const struct config_expert *en
     static uint64_t said_ns;
     if (process_stopping())
         return -EINTR;
-    const int rc = backend_create(&runtime->backends[runtime->count], runtime->device, entry, uid,
+    const int rc = backend_create(&runtime->backends[runtime->made], runtime->device, entry, uid,
                                   &runtime->config->checkpoint, runtime->checkpoint_owner, runtime->weights);
     if (rc < 0)
         return rc;
-    runtime->count++;
+    runtime->made++;
     const uint64_t now_ns = clock_now_ns();
     if (said_ns == 0 || now_ns - said_ns > progress_ns) {
         if (said_ns != 0)
-            log_info("created %" PRIu32 " experts, now '%s'", runtime->count, uid);
+            log_info("created %" PRIu32 " experts, now '%s'", runtime->made, uid);
         said_ns = now_ns;
     }
     return 0;
@@ -159,7 +133,7 @@ static void list_uids(const struct runtime *runtime, enum backend_origin origin,
 {
     size_t used = 0, more = 0;
     text[0] = 0;
-    for (uint32_t i = 0; i < runtime->count; i++) {
+    for (uint32_t i = 0; i < runtime->made; i++) {
         const struct backend *backend = &runtime->backends[i];
         if (backend->origin != origin)
             continue;
@@ -178,7 +152,7 @@ static void say_origins(const struct runtime *runtime)
     const char *dir = runtime->config->checkpoint.dir;
     uint32_t counts[BACKEND_OF_NOTHING + 1] = {0}, trained = 0;
     char uids[512];
-    for (uint32_t i = 0; i < runtime->count; i++) {
+    for (uint32_t i = 0; i < runtime->made; i++) {
         counts[runtime->backends[i].origin]++;
         trained += runtime->backends[i].origin != BACKEND_OF_NOTHING &&
                    runtime->backends[i].expert->optimizer.kind != OPTIMIZER_NONE;
@@ -207,19 +181,21 @@ static int create_experts(struct runtime *runtime)
         rc = weights_create(&runtime->weights);
     if (rc == 0 && *runtime->config->checkpoint.dir)
         rc = checkpoint_owner_create(&runtime->checkpoint_owner, runtime->config->checkpoint.dir);
+    runtime->slots = 0;
     if (rc == 0)
         rc = each_expert(runtime, count_expert);
-    if (rc == 0 && runtime->count == 0) {
+    if (rc == 0 && runtime->slots == 0 && runtime->live == runtime->config) {
         log_error("the configuration puts no expert on device '%s'", runtime->entry->name);
         rc = -EINVAL;
     }
-    if (rc < 0) {
-        runtime->count = 0;
-        return rc;
+    const uint64_t most = CONTROL_MAX_EXPERTS - runtime->slots, spare = runtime->entry->spare_experts;
+    runtime->slots += (uint32_t)(spare < most ? spare : most);
+    runtime->backends = rc == 0 ? calloc((size_t)runtime->slots + 1, sizeof *runtime->backends) : NULL;
+    if (!runtime->backends) {
+        runtime->slots = 0;
+        return rc < 0 ? rc : -ENOMEM;
     }
-    runtime->backends = calloc(runtime->count, sizeof *runtime->backends);
-    runtime->count = 0;
-    rc = runtime->backends ? each_expert(runtime, create_expert) : -ENOMEM;
+    rc = each_expert(runtime, create_expert);
     weights_close(runtime->weights);
     if (rc == 0)
         say_origins(runtime);
@@ -229,18 +205,30 @@ static int create_experts(struct runtime *runtime)
 /* --- segments --------------------------------------------------------------------------------------------------------
  */
 
-static int open_pools(struct runtime *runtime, bool adopt)
+struct backend_place runtime_place(const struct runtime *runtime)
 {
-    const struct backend_place place = {
+    return (struct backend_place){
         .server = runtime->config->server.name,
         .device = runtime->entry->name,
         .generation = control_generation(runtime->control),
     };
-    for (uint32_t i = 0; i < runtime->count; i++) {
-        const int rc = backend_open_pools(&runtime->backends[i], &place, i, adopt);
+}
+
+/* adopt: those of the slots that are used already; the others are made in either case. */
+static int open_pools(struct runtime *runtime, bool adopt)
+{
+    const struct backend_place place = runtime_place(runtime);
+    for (uint32_t i = 0; i < runtime->slots; i++) {
+        if (!runtime_slot_used(runtime, i))
+            continue;
+        const bool there = adopt && control_slot_used(runtime->control, i);
+        if (!there) /* one that died as it made them may have left them */
+            for (uint32_t pool = 2 * i; pool < 2 * i + 2; pool++)
+                (void)pool_remove(place.server, place.device, place.generation, pool);
+        const int rc = backend_open_pools(&runtime->backends[i], &place, i, there);
         if (rc == 0)
             continue;
-        if (!adopt)
+        if (!there)
             log_error("cannot make the task pools of '%s': %s%s", runtime->backends[i].uid, strerror(-rc),
                       rc == -ENOSPC ? " (is /dev/shm large enough?)" : "");
         while (i-- > 0)
@@ -250,12 +238,51 @@ static int open_pools(struct runtime *runtime, bool adopt)
     return 0;
 }
 
-/* All or nothing: a set of segments of which one does not fit is thrown away. */
-static bool adopt_segments(struct runtime *runtime, uint64_t fingerprint)
+static uint32_t find_backend(const struct runtime *runtime, uint32_t first, const char *uid)
 {
-    const int rc = control_adopt(&runtime->control, runtime->config->server.name, runtime->entry->name, fingerprint,
-                                 runtime->count);
-    if (rc == 0 && open_pools(runtime, true) == 0)
+    for (uint32_t i = 0; i < runtime->slots; i++) {
+        const uint32_t at = (first + i) % runtime->slots;
+        if (runtime_slot_used(runtime, at) && strcmp(runtime->backends[at].uid, uid) == 0)
+            return at;
+    }
+    return UINT32_MAX;
+}
+
+/* Moves the experts to the slots where the segments have them; those that are not there go where it is free. False: a
+ * slot is of an expert that there is not, or that is another now. */
+static bool match_slots(struct runtime *runtime)
+{
+    for (uint32_t i = 0; i < runtime->slots; i++) {
+        const struct control_expert_shared *record = control_expert(runtime->control, i);
+        char uid[UID_SIZE];
+        if (!control_slot_used(runtime->control, i))
+            continue;
+        memcpy(uid, record->uid, sizeof uid);
+        uid[sizeof uid - 1] = 0;
+        const uint32_t at = find_backend(runtime, i, uid);
+        if (at == UINT32_MAX || backend_fingerprint(&runtime->backends[at], 0) !=
+                                    atomic_load_explicit(&record->runtime.fingerprint, memory_order_relaxed))
+            return false;
+        const struct backend moved = runtime->backends[at];
+        runtime->backends[at] = runtime->backends[i];
+        runtime->backends[i] = moved;
+    }
+    return true;
+}
+
+/* Of what makes two segments alike beside the experts, which slots tell of. */
+static uint64_t fingerprint_of(const struct runtime *runtime)
+{
+    const uint64_t parts[] = {POOL_VERSION, CONTROL_VERSION, runtime->slots};
+    return uid_hash(parts, sizeof parts);
+}
+
+/* All or nothing: a set of segments of which one does not fit is thrown away. */
+static bool adopt_segments(struct runtime *runtime)
+{
+    const int rc = control_adopt(&runtime->control, runtime->config->server.name, runtime->entry->name,
+                                 fingerprint_of(runtime), runtime->slots);
+    if (rc == 0 && match_slots(runtime) && open_pools(runtime, true) == 0)
         return true;
     if (rc == 0)
         control_detach(&runtime->control);
@@ -265,10 +292,10 @@ static bool adopt_segments(struct runtime *runtime, uint64_t fingerprint)
     return false;
 }
 
-static int create_segments(struct runtime *runtime, uint64_t fingerprint)
+static int create_segments(struct runtime *runtime)
 {
-    int rc = control_create(&runtime->control, runtime->config->server.name, runtime->entry->name, fingerprint,
-                            runtime->count);
+    int rc = control_create(&runtime->control, runtime->config->server.name, runtime->entry->name,
+                            fingerprint_of(runtime), runtime->slots);
     if (rc < 0)
         log_error("cannot make the control segment: %s%s", strerror(-rc),
                   rc == -ENOSPC ? " (is /dev/shm large enough?)" : "");
@@ -279,25 +306,29 @@ static int create_segments(struct runtime *runtime, uint64_t fingerprint)
     return rc;
 }
 
-static uint64_t fingerprint_of(const struct runtime *runtime)
+/* What the frontend reads, when all else is in place. */
+static void set_records(struct runtime *runtime, bool adopted)
 {
-    uint64_t fingerprint = 0;
-    for (uint32_t i = 0; i < runtime->count; i++)
-        fingerprint = backend_fingerprint(&runtime->backends[i], fingerprint);
-    return fingerprint;
+    for (uint32_t i = 0; i < runtime->slots; i++) {
+        const bool used = runtime_slot_used(runtime, i), was_used = control_slot_used(runtime->control, i);
+        if (used)
+            backend_set_record(&runtime->backends[i], control_expert(runtime->control, i), adopted && was_used);
+        if (used != was_used)
+            control_slot_set(runtime->control, i, used ? CONTROL_SLOT_USED : CONTROL_SLOT_FREE);
+    }
+    atomic_store_explicit(&control_page(runtime->control)->runtime.config, config_diff_fingerprint(runtime->live),
+                          memory_order_release);
 }
 
 static int open_segments(struct runtime *runtime)
 {
-    const uint64_t fingerprint = fingerprint_of(runtime);
-    const bool adopted = adopt_segments(runtime, fingerprint);
-    const int rc = adopted ? 0 : create_segments(runtime, fingerprint);
+    const bool adopted = adopt_segments(runtime);
+    const int rc = adopted ? 0 : create_segments(runtime);
     if (rc < 0)
         return rc;
-    for (uint32_t i = 0; i < runtime->count; i++)
-        backend_set_record(&runtime->backends[i], control_expert(runtime->control, i), adopted);
+    set_records(runtime, adopted);
     /* What the dead runtime had completed, or we have while adopting, is to be seen. */
-    for (uint32_t i = 0; adopted && i < 2 * runtime->count; i++)
+    for (uint32_t i = 0; adopted && i < 2 * runtime->slots; i++)
         control_mark_done(runtime->control, i);
     if (adopted)
         log_info("adopted the task pools that the last runtime left, with what is queued in them");
@@ -330,17 +361,21 @@ static int take_role(struct runtime *runtime)
     return runtime->owner_fd < 0 ? runtime->owner_fd : 0;
 }
 
+struct checkpointer_expert runtime_checkpointer_expert(const struct runtime *runtime, uint32_t slot)
+{
+    const struct backend *backend = &runtime->backends[slot];
+    return (struct checkpointer_expert){.uid = backend->uid,
+                                        .expert = backend->expert,
+                                        .record = backend->record,
+                                        .backward = backend->pools[POOL_BACKWARD].pool};
+}
+
 /* What the checkpointer works on; free it. */
 static struct checkpointer_expert *list_experts(const struct runtime *runtime)
 {
-    struct checkpointer_expert *experts = calloc(runtime->count, sizeof *experts);
-    for (uint32_t i = 0; experts && i < runtime->count; i++) {
-        const struct backend *backend = &runtime->backends[i];
-        experts[i] = (struct checkpointer_expert){.uid = backend->uid,
-                                                  .expert = backend->expert,
-                                                  .record = backend->record,
-                                                  .backward = backend->pools[POOL_BACKWARD].pool};
-    }
+    struct checkpointer_expert *experts = calloc((size_t)runtime->slots + 1, sizeof *experts);
+    for (uint32_t i = 0; experts && i < runtime->slots; i++)
+        experts[i] = runtime_checkpointer_expert(runtime, i);
     return experts;
 }
 
@@ -350,7 +385,7 @@ static int create_checkpointer(struct runtime *runtime)
     if (!experts)
         return -ENOMEM;
     const int rc = checkpointer_create(&runtime->checkpointer, &runtime->config->checkpoint, runtime->checkpoint_owner,
-                                       experts, runtime->count, runtime->control);
+                                       experts, runtime->slots, runtime->control);
     free(experts);
     return rc;
 }
@@ -359,7 +394,7 @@ static int create_executor(struct runtime *runtime)
 {
     const struct executor_setup setup = {
         .backends = runtime->backends,
-        .count = runtime->count,
+        .count = runtime->slots,
         .control = runtime->control,
         .device = runtime->device,
         .run_dir = runtime->config->server.run_dir,
@@ -391,7 +426,7 @@ int runtime_create(struct runtime **runtime, const struct config *config, const 
     struct runtime *r = *runtime = calloc(1, sizeof *r);
     if (!r)
         return -ENOMEM;
-    r->config = config;
+    r->config = r->live = config;
     r->entry = device;
     r->owner_fd = -1;
     int rc = take_role(r);
@@ -404,11 +439,15 @@ int runtime_create(struct runtime **runtime, const struct config *config, const 
     if (rc == 0)
         rc = compute_open(r->device);
     if (rc == 0)
+        rc = changes_create(&r->changes, r);
+    if (rc == 0)
         rc = create_experts(r);
     if (rc == 0)
         rc = open_segments(r);
     if (rc == 0)
         rc = create_workers(r);
+    if (rc == 0)
+        changes_begin(r->changes);
     /* The signal may have ended the driver's compiler too, when it came to the whole group. */
     if (rc < 0 && process_stopping())
         rc = -EINTR;
@@ -423,7 +462,7 @@ int runtime_create(struct runtime **runtime, const struct config *config, const 
     device_cache_settled();
     r->page_faults.counted = process_page_faults();
     open_doors(r);
-    log_info("ready: %" PRIu32 " experts on device '%s' after %" PRIu64 " ms", r->count, device->name,
+    log_info("ready: %" PRIu32 " experts on device '%s' after %" PRIu64 " ms", r->made, device->name,
              (clock_now_ns() - started_ns) / NS_PER_MS);
     return 0;
 }
@@ -452,11 +491,12 @@ static bool pools_named(struct runtime *runtime)
             return true;
         runtime->names.looking = changes;
     }
-    for (uint32_t i = 0; i < NAMES_AT_ONCE && runtime->names.next_pool < runtime->count; i++) {
-        if (!backend_pools_named(&runtime->backends[runtime->names.next_pool++]))
+    for (uint32_t i = 0; i < NAMES_AT_ONCE && runtime->names.next_pool < runtime->slots; i++) {
+        const uint32_t slot = runtime->names.next_pool++;
+        if (runtime_slot_used(runtime, slot) && !backend_pools_named(&runtime->backends[slot]))
             return false;
     }
-    if (runtime->names.next_pool == runtime->count) {
+    if (runtime->names.next_pool == runtime->slots) {
         runtime->names.next_pool = 0;
         /* The clock of the folder ticks slowly: what came in the same tick is seen only by another look. */
         if (clock_wall_ns() - runtime->names.looking > NS_PER_S)
@@ -477,7 +517,7 @@ static const char *segments_fault(struct runtime *runtime)
 
 static void close_segments(struct runtime *runtime)
 {
-    for (uint32_t i = 0; i < runtime->count; i++)
+    for (uint32_t i = 0; i < runtime->slots; i++)
         backend_close_pools(&runtime->backends[i]);
     if (runtime->lost_role)
         control_abandon(&runtime->control);
@@ -493,15 +533,15 @@ static int renew_segments(struct runtime *runtime, const char *why)
         return rc;
     log_error("the segments of device '%s' are made anew: %s; requests that wait there are answered UNAVAILABLE",
               runtime->entry->name, why);
+    changes_abort(runtime->changes);
     checkpointer_detach(runtime->checkpointer);
     process_stop_futex(NULL);
     executor_destroy(&runtime->executor); /* first: what the driver still owes rings in the control segment */
     close_segments(runtime);
-    rc = create_segments(runtime, fingerprint_of(runtime));
+    rc = create_segments(runtime);
     if (rc < 0)
         return rc;
-    for (uint32_t i = 0; i < runtime->count; i++)
-        backend_set_record(&runtime->backends[i], control_expert(runtime->control, i), false);
+    set_records(runtime, false);
     rc = create_executor(runtime);
     if (rc < 0)
         return rc;
@@ -544,7 +584,7 @@ static void sleep_until(struct runtime *runtime, uint64_t deadline_ns)
     struct doorbell_word *bell = &control_page(runtime->control)->runtime_bell;
     const uint32_t ticket = doorbell_prepare(bell);
     if (control_any_ready(runtime->control) || control_renewal_wanted(runtime->control) ||
-        checkpointer_has_work(runtime->checkpointer) || process_stopping()) {
+        checkpointer_has_work(runtime->checkpointer) || changes_wanted(runtime->changes) || process_stopping()) {
         doorbell_cancel(bell);
         return;
     }
@@ -578,13 +618,17 @@ int runtime_serve(struct runtime *runtime)
         const int kept = look_after_names(runtime, now_ns);
         if (kept < 0)
             return kept;
+        int lost = 0;
+        const bool changing = changes_step(runtime->changes, &lost);
+        if (lost < 0)
+            return lost;
         if (checkpointer_wants_copy(runtime->checkpointer)) {
             rc = executor_drain(runtime->executor);
             if (rc == 0)
                 rc = checkpointer_copy(runtime->checkpointer);
             if (rc < 0)
                 return rc;
-        } else if (rc == 0) {
+        } else if (rc == 0 && !changing) {
             const uint64_t next_ns = checkpointer_next_ns(runtime->checkpointer);
             uint64_t deadline_ns = runtime->names.next_ns;
             deadline_ns = retry_ns < deadline_ns ? retry_ns : deadline_ns;
@@ -605,6 +649,7 @@ int runtime_stop(struct runtime *runtime)
             return rc;
     }
     log_info("stopping");
+    changes_abort(runtime->changes);
     checkpointer_detach(runtime->checkpointer);
     process_stop_futex(NULL);
     if (runtime->executor)
@@ -629,9 +674,10 @@ void runtime_destroy(struct runtime **runtime)
     process_stop_futex(NULL);
     checkpointer_destroy(&r->checkpointer);
     executor_destroy(&r->executor);
-    for (uint32_t i = 0; i < r->count; i++)
+    for (uint32_t i = 0; r->backends && i < r->slots; i++)
         backend_destroy(&r->backends[i]);
     free(r->backends);
+    changes_destroy(&r->changes);
     if (r->control)
         control_detach(&r->control);
     compute_close(r->device);

@@ -21,7 +21,10 @@ enum {
     KEY_SERVER_KEY,
     KEY_KEY_FILE,
     KEY_ROLE,
-    KEY_NAME
+    KEY_NAME,
+    KEY_RUN_DIR,
+    KEY_SERVER,
+    KEY_SETTING
 };
 
 static const struct {
@@ -37,6 +40,10 @@ static const struct {
     {"backward", expertctl_backward, 1, 1, "igoc"},
     {"stats", expertctl_stats, 0, 0, ""},
     {"checkpoint", expertctl_checkpoint, 0, 1, ""},
+    {"load", expertctl_load, 1, NO_LIMIT, "s"},
+    {"unload", expertctl_unload, 1, 1, ""},
+    {"set", expertctl_set, 1, NO_LIMIT, "s"},
+    {"reload", expertctl_reload, 0, 0, ""},
     {"wait", expertctl_wait, 0, NO_LIMIT, "x"},
     {"resolve", expertctl_resolve, 1, NO_LIMIT, ""},
     {"search", expertctl_search, 1, NO_LIMIT, ""},
@@ -55,11 +62,18 @@ static const char description[] =
     "  backward UID -i A.npy ... -g B.npy ...  gradients of the inputs; the expert learns\n"
     "  stats                     the server's counters, and expertd-dht's with --dht\n"
     "  checkpoint [UID]          writes a checkpoint of one expert, or of all\n"
+    "  load UID [OPTION=VALUE ...]  one more expert, as the options of an entry of `experts` say, or without any as "
+    "the configuration does\n"
+    "  unload UID                one less; what it has learned is saved\n"
+    "  set UID OPTION=VALUE ...  other settings of a living expert, such as learning_rate\n"
+    "  reload                    the experts as the configuration file says now\n"
     "  wait [UID ...]            until these experts (or --experts N, or all of the server's) are alive\n"
     "  resolve UID ...           the servers that host experts, by the DHT\n"
     "  search PREFIX ...         the live coordinates behind prefixes, by the DHT\n"
     "  draw PATTERN --count N    uids of a pattern that no live server hosts, by the DHT\n"
     "  keygen FILE               makes a CURVE key: FILE, for the others, and FILE_secret, for whom it is\n"
+    "load, unload, set and reload are for the server's own user, on its machine: they go over its UNIX socket, "
+    "NAME.socket in its run_dir.\n"
     "Files are NumPy's (.npy); - is standard input or output. Where EXPERTD_ENDPOINT and EXPERTD_DHT are set, they "
     "stand for --endpoint and --dht; EXPERTD_SERVER_KEY and EXPERTD_KEY_FILE for --server-key and --key-file.\n\n"
     "Exit status: 0 done, 1 another failure, 2 wrong usage, 3 no server there or the expert's runtime is not up "
@@ -94,11 +108,27 @@ static const struct argp_option options[] = {
     {"role", KEY_ROLE, "ROLE", 0, "of a client's key: reader, trainer, operator (none: a server's key, or a reader's)",
      2},
     {"name", KEY_NAME, "TEXT", 0, "that stands in the key's files", 2},
+    {"block", KEY_SETTING, "NAME", 0, "load: as the option of that name", 2},
+    {"hidden-dim", KEY_SETTING + 1, "N", 0, "load", 2},
+    {"weights", KEY_SETTING + 2, "FILE", 0, "load", 2},
+    {"optimizer", KEY_SETTING + 3, "NAME", 0, "load", 2},
+    {"learning-rate", KEY_SETTING + 4, "RATE", 0, "load, set", 2},
+    {"device", KEY_SETTING + 5, "NAME", 0, "load", 2},
+    {"max-batch-size", KEY_SETTING + 6, "ROWS", 0, "load; other options are written OPTION=VALUE", 2},
+    {"run-dir", KEY_RUN_DIR, "DIR", 0, "load, unload, set, reload: server.run_dir of the server", 2},
+    {"server", KEY_SERVER, "NAME", 0, "its server.name (expertd)", 2},
     {NULL, 'h', NULL, OPTION_HIDDEN, NULL, -1},
     {0}};
 
+/* The options of an entry that are flags too; by KEY_SETTING + i. */
+static const char *const setting_flags[] = {"block",         "hidden_dim", "weights",       "optimizer",
+                                            "learning_rate", "device",     "max_batch_size"};
+enum { SETTING_FLAGS = sizeof setting_flags / sizeof setting_flags[0] };
+
 static char option_letter(int key)
 {
+    if (key >= KEY_SETTING)
+        return 's';
     switch (key) {
     case KEY_COUNT:
         return 'n';
@@ -145,12 +175,23 @@ static double parse_seconds(struct argp_state *state, const char *text)
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
     struct expertctl *ctl = state->input;
+    if (key >= KEY_SETTING && key < KEY_SETTING + SETTING_FLAGS) {
+        expertctl_add_setting(ctl, setting_flags[key - KEY_SETTING], argument);
+        return 0;
+    }
     switch (key) {
+    case KEY_RUN_DIR:
+        ctl->run_dir = argument;
+        return 0;
+    case KEY_SERVER:
+        ctl->server = argument;
+        return 0;
     case 'h':
         argp_state_help(state, stdout, ARGP_HELP_STD_HELP); /* ends the process */
         return 0;
     case 'e':
         ctl->endpoint = argument;
+        ctl->endpoint_given = true;
         return 0;
     case KEY_DHT:
         ctl->dht = argument;
@@ -226,10 +267,15 @@ static const char *stray_option(const struct expertctl *ctl, const char *allowed
         int key;
         bool given;
         const char *name;
-    } given[] = {{'i', ctl->inputs.count > 0, "--input"},   {'g', ctl->grad_outputs.count > 0, "--grad-output"},
-                 {'o', ctl->outputs.count > 0, "--output"}, {KEY_COMPRESSION, ctl->codec_given, "--compression"},
-                 {KEY_COUNT, ctl->count_given, "--count"},  {KEY_EXPERTS, ctl->experts_given, "--experts"},
-                 {KEY_ROLE, ctl->role != NULL, "--role"},   {KEY_NAME, ctl->name != NULL, "--name"}};
+    } given[] = {{'i', ctl->inputs.count > 0, "--input"},
+                 {'g', ctl->grad_outputs.count > 0, "--grad-output"},
+                 {'o', ctl->outputs.count > 0, "--output"},
+                 {KEY_COMPRESSION, ctl->codec_given, "--compression"},
+                 {KEY_COUNT, ctl->count_given, "--count"},
+                 {KEY_EXPERTS, ctl->experts_given, "--experts"},
+                 {KEY_SETTING, ctl->n_settings > 0, "an option of an entry"},
+                 {KEY_ROLE, ctl->role != NULL, "--role"},
+                 {KEY_NAME, ctl->name != NULL, "--name"}};
     for (size_t i = 0; i < sizeof given / sizeof given[0]; i++)
         if (given[i].given && !strchr(allowed, option_letter(given[i].key)))
             return given[i].name;
@@ -387,6 +433,7 @@ int main(int argc, char **argv)
     struct expertctl ctl = {
         .endpoint = endpoint && *endpoint ? endpoint : "tcp://127.0.0.1:31330",
         .dht = dht && *dht ? dht : "tcp://127.0.0.1:31331",
+        .endpoint_given = endpoint && strncmp(endpoint, "ipc://", 6) == 0,
         .dht_given = dht && *dht,
         .count = 1,
         .arguments = calloc((size_t)argc + 1, sizeof(char *)),

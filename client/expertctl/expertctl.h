@@ -26,7 +26,7 @@ enum exit_code {
     EXIT_LOCAL = 10, /* what went wrong on this side: files, memory, descriptors */
 };
 
-enum { EXPERTCTL_MAX_FILES = EXPERTD_MAX_TENSORS };
+enum { EXPERTCTL_MAX_FILES = EXPERTD_MAX_TENSORS, EXPERTCTL_MAX_SETTINGS = 64 };
 
 struct paths {
     const char *path[EXPERTCTL_MAX_FILES];
@@ -50,12 +50,18 @@ struct expertctl {
     bool count_given;
     uint64_t experts; /* wait */
     bool experts_given;
+    const char *settings[EXPERTCTL_MAX_SETTINGS]; /* load and set: "option=value" */
+    size_t n_settings;
+    bool too_many_settings;
+    const char *run_dir, *server; /* of a server of this box, for its UNIX socket; NULL: by default */
+    bool endpoint_given;
     char **arguments; /* behind the command */
     size_t n_arguments;
 };
 
 typedef enum exit_code expertctl_command(struct expertctl *ctl);
 expertctl_command expertctl_ping, expertctl_list, expertctl_info, expertctl_stats, expertctl_checkpoint, expertctl_wait;
+expertctl_command expertctl_load, expertctl_unload, expertctl_set, expertctl_reload;
 expertctl_command expertctl_forward, expertctl_backward;
 expertctl_command expertctl_resolve, expertctl_search, expertctl_draw;
 expertctl_command expertctl_keygen;
@@ -65,6 +71,9 @@ uint32_t expertctl_timeout_ms(const struct expertctl *ctl, double default_s);
 struct expertd_client *expertctl_connect(const struct expertctl *ctl, enum exit_code *code);
 /* Says that a key that was given is none. */
 enum exit_code expertctl_bad_key(const struct expertctl *ctl);
+/* Keeps "option=value", of which a path is made absolute, for load and set; more than there is room for are left out,
+ * and too_many_settings is set. */
+void expertctl_add_setting(struct expertctl *ctl, const char *option, const char *value);
 /* Waits for the call that `made` (the result of making it) has put on its way, releases it if it failed, and says how.
  * EXIT_OK: *call is OK. */
 enum exit_code expertctl_finish(const struct expertctl *ctl, int made, struct expertd_call **call);

@@ -62,14 +62,19 @@ static int load_state(struct backend *backend, const struct config_checkpoint *c
     return load_weights(backend, weights);
 }
 
+static void take_limits(struct backend *backend, const struct config_expert *config)
+{
+    backend->config = config;
+    backend->limits.min_batch_size = (uint32_t)config->min_batch_size;
+    backend->limits.batch_timeout_ns = (uint64_t)(config->batch_timeout * (double)NS_PER_MS);
+}
+
 int backend_create(struct backend *backend, struct device *device, const struct config_expert *config, const char *uid,
                    const struct config_checkpoint *checkpoint, struct checkpoint_owner *owner, struct weights *weights)
 {
     memset(backend, 0, sizeof *backend);
     snprintf(backend->uid, sizeof backend->uid, "%s", uid);
-    backend->config = config;
-    backend->limits.min_batch_size = (uint32_t)config->min_batch_size;
-    backend->limits.batch_timeout_ns = (uint64_t)(config->batch_timeout * (double)NS_PER_MS);
+    take_limits(backend, config);
     int rc = expert_create(&backend->expert, device, config, seed_of(config, uid));
     if (rc < 0)
         log_error("cannot create expert '%s': %s", uid, *device_error(device) ? device_error(device) : strerror(-rc));
@@ -239,9 +244,22 @@ void backend_set_record(struct backend *backend, struct control_expert_shared *r
     if (!adopted)
         fill_constants(backend, record);
     backend->record = record;
+    atomic_store_explicit(&record->runtime.fingerprint, backend_fingerprint(backend, 0), memory_order_relaxed);
     free(backend->window); /* the pools have it */
     backend->window = NULL;
     backend_update_record(backend);
+}
+
+void backend_set(struct backend *backend, const struct config_expert *config)
+{
+    struct expert *expert = backend->expert;
+    take_limits(backend, config);
+    if (expert->optimizer.kind != OPTIMIZER_NONE)
+        (void)optimizer_settings_parse(&expert->optimizer, config); /* of a configuration that was checked */
+    control_expert_change_begin(backend->record);
+    fill_constants(backend, backend->record);
+    control_expert_change_end(backend->record);
+    atomic_store_explicit(&backend->record->runtime.fingerprint, backend_fingerprint(backend, 0), memory_order_relaxed);
 }
 
 void backend_update_record(struct backend *backend)

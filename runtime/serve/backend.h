@@ -63,6 +63,9 @@ void backend_close_pools(struct backend *backend);
 /* Fills the record of a control segment that is not yet published, or brings the counters of an adopted one up to date;
  * keeps it. */
 void backend_set_record(struct backend *backend, struct control_expert_shared *record, bool adopted);
+/* Other settings, between two batches: those that a living expert can take on. `config` is kept in the place of its
+ * entry; but what it was made of must live as well. */
+void backend_set(struct backend *backend, const struct config_expert *config);
 /* After a backward: shows the expert's counters. */
 void backend_update_record(struct backend *backend);
 

@@ -600,6 +600,27 @@ int executor_step(struct executor *executor, uint64_t *retry_ns)
 /* --- beginning and end -----------------------------------------------------------------------------------------------
  */
 
+void executor_add(struct executor *executor, uint32_t slot)
+{
+    for (uint32_t pool = 2 * slot; pool < 2 * slot + 2; pool++) {
+        executor->paces[pool] = (struct pace){0};
+        scheduler_add(executor->scheduler, pool, side_of(executor, pool)->pool, &backend_of(executor, pool)->limits);
+        scheduler_notice(executor->scheduler, pool, executor->now_ns);
+    }
+}
+
+void executor_remove(struct executor *executor, uint32_t slot)
+{
+    scheduler_remove(executor->scheduler, 2 * slot);
+    scheduler_remove(executor->scheduler, 2 * slot + 1);
+}
+
+void executor_limit(struct executor *executor, uint32_t slot)
+{
+    for (uint32_t pool = 2 * slot; pool < 2 * slot + 2; pool++)
+        scheduler_limit(executor->scheduler, pool, &backend_of(executor, pool)->limits);
+}
+
 void executor_detach(struct executor *executor)
 {
     completion_destroy(&executor->completion);
@@ -623,10 +644,9 @@ int executor_create(struct executor **executor, const struct executor_setup *set
     }
     e->now_ns = clock_now_ns();
     atomic_store_explicit(&e->page->runtime.busy_since_ns, 0, memory_order_relaxed);
-    for (uint32_t i = 0; i < 2 * setup->count; i++) {
-        scheduler_add(e->scheduler, i, side_of(e, i)->pool, &backend_of(e, i)->limits);
-        scheduler_notice(e->scheduler, i, e->now_ns);
-    }
+    for (uint32_t slot = 0; slot < setup->count; slot++)
+        if (setup->backends[slot].expert)
+            executor_add(e, slot);
     return 0;
 }
 

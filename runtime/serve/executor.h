@@ -20,7 +20,7 @@
 struct executor;
 
 struct executor_setup {
-    struct backend *backends; /* with open pools */
+    struct backend *backends; /* with open pools, or without an expert: a slot that is free */
     uint32_t count;
     struct control *control;
     struct device *device;
@@ -32,6 +32,11 @@ struct executor_setup {
 int executor_create(struct executor **executor, const struct executor_setup *setup);
 /* executor_drain comes first, unless the device is lost. */
 void executor_destroy(struct executor **executor);
+
+/* The backend in this slot is there now, or goes; executor_drain comes first. Or it has other limits. */
+void executor_add(struct executor *executor, uint32_t slot);
+void executor_remove(struct executor *executor, uint32_t slot);
+void executor_limit(struct executor *executor, uint32_t slot);
 
 /* Starts a batch or finishes one: 1; 0: nothing to do before *retry_ns (UINT64_MAX: ever) but what control_any_ready
  * tells; -ENODEV: the device is lost, and what was in flight stays taken, for the next runtime to adopt. */

@@ -7,7 +7,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 
-enum place { PLACE_IDLE, PLACE_RUNNABLE, PLACE_WAITING, PLACE_HELD, PLACE_BROKEN };
+enum place { PLACE_NONE, PLACE_IDLE, PLACE_RUNNABLE, PLACE_WAITING, PLACE_HELD, PLACE_BROKEN };
 
 struct entry {
     struct pool *pool;
@@ -176,16 +176,30 @@ void scheduler_add(struct scheduler *scheduler, uint32_t index, struct pool *poo
 {
     scheduler->entries[index].pool = pool;
     scheduler->entries[index].limits = *limits;
+    scheduler->entries[index].place = PLACE_IDLE;
+}
+
+void scheduler_remove(struct scheduler *scheduler, uint32_t index)
+{
+    move(scheduler, index, PLACE_NONE, 0);
+    scheduler->entries[index].pool = NULL;
+}
+
+void scheduler_limit(struct scheduler *scheduler, uint32_t index, const struct pool_limits *limits)
+{
+    scheduler->entries[index].limits = *limits;
 }
 
 void scheduler_prefetch_handle(const struct scheduler *scheduler, uint32_t index)
 {
-    pool_prefetch_handle(scheduler->entries[index].pool);
+    if (scheduler->entries[index].pool)
+        pool_prefetch_handle(scheduler->entries[index].pool);
 }
 
 void scheduler_prefetch(const struct scheduler *scheduler, uint32_t index)
 {
-    pool_prefetch_shared(scheduler->entries[index].pool);
+    if (scheduler->entries[index].pool)
+        pool_prefetch_shared(scheduler->entries[index].pool);
 }
 
 bool scheduler_broken(const struct scheduler *scheduler)

@@ -17,11 +17,15 @@ struct scheduler;
 /* Tasks of a pool were completed without being run (expired, cancelled, repeated): its results are to be announced. */
 typedef void scheduler_skipped(void *context, uint32_t index, uint32_t tasks);
 
-/* For pools 0 .. pools_count - 1, each of which has to be added before it is noticed. 0 or -ENOMEM. */
+/* For pools 0 .. pools_count - 1; of one that was not added nothing is noticed. 0 or -ENOMEM. */
 int scheduler_create(struct scheduler **scheduler, uint32_t pools_count, scheduler_skipped *skipped, void *context);
 void scheduler_destroy(struct scheduler **scheduler);
 /* The pool is the caller's, and must outlive the scheduler. */
 void scheduler_add(struct scheduler *scheduler, uint32_t index, struct pool *pool, const struct pool_limits *limits);
+/* It is no longer; no batch of it is in flight. */
+void scheduler_remove(struct scheduler *scheduler, uint32_t index);
+/* Other limits, from the next batch on. */
+void scheduler_limit(struct scheduler *scheduler, uint32_t index, const struct pool_limits *limits);
 
 /* Before scheduler_notice, first the one and later the other: start fetching what it will read. */
 void scheduler_prefetch_handle(const struct scheduler *scheduler, uint32_t index);

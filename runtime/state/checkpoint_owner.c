@@ -105,6 +105,21 @@ int checkpoint_owner_take(struct checkpoint_owner *owner, const char *uid)
     return rc;
 }
 
+void checkpoint_owner_release(struct checkpoint_owner *owner, const char *uid)
+{
+    const off_t place = place_of(uid);
+    struct flock claim = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = place, .l_len = 1};
+    size_t kept = 0;
+    for (size_t i = 0; i < owner->count; i++)
+        if (owner->places[i] != place)
+            owner->places[kept++] = owner->places[i];
+    if (kept == owner->count)
+        return;
+    owner->count = kept;
+    if (fcntl(owner->fd, F_OFD_SETLK, &claim) != 0)
+        log_warning("cannot give up the claim of the checkpoints of '%s': %s", uid, strerror(errno));
+}
+
 static bool leads_to_it(const struct checkpoint_owner *owner)
 {
     char path[PATH_MAX];

@@ -14,8 +14,11 @@ int checkpoint_owner_create(struct checkpoint_owner **owner, const char *dir);
 /* Ends all claims. Nulls. */
 void checkpoint_owner_destroy(struct checkpoint_owner **owner);
 
-/* Claims the expert's checkpoints. 0; -EBUSY: another process has them; or -errno. All were logged. */
+/* Claims the expert's checkpoints; again what is claimed is nothing new. 0; -EBUSY: another process has them; or
+ * -errno. All were logged. */
 int checkpoint_owner_take(struct checkpoint_owner *owner, const char *uid);
+/* Ends the claim, however often it was made; nothing where there is none. */
+void checkpoint_owner_release(struct checkpoint_owner *owner, const char *uid);
 /* The lock excludes others only as long as its name leads to it. Before a write: if the folder or the file was removed,
  * or another is there now, claims all again in what is there. 0; -EBUSY: somebody else was faster; -errno. */
 int checkpoint_owner_renew(struct checkpoint_owner *owner);

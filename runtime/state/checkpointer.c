@@ -15,7 +15,7 @@
 /* An expert, and what is known of its files. */
 struct entry {
     const char *uid;
-    struct expert *expert;
+    struct expert *expert; /* NULL: the slot is free */
     struct control_expert_shared *record;
     struct pool *backward;
     struct checkpoint_window *window; /* once the pool is gone: what it had; NULL: nothing */
@@ -24,6 +24,7 @@ struct entry {
     uint64_t ticket;                  /* that the next result serves; 0: none */
     bool queued;                      /* for a copy, or for its being written */
     int error;                        /* of the newest result */
+    bool settling;                    /* it was pushed by checkpointer_settle, whose answer its result is */
 };
 
 struct checkpointer {
@@ -82,7 +83,8 @@ int checkpointer_create(struct checkpointer **checkpointer, const struct config_
     c->entries = calloc(count, sizeof *c->entries);
     int rc = c->waiting && c->entries ? 0 : -ENOMEM;
     for (uint32_t i = 0; i < count && rc == 0; i++)
-        set_entry(&c->entries[i], &experts[i]);
+        if (experts[i].expert)
+            set_entry(&c->entries[i], &experts[i]);
     if (rc == 0 && *config->dir)
         rc = checkpoint_queue_create(&c->queue, config->dir, (unsigned)config->keep, wake_runtime, c);
     if (rc < 0)
@@ -110,14 +112,16 @@ void checkpointer_destroy(struct checkpointer **checkpointer)
 
 static bool trains(const struct entry *entry)
 {
-    return entry->expert->optimizer.kind != OPTIMIZER_NONE && expert_tensors(entry->expert) > 0;
+    return entry->expert && entry->expert->optimizer.kind != OPTIMIZER_NONE && expert_tensors(entry->expert) > 0;
 }
 
 /* It has learned something since. A backward that was skipped has changed nothing. */
 static bool changed(const struct entry *entry)
 {
+    if (!trains(entry))
+        return false;
     const struct expert_counters *now = &entry->expert->counters, *saved = &entry->saved;
-    return trains(entry) && (now->updates != saved->updates || now->examples != saved->examples);
+    return now->updates != saved->updates || now->examples != saved->examples;
 }
 
 static void push(struct checkpointer *checkpointer, uint32_t index)
@@ -155,7 +159,7 @@ static void serve(struct entry *entry, uint64_t ticket, int error)
 static bool look_at_ticket(struct checkpointer *checkpointer, uint32_t index)
 {
     struct entry *entry = &checkpointer->entries[index];
-    const uint64_t ticket = open_ticket(entry);
+    const uint64_t ticket = entry->expert ? open_ticket(entry) : 0;
     if (ticket == 0)
         return false;
     if (checkpointer->queue && trains(entry)) {
@@ -275,6 +279,40 @@ uint64_t checkpointer_next_ns(const struct checkpointer *checkpointer)
     return checkpointer->next_ns;
 }
 
+/* --- experts that come and go ----------------------------------------------------------------------------------------
+ */
+
+void checkpointer_add(struct checkpointer *checkpointer, uint32_t slot, const struct checkpointer_expert *expert)
+{
+    struct entry *entry = &checkpointer->entries[slot];
+    *entry = (struct entry){0};
+    set_entry(entry, expert);
+}
+
+int checkpointer_settle(struct checkpointer *checkpointer, uint32_t slot)
+{
+    struct entry *entry = &checkpointer->entries[slot];
+    if (entry->queued)
+        return 0;
+    if (!checkpointer->queue || !changed(entry))
+        return 1;
+    if (entry->settling && entry->error) {
+        entry->settling = false;
+        return entry->error;
+    }
+    entry->settling = true;
+    entry->error = 0;
+    push(checkpointer, slot);
+    return 0;
+}
+
+void checkpointer_remove(struct checkpointer *checkpointer, uint32_t slot)
+{
+    struct entry *entry = &checkpointer->entries[slot];
+    free(entry->window);
+    *entry = (struct entry){0};
+}
+
 /* --- the end ---------------------------------------------------------------------------------------------------------
  */
 
@@ -328,9 +366,9 @@ uint32_t checkpointer_report_lost(const struct checkpointer *checkpointer)
     uint32_t lost = 0;
     for (uint32_t i = 0; checkpointer->queue && i < checkpointer->count; i++) {
         const struct entry *entry = &checkpointer->entries[i];
-        const struct expert_counters *now = &entry->expert->counters, *saved = &entry->saved;
         if (!changed(entry) || lost++ >= NAMED)
             continue;
+        const struct expert_counters *now = &entry->expert->counters, *saved = &entry->saved;
         log_error("lost: %" PRIu64 " updates (%" PRIu64 " examples) of '%s' since its checkpoint after %" PRIu64
                   " updates%s%s",
                   now->updates - saved->updates, now->examples - saved->examples, entry->uid, saved->updates,

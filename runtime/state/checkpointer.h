@@ -21,7 +21,7 @@ struct checkpointer;
 /* An expert as it was loaded or made: what it has learned from here on is to be saved. */
 struct checkpointer_expert {
     const char *uid;
-    struct expert *expert;
+    struct expert *expert;                /* NULL: this slot is free, and the rest does not count */
     struct control_expert_shared *record; /* for tickets */
     struct pool *backward;                /* for the window of at-most-once; NULL: none is kept */
 };
@@ -39,6 +39,15 @@ bool checkpointer_step(struct checkpointer *checkpointer, uint64_t now_ns);
  * the device is lost. */
 bool checkpointer_wants_copy(const struct checkpointer *checkpointer);
 int checkpointer_copy(struct checkpointer *checkpointer);
+/* An expert in a slot that was free. */
+void checkpointer_add(struct checkpointer *checkpointer, uint32_t slot, const struct checkpointer_expert *expert);
+/* For an expert that is to go: 1: all that it has learned is saved, or needs not to be, and no copy of it is being
+ * written; 0: not yet, ask again after the next copies and steps; -errno: it could not be written (logged), now
+ * nothing is being tried. */
+int checkpointer_settle(struct checkpointer *checkpointer, uint32_t slot);
+/* After checkpointer_settle gave 1 or an error: the slot is free. */
+void checkpointer_remove(struct checkpointer *checkpointer, uint32_t slot);
+
 /* For the look between preparing to sleep and sleeping: whether step or copy has something to do. */
 bool checkpointer_has_work(struct checkpointer *checkpointer);
 /* When step has to be called at the latest. */

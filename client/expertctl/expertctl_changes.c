@@ -1,0 +1,146 @@
+/* Commands that change which experts a server has. */
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/expertctl/expertctl.h"
+#include "common/run_dir.h"
+
+static const double default_timeout_s = 600; /* an expert's first kernels may have to be compiled */
+
+/* Options whose value is a path, seen from where this program stands. */
+static bool is_path(const char *option, const char *value)
+{
+    const size_t length = strlen(value);
+    const bool object = strchr(value, '/') || (length > 3 && strcmp(value + length - 3, ".so") == 0);
+    return strcmp(option, "weights") == 0 || (strcmp(option, "block") == 0 && object);
+}
+
+void expertctl_add_setting(struct expertctl *ctl, const char *option, const char *value)
+{
+    char folder[PATH_MAX], *text = NULL;
+    const bool relative = *value && *value != '/' && is_path(option, value);
+    if (ctl->n_settings == EXPERTCTL_MAX_SETTINGS) {
+        ctl->too_many_settings = true;
+        return;
+    }
+    /* Kept for the process's life: it is one command. {uid} in a path is the server's to replace. */
+    const int length = relative && getcwd(folder, sizeof folder) ? asprintf(&text, "%s=%s/%s", option, folder, value)
+                                                                 : asprintf(&text, "%s=%s", option, value);
+    if (length >= 0)
+        ctl->settings[ctl->n_settings++] = text;
+    else
+        ctl->too_many_settings = true;
+}
+
+/* Over the socket of the server of this box, unless another endpoint was given. */
+static struct expertd_client *connect_as_owner(struct expertctl *ctl, enum exit_code *code)
+{
+    static char endpoint[PATH_MAX + 128];
+    char folder[PATH_MAX];
+    if (!ctl->endpoint_given) {
+        if (!ctl->run_dir && run_dir_default(folder, sizeof folder) < 0) {
+            *code = expertctl_usage(ctl, "the run folder's path is too long: give --run-dir");
+            return NULL;
+        }
+        snprintf(endpoint, sizeof endpoint, "ipc://%s/%.64s.socket", ctl->run_dir ? ctl->run_dir : folder,
+                 ctl->server ? ctl->server : "expertd");
+        ctl->endpoint = endpoint;
+    }
+    return expertctl_connect(ctl, code);
+}
+
+static void show(const struct expertctl *ctl, const struct expertd_changes *changes)
+{
+    if (ctl->json) {
+        struct json json = expertctl_json_start();
+        json_unsigned(&json, "loaded", changes->loaded);
+        json_unsigned(&json, "unloaded", changes->unloaded);
+        json_unsigned(&json, "replaced", changes->replaced);
+        json_unsigned(&json, "set", changes->set);
+        json_string(&json, "note", changes->note);
+        expertctl_json_end(&json);
+        return;
+    }
+    printf("%" PRIu32 " loaded, %" PRIu32 " unloaded, %" PRIu32 " replaced, %" PRIu32 " set\n", changes->loaded,
+           changes->unloaded, changes->replaced, changes->set);
+    if (*changes->note)
+        printf("note: %s\n", changes->note);
+}
+
+static enum exit_code finish(struct expertctl *ctl, int made, struct expertd_client *client, struct expertd_call **call)
+{
+    const enum exit_code code = expertctl_finish(ctl, made, call);
+    if (code == EXIT_OK)
+        show(ctl, expertd_call_changes(*call));
+    expertd_client_destroy(&client);
+    return code;
+}
+
+/* The arguments behind the uid. */
+static bool add_arguments(struct expertctl *ctl)
+{
+    for (size_t i = 1; i < ctl->n_arguments; i++) {
+        char option[64];
+        const char *equals = strchr(ctl->arguments[i], '=');
+        if (!equals || (size_t)(equals - ctl->arguments[i]) >= sizeof option)
+            return false;
+        snprintf(option, sizeof option, "%.*s", (int)(equals - ctl->arguments[i]), ctl->arguments[i]);
+        expertctl_add_setting(ctl, option, equals + 1);
+    }
+    return true;
+}
+
+enum exit_code expertctl_load(struct expertctl *ctl)
+{
+    enum exit_code code = EXIT_OK;
+    struct expertd_call *call = NULL;
+    if (!add_arguments(ctl) || ctl->too_many_settings)
+        return expertctl_usage(ctl, "settings are written OPTION=VALUE");
+    struct expertd_client *client = connect_as_owner(ctl, &code);
+    if (!client)
+        return code;
+    const int made = expertd_load(client, ctl->arguments[0], ctl->settings, ctl->n_settings,
+                                  expertctl_timeout_ms(ctl, default_timeout_s), &call);
+    return finish(ctl, made, client, &call);
+}
+
+enum exit_code expertctl_set(struct expertctl *ctl)
+{
+    enum exit_code code = EXIT_OK;
+    struct expertd_call *call = NULL;
+    if (!add_arguments(ctl) || ctl->too_many_settings)
+        return expertctl_usage(ctl, "settings are written OPTION=VALUE");
+    struct expertd_client *client = connect_as_owner(ctl, &code);
+    if (!client)
+        return code;
+    const int made = expertd_set(client, ctl->arguments[0], ctl->settings, ctl->n_settings,
+                                 expertctl_timeout_ms(ctl, default_timeout_s), &call);
+    return finish(ctl, made, client, &call);
+}
+
+enum exit_code expertctl_unload(struct expertctl *ctl)
+{
+    enum exit_code code = EXIT_OK;
+    struct expertd_call *call = NULL;
+    struct expertd_client *client = connect_as_owner(ctl, &code);
+    if (!client)
+        return code;
+    const int made = expertd_unload(client, ctl->arguments[0], expertctl_timeout_ms(ctl, default_timeout_s), &call);
+    return finish(ctl, made, client, &call);
+}
+
+enum exit_code expertctl_reload(struct expertctl *ctl)
+{
+    enum exit_code code = EXIT_OK;
+    struct expertd_call *call = NULL;
+    struct expertd_client *client = connect_as_owner(ctl, &code);
+    if (!client)
+        return code;
+    const int made = expertd_reload(client, expertctl_timeout_ms(ctl, default_timeout_s), &call);
+    return finish(ctl, made, client, &call);
+}

@@ -1,0 +1,43 @@
+/* LOAD, UNLOAD, SET and RELOAD: which experts there are, changed while the server runs. One change at a time goes
+ * through all runtimes that it touches (pools/control_shared.h says how), so that it is done whole or not at all:
+ *
+ *     closing     the experts that go take no requests, and what they have is finished
+ *     preparing   every runtime saves what goes and makes what comes; one that refuses ends the change
+ *     -- from here on it is what is live (common/config_live.h) --
+ *     committing  every runtime shows what it made, and lets go of what is gone
+ *
+ * A runtime that is restarted meanwhile begins with what is live; one that began with something else is brought to it.
+ * What is loaded may be a program, so they are taken from those alone who could start one as well: the server's own
+ * user and root, over the UNIX socket <run_dir>/<server>.socket; or, where clients have keys, from operators. One
+ * thread. */
+#ifndef EXPERTD_FRONTEND_CHANGES_H
+#define EXPERTD_FRONTEND_CHANGES_H
+
+#include "frontend/server.h"
+
+struct changes;
+
+/* Reads what is live, into server->live. -ENOMEM. */
+int changes_create(struct changes **changes, struct server *server);
+void changes_destroy(struct changes **changes);
+/* Binds the socket that changes are taken on; without it, which is logged, there are none. */
+void changes_listen(struct server *server, void *socket);
+/* How the configuration is to be read again; all are kept. Without it RELOAD is UNIMPLEMENTED. */
+void changes_can_reload(struct server *server, const struct config_program *program, int argc, char **argv);
+
+/* fd: of the connection that it came over. */
+void changes_begin(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header, int fd,
+                   uint64_t now_ns);
+/* Goes on with the one that runs, or begins the next. Cheap when there is none. */
+void changes_look(struct server *server);
+/* Now and then: brings a runtime that has other experts than what is live to that. */
+void changes_bring(struct server *server);
+/* How many wait or run. */
+uint32_t changes_running(const struct server *server);
+void changes_expire(struct server *server, struct request *request);
+/* Answers all that wait, and ends the one that runs. */
+void changes_fail(struct server *server, enum status status, const char *message);
+/* After the table of experts was made anew: those that are about to go are closed in it. */
+void changes_close_places(struct server *server);
+
+#endif
