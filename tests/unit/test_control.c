@@ -563,6 +563,64 @@ START_TEST(what_is_in_the_way_and_cannot_be_removed_is_an_error)
 }
 END_TEST
 
+START_TEST(a_free_slot_is_not_looked_at_and_a_change_of_slots_is_seen)
+{
+    struct control *runtime = make(2);
+    control_slot_set(runtime, 1, CONTROL_SLOT_FREE);
+    control_expert(runtime, 1)->uid[0] = 0; /* which a used one may not have */
+    control_publish(runtime);
+    struct control *frontend = attach(true);
+    ck_assert(control_slot_used(frontend, 0) && !control_slot_used(frontend, 1));
+    const uint64_t seen = control_slots_version(frontend);
+    control_slot_set(runtime, 1, CONTROL_SLOT_USED);
+    ck_assert_uint_ne(control_slots_version(frontend), seen);
+    ck_assert(!control_expert_sane(frontend, 1));
+    fill_expert(control_expert(runtime, 1), 1);
+    ck_assert(control_expert_sane(frontend, 1));
+    control_detach(&frontend);
+    control_retire(&runtime);
+}
+END_TEST
+
+START_TEST(a_record_is_read_whole_or_not_at_all)
+{
+    struct control *runtime = make(1);
+    struct control_expert_shared copy;
+    struct control_expert_shared *record = control_expert(runtime, 0);
+    control_expert_change_begin(record);
+    record->learning_rate = 2;
+    ck_assert_int_eq(control_expert_copy(record, &copy), -EAGAIN);
+    control_expert_change_end(record);
+    ck_assert_int_eq(control_expert_copy(record, &copy), 0);
+    ck_assert_double_eq(copy.learning_rate, 2);
+    control_retire(&runtime);
+}
+END_TEST
+
+START_TEST(a_change_is_asked_for_once_and_answered_with_a_reason)
+{
+    struct control *runtime = make(1);
+    control_publish(runtime);
+    struct control *frontend = attach(true);
+    char why[CONTROL_WHY_SIZE];
+    uint64_t number;
+    uint32_t status;
+    enum control_phase phase;
+    ck_assert(!control_change_wanted(runtime, &number, &phase));
+    control_change_ask(frontend, 7, CONTROL_PREPARE);
+    ck_assert(control_change_wanted(runtime, &number, &phase) && number == 7 && phase == CONTROL_PREPARE);
+    ck_assert(!control_change_answered(frontend, 7, CONTROL_PREPARE, &status, why));
+    control_change_answer(runtime, 7, CONTROL_PREPARE, STATUS_RESOURCE_EXHAUSTED, "no room");
+    ck_assert(!control_change_wanted(runtime, &number, &phase));
+    ck_assert(control_change_answered(frontend, 7, CONTROL_PREPARE, &status, why));
+    ck_assert_uint_eq(status, STATUS_RESOURCE_EXHAUSTED);
+    ck_assert_str_eq(why, "no room");
+    ck_assert(!control_change_answered(frontend, 8, CONTROL_PREPARE, &status, why));
+    control_detach(&frontend);
+    control_retire(&runtime);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("control");
@@ -584,6 +642,9 @@ int main(void)
     tcase_add_test(all, what_makes_a_generation_useless_is_told);
     tcase_add_test(all, a_frontend_refuses_a_segment_that_is_not_sane_so_that_its_runtime_knows);
     tcase_add_test(all, what_is_in_the_way_and_cannot_be_removed_is_an_error);
+    tcase_add_test(all, a_free_slot_is_not_looked_at_and_a_change_of_slots_is_seen);
+    tcase_add_test(all, a_record_is_read_whole_or_not_at_all);
+    tcase_add_test(all, a_change_is_asked_for_once_and_answered_with_a_reason);
     Suite *suite = suite_create("control");
     suite_add_tcase(suite, all);
     return support_pool_main(suite);
