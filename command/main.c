@@ -236,6 +236,8 @@ static int add_all(struct supervisor *supervisor, struct config *config, const c
             result = add(supervisor, "expertd-runtime", file, config->devices[i].name);
     if (result == 0 && !options.no_dht)
         result = add(supervisor, "expertd-dht", file, NULL);
+    if (result == 0 && config->http.start)
+        result = add(supervisor, "expertd-http", file, NULL);
     return result == 0 ? add_statistics(supervisor, config) : result;
 }
 
@@ -258,9 +260,10 @@ static int run(struct told *told)
         return result == -EINVAL ? EXIT_USAGE : EXIT_FAILURE;
     }
     char *experts = describe_experts(config);
-    log_info("server '%s': %s; clients connect to %s%s%s", config->server.name, experts ? experts : "",
+    log_info("server '%s': %s; clients connect to %s%s%s%s%s", config->server.name, experts ? experts : "",
              config->frontend.advertise, options.no_dht ? "" : ", look-ups to ",
-             options.no_dht ? "" : config->dht.listen);
+             options.no_dht ? "" : config->dht.listen, config->http.start ? ", HTTP at " : "",
+             config->http.start ? config->http.listen : "");
     free(experts);
     const int status = supervisor_run(supervisor);
     supervisor_destroy(&supervisor);
@@ -270,7 +273,8 @@ static int run(struct told *told)
 static const struct config_program serve_program = {
     .name = "expertd serve",
     .purpose = "Runs a whole server in the foreground: expertd-frontend, an expertd-runtime for each device of the "
-               "configuration, and expertd-dht. What dies is started again, after longer and longer pauses; a stop "
+               "configuration, expertd-dht, and with http.start expertd-http. What dies is started again, after longer "
+               "and longer pauses; a stop "
                "signal ends all of them, which then save what changed. Flags may be written with underscores. Exit "
                "status: 0 after a stop signal, 1 when something cannot start, 2 for a wrong flag or configuration.",
     .sections = sections,

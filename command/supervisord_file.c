@@ -64,7 +64,7 @@ static void print_alert(FILE *out, const struct config *config, const char *prog
     fputs("\n[group:expertd]\nprograms=expertd-frontend", out);
     for (unsigned i = 0; i < config->devices_count; i++)
         fprintf(out, ",expertd-runtime-%s", config->devices[i].name);
-    fputs(with_dht ? ",expertd-dht\n" : "\n", out);
+    fprintf(out, "%s%s\n", with_dht ? ",expertd-dht" : "", config->http.start ? ",expertd-http" : "");
     snprintf(path, sizeof path, "%s/expertd-alert", programs);
     fputs("\n[eventlistener:expertd-alert]\ncommand=", out);
     print_word(out, path);
@@ -110,6 +110,9 @@ int supervisord_file_print(FILE *out, const struct config *config, const char *p
     snprintf(path, sizeof path, "%s/expertd-dht", programs);
     if (with_dht)
         print_program(out, "expertd-dht", words, folder, 30);
+    snprintf(path, sizeof path, "%s/expertd-http", programs);
+    if (config->http.start)
+        print_program(out, "expertd-http", words, folder, 10);
     if (alert)
         print_alert(out, config, programs, folder, with_dht, alert);
     return ferror(out) ? -EIO : 0;

@@ -248,6 +248,9 @@ static int check_http(const struct config *config, const struct config_source *s
                                    "'%.100s' is no address with a port: write 127.0.0.1:31332, or [address]:port for "
                                    "IPv6",
                                    config->http.listen);
+    if (config->http.changes && !config->http.token_file[0])
+        return config_source_error(source, (struct config_place){"http", -1, "changes"},
+                                   "needs token_file: else any page in a browser on this machine could load experts");
     if (wildcard_port(config->http.frontend))
         return config_source_error(source, (struct config_place){"http", -1, "frontend"},
                                    "'%.100s' is no address to connect to", config->http.frontend);

@@ -12,7 +12,7 @@ enum { CONFIG_EDIT_WHY_SIZE = 384 };
 /* Settings are "option=value", of the options of an entry of `experts`; "arguments.NAME=NUMBER" is one of the block's
  * arguments. Paths have to be absolute. */
 struct config_settings {
-    char *const *items;
+    const char *const *items;
     size_t count;
 };
 

@@ -93,10 +93,13 @@
       "refused")
 
 #define CONFIG_HTTP_OPTIONS(X)                                                                                         \
+    X(BOOL, start, false, 0, 0, "", "expertd serve, and supervisord's file, start expertd-http too")                   \
     X(STRING, listen, "127.0.0.1:31332", 0, 0, "", "address:port for metrics, health and the Open Inference Protocol") \
     X(ENDPOINT, frontend, "", 0, 0, "", "ZeroMQ endpoint of the frontend; default where frontend.listen is reached")   \
     X(PATH, token_file, "", 0, 0, "",                                                                                  \
       "file with the bearer token that requests must carry (health does without); empty: none is asked for")           \
+    X(BOOL, changes, false, 0, 0, "",                                                                                  \
+      "models may be loaded and unloaded (POST /v2/repository/models/UID/load); needs token_file")                     \
     X(UINT, threads, 4, 1, 64, "threads", "requests that are worked on at once")                                       \
     X(UINT, max_body, 67108864, 1024, 4294967296, "bytes",                                                             \
       "largest request; all together are at most so many times threads")                                               \

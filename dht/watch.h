@@ -9,7 +9,7 @@
 #include "dht/catalog.h"
 #include "dht/moment.h"
 
-enum { WATCH_PERIOD_MS = 1000, WATCH_SILENCE_MS = 2000, WATCH_PAGE = 4096, WATCH_MAX_EXPERTS = 1 << 20 };
+enum { WATCH_PERIOD_MS = 400, WATCH_SILENCE_MS = 2000, WATCH_PAGE = 4096, WATCH_MAX_EXPERTS = 1 << 20 };
 
 enum watch_news {
     WATCH_NOTHING,

@@ -458,7 +458,7 @@ static int edit(struct changes *changes, const struct change_order *order, char 
 {
     char why[CONFIG_EDIT_WHY_SIZE] = "";
     const struct config *live = changes->server->live;
-    const struct config_settings settings = {order->settings, order->settings_count};
+    const struct config_settings settings = {(const char *const *)order->settings, order->settings_count};
     int rc;
     switch ((int)order->method) {
     case EXPERTD__METHOD__LOAD:

@@ -1,11 +1,13 @@
 #include "http/models.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "http/datatype.h"
 #include "http/infer_request.h"
+#include "http/repository.h"
 
 static const char version[] = "1";
 
@@ -30,6 +32,8 @@ static unsigned http_status(enum expertd_status status)
         return 404;
     case EXPERTD_PERMISSION_DENIED:
         return 403;
+    case EXPERTD_ALREADY_EXISTS:
+        return 409;
     case EXPERTD_RESOURCE_EXHAUSTED:
         return 429;
     case EXPERTD_DEADLINE_EXCEEDED:
@@ -259,6 +263,35 @@ static void answer_index(struct response *response, struct upstream *upstream, s
         text_add(&response->body, "]");
 }
 
+/* --- the repository --------------------------------------------------------------------------------------------------
+ */
+
+static void change(struct response *response, struct upstream *upstream, const char *uid, bool load,
+                   const struct models_request *request)
+{
+    struct repository_settings settings = {0};
+    struct expertd_call *call = NULL;
+    char why[REPOSITORY_WHY_SIZE] = "";
+    struct expertd_client *owner = NULL;
+    const int parsed = load ? repository_parse(&settings, request->body, request->body_bytes, why) : 0;
+    if (!upstream_changes(upstream))
+        fail(response, 403, "models are not loaded here: http.changes is not set");
+    else if (parsed < 0)
+        fail(response, parsed == -ENOMEM ? 503 : 400, *why ? why : "no memory");
+    else if (!(owner = upstream_own(upstream)))
+        fail(response, 503, "no memory");
+    if (response->status == 200) {
+        const uint32_t timeout_ms = upstream_timeout_ms(upstream);
+        const int rc =
+            load ? expertd_load(owner, uid, (const char *const *)settings.items, settings.count, timeout_ms, &call)
+                 : expertd_unload(owner, uid, timeout_ms, &call);
+        if (settle(response, rc, &call))
+            text_add(&response->body, "{}");
+    }
+    expertd_client_destroy(&owner);
+    repository_free(&settings);
+}
+
 /* --- paths -----------------------------------------------------------------------------------------------------------
  */
 
@@ -310,6 +343,14 @@ static void answer_path(struct response *response, struct upstream *upstream, st
     }
     if (strcmp(request->path, "/repository/index") == 0 && request->post) {
         answer_index(response, upstream, client);
+        return;
+    }
+    bool load;
+    if (repository_path(request->path, uid, &load)) {
+        if (request->post)
+            change(response, upstream, uid, load, request);
+        else
+            fail(response, 405, "POST, please");
         return;
     }
     const enum action action = strncmp(request->path, models, sizeof models - 1) == 0

@@ -4,7 +4,7 @@
  *     GET  /v2/models/UID[/versions/1]      GET  /v2/models/UID[/versions/1]/ready
  *     GET  /v2/models/stats, /v2/models/UID[/versions/1]/stats
  *     POST /v2/models/UID[/versions/1]/infer
- *     POST /v2/repository/index
+ *     POST /v2/repository/index             POST /v2/repository/models/UID/load, .../unload (http/repository.h)
  *
  * Errors are {"error": "..."} with a status of HTTP. Any thread. */
 #ifndef EXPERTD_HTTP_MODELS_H

@@ -1,7 +1,9 @@
 #include "http/upstream.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +17,32 @@ struct upstream {
     struct expertd_client *clients[]; /* all `made` of them: the first `free` are not taken */
 };
 
+static void set_options(struct expertd_client_options *options, const struct config *config)
+{
+    expertd_client_options_init(options);
+    if (config->server.key_file[0]) /* the server's own key is an operator's */
+        options->server_key = options->key_file = config->server.key_file;
+    options->impatient = true; /* a full pool is said, for who asks to decide */
+}
+
+bool upstream_changes(const struct upstream *upstream)
+{
+    return upstream->config->http.changes;
+}
+
+struct expertd_client *upstream_own(const struct upstream *upstream)
+{
+    struct expertd_client *client = NULL;
+    struct expertd_client_options options;
+    char endpoint[PATH_MAX + 64];
+    const struct config_server *server = &upstream->config->server;
+    set_options(&options, upstream->config);
+    const int length = snprintf(endpoint, sizeof endpoint, "ipc://%s/%s.socket", server->run_dir, server->name);
+    if (length < 0 || (size_t)length >= sizeof endpoint || expertd_client_new(&client, endpoint, &options) < 0)
+        return NULL;
+    return client;
+}
+
 int upstream_create(struct upstream **upstream, const struct config *config)
 {
     const unsigned count = (unsigned)config->http.threads;
@@ -26,11 +54,7 @@ int upstream_create(struct upstream **upstream, const struct config *config)
     pthread_cond_init(&u->given, NULL);
     for (; u->made < count; u->made++, u->free++) {
         struct expertd_client_options options;
-        expertd_client_options_init(&options);
-        if (config->server.key_file[0]) { /* the server's own key is an operator's */
-            options.server_key = options.key_file = config->server.key_file;
-        }
-        options.impatient = true; /* a full pool is said, for who asks to decide */
+        set_options(&options, config);
         const int rc = expertd_client_new(&u->clients[u->made], config->http.frontend, &options);
         if (rc < 0) {
             log_error("http.frontend '%s': %s", config->http.frontend, strerror(-rc));
