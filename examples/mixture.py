@@ -5,6 +5,7 @@ the middle. Starts everything itself, and ends it.
     python3 examples/mixture.py [--steps N]
 """
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -62,7 +63,8 @@ def main():
 
         learn("two servers")
         for pid in second.pids.values():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # of one's end its supervisor ends the others
+                os.kill(pid, signal.SIGKILL)
         print("kill -9 of the second server", flush=True)
         learn("one server")
         print(expertd.top(first.endpoint))

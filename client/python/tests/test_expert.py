@@ -1,4 +1,5 @@
 """RemoteExpert against real servers: autograd, learning, dtypes, failures."""
+import contextlib
 import copy
 import glob
 import math
@@ -186,7 +187,8 @@ def test_a_server_that_is_killed_between_forward_and_backward_is_an_error():
     x = torch.randn(2, 16, requires_grad=True)
     y = expert(x)
     for pid in server.pids.values():
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # of one's end its supervisor ends the others
+            os.kill(pid, signal.SIGKILL)
     with pytest.raises(expertd.Unavailable):
         y.sum().backward()
     assert x.grad is None
