@@ -214,6 +214,15 @@ def test():
         ctl("forward", "nop.1", "--input", f"{work}/x.npy")
     found = samples(get("/metrics")[1])
     assert found["expertd_up"] == 1 and found["expertd_experts_alive"] == 3
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../http/grafana.json")) as file:
+        board = json.load(file)
+    names = {key.split("{")[0] for key in found}
+    told = set(re.findall("# TYPE (\\S+)", get("/metrics")[1]))
+    for target in (target for panel in board["panels"] for target in panel["targets"]):
+        for name in re.findall("expertd_[a-z_]+", target["expr"]):
+            if name == "expertd_checkpoint_age_seconds":
+                continue  # this server keeps none
+            assert name in names | told, f"the Grafana board shows {name}, which is not there"
     assert found['expertd_requests_total{method="forward"}'] == 5
     assert found['expertd_rows_total{device="device0"}'] == 20
     assert found['expertd_request_duration_seconds_count{method="forward"}'] == 5

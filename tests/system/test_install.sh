@@ -28,7 +28,35 @@ for program in expertd expertd-frontend expertd-runtime expertd-dht expertd-http
 done
 "$root/bin/expertd-multi-gpu" --help | grep -q usage || fail "expertd-multi-gpu is there"
 /usr/bin/python3 "$root/bin/expertd-convert-state-dict" --help | grep -q usage || fail "the converter finds its modules"
-for file in share/expertd/expertd.proto share/expertd/dht.proto share/doc/expertd/PROTOCOL.md share/doc/expertd/PROTOCOL-dht.md \
+for program in expertd expertd-frontend expertd-runtime expertd-dht expertd-http expertctl; do
+    page=$root/share/man/man1/$program.1
+    # Every option of --help has its place in the page.
+    flags=$("$root/bin/$program" --help | grep -oE '^ {1,6}-[^ =]*' | grep -oE -- '--[a-z-]+' | sed 's/-/\\\\-/g')
+    for flag in $flags; do grep -q -- "$flag" "$page" || fail "$flag is not in the manual of $program"; done
+    [ -e "$root/share/bash-completion/completions/$program" ] || fail "$program is completed"
+    ! command -v man >/dev/null || [ -z "$(man --warnings -l "$page" 2>&1 >/dev/null)" ] || fail "$page: $(man --warnings -l "$page" 2>&1 >/dev/null)"
+done
+completed() { # a line's last word: what it becomes
+    bash -c '. "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _expertd 2>/dev/null; printf "%s\n" "${COMPREPLY[@]}"' \
+        "$root/share/bash-completion/completions/expertd" "$@"
+}
+[ "$(completed "$root/bin/expertd" ser)" = serve ] || fail "commands are completed: $(completed "$root/bin/expertd" ser)"
+[ "$(completed "$root/bin/expertd" serve --num-exp)" = --num-experts ] || fail "a command's flags are completed"
+[ "$(completed "$root/bin/expertd-runtime" --list-d)" = --list-devices ] || fail "a program's flags are completed"
+completed "$root/bin/expertctl" back | grep -qx backward || fail "expertctl's commands are completed"
+for unit in "$root"/lib/systemd/system/*.service; do
+    line=$(sed -n 's/^ExecStart=//p' "$unit")
+    [ -x "$work/root${line%% *}" ] || fail "$unit starts what is not there"
+done
+if command -v systemd-analyze >/dev/null; then # a template by an instance of it
+    mkdir "$work/units"
+    for unit in "$root"/lib/systemd/system/*; do
+        sed "s|ExecStart=$prefix|ExecStart=$root|" "$unit" >"$work/units/$(basename "${unit/@/@one}")"
+    done
+    said=$(systemd-analyze verify --man=no "$work"/units/*.service "$work"/units/*.target 2>&1 | grep -F "$work/units" || true)
+    [ -z "$said" ] || fail "systemd-analyze verify: $said"
+fi
+for file in share/expertd/grafana.json share/expertd/expertd.proto share/expertd/dht.proto share/doc/expertd/PROTOCOL.md share/doc/expertd/PROTOCOL-dht.md \
     share/doc/expertd/LICENSE; do
     [ -s "$root/$file" ] || fail "$file is there"
 done
