@@ -27,21 +27,20 @@ static void nop_memory(const struct device *device, const struct config_expert *
 static int nop_create(struct expert **out, struct device *device, const struct config_expert *config, uint64_t seed)
 {
     struct nop *nop = calloc(1, sizeof *nop);
-    struct block_graph *graph;
     (void)seed;
     *out = NULL;
     if (nop == NULL)
         return -ENOMEM;
     struct expert *expert = &nop->base;
-    int result = blocks_prepare(expert, &expert_nop, device, config);
-    if (result == 0)
-        result = declaration_graph(config, &graph);
+    const int result = blocks_prepare(expert, &expert_nop, device, config);
     if (result != 0) {
         free(nop);
         return result;
     }
-    nop->delay_ns = (uint64_t)(block_argument(graph, "delay", 0) * NS_PER_S);
-    free(graph);
+    for (unsigned i = 0; i < expert->arguments_count; i++) { /* nop_delay's only one */
+        if (strcmp(expert->arguments[i].name, "delay") == 0)
+            nop->delay_ns = (uint64_t)(expert->arguments[i].value * NS_PER_S);
+    }
     expert->optimizer.kind = OPTIMIZER_NONE;
     *out = expert;
     return 0;
