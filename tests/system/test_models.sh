@@ -1,71 +1,37 @@
-#!/usr/bin/env bash
-# The models of the ring, the doorbells and at most once (tests/models) have no error, and notice each planted one.
-set -u
-cd "$(dirname "$0")/../.." || exit 1
-case ${BUILD:-build} in *address* | *undefined* | *thread*) echo "the models are the same in every build"; exit 77 ;; esac
-command -v spin >/dev/null || { echo "needs spin (scripts/install-packages --all)"; exit 77; }
-models=$PWD/tests/models
-cd "$(mktemp -d)" || exit 1
-trap 'rm -rf "$PWD"' EXIT
-failed=0
+#!/bin/sh
+# The models in tests/models hold in every interleaving, and spin finds each fault that is planted in them.
+# timeout: 900
+set -eu
+models=$(cd "$(dirname "$0")/../models" && pwd)
+for tool in spin cc; do
+    command -v "$tool" >/dev/null || { echo "skipped: no $tool (scripts/install-packages --test)"; exit 77; }
+done
+work=$(mktemp -d /tmp/expertd-models.XXXXXX)
+trap 'rm -r "$work"' EXIT
+cd "$work"
 
-verify() { # optimization model defines...: says "right", or the first error
-    local optimize=$1 model=$2 errors
+check() { # expected errors (0 or more), model, options
+    expected=$1 model=$2
     shift 2
-    spin -a "$@" "$models/$model.pml" >spin.out 2>&1 && ${CC:-cc} "$optimize" -w -DSAFETY -DCOLLAPSE -o pan pan.c ||
-        { echo "cannot be built: $(head -3 spin.out)"; return; }
-    ./pan -m200000 >pan.out 2>&1
-    errors=$(sed -n 's/.*errors: \([0-9]*\).*/\1/p' pan.out)
-    case $errors in
-    0) if grep -q 'max search depth too small' pan.out; then echo "not searched to the end"; else echo right; fi ;;
-    '') echo "no verdict: $(head -3 pan.out)" ;;
-    *) sed -n 's/^pan:1: //p' pan.out ;;
-    esac
+    spin -a "$@" "$models/$model.pml" >spin.log 2>&1 || { cat spin.log; exit 1; }
+    cc -O2 -DSAFETY -DVECTORSZ=2048 -w -o pan pan.c
+    ./pan -m200000 >pan.log 2>&1 || { cat pan.log; exit 1; }
+    grep -q "max search depth too small" pan.log && { cat pan.log; echo "$model $*: not all was searched"; exit 1; }
+    errors=$(sed -n 's/.*errors: \([0-9]*\).*/\1/p' pan.log)
+    states=$(sed -n 's/ *\([0-9]*\) states, stored.*/\1/p' pan.log)
+    echo "$model $*: $states states, $errors errors"
+    if [ "$expected" = 0 ]; then
+        [ "$errors" = 0 ] || { cat pan.log; spin -t -p "$@" "$models/$model.pml" | tail -60; exit 1; }
+    else
+        [ "$errors" -gt 0 ] || { echo "the planted fault is not found"; exit 1; }
+    fi
 }
-
-right() {
-    local verdict
-    verdict=$(verify -O1 "$@")
-    [[ $verdict == right ]] && return
-    echo "$*: $verdict"
-    failed=1
-}
-
-notices() {
-    local verdict
-    verdict=$(verify -O0 "$@")
-    case $verdict in
-    assertion* | 'invalid end state'*) return ;;
-    esac
-    echo "$*: the planted fault is not noticed: $verdict"
-    failed=1
-}
-
-for backward in 0 1; do
-    right ring -DBACKWARD=$backward -DRUNTIME_KILLS=0
-    right ring -DBACKWARD=$backward -DFRONTEND_KILLS=0
+check 0 ring
+check 0 ring -DFORWARD
+for fault in 1 2 3 4; do
+    check 1 ring -DFAULT=$fault
 done
-right ring -DBACKWARD=1 -DTOTAL=2
-right ring -DTOTAL=2 -DFRONTEND_KILLS=0 -DRUNTIME_KILLS=2
-notices ring -DFAULT=1                                                    # more tasks than slots
-notices ring -DFAULT=2                                                    # more rows than the slab has
-notices ring -DFAULT=3 -DRUNTIME_KILLS=0                                  # committed before the rows are there
-notices ring -DFAULT=4 -DRUNTIME_KILLS=0                                  # committed before row_position
-notices ring -DFAULT=5 -DFRONTEND_KILLS=0                                 # released past what is held
-notices ring -DFAULT=6 -DFRONTEND_KILLS=0 -DBACKWARD=1                    # released read before committed
-notices ring -DFAULT=7 -DFRONTEND_KILLS=0 -DBACKWARD=1                    # interrupted steps run again
-notices ring -DFAULT=8 -DFRONTEND_KILLS=0 -DBACKWARD=1                    # applied before the outcomes
-notices ring -DFAULT=9 -DFRONTEND_KILLS=0                                 # done before applied
-notices ring -DFAULT=10 -DFRONTEND_KILLS=0 -DRUNTIME_KILLS=2 -DTOTAL=2    # back to done: taken before applied
-
-for fifo in 0 1; do
-    right doorbell -DFIFO=$fifo
-    right doorbell -DFIFO=$fifo -DKILL=1
-    for fault in 1 2 3 4 6 7; do notices doorbell -DFIFO=$fifo -DFAULT=$fault; done
+check 0 doorbell
+for fault in 1 2 3; do
+    check 1 doorbell -DFAULT=$fault
 done
-notices doorbell -DFAULT=5 # the ticket after the flag
-
-right once
-for fault in 1 2 3 4; do notices once -DFAULT=$fault; done # no window in the checkpoint; no look; a torn one; one without keys
-
-exit $failed
