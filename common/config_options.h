@@ -19,6 +19,8 @@
       "folder of lock files and doorbells, mode 0700; default /run/expertd for root, else "                            \
       "$XDG_RUNTIME_DIR/expertd, else /tmp/expertd-<user id>")                                                         \
     X(CHOICE, log_level, "info", 0, 0, "error|warning|info|debug", "least important level that is logged")             \
+    X(UINT, spin, 0, 0, 1000000, "us",                                                                                 \
+      "frontend and runtimes look for work for so long before they sleep: answers come faster, and cores are busy")    \
     X(PATH, key_file, "", 0, 0, "",                                                                                    \
       "this server's CURVE certificate (expertctl keygen), with FILE_secret beside it: frontend and dht then take "    \
       "encrypted connections alone, of clients whose key is known; empty: all is plain")                               \
@@ -52,9 +54,7 @@
       "whose programs on this host may pass tensors through shared memory: off, same-user, or \"group NAME\"")         \
     X(PATH, local_path, "", 0, 0, "", "UNIX socket where they connect; default <server.run_dir>/<server.name>.local")  \
     X(UINT, local_memory, 1073741824, 65536, 1099511627776, "bytes", "memory that one of them may share at most")      \
-    X(UINT, local_clients, 256, 1, 65536, "clients", "how many of them at once")                                       \
-    X(UINT, spin, 0, 0, 1000000, "us",                                                                                 \
-      "before the frontend sleeps it looks for work for so long: answers come faster, and a core is busy")
+    X(UINT, local_clients, 256, 1, 65536, "clients", "how many of them at once")
 
 #define CONFIG_DHT_OPTIONS(X)                                                                                          \
     X(ENDPOINT, listen, "tcp://127.0.0.1:31331", 0, 0, "", "ZeroMQ endpoint for look-ups")                             \

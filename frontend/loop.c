@@ -206,7 +206,7 @@ static int turn(struct server *server)
     notify_alive(now_ns);
     local_flush(server->local);
     if (worked)
-        server->spin_until_ns = now_ns + server->config->frontend.spin * 1000;
+        server->spin_until_ns = now_ns + server->config->server.spin * 1000;
     if (rc != 0 || worked || server->replier.sent || !server->socket_empty)
         return rc;
     if (now_ns < server->spin_until_ns) {

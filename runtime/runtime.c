@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -605,12 +606,15 @@ static void tell_alive(struct runtime *runtime, bool idle, uint64_t now_ns)
 int runtime_serve(struct runtime *runtime)
 {
     (void)prctl(PR_SET_TIMERSLACK, (unsigned long)TIMER_SLACK_NS); /* of this thread: for naps; 50 us by default */
+    uint64_t spin_until_ns = 0;
     while (!process_stopping()) {
         uint64_t retry_ns;
         int rc = executor_step(runtime->executor, &retry_ns);
         if (rc < 0)
             return rc;
         const uint64_t now_ns = clock_now_ns();
+        if (rc > 0)
+            spin_until_ns = now_ns + runtime->config->server.spin * 1000;
         if (checkpointer_step(runtime->checkpointer, now_ns))
             executor_ring(runtime->executor);
         show_process(runtime, now_ns);
@@ -634,6 +638,8 @@ int runtime_serve(struct runtime *runtime)
             deadline_ns = retry_ns < deadline_ns ? retry_ns : deadline_ns;
             if (retry_ns < now_ns + PACE_LONGEST_NS)
                 nap();
+            else if (now_ns < spin_until_ns)
+                sched_yield(); /* whoever is to ask may have this core alone */
             else
                 sleep_until(runtime, next_ns < deadline_ns ? next_ns : deadline_ns);
         }
