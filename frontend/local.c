@@ -44,8 +44,10 @@ struct local {
 
 static int find_group(struct local *local, const char *name)
 {
-    char *end;
-    const struct group *group = getgrnam(name);
+    char *end, memory[16384];
+    struct group entry, *group = NULL;
+    if (getgrnam_r(name, &entry, memory, sizeof memory, &group) != 0)
+        group = NULL;
     const unsigned long number = strtoul(name, &end, 10);
     local->by_group = true;
     local->group = group ? group->gr_gid : (gid_t)number;
@@ -81,10 +83,9 @@ static int listen_there(struct local *local)
     int rc = 0;
     if (lstat(path, &status) == 0 && (!S_ISSOCK(status.st_mode) || unlink(path) != 0))
         rc = -EEXIST;
-    if (rc == 0 && (fchmod(fd, local->by_group ? 0660 : 0600) != 0 ||
-                    bind(fd, (struct sockaddr *)&local->address, sizeof local->address) != 0 ||
-                    (local->by_group && chown(path, (uid_t)-1, local->group) != 0) || lstat(path, &status) != 0 ||
-                    listen(fd, BACKLOG) != 0))
+    if (rc == 0 && (fchmod(fd, 0600) != 0 || bind(fd, (struct sockaddr *)&local->address, sizeof local->address) != 0 ||
+                    (local->by_group && (chown(path, (uid_t)-1, local->group) != 0 || chmod(path, 0660) != 0)) ||
+                    lstat(path, &status) != 0 || listen(fd, BACKLOG) != 0))
         rc = -errno;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     if (rc == 0 && epoll_ctl(local->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0)
@@ -259,7 +260,8 @@ static void end(struct server *server, struct local_client *client, const char *
 static struct client_peer *make_peer(struct server *server, struct local_client *client)
 {
     unsigned char id[1 + sizeof server->local->last_number + 5] = "\0local";
-    memcpy(id + 6, &(uint64_t){++server->local->last_number}, sizeof(uint64_t));
+    const uint64_t number = ++server->local->last_number;
+    memcpy(id + 6, &number, sizeof number);
     struct client_peer *peer = client_peers_find(server->peers, id, sizeof id);
     if (peer)
         peer->local = client;
@@ -296,7 +298,7 @@ static void take_in(struct server *server, int fd)
 /* When there is no place left: the oldest that never handed over its memory goes. */
 static bool make_room(struct server *server)
 {
-    struct local_client *client;
+    struct local_client *client = NULL;
     TAILQ_FOREACH(client, &server->local->clients, link)
     {
         if (client->ready)

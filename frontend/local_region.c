@@ -17,8 +17,10 @@ static void on_bus_error(int signal_number, siginfo_t *info, void *context)
     for (struct local_region *region = regions; region; region = region->next) {
         if (at - (uintptr_t)region->base >= region->bytes)
             continue;
-        if (mmap(region->base, region->bytes, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) ==
-            MAP_FAILED)
+        const int flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, all = PROT_READ | PROT_WRITE;
+        /* cppcheck-suppress invalidFunctionArg */
+        const void *zeros = mmap(region->base, region->bytes, all, flags, -1, 0);
+        if (zeros == MAP_FAILED)
             break;
         region->lost = true;
         return;

@@ -335,6 +335,43 @@ START_TEST(it_can_be_off)
 }
 END_TEST
 
+START_TEST(a_group_has_a_socket_of_its_own)
+{
+    char path[128], options[256];
+    struct stat status;
+    rig_open(&rig, NULL);
+    snprintf(path, sizeof path, "%s/of-the-group", rig.folder);
+    snprintf(options, sizeof options, "  local: group %u\n  local_path: %s\n", (unsigned)getegid(), path);
+    rig_configure(&rig, NULL, options);
+    rig_start_frontend(&rig);
+    rig_start_runtime(&rig, false);
+    ask_open(&one, &rig, ZMQ_DEALER);
+    ask_open(&two, &rig, ZMQ_DEALER);
+    ask_until_up(&one);
+    ck_assert_int_eq(stat(path, &status), 0);
+    ck_assert_uint_eq(status.st_mode & 07777, 0660);
+    ck_assert_uint_eq(status.st_gid, getegid());
+    open_client(NULL);
+    wait_for_local();
+    teardown_local();
+    ck_assert_int_ne(stat(path, &status), 0);
+}
+END_TEST
+
+START_TEST(what_cannot_be_is_refused_at_the_start)
+{
+    rig_open(&rig, "  local: everybody\n");
+    ck_assert_int_eq(rig_run_second(&rig, rig.log), 2);
+    rig_configure(&rig, NULL, "  local: group users\n");
+    ck_assert_int_eq(rig_run_second(&rig, rig.log), 2);
+    rig_expect_log(&rig, "a folder that the group may enter");
+    rig_configure(&rig, NULL, "  local: group no-such-group\n  local_path: /tmp/nowhere\n");
+    ck_assert_int_eq(rig_run_second(&rig, rig.log), 1);
+    rig_expect_log(&rig, "there is no group 'no-such-group'");
+    rig_close(&rig);
+}
+END_TEST
+
 START_TEST(too_little_memory_and_too_many_clients_go_over_zeromq)
 {
     struct expertd_client *second;
@@ -386,6 +423,8 @@ int main(void)
     tcase_add_test(all, what_a_killed_client_had_queued_is_dropped);
     tcase_add_test(all, the_socket_is_its_owners_alone_and_goes_with_the_frontend);
     tcase_add_test(own, it_can_be_off);
+    tcase_add_test(own, a_group_has_a_socket_of_its_own);
+    tcase_add_test(own, what_cannot_be_is_refused_at_the_start);
     tcase_add_test(own, too_little_memory_and_too_many_clients_go_over_zeromq);
     Suite *suite = suite_create("local");
     suite_add_tcase(suite, all);
