@@ -103,7 +103,8 @@ def found():
     for _ in range(200):
         if ctl("search", "ffn.0.", "--json")["prefixes"][0]["experts"] == [[0, 2]]:
             break
-    assert ctl("resolve", "ffn.0.1", "--json")["experts"] == [{"uid": "ffn.0.1", "endpoints": [ENDPOINT]}]
+    found_at, = ctl("resolve", "ffn.0.1", "--json")["experts"]
+    assert (found_at["uid"], found_at["endpoints"]) == ("ffn.0.1", [ENDPOINT]), found_at
     assert ctl("resolve", "ffn.0.1", "ffn.9.9", status=4) == f"ffn.0.1\t{ENDPOINT}\nffn.9.9\t-\n"
     assert ctl("search", "ffn.") == "ffn.0.\n"
     drawn = ctl("draw", "ffn.0.[0:4]", "--count", "4").split()
