@@ -107,6 +107,7 @@ def test_inference():
     assert given["datatype"] == "FP32" and given["shape"] == [-1, 8]
     assert get("/v2/models/nop.1/versions/1/ready")[0] == 200
     assert [m["name"] for m in json.loads(get("/v2/repository/index", method="POST", data=b"")[1])] == ["nop.0", "nop.1", "nop.2"]
+    assert get("/v2/repository/models/nop.1/unload", method="POST", data=b"")[0] == 403, "only where that is set"
     before = json.loads(get("/v2/models/nop.2/stats")[1])["model_stats"][0]["inference_count"]
 
     x = numpy.random.default_rng(1).standard_normal((3, 8)).astype("f4")
@@ -266,15 +267,43 @@ def test():
     with open(f"{work}/token", "w") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write("a-secret-of-some-length\n")
-    http = start("expertd-http", configure("token", f'{{listen: "127.0.0.1:{HTTP}", token_file: token}}'))
+    http = start("expertd-http", configure("token", f'{{listen: "127.0.0.1:{HTTP}", token_file: token, changes: true}}'))
     wait_for("the gateway listens", lambda: get("/livez")[0] == 200)
     assert get("/metrics")[0] == 401
     assert get("/metrics", token="a-secret-of-some-lengtH")[0] == 401
     assert get("/metrics", token="a-secret-of-some-length")[0] == 200
     assert get("/readyz")[0] == 200, "probes need no token"
+
+    # Models are loaded and unloaded, by whom the token is known to.
+    def change(path, body=b"", token="a-secret-of-some-length"):
+        return get(f"/v2/repository/models/{path}", token=token, method="POST", data=body)
+
+    def index():
+        return [m["name"] for m in json.loads(
+            get("/v2/repository/index", token="a-secret-of-some-length", method="POST", data=b"")[1])]
+
+    config = json.dumps({"parameters": {"config": json.dumps({"block": "nop", "hidden_dim": 4}), "max_batch_size": 8}})
+    assert change("new.0/load", config.encode(), token=None)[0] == 401
+    assert change("new.0/load", config.encode())[0] == 200
+    assert "new.0" in index()
+    status, metadata = get("/v2/models/new.0", token="a-secret-of-some-length")
+    assert status == 200 and json.loads(metadata)["inputs"][0]["shape"] == [-1, 4], metadata
+    assert change("nop.1/unload")[0] == 200 and "nop.1" not in index()
+    assert change("nop.1/load")[0] == 200 and "nop.1" in index()
+    assert change("nop.1/load")[0] == 409
+    assert change("other.0/unload")[0] == 404
+    assert change("other.0/load", b"[")[0] == 400
+    assert change("other.0/load", b'{"parameters": {"config": "["}}')[0] == 400
+    assert change("other.0/load", b'{"parameters": {"block": {}}}')[0] == 400
+    assert "hidden_dim" in change("other.0/load", b'{"parameters": {"hiden_dim": 4}}')[1]
+    assert get("/v2/repository/models/nop.1/load", token="a-secret-of-some-length")[0] == 405
     os.chmod(f"{work}/token", 0o644)
     assert start("expertd-http", f"{work}/token.yaml").wait(LONG) == 1
     assert "can be read by others" in open(f"{work}/expertd-http.log").read()
+
+    # Changes without a token would be everybody's.
+    assert start("expertd-http", configure("bold", f'{{listen: "127.0.0.1:{HTTP}", changes: true}}')).wait(LONG) == 2
+    assert "needs token_file" in open(f"{work}/expertd-http.log").read()
 
     # A taken port and a wrong address are told.
     assert start("expertd-http", f"{work}/open.yaml").wait(LONG) == 1
