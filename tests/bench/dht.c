@@ -1,7 +1,8 @@
 /* What it costs to publish and to find experts: many DHT nodes over loopback.
  *
- *     build/bench/dht [--nodes 32] [--experts 16384] [--contiguous] [--json]
+ *     build/bench/dht [--nodes 32] [--experts 16384] [--contiguous] [--addresses 10.9] [--json]
  *
+ * With --addresses each node has one of its own, 10.9.0.1 and so on, which must be there (in a network namespace).
  * The experts are drawn from ffn.[0:rows].[0:256] with rows = experts / 256 and dealt out to all nodes at random, so
  * that every node announces nearly every prefix (--contiguous: each has a block of its own, and a few prefixes).
  * Look-ups and searches are made by nodes that joined later and know nothing ("cold"), and then again ("warm"). Each
@@ -74,6 +75,7 @@ struct plan {
     uint32_t network_id;
     unsigned nodes, experts;
     bool contiguous;
+    const char *addresses;
 };
 
 struct report {
@@ -109,9 +111,10 @@ static bool receive(int fd, void *data, size_t size)
     }
 }
 
-static void configure(uint32_t network_id)
+static void configure(const struct plan *plan)
 {
-    swarm.network_id = network_id;
+    swarm.network_id = plan->network_id;
+    swarm.addresses = plan->addresses;
     swarm.update_period_ns = 30 * NS_PER_S;
     swarm.expiration_ns = 3600 * NS_PER_S; /* nobody confirms the frontends that there are not */
 }
@@ -189,6 +192,7 @@ static void obey(char order, unsigned number)
         die("out of memory");
     if (order == 's') {
         snprintf(late[number], sizeof late[number], "tcp://10.1.0.%u:31330", number);
+        swarm.first = 1 + READERS + NODES_MAX + number - swarm.count;
         struct agent *agent = swarm_add(&swarm, late[number]);
         if (!agent || !SWARM_UNTIL(&swarm, 60000, swarm_joined(&swarm)) || !publish_one(uid, agent))
             die("cannot start a node");
@@ -201,7 +205,8 @@ static void run_flock(int fd, const struct plan *plan, unsigned first, unsigned 
 {
     static char endpoints[FLOCK_NODES][32];
     char go, order[2];
-    configure(plan->network_id);
+    configure(plan);
+    swarm.first = 1 + READERS + first;
     if (!receive(fd, &swarm.bootstrap_port, sizeof swarm.bootstrap_port))
         return;
     for (unsigned i = 0; i < count; i++) {
@@ -264,7 +269,7 @@ static void start(const struct plan *plan)
 {
     char joined;
     fork_flocks(plan);
-    configure(plan->network_id);
+    configure(plan);
     for (unsigned i = 0; i < 1 + READERS; i++)
         if (!swarm_add(&swarm, NULL))
             die("cannot start a node");
@@ -502,21 +507,24 @@ static void search_all(void)
 
 int main(int argc, char **argv)
 {
-    static const struct option flags[] = {{"nodes", 1, NULL, 'n'},      {"experts", 1, NULL, 'e'},
-                                          {"contiguous", 0, NULL, 'c'}, {"json", 0, NULL, 'j'},
-                                          {"help", 0, NULL, 'h'},       {NULL, 0, NULL, 0}};
+    static const struct option flags[] = {
+        {"nodes", 1, NULL, 'n'},     {"experts", 1, NULL, 'e'}, {"contiguous", 0, NULL, 'c'},
+        {"addresses", 1, NULL, 'a'}, {"json", 0, NULL, 'j'},    {"help", 0, NULL, 'h'},
+        {NULL, 0, NULL, 0}};
     struct plan plan = {.network_id = (uint32_t)getpid(), .nodes = 32, .experts = 16384};
     for (int flag; (flag = getopt_long(argc, argv, "", flags, NULL)) != -1;) {
         if (flag == 'n')
             plan.nodes = (unsigned)strtoul(optarg, NULL, 10);
         else if (flag == 'e')
             plan.experts = (unsigned)strtoul(optarg, NULL, 10);
+        else if (flag == 'a')
+            plan.addresses = optarg;
         else if (flag == 'c')
             plan.contiguous = true;
         else if (flag == 'j')
             as_json = true;
         else {
-            puts("dht [--nodes N] [--experts N] [--contiguous] [--json]");
+            puts("dht [--nodes N] [--experts N] [--contiguous] [--addresses 10.9] [--json]");
             return flag == 'h' ? 0 : 2;
         }
     }

@@ -19,6 +19,8 @@ struct swarm {
     size_t count;
     uint32_t network_id;
     uint16_t bootstrap_port; /* of a node of another process; 0: the first joins by nobody, the others by it */
+    const char *addresses;   /* "10.9": each node has one of its own, 10.9.0.1 and so on; NULL: all have loopback's */
+    size_t first;            /* the number of this process's first node among all */
     uint64_t update_period_ns, expiration_ns;
     /* of each: */
     bool ready[SWARM_MAX]; /* something has come */
@@ -27,16 +29,26 @@ struct swarm {
     bool fds_right[SWARM_MAX];
 };
 
+static inline const char *swarm_address(const struct swarm *swarm, size_t number, char text[32])
+{
+    if (swarm->addresses)
+        snprintf(text, 32, "%s.%zu.%zu", swarm->addresses, number / 250, number % 250 + 1);
+    else
+        snprintf(text, 32, "127.0.0.1");
+    return text;
+}
+
 /* One more node, that joins by the first; with endpoint NULL it publishes nothing. NULL: failed. */
 static inline struct agent *swarm_add(struct swarm *swarm, const char *endpoint)
 {
-    static char addresses[SWARM_MAX][32];
+    static char addresses[SWARM_MAX][48];
+    char own[32], first[32];
     if (!swarm->context && (swarm->context = zmq_ctx_new()))
         zmq_ctx_set(swarm->context, ZMQ_MAX_SOCKETS, 8 * SWARM_MAX);
     const size_t number = swarm->count;
     const char *bootstrap[1] = {addresses[number]};
     struct agent_options options = {.context = swarm->context,
-                                    .address = "127.0.0.1",
+                                    .address = swarm_address(swarm, swarm->first + number, own),
                                     .network_id = swarm->network_id,
                                     .identity_file = "",
                                     .bootstrap = bootstrap,
@@ -48,7 +60,7 @@ static inline struct agent *swarm_add(struct swarm *swarm, const char *endpoint)
                                     .max_servers = 4096,
                                     .max_catalogs = 256 << 20};
     if (options.bootstrap_count)
-        snprintf(addresses[number], sizeof addresses[number], "127.0.0.1:%u",
+        snprintf(addresses[number], sizeof addresses[number], "%s:%u", swarm_address(swarm, 0, first),
                  swarm->bootstrap_port ? swarm->bootstrap_port : engine_port(swarm->agents[0]->engine));
     if (agent_create(&swarm->agents[number], &options, moment_now()) != 0)
         return NULL;
