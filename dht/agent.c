@@ -53,6 +53,12 @@ static int start_reading(struct agent *agent, const struct agent_options *option
     return rc;
 }
 
+/* Of an endpoint that others may connect to. */
+static uint16_t port_of(const char *endpoint)
+{
+    return (uint16_t)strtoul(strrchr(endpoint, ':') + 1, NULL, 10);
+}
+
 static int start_publishing(struct agent *agent, const struct agent_options *options, struct moment now)
 {
     const struct publisher_options publishing = {.network_id = options->network_id,
@@ -70,6 +76,8 @@ static int start_publishing(struct agent *agent, const struct agent_options *opt
                                     &publishing, now);
     if (rc != 0)
         return rc;
+    if (options->frontend_port)
+        engine_map_port(agent->engine, port_of(options->endpoint), options->frontend_port);
     const struct twin_options twin = {.network_id = options->network_id,
                                       .id = identity_id(agent->identity),
                                       .instance = agent->instance,

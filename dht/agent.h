@@ -24,6 +24,7 @@ struct agent_options {
     struct curve_key curve_key;    /* of the frontend */
     const struct voucher *voucher; /* for this server; NULL: none; kept */
     const struct trust *trust;     /* NULL: everybody is believed; kept */
+    uint16_t frontend_port;        /* at which it listens, for the router to let in; 0: nowhere that others reach */
     uint64_t update_period_ns, expiration_ns;
     size_t max_cache, max_servers, max_catalogs;
 };

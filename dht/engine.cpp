@@ -1067,11 +1067,11 @@ void engine_bootstrap(struct engine *engine, const struct contact *node, uint64_
     });
 }
 
-void engine_map_port(struct engine *engine, uint16_t port)
+void engine_map_port(struct engine *engine, uint16_t outside, uint16_t port)
 {
     guarded("map a port", [&] {
         if (engine->mapping)
-            engine->session->add_port_mapping(lt::portmap_protocol::tcp, port, port);
+            engine->session->add_port_mapping(lt::portmap_protocol::tcp, outside, port);
     });
 }
 

@@ -66,8 +66,8 @@ void engine_announce(struct engine *engine, const char *key, uint16_t port, uint
 /* Pings a node to join by; one that answers is taken into the routing table. */
 void engine_bootstrap(struct engine *engine, const struct contact *node, uint64_t token);
 
-/* Asks the router to let a TCP port in (with port_mapping only). */
-void engine_map_port(struct engine *engine, uint16_t port);
+/* Asks the router to let a TCP port in (with port_mapping only): what comes to it there goes to this machine's port. */
+void engine_map_port(struct engine *engine, uint16_t outside, uint16_t port);
 uint16_t engine_port(const struct engine *engine);
 /* The first address that it is reached at, with its port. */
 struct contact engine_address(const struct engine *engine);

@@ -141,6 +141,17 @@ static uint16_t tcp_port(const struct config_dht *dht)
     return dht->port && dht->port < UINT16_MAX ? (uint16_t)(dht->port + 1) : 0;
 }
 
+/* Of the first of frontend.listen that other machines reach. */
+static uint16_t frontend_port(const struct config *config)
+{
+    for (unsigned i = 0; i < config->frontend.listen.count; i++) {
+        const char *endpoint = config->frontend.listen.items[i];
+        if (strncmp(endpoint, "tcp://", 6) == 0 && strncmp(endpoint, "tcp://127.", 10) != 0)
+            return (uint16_t)strtoul(strrchr(endpoint, ':') + 1, NULL, 10);
+    }
+    return 0;
+}
+
 static int start_agent(struct loop *loop, const struct config *config)
 {
     const struct config_dht *dht = &config->dht;
@@ -160,6 +171,7 @@ static int start_agent(struct loop *loop, const struct config *config)
                                           .bootstrap = dht->bootstrap.items,
                                           .bootstrap_count = dht->bootstrap.count,
                                           .endpoint = loop->endpoint,
+                                          .frontend_port = frontend_port(config),
                                           .update_period_ns = (uint64_t)(dht->update_period * (double)NS_PER_S),
                                           .expiration_ns = (uint64_t)(dht->expiration * (double)NS_PER_S),
                                           .max_cache = dht->max_cache,

@@ -127,7 +127,7 @@ int publisher_create(struct publisher **publisher, void *context, struct engine 
         publisher_destroy(&made);
         return rc;
     }
-    engine_map_port(engine, made->port);
+    engine_map_port(engine, made->port, made->port);
     *publisher = made;
     return 0;
 }

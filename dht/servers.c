@@ -421,7 +421,6 @@ static bool introduce(struct servers *servers, struct server *server, const stru
     memcpy(server->instance, introduction->instance, INSTANCE_SIZE);
     server->started_ms = introduction->started_ms;
     server->introduced = server->proven = true;
-    server->timeouts = 0;
     const struct server *other = find_double(servers, server, &same);
     if (memcmp(server->instance, servers->options.own_instance, INSTANCE_SIZE) == 0 || (other && same)) {
         /* This process itself, or one that is known by another of its addresses. */
@@ -470,7 +469,8 @@ static void take(struct servers *servers, struct server *server, const struct di
     }
     if (tell->whole && server->state == SERVER_ASKED) {
         set_state(servers, server, SERVER_LIVE, now);
-        server->failures = 0;
+        /* Not when it introduced itself: who then falls silent, each time, is no reason to wait for ever. */
+        server->failures = server->timeouts = 0;
         server->used_ns = now.ns;
     }
     if (server->state == SERVER_LIVE)

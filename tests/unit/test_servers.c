@@ -239,6 +239,30 @@ START_TEST(a_catalog_that_never_ends_is_given_up)
 }
 END_TEST
 
+START_TEST(one_that_falls_silent_after_its_introduction_is_waited_for_twice_and_no_more)
+{
+    enum { ROUNDS = 5 };
+    ask_one();
+    struct server *subscription = world_subscription(one);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct dialogue_tell tell = world_introduction(one, one->identity);
+        world_hear(one, &tell);
+        while (subscription->state == SERVER_ASKED)
+            world_pass(100);
+        ck_assert(subscription->settled);
+        ck_assert_int_eq(subscription->sure, round > 0);
+        one->silent = true;
+        while (subscription->state != SERVER_ASKED) {
+            ck_assert_int_eq(subscription->sure, round > 0);
+            world_pass(100);
+        }
+    }
+    world_tell(one);
+    ck_assert_int_eq(subscription->state, SERVER_LIVE);
+    ck_assert_uint_eq(subscription->timeouts, 0);
+}
+END_TEST
+
 START_TEST(of_all_catalogs_the_largest_goes_when_there_is_no_room)
 {
     teardown();
@@ -396,6 +420,7 @@ int main(void)
     tcase_add_test(all, garbage_in_the_middle_of_a_catalog_leaves_nothing_of_it);
     tcase_add_test(all, one_that_talks_too_much_is_left_alone);
     tcase_add_test(all, a_catalog_that_never_ends_is_given_up);
+    tcase_add_test(all, one_that_falls_silent_after_its_introduction_is_waited_for_twice_and_no_more);
     tcase_add_test(all, of_all_catalogs_the_largest_goes_when_there_is_no_room);
     tcase_add_test(all, the_same_identity_at_two_addresses_is_two_servers);
     tcase_add_test(all, one_process_at_two_addresses_is_one_server);
