@@ -66,6 +66,8 @@
     X(STRINGS, bootstrap, 0, 0, 0, "", "host:port of DHT nodes to join by; none: run alone")                           \
     X(BOOL, port_mapping, false, 0, 0, "",                                                                             \
       "ask the router (UPnP, NAT-PMP) to let in port, tcp_port and the frontend's")                                    \
+    X(BOOL, lan, false, 0, 0, "",                                                                                      \
+      "find others of the same local network by broadcasts (UDP port 31333), without bootstrap")                       \
     X(PATH, identity_file, "", 0, 0, "", "private key (Ed25519, PEM; made if missing); default: a new identity")       \
     X(STRINGS, trusted, 0, 0, 0, "",                                                                                   \
       "keys of servers, or keys that vouch for servers: 'KEY', or 'PREFIX KEY' for a part of the names; what others "  \

@@ -13,6 +13,7 @@ static const uint64_t tag_mask = UINT64_C(0xff) << TAG_SHIFT;
 static const uint64_t tag_cache = UINT64_C(1) << TAG_SHIFT;
 static const uint64_t tag_publisher = UINT64_C(2) << TAG_SHIFT;
 static const uint64_t tag_bootstrap = UINT64_C(3) << TAG_SHIFT;
+static const uint64_t tag_lan = UINT64_C(5) << TAG_SHIFT;
 static const uint64_t tag_twin = UINT64_C(4) << TAG_SHIFT;
 
 static void find(void *context, const char *key, uint64_t token)
@@ -44,7 +45,7 @@ static int start_reading(struct agent *agent, const struct agent_options *option
     const struct cache_options cache = {.network_id = options->network_id,
                                         .max_entries = options->max_cache,
                                         .max_servers = options->max_servers,
-                                        .single = options->bootstrap_count == 0,
+                                        .single = options->bootstrap_count == 0 && !options->lan,
                                         .tokens_tag = tag_cache,
                                         .find = find,
                                         .context = agent};
@@ -104,6 +105,8 @@ int agent_create(struct agent **agent, const struct agent_options *options, stru
         rc = bootstrap_create(&made->bootstrap, options->bootstrap, options->bootstrap_count, tag_bootstrap);
     if (rc == 0)
         rc = start_engine(made, options);
+    if (rc == 0 && options->lan)
+        rc = lan_create(&made->lan, options->network_id, engine_port(made->engine), tag_lan);
     if (rc == 0)
         rc = start_reading(made, options);
     if (rc == 0)
@@ -127,6 +130,7 @@ void agent_destroy(struct agent **agent)
     publisher_destroy(&old->publisher);
     world_destroy(&old->world);
     bootstrap_destroy(&old->bootstrap);
+    lan_destroy(&old->lan);
     engine_stop(&old->engine);
     identity_destroy(&old->identity);
     free(old);
@@ -140,6 +144,8 @@ int agent_poll_items(const struct agent *agent, zmq_pollitem_t items[AGENT_POLL_
     items[count++] = (zmq_pollitem_t){.socket = servers_monitor(agent->servers), .events = ZMQ_POLLIN};
     if (agent->publisher)
         items[count++] = (zmq_pollitem_t){.socket = publisher_socket(agent->publisher), .events = ZMQ_POLLIN};
+    if (agent->lan)
+        items[count++] = (zmq_pollitem_t){.socket = lan_socket(agent->lan), .events = ZMQ_POLLIN};
     return count;
 }
 
@@ -182,6 +188,10 @@ static void on_event(void *context, const struct engine_event *event, struct mom
     case ENGINE_PINGED:
         if (bootstrap_on_pinged(agent->bootstrap, event->token, event->answered > 0, now))
             on_connected(agent, now);
+        if (tag == tag_lan && event->answered > 0 && !agent->lan_met) {
+            agent->lan_met = true;
+            on_connected(agent, now);
+        }
         break;
     }
 }
@@ -194,6 +204,8 @@ static uint64_t sooner(uint64_t a, uint64_t b)
 uint64_t agent_step(struct agent *agent, struct moment now)
 {
     uint64_t next_ns = bootstrap_step(agent->bootstrap, agent->engine, now);
+    if (agent->lan)
+        lan_step(agent->lan, agent->engine, now);
     if (agent->publisher)
         next_ns = sooner(sooner(next_ns, publisher_step(agent->publisher, now)), twin_step(&agent->twin, now));
     next_ns = sooner(next_ns, servers_step(agent->servers, now));
@@ -216,5 +228,5 @@ uint64_t agent_due_ns(const struct agent *agent)
 
 bool agent_connected(const struct agent *agent)
 {
-    return agent->bootstrap_count == 0 || engine_nodes(agent->engine) > 0;
+    return (agent->bootstrap_count == 0 && !agent->lan) || engine_nodes(agent->engine) > 0;
 }

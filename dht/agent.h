@@ -8,6 +8,7 @@
 
 #include "dht/bootstrap.h"
 #include "dht/cache.h"
+#include "dht/lan.h"
 #include "dht/publisher.h"
 #include "dht/twin.h"
 
@@ -17,6 +18,7 @@ struct agent_options {
     uint16_t port, tcp_port; /* 0: any free ones; the latter is for what is published */
     uint32_t network_id;
     bool port_mapping;
+    bool lan; /* look for others by broadcasts */
     const char *identity_file;
     const char *const *bootstrap;
     unsigned bootstrap_count;
@@ -33,6 +35,8 @@ struct agent {
     struct identity *identity;
     struct engine *engine;
     struct bootstrap *bootstrap;
+    struct lan *lan; /* NULL: no broadcasts */
+    bool lan_met;    /* somebody that was heard of so */
     struct world world;
     struct servers *servers;
     struct cache cache;
@@ -44,7 +48,7 @@ struct agent {
     bool asked; /* the engine, since the last step */
 };
 
-enum { AGENT_POLL_ITEMS = 4 };
+enum { AGENT_POLL_ITEMS = 5 };
 
 /* 0 or -errno, then a message was logged. */
 int agent_create(struct agent **agent, const struct agent_options *options, struct moment now);

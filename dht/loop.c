@@ -167,6 +167,7 @@ static int start_agent(struct loop *loop, const struct config *config)
                                           .tcp_port = tcp_port(dht),
                                           .network_id = (uint32_t)dht->network_id,
                                           .port_mapping = dht->port_mapping,
+                                          .lan = dht->lan,
                                           .identity_file = dht->identity_file,
                                           .bootstrap = dht->bootstrap.items,
                                           .bootstrap_count = dht->bootstrap.count,
