@@ -87,12 +87,11 @@ static void add_frontend(struct gathering *gathering, const struct server *serve
     add(gathering, (double)local->ended, "frontend.local.ended");
     add(gathering, (double)closed->closed_idle, "frontend.closed.idle");
     add(gathering, (double)(closed->closed_large + gate_ended()), "frontend.closed.large");
-    if (guard_is_on(&server->endpoint.guard)) {
-        const struct zap_counters handshakes = zap_counters(server->endpoint.guard.zap);
-        add(gathering, keyring_count(server->endpoint.guard.keyring), "frontend.known_clients");
-        add(gathering, (double)handshakes.accepted, "frontend.handshakes.accepted");
-        add(gathering, (double)handshakes.refused, "frontend.handshakes.refused");
-    }
+    const bool keys = guard_is_on(&server->endpoint.guard); /* without them the counters are 0 */
+    const struct zap_counters handshakes = keys ? zap_counters(server->endpoint.guard.zap) : (struct zap_counters){0};
+    add(gathering, keys ? keyring_count(server->endpoint.guard.keyring) : 0, "frontend.known_clients");
+    add(gathering, (double)handshakes.accepted, "frontend.handshakes.accepted");
+    add(gathering, (double)handshakes.refused, "frontend.handshakes.refused");
     add(gathering, (double)closed->failed_handshakes, "frontend.handshakes.failed");
     add(gathering, (double)memory_own(), "frontend.memory");
     add(gathering, (double)server->pressure.budget, "frontend.max_memory");
