@@ -1,69 +1,122 @@
-/* Why no wake-up is lost (common/doorbell.h): who sleeps says so, and looks once more; who has work publishes it, and looks
- * whether the other sleeps. Each store waits in a store buffer, as on real processors, until a fence or its time; without the
- * fence between store and look (-DFAULT=1 the ringer's, 2 the sleeper's; 3: the sleeper does not look again) both may miss
- * each other, and spin has to find the sleeper that sleeps for ever. */
-#define TURNS 2
+/* Doorbells (common/doorbell.h) with the bits of the control page (pools/control_shared.h): no wake-up is lost.
+ *
+ * Both sides have a store buffer, as processors have: what one wrote is seen by the other some time later, in order,
+ * unless a fence or an exchange waits for it. FIFO 1 is the frontend's bell, 0 the runtime's futex. A ringer that is
+ * killed between taking the flag and ringing takes the ring along (KILL 1): then the bound of the sleep, which is there
+ * for that alone, wakes the waiter; without a kill the model has no such bound. FAULT: tests/system/test_models.sh. */
+#ifndef FIFO
+#define FIFO 0
+#endif
+#ifndef KILL
+#define KILL 0
+#endif
 #ifndef FAULT
 #define FAULT 0
 #endif
+#define WORK 3
 
-byte work;              /* as all see it */
-bool sleeping;
-byte bell;              /* the futex' value, or a byte in the FIFO */
-byte buffered_work;     /* the ringer's store buffer: a newer value of `work` */
-bool has_work_store, has_sleep_store, buffered_sleeping;
+/* Shared memory, and what is on its way there from the ringer: first the position, then the bit. */
+byte position, buffered_position;
+bool ready, buffered_ready;
+bool sleeping, buffered_sleeping; /* the waiter's store of 1; its other stores may be as late as they like */
+byte bell;                        /* the futex word, or the bytes in the FIFO */
+bool in_kernel, woken, killed, finished;
 
-#define FENCE_RINGER atomic { if :: has_work_store -> work = buffered_work; has_work_store = false :: else fi }
-#define FENCE_SLEEPER atomic { if :: has_sleep_store -> sleeping = buffered_sleeping; has_sleep_store = false :: else fi }
+inline wake() {
+    d_step {
+        if
+        :: in_kernel -> woken = true
+        :: else
+        fi
+    }
+}
 
-/* A store buffer drains when it likes. */
-active proctype drain()
+active proctype memory()
 {
 end:
     do
-    :: atomic { has_work_store -> work = buffered_work; has_work_store = false }
-    :: atomic { has_sleep_store -> sleeping = buffered_sleeping; has_sleep_store = false }
+    :: buffered_position != position -> position = buffered_position
+    :: buffered_position == position && buffered_ready -> d_step { ready = true; buffered_ready = false }
+    :: buffered_sleeping -> d_step { sleeping = true; buffered_sleeping = false }
     od
 }
 
 active proctype ringer()
 {
-    byte turn = 1;
-    bool seen;
+    byte done;
+    bool was;
     do
-    :: turn <= TURNS ->
-        atomic { !has_work_store -> buffered_work = turn; has_work_store = true }
-#if FAULT != 1
-        FENCE_RINGER;
-#endif
-        seen = sleeping;
-        if :: seen -> bell++ :: else fi;
-        turn++
+    :: done < WORK ->
+        done++;
+        buffered_position = done;
+        if
+        :: FAULT == 1 -> ready = true /* the bit may be seen before the work */
+        :: else -> buffered_ready = true
+        fi;
+        if
+        :: FAULT == 2 -> skip
+        :: else -> (buffered_position == position && !buffered_ready) /* fence (seq_cst) */
+        fi;
+        if
+        :: FAULT == 3 && sleeping ->
+            /* rings, and then clears */
+            bell++;
+            wake();
+            sleeping = false
+        :: FAULT != 3 && sleeping ->
+            d_step { was = sleeping; sleeping = false };
+            if
+            :: KILL && was -> killed = true; break
+            :: was ->
+                bell++;
+                wake()
+            :: else
+            fi
+        :: !sleeping -> skip
+        fi
     :: else -> break
-    od
+    od;
+    (buffered_position == position && !buffered_ready);
+    finished = true
 }
 
-active proctype sleeper()
+active proctype waiter()
 {
-    byte taken = 0, heard;
+    byte taken, ticket;
     do
-    :: work > taken -> taken = work
-    :: taken == TURNS -> break
-    :: work == taken && taken < TURNS ->
-        heard = bell;
-        atomic { !has_sleep_store -> buffered_sleeping = true; has_sleep_store = true }
-#if FAULT != 2
-        FENCE_SLEEPER;
-#endif
-#if FAULT != 3
+    :: ready ->
+        /* the bit is taken before the position is read */
         if
-        :: work == taken -> bell != heard /* sleeps */
-        :: else
+        :: FAULT == 4 -> taken = position; ready = false
+        :: else -> ready = false; taken = position
+        fi
+    :: taken == WORK || (killed && taken == position && finished) -> break
+    :: else ->
+        if
+        :: FAULT == 5 -> buffered_sleeping = true; ticket = bell /* the ticket after the flag */
+        :: else -> ticket = bell; buffered_sleeping = true
         fi;
-#else
-        bell != heard;
-#endif
-        atomic { !has_sleep_store -> buffered_sleeping = false; has_sleep_store = true };
-        FENCE_SLEEPER
+        if
+        :: FAULT == 6 -> skip
+        :: else -> !buffered_sleeping /* fence (seq_cst) */
+        fi;
+        if
+        :: FAULT != 7 && ready -> skip /* the look once more */
+        :: else ->
+            if
+            :: FIFO -> /* poll, which is told of bytes that are there already */
+                if
+                :: bell > 0 -> bell = 0
+                :: killed -> skip
+                fi
+            :: !FIFO ->
+                d_step { in_kernel = (bell == ticket) };
+                if
+                :: !in_kernel || woken || killed -> skip
+                fi;
+                d_step { in_kernel = false; woken = false }
+            fi
+        fi;
+        d_step { buffered_sleeping = false; sleeping = false }
     od
 }

@@ -1,158 +1,364 @@
-/* A task pool (pools/pool_shared.h): one frontend, one runtime, each of which may die between any two of its stores and be
- * started again; a request that may be repeated. Checked by spin: the order of the positions, that no slot is written while
- * the other side has it, and that a backward is stepped at most once in a life, and never after it was recorded.
+/* A task pool's ring between a frontend and a runtime that are both killed at any step (pools/pool_shared.h).
  *
- * -DFORWARD: a forward pool, whose interrupted tasks run again. -DFAULT=1..4 plants a fault, which spin has to find. */
-#define CAPACITY 2
-#define REQUESTS 3
-#define IDS 2
+ *     spin -a -DBACKWARD=1 ring.pml && cc -O2 -DSAFETY -DCOLLAPSE pan.c && ./a.out
+ *
+ * Every statement is a point at which the other side may go on, and at which a process may be killed; memory is
+ * sequentially consistent (that the orders of the C code suffice for that is argued where they stand; the doorbell's
+ * model has store buffers). Rows hold the number of the task that wrote them, so that whoever reads rows of another
+ * task is caught. FAULT plants the mistakes that the model must notice: tests/system/test_models.sh has their list. */
+#ifndef BACKWARD
+#define BACKWARD 0
+#endif
 #ifndef FAULT
 #define FAULT 0
 #endif
+#define TASKS 2  /* capacity_tasks */
+#define ROWS 3   /* capacity_rows */
+#define MAX 2    /* rows of a task */
+#ifndef TOTAL
+#define TOTAL 3  /* tasks that are committed in all */
+#endif
+#ifndef FRONTEND_KILLS
+#define FRONTEND_KILLS 1
+#endif
+#ifndef RUNTIME_KILLS
+#define RUNTIME_KILLS 1
+#endif
+
+#define NONE 0
 #define OK 1
-#define REFUSED 2
-#define UNAVAILABLE 3
+#define UNAVAILABLE 2
+#define EXPIRED 3
 
-byte committed, released;     /* the frontend's */
-byte taken, applied, done;    /* the runtime's */
-byte slot_id[CAPACITY], outcome[CAPACITY];
-bool cancelled[CAPACITY];
-bool recorded[IDS];           /* the applied records; FORWARD has none */
+/* The segment. */
+byte committed, released, row_position, committed_tasks; /* the frontend's */
+byte taken, applied, done;                               /* the runtime's */
+typedef slot {
+    byte row_position, rows;
+    bool cancelled;
+    byte status
+};
+slot tasks[TASKS];
+byte input[ROWS], output[ROWS]; /* the task whose row it is, + 1 */
 
-/* What no process sees. */
-bool working[CAPACITY];       /* the runtime reads the slot's rows, or writes them */
-byte steps[IDS];              /* in this life of the runtime */
-byte requests = REQUESTS, frontend_lives = 1, runtime_lives = 2;
+/* What nobody could see. */
+byte steps[TOTAL];      /* of the optimizer, with this task */
+byte orphans;           /* tasks below: of a frontend that died */
+bool frontend_killed, runtime_killed, ended;
 
-#define IN_ORDER (released <= done && done <= applied && applied <= taken && taken <= committed && committed <= released + CAPACITY)
-active proctype positions() { assert(IN_ORDER) }
+inline invariant() {
+    assert(released <= done && done <= applied && applied <= taken && taken <= committed && committed <= released + TASKS)
+}
 
-#define FRONTEND_MAY_DIE if :: frontend_lives > 0 -> frontend_lives--; goto again :: true fi
-#define RUNTIME_MAY_DIE if :: runtime_lives > 0 -> runtime_lives--; goto again :: true fi
+#define SLOT(task) tasks[(task) % TASKS]
 
-active proctype frontend()
+proctype frontend()
 {
-    byte own_committed, own_released, next, orphans, i, id;
+    byte head, tail, mine, let_go, results, seen, orphan_end, at, row, rows, i;
+    byte held[TASKS]; /* the task + 1 whose outputs a reply still uses */
 again:
-    /* A new epoch: what the last one left is nobody's, and not reused before the runtime is done with it. */
-    own_released = released;
-    own_committed = committed;
-    orphans = own_committed;
-    i = own_released;
+    {
+        /* pool_producer_begin */
+        d_step { let_go = released; i = 0; do :: i < TASKS -> held[i] = 0; i++ :: else -> break od; i = 0 };
+        seen = done;
+        mine = committed;
+        head = row_position;
+        assert(let_go <= seen && seen <= mine && mine - let_go <= TASKS);
+        d_step {
+            row = 0;
+            at = let_go;
+            tail = head;
+            do
+            :: at < mine ->
+                assert(SLOT(at).row_position >= row);
+                if
+                :: at == let_go -> tail = SLOT(at).row_position
+                :: else
+                fi;
+                row = SLOT(at).row_position + SLOT(at).rows;
+                at++
+            :: else -> break
+            od;
+            assert(head >= row && head - tail <= ROWS);
+            row = 0
+        };
+        results = let_go;
+        orphan_end = mine;
+        orphans = mine;
+        at = let_go;
+        do
+        :: at < mine -> SLOT(at).cancelled = true; at++
+        :: else -> break
+        od;
+        at = 0;
+
+        do
+        :: mine < TOTAL && (FAULT == 1 || mine - let_go < TASKS) ->
+            /* pool_claim: where the rows go; they never wrap */
+            if
+            :: rows = 1
+            :: rows = MAX
+            fi;
+            d_step {
+                if
+                :: mine == let_go -> row = ((head + ROWS - 1) / ROWS) * ROWS; tail = row
+                :: else ->
+                    row = head;
+                    if
+                    :: (row % ROWS) + rows > ROWS -> row = ((head + ROWS - 1) / ROWS) * ROWS
+                    :: else
+                    fi
+                fi
+            };
+            if
+            :: FAULT != 2 && row + rows - tail > ROWS -> row = 0; rows = 0 /* no room */
+            :: else ->
+                if
+                :: mine % TASKS >= committed_tasks -> committed_tasks = (mine % TASKS) + 1
+                :: else
+                fi;
+                if
+                :: FAULT == 3 -> committed = mine + 1 /* before the rows are there */
+                :: else
+                fi;
+                d_step {
+                    i = 0;
+                    do
+                    :: i < rows -> input[(row + i) % ROWS] = mine + 1; i++
+                    :: else -> break
+                    od;
+                    i = 0
+                };
+                d_step {
+                    assert(mine % TASKS < committed_tasks);
+                    SLOT(mine).row_position = row;
+                    SLOT(mine).rows = rows;
+                    SLOT(mine).cancelled = false;
+                    head = row + rows
+                };
+                if
+                :: FAULT == 4 -> committed = mine + 1; row_position = head
+                :: else -> row_position = head; d_step { committed = mine + 1; invariant() }
+                fi;
+                mine++;
+                row = 0;
+                rows = 0
+            fi
+        :: results < mine && results == seen && done > seen ->
+            seen = done;
+            assert(seen <= mine)
+        :: results < seen ->
+            /* pool_next_result: outputs of an answer that is OK are this task's, as long as it is held */
+            d_step {
+                assert(SLOT(results).status != NONE);
+                if
+                :: SLOT(results).status == OK -> assert(!BACKWARD || steps[results] == 1)
+                :: SLOT(results).status == EXPIRED -> assert(steps[results] == 0)
+                :: else -> assert(BACKWARD && steps[results] <= 1)
+                fi;
+                held[results % TASKS] = results + 1;
+                results++
+            }
+        :: held[0] || held[1] ->
+            /* any one that is held, not only the oldest: its rows are read, then let go of */
+            if
+            :: held[0] -> at = held[0] - 1
+            :: held[1] -> at = held[1] - 1
+            fi;
+            d_step {
+                i = 0;
+                do
+                :: i < SLOT(at).rows ->
+                    assert(at < orphan_end || SLOT(at).status != OK || output[(SLOT(at).row_position + i) % ROWS] == at + 1);
+                    i++
+                :: else -> break
+                od;
+                i = 0;
+                held[at % TASKS] = 0
+            };
+            d_step {
+                do
+                :: FAULT == 5 && let_go <= at -> let_go++ /* also past those that are held */
+                :: FAULT != 5 && let_go < results && held[let_go % TASKS] != let_go + 1 -> let_go++
+                :: else -> break
+                od;
+                if
+                :: let_go == mine -> tail = head
+                :: else -> tail = SLOT(let_go).row_position
+                fi
+            };
+            d_step { released = let_go; invariant() };
+            at = 0
+        :: let_go == TOTAL -> break
+        od;
+        ended = true
+    } unless { frontend_killed };
+    if
+    :: ended -> skip
+    :: else -> frontend_killed = false; goto again
+    fi
+}
+
+/* Batches in flight: ends of them, oldest first; what is skipped behind one is settled with it. */
+proctype runtime()
+{
+    byte my_taken, my_applied, my_done, there, at, i, ends[2], flying, batch_end, before;
+    bool skipped[TOTAL], computed;
+again:
+    {
+        d_step { i = 0; do :: i < TOTAL -> skipped[i] = false; i++ :: else -> break od; i = 0; flying = 0; computed = false };
+        /* pool_consumer_begin: committed before released, so that their distance is never too large */
+        if
+        :: FAULT == 6 -> before = released; there = committed
+        :: else -> there = committed; before = released
+        fi;
+        my_done = done;
+        my_applied = applied;
+        my_taken = taken;
+        assert(before <= my_done && my_done <= my_applied && my_applied <= my_taken && my_taken <= there);
+        assert(there <= before + TASKS);
+        if
+        :: !BACKWARD || FAULT == 7 ->
+            /* applied first: it may be ahead of done, and taken goes back */
+            my_taken = my_done;
+            my_applied = my_done;
+            if
+            :: FAULT == 10 -> skip
+            :: else -> d_step { applied = my_applied; invariant() }
+            fi
+        :: else ->
+            at = my_applied;
+            do
+            :: at < my_taken -> SLOT(at).status = UNAVAILABLE; at++
+            :: else -> break
+            od;
+            my_applied = my_taken;
+            my_done = my_taken
+        fi;
+        at = 0;
+        d_step { taken = my_taken; invariant() };
+        d_step { applied = my_applied; invariant() };
+        d_step { done = my_done; invariant() };
+
+end_of_work:
+        do
+        :: there < committed ->
+            there = committed;
+            assert(there - my_done <= TASKS)
+        :: my_taken < there && SLOT(my_taken).cancelled && flying == 0 ->
+            SLOT(my_taken).status = EXPIRED;
+            my_taken++;
+            d_step { taken = my_taken; invariant() };
+            my_applied = my_taken;
+            my_done = my_taken;
+            d_step { applied = my_applied; invariant() };
+            d_step { done = my_done; invariant() }
+        :: my_taken < there && SLOT(my_taken).cancelled && flying > 0 ->
+            SLOT(my_taken).status = EXPIRED;
+            skipped[my_taken] = true;
+            my_taken++;
+            d_step { taken = my_taken; invariant() }
+        :: my_taken < there && !SLOT(my_taken).cancelled && flying < 2 ->
+            /* one task, or the next one too, whose rows are right behind */
+            d_step {
+                assert(my_taken % TASKS < committed_tasks);
+                batch_end = my_taken + 1
+            };
+            if
+            :: batch_end < there && !SLOT(batch_end).cancelled &&
+                    SLOT(batch_end).row_position == SLOT(my_taken).row_position + SLOT(my_taken).rows -> batch_end++
+            :: true
+            fi;
+            my_taken = batch_end;
+            d_step { ends[flying] = batch_end; flying++; taken = my_taken; invariant() };
+            batch_end = 0
+        :: flying > 0 && !computed ->
+            /* the oldest batch: the rows of one task after the other's */
+            at = my_done;
+            do
+            :: at < ends[0] ->
+                d_step {
+                    i = 0;
+                    do
+                    :: i < SLOT(at).rows ->
+                        assert(input[(SLOT(at).row_position + i) % ROWS] == at + 1);
+                        output[(SLOT(at).row_position + i) % ROWS] = at + 1;
+                        i++
+                    :: else -> break
+                    od;
+                    i = 0;
+                    at++
+                }
+            :: else -> break
+            od;
+            at = my_done;
+            if
+            :: BACKWARD ->
+                d_step { /* one step of the optimizer for the batch */
+                    do
+                    :: at < ends[0] -> steps[at]++; assert(steps[at] == 1); at++
+                    :: else -> break
+                    od
+                };
+                if
+                :: FAULT == 8 -> my_applied = ends[0]; applied = my_applied /* before the outcomes */
+                :: else
+                fi;
+                at = my_done;
+                do
+                :: at < ends[0] -> SLOT(at).status = OK; at++
+                :: else -> break
+                od;
+                my_applied = ends[0];
+                d_step { applied = my_applied; invariant() }
+            :: else
+            fi;
+            at = 0;
+            computed = true
+        :: flying > 0 && computed ->
+            if
+            :: FAULT == 9 -> done = ends[0] /* before its outcome and positions */
+            :: else
+            fi;
+            at = my_done;
+            do
+            :: at < ends[0] -> SLOT(at).status = OK; at++
+            :: else -> break
+            od;
+            at = 0;
+            d_step {
+                my_done = ends[0];
+                do
+                :: my_done < my_taken && skipped[my_done] -> my_done++
+                :: else -> break
+                od;
+                if
+                :: my_applied < my_done -> my_applied = my_done
+                :: else
+                fi;
+                ends[0] = ends[1];
+                ends[1] = 0;
+                flying--;
+                computed = false
+            };
+            d_step { applied = my_applied; invariant() };
+            d_step { done = my_done; invariant() }
+        od
+    } unless { runtime_killed };
+    runtime_killed = false;
+    goto again
+}
+
+proctype killer()
+{
+    byte frontends, runtimes;
     do
-    :: i < own_committed -> cancelled[i % CAPACITY] = true; i++
-    :: else -> break
-    od;
-#if FAULT == 1
-    own_released = own_committed; /* lets go of what the runtime may have */
-    released = own_released;
-#endif
-    next = own_released;
-    do
-#if FAULT == 2
-    :: requests > 0 && own_committed - own_released <= CAPACITY ->
-#else
-    :: requests > 0 && own_committed - own_released < CAPACITY ->
-#endif
-        if :: id = 0 :: id = 1 fi; /* a repeat, or another */
-        assert(!working[own_committed % CAPACITY]);
-        slot_id[own_committed % CAPACITY] = id;
-        cancelled[own_committed % CAPACITY] = false;
-        FRONTEND_MAY_DIE;
-        own_committed++;
-        requests--;
-        committed = own_committed;
-        FRONTEND_MAY_DIE
-    :: next < done ->
-        id = slot_id[next % CAPACITY];
-#ifndef FORWARD
-        /* Whoever is told OK may repeat it: that has to be known by then. */
-        assert(next < orphans || outcome[next % CAPACITY] != OK || recorded[id]);
-#endif
-        next++;
-        FRONTEND_MAY_DIE;
-        own_released = next;
-        released = own_released
-    :: own_committed > next -> cancelled[next % CAPACITY] = true /* its deadline */
-    :: requests == 0 && own_released == own_committed -> break
+    :: frontends < FRONTEND_KILLS && !ended && !frontend_killed -> frontend_killed = true; frontends++
+    :: runtimes < RUNTIME_KILLS && !runtime_killed -> runtime_killed = true; runtimes++
+    :: break
     od
 }
 
-active proctype runtime()
-{
-    byte own_taken, own_applied, own_done, t, id;
-again:
-    /* What it computed in memory went with it. */
-    atomic { steps[0] = 0; steps[1] = 0; working[0] = false; working[1] = false }
-    own_done = done;
-    own_applied = applied;
-    own_taken = taken;
-#ifdef FORWARD
-    own_taken = own_done;
-    own_applied = own_done;
-    applied = own_applied;
-    RUNTIME_MAY_DIE;
-#else
-    t = own_applied;
-    do
-    :: t < own_taken -> outcome[t % CAPACITY] = UNAVAILABLE; t++
-    :: else -> break
-    od;
-    own_applied = own_taken;
-    own_done = own_taken;
-#endif
-    taken = own_taken;
-    RUNTIME_MAY_DIE;
-    applied = own_applied;
-    RUNTIME_MAY_DIE;
-    done = own_done;
-    do
-    :: own_taken < committed ->
-        t = own_taken;
-        id = slot_id[t % CAPACITY];
-        own_taken++;
-        if
-#ifdef FORWARD
-        :: cancelled[t % CAPACITY] -> outcome[t % CAPACITY] = REFUSED
-#else
-        :: cancelled[t % CAPACITY] || recorded[id] -> outcome[t % CAPACITY] = REFUSED
-#endif
-        :: else ->
-            taken = own_taken;
-            working[t % CAPACITY] = true;
-            RUNTIME_MAY_DIE;
-#ifndef FORWARD
-            steps[id]++;
-            assert(steps[id] == 1 && !recorded[id]);
-            RUNTIME_MAY_DIE;
-            outcome[t % CAPACITY] = OK;
-#if FAULT != 3
-            recorded[id] = true;
-            RUNTIME_MAY_DIE;
-#endif
-            own_applied = own_taken;
-            applied = own_applied;
-            RUNTIME_MAY_DIE;
-#else
-            outcome[t % CAPACITY] = OK;
-#endif
-            working[t % CAPACITY] = false
-        fi;
-        own_applied = own_taken;
-        own_done = own_taken;
-#if FAULT == 4
-        done = own_done; /* a reader may see it before `applied` and `taken` */
-        RUNTIME_MAY_DIE;
-#endif
-        taken = own_taken;
-        RUNTIME_MAY_DIE;
-        applied = own_applied;
-        RUNTIME_MAY_DIE;
-        done = own_done;
-#if FAULT == 3 && !defined(FORWARD)
-        RUNTIME_MAY_DIE;
-        recorded[id] = true
-#endif
-    :: requests == 0 && done == committed && released == committed -> break
-    od
+init {
+    atomic { run frontend(); run runtime(); run killer() }
 }

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Training steps of every kind of block with the kernels for GPUs on Oclgrind's simulated device, which reports data races and
+accesses out of bounds: none is reported, the answers are those of a real device, and planted faults are noticed. (What is read
+before it was written is only looked for in the planted one: the simulator does not know an instruction that products need.)"""
+# timeout: 1800
+import os, re, shutil, subprocess, sys, tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+if any(word in os.environ.get("BUILD", "") for word in ("address", "undefined", "thread")):
+    print("skipped: the simulator is preloaded, as the sanitizers are")
+    sys.exit(77)
+if not shutil.which("oclgrind"):
+    print("skipped: needs oclgrind (scripts/install-packages --all)")
+    sys.exit(77)
+try:
+    import numpy
+except ImportError as missing:
+    print(f"skipped: {missing} (Debian: python3-numpy)")
+    sys.exit(77)
+from support_server import BIN, Server, pb, until  # noqa: E402
+
+ODD = [("ffn", 33, "{}"), ("swiglu", 17, "{intermediate_size: 19}"), ("transformer", 12, "{sequence: 5, heads: 3}"),
+       ("det_dropout", 9, "{}"), ("perceptron", 7, "{output_dim: 5}")]
+OPTIMIZERS = ["adam", "sgd", "adamw", "adam", "sgd"]
+
+
+class Simulated(Server):
+    """A server whose runtime runs under the simulator."""
+
+    def __init__(self, experts, *flags):
+        self.flags = flags
+        super().__init__(experts, device="{name: device0, platform: oclgrind, linear_kernel: gpu, tune: off, cache_dir: %s}")
+
+    def start(self, *programs):
+        super().start("frontend")
+        with open(f"{self.folder}/runtime.log", "a") as log:
+            # It counts the local memory of all kernels of a program together.
+            command = ["oclgrind", "--local-mem-size", "65536", "--log", f"{self.folder}/reports", *self.flags,
+                       f"{BIN}/expertd-runtime", "--config", self.config]
+            self.running["runtime"] = subprocess.Popen(command, stderr=log, stdout=log)
+        return self
+
+    def reports(self):
+        path = f"{self.folder}/reports"
+        return open(path).read().strip() if os.path.exists(path) else ""
+
+
+def ask(client, method, uid, tensors):
+    client.last_id += 1
+    header = pb.RequestHeader(version=1, request_id=client.last_id, method=method, uid=uid)
+    names = {"float32": pb.FLOAT32, "int64": pb.INT64, "bool": pb.BOOL}
+    for tensor in tensors:
+        header.tensors.add(dtype=names[str(tensor.dtype)], shape=tensor.shape)
+    client.socket.send_multipart([header.SerializeToString()] + [tensor.tobytes() for tensor in tensors])
+    assert client.socket.poll(1800000), "no answer"
+    frames = client.socket.recv_multipart()
+    reply = pb.ReplyHeader.FromString(frames[0])
+    assert reply.status == pb.OK, f"{uid}: {reply.message}"
+    return [numpy.frombuffer(frame, "float32") for frame in frames[1:] if len(frame) % 4 == 0]
+
+
+def rows(block, width, count, seed):
+    random = numpy.random.default_rng(seed)
+    shape = (count, 5, width) if block == "transformer" else (count, width)
+    inputs = [random.standard_normal(shape).astype("float32")]
+    if block == "transformer":
+        mask = numpy.zeros((count, 5), "bool")
+        mask[0, 3:] = True
+        inputs.append(mask)
+    if block == "det_dropout":
+        inputs.append(random.integers(0, 2, shape).astype("int64"))
+    gradient = random.standard_normal((count, 5) if block == "perceptron" else shape).astype("float32")
+    return inputs, gradient
+
+
+def train(server):
+    """A forward of one row, a step with three, and a forward again: the answers."""
+    answers = []
+    server.start().wait_alive()
+    client = server.client()
+    for block, width, _ in ODD:
+        inputs, gradient = rows(block, width, 3, 1)
+        one = [tensor[:1] for tensor in inputs]
+        answers += [ask(client, pb.FORWARD, f"{block}.0", one), ask(client, pb.BACKWARD, f"{block}.0", inputs + [gradient]),
+                    ask(client, pb.FORWARD, f"{block}.0", one)]
+    client.close()
+    server.stop()
+    return answers
+
+
+experts = [f"{{uid: {block}.0, block: {block}, hidden_dim: {width}, arguments: {arguments}, max_batch_size: 4, optimizer: {optimizer}, learning_rate: 0.01}}"
+           for (block, width, arguments), optimizer in zip(ODD, OPTIMIZERS)]
+with Server(experts) as server:
+    expected = train(server)
+with Simulated(experts, "--data-races") as server:
+    answers = train(server)
+    assert not server.reports(), server.reports()[:4000]
+    for index, (mine, theirs) in enumerate(zip(answers, expected)):
+        for a, b in zip(mine, theirs):
+            numpy.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4, err_msg=f"{ODD[index // 3][0]}, call {index % 3}")
+print(f"{len(answers)} calls, nothing reported")
+
+# An own block whose kernel has one fault: what is said of it.
+OUT = "y[AT(y)] = column < columns ? x[AT(x)] * vectors[weight + column] + vectors[bias + column] : 0;"
+FAULTS = [("", OUT, None, ["--data-races"]),
+          ("", OUT.replace("y[AT(y)]", "y[AT(y) + (1UL << 24)]"), "Invalid write", ["--data-races"]),
+          ("", OUT.replace("x[AT(x)]", "x[AT(x) + (1UL << 24)]"), "Invalid read", ["--data-races"]),
+          ("", OUT.replace("y[AT(y)]", "y[y_offset]").replace("vectors[bias + column]", "column"), "data race", ["--data-races"]),
+          ("float never[2]; never[rows > 99] = 0; ", OUT.replace("x[AT(x)]", "never[1]"), "Uninitialized", ["--uninitialized"])]
+examples = os.path.join(os.path.dirname(BIN), "examples")
+for before, line, report, flags in FAULTS:
+    own = tempfile.mkdtemp(prefix="expertd-own.")
+    try:
+        shutil.copy(f"{examples}/affine.so", own)
+        source = open(f"{examples}/affine.cl").read()
+        assert source.count(OUT) == 1, "affine.cl has another text than this test knows"
+        with open(f"{own}/affine.cl", "w") as file:
+            file.write(source.replace(OUT, line).replace("const int column = get_global_id(0);", "const int column = get_global_id(0); " + before))
+        with Simulated([f"{{uid: own.0, block: {own}/affine.so, hidden_dim: 33, max_batch_size: 4}}"], *flags) as server:
+            server.start().wait_alive()
+            client = server.client()
+            client.send(pb.FORWARD, "own.0", rows=2, columns=33)
+            if report:
+                until(lambda: report.lower() in server.reports().lower(), f"a report of {report}, not: {server.reports()[:1000]}")
+            else:
+                assert client.receive().status == pb.OK
+                server.stop()
+                assert not server.reports(), server.reports()[:2000]
+            client.close()
+        print(f"{report or 'no fault'}: {'reported' if report else 'nothing reported'}")
+    finally:
+        shutil.rmtree(own)
