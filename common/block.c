@@ -87,7 +87,7 @@ static int choice_number(const char *choices, const char *value)
 void block_argument_word(const struct block_argument *argument, double value, char text[BLOCK_WORD_SIZE])
 {
     const char *word = argument->choices != NULL ? argument->choices : "";
-    for (double number = 0; number < value; number++)
+    for (unsigned number = (unsigned)value; number > 0; number--)
         word += strcspn(word, "|") + (strchr(word, '|') != NULL);
     snprintf(text, BLOCK_WORD_SIZE, "%.*s", (int)strcspn(word, "|"), word);
 }

@@ -682,7 +682,8 @@ static void masked_agrees(size_t rows, size_t columns, bool wide)
 {
     const float scale = 1.25f, *x = random_floats(rows * columns, 62);
     const size_t count = rows * columns, skip = wide ? 3 * sizeof(int64_t) : 3; /* no float begins there */
-    unsigned char *bytes = calloc(skip + count, sizeof(int64_t));
+    const size_t room = (skip + count) * sizeof(int64_t);
+    unsigned char *bytes = calloc(room, 1);
     float *expected = floats(count);
     for (size_t i = 0; i < count; i++) {
         const int64_t number = (int64_t)(i * 7 % 5) - 1;

@@ -117,6 +117,8 @@ START_TEST(an_info_of_the_largest_schemas_is_copied)
     ck_assert_uint_eq(taken->backward_schema.fields[2 * SCHEMA_MAX_TENSORS - 1].row_shape[1], 5);
     ck_assert_uint_eq(taken->update_count, 77);
     ck_assert_int_eq(taken->compression, EXPERTD_CODEC_NONE);
+    info.n_arguments = 0;
+    info.arguments = NULL;
     free(answer);
 }
 END_TEST
