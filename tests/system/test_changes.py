@@ -199,7 +199,34 @@ def test_killed_in_the_middle():
         assert not server.segments(), server.segments()
 
 
+def test_found():
+    """The DHT tells of what is loaded, and no more of what is unloaded."""
+    with Server([STEADY]) as server:
+        dht = f"ipc://{server.folder}/dht"
+        with open(server.config, "a") as file:
+            file.write(f'dht: {{listen: "{dht}", port: 0, network_id: {os.getpid()}, address: 127.0.0.1}}\n')
+        with open(server.config) as file:
+            text = file.read().replace(f'listen: ["{server.endpoint}"]',
+                                       f'listen: ["{server.endpoint}"], advertise: "tcp://127.0.0.1:9"')
+        with open(server.config, "w") as file:
+            file.write(text)
+        server.start("frontend", "runtime", "dht").wait_alive()
+
+        def found():
+            said = subprocess.run([f"{BIN}/expertctl", "--json", "--dht", dht, "search", "new."], stdout=subprocess.PIPE,
+                                  text=True, timeout=PATIENCE, check=True)
+            return json.loads(said.stdout)["prefixes"][0]["experts"]
+
+        until(lambda: found() == [], "the directory answers")
+        run(server, "load", "new.7", "block=nop", "hidden_dim=4")
+        until(lambda: found() == [[7, 8]], "what was loaded is found")
+        run(server, "unload", "new.7")
+        until(lambda: found() == [], "what was unloaded is not found")
+        server.stop("dht", "runtime", "frontend")
+
+
 if __name__ == "__main__":
     test_changes()
+    test_found()
     test_owner()
     test_killed_in_the_middle()
