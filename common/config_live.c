@@ -149,7 +149,7 @@ int config_live_propose(const struct config *file, const struct config *base, co
 
 int config_live_accept(const struct config *file)
 {
-    char from[PATH_MAX], to[PATH_MAX];
+    char from[PATH_MAX] = "", to[PATH_MAX] = "";
     int result = make_path(from, file, "proposal.yaml");
     if (result == 0)
         result = make_path(to, file, "live.yaml");

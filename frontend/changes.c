@@ -648,8 +648,8 @@ void changes_bring(struct server *server)
 
 static bool is_owner(int fd)
 {
-    struct ucred peer;
-    struct sockaddr_storage name;
+    struct ucred peer = {.uid = (uid_t)-1};
+    struct sockaddr_storage name = {0};
     socklen_t size = sizeof peer, name_size = sizeof name;
     return fd >= 0 && getsockname(fd, (struct sockaddr *)&name, &name_size) == 0 && name.ss_family == AF_UNIX &&
            getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && (peer.uid == geteuid() || peer.uid == 0);

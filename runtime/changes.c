@@ -150,7 +150,7 @@ static bool comes(const struct config_diff_item *item)
 static uint32_t old_slot(const struct changes *changes, const struct config_diff_item *item)
 {
     const struct runtime *runtime = changes->runtime;
-    const uint32_t made = changes->slots[item - changes->diff.items];
+    const uint32_t made = changes->slots ? changes->slots[item - changes->diff.items] : no_slot;
     for (uint32_t slot = 0; slot < runtime->slots; slot++)
         if (slot != made && runtime_slot_used(runtime, slot) && strcmp(runtime->backends[slot].uid, item->uid) == 0)
             return slot;
@@ -183,7 +183,7 @@ static void end(struct changes *changes)
 
 static void undo(struct changes *changes)
 {
-    for (size_t i = 0; i < changes->diff.count; i++) {
+    for (size_t i = 0; changes->slots && i < changes->diff.count; i++) {
         const struct config_diff_item *item = &changes->diff.items[i];
         if (changes->slots[i] == no_slot)
             continue;
@@ -223,11 +223,11 @@ static int read_proposal(struct changes *changes)
     }
     changes->next = hold(next);
     rc = config_diff_make(&changes->diff, runtime->live, &next->config, runtime->entry->name);
-    if (rc == 0)
+    if (rc == 0) {
         changes->slots = malloc((changes->diff.count + 1) * sizeof *changes->slots);
-    if (rc == 0 && !changes->slots)
-        rc = -ENOMEM;
-    for (size_t i = 0; rc == 0 && i < changes->diff.count; i++)
+        rc = changes->slots ? 0 : -ENOMEM;
+    }
+    for (size_t i = 0; changes->slots && i < changes->diff.count; i++)
         changes->slots[i] = no_slot;
     if (rc < 0)
         end(changes);

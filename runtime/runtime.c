@@ -155,7 +155,7 @@ static void say_origins(const struct runtime *runtime)
     char uids[512];
     for (uint32_t i = 0; i < runtime->made; i++) {
         counts[runtime->backends[i].origin]++;
-        trained += runtime->backends[i].origin != BACKEND_OF_NOTHING &&
+        trained += runtime_slot_used(runtime, i) && runtime->backends[i].origin != BACKEND_OF_NOTHING &&
                    runtime->backends[i].expert->optimizer.kind != OPTIMIZER_NONE;
     }
     if (counts[BACKEND_OF_CHECKPOINT] > 0)
