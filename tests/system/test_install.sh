@@ -56,6 +56,10 @@ if command -v systemd-analyze >/dev/null; then # a template by an instance of it
     said=$(systemd-analyze verify --man=no "$work"/units/*.service "$work"/units/*.target 2>&1 | grep -F "$work/units" || true)
     [ -z "$said" ] || fail "systemd-analyze verify: $said"
 fi
+for package in $(scripts/install-packages --build --print); do
+    case $package in gcc | g++ | libc6-dev | make) continue ;; esac # each Debian build has them
+    sed -n '/^Build-Depends:/,/^Standards/p' debian/control | grep -qw -- "$package" || fail "debian/control has no $package to build with"
+done
 for file in share/expertd/grafana.json share/expertd/expertd.proto share/expertd/dht.proto share/doc/expertd/PROTOCOL.md share/doc/expertd/PROTOCOL-dht.md \
     share/doc/expertd/LICENSE; do
     [ -s "$root/$file" ] || fail "$file is there"
