@@ -209,7 +209,8 @@ def test_strangers_hide_nobody_and_cost_little():
 
     quiet_ones, liars = silent(), Liars()
     try:
-        real = [s.getsockname() for s in quiet_ones] + liars.addresses
+        # A key keeps those that come first.
+        real = liars.addresses + [s.getsockname() for s in quiet_ones]
         closed = [(f"10.9.{120 + n % 100}.1", 1000 + n // 100) for n in range(ANNOUNCEMENTS // len(nodes) - len(real))]
         # A key keeps a hundred: shards of one prefix are full as well, though fewer than a reader connects to in all.
         keys = ["ffn.0.", *("ffn.0.#" + digit for digit in "0123"), "ffn.2.", "ffn.9."]
