@@ -450,6 +450,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "expertctl: %s: standard output: %s\n", ctl.command, strerror(errno));
         code = EXIT_LOCAL;
     }
+    for (size_t i = 0; i < ctl.n_settings; i++)
+        free(ctl.settings[i]);
     free(ctl.arguments);
     return (int)code;
 }

@@ -50,7 +50,7 @@ struct expertctl {
     bool count_given;
     uint64_t experts; /* wait */
     bool experts_given;
-    const char *settings[EXPERTCTL_MAX_SETTINGS]; /* load and set: "option=value" */
+    char *settings[EXPERTCTL_MAX_SETTINGS]; /* load and set: "option=value" */
     size_t n_settings;
     bool too_many_settings;
     const char *run_dir, *server; /* of a server of this box, for its UNIX socket; NULL: by default */

@@ -28,7 +28,7 @@ void expertctl_add_setting(struct expertctl *ctl, const char *option, const char
         ctl->too_many_settings = true;
         return;
     }
-    /* Kept for the process's life: it is one command. {uid} in a path is the server's to replace. */
+    /* {uid} in a path is the server's to replace. */
     const int length = relative && getcwd(folder, sizeof folder) ? asprintf(&text, "%s=%s/%s", option, folder, value)
                                                                  : asprintf(&text, "%s=%s", option, value);
     if (length >= 0)
@@ -104,7 +104,7 @@ enum exit_code expertctl_load(struct expertctl *ctl)
     struct expertd_client *client = connect_as_owner(ctl, &code);
     if (!client)
         return code;
-    const int made = expertd_load(client, ctl->arguments[0], ctl->settings, ctl->n_settings,
+    const int made = expertd_load(client, ctl->arguments[0], (const char *const *)ctl->settings, ctl->n_settings,
                                   expertctl_timeout_ms(ctl, default_timeout_s), &call);
     return finish(ctl, made, client, &call);
 }
@@ -118,7 +118,7 @@ enum exit_code expertctl_set(struct expertctl *ctl)
     struct expertd_client *client = connect_as_owner(ctl, &code);
     if (!client)
         return code;
-    const int made = expertd_set(client, ctl->arguments[0], ctl->settings, ctl->n_settings,
+    const int made = expertd_set(client, ctl->arguments[0], (const char *const *)ctl->settings, ctl->n_settings,
                                  expertctl_timeout_ms(ctl, default_timeout_s), &call);
     return finish(ctl, made, client, &call);
 }

@@ -227,6 +227,7 @@ def test_found():
 
 if __name__ == "__main__":
     test_changes()
-    test_found()
+    if os.path.exists(f"{BIN}/expertd-dht"):  # which is left out where a package is missing
+        test_found()
     test_owner()
     test_killed_in_the_middle()
