@@ -738,7 +738,7 @@ static uint16_t short_of(float value, bool brain)
 static void shorts_agree(size_t rows, size_t columns, bool brain, unsigned first)
 {
     const size_t count = rows * columns, skip = 3; /* no float begins there */
-    uint16_t *bits = calloc(2 * skip + count, sizeof *bits), *found = calloc(2 * skip + count, sizeof *found);
+    uint16_t *bits = calloc(2 * skip + count + 1, sizeof *bits), *found = calloc(2 * skip + count + 1, sizeof *found);
     float *values = floats(count);
     for (size_t i = 0; i < count; i++) {
         const uint16_t one = (uint16_t)(first + 7 * i);
@@ -746,7 +746,7 @@ static void shorts_agree(size_t rows, size_t columns, bool brain, unsigned first
         values[i] = short_value(bits[skip + i], brain);
     }
     cl_mem *buffer = &buffers[n_buffers++];
-    const size_t bytes = (2 * skip + count) * sizeof *bits;
+    const size_t bytes = (2 * skip + count + 1) / 2 * 2 * sizeof *bits; /* whole words, as memory is made */
     ck_assert_int_eq(device_allocate(device, bytes, "a test", buffer), 0);
     const struct rows_short place = {*buffer, skip * sizeof *bits, brain};
     for (unsigned packed = 0; packed < 2; packed++) {
@@ -782,7 +782,7 @@ START_TEST(numbers_of_16_bits_are_widened_exactly_and_rounded_to_the_nearest)
     }
     float odd[] = {NAN, INFINITY, -INFINITY, 3e38f, -3.4e38f};
     for (unsigned brain = 0; brain < 2; brain++) {
-        uint16_t found[5];
+        uint16_t found[6];
         cl_mem *buffer = &buffers[n_buffers++];
         ck_assert_int_eq(device_allocate(device, sizeof found, "a test", buffer), 0);
         const struct matrix in = matrix_put(1, 5, false, odd);
