@@ -1,4 +1,5 @@
-/* IEEE 754's numbers of 16 bits on the host: a sign, 5 bits of exponent, 11 significant bits. */
+/* Numbers of 16 bits on the host: halves, IEEE 754's, with a sign, 5 bits of exponent and 11 significant bits; and
+ * bfloat16, the upper half of a float, with 8 significant bits and a float's range. */
 #ifndef EXPERTD_RUNTIME_HALF_H
 #define EXPERTD_RUNTIME_HALF_H
 
@@ -45,6 +46,24 @@ static inline float half_to_float(uint16_t half)
     /* Subnormal: mantissa * 2^-24, which a float holds exactly. */
     const float value = (float)mantissa * 0x1p-24f;
     return sign ? -value : value;
+}
+
+/* The greatest float that does not become infinite as a bfloat16. */
+#define BFLOAT_GREATEST 0x1.fefffep127f
+
+/* To nearest, ties to even; what is above BFLOAT_GREATEST becomes infinite. A NaN stays one. */
+static inline uint16_t bfloat_from_float(float value)
+{
+    const uint32_t bits = half_float_bits(value);
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/* Exact. */
+static inline float bfloat_to_float(uint16_t bfloat)
+{
+    return half_float_of_bits((uint32_t)bfloat << 16);
 }
 
 #endif

@@ -10,10 +10,11 @@
  *
  * A launcher enqueues and does not wait; errors are 0 or -errno. Its kernels read a parameter where
  * runtime/train/parameters.h says: a vector at its `at` of run->parameters->vectors, a matrix at its `at` of `matrices`
- * and at its `transposed` of `transposed`. On a device with precision: fp16 both of these hold halves, so kernels that
- * read them must know both (-DHALF_WEIGHTS); linear_layer_forward does. Gradients of parameters are floats, at
- * plan_parameter_gradient of plan_workspace, whatever the precision; they are written by a batch's first chunk and
- * added to by the others (run->accumulate), padding and all. The runtime's one thread calls everything. */
+ * and at its `transposed` of `transposed`. On a device with precision: fp16 (bf16) both of these hold halves
+ * (bfloat16), so kernels that read them must know both (-DHALF_WEIGHTS); linear_layer_forward does. Gradients of
+ * parameters are floats, at plan_parameter_gradient of plan_workspace, whatever the precision; they are written by a
+ * batch's first chunk and added to by the others (run->accumulate), padding and all. The runtime's one thread calls
+ * everything. */
 #ifndef EXPERTD_RUNTIME_OWN_EXPERT_H
 #define EXPERTD_RUNTIME_OWN_EXPERT_H
 

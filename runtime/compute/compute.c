@@ -15,13 +15,13 @@
 static const struct kernel_provider *const providers[] = {&provider_cpu, &provider_amx, &provider_gpu, &provider_mma,
                                                           &provider_clblast};
 
-/* The matrix units for what they are there for. Weights in fp16 are worth their half of the memory on any device. */
+/* The matrix units for what they are there for. Weights of 16 bits are worth their half of the memory on any device. */
 static const char *choose(struct device *device)
 {
     const char *precision = device->config->precision;
     if (strcmp(precision, "tf32") == 0)
         return "mma";
-    if (strcmp(precision, "fp16") == 0 && provider_mma.check(device) == 0)
+    if (strcmp(precision, "fp32") != 0 && provider_mma.check(device) == 0)
         return "mma";
     device->error[0] = '\0';
     if (device->info.class != DEVICE_CLASS_CPU)
@@ -45,7 +45,8 @@ void compute_set_shape(struct device *device)
 {
     struct compute *compute = device->compute;
     compute->provider->shape(&device->info, &compute->shape);
-    compute->shape.weight_bytes = strcmp(device->config->precision, "fp16") == 0 ? 2 : 4;
+    compute->shape.bfloat = strcmp(device->config->precision, "bf16") == 0;
+    compute->shape.weight_bytes = compute->shape.bfloat || strcmp(device->config->precision, "fp16") == 0 ? 2 : 4;
 }
 
 static int take_provider(struct device *device)

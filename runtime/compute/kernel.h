@@ -4,9 +4,11 @@
 #ifndef EXPERTD_RUNTIME_KERNEL_H
 #define EXPERTD_RUNTIME_KERNEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/half.h"
 #include "runtime/device/opencl.h"
 
 enum kernel {
@@ -41,7 +43,18 @@ struct kernel_shape {
     unsigned panel;        /* floats of a panel's row; a multiple of vec. 0: one panel, of the matrix's columns */
     unsigned tile_rows;    /* rows of the largest tile */
     unsigned weight_bytes; /* of an element of a matrix that products read as weights: 4, or 2, a half */
+    bool bfloat;           /* of 2: it is a bfloat16 instead */
 };
+
+/* An element of 2 bytes: to nearest, ties to even; and back, exactly. */
+static inline uint16_t kernel_weight_from_float(const struct kernel_shape *shape, float value)
+{
+    return shape->bfloat ? bfloat_from_float(value) : half_from_float(value);
+}
+static inline float kernel_weight_to_float(const struct kernel_shape *shape, uint16_t weight)
+{
+    return shape->bfloat ? bfloat_to_float(weight) : half_to_float(weight);
+}
 
 /* A matrix in device memory, as runtime/compute/kernels/common.cl says. Offsets and strides count floats. */
 struct kernel_view {

@@ -21,7 +21,8 @@ static const char *find_source(const char *name)
 
 const char *kernel_program_weights(const struct device *device)
 {
-    return provider_shape(device)->weight_bytes == 2 ? " -DHALF_WEIGHTS" : "";
+    const struct kernel_shape *shape = provider_shape(device);
+    return shape->bfloat ? " -DHALF_WEIGHTS -DBFLOAT_WEIGHTS" : shape->weight_bytes == 2 ? " -DHALF_WEIGHTS" : "";
 }
 
 int kernel_program_compile(struct device *device, const char *const *sources, const char *more_options,

@@ -7,16 +7,18 @@
  * matrix units ("mma"), activations are rounded to fp16 when they are read. Gradients are often too small for that, so
  *     there products that multiply gradients are made in tf32, of which every half is a number. The other providers
  *     widen a weight when they read it and round nothing else.
+ *   - bf16: the same of bfloat16, of which every one is a number of tf32 and of fp32; where there are matrix units,
+ *     all products are made in tf32.
  * With u = 2^-11 (tf32 and fp16 both have 11 significant bits), a sum of K products differs from the exact one by at
  * most
  *     (2u + u^2 + K 2^-22) * sum |a_i b_i|,
  * the last term being the sum's own rounding (matrix units cut where others round, and once more in each instruction);
- * where only the weights are rounded it is u in place of 2u + u^2, and where no weight is multiplied, in a weight
- * gradient, nothing.
- * tf32 has fp32's range. fp16 has not: an activation that is rounded to it, or a weight, of 65520 or more becomes
- * infinite, and so (or NaN) the rows and gradients it goes into: a backward that has such is not applied, as any that
- * has. Below 2^-14 the error is absolute, up to 2^-25, which adds 2^-25 * sum(|a_i| + |b_i|) to the bound; 2^-25 *
- * sum |a_i| where b, the weights, alone is fp16, as in all products of gradients.
+ * where only the weights are rounded it is u in place of 2u + u^2 (and u is 2^-8 for weights in bf16), and where no
+ * weight is multiplied, in a weight gradient, nothing. tf32 has fp32's range. fp16 has not: an activation that is
+ * rounded to it, or a weight, of 65520 or more becomes infinite, and so (or NaN) the rows and gradients it goes into: a
+ * backward that has such is not applied, as any that has. Below 2^-14 the error is absolute, up to 2^-25, which adds
+ * 2^-25 * sum(|a_i| + |b_i|) to the bound; 2^-25 * sum |a_i| where b, the weights, alone is fp16, as in all products of
+ * gradients.
  *
  * The matrix units of CPUs (provider "amx") have operands of 8 bits, of which an fp32 operand is the sum of three: a
  * sum of K products differs from the exact one by at most (2^-21 + K 2^-21) * sum |a_i b_i|, mostly by as little as any

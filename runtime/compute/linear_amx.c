@@ -14,7 +14,6 @@
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "common/half.h"
 #include "runtime/compute/kernel_launch.h"
 #include "runtime/compute/linear.h"
 #include "runtime/compute/providers.h"
@@ -370,9 +369,9 @@ static int amx_probe(struct device *device)
         float *value = &probe->w[column / 64][i / PROBE_N][column % 64];
         uint16_t *half = &probe->halves[column / 64][i / PROBE_N][column % 64];
         *value = probe_value(3 * i + 7);
-        *half = half_from_float(*value);
+        *half = kernel_weight_from_float(provider_shape(device), *value);
         if (provider_shape(device)->weight_bytes == sizeof *half)
-            *value = half_to_float(*half);
+            *value = kernel_weight_to_float(provider_shape(device), *half);
     }
     int result = device_allocate(device, sizeof *probe, "a probe", &memory);
     if (result == 0)

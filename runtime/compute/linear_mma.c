@@ -39,11 +39,12 @@ static bool is_emulated(const struct device *device)
     return device->info.class == DEVICE_CLASS_CPU;
 }
 
-/* Weights in fp16 can be had without the matrix units, what is multiplied in tf32 cannot. */
+/* Weights of 16 bits can be had without the matrix units, what is multiplied in tf32 cannot. */
 static const char *way_out(const struct device *device)
 {
-    return is_fp16(device) ? "set linear_kernel: auto, gpu or cpu for this device, or precision: fp32"
-                           : "set precision: fp32 for this device";
+    return strcmp(device->config->precision, "tf32") != 0
+               ? "set linear_kernel: auto, gpu or cpu for this device, or precision: fp32"
+               : "set precision: fp32 for this device";
 }
 
 static int mma_check(struct device *device)
@@ -52,7 +53,7 @@ static int mma_check(struct device *device)
     cl_uint major = 0, minor = 0;
     if (strcmp(config->precision, "fp32") == 0)
         return device_complain(device, -EINVAL,
-                               "linear_kernel mma multiplies in tf32 or fp16: set precision to one of them, or "
+                               "linear_kernel mma multiplies in tf32 or fp16: set precision to one of them or bf16, or "
                                "linear_kernel: auto");
     if (is_emulated(device) && strcmp(config->linear_kernel, "mma") == 0) {
         log_warning("device %s: the matrix units are emulated, which is for tests and very slow", config->name);

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/half.h"
 #include "runtime/device/device_private.h"
 
 /* --- layout ------------------------------------------------------------------------------------------------------- */
@@ -103,7 +102,7 @@ uint64_t parameters_bytes(const struct parameters *parameters)
 /* --- packing ------------------------------------------------------------------------------------------------------ */
 
 /* A tensor of the state dict, (out, in) row-major, to and from panels: over its outputs, or over its inputs. Pads, and
- * what is a partner's, are not touched. `bytes` of a packed element: 4, or 2 of a half. */
+ * what is a partner's, are not touched. `bytes` of a packed element: 4, or 2 of a half or bfloat16. */
 struct packing {
     uint64_t out, in;
     uint64_t step, first; /* output c is column c * step + first of the matrix in memory, */
@@ -111,6 +110,7 @@ struct packing {
     uint64_t panel;
     bool over_in;
     size_t bytes;
+    const struct kernel_shape *shape; /* which 2 bytes are */
 };
 
 static struct packing packing_of(const struct parameters *parameters, const struct parameter *item, bool over_in,
@@ -124,21 +124,23 @@ static struct packing packing_of(const struct parameters *parameters, const stru
         .columns = parameters_columns(&parameters->shape, item),
         .over_in = over_in,
         .bytes = bytes,
+        .shape = &parameters->shape,
     };
     packing.panel = kernel_panel_width(&parameters->shape, over_in ? packing.in : packing.columns);
     return packing;
 }
 
-static void move(void *packed, size_t bytes, uint64_t at, float *plain, bool pack)
+static void move(const struct packing *packing, void *packed, uint64_t at, float *plain, bool pack)
 {
     float *whole = (float *)packed + at;
     uint16_t *half = (uint16_t *)packed + at;
-    if (pack && bytes == sizeof *half)
-        *half = half_from_float(*plain);
+    const bool is_half = packing->bytes == sizeof *half;
+    if (pack && is_half)
+        *half = kernel_weight_from_float(packing->shape, *plain);
     else if (pack)
         *whole = *plain;
     else
-        *plain = bytes == sizeof *half ? half_to_float(*half) : *whole;
+        *plain = is_half ? kernel_weight_to_float(packing->shape, *half) : *whole;
 }
 
 /* Panel by panel, in the order in which they lie in memory. */
@@ -155,7 +157,7 @@ static void convert(const struct packing *packing, void *packed, float *plain, b
         for (uint64_t r = 0; r < along; r++) {
             uint64_t at = (column / panel * rows + r * row_step + first_row) * panel + column % panel;
             for (uint64_t c = begin; c < begin + width; c++, at += step)
-                move(packed, packing->bytes, at, plain + (over_in ? r * packing->in + c : c * packing->in + r), pack);
+                move(packing, packed, at, plain + (over_in ? r * packing->in + c : c * packing->in + r), pack);
         }
     }
 }
@@ -216,7 +218,9 @@ void parameters_tensor(const struct parameters *parameters, unsigned index, stru
     tensor->dims[1] = item->in;
     tensor->count = item->out * (item->in > 0 ? item->in : 1);
     tensor->is_parameter = copy == 0;
-    tensor->greatest = copy == 0 && item->in > 0 && has_halves(parameters) ? nextafterf(HALF_INFINITE, 0) : FLT_MAX;
+    tensor->greatest = copy > 0 || item->in == 0 || !has_halves(parameters) ? FLT_MAX
+                       : parameters->shape.bfloat                           ? BFLOAT_GREATEST
+                                                                            : nextafterf(HALF_INFINITE, 0);
     /* Adam takes a root of its second moments. */
     tensor->least = copy >= 2 && copy <= parameters->moments ? 0 : -tensor->greatest;
 }
@@ -342,7 +346,7 @@ static int allocate_weights(struct parameters *parameters)
     if (result == 0 && has_halves(parameters)) {
         parameters->matrices = NULL;
         result =
-            allocate(parameters, parameters->vectors_offset, weight_bytes, "weights in fp16", &parameters->matrices);
+            allocate(parameters, parameters->vectors_offset, weight_bytes, "weights of 16 bits", &parameters->matrices);
     }
     if (result == 0)
         result = allocate(parameters, parameters->transposed_floats, weight_bytes, "transposed weights",

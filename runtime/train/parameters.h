@@ -5,11 +5,11 @@
  * for the backward one. The optimizer writes both. Everything elementwise (moments, gradients) has the first
  * orientation only, the "primary" part: matrices first, then vectors, each padded to whole panels with zeros.
  *
- * On a device whose shape says so (precision: fp16) the matrices are halves in both orientations, in the same places.
- * What trains has the primary part in fp32 besides, as masters that only the optimizer reads: from one step to the next
- * a weight moves by less than a half shows. They are what tensors and snapshots are of, so that a restart loses
- * nothing. What does not train has no masters; its tensors are the halves, widened. A weight of 65520 or more becomes
- * infinite in them, and below 2^-14 they are multiples of 2^-24. */
+ * On a device whose shape says so (precision: fp16, bf16) the matrices are halves, or bfloat16, in both orientations,
+ * in the same places. What trains has the primary part in fp32 besides, as masters that only the optimizer reads: from
+ * one step to the next a weight moves by less than a half shows. They are what tensors and snapshots are of, so that a
+ * restart loses nothing. What does not train has no masters; its tensors are the halves, widened. A weight of 65520 or
+ * more becomes infinite in halves, and below 2^-14 they are multiples of 2^-24; bfloat16 has a float's range. */
 #ifndef EXPERTD_RUNTIME_PARAMETERS_H
 #define EXPERTD_RUNTIME_PARAMETERS_H
 

@@ -134,7 +134,7 @@ void *support_weights(const struct device *device, const float *values, size_t c
     if (provider_shape(device)->weight_bytes == sizeof *values)
         return memcpy(weights, values, *bytes);
     for (size_t i = 0; i < count; i++)
-        halves[i] = half_from_float(values[i]);
+        halves[i] = kernel_weight_from_float(provider_shape(device), values[i]);
     return weights;
 }
 

@@ -310,12 +310,25 @@ static float round_fp16(float value)
     return fabs(result) > 65504 ? copysignf(INFINITY, value) : (float)result;
 }
 
+/* To 8 significant bits, ties to even; the values are far from a float's least and greatest. */
+static float round_bf16(float value)
+{
+    int exponent;
+    frexp((double)value, &exponent);
+    const double unit = ldexp(1, exponent - 8);
+    return (float)(rint((double)value / unit) * unit);
+}
+
 void support_round(const char *precision, const float *values, size_t count, float *rounded)
 {
-    const bool tf32 = strcmp(precision, "tf32") == 0, fp16 = strcmp(precision, "fp16") == 0;
+    const bool tf32 = strcmp(precision, "tf32") == 0, fp16 = strcmp(precision, "fp16") == 0,
+               bf16 = strcmp(precision, "bf16") == 0;
     for (size_t i = 0; i < count; i++) {
         const bool finite = isfinite(values[i]) != 0;
-        rounded[i] = tf32 && finite ? round_tf32(values[i]) : fp16 && finite ? round_fp16(values[i]) : values[i];
+        rounded[i] = tf32 && finite   ? round_tf32(values[i])
+                     : fp16 && finite ? round_fp16(values[i])
+                     : bf16 && finite ? round_bf16(values[i])
+                                      : values[i];
     }
 }
 
@@ -325,6 +338,8 @@ void support_round_operand(const char *kernel, const char *precision, enum suppo
     const bool fp16 = strcmp(precision, "fp16") == 0, mma = strcmp(kernel, "mma") == 0;
     if (fp16 && operand != SUPPORT_WEIGHT)
         precision = !mma ? "fp32" : operand == SUPPORT_OF_GRADIENT ? "tf32" : "fp16";
+    if (strcmp(precision, "bf16") == 0 && operand != SUPPORT_WEIGHT)
+        precision = mma ? "tf32" : "fp32";
     support_round(precision, values, count, rounded);
 }
 

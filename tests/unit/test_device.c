@@ -102,14 +102,15 @@ START_TEST(what_the_configuration_cannot_have_is_refused)
 }
 END_TEST
 
-START_TEST(weights_in_fp16_are_to_be_had_on_any_device)
+START_TEST(weights_of_16_bits_are_to_be_had_on_any_device)
 {
     const char *automatic = linear_amx_usable() ? "amx" : "cpu";
     const char *const kernels[][2] = {
         {"auto", automatic}, {"cpu", "cpu"}, {"amx", "amx"}, {"gpu", "gpu"}, {"mma", "mma"}};
     for (unsigned i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
         struct support_device support;
-        support_device_open(&support, kernels[i][0], false, "precision: fp16", "hidden_dim: 8");
+        support_device_open(&support, kernels[i][0], false, _i == 0 ? "precision: fp16" : "precision: bf16",
+                            "hidden_dim: 8");
         ck_assert_str_eq(provider_name(support.device), kernels[i][1]);
         support_device_close(&support);
     }
@@ -407,7 +408,7 @@ int main(void)
     tcase_add_test(all, the_list_describes_each_device);
     tcase_add_test(all, a_device_is_found_by_number_and_by_a_part_of_its_name_in_any_case);
     tcase_add_test(all, what_the_configuration_cannot_have_is_refused);
-    tcase_add_test(all, weights_in_fp16_are_to_be_had_on_any_device);
+    tcase_add_loop_test(all, weights_of_16_bits_are_to_be_had_on_any_device, 0, 2);
     tcase_add_test(all, memory_beyond_the_device_is_refused_with_the_figures_and_nothing_is_lost);
     tcase_add_loop_test(all, memory_of_experts_is_what_was_announced_and_comes_back, 0, 2);
     tcase_add_loop_test(all, what_cannot_grow_stays_and_a_batch_without_memory_fails_alone, 0, 2);

@@ -22,9 +22,11 @@ struct kind {
 static const struct kind cpu = {"cpu", "fp32", 1e-5, 1e-4}, gpu = {"gpu", "fp32", 1e-5, 1e-4},
                          amx = {"amx", "fp32", 1e-5, 1e-4}, clblast = {"clblast", "fp32", 1e-5, 1e-4};
 static const struct kind reduced[] = {{"mma", "tf32", 5e-4, 1e-3}, {"mma", "fp16", 5e-4, 1e-3}},
-                         halves[] = {
-                             {"cpu", "fp16", 2e-4, 5e-4}, {"gpu", "fp16", 2e-4, 5e-4}, {"amx", "fp16", 2e-4, 5e-4}};
-enum { ON_GPU = 1, ON_AMX, HALVES };
+                         halves[] = {{"cpu", "fp16", 2e-4, 5e-4},
+                                     {"gpu", "fp16", 2e-4, 5e-4},
+                                     {"amx", "fp16", 2e-4, 5e-4},
+                                     {"cpu", "bf16", 2e-3, 4e-3}};
+enum { ON_GPU = 1, ON_AMX, BFLOATS, HALVES };
 
 /* The elements that tests/fixtures/make_fixtures.py samples of a tensor. */
 static size_t sampled(size_t i, size_t count)
@@ -126,7 +128,7 @@ START_TEST(forward_in_reduced_precision_is_near_pytorchs)
 }
 END_TEST
 
-START_TEST(forward_with_weights_in_fp16_is_near_pytorchs)
+START_TEST(forward_with_weights_of_16_bits_is_near_pytorchs)
 {
     static const unsigned slow[] = {5, 4, 3, 3};
     const struct kind *kind = &halves[_i % HALVES];
@@ -308,7 +310,7 @@ START_TEST(training_in_reduced_precision_is_near_pytorchs)
 }
 END_TEST
 
-START_TEST(training_with_weights_in_fp16_is_near_pytorchs)
+START_TEST(training_with_weights_of_16_bits_is_near_pytorchs)
 {
     const unsigned optimizer = (unsigned)_i / HALVES;
     struct kind kind = halves[_i % HALVES];
@@ -362,8 +364,8 @@ int main(void)
     tcase_add_loop_test(all, training_on_matrix_units_is_pytorchs, 0, 4);
     tcase_add_loop_test(all, forward_in_reduced_precision_is_near_pytorchs, 0, 8);
     tcase_add_loop_test(all, training_in_reduced_precision_is_near_pytorchs, 0, 8);
-    tcase_add_loop_test(all, forward_with_weights_in_fp16_is_near_pytorchs, 0, 4 * HALVES);
-    tcase_add_loop_test(all, training_with_weights_in_fp16_is_near_pytorchs, 0, 4 * HALVES);
+    tcase_add_loop_test(all, forward_with_weights_of_16_bits_is_near_pytorchs, 0, 4 * HALVES);
+    tcase_add_loop_test(all, training_with_weights_of_16_bits_is_near_pytorchs, 0, 4 * HALVES);
     tcase_add_loop_test(all, accumulated_batches_make_pytorchs_steps, 0, 4);
     if (support_device_has_clblast()) {
         tcase_add_loop_test(all, forward_with_clblast_is_pytorchs, 0, 4);

@@ -61,6 +61,29 @@ START_TEST(what_is_beyond_the_largest_is_infinite)
 }
 END_TEST
 
+START_TEST(bfloats_are_the_upper_halves_of_floats_rounded_to_the_nearer_or_the_even_one)
+{
+    for (uint32_t bits = 0; bits <= UINT16_MAX; bits++) {
+        const float value = bfloat_to_float((uint16_t)bits);
+        if (isnan(value))
+            ck_assert(isnan(bfloat_to_float(bfloat_from_float(value))));
+        else
+            ck_assert_uint_eq(bfloat_from_float(value), bits);
+        if (bits < 0x80 || bits >= 0x7f00) /* subnormal, or the last before infinity */
+            continue;
+        const float middle = half_float_of_bits(bits << 16 | 0x8000);
+        const float values[] = {middle, nextafterf(middle, 0), nextafterf(middle, INFINITY), -middle};
+        float expected[4];
+        support_round("bf16", values, bits < 0x7f00 ? 4 : 0, expected);
+        for (unsigned i = 0; i < 4 && bits < 0x7f00; i++)
+            ck_assert_msg(bfloat_to_float(bfloat_from_float(values[i])) == expected[i], "%a", (double)values[i]);
+    }
+    ck_assert_uint_eq(bfloat_from_float(BFLOAT_GREATEST), 0x7f7f);
+    ck_assert_uint_eq(bfloat_from_float(nextafterf(BFLOAT_GREATEST, INFINITY)), 0x7f80);
+    ck_assert(isnan(bfloat_to_float(bfloat_from_float(half_float_of_bits(0x7f800001)))));
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("half");
@@ -68,6 +91,7 @@ int main(void)
     tcase_add_test(all, halves_are_what_their_bits_say);
     tcase_add_test(all, what_lies_between_two_halves_becomes_the_nearer_or_the_even_one);
     tcase_add_test(all, what_is_beyond_the_largest_is_infinite);
+    tcase_add_test(all, bfloats_are_the_upper_halves_of_floats_rounded_to_the_nearer_or_the_even_one);
     Suite *suite = suite_create("half");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);

@@ -16,8 +16,8 @@
 static const struct provider {
     const char *kernel, *precision;
     unsigned vector_width;
-} kernels[] = {{"cpu", "fp32", 0}, {"gpu", "fp32", 0}, {"cpu", "fp16", 0},    {"cpu", "fp16", 8},
-               {"cpu", "fp16", 4}, {"gpu", "fp16", 0}, {"clblast", "fp32", 0}};
+} kernels[] = {{"cpu", "fp32", 0}, {"gpu", "fp32", 0}, {"cpu", "fp16", 0}, {"cpu", "fp16", 8},    {"cpu", "fp16", 4},
+               {"gpu", "fp16", 0}, {"cpu", "bf16", 0}, {"gpu", "bf16", 0}, {"clblast", "fp32", 0}};
 enum { PROVIDERS = sizeof kernels / sizeof kernels[0], HIDDEN = 33, UPDATES = 3, COPIES = 1 + OPTIMIZER_MOMENTS_MAX };
 static int providers = PROVIDERS;
 

@@ -149,9 +149,11 @@ END_TEST
 START_TEST(what_does_not_train_keeps_halves_alone_which_are_what_is_read_and_saved)
 {
     static const char *const kernels[] = {"cpu", "gpu"};
+    const char *precision = _i / 2 == 0 ? "fp16" : "bf16",
+               *option = _i / 2 == 0 ? "precision: fp16" : "precision: bf16";
     struct support_device support;
     struct expert_tensor tensor;
-    support_device_open(&support, kernels[_i], false, "precision: fp16", "hidden_dim: 33, optimizer: none");
+    support_device_open(&support, kernels[_i % 2], false, option, "hidden_dim: 33, optimizer: none");
     struct expert *expert = create(&support, 1);
     const struct parameters *parameters = expert->ops->parameters(expert);
     ck_assert_ptr_null(parameters->masters);
@@ -177,7 +179,7 @@ START_TEST(what_does_not_train_keeps_halves_alone_which_are_what_is_read_and_sav
                 support_random(expected, tensor.count, i, 1e-4f);
                 expected[0] = 65519;
             }
-            support_round(tensor.ndim == 2 ? "fp16" : "fp32", expected, tensor.count, expected);
+            support_round(tensor.ndim == 2 ? precision : "fp32", expected, tensor.count, expected);
             ck_assert_int_eq(expert_tensor_read(expert, i, values), 0);
             expert_snapshot_tensor(expert, &snapshot, i, saved);
             for (uint64_t j = 0; j < tensor.count; j++)
@@ -221,6 +223,7 @@ START_TEST(the_memory_that_an_expert_takes_is_what_was_said_and_halves_are_half_
     const char *kernel = kernels[_i];
     ck_assert_uint_eq(bytes_of(kernel, "fp32", "none"), 8 * matrices + 4 * vectors);
     ck_assert_uint_eq(bytes_of(kernel, "fp16", "none"), 4 * matrices + 4 * vectors);
+    ck_assert_uint_eq(bytes_of(kernel, "bf16", "none"), 4 * matrices + 4 * vectors);
     ck_assert_uint_eq(bytes_of(kernel, "fp32", "adam"), 16 * matrices + 12 * vectors);
     ck_assert_uint_eq(bytes_of(kernel, "fp16", "adam"), 16 * matrices + 12 * vectors);
     ck_assert_uint_eq(bytes_of(kernel, "fp16", "sgd"), 8 * matrices + 4 * vectors);
@@ -234,7 +237,7 @@ int main(void)
     tcase_add_test(all, tensors_have_pytorchs_names_and_shapes_parameters_first);
     tcase_add_test(all, initial_values_are_uniform_within_the_fan_ins_bound_and_come_from_the_seed);
     tcase_add_loop_test(all, what_is_written_is_read_back_and_is_in_a_snapshot, 0, 2);
-    tcase_add_loop_test(all, what_does_not_train_keeps_halves_alone_which_are_what_is_read_and_saved, 0, 2);
+    tcase_add_loop_test(all, what_does_not_train_keeps_halves_alone_which_are_what_is_read_and_saved, 0, 4);
     tcase_add_loop_test(all, the_memory_that_an_expert_takes_is_what_was_said_and_halves_are_half_of_it, 0, 2);
     Suite *suite = suite_create("parameters");
     suite_add_tcase(suite, all);

@@ -1,5 +1,6 @@
 /* What all kernels share. Built with -DVEC=n (floats of a vector), -DPANEL=n (floats of a panel's row), -DTILE_ROWS=n; with
- * -DHALF_WEIGHTS the matrices of weights that products read are of halves, in the same places.
+ * -DHALF_WEIGHTS the matrices of weights that products read are of halves, in the same places, or with -DBFLOAT_WEIGHTS too of
+ * bfloat16.
  *
  * A matrix of R rows and C columns "in panels" is [ceil(C / PANEL)][R][PANEL]; its pad columns are 0. A view is a buffer,
  * an offset and two strides, all in floats: element (r, c) lies at
@@ -35,7 +36,7 @@ typedef halves halves_unaligned __attribute__((aligned(2)));
 #define half_store_private(v, p) GLUE(GLUE(vstore_half, VEC), _rte)(v, 0, (half *)(p))
 #endif
 
-/* An element of a matrix of weights. */
+/* An element of a matrix of weights, and the greatest value that it can be rounded of. */
 #ifndef HALF_WEIGHTS
 typedef float weight;
 #define weight_load vec_load
@@ -43,8 +44,41 @@ typedef float weight;
 #define weight_store_private vec_store_private
 #define weight_load_four(p) (*(__global const float4 *)(p))
 #define weight_store_one(v, p) (*(p) = (v))
+#define WEIGHT_GREATEST MAXFLOAT
+#elif defined BFLOAT_WEIGHTS
+/* The upper half of a float. What is stored is no NaN. */
+typedef ushort weight;
+#define WEIGHT_GREATEST 0x1.fefffep127f
+#define weight_load_four(p) as_float4(convert_uint4(*(__global const ushort4 *)(p)) << 16)
+ushort weight_of(float v)
+{
+    const uint bits = as_uint(v);
+    return (ushort)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+#define weight_store_one(v, p) (*(p) = weight_of(v))
+#if VEC > 1
+typedef GLUE(uint, VEC) vec_bits;
+typedef GLUE(ushort, VEC) vec_weights;
+typedef vec_weights vec_weights_unaligned __attribute__((aligned(2)));
+#if __has_builtin(__builtin_convertvector)
+#define WIDEN(v) __builtin_convertvector(v, vec_bits)
+#define NARROW(v) __builtin_convertvector(v, vec_weights)
+#else
+#define WIDEN(v) GLUE(convert_uint, VEC)(v)
+#define NARROW(v) GLUE(convert_ushort, VEC)(v)
+#endif
+vec_weights weights_of(vec v)
+{
+    const vec_bits bits = GLUE(as_uint, VEC)(v);
+    return NARROW((bits + (vec_bits)0x7fff + (bits >> 16 & (vec_bits)1)) >> 16);
+}
+#define weight_load(p) GLUE(as_float, VEC)(WIDEN(*(__global const vec_weights_unaligned *)(p)) << 16)
+#define weight_store(v, p) (*(__global vec_weights_unaligned *)(p) = weights_of(v))
+#define weight_store_private(v, p) (*(vec_weights_unaligned *)(p) = weights_of(v))
+#endif
 #else
 typedef ushort weight;
+#define WEIGHT_GREATEST 65519.996f
 #define weight_load_four(p) vload_half4(0, (__global const half *)(p))
 #define weight_store_one(v, p) vstore_half_rte(v, 0, (__global half *)(p))
 #define weight_load half_load

@@ -90,7 +90,7 @@ void store_transposed(const weight *block, int kn, int columns, __global weight 
  * and not worth a note.) Without a branch on the way: the step is as fast as memory. */
 typedef GLUE(int, VEC) vec_mask;
 #ifdef HALF_WEIGHTS
-#define GREATEST (is_matrix ? 65519.996f : MAXFLOAT)
+#define GREATEST (is_matrix ? WEIGHT_GREATEST : MAXFLOAT)
 #else
 #define GREATEST MAXFLOAT
 #endif

@@ -64,7 +64,7 @@ void store_transposed(__local const float *block, int k0, int n0, int K, int N, 
 /* See optimizer_cpu.cl. */
 #ifdef HALF_WEIGHTS
 #define STORE_ROUNDED(v, p) if (is_matrix) weight_store_one(v, p)
-#define GREATEST (is_matrix ? 65519.996f : MAXFLOAT)
+#define GREATEST (is_matrix ? WEIGHT_GREATEST : MAXFLOAT)
 #else
 #define STORE_ROUNDED(v, p)
 #define GREATEST MAXFLOAT
