@@ -14,27 +14,16 @@ sys.path.insert(0, f"{ROOT}/tests/fixtures")
 import make_models as models  # noqa: E402
 
 ROWS = 5
-# Gated experts, without and with biases.
-BLOCKS = "blocks:\n" + "".join(
-    f"""  - name: {name}
-    arguments: {{intermediate: 8}}
-    inputs: [{{name: input, shape: [hidden_dim]}}]
-    layers:
-      - {{name: gate_proj, layer: linear, input: input, size: intermediate, activation: silu, bias: {bias}}}
-      - {{name: up_proj, layer: linear, input: input, size: intermediate, bias: {bias}}}
-      - {{name: product, layer: multiply, inputs: [gate_proj, up_proj]}}
-      - {{name: down_proj, layer: linear, input: product, size: hidden_dim, bias: {bias}}}
-    outputs: [{{name: output, value: down_proj}}]
-""" for name, bias in (("gated", "false"), ("gated_bias", "true")))
-
-
 # All servers here compile the same program once ("%.0s": not in the server's own folder).
 DEVICE = "{name: cpu0, cache_dir: CACHE}%.0s"
 
 
-def entry(uid, folder, h, i, block="gated", more=""):
-    return (f'{{uid: "{uid}", block: {block}, hidden_dim: {h}, arguments: {{intermediate: {i}}}, optimizer: none, '
-            f'max_batch_size: 64, weights: "{folder}"{more}}}')
+GPT_OSS = ", bias: true, limit: 7, alpha: 1.702, up_shift: 1"
+
+
+def entry(uid, folder, h, i, arguments="", more=""):
+    return (f'{{uid: "{uid}", block: swiglu, hidden_dim: {h}, arguments: {{intermediate_size: {i}{arguments}}}, '
+            f'optimizer: none, max_batch_size: 64, weights: "{folder}"{more}}}')
 
 
 def forward(client, uid, x):
@@ -52,8 +41,8 @@ def every_layout(folder):
     entries = []
     for name, (h, i, _) in made.items():
         uid = name.replace("_", "-")
-        block = "gated_bias" if name.startswith("gptoss") else "gated"
-        entries.append(entry(f"{uid}.[0:{models.LAYERS}].[0:{models.EXPERTS}]", f"{folder}/{name}", h, i, block))
+        entries.append(entry(f"{uid}.[0:{models.LAYERS}].[0:{models.EXPERTS}]", f"{folder}/{name}", h, i,
+                             GPT_OSS if name.startswith("gptoss") else ""))
     h, i, parts = made["deepseek"]
     entries.append(entry(f"shared.[0:{models.LAYERS}]", f"{folder}/deepseek", h, i))
     # By names of one's own: the same experts, gate and up the other way round.
@@ -62,17 +51,15 @@ def every_layout(folder):
     entries.append(entry("own.[0:2].[0:4]", f"{folder}/granite/model.safetensors", h, i, more=(
         f', tensors: {{gate_proj.weight: "{fused}[{{expert}}, {i}:]", up_proj.weight: "{fused}[{{expert}}, :{i}]"}}')))
     with Server(entries, device=DEVICE.replace("CACHE", f"{folder}/cache")) as server:
-        with open(server.config, "a") as config:
-            config.write(BLOCKS)
         server.start().wait_alive()
         client = server.client()
         random = np.random.default_rng(0)
         checked = 0
 
-        def compare(uid, weights):
+        def compare(uid, weights, clamped=False):
             nonlocal checked
-            x = random.standard_normal((ROWS, weights[0].shape[1])).astype("<f4")
-            y, expected = forward(client, uid, x), models.expert(weights, x.astype("f8"))
+            x = 3 * random.standard_normal((ROWS, weights[0].shape[1])).astype("<f4")
+            y, expected = forward(client, uid, x), models.expert(weights, x.astype("f8"), clamped)
             scale = np.abs(expected).max()
             assert np.abs(y - expected).max() < 1e-5 * scale, f"{uid}: {np.abs(y - expected).max() / scale}"
             checked += 1
@@ -80,7 +67,7 @@ def every_layout(folder):
         for name, (h, i, parts) in made.items():
             for layer in range(models.LAYERS):
                 for e in range(models.EXPERTS):
-                    compare(f"{name.replace('_', '-')}.{layer}.{e}", parts(layer, e))
+                    compare(f"{name.replace('_', '-')}.{layer}.{e}", parts(layer, e), name.startswith("gptoss"))
         for layer in range(models.LAYERS):
             compare(f"shared.{layer}", made["deepseek"][2](layer, None))
         gate, up, down = made["granite"][2](1, 3)
@@ -93,8 +80,6 @@ def every_layout(folder):
 def refused(what, said, entry_text):
     """A runtime with such an expert ends, and says why."""
     with Server([entry_text], device=DEVICE.replace("CACHE", f"{folder}/cache")) as server:
-        with open(server.config, "a") as config:
-            config.write(BLOCKS)
         done = subprocess.run([f"{BIN}/expertd-runtime", "--config", server.config], stderr=subprocess.PIPE, text=True,
                               timeout=240)
         assert done.returncode != 0 and done.returncode > 0, f"{what}: ended with {done.returncode}"
@@ -111,9 +96,10 @@ def hostile(folder):
     os.unlink(f"{broken}/model-00002-of-00002.safetensors")
     refused("a missing shard", ["model-00002-of-00002.safetensors", "missing"], entry("o.1.2", broken, h, i))
     refused("another hidden size", [name.replace("up", "gate"), "[24, 40]", "[24, 44]"], entry("o.1.2", f"{folder}/olmoe", 44, i))
-    refused("biases that the model has not", ["gate_proj.bias"], entry("o.1.2", f"{folder}/olmoe", h, i, "gated_bias"))
+    refused("biases that the model has not", ["gate_proj.bias"], entry("o.1.2", f"{folder}/olmoe", h, i, ", bias: true"))
     refused("a template of no parameter", ["no such parameter", "gates.weight"],
             entry("o.1.2", f"{folder}/olmoe", h, i, more=", tensors: {gates.weight: a}"))
+
 
 folder = tempfile.mkdtemp(prefix="expertd-models.")
 try:

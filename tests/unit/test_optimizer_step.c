@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "runtime/device/device_private.h"
-#include "common/half.h"
 #include "runtime/train/optimizer_step.h"
 #include "unit/support_device.h"
 #include "unit/support_fixture.h"
@@ -136,7 +135,7 @@ static float *read_elements(cl_mem buffer, size_t count)
     const bool are_halves = parameters->shape.weight_bytes == sizeof *halves;
     ck_assert_int_eq(device_read(support.device, buffer, 0, are_halves ? (void *)halves : values, bytes), 0);
     for (size_t i = 0; i < count && are_halves; i++)
-        values[i] = half_to_float(halves[i]);
+        values[i] = kernel_weight_to_float(&parameters->shape, halves[i]);
     free(halves);
     return values;
 }

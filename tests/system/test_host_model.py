@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""scripts/host-model: what it says of models, what configuration it writes, and that a server with it computes the model's
+experts, also one of several parts."""
+# timeout: 600
+import json, os, re, shutil, subprocess, sys, tempfile
+
+from support_server import BIN, ROOT, Server, pb
+try:
+    import numpy as np
+except ImportError as missing:
+    print(f"skipped: {missing} (Debian: python3-numpy)")
+    sys.exit(77)
+sys.path.insert(0, f"{ROOT}/tests/fixtures")
+import make_models as models  # noqa: E402
+
+
+def host_model(*arguments, status=0):
+    done = subprocess.run([f"{ROOT}/scripts/host-model", "--bin", BIN, "--class", "cpu", *map(str, arguments)],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == status, f"{arguments}: {done.returncode}: {done.stdout}{done.stderr}"
+    return done.stdout if status == 0 else done.stderr
+
+
+def check(path):
+    subprocess.run([f"{BIN}/expertd", "check", path], check=True, stdout=subprocess.DEVNULL)
+    with open(path) as file:
+        return file.read()
+
+
+def uids(text):
+    """All that a configuration hosts."""
+    found = []
+    for pattern in re.findall(r'- uid: "([^"]+)"', text):
+        prefix, *dims = pattern.split(".")
+        grid = [range(int(d), int(d) + 1) if d.isdigit() else range(*map(int, d[1:-1].split(":"))) for d in dims]
+        names = [prefix]
+        for dim in grid:
+            names = [f"{name}.{n}" for name in names for n in dim]
+        found += names
+    return found
+
+
+def every_model(folder):
+    said = {"olmoe": "2 layers of 4 experts, 2 a token; an expert is 40 x 24, BF16", "mixtral": "36 x 20, F32",
+            "granite": "32 x 24, F16", "qwen3": "48 x 28, BF16", "deepseek": "200 x 136, F8_E4M3; 2 shared experts of width 136",
+            "gptoss": "64 x 96, MXFP4", "gptoss_plain": "56 x 24, BF16"}
+    for name in models.MODELS:
+        models.make(folder, name)
+        out = host_model(f"{folder}/{name}", "--out", f"{folder}/{name}.yaml")
+        assert said[name] in out, out
+        text = check(f"{folder}/{name}.yaml")
+        shared = models.LAYERS if name == "deepseek" else 0
+        assert len(uids(text)) == models.LAYERS * models.EXPERTS + shared, text
+        assert ("limit: 7.0, alpha: 1.702, up_shift: 1, bias: true" in text) == name.startswith("gptoss"), text
+        print(f"ok: {name}")
+
+
+def parts(folder):
+    """Together they host each expert once, however they are divided; and what is left of nothing is refused."""
+    for split, name, count in (("experts", "olmoe", 3), ("layers", "olmoe", 2), ("experts", "deepseek", 2)):
+        hosted = []
+        for part in range(count):
+            host_model(f"{folder}/{name}", "--out", f"{folder}/part.yaml", "--part", f"{part + 1}/{count}", "--split", split)
+            hosted += uids(check(f"{folder}/part.yaml"))
+        host_model(f"{folder}/{name}", "--out", f"{folder}/whole.yaml")
+        assert sorted(hosted) == sorted(uids(check(f"{folder}/whole.yaml"))), hosted
+    assert "leaves nothing" in host_model(f"{folder}/olmoe", "--out", "-", "--part", "1/3", "--split", "layers", status=1)
+    assert "not like 2/4" in host_model(f"{folder}/olmoe", "--out", "-", "--part", "5/4", status=2)
+    assert "[1:2].[0:4]" in (host_model(f"{folder}/olmoe", "--out", f"{folder}/one.yaml", "--layers", "1:9"), check(f"{folder}/one.yaml"))[1]
+    assert "no layer" in host_model(f"{folder}/olmoe", "--out", "-", "--layers", "7:9", status=1)
+    print("ok: parts")
+
+
+def refused(folder):
+    """What is missing is said."""
+    os.makedirs(f"{folder}/dense")
+    with open(f"{folder}/dense/config.json", "w") as file:
+        json.dump({"model_type": "llama", "hidden_size": 8}, file)
+    assert "no index" in host_model(f"{folder}/dense", "--out", "-", status=1)
+    shutil.copy(f"{folder}/mixtral/model.safetensors", f"{folder}/dense/")
+    text = host_model(f"{folder}/dense", "--out", "-", status=1)
+    assert "number of experts" in text and "llama" in text, text
+    with open(f"{folder}/dense/config.json", "w") as file:
+        json.dump({"model_type": "mixtral", "hidden_size": 8, "num_local_experts": 4, "intermediate_size": 20}, file)
+    assert "does not fit hidden_size 8" in host_model(f"{folder}/dense", "--out", "-", status=1)
+    with open(f"{folder}/dense/config.json", "w") as file:
+        json.dump({"model_type": "mixtral", "hidden_size": 36, "num_local_experts": 5, "intermediate_size": 20}, file)
+    assert "has no expert 4 of layer 0" in host_model(f"{folder}/dense", "--out", "-", status=1)
+    with open(f"{folder}/dense/config.json", "w") as file:
+        json.dump({"model_type": "mixtral", "hidden_size": 36, "num_local_experts": 4, "intermediate_size": 20, "hidden_act": "tanh"}, file)
+    assert "activation 'tanh'" in host_model(f"{folder}/dense", "--out", "-", status=1)
+    assert "8 experts" in host_model(f"{folder}/olmoe", "--out", "-", "--memory", 1, "--precision", "fp32")
+    text = host_model(f"{folder}/deepseek", "--out", "-", "--memory", 1, "--precision", "fp32", status=1)
+    assert "--part K/" in text and "--precision bf16" in text, text
+    print("ok: what is missing")
+
+
+def forward(client, uid, x):
+    header = pb.RequestHeader(version=1, request_id=1, method=pb.FORWARD, uid=uid)
+    header.tensors.add(dtype=pb.FLOAT32, shape=x.shape)
+    client.socket.send_multipart([header.SerializeToString(), x.tobytes()])
+    first, *frames = client.socket.recv_multipart()
+    reply = pb.ReplyHeader.FromString(first)
+    assert reply.status == pb.OK, f"{uid}: {reply.message}"
+    return np.frombuffer(frames[0], "<f4").reshape(x.shape)
+
+
+def serves(folder):
+    """The second of two parts, with weights in bf16, which are the file's."""
+    with Server([]) as server:
+        host_model(f"{folder}/olmoe", "--out", server.config, "--part", "2/2", "--name", server.name, "--listen", server.endpoint)
+        with open(server.config) as file:
+            text = file.read()
+        assert "precision: bf16" in text
+        text = text.replace("precision: bf16", f'precision: bf16, cache_dir: "{server.folder}/cache"')
+        with open(server.config, "w") as file:
+            file.write(text.replace("server: {", f'server: {{run_dir: "{server.run_dir}", '))
+        server.start().wait_alive()
+        client, random = server.client(), np.random.default_rng(1)
+        _, _, weights = models.make(folder, "olmoe")
+        hosted = uids(text)
+        assert hosted == [f"olmoe.{n}.{e}" for n in range(models.LAYERS) for e in (2, 3)], hosted
+        for uid in hosted:
+            layer, e = map(int, uid.split(".")[1:])
+            x = random.standard_normal((4, 40)).astype("<f4")
+            y, expected = forward(client, uid, x), models.expert(weights(layer, e), x.astype("f8"))
+            assert np.abs(y - expected).max() < 1e-5 * np.abs(expected).max(), uid
+        client.close()
+        server.stop()
+    print("ok: a server")
+
+
+folder = tempfile.mkdtemp(prefix="expertd-host-model.")
+try:
+    every_model(folder)
+    parts(folder)
+    refused(folder)
+    serves(folder)
+finally:
+    shutil.rmtree(folder)
