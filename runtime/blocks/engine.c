@@ -212,8 +212,11 @@ static int engine_create(struct expert **out, struct device *device, const struc
         engine->parameters = engine->model->parameters;
         if (!engine->parameters.trains)
             expert->optimizer.kind = OPTIMIZER_NONE;
-        result = parameters_create(&engine->parameters, device, seed);
+        result = parameters_create(&engine->parameters, device);
     }
+    /* What its entry's weights, or a checkpoint before them, give, all of it, need not be drawn first. */
+    if (result == 0 && !(config->weights != NULL && *config->weights))
+        result = parameters_initialise(&engine->parameters, seed);
     if (result != 0) {
         engine_destroy(&expert);
         return result;

@@ -130,36 +130,82 @@ static struct packing packing_of(const struct parameters *parameters, const stru
     return packing;
 }
 
-static void move(const struct packing *packing, void *packed, uint64_t at, float *plain, bool pack)
+enum packed_kind { PACKED_FLOAT, PACKED_HALF, PACKED_BFLOAT };
+
+/* One element. The kind and the direction are constants wherever this is inlined. */
+static inline __attribute__((always_inline)) void move(enum packed_kind kind, bool pack, void *packed, uint64_t at,
+                                                       float *plain)
 {
     float *whole = (float *)packed + at;
     uint16_t *half = (uint16_t *)packed + at;
-    const bool is_half = packing->bytes == sizeof *half;
-    if (pack && is_half)
-        *half = kernel_weight_from_float(packing->shape, *plain);
-    else if (pack)
+    if (kind == PACKED_FLOAT && pack)
         *whole = *plain;
+    else if (kind == PACKED_FLOAT)
+        *plain = *whole;
+    else if (pack)
+        *half = kind == PACKED_HALF ? half_from_float(*plain) : bfloat_from_float(*plain);
     else
-        *plain = is_half ? kernel_weight_to_float(packing->shape, *half) : *whole;
+        *plain = kind == PACKED_HALF ? half_to_float(*half) : bfloat_to_float(*half);
 }
 
-/* Panel by panel, in the order in which they lie in memory. */
-static void convert(const struct packing *packing, void *packed, float *plain, bool pack)
+/* Panels over the inputs: a row of the tensor is in one piece in both. */
+static inline __attribute__((always_inline)) void convert_over_in(const struct packing *packing, enum packed_kind kind,
+                                                                  bool pack, void *packed, float *plain)
 {
-    const bool over_in = packing->over_in;
-    const uint64_t panel = packing->panel, across = over_in ? packing->in : packing->out;
-    const uint64_t along = over_in ? packing->out : packing->in, rows = over_in ? packing->columns : packing->in;
-    const uint64_t step = over_in ? 1 : packing->step, row_step = over_in ? packing->step : 1;
-    const uint64_t first = over_in ? 0 : packing->first, first_row = over_in ? packing->first : 0;
-    for (uint64_t begin = 0, width; begin < across; begin += width) {
-        const uint64_t column = begin * step + first, left = (panel - column % panel + step - 1) / step;
-        width = across - begin < left ? across - begin : left;
-        for (uint64_t r = 0; r < along; r++) {
-            uint64_t at = (column / panel * rows + r * row_step + first_row) * panel + column % panel;
-            for (uint64_t c = begin; c < begin + width; c++, at += step)
-                move(packing, packed, at, plain + (over_in ? r * packing->in + c : c * packing->in + r), pack);
+    const uint64_t panel = packing->panel, in = packing->in;
+    for (uint64_t begin = 0; begin < in; begin += panel) {
+        const uint64_t width = in - begin < panel ? in - begin : panel;
+        for (uint64_t row = 0; row < packing->out; row++) {
+            const uint64_t at = (begin / panel * packing->columns + row * packing->step + packing->first) * panel;
+            for (uint64_t c = 0; c < width; c++)
+                move(kind, pack, packed, at + c, plain + row * in + begin + c);
         }
     }
+}
+
+/* Panels over the outputs: a transposition, in blocks that the first-level cache holds. */
+static inline __attribute__((always_inline)) void convert_over_out(const struct packing *packing, enum packed_kind kind,
+                                                                   bool pack, void *packed, float *plain)
+{
+    enum { BLOCK = 32 };
+    const uint64_t panel = packing->panel, in = packing->in, step = packing->step;
+    for (uint64_t begin = 0, width; begin < packing->out; begin += width) {
+        const uint64_t column = begin * step + packing->first, left = (panel - column % panel + step - 1) / step;
+        width = packing->out - begin < left ? packing->out - begin : left;
+        for (uint64_t row = 0; row < in; row += BLOCK) {
+            const uint64_t rows = in - row < BLOCK ? in - row : BLOCK;
+            for (uint64_t c = 0; c < width; c++) {
+                const uint64_t at = (column / panel * in + row) * panel + column % panel + c * step;
+                for (uint64_t r = 0; r < rows; r++)
+                    move(kind, pack, packed, at + r * panel, plain + (begin + c) * in + row + r);
+            }
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void convert_kind(const struct packing *packing, enum packed_kind kind,
+                                                               bool pack, void *packed, float *plain)
+{
+    if (packing->over_in)
+        convert_over_in(packing, kind, pack, packed, plain);
+    else
+        convert_over_out(packing, kind, pack, packed, plain);
+}
+
+static void convert(const struct packing *packing, void *packed, float *plain, bool pack)
+{
+    if (packing->bytes == sizeof(float) && pack)
+        convert_kind(packing, PACKED_FLOAT, true, packed, plain);
+    else if (packing->bytes == sizeof(float))
+        convert_kind(packing, PACKED_FLOAT, false, packed, plain);
+    else if (packing->shape->bfloat && pack)
+        convert_kind(packing, PACKED_BFLOAT, true, packed, plain);
+    else if (packing->shape->bfloat)
+        convert_kind(packing, PACKED_BFLOAT, false, packed, plain);
+    else if (pack)
+        convert_kind(packing, PACKED_HALF, true, packed, plain);
+    else
+        convert_kind(packing, PACKED_HALF, false, packed, plain);
 }
 
 static void unpack_primary(const struct parameters *parameters, const struct parameter *item, float *plain,
@@ -308,7 +354,7 @@ static float bound_of(const struct parameter *item)
     return item->fan_in > 0 ? (float)(1.0 / sqrt((double)item->fan_in)) : 0.0f;
 }
 
-static int initialise(struct parameters *parameters, uint64_t seed)
+int parameters_initialise(struct parameters *parameters, uint64_t seed)
 {
     int result = 0;
     for (unsigned p = 0; p < parameters->count && result == 0; p++) {
@@ -354,7 +400,7 @@ static int allocate_weights(struct parameters *parameters)
     return result;
 }
 
-int parameters_create(struct parameters *parameters, struct device *device, uint64_t seed)
+int parameters_create(struct parameters *parameters, struct device *device)
 {
     const uint64_t primary = parameters->primary_floats;
     parameters->device = device;
@@ -363,8 +409,6 @@ int parameters_create(struct parameters *parameters, struct device *device, uint
         result = allocate(parameters, primary, sizeof(float), "optimizer state", &parameters->moment[m]);
     if (result == 0 && parameters->accumulates)
         result = allocate(parameters, primary, sizeof(float), "accumulated gradients", &parameters->gradient);
-    if (result == 0)
-        result = initialise(parameters, seed);
     if (result != 0)
         parameters_destroy(parameters);
     return result;

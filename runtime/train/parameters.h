@@ -83,8 +83,10 @@ void parameters_add(struct parameters *parameters, const struct parameter *param
 void parameters_layout(struct parameters *parameters, const struct kernel_shape *shape,
                        const struct optimizer_settings *optimizer);
 uint64_t parameters_bytes(const struct parameters *parameters); /* of all buffers */
-/* Allocates the buffers and initialises the weights: value i of parameter p is a function of (seed, p, i) alone. */
-int parameters_create(struct parameters *parameters, struct device *device, uint64_t seed);
+/* Allocates the buffers, which hold zeros. */
+int parameters_create(struct parameters *parameters, struct device *device);
+/* Initialises the weights: value i of parameter p is a function of (seed, p, i) alone. */
+int parameters_initialise(struct parameters *parameters, uint64_t seed);
 void parameters_destroy(struct parameters *parameters);
 
 /* After a step was made: the name of a parameter of which a value would have become NaN or infinite, and so stayed as
