@@ -266,7 +266,8 @@ static int check_kernel(const struct config_device *device, const struct config_
     if (strcmp(kernel, "clblast") == 0 && !fp32)
         return config_source_error(source, place, "clblast takes fp32 alone, and precision is %s", device->precision);
     if (strcmp(kernel, "mma") == 0 && fp32)
-        return config_source_error(source, place, "mma multiplies in tf32 or fp16 (bf16: weights), and precision is fp32");
+        return config_source_error(source, place,
+                                   "mma multiplies in tf32 or fp16 (bf16: weights), and precision is fp32");
     if (strcmp(device->precision, "tf32") == 0 && strcmp(kernel, "mma") != 0 && strcmp(kernel, "auto") != 0)
         return config_source_error(source, place,
                                    "%s does not multiply in tf32: choose mma or auto, or precision: fp32", kernel);
