@@ -67,7 +67,7 @@ static int read_name(struct reading *reading, char name[TENSOR_PART_NAME_SIZE])
 {
     size_t used = 0;
     while (*reading->at && *reading->at != '[') {
-        uint64_t coordinate;
+        uint64_t coordinate = 0;
         const int rc = read_coordinate(reading, &coordinate);
         if (rc < 0)
             return rc;

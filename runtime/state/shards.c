@@ -101,7 +101,7 @@ static int read_whole(int fd, char *bytes, size_t length)
 
 static int read_index(struct shards *shards, const char *path, char *error)
 {
-    struct stat info;
+    struct stat info = {0};
     /* O_NONBLOCK: opening a FIFO must not hang. */
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     int rc = fd < 0 || fstat(fd, &info) != 0 ? -errno : 0;

@@ -80,6 +80,7 @@ struct loading {
     const char *uid;
     const struct layout *layout; /* NULL: the entry's `tensors` say it all */
     const char *prefix;
+    struct tensor_part part; /* of the parameter that is being read */
     char error[SHARDS_ERROR_SIZE];
 };
 
@@ -119,16 +120,16 @@ static int find_part(struct loading *loading, const struct expert_tensor *wanted
                      struct tensor_view *view)
 {
     char text[LAYOUTS_TEMPLATE_SIZE], problem[TENSOR_PART_ERROR_SIZE], shape[128], is[128], expected[128];
-    struct tensor_part part;
+    struct tensor_part *part = &loading->part;
     const char *template = template_of(loading, wanted->name, text);
     if (!template)
         return refuse_unknown(loading, wanted->name);
-    int rc = tensor_part_parse(&part, template, loading->uid, problem);
+    int rc = tensor_part_parse(part, template, loading->uid, problem);
     if (rc == 0) {
-        rc = stored_find(stored, loading->shards, part.name, loading->error);
+        rc = stored_find(stored, loading->shards, part->name, loading->error);
         if (rc < 0)
             return rc;
-        rc = tensor_part_view(view, &part, stored->dims, stored->ndim, problem);
+        rc = tensor_part_view(view, part, stored->dims, stored->ndim, problem);
     }
     if (rc < 0) {
         snprintf(loading->error, sizeof loading->error, "%s", problem);
@@ -140,22 +141,20 @@ static int find_part(struct loading *loading, const struct expert_tensor *wanted
         loading->error, sizeof loading->error,
         "'%.200s' is %s, and what '%.200s' names of it %s: parameter '%s' is %s (do hidden_dim and arguments fit the "
         "model?)",
-        part.name, stored_shape(stored, shape, sizeof shape), template,
+        part->name, stored_shape(stored, shape, sizeof shape), template,
         safetensors_shape_format("", view->dims, view->ndim, is, sizeof is), wanted->name,
         safetensors_shape_format("", wanted->dims, wanted->ndim, expected, sizeof expected));
     return -EINVAL;
 }
 
-static int check_values(struct loading *loading, const struct expert_tensor *wanted, const struct stored *stored,
-                        const float *values)
+static int check_values(struct loading *loading, const struct expert_tensor *wanted, const float *values)
 {
     for (uint64_t i = 0; i < wanted->count; i++) {
         if (values[i] >= wanted->least && values[i] <= wanted->greatest)
             continue;
         snprintf(loading->error, sizeof loading->error,
                  "element %" PRIu64 " of what '%.200s' gives for parameter '%s' is %g; possible are %g to %g", i,
-                 stored->tensor->name, wanted->name, (double)values[i], (double)wanted->least,
-                 (double)wanted->greatest);
+                 loading->part.name, wanted->name, (double)values[i], (double)wanted->least, (double)wanted->greatest);
         return -EPROTO;
     }
     return 0;
@@ -163,8 +162,8 @@ static int check_values(struct loading *loading, const struct expert_tensor *wan
 
 static int read_parameter(struct loading *loading, const struct expert_tensor *wanted, float **values)
 {
-    struct stored stored;
-    struct tensor_view view;
+    struct stored stored = {0};
+    struct tensor_view view = {0};
     int rc = find_part(loading, wanted, &stored, &view);
     if (rc < 0)
         return rc;
@@ -174,7 +173,7 @@ static int read_parameter(struct loading *loading, const struct expert_tensor *w
         return -ENOMEM;
     }
     rc = stored_read(&stored, &view, *values, loading->error);
-    return rc == 0 ? check_values(loading, wanted, &stored, *values) : rc;
+    return rc == 0 ? check_values(loading, wanted, *values) : rc;
 }
 
 static int write_parameters(struct loading *loading, float *const *values, unsigned count)
