@@ -26,7 +26,7 @@ static const struct kind reduced[] = {{"mma", "tf32", 5e-4, 1e-3}, {"mma", "fp16
                                      {"gpu", "fp16", 2e-4, 5e-4},
                                      {"amx", "fp16", 2e-4, 5e-4},
                                      {"cpu", "bf16", 2e-3, 4e-3}};
-enum { ON_GPU = 1, ON_AMX, BFLOATS, HALVES };
+enum { ON_GPU = 1, ON_AMX, HALVES };
 
 /* The elements that tests/fixtures/make_fixtures.py samples of a tensor. */
 static size_t sampled(size_t i, size_t count)
