@@ -15,7 +15,7 @@ static const double default_timeout_s = 10;
 static struct dht_client *ask(struct expertctl *ctl, Expertd__Dht__Request *request, const Expertd__Dht__Reply **reply,
                               enum exit_code *code)
 {
-    struct dht_client *client;
+    struct dht_client *client = NULL;
     char message[DHT_CLIENT_MESSAGE];
     struct keys keys;
     int rc = keys_take(&keys, ctl->server_key, ctl->key_file);
