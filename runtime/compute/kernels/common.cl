@@ -229,5 +229,5 @@ vec gate_grad(int flags, float4 how, vec g, vec u, vec dy)
 vec let_through_grad(int flags, float4 how, vec g, vec u, vec dy)
 {
     const vec slope = dy * activation(flags, cut_above(g, how.x) * how.y) / how.y;
-    return (u > how.x) | (u < -how.x) ? (vec)(0.0f) : slope;
+    return ((u > how.x) | (u < -how.x)) ? (vec)(0.0f) : slope;
 }
