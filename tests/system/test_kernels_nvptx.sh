@@ -28,6 +28,8 @@ check_tiles() { # source, rows of a tile and elements of a slab are multiples of
 /* Of OpenCL's own, which clang's header leaves out for this target. */
 typedef __fp16 four_halves __attribute__((ext_vector_type(4)));
 #define vload_half4(offset, p) __builtin_convertvector(*(__global const four_halves *)(p), float4)
+float vload_half(size_t offset, __global const half *p);
+void vstore_half_rte(float v, size_t offset, __global half *p);
 CL
     while IFS=', ' read -r rows columns row_sums column_sums slab stages; do
         [[ $((rows % row_step)) -eq 0 && $((slab % slab_step)) -eq 0 ]] || continue
