@@ -235,7 +235,8 @@ def test_strangers_hide_nobody_and_cost_little():
               f"{cpu_s(new):.2f} s of CPU; the old one {cpu_s(old) - before:.2f} s", flush=True)
         expect(addresses > 500, "there were many of them")
         expect(asked <= 40 * addresses, "none is asked again and again")
-        for dht in (old, new, late):
+        # A sanitizer's allocator keeps what was freed.
+        for dht in () if any(word in BUILD for word in ("address", "undefined", "thread")) else (old, new, late):
             expect(rss_mb(dht) - rss_mb(plain) < 50, f"{dht.name}: memory: {rss_mb(dht)} MB, {rss_mb(plain)} without")
     finally:
         liars.stop()
