@@ -51,12 +51,19 @@ def main():
             time.sleep(0.1)  # until the second server is found through the first one's expertd-dht
 
         def learn(name):
-            for _ in range(steps):
+            done = 0
+            while done < steps:
                 batch = torch.randint(0, 1400, (128,))
-                loss = torch.nn.functional.cross_entropy(head(moe(x[batch])), labels[batch])
+                try:
+                    loss = torch.nn.functional.cross_entropy(head(moe(x[batch])), labels[batch])
+                except expertd.Unavailable as why:  # both experts of some rows are gone, which the DHT knows in a moment
+                    print(why, flush=True)
+                    time.sleep(0.1)
+                    continue
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+                done += 1
             with torch.no_grad():
                 accuracy = (head(moe(x[test])).argmax(1) == labels[test]).float().mean().item()
             print(f"{name}: loss {loss.item():.3f}, {100 * accuracy:.1f} % of the test digits", flush=True)
