@@ -95,7 +95,10 @@ static bool add_arguments(struct expertctl *ctl)
     return true;
 }
 
-enum exit_code expertctl_load(struct expertctl *ctl)
+/* expertd_load or expertd_set, with the settings of the flags and of the command's arguments. */
+static enum exit_code change(struct expertctl *ctl,
+                             int ask(struct expertd_client *, const char *uid, const char *const *settings,
+                                     size_t n_settings, uint32_t deadline_ms, struct expertd_call **))
 {
     enum exit_code code = EXIT_OK;
     struct expertd_call *call = NULL;
@@ -104,23 +107,19 @@ enum exit_code expertctl_load(struct expertctl *ctl)
     struct expertd_client *client = connect_as_owner(ctl, &code);
     if (!client)
         return code;
-    const int made = expertd_load(client, ctl->arguments[0], (const char *const *)ctl->settings, ctl->n_settings,
-                                  expertctl_timeout_ms(ctl, default_timeout_s), &call);
+    const int made = ask(client, ctl->arguments[0], (const char *const *)ctl->settings, ctl->n_settings,
+                         expertctl_timeout_ms(ctl, default_timeout_s), &call);
     return finish(ctl, made, client, &call);
+}
+
+enum exit_code expertctl_load(struct expertctl *ctl)
+{
+    return change(ctl, expertd_load);
 }
 
 enum exit_code expertctl_set(struct expertctl *ctl)
 {
-    enum exit_code code = EXIT_OK;
-    struct expertd_call *call = NULL;
-    if (!add_arguments(ctl) || ctl->too_many_settings)
-        return expertctl_usage(ctl, "settings are written OPTION=VALUE");
-    struct expertd_client *client = connect_as_owner(ctl, &code);
-    if (!client)
-        return code;
-    const int made = expertd_set(client, ctl->arguments[0], (const char *const *)ctl->settings, ctl->n_settings,
-                                 expertctl_timeout_ms(ctl, default_timeout_s), &call);
-    return finish(ctl, made, client, &call);
+    return change(ctl, expertd_set);
 }
 
 enum exit_code expertctl_unload(struct expertctl *ctl)

@@ -4,47 +4,13 @@
 # with dht.lan they hear each other's broadcasts, and what the one's server hosts is found by the other.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-bin=$PWD/${BUILD:-build}/bin
-far=expertd-$$-lan-far near=expertd-$$-lan-near
-work=$(mktemp -d)
-
-skip() {
-    echo "SKIPPED: $*"
-    rm -rf "$work"
-    exit 77
-}
-command -v ip >/dev/null || skip "no ip(8) here (Debian: iproute2)"
-ip netns add "$far" 2>/dev/null || skip "this machine lets us make no network namespace"
-if ! ip netns exec "$far" true 2>/dev/null; then # in a chroot, say
-    ip netns delete "$far"
-    skip "this machine lets us run nothing in a network namespace"
-fi
-pids=()
-clean_up() {
-    kill -TERM "${pids[@]}" 2>/dev/null
-    wait
-    ip netns delete "$far" 2>/dev/null
-    ip netns delete "$near" 2>/dev/null
-    rm -rf "$work"
-}
-trap clean_up EXIT
-fail() {
-    echo "FAILED: $*"
-    tail -n 20 "$work"/*.log
-    exit 1
-}
-ip netns add "$near" && ip link add "lanf$$" netns "$far" type veth peer name "lann$$" netns "$near" || fail "no link"
-for side in "$far lanf$$ 10.204.0.1" "$near lann$$ 10.204.0.2"; do
-    read -r space link address <<<"$side"
-    ip -n "$space" addr add "$address/24" brd + dev "$link" && ip -n "$space" link set "$link" up &&
-        ip -n "$space" link set lo up || fail "cannot set up $space"
-done
+. tests/system/support_hosts.sh
 
 cat >"$work/far.yaml" <<YAML
 server: {name: lan-$$, run_dir: "$work/far", insecure: true}
-frontend: {listen: ["tcp://10.204.0.1:31330"]}
+frontend: {listen: ["tcp://10.203.0.1:31330"]}
 dht: {listen: "tcp://127.0.0.1:31331", port: 4222, lan: true, update_period: 0.5, expiration: 2}
-devices: [{name: one, cache_dir: "$work/cache"}]
+devices: [{name: one, cache_dir: "$(tests/cache take one)"}]
 experts: [{uid: "nop.[0:2]", block: nop, hidden_dim: 8, max_batch_size: 16}]
 YAML
 cat >"$work/near.yaml" <<YAML
@@ -52,10 +18,6 @@ server: {name: lan-$$-near, run_dir: "$work/near"}
 dht: {listen: "tcp://127.0.0.1:31331", port: 4300, lan: true, frontend: none}
 YAML
 sed 's/lan: true/lan: false/; s/-near/-deaf/; s/31331/31339/; s/4300/4400/; s,/near",/deaf",' "$work/near.yaml" >"$work/deaf.yaml"
-start() { # namespace, configuration, program
-    ip netns exec "$1" "$bin/$3" --config "$work/$2.yaml" 2>>"$work/$3-$2.log" &
-    pids+=($!)
-}
 start "$near" near expertd-dht # before there is anybody to hear
 start "$near" deaf expertd-dht
 start "$far" far expertd-runtime
@@ -64,7 +26,7 @@ start "$far" far expertd-dht
 
 ctl() { ip netns exec "$near" "$bin/expertctl" --timeout 5 --dht "tcp://127.0.0.1:$1" resolve nop.1 2>/dev/null; }
 deadline=$((SECONDS + ${LAN_LIMIT:-400}))
-until [ "$(ctl 31331)" = $'nop.1\ttcp://10.204.0.1:31330' ]; do
+until [ "$(ctl 31331)" = $'nop.1\ttcp://10.203.0.1:31330' ]; do
     kill -0 "${pids[0]}" 2>/dev/null || fail "the directory has ended"
     [ $SECONDS -lt $deadline ] || fail "the expert is not found; it says: $(ctl 31331)"
 done
