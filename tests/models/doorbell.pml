@@ -3,7 +3,7 @@
  * Both sides have a store buffer, as processors have: what one wrote is seen by the other some time later, in order,
  * unless a fence or an exchange waits for it. FIFO 1 is the frontend's bell, 0 the runtime's futex. A ringer that is
  * killed between taking the flag and ringing takes the ring along (KILL 1): then the bound of the sleep, which is there
- * for that alone, wakes the waiter; without a kill the model has no such bound. FAULT: tests/system/test_models.sh. */
+ * for that alone, wakes the waiter; without a kill the model has no such bound. FAULT: tests/system/test_spin.sh. */
 #ifndef FIFO
 #define FIFO 0
 #endif

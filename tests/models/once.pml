@@ -5,7 +5,7 @@
  * clients' steps push records out of the window, but never so many that KEY's is (that is the promise's bound). The
  * runtime may be killed at any statement: then its parameters are those of the last checkpoint. It may end cleanly:
  * then it writes a checkpoint, and its segment is removed. A pool's tasks are taken one at a time here; ring.pml has
- * the positions. FAULT: tests/system/test_models.sh. */
+ * the positions. FAULT: tests/system/test_spin.sh. */
 #ifndef FAULT
 #define FAULT 0
 #endif

@@ -5,7 +5,7 @@
  * Every statement is a point at which the other side may go on, and at which a process may be killed; memory is
  * sequentially consistent (that the orders of the C code suffice for that is argued where they stand; the doorbell's
  * model has store buffers). Rows hold the number of the task that wrote them, so that whoever reads rows of another
- * task is caught. FAULT plants the mistakes that the model must notice: tests/system/test_models.sh has their list. */
+ * task is caught. FAULT plants the mistakes that the model must notice: tests/system/test_spin.sh has their list. */
 #ifndef BACKWARD
 #define BACKWARD 0
 #endif
