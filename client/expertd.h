@@ -303,7 +303,8 @@ EXPERTD_API int expertd_call_wait(struct expertd_call *call, int timeout_ms);
 EXPERTD_API bool expertd_call_done(const struct expertd_call *call);
 /* Sends an ended backward once more under its old request id, so that a server that has applied it does not apply it
  * twice, but gives the first answer (or ALREADY_EXISTS when that is no longer kept). The call is in flight again; its
- * outputs are gone. -EINVAL: it is not an ended backward. */
+ * outputs are gone. An earlier attempt's DEADLINE_EXCEEDED that was still under way may end it: as that says, the step
+ * may have been applied or not, and it can be retried once more. -EINVAL: it is not an ended backward. */
 EXPERTD_API int expertd_call_retry(struct expertd_call *call, uint32_t deadline_ms);
 /* Releases what belongs to the call, and nulls *call. A call that is in flight is given up: its answer is dropped. */
 EXPERTD_API void expertd_call_release(struct expertd_call **call);

@@ -53,6 +53,8 @@ static void use(struct control *control)
     const uint32_t experts = control_experts_count(control);
     for (uint32_t e = 0; e < experts; e++) {
         const struct control_expert_shared *expert = control_expert(control, e);
+        if (!control_slot_used(control, e))
+            continue; /* nothing is promised of a place without an expert */
         if (!uid_valid(expert->uid) || !schema_valid(&expert->inputs) || strlen(expert->block) >= sizeof expert->block)
             abort();
     }
