@@ -26,6 +26,8 @@ int kernel_launch_object(struct device *device, cl_kernel object, const char *na
     for (unsigned i = 0; i < count && error == CL_SUCCESS; i++)
         error = clSetKernelArg(object, i, arguments[i].size, arguments[i].value);
     if (error == CL_SUCCESS)
+        error = device_point(device);
+    if (error == CL_SUCCESS)
         error = clEnqueueNDRangeKernel(device->queue, object, grid->dims, NULL, grid->global, grid->local, waits,
                                        wait_for, event);
     if (error == CL_SUCCESS)

@@ -12,6 +12,8 @@
 static int make_queue(struct device *device)
 {
     cl_int error;
+    if (device_point(device) != CL_SUCCESS)
+        return device_fail(device, CL_DEVICE_NOT_AVAILABLE, "clCreateContext");
     device->context = clCreateContext(NULL, 1, &device->id, NULL, NULL, &error);
     if (device->context == NULL)
         return device_fail(device, error, "clCreateContext");
@@ -104,7 +106,9 @@ bool device_answers(struct device *device)
 
 int device_finish(struct device *device)
 {
-    cl_int error = clFinish(device->queue);
+    cl_int error = device_point(device);
+    if (error == CL_SUCCESS)
+        error = clFinish(device->queue);
     if (error == CL_SUCCESS && device->upload_queue != NULL)
         error = clFinish(device->upload_queue);
     if (error == CL_SUCCESS && device->download_queue != NULL)

@@ -2,6 +2,7 @@
 #ifndef EXPERTD_RUNTIME_DEVICE_PRIVATE_H
 #define EXPERTD_RUNTIME_DEVICE_PRIVATE_H
 
+#include "common/failpoint.h"
 #include "runtime/device/device.h"
 
 struct compute; /* of who launches kernels on it: runtime/compute/provider.h */
@@ -74,6 +75,11 @@ struct device {
 
 /* Notes "what: CL_ERROR_NAME" as the device's error and returns the errno for it. */
 int device_fail(struct device *device, cl_int error, const char *what);
+/* What a driver answers for a device that is lost, where a test wants this one to be (common/failpoint.h). */
+static inline cl_int device_point(const struct device *device)
+{
+    return FAILPOINT_OF("device.lost", device->config->name) ? CL_DEVICE_NOT_AVAILABLE : CL_SUCCESS;
+}
 /* Notes a message that is no OpenCL error, and returns `result`. */
 int device_complain(struct device *device, int result, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

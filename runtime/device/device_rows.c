@@ -105,7 +105,9 @@ int device_wait(struct device *device, cl_event *done)
     if (*done == NULL)
         return 0;
     struct device_staging *staging = device_staging_find(device, *done);
-    const int result = staging != NULL ? device_staging_wait(device, staging) : wait_in_place(device, *done);
+    int result = staging != NULL ? device_staging_wait(device, staging) : wait_in_place(device, *done);
+    if (result == 0 && device_point(device) != CL_SUCCESS)
+        result = device_fail(device, CL_DEVICE_NOT_AVAILABLE, "a batch");
     clReleaseEvent(*done);
     *done = NULL;
     return result;

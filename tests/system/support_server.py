@@ -71,7 +71,7 @@ class Client:
 class Server:
     """Frontend and runtime. `experts`: lines of the YAML list; `frontend`, `server`: more of their sections, as "max_requests: 2"."""
 
-    def __init__(self, experts, frontend="", endpoint=None, server="", device="{name: device0, cache_dir: %s}"):
+    def __init__(self, experts, frontend="", endpoint=None, server="", device="{name: device0, cache_dir: %s}", devices=None):
         self.folder = tempfile.mkdtemp(prefix="expertd-server.")
         self.name = f"server-{os.getpid()}-{os.path.basename(self.folder)[-8:]}"
         self.run_dir = self.folder + "/run"
@@ -82,7 +82,7 @@ class Server:
         more = ", " + server if server else ""
         with open(self.config, "w") as file:
             file.write(f"server: {{name: {self.name}, run_dir: {self.run_dir}{more}}}\nfrontend: {{{listen}}}\n"
-                       f"devices: [{device % warm_cache()}]\nexperts:\n" + "".join(f"  - {e}\n" for e in experts))
+                       f"devices: [{devices or device % warm_cache()}]\nexperts:\n" + "".join(f"  - {e}\n" for e in experts))
 
     def __enter__(self):
         return self
@@ -93,7 +93,7 @@ class Server:
             process.wait()
         zmq.Context.instance().destroy(linger=0)
         if kind:
-            for program in ("frontend", "runtime"):
+            for program in self.running:
                 print(f"--- {program}\n{self.log(program)}")
         for segment in self.segments():
             os.unlink(segment)
@@ -101,10 +101,13 @@ class Server:
 
     def start(self, *programs, **options):
         for program in programs or ("frontend", "runtime"):
-            with open(f"{self.folder}/{program}.log", "a") as log:
-                self.running[program] = subprocess.Popen([f"{BIN}/expertd-{program}", "--config", self.config], stderr=log,
-                                                         **options)
+            self.start_as(program, f"expertd-{program}", **options)
         return self
+
+    def start_as(self, name, program, *arguments, **options):
+        """One of several of a program, by a name of its own."""
+        with open(f"{self.folder}/{name}.log", "a") as log:
+            self.running[name] = subprocess.Popen([f"{BIN}/{program}", "--config", self.config, *arguments], stderr=log, **options)
 
     def log(self, program):
         with open(f"{self.folder}/{program}.log") as log:
