@@ -44,7 +44,7 @@ pools_PKGS    :=
 frontend_PKGS := libzmq libprotobuf-c
 runtime_PKGS  := OpenCL json-c
 client_PKGS   := libzmq libprotobuf-c
-expertctl_PKGS := libzmq libprotobuf-c
+expertctl_PKGS := libzmq libprotobuf-c ncurses
 http_PKGS     := libzmq libprotobuf-c libmicrohttpd json-c
 engine_PKGS   := libtorrent-rasterbar
 dht_PKGS      := libzmq libprotobuf-c libsodium libczmq $(engine_PKGS)
@@ -185,7 +185,7 @@ http_LINK     = $(call pkg_libs,$(http_PKGS) $(common_PKGS)) -lm
 command_WITH  = $(call libs,command common)
 command_LINK  = $(call pkg_libs,$(common_PKGS)) -lm
 expertctl_WITH = $(call libs,expertctl client proto common)
-expertctl_LINK = $(call pkg_libs,$(client_PKGS) $(common_PKGS)) -lm
+expertctl_LINK = $(call pkg_libs,$(expertctl_PKGS) $(common_PKGS)) -lm
 # An example is what a user would write: it sees only the library.
 examples_WITH = $(call lib,examples) $(BUILD)/lib/libexpertd.a
 examples_LINK = $(call pkg_libs,$(examples_PKGS)) -lm

@@ -24,6 +24,15 @@ enum {
     KEY_NAME,
     KEY_RUN_DIR,
     KEY_SERVER,
+    KEY_WATCH,
+    KEY_INTERVAL,
+    KEY_CONCURRENCY,
+    KEY_ROWS,
+    KEY_WINDOW,
+    KEY_WINDOWS,
+    KEY_STABILITY,
+    KEY_BACKWARD,
+    KEY_CSV,
     KEY_SETTING
 };
 
@@ -38,7 +47,9 @@ static const struct {
     {"info", expertctl_info, 1, 1, ""},
     {"forward", expertctl_forward, 1, 1, "ioc"},
     {"backward", expertctl_backward, 1, 1, "igoc"},
-    {"stats", expertctl_stats, 0, 0, ""},
+    {"stats", expertctl_stats, 0, 0, "wn"},
+    {"top", expertctl_top, 0, 1, "w"},
+    {"bench", expertctl_bench, 1, 1, "b"},
     {"checkpoint", expertctl_checkpoint, 0, 1, ""},
     {"load", expertctl_load, 1, NO_LIMIT, "s"},
     {"unload", expertctl_unload, 1, 1, ""},
@@ -60,7 +71,11 @@ static const char description[] =
     "  info UID                  one expert's schemas, settings and counters\n"
     "  forward UID -i A.npy ...  the expert's outputs; saved with -o\n"
     "  backward UID -i A.npy ... -g B.npy ...  gradients of the inputs; the expert learns\n"
-    "  stats                     the server's counters, and expertd-dht's with --dht\n"
+    "  stats [--watch]           the server's counters, and expertd-dht's with --dht; or, again and again, those that "
+    "changed and by how much a second\n"
+    "  top [PREFIX]              what a server does, in the terminal: devices, and experts in the order of any column\n"
+    "  bench UID                 how many calls a second an expert answers and how long each takes, with more and more "
+    "of them in flight\n"
     "  checkpoint [UID]          writes a checkpoint of one expert, or of all\n"
     "  load UID [OPTION=VALUE ...]  one more expert, as the options of an entry of `experts` say, or without any as "
     "the configuration does\n"
@@ -100,7 +115,20 @@ static const struct argp_option options[] = {
     {"metadata", KEY_METADATA, "TEXT", 0,
      "goes along, stands in the server's log (debug) and comes back with the answer", 1},
     {"traceparent", KEY_TRACEPARENT, "TEXT", 0, "the W3C trace that the call is part of; for the server's log", 1},
-    {"count", KEY_COUNT, "N", 0, "of uids to draw (1)", 1},
+    {"count", KEY_COUNT, "N", 0, "of uids to draw (1); stats --watch: ends after so many times", 1},
+    {"watch", KEY_WATCH, NULL, 0, "stats: again and again, until ^C", 1},
+    {"interval", KEY_INTERVAL, "SECONDS", 0, "stats --watch, top: between two looks (1)", 1},
+    {"concurrency", KEY_CONCURRENCY, "LIST", 0,
+     "bench: calls in flight: 4, or 1,2,8, or 1:16 (doubled each time), or 4:20:8 (first, last, step) (1:16)", 1},
+    {"rows", KEY_ROWS, "N", 0, "bench: of each call (1)", 1},
+    {"backward", KEY_BACKWARD, NULL, 0, "bench: backwards, by which the expert LEARNS from made-up numbers", 1},
+    {"window", KEY_WINDOW, "SECONDS", 0, "bench: what is measured at a time (1)", 1},
+    {"stability", KEY_STABILITY, "PERCENT", 0,
+     "bench: it is done when the last three windows' calls a second and mean latencies differ by no more from their "
+     "means (10)",
+     1},
+    {"windows", KEY_WINDOWS, "N", 0, "bench: or after so many windows (10)", 1},
+    {"csv", KEY_CSV, NULL, 0, "bench: comma-separated values", 1},
     {"experts", KEY_EXPERTS, "N", 0, "that many of the server's experts have to be alive", 1},
     {"server-key", KEY_SERVER_KEY, "KEY", 0,
      "the server's public key, or the file of its certificate: it has to prove that it is that one", 2},
@@ -140,6 +168,11 @@ static char option_letter(int key)
         return 'r';
     case KEY_NAME:
         return 'N';
+    case KEY_WATCH:
+    case KEY_INTERVAL:
+        return 'w';
+    case KEY_CONCURRENCY:
+        return 'b';
     default:
         return (char)key;
     }
@@ -163,13 +196,18 @@ static uint64_t parse_number(struct argp_state *state, const char *text, uint64_
     return value;
 }
 
-static double parse_seconds(struct argp_state *state, const char *text)
+static double parse_positive(struct argp_state *state, const char *text, double limit, const char *what)
 {
     char *end;
     const double value = strtod(text, &end);
-    if (end == text || *end || !(value > 0 && value <= 1e6))
-        argp_error(state, "'%s' is no time in seconds", text);
+    if (end == text || *end || !(value > 0 && value <= limit))
+        argp_error(state, "'%s' is no %s", text, what);
     return value;
+}
+
+static double parse_seconds(struct argp_state *state, const char *text)
+{
+    return parse_positive(state, text, 1e6, "time in seconds");
 }
 
 static error_t parse_option(int key, char *argument, struct argp_state *state)
@@ -219,6 +257,33 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case KEY_EXPERTS:
         ctl->experts = parse_number(state, argument, UINT32_MAX);
         ctl->experts_given = true;
+        return 0;
+    case KEY_WATCH:
+        ctl->watch = true;
+        return 0;
+    case KEY_INTERVAL:
+        ctl->interval_s = parse_seconds(state, argument);
+        return 0;
+    case KEY_CONCURRENCY:
+        ctl->concurrency = argument;
+        return 0;
+    case KEY_ROWS:
+        ctl->rows = parse_number(state, argument, UINT32_MAX);
+        return 0;
+    case KEY_WINDOW:
+        ctl->window_s = parse_seconds(state, argument);
+        return 0;
+    case KEY_WINDOWS:
+        ctl->windows = parse_number(state, argument, 1000);
+        return 0;
+    case KEY_STABILITY:
+        ctl->stability = parse_positive(state, argument, 1000, "percentage");
+        return 0;
+    case KEY_BACKWARD:
+        ctl->backward = true;
+        return 0;
+    case KEY_CSV:
+        ctl->csv = true;
         return 0;
     case KEY_COMPRESSION:
         if (expertd_codec_of_name(argument, &ctl->codec) < 0)
@@ -274,6 +339,11 @@ static const char *stray_option(const struct expertctl *ctl, const char *allowed
                  {KEY_COUNT, ctl->count_given, "--count"},
                  {KEY_EXPERTS, ctl->experts_given, "--experts"},
                  {KEY_SETTING, ctl->n_settings > 0, "an option of an entry"},
+                 {KEY_WATCH, ctl->watch || ctl->interval_s > 0, "--watch or --interval"},
+                 {KEY_CONCURRENCY,
+                  ctl->concurrency || ctl->rows || ctl->windows || ctl->window_s > 0 || ctl->stability > 0 ||
+                      ctl->backward || ctl->csv,
+                  "an option of bench"},
                  {KEY_ROLE, ctl->role != NULL, "--role"},
                  {KEY_NAME, ctl->name != NULL, "--name"}};
     for (size_t i = 0; i < sizeof given / sizeof given[0]; i++)

@@ -46,8 +46,14 @@ struct expertctl {
     const char *server_key, *key_file; /* NULL: the environment's */
     const char *role, *name;           /* keygen */
     struct paths inputs, grad_outputs, outputs;
-    uint32_t count; /* draw */
+    uint32_t count; /* draw, stats --watch */
     bool count_given;
+    bool watch;              /* stats */
+    double interval_s;       /* stats --watch, top; 0: a second */
+    const char *concurrency; /* bench, and what follows; NULL: the default; numbers 0 likewise */
+    uint64_t rows, windows;
+    double window_s, stability;
+    bool backward, csv;
     uint64_t experts; /* wait */
     bool experts_given;
     char *settings[EXPERTCTL_MAX_SETTINGS]; /* load and set: "option=value" */
@@ -61,6 +67,7 @@ struct expertctl {
 
 typedef enum exit_code expertctl_command(struct expertctl *ctl);
 expertctl_command expertctl_ping, expertctl_list, expertctl_info, expertctl_stats, expertctl_checkpoint, expertctl_wait;
+expertctl_command expertctl_top, expertctl_bench;
 expertctl_command expertctl_load, expertctl_unload, expertctl_set, expertctl_reload;
 expertctl_command expertctl_forward, expertctl_backward;
 expertctl_command expertctl_resolve, expertctl_search, expertctl_draw;

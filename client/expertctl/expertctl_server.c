@@ -263,39 +263,7 @@ enum exit_code expertctl_info(struct expertctl *ctl)
     return code;
 }
 
-/* ---- stats and checkpoint -------------------------------------------------------------------------------------- */
-
-enum exit_code expertctl_stats(struct expertctl *ctl)
-{
-    enum exit_code code = EXIT_OK;
-    struct expertd_client *client = expertctl_connect(ctl, &code);
-    struct expertd_call *call;
-    struct json json = {0};
-    if (!client)
-        return code;
-    code = expertctl_finish(ctl, expertd_stats(client, expertctl_timeout_ms(ctl, default_timeout_s), &call), &call);
-    if (code == EXIT_OK) {
-        const struct expertd_stats *stats = expertd_call_stats(call);
-        if (ctl->json) {
-            json = expertctl_json_start();
-            json_open(&json, "counters", '{');
-        }
-        for (size_t i = 0; i < stats->count; i++) {
-            if (ctl->json)
-                json_number(&json, stats->counters[i].name, stats->counters[i].value);
-            else
-                printf("%s %.15g\n", stats->counters[i].name, stats->counters[i].value);
-        }
-        if (ctl->json)
-            json_close(&json, '}');
-        if (ctl->dht_given)
-            code = expertctl_dht_status(ctl, ctl->json ? &json : NULL);
-        if (ctl->json)
-            expertctl_json_end(&json);
-    }
-    expertd_client_destroy(&client);
-    return code;
-}
+/* ---- checkpoint ------------------------------------------------------------------------------------------------ */
 
 enum exit_code expertctl_checkpoint(struct expertctl *ctl)
 {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """expertctl and the minimal Python client against a whole server: frontend, runtime and dht."""
 # timeout: 150
-import json, os, shutil, signal, socket, subprocess, sys, tempfile
+import fcntl, json, os, pty, select, shutil, signal, socket, struct, subprocess, sys, tempfile, termios
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(ROOT, os.environ.get("BUILD", "build"))
@@ -126,6 +126,96 @@ def saved():
     ctl("checkpoint", "ffn.9.9", status=4)
 
 
+def watched():
+    """Each line is a whole object; without --count it goes on until a signal."""
+    watching = subprocess.Popen([f"{BUILD}/bin/expertctl", "-e", ENDPOINT, "-t", "500", "stats", "--watch", "--interval", "0.05", "--json"],
+                                stdout=subprocess.PIPE, text=True)
+    seen = [json.loads(watching.stdout.readline()) for _ in range(3)]
+    assert seen[2]["time"] > seen[0]["time"] and any(h["name"].endswith("queue_seconds") for h in seen[0]["histograms"])
+    uptime = [s["counters"]["frontend.uptime_s"] for s in seen]
+    assert uptime[2] > uptime[1] > uptime[0]
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(600) == 0
+    assert "frontend.uptime_s" in ctl("stats", "--watch", "--count", "2", "--interval", "0.01")
+
+
+def measured():
+    """What the device says of itself is of this expert alone, as it serves nobody else."""
+    said = ctl("bench", "ffn.0.0", "--concurrency", "1,4", "--window", "0.1", "--windows", "3", "--json")
+    assert [level["concurrency"] for level in said["levels"]] == [1, 4] and said["device"] == "one"
+    for level in said["levels"]:
+        assert level["calls_per_second"] > 0 and level["failed"] == 0 and level["windows"] == 3, level
+        assert 0 < level["p50_ms"] <= level["p90_ms"] <= level["p99_ms"] <= level["max_ms"], level
+        assert level["compute_ms"] > 0 and level["batch_rows"] >= 1, level
+    assert ctl("bench", "ffn.0.9", "--json", status=4)["status"] == "NOT_FOUND"
+    updates = ctl("info", "ffn.0.0", "--json")["update_count"]
+    ctl("bench", "ffn.0.0", "--backward", "--concurrency", "2", "--window", "0.05", "--windows", "1", "--csv")
+    assert ctl("info", "ffn.0.0", "--json")["update_count"] > updates  # a benchmark of forwards has trained nothing
+
+
+class Terminal:
+    """expertctl in a terminal of 40 lines; what it has written comes as it is."""
+
+    def __init__(self, *arguments):
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+        self.process = subprocess.Popen([f"{BUILD}/bin/expertctl", "-e", ENDPOINT, *arguments], stdin=slave, stdout=slave, stderr=slave,
+                                        env={**os.environ, "TERM": "vt100"}, start_new_session=True)
+        os.close(slave)
+        self.written = ""
+
+    def read(self):
+        """Some more of it; "" at the end."""
+        assert select.select([self.master], [], [], 600)[0], f"nothing more came after {self.written[-2000:]!r}"
+        try:
+            more = os.read(self.master, 65536).decode()
+        except OSError:  # EIO: the other side has gone
+            more = ""
+        self.written += more
+        return more
+
+    def until(self, *texts):
+        while not all(text in self.written for text in texts):
+            assert self.read(), f"it ended before {texts}: {self.written!r}"
+
+    def press(self, keys):
+        """And ^L, by which the screen is written whole: ncurses leaves out what stands there already."""
+        self.written = ""
+        os.write(self.master, keys.encode() + b"\x0c")
+
+    def end(self):
+        while self.read():
+            pass
+        os.close(self.master)
+        return self.process.wait(600)
+
+
+def shown():
+    """`top`: it shows devices and experts, refreshes by itself, and does what keys say."""
+    terminal = Terminal("top", "--interval", "0.1")
+    terminal.until("3 of 3 experts alive", "DEVICE", "one", "UID", "ffn.0.0", "ffn.0.1", "nop.7", "1-3 of 3, by ROWS/s")
+    terminal.read()  # by itself: the time that goes by
+    terminal.press("/nop")
+    terminal.until("filter: ")
+    terminal.press("\r")
+    terminal.until("1-1 of 1 with nop")
+    terminal.press("/\r>>>>>>>")  # no filter, and the sixth column on from the fourth is the first
+    terminal.until("of 3, by UID")
+    terminal.press("r")
+    terminal.until("reversed")
+    terminal.press("q")
+    assert terminal.end() == 0
+    attributes = terminal.written
+    assert "\x1b[" in attributes  # the screen was left as ncurses leaves it
+    stopped = Terminal("top", "ffn.")
+    stopped.until("ffn.0.1", "1-2 of 2")
+    stopped.process.send_signal(signal.SIGTERM)
+    assert stopped.end() == 0
+    unknown = subprocess.run(["script", "-qec", f"TERM=no-such {BUILD}/bin/expertctl -e {ENDPOINT} top", "/dev/null"], capture_output=True,
+                             text=True, timeout=600) if shutil.which("script") else None
+    assert unknown is None or (unknown.returncode == 10 and "ncurses" in unknown.stdout), unknown
+
+
 def asked_from_python():
     subprocess.run(["protoc", "--python_out=.", "-I" + ROOT + "/proto", "expertd.proto"], check=True)
     client = subprocess.run([sys.executable, f"{ROOT}/client/python/minimal_client.py", ENDPOINT, "ffn.0.1"],
@@ -136,7 +226,7 @@ def asked_from_python():
 log = open("server.log", "w+")
 server = subprocess.Popen([f"{ROOT}/scripts/start", "--config", "expertd.yaml", "--bin", f"{BUILD}/bin"], stderr=log)
 try:
-    for test in (asked_about, computed, refused, found, saved, asked_from_python):
+    for test in (asked_about, computed, refused, found, saved, watched, measured, shown, asked_from_python):
         test()
         print(f"ok {test.__name__}", flush=True)
     failed = 0

@@ -93,7 +93,11 @@ START_TEST(each_question_is_answered_in_words_and_json)
     ck_assert_int_eq(ctl("stats"), 0);
     ck_assert_str_eq(output, "frontend.requests.ping 5\n");
     ck_assert_int_eq(ctl("stats --json"), 0);
-    says("\"counters\": {\"frontend.requests.ping\": 5}");
+    says("\"counters\": {\"frontend.requests.ping\": 5}, \"histograms\": [");
+    ck_assert_int_eq(ctl("stats --watch --count 2 --interval 0.001"), 0);
+    says("  frontend.requests.ping 5\n");
+    ck_assert_int_eq(ctl("stats --watch --count 2 --interval 0.001 --json | wc -l"), 0);
+    ck_assert_str_eq(output, "2\n");
     ck_assert_int_eq(ctl("checkpoint nop.0"), 0);
     ck_assert_int_eq(ctl("wait"), 0);
     ck_assert_int_eq(ctl("wait nop.0 --json"), 0);
@@ -141,6 +145,68 @@ START_TEST(what_fails_on_this_side_is_no_status_of_the_protocol)
     fails_here("forward nop.0 -i a.npy -o /dev/full", "/dev/full: No space left");
     fails_here("backward nop.0 -i a.npy -g a.npy -o /dev/full", "the backward was applied");
     ck_assert_int_eq(ctl("ping > /dev/full"), 10);
+}
+END_TEST
+
+/* A run needs no time of its own: as soon as each call's place had its turn, a window is full. */
+START_TEST(a_benchmark_measures_each_number_of_calls_in_flight)
+{
+    ck_assert_int_eq(ctl("bench nop.0 --concurrency 1,3 --window 0.001 --windows 2 --csv"), 0);
+    says("concurrency,calls_per_second,");
+    says("\n1,");
+    says("\n3,");
+    ck_assert_int_eq(ctl("bench nop.0 --concurrency 2 --window 0.001 --windows 3 --rows 2 --backward --json"), 0);
+    says("{\"status\": \"OK\", \"uid\": \"nop.0\", \"method\": \"backward\"");
+    says("\"rows\": 2, \"levels\": [{\"concurrency\": 2, \"calls_per_second\": ");
+    says("\"failed\": 0, \"windows\": 3, ");
+    ck_assert_int_eq(ctl("bench nop.0 --concurrency 0"), 2);
+    ck_assert_int_eq(ctl("bench nop.0 --rows 1000000"), 2);
+    ck_assert_int_eq(ctl("bench nop.0 --json --csv"), 2);
+    ck_assert_int_eq(ctl("bench"), 2);
+    ck_assert_int_eq(ctl("ping --csv"), 2);
+    ck_assert_int_eq(ctl("stats --count 2"), 2);
+}
+END_TEST
+
+static bool reply_as(struct router_request *request, Expertd__Method method, Expertd__Status status)
+{
+    const Expertd__RequestHeader *header = router_header(request);
+    if (header->method != method)
+        return false;
+    router_reply_status(request, header, status, "as the test says");
+    return true;
+}
+
+static void full(void *context, struct router_request *request)
+{
+    if (!reply_as(request, EXPERTD__METHOD__FORWARD, EXPERTD__STATUS__RESOURCE_EXHAUSTED))
+        router_nop(context, request);
+}
+
+static void refusing(void *context, struct router_request *request)
+{
+    if (!reply_as(request, EXPERTD__METHOD__FORWARD, EXPERTD__STATUS__PERMISSION_DENIED))
+        router_nop(context, request);
+}
+
+START_TEST(a_benchmark_of_what_only_fails_ends)
+{
+    router_stop(&router);
+    router = router_start(NULL, full, NULL);
+    ck_assert_int_eq(ctl("bench nop.0 --concurrency 4"), 7);
+    says("RESOURCE_EXHAUSTED: as the test says");
+    router_stop(&router);
+    router = router_start(NULL, refusing, NULL);
+    ck_assert_int_eq(ctl("bench nop.0 --concurrency 4 --json"), 11);
+    says("{\"status\": \"PERMISSION_DENIED\", \"message\": \"as the test says\"}");
+}
+END_TEST
+
+START_TEST(top_asks_for_a_terminal)
+{
+    ck_assert_int_eq(ctl("top < /dev/null"), 10);
+    says("a terminal");
+    ck_assert_int_eq(ctl("top --json"), 2);
 }
 END_TEST
 
@@ -424,6 +490,9 @@ int main(void)
     tcase_add_test(tests, each_question_is_answered_in_words_and_json);
     tcase_add_test(tests, forward_and_backward_go_from_file_to_file);
     tcase_add_test(tests, what_fails_on_this_side_is_no_status_of_the_protocol);
+    tcase_add_test(tests, a_benchmark_measures_each_number_of_calls_in_flight);
+    tcase_add_test(tests, a_benchmark_of_what_only_fails_ends);
+    tcase_add_test(tests, top_asks_for_a_terminal);
     tcase_add_test(tests, an_expert_does_not_learn_for_an_answer_that_has_no_place);
     tcase_add_test(tests, a_failed_question_leaves_files_as_they_were);
     tcase_add_test(tests, help_comes_for_its_short_name_too);
