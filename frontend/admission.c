@@ -26,11 +26,11 @@ bool admission_queued(const struct pool_link *link)
 }
 
 bool admission_may_wait(const struct server *server, const struct pool_link *link, const struct client_peer *peer,
-                        uint32_t rows)
+                        uint32_t rows, uint64_t bytes)
 {
     const struct pool_shared *header = pool_header(link->pool);
     const struct share *share = shares_find(server->shares, link, peer);
-    if (server->parked_bytes + server->message.bytes > server->pressure.budget / WAITING_SHARE)
+    if (server->parked_bytes + bytes > server->pressure.budget / WAITING_SHARE)
         return false;
     if (!share)
         return true;
@@ -38,19 +38,18 @@ bool admission_may_wait(const struct server *server, const struct pool_link *lin
            share->rows + (uint64_t)rows <= header->capacity_rows / link->clients;
 }
 
-/* What lies in a client's own memory is copied: that goes with the client, and the request may have become another's.
- */
-static bool keep_frame(const struct request *request, const struct incoming_message *message, uint32_t i,
-                       zmq_msg_t *frame, zmq_msg_t *kept)
+/* The frame moves here, unless its memory is a client's own, which goes with the client, and the request may have
+ * become another's; or it has the rows of other parts of its call, too. */
+static bool keep_frame(const struct request *request, struct task_inputs *inputs, uint32_t i, zmq_msg_t *frame,
+                       zmq_msg_t *kept)
 {
-    if (!request->to.peer->local) {
+    if (!request->to.peer->local && !request->group) {
         zmq_msg_init(kept);
         zmq_msg_move(kept, frame);
-        return true;
-    }
-    if (zmq_msg_init_size(kept, message->tensor_bytes[i]) != 0)
+    } else if (!task_inputs_keep(inputs, i, kept)) {
         return false;
-    memcpy(zmq_msg_data(kept), message->tensors[i], message->tensor_bytes[i]);
+    }
+    inputs->tensors[i].data = zmq_msg_data(kept); /* a small one has moved */
     return true;
 }
 
@@ -63,15 +62,15 @@ bool admission_park(struct server *server, struct request *request, const struct
         return false;
     parked->inputs = *inputs;
     parked->frames_count = pool_header(request->pool->pool)->inputs.count;
-    parked->bytes = server->message.bytes;
+    parked->bytes = 0;
     parked->deadline_ns = deadline_ns;
     for (uint32_t i = 0; i < parked->frames_count; i++) {
-        if (!keep_frame(request, &server->message, i, &incoming->tensors[i], &parked->frames[i])) {
+        if (!keep_frame(request, &parked->inputs, i, &incoming->tensors[i], &parked->frames[i])) {
             parked->frames_count = i;
             admission_free(parked);
             return false;
         }
-        parked->inputs.tensors[i].data = zmq_msg_data(&parked->frames[i]); /* a small one has moved */
+        parked->bytes += parked->inputs.tensors[i].bytes;
     }
     request->parked = parked;
     server->parked_bytes += parked->bytes;

@@ -29,8 +29,9 @@ struct request *admission_slot(struct server *server, const struct client_peer *
 bool admission_queued(const struct pool_link *link);
 /* Whether a request of the client for which there is no room now may wait for it. */
 bool admission_may_wait(const struct server *server, const struct pool_link *link, const struct client_peer *peer,
-                        uint32_t rows);
-/* The request waits: the frames move out of server->incoming. pool, rows and to are set. False: no memory. */
+                        uint32_t rows, uint64_t bytes);
+/* The request waits: the frames move out of server->incoming, or, of a part of a call for many experts, its rows are
+ * copied. pool, rows, to and group are set. False: no memory. */
 bool admission_park(struct server *server, struct request *request, const struct task_inputs *inputs,
                     uint64_t deadline_ns);
 /* It waits no more; its frames are the caller's, for admission_free. */

@@ -58,6 +58,7 @@ static void add_traffic(struct gathering *gathering, const struct counters *coun
     add(gathering, (double)counters->requests_dropped, "frontend.requests_dropped");
     add(gathering, (double)counters->denied, "frontend.denied");
     add(gathering, (double)counters->requests_waited, "frontend.requests_waited");
+    add(gathering, (double)counters->parts, "frontend.parts");
     add(gathering, (double)counters->repeats_answered, "frontend.replay.answered");
     add(gathering, (double)counters->repeats_joined, "frontend.replay.joined");
     add(gathering, (double)counters->sleeps, "frontend.sleeps");

@@ -13,12 +13,16 @@
 enum { SMALL_HEADER = 1024, BODY_HEADER = 512, ALIGN = 64 };
 /* ReplyHeader.metadata, field 11: tag and length. */
 enum { METADATA_TAG = 11 << 3 | 2, NOTE_FIELD = 3 };
+enum { PERSONAL_HEADER = BODY_HEADER + NOTE_FIELD + MESSAGE_METADATA_MAX + REPLY_MORE_MAX };
 
 /* What lies at the front of the buffer of an OK with tensors. */
 struct body {
     uint32_t header_bytes, count;
     size_t offset[SCHEMA_MAX_TENSORS], bytes[SCHEMA_MAX_TENSORS]; /* from the buffer's data on */
     size_t tensor_bytes;
+    uint64_t elements[SCHEMA_MAX_TENSORS], last[SCHEMA_MAX_TENSORS];
+    uint32_t rows;
+    uint8_t dtypes[SCHEMA_MAX_TENSORS], codecs[SCHEMA_MAX_TENSORS];
     unsigned char header[BODY_HEADER];
 };
 
@@ -257,11 +261,11 @@ static size_t copy_out(const struct tensor_desc *desc, uint32_t rows, const void
     return bytes;
 }
 
-struct buffer *reply_build(struct replier *replier, uint64_t request_id, const struct schema *schema, uint32_t rows,
-                           const void *const *data, const uint8_t *codecs)
+/* data NULL: nothing is copied, and the codecs have to be none. */
+static struct buffer *build(struct replier *replier, uint64_t request_id, const struct schema *schema, uint32_t rows,
+                            const void *const *data, const uint8_t *codecs)
 {
-    struct body layout = {.count = schema->count};
-    uint8_t used[SCHEMA_MAX_TENSORS];
+    struct body layout = {.count = schema->count, .rows = rows};
     const size_t front = (sizeof layout + ALIGN - 1) / ALIGN * ALIGN;
     size_t end = front;
     for (uint32_t i = 0; i < schema->count; i++)
@@ -271,21 +275,63 @@ struct buffer *reply_build(struct replier *replier, uint64_t request_id, const s
         return NULL;
     end = front;
     for (uint32_t i = 0; i < schema->count; i++) {
-        used[i] = codecs[i];
+        const struct tensor_desc *desc = &schema->tensors[i];
+        layout.codecs[i] = codecs[i];
         layout.offset[i] = end;
-        layout.bytes[i] = copy_out(&schema->tensors[i], rows, data[i], buffer->data + end, &used[i]);
+        layout.bytes[i] = tensor_row_bytes(desc) * rows;
+        layout.dtypes[i] = (uint8_t)desc->dtype;
+        layout.elements[i] = layout.bytes[i] / dtype_size(desc->dtype);
+        layout.last[i] = desc->ndim ? desc->dims[desc->ndim - 1] : rows;
+        if (data)
+            layout.bytes[i] = copy_out(desc, rows, data[i], buffer->data + end, &layout.codecs[i]);
         layout.tensor_bytes += layout.bytes[i];
         end += (layout.bytes[i] + ALIGN - 1) / ALIGN * ALIGN;
     }
-    layout.header_bytes = build_header(layout.header, request_id, schema, rows, used);
+    layout.header_bytes = build_header(layout.header, request_id, schema, rows, layout.codecs);
     memcpy(buffer->data, &layout, sizeof layout);
     buffer->used = end;
     return buffer;
 }
 
+struct buffer *reply_build(struct replier *replier, uint64_t request_id, const struct schema *schema, uint32_t rows,
+                           const void *const *data, const uint8_t *codecs)
+{
+    return build(replier, request_id, schema, rows, data, codecs);
+}
+
+struct buffer *reply_open(struct replier *replier, uint64_t request_id, const struct schema *schema, uint32_t rows)
+{
+    static const uint8_t none[SCHEMA_MAX_TENSORS];
+    return build(replier, request_id, schema, rows, NULL, none);
+}
+
+unsigned char *reply_tensor(struct buffer *built, uint32_t tensor)
+{
+    return built->data + ((const struct body *)(const void *)built->data)->offset[tensor];
+}
+
+bool reply_fits(const struct buffer *built, const struct schema *schema, uint32_t rows)
+{
+    const struct body *body = (const struct body *)(const void *)built->data;
+    bool fits = body->count == schema->count && body->rows == rows;
+    for (uint32_t i = 0; i < schema->count && fits; i++)
+        fits = body->dtypes[i] == schema->tensors[i].dtype &&
+               body->elements[i] * dtype_size(schema->tensors[i].dtype) == tensor_row_bytes(&schema->tensors[i]) * rows;
+    return fits;
+}
+
+void reply_decode(const struct buffer *built, uint32_t tensor, void *to)
+{
+    const struct body *body = (const struct body *)(const void *)built->data;
+    const unsigned char *from = built->data + body->offset[tensor];
+    if (body->codecs[tensor] == CODEC_NONE)
+        memcpy(to, from, body->bytes[tensor]);
+    else
+        codec_decode(body->codecs[tensor], from, body->elements[tensor], body->last[tensor], to);
+}
+
 /* A header that was encoded, for this asker: what stands behind it counts as part of it (protobuf merges). */
-static size_t personal_header(const struct reply_to *to, const void *header, size_t bytes,
-                              unsigned char personal[BODY_HEADER + NOTE_FIELD + MESSAGE_METADATA_MAX])
+static size_t personal_header(const struct reply_to *to, const void *header, size_t bytes, unsigned char *personal)
 {
     const size_t n = to->notes.metadata_bytes;
     unsigned char *at = personal + bytes;
@@ -301,6 +347,17 @@ static size_t personal_header(const struct reply_to *to, const void *header, siz
     }
     memcpy(at, to->notes.metadata, n);
     return (size_t)(at - personal) + n;
+}
+
+/* The same with more of it behind the OK's own. */
+static size_t whole_header(const struct reply_to *to, const struct body *body, const void *more, size_t more_bytes,
+                           unsigned char personal[PERSONAL_HEADER])
+{
+    assert(more_bytes <= REPLY_MORE_MAX);
+    const size_t bytes = personal_header(to, body->header, body->header_bytes, personal);
+    if (more_bytes)
+        memcpy(personal + bytes, more, more_bytes);
+    return bytes + more_bytes;
 }
 
 /* --- into the memory of a client on this host -----------------------------------------------------------------------
@@ -376,7 +433,8 @@ void reply_rows(struct replier *replier, const struct reply_to *to, const struct
 }
 
 /* A kept answer, which may be another's of before: its rows are not this request's. */
-static void send_local(struct replier *replier, const struct reply_to *to, const struct buffer *built)
+static void send_local(struct replier *replier, const struct reply_to *to, const struct buffer *built, const void *more,
+                       size_t more_bytes)
 {
     const struct body *body = (const struct body *)(const void *)built->data;
     struct local_span spans[SCHEMA_MAX_TENSORS];
@@ -392,16 +450,22 @@ static void send_local(struct replier *replier, const struct reply_to *to, const
         memcpy(local_client_at(to->peer->local, at), built->data + body->offset[i], body->bytes[i]);
         at += (body->bytes[i] + ALIGN - 1) / ALIGN * ALIGN;
     }
-    unsigned char personal[sizeof body->header + NOTE_FIELD + MESSAGE_METADATA_MAX];
-    const size_t bytes = personal_header(to, body->header, body->header_bytes, personal);
+    unsigned char personal[PERSONAL_HEADER];
+    const size_t bytes = whole_header(to, body, more, more_bytes, personal);
     count_reply(replier, STATUS_OK, bytes + body->tensor_bytes);
     answer_local(to, personal, bytes, spans, body->count);
 }
 
 void reply_send(struct replier *replier, const struct reply_to *to, struct buffer *built)
 {
+    reply_send_parts(replier, to, built, NULL, 0);
+}
+
+void reply_send_parts(struct replier *replier, const struct reply_to *to, struct buffer *built, const void *more,
+                      size_t more_bytes)
+{
     if (to->peer->local) {
-        send_local(replier, to, built);
+        send_local(replier, to, built, more, more_bytes);
         return;
     }
     /* A kept answer that is still on its way to one client while it goes to another has to be copied: a buffer is
@@ -418,15 +482,15 @@ void reply_send(struct replier *replier, const struct reply_to *to, struct buffe
         buffer->used = built->used;
     }
     struct body *body = (struct body *)(void *)buffer->data;
-    count_reply(replier, STATUS_OK, body->header_bytes + body->tensor_bytes);
+    count_reply(replier, STATUS_OK, body->header_bytes + more_bytes + body->tensor_bytes);
     zmq_msg_t frames[SCHEMA_MAX_TENSORS];
     unsigned char *data[SCHEMA_MAX_TENSORS];
     for (uint32_t i = 0; i < body->count; i++)
         data[i] = buffer->data + body->offset[i];
     if (begin_frames(replier, to, buffer, frames, body->count, data, body->bytes)) {
         if (send_front(replier, to)) {
-            unsigned char personal[sizeof body->header + NOTE_FIELD + MESSAGE_METADATA_MAX];
-            const size_t bytes = personal_header(to, body->header, body->header_bytes, personal);
+            unsigned char personal[PERSONAL_HEADER];
+            const size_t bytes = whole_header(to, body, more, more_bytes, personal);
             send_bytes(replier->socket, personal, bytes, ZMQ_SNDMORE);
             send_frames(replier->socket, frames, body->count);
         } else {

@@ -59,6 +59,18 @@ struct buffer *reply_build(struct replier *replier, uint64_t request_id, const s
                            const void *const *data, const uint8_t *codecs);
 void reply_send(struct replier *replier, const struct reply_to *to, struct buffer *built);
 
+/* The same for rows that come one by one: all tensors as they are, their content to be written before it is sent. */
+struct buffer *reply_open(struct replier *replier, uint64_t request_id, const struct schema *schema, uint32_t rows);
+unsigned char *reply_tensor(struct buffer *built, uint32_t tensor);
+/* reply_send with more of the header: at most REPLY_MORE_MAX bytes of an encoded ReplyHeader, of which what is no list
+ * counts before the OK's own. */
+enum { REPLY_MORE_MAX = 14 << 10 }; /* so that a client on this host can have it */
+void reply_send_parts(struct replier *replier, const struct reply_to *to, struct buffer *built, const void *more,
+                      size_t bytes);
+/* Whether a built answer is of such tensors and so many rows; then, a tensor of it, decoded. */
+bool reply_fits(const struct buffer *built, const struct schema *schema, uint32_t rows);
+void reply_decode(const struct buffer *built, uint32_t tensor, void *to);
+
 /* Whether the tensors of such a reply find room where the asker, if it is on this host, has made some. If not, it is
  * told how much that takes, so that it asks again: then this was its reply. */
 bool reply_has_room(struct replier *replier, const struct reply_to *to, const struct schema *schema, uint32_t rows);

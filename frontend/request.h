@@ -18,6 +18,7 @@
 #include "frontend/repeats.h"
 #include "frontend/reply.h"
 
+struct group;
 struct pool_link;
 struct request_parked;
 struct share;
@@ -41,10 +42,11 @@ struct request {
     struct repeat_key key;
     struct pool_link *pool; /* NULL: a CHECKPOINT */
     uint64_t task;
+    struct group *group;           /* that it is part `part` of (frontend/group.h); NULL: it has a reply of its own */
     struct share *share;           /* that it is charged to */
     struct request_parked *parked; /* while it waits for room in its pool (frontend/admission.h); NULL */
     uint64_t began_ns;             /* when it arrived */
-    uint32_t rows;
+    uint32_t rows, part;
     uint8_t codecs[SCHEMA_MAX_TENSORS];    /* that are wished for the reply's tensors */
     struct request_checkpoint *checkpoint; /* malloc'd, of a CHECKPOINT */
     struct change_order *change;           /* the same of a change (frontend/changes.h) */

@@ -1,13 +1,30 @@
 #include "frontend/results.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "common/clock.h"
 #include "frontend/admission.h"
+#include "frontend/group.h"
 #include "frontend/task.h"
 
 /* --- one result -----------------------------------------------------------------------------------------------------
  */
+
+/* The built answer, for a request that waits. */
+static void deliver(struct server *server, const struct request *request, struct buffer *answer)
+{
+    if (!request->group) {
+        reply_send(&server->replier, &request->to, answer);
+        return;
+    }
+    const int rc = group_take_answer(server, request->group, request->part, answer);
+    if (rc < 0) /* it was applied; it may be asked for again */
+        group_refuse(request->group, request->part, rc == -ENOMEM ? STATUS_UNAVAILABLE : STATUS_INVALID_ARGUMENT,
+                     rc == -ENOMEM ? "no memory for the answer now; repeat the request"
+                                   : "the request of this id had other rows",
+                     0);
+}
 
 /* A repeat that was queued because its first had been given up, and the first's answer has come after all. */
 static void answer_twin(struct server *server, const struct request *first, struct buffer *answer)
@@ -15,7 +32,7 @@ static void answer_twin(struct server *server, const struct request *first, stru
     struct request *twin = repeats_find(server->repeats, &first->key).running;
     if (!twin || twin == first || twin->state != REQUEST_WAITING)
         return;
-    reply_send(&server->replier, &twin->to, answer);
+    deliver(server, twin, answer);
     server->counters.repeats_answered++;
     server_answered(server, twin);
     if (twin->parked) {
@@ -43,6 +60,16 @@ static void finish_ok(struct server *server, struct pool_link *link, struct requ
     const void *data[SCHEMA_MAX_TENSORS];
     for (uint32_t i = 0; i < outputs->count; i++)
         data[i] = (char *)pool_output(link->pool, i) + result->row * pool_output_row_bytes(link->pool, i);
+    if (!request->keyed && request->group) {
+        const bool taken = group_take_rows(server, request->group, request->part, data);
+        pool_release(link->pool, result->task);
+        if (taken)
+            server_answered(server, request);
+        else
+            answer_without_memory(server, link, request);
+        task_forget(server, request);
+        return;
+    }
     if (!request->keyed && request->state == REQUEST_WAITING && reply_goes_straight(&request->to)) {
         reply_rows(&server->replier, &request->to, outputs, result->rows, data, request->codecs);
         pool_release(link->pool, result->task);
@@ -61,7 +88,7 @@ static void finish_ok(struct server *server, struct pool_link *link, struct requ
         return;
     }
     if (request->state == REQUEST_WAITING) {
-        reply_send(&server->replier, &request->to, answer);
+        deliver(server, request, answer);
         server_answered(server, request);
     }
     if (request->keyed) {
@@ -100,7 +127,7 @@ static void finish_error(struct server *server, struct request *request, const s
         if (request->keyed && status == STATUS_ALREADY_EXISTS)
             kept = repeats_find(server->repeats, &request->key).kept;
         if (kept) {
-            reply_send(&server->replier, &request->to, kept);
+            deliver(server, request, kept);
             server->counters.repeats_answered++;
             server_answered(server, request);
         } else if (status == STATUS_DEADLINE_EXCEEDED &&

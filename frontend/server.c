@@ -11,6 +11,7 @@
 #include "common/doorbell.h"
 #include "common/log.h"
 #include "frontend/gate.h"
+#include "frontend/group.h"
 #include "frontend/local.h"
 #include "frontend/changes.h"
 #include "frontend/pressure.h"
@@ -172,10 +173,15 @@ void server_answered(struct server *server, struct request *request)
         histogram_add(&server->counters.request_time[request->pool->index % 2], HISTOGRAM_TIME,
                       clock_now_ns() - request->began_ns);
     }
+    if (request->group)
+        group_end(server, request);
 }
 
 void server_answer(struct server *server, struct request *request, enum status status, const char *message)
 {
-    reply_status(&server->replier, &request->to, status, message);
+    if (request->group)
+        group_refuse(request->group, request->part, status, message, 0);
+    else
+        reply_status(&server->replier, &request->to, status, message);
     server_answered(server, request);
 }

@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "common/uid.h"
 #include "frontend/admission.h"
+#include "frontend/group.h"
 #include "frontend/validate.h"
 #include "proto/codec.h"
 
@@ -191,6 +192,9 @@ struct order {
     enum pool_kind kind;
     bool keyed;
     struct repeat_key key;
+    struct group *group; /* that it is a part of, `part`, with the message's rows from `row` on; NULL: it is no part */
+    uint32_t part, row, rows;
+    uint64_t all_rows;            /* of the message */
     uint64_t now_ns, deadline_ns; /* 0: none */
     uint32_t retry_after_ms;      /* of a refusal; 0: no hint */
     char why[VALIDATE_WHY_SIZE];
@@ -209,11 +213,47 @@ static enum status read_ids(struct order *order)
         return STATUS_INVALID_ARGUMENT;
     }
     order->keyed = order->kind == POOL_BACKWARD;
-    if (order->keyed)
+    if (order->keyed && order->place)
         order->key = (struct repeat_key){.uid_hash = order->place->uid_hash,
                                          .client = {client[0], client[1]},
                                          .request_id = order->header->request_id};
     return STATUS_OK;
+}
+
+/* The kept answer of the part's first. */
+static void answer_part(struct server *server, const struct order *order, const struct buffer *kept)
+{
+    const int rc = group_take_answer(server, order->group, order->part, kept);
+    if (rc == -EINVAL)
+        group_refuse(order->group, order->part, STATUS_INVALID_ARGUMENT, "the request of this id had other rows", 0);
+    else if (rc < 0)
+        group_refuse(order->group, order->part, STATUS_UNAVAILABLE, "no memory for the answer now; repeat the request",
+                     0);
+}
+
+/* Somebody else is the asker now. */
+static void leave_asker(struct server *server, struct request *request)
+{
+    if (request->group) {
+        group_refuse(request->group, request->part, STATUS_UNAVAILABLE, "a repeat has taken this part's place", 0);
+        group_end(server, request);
+    } else {
+        reply_withdraw(&server->replier, &request->to);
+    }
+    client_peer_release(request->to.peer);
+    notes_free(&request->to.notes);
+}
+
+static void take_asker(struct request *request, const struct order *order)
+{
+    request->to = *order->to;
+    client_peer_hold(request->to.peer);
+    if (order->group) {
+        request->to.notes = (struct notes){0}; /* the group has them */
+        group_hold(order->group, order->part, request);
+    } else {
+        notes_keep(&request->to.notes);
+    }
 }
 
 /* A BACKWARD that was here before: true if that settles it. */
@@ -222,7 +262,10 @@ static bool meet_first(struct server *server, const struct order *order)
     const struct repeat_found found = repeats_find(server->repeats, &order->key);
     if (found.kept) {
         server->counters.repeats_answered++;
-        reply_send(&server->replier, order->to, found.kept);
+        if (order->group)
+            answer_part(server, order, found.kept);
+        else
+            reply_send(&server->replier, order->to, found.kept);
         return true;
     }
     /* One that was given up is cancelled, so it may never run: then the repeat is queued behind it, and the runtime,
@@ -231,14 +274,13 @@ static bool meet_first(struct server *server, const struct order *order)
     if (!first || first->state != REQUEST_WAITING)
         return false;
     server->counters.repeats_joined++;
-    if (!reply_has_room(&server->replier, order->to, &pool_header(first->pool->pool)->outputs, first->rows))
+    if (!order->group &&
+        !reply_has_room(&server->replier, order->to, &pool_header(first->pool->pool)->outputs, first->rows))
         return true;
-    reply_withdraw(&server->replier, &first->to);
-    client_peer_hold(order->to->peer);
-    client_peer_release(first->to.peer);
-    notes_free(&first->to.notes);
-    first->to = *order->to;
-    notes_keep(&first->to.notes);
+    client_peer_hold(order->to->peer); /* it may be the same one's last */
+    leave_asker(server, first);
+    take_asker(first, order);
+    client_peer_release(order->to->peer);
     deadline_set(server->deadlines, &first->deadline, order->deadline_ns);
     if (first->parked)
         first->parked->deadline_ns = order->deadline_ns;
@@ -300,6 +342,20 @@ static enum status check_frames(struct server *server, struct order *order)
     return STATUS_OK;
 }
 
+/* The rows of the frame that are the part's. */
+static void describe_part(const struct order *order, struct task_inputs *inputs, size_t i)
+{
+    if (inputs->tensors[i].codec != CODEC_NONE) {
+        const uint64_t row_elements = inputs->tensors[i].elements / order->all_rows;
+        inputs->tensors[i].first = order->row * row_elements;
+        inputs->tensors[i].count = order->rows * row_elements;
+    } else {
+        const uint64_t row_bytes = inputs->tensors[i].bytes / order->all_rows;
+        inputs->tensors[i].data = (const unsigned char *)inputs->tensors[i].data + order->row * row_bytes;
+        inputs->tensors[i].bytes = order->rows * row_bytes;
+    }
+}
+
 static void describe_inputs(struct server *server, const struct order *order, struct task_inputs *inputs)
 {
     for (size_t i = 0; i < order->header->n_tensors; i++) {
@@ -309,15 +365,18 @@ static void describe_inputs(struct server *server, const struct order *order, st
         inputs->tensors[i].codec = (uint32_t)order->header->tensors[i]->codec;
         if (inputs->tensors[i].codec != CODEC_NONE)
             message_tensor_size(order->header->tensors[i], &size);
-        inputs->tensors[i].elements = size.elements;
+        inputs->tensors[i].elements = inputs->tensors[i].count = size.elements;
+        inputs->tensors[i].first = 0;
         inputs->tensors[i].last = size.last;
+        if (order->group)
+            describe_part(order, inputs, i);
     }
 }
 
-static void wish_codecs(struct request *request, const Expertd__RequestHeader *header)
+static void wish_codecs(uint8_t codecs[SCHEMA_MAX_TENSORS], const Expertd__RequestHeader *header)
 {
     for (size_t i = 0; i < SCHEMA_MAX_TENSORS; i++)
-        request->codecs[i] = (uint8_t)message_reply_codec(header, i);
+        codecs[i] = (uint8_t)message_reply_codec(header, i);
 }
 
 /* The task of a request that has its claim. */
@@ -339,13 +398,15 @@ static void commit(struct request *request, const struct pool_claim *claim, cons
 
 /* A place in the pool, or in the queue before it: then the claim has no rows. */
 static enum status find_room(struct server *server, struct order *order, struct pool_link *link, uint32_t rows,
-                             struct pool_claim *claim)
+                             const struct task_inputs *inputs, struct pool_claim *claim)
 {
     const int rc = admission_queued(link) ? -EAGAIN : pool_claim(link->pool, rows, claim);
     if (rc == 0)
         return STATUS_OK;
     *claim = (struct pool_claim){0};
-    if (rc == -EAGAIN && link->requests.count && admission_may_wait(server, link, order->to->peer, rows))
+    if (rc == -EAGAIN && link->requests.count &&
+        admission_may_wait(server, link, order->to->peer, rows,
+                           task_inputs_bytes(inputs, pool_header(link->pool)->inputs.count)))
         return STATUS_OK;
     link->refused++;
     order->retry_after_ms = admission_retry_after_ms(link);
@@ -354,13 +415,15 @@ static enum status find_room(struct server *server, struct order *order, struct 
 
 static void fill_request(struct request *request, const struct order *order, struct pool_link *link, uint32_t rows)
 {
-    request->to = *order->to;
     request->keyed = order->keyed;
     request->key = order->key;
     request->pool = link;
     request->began_ns = order->now_ns;
     request->rows = rows;
-    wish_codecs(request, order->header);
+    request->to = *order->to;
+    request->group = order->group;
+    if (!order->group) /* a group encodes what it has got together */
+        wish_codecs(request->codecs, order->header);
 }
 
 static enum status queue(struct server *server, struct order *order, struct pool_link *link, uint32_t rows)
@@ -376,7 +439,7 @@ static enum status queue(struct server *server, struct order *order, struct pool
     }
     fill_request(request, order, link, rows);
     describe_inputs(server, order, &inputs);
-    enum status status = find_room(server, order, link, rows, &claim);
+    enum status status = find_room(server, order, link, rows, &inputs, &claim);
     if (status == STATUS_OK && order->keyed && repeats_begin(server->repeats, &order->key, request) < 0) {
         snprintf(order->why, sizeof order->why, "no memory");
         status = STATUS_RESOURCE_EXHAUSTED; /* the claim is forgotten, and then nothing happened */
@@ -391,8 +454,7 @@ static enum status queue(struct server *server, struct order *order, struct pool
         return status;
     }
     request->share = shares_charge(server->shares, link, order->to->peer, rows);
-    client_peer_hold(request->to.peer);
-    notes_keep(&request->to.notes);
+    take_asker(request, order);
     deadline_set(server->deadlines, &request->deadline, order->deadline_ns);
     link->device->in_flight++;
     if (!request->parked)
@@ -443,17 +505,175 @@ static enum status begin(struct server *server, struct order *order)
     return status == STATUS_OK ? queue(server, order, link, rows) : status;
 }
 
+/* --- of several parts -----------------------------------------------------------------------------------------------
+ */
+
+/* A call for many experts while it is taken apart. */
+struct parts {
+    const struct expert_place *places[MESSAGE_MAX_PARTS]; /* NULL: no such expert */
+    struct pool_link *links[MESSAGE_MAX_PARTS];           /* those that were checked; NULL: it cannot be asked now */
+    const struct schema *inputs, *outputs;                /* that its experts have; NULL: none can be asked now */
+    uint64_t rows;
+};
+
+static enum status say(struct order *order, const char *uid, const char *what)
+{
+    char clean[UID_SIZE];
+    snprintf(clean, sizeof clean, "%s", uid);
+    snprintf(order->why, sizeof order->why, "part \"%s\": %s", message_clean(clean), what);
+    return STATUS_INVALID_ARGUMENT;
+}
+
+static bool same_schema(const struct schema *a, const struct schema *b)
+{
+    bool same = a->count == b->count;
+    for (uint32_t i = 0; i < a->count && same; i++)
+        same = a->tensors[i].dtype == b->tensors[i].dtype && a->tensors[i].ndim == b->tensors[i].ndim &&
+               memcmp(a->tensors[i].dims, b->tensors[i].dims, a->tensors[i].ndim * sizeof a->tensors[i].dims[0]) == 0;
+    return same;
+}
+
+static bool named_before(const struct parts *parts, size_t p)
+{
+    for (size_t other = 0; other < p; other++) {
+        if (parts->places[other] == parts->places[p])
+            return true;
+    }
+    return false;
+}
+
+/* Whether the part fits the others, as far as its expert can be asked now, and the limits. */
+static enum status check_part(struct server *server, struct order *order, struct parts *parts, size_t p)
+{
+    const Expertd__RequestHeader__Part *part = order->header->parts[p];
+    struct pool_link *link;
+    parts->links[p] = NULL;
+    parts->places[p] = order->place = expert_table_find(server->experts, part->uid);
+    if (part->rows == 0)
+        return say(order, part->uid, "it has 0 rows; a part has at least 1");
+    if (order->place && named_before(parts, p))
+        return say(order, part->uid, "it is named twice");
+    parts->rows += part->rows;
+    if (!order->place || find_pool(server, order, &link) != STATUS_OK)
+        return STATUS_OK; /* its own status will say so */
+    const struct pool_shared *header = pool_header(link->pool);
+    if (part->rows > header->max_batch_size) {
+        char text[96];
+        snprintf(text, sizeof text, "%" PRIu32 " rows are more than its max_batch_size, %" PRIu32, part->rows,
+                 header->max_batch_size);
+        return say(order, part->uid, text);
+    }
+    if (parts->inputs &&
+        (!same_schema(parts->inputs, &header->inputs) || !same_schema(parts->outputs, &header->outputs)))
+        return say(order, part->uid, "its tensors have other shapes than those of the parts before; ask it by itself");
+    parts->links[p] = link;
+    parts->inputs = &header->inputs;
+    parts->outputs = &header->outputs;
+    return STATUS_OK;
+}
+
+static enum status check_parts(struct server *server, struct order *order, struct parts *parts)
+{
+    const Expertd__RequestHeader *header = order->header;
+    uint32_t rows;
+    if (header->uid[0]) {
+        snprintf(order->why, sizeof order->why, "a request has a uid or parts, not both");
+        return STATUS_INVALID_ARGUMENT;
+    }
+    enum status status = STATUS_OK;
+    for (size_t p = 0; p < header->n_parts && status == STATUS_OK; p++)
+        status = check_part(server, order, parts, p);
+    if (status != STATUS_OK || !parts->inputs)
+        return status;
+    status = validate_tensors(parts->inputs, UINT32_MAX, header, server->message.tensor_bytes,
+                              server->message.tensor_frames, &rows, order->why);
+    if (status == STATUS_OK && rows != parts->rows) {
+        snprintf(order->why, sizeof order->why, "the parts have %" PRIu64 " rows, the tensors %" PRIu32, parts->rows,
+                 rows);
+        status = STATUS_INVALID_ARGUMENT;
+    }
+    return status == STATUS_OK ? check_frames(server, order) : status;
+}
+
+/* One of them: it is a request from here on, or its status says why not. */
+static void begin_part(struct server *server, struct order *order, const struct parts *parts)
+{
+    const Expertd__RequestHeader__Part *part = order->header->parts[order->part];
+    struct pool_link *link;
+    enum status status = STATUS_NOT_FOUND;
+    order->place = parts->places[order->part];
+    order->rows = part->rows;
+    order->retry_after_ms = 0;
+    group_set_part(order->group, order->part, order->row, order->rows);
+    server->counters.parts++;
+    if (order->place) {
+        (void)read_ids(order); /* of this expert; they were looked at before */
+        if (part->request_id)
+            order->key.request_id = part->request_id;
+        if (order->keyed && parts->outputs && meet_first(server, order))
+            return;
+        status = find_pool(server, order, &link);
+        if (status == STATUS_OK && link == parts->links[order->part]) {
+            status = queue(server, order, link, part->rows);
+        } else if (status == STATUS_OK) {
+            snprintf(order->why, sizeof order->why, "the expert has just become ready; repeat it");
+            status = STATUS_UNAVAILABLE;
+        }
+    } else {
+        snprintf(order->why, sizeof order->why, "no expert \"%.*s\" on this server", UID_SIZE - 1, part->uid);
+    }
+    if (status != STATUS_OK)
+        group_refuse(order->group, order->part, status, message_clean(order->why), order->retry_after_ms);
+}
+
+/* The status of the whole where nothing comes of it. */
+static enum status begin_parts(struct server *server, struct order *order)
+{
+    struct parts parts; /* not all of it is used */
+    uint8_t codecs[SCHEMA_MAX_TENSORS];
+    parts.inputs = parts.outputs = NULL;
+    parts.rows = 0;
+    enum status status = read_ids(order);
+    if (status == STATUS_OK)
+        status = check_parts(server, order, &parts);
+    if (status != STATUS_OK)
+        return status;
+    if (parts.outputs && !reply_has_room(&server->replier, order->to, parts.outputs, (uint32_t)parts.rows))
+        return STATUS_OK;
+    wish_codecs(codecs, order->header);
+    order->group = group_open(order->to, (uint32_t)order->header->n_parts, codecs);
+    if (!order->group) {
+        snprintf(order->why, sizeof order->why, "no memory");
+        return STATUS_RESOURCE_EXHAUSTED;
+    }
+    if (parts.outputs)
+        group_set_outputs(order->group, parts.outputs, parts.rows);
+    order->all_rows = parts.rows;
+    for (size_t p = 0; p < order->header->n_parts; p++) {
+        order->part = (uint32_t)p;
+        begin_part(server, order, &parts);
+        order->row += order->rows;
+    }
+    group_close(server, order->group);
+    return STATUS_OK;
+}
+
+/* --- either ---------------------------------------------------------------------------------------------------------
+ */
+
 void task_begin(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header, uint64_t now_ns)
 {
     const uint64_t deadline_ms = header->deadline_ms ? header->deadline_ms : server->config->frontend.default_deadline;
     struct order order = {.header = header,
                           .to = to,
-                          .place = expert_table_find(server->experts, header->uid),
+                          .place = header->n_parts ? NULL : expert_table_find(server->experts, header->uid),
                           .kind = header->method == EXPERTD__METHOD__BACKWARD ? POOL_BACKWARD : POOL_FORWARD,
                           .now_ns = now_ns,
                           .deadline_ns = deadline_ms ? now_ns + deadline_ms * NS_PER_MS : 0};
     enum status status = STATUS_NOT_FOUND;
-    if (order.place)
+    if (header->n_parts)
+        status = begin_parts(server, &order);
+    else if (order.place)
         status = begin(server, &order);
     else
         snprintf(order.why, sizeof order.why, "no expert \"%.*s\" on this server", UID_SIZE - 1, header->uid);

@@ -76,24 +76,30 @@ const char *codec_check(uint32_t codec, const void *frame, uint64_t elements)
     }
 }
 
-void codec_decode(uint32_t codec, const void *frame, uint64_t elements, uint64_t last, float *to)
+void codec_decode_some(uint32_t codec, const void *frame, uint64_t elements, uint64_t last, uint64_t first,
+                       uint64_t count, float *to)
 {
     switch (codec) {
     case CODEC_MEANSTD_16BIT:
-        codec_meanstd_decode(frame, elements, last, to);
+        codec_meanstd_decode(frame, elements, last, first, count, to);
         break;
     case CODEC_FLOAT16:
-        codec_float16_decode(frame, elements, to);
+        codec_float16_decode((const codec_u16 *)frame + first, count, to);
         break;
     case CODEC_BFLOAT16:
-        codec_bfloat16_decode(frame, elements, to);
+        codec_bfloat16_decode((const codec_u16 *)frame + first, count, to);
         break;
     case CODEC_BLOCKWISE_8BIT:
-        codec_blockwise_decode(frame, elements, to);
+        codec_blockwise_decode(frame, elements, first, count, to);
         break;
     default:
-        codec_codebook_decode(frame, elements, to);
+        codec_codebook_decode(frame, first, count, to);
     }
+}
+
+void codec_decode(uint32_t codec, const void *frame, uint64_t elements, uint64_t last, float *to)
+{
+    codec_decode_some(codec, frame, elements, last, 0, elements, to);
 }
 
 bool codec_encode(uint32_t codec, const float *from, uint64_t elements, uint64_t last, void *frame)

@@ -53,12 +53,12 @@ static void look_up(const uint8_t *indices, uint64_t count, const float *codeboo
         to[i] = codebook[indices[i]];
 }
 
-void codec_codebook_decode(const void *frame, uint64_t elements, float *to)
+void codec_codebook_decode(const void *frame, uint64_t first, uint64_t count, float *to)
 {
     const unsigned char *bytes = frame;
     float codebook[CODES];
     memcpy(codebook, bytes + 8, sizeof codebook);
-    look_up(bytes + 8 + sizeof codebook, elements, codebook, to);
+    look_up(bytes + 8 + sizeof codebook + first, count, codebook, to);
 }
 
 /* ---- the codebook of indices: each number is the mean of what fell to it -------------------------------------------
@@ -269,18 +269,19 @@ const char *codec_blockwise_check(const void *frame, uint64_t elements)
                : "its codebook or largest values have NaN or Inf";
 }
 
-void codec_blockwise_decode(const void *frame, uint64_t elements, float *to)
+void codec_blockwise_decode(const void *frame, uint64_t elements, uint64_t first, uint64_t count, float *to)
 {
     const uint64_t blocks = blocks_of(elements);
     const codec_f32 *largest = (const codec_f32 *)(const void *)((const unsigned char *)frame + 16);
     const codec_f32 *codebook = largest + blocks;
     const uint8_t *indices = (const uint8_t *)(const void *)(codebook + CODES);
-    for (uint64_t b = 0; b < blocks; b++) {
+    for (uint64_t at = first, end = first + count, next; at < end; at = next) {
         float scaled[CODES];
-        const uint64_t count = elements - b * BLOCK < BLOCK ? elements - b * BLOCK : BLOCK;
+        const uint64_t b = at / BLOCK;
+        next = end < (b + 1) * BLOCK ? end : (b + 1) * BLOCK;
         for (int c = 0; c < CODES; c++)
             scaled[c] = codebook[c] * largest[b];
-        look_up(indices + b * BLOCK, count, scaled, to + b * BLOCK);
+        look_up(indices + at, next - at, scaled, to + (at - first));
     }
 }
 

@@ -175,11 +175,14 @@ bool codec_meanstd_encode(const float *from, uint64_t elements, uint64_t last, v
     return true;
 }
 
-void codec_meanstd_decode(const void *frame, uint64_t elements, uint64_t last, float *to)
+void codec_meanstd_decode(const void *frame, uint64_t elements, uint64_t last, uint64_t first, uint64_t count,
+                          float *to)
 {
     const uint64_t rows = last ? elements / last : 0;
     const codec_u16 *from = frame;
     const codec_f32 *means = (const codec_f32 *)(const void *)(from + elements), *deviations = means + rows;
-    for (uint64_t r = 0; r < rows; r++)
-        widen_best(from + r * last, last, means[r], deviations[r], to + r * last);
+    for (uint64_t at = 0; at < count; at += last) {
+        const uint64_t r = (first + at) / last;
+        widen_best(from + first + at, last, means[r], deviations[r], to + at);
+    }
 }

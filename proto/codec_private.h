@@ -26,15 +26,16 @@ void codec_float16_decode(const void *frame, uint64_t elements, float *to);
 void codec_float16_encode(const float *from, uint64_t elements, void *frame);
 void codec_bfloat16_decode(const void *frame, uint64_t elements, float *to);
 void codec_bfloat16_encode(const float *from, uint64_t elements, void *frame);
-void codec_meanstd_decode(const void *frame, uint64_t elements, uint64_t last, float *to);
+void codec_meanstd_decode(const void *frame, uint64_t elements, uint64_t last, uint64_t first, uint64_t count,
+                          float *to);
 bool codec_meanstd_encode(const float *from, uint64_t elements, uint64_t last, void *frame);
 
 const char *codec_codebook_check(const void *frame);
-void codec_codebook_decode(const void *frame, uint64_t elements, float *to);
+void codec_codebook_decode(const void *frame, uint64_t first, uint64_t count, float *to);
 bool codec_uniform_encode(const float *from, uint64_t elements, void *frame);
 bool codec_quantile_encode(const float *from, uint64_t elements, void *frame);
 const char *codec_blockwise_check(const void *frame, uint64_t elements);
-void codec_blockwise_decode(const void *frame, uint64_t elements, float *to);
+void codec_blockwise_decode(const void *frame, uint64_t elements, uint64_t first, uint64_t count, float *to);
 bool codec_blockwise_encode(const float *from, uint64_t elements, void *frame);
 
 #endif

@@ -41,7 +41,7 @@ static const char *tensors_wrong(Expertd__Tensor *const *tensors, size_t count)
     }
     return NULL;
 }
-_Static_assert(MESSAGE_MAX_TENSORS == 16 && MESSAGE_MAX_DIMS == 7, "the sentences above say so");
+_Static_assert(MESSAGE_MAX_TENSORS == 16 && MESSAGE_MAX_DIMS == 7 && MESSAGE_MAX_PARTS == 512, "sentences say so");
 
 /* 0, or -EINVAL for a string with a NUL: decoded, as far as the bound. */
 static int decode(struct message_arena *arena, const ProtobufCMessageDescriptor *type, const void *data, size_t size,
@@ -77,6 +77,8 @@ int message_decode_request(struct message_arena *arena, const void *data, size_t
         const char *wrong = tensors_wrong((*header)->tensors, (*header)->n_tensors);
         if (!wrong && (*header)->n_reply_codecs > MESSAGE_MAX_TENSORS)
             wrong = "the header wishes for more than 16 codecs";
+        if (!wrong && (*header)->n_parts > MESSAGE_MAX_PARTS)
+            wrong = "the header has more than 512 parts";
         if (wrong) {
             *why = wrong;
             rc = -E2BIG;
@@ -93,6 +95,8 @@ int message_decode_reply(struct message_arena *arena, const void *data, size_t s
     *header = (Expertd__ReplyHeader *)message;
     if (rc == 0) {
         const char *wrong = tensors_wrong((*header)->tensors, (*header)->n_tensors);
+        if (!wrong && (*header)->n_parts > MESSAGE_MAX_PARTS)
+            wrong = "the header has more than 512 parts";
         if (wrong) {
             *why = wrong;
             rc = -E2BIG;

@@ -23,9 +23,11 @@ enum {
     MESSAGE_MAX_LIST = 4096,                /* experts in one answer to LIST */
     MESSAGE_CLIENT_ID_SIZE = 16,
     MESSAGE_METADATA_MAX = 1024,   /* bytes */
+    MESSAGE_MAX_PARTS = 512,       /* experts of one request */
     MESSAGE_REQUEST_FIELDS = 8192, /* of a RequestHeader and what is nested in it, unknown ones too */
     /* For any request header within these bounds: protobuf-c takes 2 * 32 bytes for each field as it scans; then 80 for
-     * one that is a tensor, or 40 for an unknown one; 8 for each byte of packed dimensions; and copies the texts. */
+     * one that is a tensor or a part, or 40 for an unknown one; 8 for each byte of packed dimensions; and copies the
+     * texts. */
     MESSAGE_REQUEST_ARENA = 2 << 20,
     MESSAGE_OWN_ARENA = 32 << 10,   /* for a request header of one's own */
     MESSAGE_REPLY_ARENA = 32 << 10, /* the same for any reply header but those of LIST and STATS */

@@ -36,6 +36,10 @@ static void as_request(const uint8_t *data, size_t size, void *memory)
         return;
     measure(header->tensors, header->n_tensors);
     message_clean(header->uid);
+    if (header->n_parts > MESSAGE_MAX_PARTS)
+        abort();
+    for (size_t p = 0; p < header->n_parts; p++)
+        message_clean(header->parts[p]->uid);
     if (message_encode_request(header, again, sizeof again) < 0)
         abort();
 }

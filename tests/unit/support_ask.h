@@ -35,7 +35,7 @@ struct answer {
     size_t bytes[16];
     unsigned char second[256]; /* of the second frame */
     struct message_arena arena;
-    _Alignas(16) unsigned char memory[1 << 16];
+    _Alignas(16) unsigned char memory[1 << 18];
 };
 
 void ask_open(struct asker *asker, const struct rig *rig, int socket_type);
