@@ -54,6 +54,13 @@ class Client:
         states = {0: "connecting", 1: "connected", 2: "not connected"}
         return f"Client({self.endpoint!r}, {states[transport().connection(self.endpoint).state]})"
 
+    @property
+    def local(self) -> bool:
+        """Whether tensors go to the server through shared memory now, as they do by themselves on its host, behind the first
+        answers; expertd.local.use() says how much."""
+        link = transport().connection(self.endpoint).link
+        return link is not None and link.ready
+
     # ---- calls that are waited for
 
     def forward(self, uid: str, inputs: Sequence[torch.Tensor], *, timeout: Optional[float] = None) -> Tuple[torch.Tensor, ...]:
@@ -136,6 +143,7 @@ class Client:
         if not seconds > 0:
             raise InvalidArgument(f"a timeout of {seconds} s was given; it has to be above 0", endpoint=self.endpoint, uid=uid)
         call = Call(header, [one[3] for one in described], uid=uid, backward=method == _BACKWARD,
-                    timeout=min(seconds, LONGEST_TIMEOUT), retry_for=self.retry_for if retry_for is None else retry_for)
+                    timeout=min(seconds, LONGEST_TIMEOUT), retry_for=self.retry_for if retry_for is None else retry_for,
+                    rows=tensors[0].shape[0] if tensors else 0)
         process.connection(self.endpoint, SERVER).start(call, attended)
         return call

@@ -7,7 +7,10 @@ meanwhile ("drives"), and one that sends takes in what has come by then.
 What was sent is either answered or followed by a loss: the socket takes messages only while a connection stands
 (ZMQ_IMMEDIATE). After a loss, calls are repeated under their old request ids once there is a new connection. So are all
 calls when a KeyboardInterrupt has hit a thread that worked on the socket, which may have been in the middle of a
-message: the socket is thrown away then."""
+message: the socket is thrown away then.
+
+A server on the same host is asked, behind the first answer, where its shared memory is; tensors then go that way (local.py),
+and over ZeroMQ what does not fit there, or cannot go there now. A loss of it is a loss of the calls that went there."""
 from __future__ import annotations
 
 import os
@@ -21,7 +24,7 @@ from typing import Any, Deque, Dict, Iterator, List, Optional, Protocol
 
 import zmq
 
-from . import keys
+from . import keys, local
 from .call import (DONE, LONGEST_PAUSE, SENT, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_UNAVAILABLE, UNSENT, WAITING,
                    Call, Cancelled)
 from .errors import Unavailable, error_of
@@ -31,6 +34,8 @@ __all__ = ["Connection"]
 MAX_FRAME_BYTES = 1 << 31
 HEARTBEAT_MS = 2000
 LONGEST_SLEEP = 1.0  # seconds, while calls are in flight: an interrupt may hit between a wake-up and what it was for
+LOCAL_FAILURES = 3  # in a row, until shared memory is not tried any more
+LOCAL_SOON = 1.0  # seconds within which its end is a failure
 COPY_BELOW = 1 << 16  # bytes of a frame; pyzmq's bookkeeping for zero copies costs more than to copy so little
 
 CONNECTING, UP, DOWN = range(3)
@@ -39,6 +44,7 @@ _LOST = int(zmq.EVENT_DISCONNECTED)
 _FAILED = int(zmq.EVENT_CONNECT_RETRIED) | int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL) \
     | int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL) | int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 _EVENTS, _FD, _POLLIN, _POLLOUT = int(zmq.EVENTS), int(zmq.FD), int(zmq.POLLIN), int(zmq.POLLOUT)
+_NOTHING = ((-1, 0),)
 _NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 
 
@@ -67,19 +73,23 @@ class Poller(Protocol):
 
 class Connection:
     """`reply_class`: the message that its replies are. `deadline_key`: how the field deadline_ms of its requests begins.
-    `poller`: the I/O thread's; it calls serve() for a readable descriptor, and tick()."""
+    `poller`: the I/O thread's; it calls serve() for a readable descriptor, and tick(). `ping`: the header of a PING, but for
+    its request_id, by which a server on this host is asked for its shared memory; b"": it is not."""
 
-    def __init__(self, context: Any, endpoint: str, reply_class: Any, deadline_key: bytes, poller: "Poller"):
+    def __init__(self, context: Any, endpoint: str, reply_class: Any, deadline_key: bytes, poller: "Poller", ping: bytes = b""):
         self.endpoint, self.lock, self.pid = endpoint, threading.Lock(), os.getpid()
         self.fd = self.monitor_fd = -1
         self.calls: Dict[int, Call] = {}  # that have not ended, by request id
-        self.late_replies = self.malformed_replies = self.connects = self.losses = 0
+        self.late_replies = self.malformed_replies = self.connects = self.losses = self.local_losses = 0
         self.state = CONNECTING
         self.closed = False
         self._stale = False  # a loss was heard of, and no handshake since
         self._why_down = "it does not take connections"
         self._context, self._reply_class, self._deadline_key = context, reply_class, deadline_key
         self._poller, self._wake = poller, poller.wake
+        self.link: Optional[local.Link] = None
+        self._ping, self._local_memory = ping, local.memory_for(endpoint) if ping else 0
+        self._local_failures, self._local_since, self._asked_connects, self._ping_id = 0, 0.0, 0, -1
         self._unsent: Dict[int, Call] = {}
         self._finished: Deque[Call] = deque()  # whose callbacks are to run
         self._driver: Optional[Call] = None  # whose thread drives
@@ -119,6 +129,7 @@ class Connection:
             self._poller.pause(self.fd)
 
     def _shut(self) -> None:
+        self._close_link()
         for fd in (self.fd, self.monitor_fd):
             self._poller.remove(fd)
         try:
@@ -196,6 +207,9 @@ class Connection:
                 if not self._paused:
                     self._paused = True
                     self._poller.pause(self.fd)
+                    with self.lock:
+                        if self.link is not None and self.link.ready:
+                            self._poller.pause(self.link.fd)
                 self._drive(call, end)
             finally:
                 self._hand_back()
@@ -213,10 +227,11 @@ class Connection:
         while call.state != DONE and not self.closed:
             left = until - time.monotonic()
             if left > 0:
-                for fd, _ in self._poll.poll(min(left, LONGEST_SLEEP) * 1000 + 1):
+                ready = self._poll.poll(min(left, LONGEST_SLEEP) * 1000 + 1)
+                for fd, _ in ready or _NOTHING:
                     if fd == self._driver_wake[0]:
                         os.read(fd, 64)
-                self.serve(False)
+                    self.serve(fd, False)
             elif time.monotonic() >= call.deadline:
                 self.tick(time.monotonic())
             elif left <= 0:
@@ -232,9 +247,17 @@ class Connection:
     def _resume(self) -> None:
         self._paused = False
         self._poller.resume(self.fd)
+        link = self.link
+        if link is not None and link.ready:
+            self._poller.resume(link.fd)
 
     def in_flight(self) -> int:
         return len(self.calls)
+
+    def forked(self) -> None:
+        """In a child, which inherits it."""
+        if self.link is not None:
+            self.link.forked()
 
     def is_down(self) -> bool:
         """The last that was heard of it is that it takes no connections, or broke one."""
@@ -242,16 +265,19 @@ class Connection:
 
     # ---- what the I/O thread does, or who drives
 
-    def serve(self, hear: bool = True) -> None:
-        """Takes in what has come, and sends what waits, when there is anything; and hears of the connection, which to do is
-        the I/O thread's."""
+    def serve(self, fd: int, hear: bool = True) -> None:
+        """Takes in what has come by that descriptor, and sends what waits, when there is anything; and hears of the
+        connection, which to do is the I/O thread's."""
         with self.lock:
             if self.closed:
                 return
             try:
-                if hear and self.monitor.get(_EVENTS) & _POLLIN:
-                    self._hear()
-                self._pump()
+                if self.link is not None and fd == self.link.fd:
+                    self._receive_local(self.link)
+                else:
+                    if hear and self.monitor.get(_EVENTS) & _POLLIN:
+                        self._hear()
+                    self._pump()
             except BaseException:
                 self._reset()
                 raise
@@ -307,6 +333,10 @@ class Connection:
             return False
         left_ms = max(1, int((call.deadline - time.monotonic()) * 1000))
         head = b"".join((b"\x10", varint(call.request_id), self._deadline_key, varint(left_ms), call.header))
+        if self.link is not None and call.frames and not call.remote and self.link.ready and self.link.send(call, head):
+            call.state, call.ever_sent, call.went_by = SENT, True, self.link
+            return True
+        call.went_by = None
         send, last = self._send_frame, len(call.frames) - 1
         try:
             send(head, _MORE if last >= 0 else _NOBLOCK)
@@ -336,14 +366,16 @@ class Connection:
                 self._why_down, self._stale = "the connection was lost", True
                 self.losses += 1
                 self._receive()  # what had come before
+                self._close_link()
                 self._lose()
             self.state = DOWN
             for call in [call for call in self._unsent.values() if call.goes_elsewhere()]:
                 self._end(call, STATUS_UNAVAILABLE, self._why_down)
 
-    def _lose(self) -> None:
+    def _lose(self, link: Optional[local.Link] = None) -> None:
+        """All that was sent, or what went by that link."""
         now = time.monotonic()
-        for call in [call for call in self.calls.values() if call.state == SENT]:
+        for call in [call for call in self.calls.values() if call.state == SENT and (link is None or call.went_by is link)]:
             if call.may_try_again(STATUS_UNAVAILABLE, now):
                 self._queue(call)
             else:
@@ -359,16 +391,85 @@ class Connection:
         while last.more:
             last = receive(_NOBLOCK, False)
             frames.append(last)
+        self._take_reply(header.bytes, frames)
+        if self._local_memory and self._asked_connects != self.connects:
+            self._ask_for_local()
+
+    def _take_reply(self, header: bytes, frames: List[Any]) -> None:
         try:
-            reply = self._reply_class.FromString(header.bytes)
+            reply = self._reply_class.FromString(header)
         except Exception:  # DecodeError, which protobuf's versions have in different places
             self.malformed_replies += 1
             return
         call = self.calls.get(reply.request_id)
-        if call is None or not call.ever_sent:
-            self.late_replies += 1
-        else:
+        if call is not None and call.ever_sent:
             self._take(call, reply, frames)
+        elif reply.request_id == self._ping_id:
+            self._open_link(reply)
+        else:
+            self.late_replies += 1
+
+    # ---- shared memory, under the lock
+
+    def _ask_for_local(self) -> None:
+        """Once on each connection, behind the first answer: whoever makes one call does not need it."""
+        self._asked_connects = self.connects
+        if self.link is None and self._local_failures < LOCAL_FAILURES:
+            self._ping_id = next(self._poller.request_ids)
+            try:
+                self._send_frame(b"\x10" + varint(self._ping_id) + self._ping, _NOBLOCK)
+            except zmq.Again:
+                pass
+
+    def _open_link(self, reply: Any) -> None:
+        self._ping_id = -1
+        found = local.of_pong(reply.pong) if reply.status == 0 and self.link is None else None
+        link = local.connect(*found, self._local_memory) if found is not None else None
+        if link is not None:
+            self.link, self._local_since = link, time.monotonic()
+            self._poller.add(link.fd, self)
+        elif found is not None:
+            self._local_failures += 1
+
+    def _receive_local(self, link: local.Link) -> None:
+        was_ready = link.ready
+        try:
+            replies, elsewhere = link.receive()
+        except local.Lost:
+            self._lose_link(link)
+            return
+        for header, frames in replies:
+            self._take_reply(header, frames)
+        for call in elsewhere:
+            call.remote = True
+            if self.calls.get(call.request_id) is call and call.state == SENT:
+                self._queue(call)
+        if elsewhere:
+            self._pump()
+        if link.ready and not was_ready:  # from now on who drives looks after it
+            self._poll.register(link.fd, select.POLLIN)
+            if self._paused:
+                self._poller.pause(link.fd)
+            self._wake_driver()
+
+    def _lose_link(self, link: local.Link) -> None:
+        soon = time.monotonic() - self._local_since < LOCAL_SOON
+        self._local_failures = self._local_failures + 1 if soon or not link.ready else 0
+        self.local_losses += 1
+        self._close_link()
+        self._lose(link)
+        self._asked_connects = -1
+        self._pump()
+
+    def _close_link(self) -> None:
+        link, self.link, self._ping_id = self.link, None, -1
+        if link is not None:
+            self._poller.remove(link.fd)
+            try:
+                self._poll.unregister(link.fd)
+            except KeyError:
+                pass
+            link.close()
 
     def _take(self, call: Call, reply: Any, frames: List[Any]) -> None:
         if reply.version != 1:
@@ -403,11 +504,13 @@ class Connection:
             self._finished.append(call)
         call.end(reply, frames, error)
         if call is self._driver and threading.get_ident() != self._driver_thread:
-            # Its thread may sleep, while another one has taken away what would have woken it.
-            try:
-                os.write(self._driver_wake[1], b"!")
-            except BlockingIOError:
-                pass
+            self._wake_driver()  # it may sleep, while another thread has taken away what would have woken it
+
+    def _wake_driver(self) -> None:
+        try:
+            os.write(self._driver_wake[1], b"!")
+        except BlockingIOError:
+            pass
 
     def _forget(self, call: Call) -> None:
         self.calls.pop(call.request_id, None)

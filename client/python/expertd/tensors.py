@@ -8,6 +8,7 @@ import torch
 
 from . import codecs, messages
 from .errors import Internal, InvalidArgument
+from .local import Frame
 
 __all__ = ["DTYPE_NAMES", "dtype_number", "torch_dtype", "to_frame", "from_frames"]
 
@@ -88,6 +89,10 @@ def from_frames(described: Sequence[Any], frames: Sequence[Any]) -> Tuple[torch.
             raise Internal(f"the reply's tensor {i} of shape {list(shape)} has {len(frame)} bytes")
         if len(frame) == 0:
             tensors.append(torch.empty(shape, dtype=dtype))
+            continue
+        if type(frame) is Frame:
+            mine = torch.from_numpy(frame.buffer)
+            tensors.append((mine if dtype == torch.uint8 else mine.view(dtype)).view(shape))
             continue
         if len(frame) < COPY_BELOW:
             tensors.append(torch.frombuffer(bytearray(frame.buffer), dtype=dtype).view(shape))

@@ -20,6 +20,7 @@ __all__ = ["Transport", "transport"]
 SERVER, DHT = "server", "dht"
 # The message that replies are, and how the field deadline_ms (6 and 4) of a request begins.
 _KINDS = {SERVER: (messages.server.ReplyHeader, b"\x30"), DHT: (messages.dht.Reply, b"\x20")}
+_PING = messages.server.RequestHeader(version=1, method=messages.server.value("Method", "PING")).SerializeToString()
 
 
 class Transport:
@@ -49,7 +50,7 @@ class Transport:
         with self._lock:
             found = self._connections.get((endpoint, kind))
             if found is None:
-                found = Connection(self._context, endpoint, *_KINDS[kind], self)
+                found = Connection(self._context, endpoint, *_KINDS[kind], self, _PING if kind == SERVER else b"")
                 self._connections[(endpoint, kind)] = found
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="expertd-io", daemon=True)
@@ -112,7 +113,7 @@ class Transport:
                     continue
                 connection = self._by_fd.get(fd)
                 if connection is not None:
-                    connection.serve()
+                    connection.serve(fd)
             if time.monotonic() >= next_tick:
                 # No wake-up is lost: who has put something before a connection's tick is seen by it, and who does so
                 # after it finds what wake() compares with to be later, and writes to the pipe.
@@ -141,6 +142,8 @@ def _after_fork() -> None:
     global _transport, _making
     if _transport is not None:
         _inherited.append(_transport)
+        for connection in _transport.connections():
+            connection.forked()
     _transport, _making = None, threading.Lock()
 
 

@@ -20,7 +20,7 @@ from expertd.server import Server  # noqa: E402
 torch.manual_seed(0)
 torch.set_num_threads(1)
 
-PATIENCE = 300.0  # seconds that only a hang reaches
+PATIENCE = float(os.environ.get('PATIENCE_TRY', 300.0))  # seconds that only a hang reaches
 
 
 def make_server(experts, blocks=(), **options):
@@ -61,10 +61,11 @@ def client(server):
 
 class StandIn:
     """A server written from PROTOCOL.md: answer(request, frames) returns the reply's header and its frames, or None for
-    no reply. INFO is answered here: one expert, x of 4 floats. `requests` are all that came."""
+    no reply. INFO is answered here: one expert, x of 4 floats; and PING by `pong`. `requests` are all others that came."""
 
     def __init__(self, answer):
         self.answer, self.requests = answer, []
+        self.pong = messages.server.Pong(server="stand-in")
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.ROUTER)
         self.socket.linger = 0
@@ -81,6 +82,10 @@ class StandIn:
                 continue
             identity, header, *frames = self.socket.recv_multipart()
             request = pb.RequestHeader.FromString(header)
+            if request.method == pb.value("Method", "PING"):  # a client asks by itself whether there is shared memory
+                reply = pb.ReplyHeader(version=1, request_id=request.request_id, pong=self.pong)
+                self.socket.send_multipart([identity, reply.SerializeToString()])
+                continue
             self.requests.append(request)
             if request.method == pb.value("Method", "INFO"):
                 field = pb.Schema.Field(name="x", dtype=1, row_shape=[4])
