@@ -20,6 +20,7 @@ from .registry import add_custom_models_from_file, register_expert_class
 from .safetensors import load_tensors, save_tensors
 from .server import (PeerInfo, Server, background_server, declare_experts, get_experts, schedule_name_to_scheduler)
 from .table import top
+from .tags import tagged
 from .uid import is_valid_prefix, is_valid_uid, split_uid
 
 __version__ = "0.1.0"
@@ -31,5 +32,5 @@ __all__ = [
     "Unavailable", "Unimplemented", "add_custom_models_from_file", "background_server", "built_in",
     "declare_experts", "export",
     "get_experts", "is_valid_prefix", "is_valid_uid", "load_tensors", "register_expert_class", "save_tensors",
-    "schedule_name_to_scheduler", "split_uid", "top",
+    "schedule_name_to_scheduler", "split_uid", "tagged", "top",
 ]

@@ -78,6 +78,11 @@ class Call:
                 del self  # or the traceback would hold what it hangs on
         return self.reply
 
+    @property
+    def metadata(self) -> bytes:
+        """What the request carried (expertd.tagged), from the reply; b"" without one."""
+        return bytes(self.reply.metadata) if self.reply is not None else b""
+
     def cancel(self) -> bool:
         """Gives up: its answer will be dropped. False if it has ended before. A backward may be applied all the same."""
         return bool(self.connection.cancel(self))

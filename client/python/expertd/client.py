@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
-from . import messages
+from . import messages, tags
 from .call import Call
 from .codecs import Codec, codec_number
 from .errors import Internal, InvalidArgument
@@ -137,6 +137,9 @@ class Client:
         described = [to_frame(tensor, codec) for tensor in tensors]
         process = transport()
         header = _header(method, uid, tuple([one[:3] for one in described]), codec if tensors else 0, process.client_id)
+        tagged = tags.current()
+        if tagged is not tags.NONE:
+            header += messages.server.RequestHeader(metadata=tagged[0], traceparent=tagged[1]).SerializeToString()
         if extra is not None:
             header += extra.SerializeToString()
         seconds = self.timeout if timeout is None else timeout

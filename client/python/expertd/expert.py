@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import torch
 from torch.autograd.function import once_differentiable
 
+from . import tags
 from .client import DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT, Client
 from .codecs import Codec, codec_name
 from .dht import DHT
@@ -214,7 +215,7 @@ class _RemoteCall(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchor: torch.Tensor, expert: RemoteExpert, *inputs: torch.Tensor) -> Tuple[torch.Tensor, ...]:
         outputs = expert._move_outputs(expert.call_forward(inputs), inputs)
-        ctx.expert, ctx.output_dtypes = expert, [output.dtype for output in outputs]
+        ctx.expert, ctx.tags, ctx.output_dtypes = expert, tags.current(), [output.dtype for output in outputs]
         ctx.save_for_backward(*inputs)
         ctx.mark_non_differentiable(*(output for output in outputs if not output.dtype.is_floating_point))
         return outputs
@@ -224,7 +225,11 @@ class _RemoteCall(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> Tuple[Any, ...]:
         inputs = ctx.saved_tensors
         grads = [grad.to(dtype) for grad, dtype in zip(grad_outputs, ctx.output_dtypes)]
-        grad_inputs = ctx.expert.call_backward(inputs, grads)
+        if tags.current() is tags.NONE and ctx.tags is not tags.NONE:
+            with tags.under(ctx.tags):
+                grad_inputs = ctx.expert.call_backward(inputs, grads)
+        else:
+            grad_inputs = ctx.expert.call_backward(inputs, grads)
         if len(grad_inputs) != len(inputs):
             raise ExpertdError(f"{len(grad_inputs)} gradients came for {len(inputs)} inputs", uid=ctx.expert.uid)
         return (None, None, *(grad.to(tensor.device) if tensor.dtype.is_floating_point else None

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch.autograd.function import once_differentiable
 
+from . import tags
 from .client import DEFAULT_RETRY_FOR
 from .errors import DeadlineExceeded, ExpertdError, Unavailable
 from .expert import ANCHOR
@@ -179,7 +180,7 @@ class _CallMany(torch.autograd.Function):
         if not settings.allow_zero_outputs and not bool(mask.any(dim=1).all()):
             lacking = int((~mask.any(dim=1)).sum())
             raise Unavailable(f"{lacking} of {rows} rows got no answer: {work.why()}")
-        ctx.answered, ctx.settings = answered, settings
+        ctx.answered, ctx.settings, ctx.tags = answered, settings, tags.current()
         ctx.save_for_backward(*inputs)
         ctx.mark_non_differentiable(mask)
         return (mask, *outputs)
@@ -193,7 +194,8 @@ class _CallMany(torch.autograd.Function):
         wanted: Dict[Target, List[Tuple[int, int]]] = {}
         for target, pairs in ctx.answered:
             wanted.setdefault(target, []).extend(pairs)
-        jobs = _jobs(wanted, inputs, {}, [grad.contiguous() for grad in grad_outputs], settings.backward_timeout)
+        with tags.under(ctx.tags if tags.current() is tags.NONE else tags.current()):
+            jobs = _jobs(wanted, inputs, {}, [grad.contiguous() for grad in grad_outputs], settings.backward_timeout)
         work = _Round(jobs, len(inputs[0]), settings.backward_k_min, settings.backward_timeout,
                       settings.timeout_after_k_min, settings.detect_anomalies)
         work.run()

@@ -71,7 +71,7 @@ class Heap:
     elsewhere, where the server cannot write."""
 
     def __init__(self, size: int):
-        self.size, self._used, self._taken = size, 0, 0
+        self.size, self._used, self.blocks = size, 0, 0  # blocks: that are taken
         self._free: Dict[int, List[int]] = {}
         self.fd = os.memfd_create("expertd-client", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
@@ -94,7 +94,7 @@ class Heap:
         if found:
             at = found.pop()
         else:
-            if self._taken == 0 and size > self.size - self._used:
+            if self.blocks == 0 and size > self.size - self._used:
                 self._free, self._used = {}, 0  # cut anew: sizes that are asked for no more do not stay
             at = self._used
             if size > self.size - at:
@@ -104,12 +104,12 @@ class Heap:
                 at, size = self._free[larger].pop(), larger
             else:
                 self._used = at + size
-        self._taken += 1
+        self.blocks += 1
         return at, size
 
     def give(self, block: Tuple[int, int]) -> None:
         at, size = block
-        self._taken -= 1
+        self.blocks -= 1
         self._free.setdefault(size, []).append(at)
 
 
@@ -174,7 +174,8 @@ class Link:
         block = self.heap.take(total + room)
         if block is None:
             return False
-        at, spans, memory = block[0], [], self.heap.bytes
+        at, memory = block[0], self.heap.bytes
+        spans: List[int] = []
         for frame, size in zip(frames, sizes):
             if size:
                 memory[at:at + size] = numpy.frombuffer(frame, numpy.uint8)

@@ -9,6 +9,7 @@ from typing import Callable, List, Optional, Sequence, Tuple
 
 import torch
 
+from . import tags
 from .call import Call
 from .codecs import Codec
 from .client import Client
@@ -42,7 +43,7 @@ class Task:
         self.endpoint = ""
         self._endpoints, self._inputs, self._grad_outputs = list(endpoints), inputs, grad_outputs
         self._deadline, self._retry_for, self._patient = time.monotonic() + timeout, retry_for, patient
-        self._compression = compression
+        self._compression, self._tags = compression, tags.current()
         self._call: Optional[Call] = None
         self._next = 0
         self._cancelled = False
@@ -89,11 +90,12 @@ class Task:
         try:
             client = Client(self.endpoint, compression=self._compression)
             retry_for = self._retry_for if patient else 0.0
-            if self._grad_outputs is None:
-                self._call = client.start_forward(self.uid, self._inputs, timeout=left, retry_for=retry_for)
-            else:
-                self._call = client.start_backward(self.uid, self._inputs, self._grad_outputs, timeout=left,
-                                                   retry_for=retry_for)
+            with tags.under(self._tags):  # the next server is turned to in whatever thread
+                if self._grad_outputs is None:
+                    self._call = client.start_forward(self.uid, self._inputs, timeout=left, retry_for=retry_for)
+                else:
+                    self._call = client.start_backward(self.uid, self._inputs, self._grad_outputs, timeout=left,
+                                                       retry_for=retry_for)
         except ExpertdError as error:  # an endpoint that is none, a tensor that cannot be sent
             self.error = error
             self._go_on()

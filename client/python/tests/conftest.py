@@ -20,7 +20,7 @@ from expertd.server import Server  # noqa: E402
 torch.manual_seed(0)
 torch.set_num_threads(1)
 
-PATIENCE = float(os.environ.get('PATIENCE_TRY', 300.0))  # seconds that only a hang reaches
+PATIENCE = 300.0  # seconds that only a hang reaches
 
 
 def make_server(experts, blocks=(), **options):
@@ -88,8 +88,7 @@ class StandIn:
                 continue
             self.requests.append(request)
             if request.method == pb.value("Method", "INFO"):
-                field = pb.Schema.Field(name="x", dtype=1, row_shape=[4])
-                schema = pb.Schema(tensors=[field])
+                schema = pb.Schema(tensors=[{"name": "x", "dtype": 1, "row_shape": [4]}])
                 reply = pb.ReplyHeader(version=1, info=pb.ExpertInfo(uid=request.uid, block="nop", forward_schema=schema,
                                                                      outputs_schema=schema, max_batch_size=64)), []
             else:
