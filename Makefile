@@ -319,7 +319,6 @@ install: all
 	install -m 644 scripts/tensor_file.py scripts/torch_file.py $(DESTDIR)$(PREFIX)/lib/expertd
 	install -m 755 scripts/convert-state-dict $(DESTDIR)$(PREFIX)/lib/expertd
 	ln -sf ../lib/expertd/convert-state-dict $(DESTDIR)$(PREFIX)/bin/expertd-convert-state-dict
-	install -m 755 scripts/multi-gpu $(DESTDIR)$(PREFIX)/bin/expertd-multi-gpu
 	install -m 755 supervisor/expertd-alert $(DESTDIR)$(PREFIX)/bin
 	install -d $(UNITS_IN)
 	set -e; for unit in systemd/*; do sed -e 's|@PREFIX@|$(PREFIX)|g' $$unit >$(UNITS_IN)/$${unit##*/}; done
@@ -330,7 +329,7 @@ install: all
 	install -D -m 644 http/grafana.json $(DESTDIR)$(PREFIX)/share/expertd/grafana.json
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1
 	set -e; for program in $(PROGRAMS); do \
-	  if [ $${program##*/} = expertd ]; then commands='serve dht check print'; else commands=; fi; \
+	  if [ $${program##*/} = expertd ]; then commands='serve dht check plan print'; else commands=; fi; \
 	  scripts/man-page $$program $$commands >$(DESTDIR)$(PREFIX)/share/man/man1/$${program##*/}.1; done
 	install -m 644 README.md ARCHITECTURE.md LICENSE $(wildcard docs/*.md) proto/PROTOCOL.md proto/PROTOCOL-dht.md $(DESTDIR)$(PREFIX)/share/doc/expertd
 
@@ -341,7 +340,7 @@ install: all
 # What install has made, of this version.
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS))) $(DESTDIR)$(PREFIX)/lib/libexpertd.a \
-	  $(DESTDIR)$(PREFIX)/bin/expertd-convert-state-dict $(DESTDIR)$(PREFIX)/bin/expertd-multi-gpu $(DESTDIR)$(PREFIX)/bin/expertd-alert \
+	  $(DESTDIR)$(PREFIX)/bin/expertd-convert-state-dict $(DESTDIR)$(PREFIX)/bin/expertd-alert \
 	  $(addprefix $(UNITS_IN)/,$(notdir $(wildcard systemd/*))) \
 	  $(addprefix $(DESTDIR)$(PREFIX)/share/bash-completion/completions/,$(notdir $(PROGRAMS))) \
 	  $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_expertd \

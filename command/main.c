@@ -11,6 +11,7 @@
 
 #include "command/machine.h"
 #include "command/options.h"
+#include "command/plan.h"
 #include "command/supervisor.h"
 #include "command/supervisord_file.h"
 #include "common/clock.h"
@@ -473,6 +474,7 @@ static const struct command {
     {"serve", "run a whole server: frontend, a runtime for each device, dht", serve},
     {"dht", "run a DHT node that publishes nothing, for others to join by", dht},
     {"check", "check a configuration for all programs: expertd check FILE", check},
+    {"plan", "write a configuration for all OpenCL devices of this machine, by their speed and memory", plan},
     {"print", "print the configuration that serve would use, or a supervisord file for it", print},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

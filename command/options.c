@@ -239,7 +239,7 @@ static void print_value(FILE *out, const char *key, const char *value)
     fputc('\n', out);
 }
 
-static void print_settings(FILE *out, const struct options *given)
+void options_print_settings(FILE *out, const struct options *given)
 {
     print_value(out, "block", given->expert_cls);
     print_value(out, "hidden_dim", given->hidden_dim);
@@ -262,7 +262,7 @@ static void print_uids(FILE *out, const struct options *given)
         fputs("  - uid: ", out);
         config_print_text(out, uid ? uid : "");
         fputc('\n', out);
-        print_settings(out, given);
+        options_print_settings(out, given);
         free(uid);
         at += length;
     }
@@ -284,7 +284,7 @@ static void print_experts(FILE *out, const struct options *given, const char *ho
     } else {
         fprintf(out, "  - uid: \"expert.[0:%s]\"\n", given->num_experts);
     }
-    print_settings(out, given);
+    options_print_settings(out, given);
 }
 
 /* The device that "gpu:1", "cuda", "cpu" or "" names; `count` if there is none. */

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "common/config.h"
 
@@ -28,10 +29,16 @@ char **options_translate(int argc, char **argv, int *translated_argc);
 bool options_describe_experts(const struct options *given);
 /* Whether a device of the configuration is to be served: those that --device names, or all. */
 bool options_want_device(const struct options *given, const char *name);
+/* What an entry of `experts` says beside its uids, each line with four spaces before it. */
+void options_print_settings(FILE *out, const struct options *given);
 /* A device of the machine, as expertd-runtime --list-devices names it. */
 struct options_device {
     unsigned platform, device;
     bool gpu, cpu;
+    char class[24]; /* "gpu", "integrated gpu", "cpu", "accelerator" */
+    char platform_name[128], name[128], vendor[128];
+    char pci[16]; /* "0000:65:00.0"; "" */
+    uint64_t memory_mib;
 };
 /* The configuration's text for them: experts, and the device that --device names among the `count` there are. malloc'd;
  * NULL after a message. `host` makes different boxes draw different experts of one pattern. */

@@ -124,6 +124,8 @@ void config_destroy(struct config *config);
 void config_print_sample(FILE *out);
 /* The configuration as a file that gives the same one: every value, in quotes where it is a text. */
 void config_print(FILE *out, const struct config *config);
+/* Of the sections that are no lists, the options whose value is another than in `base`. */
+void config_print_changed(FILE *out, const struct config *config, const struct config *base);
 /* A text in YAML's double quotes. */
 void config_print_text(FILE *out, const char *text);
 /* Where a process of this box reaches the frontend: the first of frontend.listen, of a wildcard loopback. NULL when out

@@ -1,5 +1,7 @@
 /* A whole configuration as the file it could have come from. */
 #include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "common/config_print.h"
 #include "common/config_tree.h"
@@ -129,6 +131,38 @@ void config_print_section(FILE *out, const struct config *config, const struct c
     const unsigned count = *(const unsigned *)(const void *)((const char *)config + section->count_offset);
     for (unsigned i = 0; i < count; i++)
         print_entry(out, config, section, i, NULL);
+}
+
+/* malloc'd; NULL: out of memory. */
+static char *value_text(const struct config *config, const struct config_section *section,
+                        const struct config_option *option)
+{
+    char *text = NULL;
+    size_t length;
+    FILE *out = open_memstream(&text, &length);
+    if (!out)
+        return NULL;
+    print_value(out, option, (const char *)config + section->offset + option->offset);
+    return fclose(out) == 0 ? text : NULL;
+}
+
+void config_print_changed(FILE *out, const struct config *config, const struct config *base)
+{
+    for (unsigned s = 0; s < CONFIG_SECTIONS; s++) {
+        const struct config_section *section = &config_sections[s];
+        bool headed = false;
+        for (unsigned i = 0; !section->list && i < section->count; i++) {
+            const struct config_option *option = &section->options[i];
+            char *now = value_text(config, section, option), *before = value_text(base, section, option);
+            if (now && before && strcmp(now, before) != 0) {
+                fprintf(out, "%s%s%s  %s: %s\n", headed ? "" : section->name, headed ? "" : ":", headed ? "" : "\n",
+                        option->name, now);
+                headed = true;
+            }
+            free(now);
+            free(before);
+        }
+    }
 }
 
 void config_print(FILE *out, const struct config *config)

@@ -10,15 +10,19 @@
 #include "common/notify.h"
 #include "common/process.h"
 #include "runtime/device/device.h"
+#include "runtime/measure.h"
 #include "runtime/runtime.h"
 
 enum { EXIT_START = 1, EXIT_USAGE = 2, EXIT_DEVICE_LOST = 3, EXIT_UNSAVED = 4 };
 
-static const char *flag_device, *flag_list_devices;
+static const char *flag_device, *flag_list_devices, *flag_measure;
 
 static const struct config_flag flags[] = {
     {"device", "NAME", "which of the configuration's devices to serve; default the first", &flag_device},
     {"list-devices", NULL, "print the OpenCL devices of this machine and exit", &flag_list_devices},
+    {"measure", NULL,
+     "print how fast the device makes products, and how many experts like the first of its entry fit, and exit",
+     &flag_measure},
     {NULL, NULL, NULL, NULL},
 };
 static const char *const sections[] = {"server", "devices", "experts", "checkpoint", NULL};
@@ -50,11 +54,12 @@ static int list_devices(const struct config_device *entry)
         printf("no OpenCL device is there; Debian's package pocl-opencl-icd makes the CPU one\n");
     for (unsigned i = 0; i < count; i++)
         printf("platform %u '%s' device %u '%s': %s of %s, %" PRIu64 " MiB, %u compute units, vectors of %u floats, "
-               "fp16 %s, memory %s\n",
+               "fp16 %s, memory %s%s%s\n",
                list[i].platform_index, list[i].platform, list[i].device_index, list[i].name,
                device_class_name(list[i].class), list[i].vendor, list[i].memory_bytes >> 20, list[i].compute_units,
                list[i].vector_width, list[i].fp16 ? "yes" : "no",
-               list[i].unified_memory ? "shared with the host (integrated)" : "of its own");
+               list[i].unified_memory ? "shared with the host (integrated)" : "of its own",
+               list[i].pci[0] ? ", PCI " : "", list[i].pci);
     free(list);
     return EXIT_SUCCESS;
 }
@@ -105,6 +110,8 @@ int main(int argc, char **argv)
         status = EXIT_START;
     else if (flag_list_devices)
         status = list_devices(device);
+    else if (flag_measure)
+        status = measure_device(&config, device) == 0 ? EXIT_SUCCESS : EXIT_START;
     else
         status = serve(&config, device);
     config_destroy(&config);

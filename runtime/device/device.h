@@ -30,6 +30,7 @@ struct device_info {
     char name[128];
     char vendor[128];
     char driver[128];
+    char pci[16];            /* "0000:65:00.0", as lspci -D has it; "": none, or the driver does not say */
     unsigned platform_index; /* what config_device.platform and .device may name */
     unsigned device_index;
     enum device_class class;

@@ -41,6 +41,27 @@ static uint64_t device_number(cl_device_id id, cl_device_info what, size_t size)
     return size == sizeof(cl_uint) ? value.small : value.large;
 }
 
+/* Drivers say it in one of three ways: Khronos' extension, NVIDIA's and AMD's, whose numbers older headers lack. */
+static void describe_pci(cl_device_id id, const char *extensions, char pci[16])
+{
+    enum { KHR_BUS_INFO = 0x410f, NV_BUS = 0x4008, NV_SLOT = 0x4009, NV_DOMAIN = 0x400a, AMD_TOPOLOGY = 0x4037 };
+    cl_uint khr[4], bus, slot, domain = 0;
+    unsigned char amd[24];
+    if (strstr(extensions, "cl_khr_pci_bus_info") &&
+        clGetDeviceInfo(id, KHR_BUS_INFO, sizeof khr, khr, NULL) == CL_SUCCESS) {
+        snprintf(pci, 16, "%04x:%02x:%02x.%x", khr[0] & 0xffff, khr[1] & 0xff, khr[2] & 0xff, khr[3] & 7);
+    } else if (strstr(extensions, "cl_nv_device_attribute_query") &&
+               clGetDeviceInfo(id, NV_BUS, sizeof bus, &bus, NULL) == CL_SUCCESS &&
+               clGetDeviceInfo(id, NV_SLOT, sizeof slot, &slot, NULL) == CL_SUCCESS) {
+        (void)clGetDeviceInfo(id, NV_DOMAIN, sizeof domain, &domain, NULL);
+        /* a slot is a device and a function */
+        snprintf(pci, 16, "%04x:%02x:%02x.%x", domain & 0xffff, bus & 0xff, slot >> 3 & 31, slot & 7);
+    } else if (strstr(extensions, "cl_amd_device_attribute_query") &&
+               clGetDeviceInfo(id, AMD_TOPOLOGY, sizeof amd, amd, NULL) == CL_SUCCESS && amd[0] == 1) {
+        snprintf(pci, 16, "0000:%02x:%02x.%x", amd[21], amd[22], amd[23] & 7);
+    }
+}
+
 static void describe(cl_platform_id platform, unsigned platform_index, cl_device_id id, unsigned device_index,
                      struct device_info *info)
 {
@@ -60,6 +81,7 @@ static void describe(cl_platform_id platform, unsigned platform_index, cl_device
     info->compute_units = (unsigned)device_number(id, CL_DEVICE_MAX_COMPUTE_UNITS, sizeof(cl_uint));
     info->vector_width = (unsigned)device_number(id, CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT, sizeof(cl_uint));
     info->fp16 = strstr(extensions, "cl_khr_fp16") != NULL;
+    describe_pci(id, extensions, info->pci);
     const bool unified = device_number(id, CL_DEVICE_HOST_UNIFIED_MEMORY, sizeof(cl_bool)) != 0;
     const cl_device_type type = device_number(id, CL_DEVICE_TYPE, sizeof(cl_device_type));
     if (type & CL_DEVICE_TYPE_CPU)

@@ -26,7 +26,6 @@ make -s -o all install BUILD="$BUILD" DESTDIR="$work/root" PREFIX=$prefix >"$wor
 for program in expertd expertd-frontend expertd-runtime expertd-dht expertd-http expertctl; do
     "$root/bin/$program" --version | grep -q expert || fail "$program is there"
 done
-"$root/bin/expertd-multi-gpu" --help | grep -q usage || fail "expertd-multi-gpu is there"
 /usr/bin/python3 "$root/bin/expertd-convert-state-dict" --help | grep -q usage || fail "the converter finds its modules"
 for program in expertd expertd-frontend expertd-runtime expertd-dht expertd-http expertctl; do
     page=$root/share/man/man1/$program.1

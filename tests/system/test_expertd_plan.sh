@@ -1,5 +1,6 @@
 #!/bin/bash
-# scripts/multi-gpu writes what supervisord needs to serve every OpenCL device; here PoCL shows two.
+# timeout: 600
+# expertd plan measures every OpenCL device, divides experts among them and writes what serves them; here PoCL shows two.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
@@ -12,16 +13,34 @@ trap '[ -z "$supervisor" ] || kill -TERM $supervisor; wait; rm -rf "$work"' EXIT
 
 fail() {
     echo "FAILED: $*"
-    cat "$work"/server/*.log
+    cat "$work"/server/*.log 2>/dev/null
     exit 1
 }
 port=$(/usr/bin/python3 -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])')
 export EXPERTD_ENDPOINT=tcp://127.0.0.1:$port
-scripts/multi-gpu --out "$work/server" --name "multi-$$" --listen "$EXPERTD_ENDPOINT" --experts 2 --hidden 32 \
-    --bin "$BUILD/bin" || fail "it writes the files"
-scripts/multi-gpu --out "$work/server" --bin "$BUILD/bin" 2>/dev/null && fail "it does not overwrite"
-scripts/multi-gpu --out "$work/none" --class gpu --bin "$BUILD/bin" 2>/dev/null && fail "there is no GPU among these"
+plan() { "$BUILD/bin/expertd" plan "$@" 2>"$work/said"; }
+plan --out "$work/server" --server-name "plan-$$" --frontend-listen "$EXPERTD_ENDPOINT" --num-experts 40 --hidden-dim 32 \
+    --max_batch_size 128 >"$work/table" || { cat "$work/said"; fail "it writes the files"; }
+for device in 0 1; do
+    # measured, with room for all, and with its share of the experts: more than none, as both are as fast but for what else runs
+    grep -qE "^device$device +0\.$device +cpu +- +[0-9]+ +[0-9]+\.[0-9] +[0-9]+ +[1-9][0-9]* " "$work/table" || { cat "$work/table"; fail "device$device is in the table"; }
+done
+awk '/^device/ { sum += $8 } END { exit sum != 40 }' "$work/table" || { cat "$work/table"; fail "all experts are given to somebody"; }
+"$BUILD/bin/expertd" check "$work/server/expertd.yaml" | grep -q "on device0, .* on device1" || fail "what it writes is right"
+plan --out "$work/server" && fail "it does not overwrite"
+grep -q "is there already" "$work/said" || fail "it says why"
+plan --print --class gpu && fail "there is no GPU among these"
+plan --print --exclude nobody && fail "a word that means no device is refused"
+plan --print --include 0.1 --num-experts 1000000 --hidden-dim 8192 && fail "what does not fit is refused"
+grep -q "room for [0-9]* of 1000000 experts" "$work/said" || fail "it says how many would"
 
+# From here on four experts of a known place.
+sed -i '/^experts:/,$d' "$work/server/expertd.yaml"
+cat >>"$work/server/expertd.yaml" <<YAML
+experts:
+  - {uid: "ffn.0.[0:2]", hidden_dim: 32, device: device0}
+  - {uid: "ffn.1.[0:2]", hidden_dim: 32, device: device1}
+YAML
 # The second one as a card with memory of its own: rows go there and back, its kernels are a GPU's.
 sed -i 's/{name: device1,/{name: device1, slabs: staged, linear_kernel: gpu,/' "$work/server/expertd.yaml"
 # The dht would want its well-known ports.
@@ -62,4 +81,4 @@ PYTHON
 kill -TERM $supervisor
 wait $supervisor
 supervisor=''
-echo "multi-gpu: ok"
+echo "expertd plan: ok"
