@@ -484,13 +484,16 @@ static void show_process(struct runtime *runtime, uint64_t now_ns)
  */
 
 /* Names of pools are looked at when something in /dev/shm was made or removed, some at a time. */
-static bool pools_named(struct runtime *runtime)
+static bool pools_named(struct runtime *runtime, uint64_t now_ns)
 {
     const uint64_t changes = shm_changes();
     if (runtime->names.next_pool == 0) {
         if (changes == runtime->names.seen)
             return true;
+        if (changes != runtime->names.looking)
+            runtime->names.changed_ns = now_ns;
         runtime->names.looking = changes;
+        runtime->names.begun_ns = now_ns;
     }
     for (uint32_t i = 0; i < NAMES_AT_ONCE && runtime->names.next_pool < runtime->slots; i++) {
         const uint32_t slot = runtime->names.next_pool++;
@@ -499,19 +502,19 @@ static bool pools_named(struct runtime *runtime)
     }
     if (runtime->names.next_pool == runtime->slots) {
         runtime->names.next_pool = 0;
-        /* The clock of the folder ticks slowly: what came in the same tick is seen only by another look. */
-        if (clock_wall_ns() - runtime->names.looking > NS_PER_S)
+        /* The clock of the folder ticks slowly: what came in the same tick is seen only by a look that begins later. */
+        if (runtime->names.begun_ns - runtime->names.changed_ns >= NS_PER_S)
             runtime->names.seen = runtime->names.looking;
     }
     return true;
 }
 
-static const char *segments_fault(struct runtime *runtime)
+static const char *segments_fault(struct runtime *runtime, uint64_t now_ns)
 {
     if (executor_broken(runtime->executor))
         return "a task pool is damaged";
     const char *why = control_fault(runtime->control);
-    if (!why && !pools_named(runtime))
+    if (!why && !pools_named(runtime, now_ns))
         why = "a task pool's name does not lead to it any more (somebody removed files in /dev/shm)";
     return why;
 }
@@ -569,7 +572,7 @@ static int look_after_names(struct runtime *runtime, uint64_t now_ns)
         runtime->lost_role = true;
         return -EBUSY;
     }
-    const char *why = segments_fault(runtime);
+    const char *why = segments_fault(runtime, now_ns);
     return why ? renew_segments(runtime, why) : 0;
 }
 

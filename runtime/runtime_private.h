@@ -34,8 +34,9 @@ struct runtime {
     } page_faults;
     struct {
         uint64_t next_ns;
-        uint64_t seen, looking; /* shm_changes: when all pools' names were good; and for the look that goes on */
-        uint32_t next_pool;     /* of that look; 0: there is none */
+        uint64_t seen, looking;        /* shm_changes: when all pools' names were good; and for the look that goes on */
+        uint64_t changed_ns, begun_ns; /* when `looking` was first there, and when the look began */
+        uint32_t next_pool;            /* of that look; 0: there is none */
     } names;
     uint64_t completed_told; /* batches, when the supervisor was last told of progress */
     bool lost_role;          /* another process has it now */
