@@ -200,6 +200,16 @@ START_TEST(records_of_no_sense_are_ignored)
 }
 END_TEST
 
+START_TEST(a_record_of_nobody_stands_for_no_request)
+{
+    begin(0, 1, 1);
+    applied_record(applied, 0);
+    memset(records[1].client, 0, sizeof records[1].client);
+    reopen();
+    ck_assert(!done(0, 1));
+}
+END_TEST
+
 START_TEST(keys_that_change_under_the_index_do_no_harm)
 {
     for (uint32_t slot = 0; slot < TASKS; slot++)
@@ -231,6 +241,7 @@ int main(void)
     tcase_add_test(all, a_record_that_was_finished_just_before_death_counts);
     tcase_add_test(all, what_was_applied_travels_to_a_table_without_its_records);
     tcase_add_test(all, a_record_that_was_half_written_does_not_count);
+    tcase_add_test(all, a_record_of_nobody_stands_for_no_request);
     tcase_add_loop_test(all, records_of_no_sense_are_ignored, 0, 2);
     tcase_add_test(all, keys_that_change_under_the_index_do_no_harm);
     Suite *suite = suite_create("applied");
