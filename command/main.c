@@ -16,6 +16,7 @@
 #include "command/supervisord_file.h"
 #include "common/clock.h"
 #include "common/config.h"
+#include "common/config_reference.h"
 #include "common/log.h"
 #include "common/owner.h"
 #include "common/process.h"
@@ -102,7 +103,7 @@ static int tell(struct told *told, const struct config_program *program, int arg
         log_info("--%s means nothing here, and is left out", options.ignored);
     if (options_describe_experts(&options))
         return make(told, program);
-    if (told->file)
+    if (told->file || options.reference)
         return 0;
     log_error("what is it about? --config FILE, or --num-experts N, or --expert-uids UID... (%s --help)",
               program->name);
@@ -425,6 +426,7 @@ static const struct config_program print_program = {
     .name = "expertd print",
     .purpose =
         "Prints the configuration that expertd serve would use with the same flags, every default filled in; with "
+        "--reference what each option means; with "
         "--supervisord (and --config FILE alone) the file with which supervisord runs the same programs, its "
         "socket and logs beside the configuration.",
     .sections = sections,
@@ -453,7 +455,9 @@ static int print(int argc, char **argv)
 {
     struct told told = {0};
     int result = tell(&told, &print_program, argc, argv);
-    if (result == 0 && options.supervisord)
+    if (result == 0 && options.reference)
+        config_reference_print(stdout);
+    else if (result == 0 && options.supervisord)
         result = print_supervisord(&told);
     else if (result == 0)
         config_print(stdout, &told.config);

@@ -36,6 +36,7 @@ const struct config_flag options_flags[] = {
     {"stats-report-interval", "SECONDS", "print what the server did, every so often", &options.stats_report_interval},
     {"compression", "WORD", "NONE: clients choose that of their calls", &options.compression},
     {"no-dht", NULL, "do not start expertd-dht: clients know the server's address", &options.no_dht},
+    {"reference", NULL, "print: every option of the configuration as a page in Markdown", &options.reference},
     {"supervisord", NULL, "print: the supervisord file instead of the configuration", &options.supervisord},
     {"alert", "COMMAND", "print --supervisord: have this run when a program crashes (expertd-alert --help)",
      &options.alert},

@@ -107,7 +107,9 @@ int config_complete(struct config *config)
         config->dht.frontend = config_frontend_endpoint(config);
     if (!config->http.frontend[0])
         config->http.frontend = local_endpoint(memory, config->frontend.listen.items[0]);
-    if (!config->dht.frontend || !config->http.frontend)
+    if (!config->http.dht[0])
+        config->http.dht = local_endpoint(memory, config->dht.listen);
+    if (!config->dht.frontend || !config->http.frontend || !config->http.dht)
         return -ENOMEM;
     if (config->dht.expiration == 0)
         config->dht.expiration = 2 * config->dht.update_period > 3 ? 2 * config->dht.update_period : 3;
@@ -254,7 +256,10 @@ static int check_http(const struct config *config, const struct config_source *s
     if (wildcard_port(config->http.frontend))
         return config_source_error(source, (struct config_place){"http", -1, "frontend"},
                                    "'%.100s' is no address to connect to", config->http.frontend);
-    return check_endpoint(source, (struct config_place){"http", -1, "frontend"}, config->http.frontend, true);
+    const int rc = check_endpoint(source, (struct config_place){"http", -1, "frontend"}, config->http.frontend, true);
+    if (rc < 0 || strcmp(config->http.dht, "none") == 0)
+        return rc;
+    return check_endpoint(source, (struct config_place){"http", -1, "dht"}, config->http.dht, true);
 }
 
 /* What each kernel of products can multiply in. */

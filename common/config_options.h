@@ -99,6 +99,10 @@
     X(BOOL, start, false, 0, 0, "", "expertd serve, and supervisord's file, start expertd-http too")                   \
     X(STRING, listen, "127.0.0.1:31332", 0, 0, "", "address:port for metrics, health and the Open Inference Protocol") \
     X(ENDPOINT, frontend, "", 0, 0, "", "ZeroMQ endpoint of the frontend; default where frontend.listen is reached")   \
+    X(ENDPOINT, dht, "", 0, 0, "",                                                                                     \
+      "ZeroMQ endpoint of the expertd-dht that the page and the metrics tell of; default where dht.listen is "         \
+      "reached; "                                                                                                      \
+      "\"none\": none is asked")                                                                                       \
     X(PATH, token_file, "", 0, 0, "",                                                                                  \
       "file with the bearer token that requests must carry (health does without); empty: none is asked for")           \
     X(BOOL, changes, false, 0, 0, "",                                                                                  \

@@ -12,7 +12,7 @@
 
 enum { EXIT_USAGE = 2 };
 
-static const char *const sections[] = {"server", "http", "frontend", NULL};
+static const char *const sections[] = {"server", "http", "frontend", "dht", NULL};
 static const struct config_program program = {
     .name = "expertd-http",
     .purpose =

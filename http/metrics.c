@@ -411,6 +411,36 @@ static void write_server(struct text *text, const struct snapshot *snapshot)
     one(text, "expertd_experts_alive", "gauge", "Those whose runtime is alive.", snapshot->pong->experts_alive);
 }
 
+static const struct dht_metric {
+    const char *counter, *name, *type, *help;
+} dht_metrics[] = {
+    {"dht.connected", "expertd_dht_connected", "gauge", "1: nodes of the DHT answer."},
+    {"dht.nodes", "expertd_dht_nodes", "gauge", "Nodes of the DHT that have answered lately."},
+    {"dht.servers_known", "expertd_dht_servers_known", "gauge", "Addresses of servers that were announced."},
+    {"dht.servers_alive", "expertd_dht_servers_alive", "gauge", "Servers that told what they host, and live."},
+    {"dht.holdings", "expertd_dht_holdings", "gauge", "Prefixes of all their catalogs together."},
+    {"dht.catalog_bytes", "expertd_dht_catalog_bytes", "gauge", "Memory of these catalogs."},
+    {"dht.subscribers", "expertd_dht_subscribers", "gauge", "Directories that listen to this server's."},
+    {"dht.experts_alive", "expertd_dht_experts_published", "gauge", "Experts that are published as alive."},
+    {"dht.requests", "expertd_dht_requests_total", "counter", "Questions to the directory."},
+    {"dht.announcements", "expertd_dht_announcements_total", "counter", "Announcements that were made."},
+    {"dht.servers_lost", "expertd_dht_servers_lost_total", "counter", "Servers whose connection broke."},
+    {"dht.untrusted", "expertd_dht_untrusted_total", "counter", "Claims that were not believed (dht.trusted)."},
+};
+
+static void write_dht_counter(void *context, const char *name, double value)
+{
+    for (size_t i = 0; i < sizeof dht_metrics / sizeof dht_metrics[0]; i++)
+        if (strcmp(name, dht_metrics[i].counter) == 0)
+            one(context, dht_metrics[i].name, dht_metrics[i].type, dht_metrics[i].help, value);
+}
+
+void metrics_write_dht(struct text *text, struct history *history)
+{
+    const bool up = history_dht(history, write_dht_counter, text);
+    one(text, "expertd_dht_up", "gauge", "1: expertd-dht (http.dht) answers.", up);
+}
+
 void metrics_write(struct text *text, const struct snapshot *snapshot)
 {
     write_server(text, snapshot);

@@ -3,9 +3,12 @@
 #ifndef EXPERTD_HTTP_METRICS_H
 #define EXPERTD_HTTP_METRICS_H
 
+#include "http/history.h"
 #include "http/snapshot.h"
 #include "http/text.h"
 
 void metrics_write(struct text *text, const struct snapshot *snapshot);
+/* What expertd-dht said last. */
+void metrics_write_dht(struct text *text, struct history *history);
 
 #endif

@@ -58,7 +58,28 @@ static void write_expert(struct text *text, const struct expertd_expert_stats *e
     text_add(text, "}");
 }
 
-static void write_status(struct text *text, const struct snapshot *snapshot)
+struct dht_list {
+    struct text *text;
+    bool begun;
+};
+
+static void write_dht_counter(void *context, const char *name, double value)
+{
+    struct dht_list *list = context;
+    text_add(list->text, "%s", list->begun ? "," : ",\"dht\":{");
+    list->begun = true;
+    text_add_json(list->text, name);
+    text_add(list->text, ":");
+    write_number(list->text, value);
+}
+
+static void write_dht(struct text *text, struct history *history)
+{
+    struct dht_list list = {text, false};
+    text_add(text, history_dht(history, write_dht_counter, &list) ? "}" : ",\"dht\":null");
+}
+
+static void write_status(struct text *text, const struct snapshot *snapshot, struct history *history)
 {
     const struct expertd_stats *stats = snapshot->stats;
     text_add(text, "{\"time\":%.3f,\"server\":", snapshot->wall_s);
@@ -69,6 +90,7 @@ static void write_status(struct text *text, const struct snapshot *snapshot)
         text, ",\"experts_total\":%" PRIu32 ",\"alive\":%" PRIu32 ",\"shm_used\":%" PRIu64 ",\"shm_free\":%" PRIu64,
         snapshot->pong->experts, snapshot->pong->experts_alive, snapshot->shm.used_bytes, snapshot->shm.free_bytes);
     write_counters(text, stats);
+    write_dht(text, history);
     text_add(text, ",\"histograms\":[");
     for (size_t i = 0; i < stats->histograms_count; i++) {
         text_add(text, "%s", i ? "," : "");
@@ -82,7 +104,8 @@ static void write_status(struct text *text, const struct snapshot *snapshot)
     text_add(text, "]}");
 }
 
-void status_answer(struct response *response, struct upstream *upstream, const struct config *config)
+void status_answer(struct response *response, struct upstream *upstream, struct history *history,
+                   const struct config *config)
 {
     struct snapshot snapshot;
     struct expertd_client *client = upstream_take(upstream);
@@ -90,7 +113,7 @@ void status_answer(struct response *response, struct upstream *upstream, const s
     if (snapshot.stats) {
         response->status = 200;
         response->content_type = "application/json";
-        write_status(&response->body, &snapshot);
+        write_status(&response->body, &snapshot, history);
     } else {
         response->status = 503;
         response->content_type = "text/plain; charset=utf-8";

@@ -3,10 +3,10 @@
 #ifndef EXPERTD_HTTP_STATUS_H
 #define EXPERTD_HTTP_STATUS_H
 
-#include "http/response.h"
-#include "http/upstream.h"
+#include "http/history.h"
 
 /* 200; or 503 with a sentence when the frontend does not answer. */
-void status_answer(struct response *response, struct upstream *upstream, const struct config *config);
+void status_answer(struct response *response, struct upstream *upstream, struct history *history,
+                   const struct config *config);
 
 #endif

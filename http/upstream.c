@@ -45,7 +45,7 @@ struct expertd_client *upstream_own(const struct upstream *upstream)
 
 int upstream_create(struct upstream **upstream, const struct config *config)
 {
-    const unsigned count = (unsigned)config->http.threads;
+    const unsigned count = (unsigned)config->http.threads + 1;
     struct upstream *u = *upstream = calloc(1, sizeof *u + count * sizeof(struct expertd_client *));
     if (!u)
         return -ENOMEM;

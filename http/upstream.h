@@ -8,7 +8,7 @@
 
 struct upstream;
 
-/* As many connections as config->http.threads. 0 or -errno, logged. Keeps config. */
+/* A connection for each of config->http.threads, and one for the history. 0 or -errno, logged. Keeps config. */
 int upstream_create(struct upstream **upstream, const struct config *config);
 void upstream_destroy(struct upstream **upstream); /* all have been given back */
 

@@ -13,6 +13,7 @@
 #include "common/address.h"
 #include "common/log.h"
 #include "http/health.h"
+#include "http/history.h"
 #include "http/metrics.h"
 #include "http/models.h"
 #include "http/page.h"
@@ -31,6 +32,7 @@ enum { MAX_CONNECTIONS = 256, IDLE_S = 30 };
 struct web {
     const struct config *config;
     struct upstream *upstream;
+    struct history *history;
     struct token *token; /* NULL: none is asked for */
     struct MHD_Daemon *daemon;
     _Atomic uint64_t body_bytes; /* of all requests that are coming in or being answered */
@@ -72,6 +74,7 @@ static void answer_metrics(struct web *web, const struct request *request, struc
     snapshot_take(&snapshot, client, web->config, (uint32_t)web->config->http.metrics_experts,
                   upstream_patience_ms(web->upstream));
     metrics_write(&response->body, &snapshot);
+    metrics_write_dht(&response->body, web->history);
     snapshot_release(&snapshot);
     upstream_give(web->upstream, client);
     response->status = 200;
@@ -81,7 +84,13 @@ static void answer_metrics(struct web *web, const struct request *request, struc
 static void answer_status(struct web *web, const struct request *request, struct response *response)
 {
     (void)request;
-    status_answer(response, web->upstream, web->config);
+    status_answer(response, web->upstream, web->history, web->config);
+}
+
+static void answer_history(struct web *web, const struct request *request, struct response *response)
+{
+    (void)request;
+    history_answer(web->history, response);
 }
 
 /* It holds nothing of the server's: what it shows it asks for, with the token. */
@@ -149,6 +158,7 @@ static const struct route {
 } routes[] = {
     {"/", true, false, answer_page},
     {"/status.json", false, false, answer_status},
+    {"/history.json", false, false, answer_history},
     {"/livez", true, false, answer_live},
     {"/readyz", true, false, answer_ready},
     {"/metrics", false, false, answer_metrics},
@@ -183,7 +193,8 @@ static void answer(struct web *web, const struct request *request, struct respon
 {
     const struct route *route = find_route(request->path);
     if (!route)
-        refuse(response, MHD_HTTP_NOT_FOUND, "there is /, /status.json, /metrics, /livez, /readyz and /v2");
+        refuse(response, MHD_HTTP_NOT_FOUND,
+               "there is /, /status.json, /history.json, /metrics, /livez, /readyz and /v2");
     else if (!may_ask(web, route, request->connection))
         refuse(response, MHD_HTTP_UNAUTHORIZED, "this needs the header: Authorization: Bearer TOKEN");
     else if (request->post && !route->post)
@@ -369,6 +380,8 @@ int web_create(struct web **web, const struct config *config)
     int rc = config->http.token_file[0] ? token_read(&w->token, config->http.token_file) : 0;
     if (rc == 0)
         rc = upstream_create(&w->upstream, config);
+    if (rc == 0)
+        rc = history_create(&w->history, w->upstream, config);
     const int fd = rc == 0 ? listen_at(config->http.listen) : rc;
     if (fd >= 0) {
         w->daemon = MHD_start_daemon(
@@ -393,6 +406,7 @@ void web_destroy(struct web **web)
         return;
     if ((*web)->daemon)
         MHD_stop_daemon((*web)->daemon); /* closes the socket */
+    history_destroy(&(*web)->history);
     upstream_destroy(&(*web)->upstream);
     token_free(&(*web)->token);
     free(*web);

@@ -30,7 +30,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-ROUTER, HTTP = free_port(), free_port()
+ROUTER, HTTP, DHT = free_port(), free_port(), free_port()
 
 
 def configure(name, http):
@@ -39,6 +39,7 @@ def configure(name, http):
         file.write(
             f"server: {{name: http-{os.getpid()}, run_dir: {work}/run}}\n"
             f'frontend: {{listen: ["tcp://127.0.0.1:{ROUTER}"]}}\n'
+            f'dht: {{listen: "tcp://127.0.0.1:{DHT}", port: 0}}\n'
             f"http: {http}\n"
             f"devices: [{{name: device0, cache_dir: {warm_cache()}}}]\n"
             "experts: [{uid: 'nop.[0:3]', block: nop, hidden_dim: 8, max_batch_size: 16}]\n"
@@ -160,6 +161,18 @@ def test_page():
     assert not re.search(r"""(src|href)\s*=|https?://(?!www\.w3\.org/2000/svg)|@import|url\(""", page), "loads nothing from elsewhere"
     state = json.loads(get("/status.json")[1])
     assert state["experts_total"] == state["alive"] == 3
+    # The server's last minutes, also those before the page was opened; and the directory, which begins and ends here.
+    wait_for("the past is kept", lambda: len(json.loads(get("/history.json")[1])["samples"]) >= 2)
+    past = json.loads(get("/history.json")[1])
+    times, asked, in_flight, refused = zip(*past["samples"])
+    assert past["period"] == 2 and list(times) == sorted(times) and abs(times[-1] - state["time"]) < 600
+    assert list(asked) == sorted(asked) and asked[-1] >= 5 and list(refused) == sorted(refused)
+    assert state["dht"] is None and samples(get("/metrics")[1])["expertd_dht_up"] == 0
+    dht = start("expertd-dht", f"{work}/open.yaml")
+    wait_for("the directory tells", lambda: (json.loads(get("/status.json")[1])["dht"] or {}).get("dht.experts_alive") == 3)
+    wait_for("its metrics", lambda: samples(get("/metrics")[1]).get("expertd_dht_experts_published") == 3)
+    for counter in set(re.findall(r'\bv\("([a-z_]+)"\)', page)):
+        assert f"dht.{counter}" in json.loads(get("/status.json")[1])["dht"], counter
     assert [e["uid"] for e in state["experts"]] and state["counters"]["device.device0.alive"] == 1
     for expert in state["experts"]:
         for field in set(re.findall(r"\be\.([a-z_]+)\b", page)) - {"includes", "append", "message"}:
@@ -170,8 +183,13 @@ def test_page():
              "--virtual-time-budget=6000", "--dump-dom", f"http://127.0.0.1:{HTTP}/"],
             capture_output=True, text=True, timeout=LONG,
         )
+        assert "experts published as alive</dt><dd>3 of 3</dd>" in done.stdout, done.stdout + done.stderr
+        assert re.search(r'id="rate"[^>]*><polyline[^>]*points="[^"]+"', done.stdout), "the past is drawn"
         assert "all 3 experts alive" in done.stdout and "<td>nop.2</td>" in done.stdout, done.stdout + done.stderr
         assert "CONSOLE" not in done.stderr, done.stderr
+    dht.send_signal(signal.SIGTERM)
+    assert dht.wait(LONG) == 0
+    wait_for("the directory is gone", lambda: json.loads(get("/status.json")[1])["dht"] is None)
 
 
 def samples(text):

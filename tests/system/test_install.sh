@@ -60,7 +60,7 @@ for package in $(scripts/install-packages --build --print); do
     sed -n '/^Build-Depends:/,/^Standards/p' debian/control | grep -qw -- "$package" || fail "debian/control has no $package to build with"
 done
 for file in share/expertd/grafana.json share/expertd/expertd.proto share/expertd/dht.proto share/doc/expertd/PROTOCOL.md share/doc/expertd/PROTOCOL-dht.md \
-    share/doc/expertd/LICENSE; do
+    share/doc/expertd/LICENSE share/doc/expertd/configuration.md; do
     [ -s "$root/$file" ] || fail "$file is there"
 done
 grep -rq "$work" "$root/lib/pkgconfig" && fail "DESTDIR must not be in what is installed"
