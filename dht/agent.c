@@ -35,6 +35,12 @@ static int start_engine(struct agent *agent, const struct agent_options *options
     return engine_start(&agent->engine, &engine);
 }
 
+/* Nobody is looked for. */
+static bool is_single(const struct agent_options *options)
+{
+    return options->bootstrap_count == 0 && !options->lan;
+}
+
 static int start_reading(struct agent *agent, const struct agent_options *options)
 {
     const struct servers_options servers = {.network_id = options->network_id,
@@ -45,7 +51,7 @@ static int start_reading(struct agent *agent, const struct agent_options *option
     const struct cache_options cache = {.network_id = options->network_id,
                                         .max_entries = options->max_cache,
                                         .max_servers = options->max_servers,
-                                        .single = options->bootstrap_count == 0 && !options->lan,
+                                        .single = is_single(options),
                                         .tokens_tag = tag_cache,
                                         .find = find,
                                         .context = agent};
@@ -69,6 +75,7 @@ static int start_publishing(struct agent *agent, const struct agent_options *opt
                                                  .voucher = options->voucher,
                                                  .update_period_ns = options->update_period_ns,
                                                  .expiration_ns = options->expiration_ns,
+                                                 .single = is_single(options),
                                                  .tokens_tag = tag_publisher,
                                                  .instance = agent->instance};
     if (!options->endpoint)
@@ -156,7 +163,7 @@ static void on_connected(struct agent *agent, struct moment now)
 {
     cache_on_connected(&agent->cache, now);
     if (agent->publisher)
-        publisher_on_connected(agent->publisher);
+        announcer_on_connected(publisher_announcer(agent->publisher));
     twin_on_connected(&agent->twin, now);
 }
 
@@ -179,7 +186,8 @@ static void on_event(void *context, const struct engine_event *event, struct mom
         break;
     case ENGINE_ANNOUNCED:
         if (agent->publisher)
-            publisher_on_announced(agent->publisher, event->token, event->answered, event->fullest, now);
+            announcer_on_announced(publisher_announcer(agent->publisher), event->token, event->answered, event->fullest,
+                                   engine_nodes(agent->engine), now);
         break;
     case ENGINE_KEPT:
         if (tag == tag_cache)

@@ -7,7 +7,7 @@
 
 #include "dht/engine.h"
 
-enum { LAN_PORT = 31333, LAN_PERIOD_MS = 1000, LAN_AGAIN_S = 60, LAN_KNOWN_MAX = 256 };
+enum { LAN_PORT = 31333, LAN_PERIOD_MS = 1000 };
 
 struct lan;
 

@@ -65,12 +65,15 @@ static bool publishes(const struct loop *loop)
 static int count_all(const struct loop *loop, struct arena *arena, Expertd__Dht__NodeStatus *status, struct moment now)
 {
     static const struct publisher_counters unpublished;
+    static const struct announcer_counters unannounced;
     static const struct catalog nothing;
     const struct agent *agent = loop->agent;
     const struct cache *cache = &agent->cache;
     const struct service_counters *s = service_counters(loop->service);
     const struct servers_counters *v = servers_counters(agent->servers);
     const struct publisher_counters *p = agent->publisher ? publisher_counters(agent->publisher) : &unpublished;
+    const struct announcer_counters *a =
+        agent->publisher ? announcer_counters(publisher_announcer(agent->publisher)) : &unannounced;
     const struct catalog *catalog = agent->publisher ? publisher_catalog(agent->publisher) : &nothing;
     const struct named named[] = {
         {"dht.uptime_s", (double)(now.ns - agent->started_ns) / 1e9},
@@ -80,8 +83,8 @@ static int count_all(const struct loop *loop, struct arena *arena, Expertd__Dht_
         {"dht.bootstrap_addresses", agent->bootstrap_count},
         {"dht.experts", (double)catalog->experts},
         {"dht.experts_alive", (double)catalog->alive},
-        {"dht.announcements", (double)p->announcements},
-        {"dht.announcements_unheard", (double)p->unheard},
+        {"dht.announcements", (double)a->made},
+        {"dht.announcements_unheard", (double)a->unheard},
         {"dht.subscribers", agent->publisher ? (double)publisher_subscribers(agent->publisher) : 0},
         {"dht.catalogs_asked", (double)p->asked},
         {"dht.heartbeats_sent", (double)p->heartbeats},

@@ -9,16 +9,11 @@
 
 #include "common/failpoint.h"
 #include "common/log.h"
-#include "dht/prefix.h"
-#include "dht/rendezvous.h"
-#include "dht/twin.h"
 
 enum { ROUTE_MAX = 255, ASK_MAX = 1024, BURST = 64, SEND_WATER = 16, FAREWELL_MS = 500 };
 
 static const uint64_t asked_pause_ns = 200 * NS_PER_MS; /* between two questions of one subscriber that are answered */
 static const uint64_t retry_ns = 20 * NS_PER_MS;        /* for one whose queue is full */
-static const uint64_t review_ns = NS_PER_S;             /* of how many nodes there are */
-static const uint64_t growth_pause_ns = 2 * NS_PER_S;
 
 struct page {
     zmq_msg_t message;
@@ -33,16 +28,6 @@ struct subscriber {
     size_t next_page;
     size_t route_size;
     uint8_t route[];
-};
-
-/* A prefix, or a shard of it, that is to be found in the DHT. */
-struct announcement {
-    uint64_t token; /* of what is under way; 0: nothing */
-    uint64_t due_ns;
-    unsigned digits; /* of the shard */
-    bool hosted;
-    char prefix[UID_SIZE];
-    char name[RENDEZVOUS_KEY_SIZE]; /* prefix#digits */
 };
 
 struct publisher {
@@ -61,11 +46,8 @@ struct publisher {
     struct table by_route;
     struct subscriber *subscribers;
     size_t telling; /* subscribers that are still to be told */
-    struct table announcements, by_token;
-    size_t due, running; /* announcements */
-    size_t nodes;        /* when they were last made */
-    uint64_t grown_ns, next_review_ns, next_announcement_ns;
-    uint64_t next_heartbeat_ns, confirmed_ns, started_ms, last_token;
+    struct announcer *announcer;
+    uint64_t next_heartbeat_ns, confirmed_ns, started_ms;
     struct publisher_counters counters;
 };
 
@@ -105,6 +87,12 @@ static int open_socket(struct publisher *publisher, void *context)
     return 0;
 }
 
+static void begin_announcement(void *context, const char *key, uint64_t token)
+{
+    const struct publisher *publisher = context;
+    engine_announce(publisher->engine, key, publisher->port, token);
+}
+
 int publisher_create(struct publisher **publisher, void *context, struct engine *engine, struct world *world,
                      const struct identity *identity, const struct publisher_options *options, struct moment now)
 {
@@ -120,16 +108,22 @@ int publisher_create(struct publisher **publisher, void *context, struct engine 
     memcpy(made->own.id, identity_id(identity), SERVER_ID_SIZE);
     snprintf(made->own.endpoint, sizeof made->own.endpoint, "%s", options->endpoint);
     made->own.curve_key = options->curve_key;
-    const int rc = open_socket(made, context);
-    if (rc != 0) {
+    const struct announcer_options announcing = {.network_id = options->network_id,
+                                                 .id = made->own.id,
+                                                 .single = options->single,
+                                                 .tokens_tag = options->tokens_tag,
+                                                 .announce = begin_announcement,
+                                                 .context = made};
+    int rc = announcer_create(&made->announcer, &announcing);
+    if (rc == 0 && (rc = open_socket(made, context)) != 0)
         log_error("cannot listen for other directories on TCP port %u: %s (set dht.tcp_port)", (unsigned)options->port,
                   zmq_strerror(-rc));
+    if (rc != 0)
         publisher_destroy(&made);
-        return rc;
-    }
-    engine_map_port(engine, made->port, made->port);
+    else
+        engine_map_port(engine, made->port, made->port);
     *publisher = made;
-    return 0;
+    return rc;
 }
 
 static void drop_pages(struct publisher *publisher)
@@ -158,14 +152,10 @@ void publisher_destroy(struct publisher **publisher)
     *publisher = NULL;
     if (!old)
         return;
-    struct announcement *announcement;
     while (old->subscribers)
         drop_subscriber(old, old->subscribers);
     table_destroy(&old->by_route);
-    for (size_t at = 0; (announcement = table_next(&old->announcements, &at));)
-        free(announcement);
-    table_destroy(&old->announcements);
-    table_destroy(&old->by_token);
+    announcer_destroy(&old->announcer);
     drop_pages(old);
     world_remove(old->world, &old->own);
     catalog_destroy(&old->catalog);
@@ -487,173 +477,6 @@ static int receive(struct publisher *publisher, struct moment now)
     return rc;
 }
 
-/* ---- announcing ----------------------------------------------------------------------------------------------------
- */
-
-static struct announcement *announcement_for(struct publisher *publisher, const char *prefix, const char *shard)
-{
-    char name[RENDEZVOUS_KEY_SIZE];
-    const int length = snprintf(name, sizeof name, "%s#%s", prefix, shard);
-    struct announcement *announcement = table_find(&publisher->announcements, name, (size_t)length);
-    if (announcement)
-        return announcement;
-    announcement = calloc(1, sizeof *announcement);
-    if (!announcement)
-        return NULL;
-    memcpy(announcement->name, name, (size_t)length);
-    snprintf(announcement->prefix, sizeof announcement->prefix, "%s", prefix);
-    announcement->digits = (unsigned)strlen(shard);
-    if (table_insert(&publisher->announcements, announcement->name, (size_t)length, announcement) != 0) {
-        free(announcement);
-        return NULL;
-    }
-    publisher->due++;
-    publisher->next_announcement_ns = 0;
-    return announcement;
-}
-
-static int host(struct publisher *publisher, const char *prefix)
-{
-    struct announcement *announcement = announcement_for(publisher, prefix, "");
-    if (announcement)
-        announcement->hosted = true;
-    return announcement ? 0 : -ENOMEM;
-}
-
-/* Of what is hosted now, at every length. What is no more ends with the DHT's own memory. */
-static int set_announcements(struct publisher *publisher)
-{
-    struct announcement *announcement;
-    int rc = 0;
-    char id[TWIN_NAME_SIZE];
-    for (size_t at = 0; (announcement = table_next(&publisher->announcements, &at));)
-        announcement->hosted = false;
-    rc = host(publisher, twin_name(identity_id(publisher->identity), id));
-    for (size_t i = 0; rc == 0 && i < publisher->catalog.count; i++) {
-        char prefix[UID_SIZE];
-        uint32_t coordinate;
-        memcpy(prefix, publisher->catalog.contents[i]->prefix, UID_SIZE);
-        rc = host(publisher, prefix);
-        while (rc == 0 && prefix_parent(prefix, prefix, &coordinate))
-            rc = host(publisher, prefix);
-    }
-    return rc;
-}
-
-static const char *shard_of(const struct publisher *publisher, unsigned digits, char text[SERVER_ID_TEXT])
-{
-    server_id_format(identity_id(publisher->identity), text);
-    text[digits] = '\0';
-    return text;
-}
-
-static void announce(struct publisher *publisher, struct announcement *announcement)
-{
-    char key[RENDEZVOUS_KEY_SIZE], shard[SERVER_ID_TEXT];
-    if (FAILPOINT("dht.publish"))
-        return; /* as one that nobody heard: it stays due */
-    announcement->token = publisher->options.tokens_tag | ++publisher->last_token;
-    if (table_insert(&publisher->by_token, &announcement->token, sizeof announcement->token, announcement) != 0) {
-        announcement->token = 0;
-        return;
-    }
-    announcement->due_ns = UINT64_MAX;
-    publisher->due--;
-    publisher->running++;
-    publisher->counters.announcements++;
-    engine_announce(publisher->engine,
-                    rendezvous_key(key, publisher->options.network_id, announcement->prefix,
-                                   shard_of(publisher, announcement->digits, shard)),
-                    publisher->port, announcement->token);
-}
-
-static bool wanted(const struct publisher *publisher, const struct announcement *announcement)
-{
-    char name[RENDEZVOUS_KEY_SIZE];
-    if (announcement->digits == 0)
-        return announcement->hosted;
-    const int length = snprintf(name, sizeof name, "%s#", announcement->prefix);
-    const struct announcement *top = table_find(&publisher->announcements, name, (size_t)length);
-    return top && top->hosted;
-}
-
-void publisher_on_announced(struct publisher *publisher, uint64_t token, unsigned answered, unsigned fullest,
-                            struct moment now)
-{
-    struct announcement *announcement = table_remove(&publisher->by_token, &token, sizeof token);
-    char shard[SERVER_ID_TEXT];
-    if (!announcement)
-        return;
-    announcement->token = 0;
-    announcement->due_ns = now.ns + PUBLISHER_REFRESH_S * NS_PER_S;
-    if (announcement->due_ns < publisher->next_announcement_ns)
-        publisher->next_announcement_ns = announcement->due_ns;
-    publisher->running--;
-    /* Its find went to the nearest that there are: nodes that are merely got to know on the way are no reason to make
-     * the announcements before it again. */
-    publisher->nodes = engine_nodes(publisher->engine);
-    publisher->counters.unheard += answered == 0;
-    if (fullest >= RENDEZVOUS_CROWDED && announcement->digits < RENDEZVOUS_DIGITS_MAX)
-        announcement_for(publisher, announcement->prefix, shard_of(publisher, announcement->digits + 1, shard));
-}
-
-static void make_all_due(struct publisher *publisher)
-{
-    struct announcement *announcement;
-    for (size_t at = 0; (announcement = table_next(&publisher->announcements, &at));)
-        if (announcement->token == 0 && announcement->due_ns != 0) {
-            announcement->due_ns = 0;
-            publisher->due++;
-        }
-    publisher->next_announcement_ns = 0;
-}
-
-void publisher_on_connected(struct publisher *publisher)
-{
-    make_all_due(publisher);
-}
-
-static void announce_due(struct publisher *publisher, struct moment now)
-{
-    struct announcement *announcement;
-    if (now.ns < publisher->next_announcement_ns)
-        return;
-    publisher->next_announcement_ns = UINT64_MAX;
-    for (size_t at = 0; (announcement = table_next(&publisher->announcements, &at));) {
-        if (announcement->token == 0 && announcement->due_ns != 0 && now.ns >= announcement->due_ns) {
-            announcement->due_ns = 0;
-            publisher->due++;
-        }
-        if (announcement->token == 0 && announcement->due_ns == 0 && wanted(publisher, announcement)) {
-            announce(publisher, announcement);
-        } else if (announcement->token == 0 && announcement->due_ns == 0) {
-            announcement->due_ns = now.ns + PUBLISHER_REFRESH_S * NS_PER_S;
-            publisher->due--;
-        }
-        if (announcement->due_ns < publisher->next_announcement_ns)
-            publisher->next_announcement_ns = announcement->due_ns;
-    }
-}
-
-/* The nodes that are nearest to a key are others when there are more of them: not all eight, until there are many
- * times as many, and those of before go on telling. */
-static void review_nodes(struct publisher *publisher, struct moment now)
-{
-    if (now.ns < publisher->next_review_ns)
-        return;
-    publisher->next_review_ns = now.ns + review_ns;
-    if (2 * engine_nodes(publisher->engine) > 3 * publisher->nodes && now.ns - publisher->grown_ns >= growth_pause_ns &&
-        publisher->running == 0) {
-        publisher->grown_ns = now.ns;
-        make_all_due(publisher);
-    }
-}
-
-bool publisher_done(const struct publisher *publisher)
-{
-    return publisher->due == 0 && publisher->running == 0;
-}
-
 /* ---- the frontend --------------------------------------------------------------------------------------------------
  */
 
@@ -685,9 +508,8 @@ int publisher_set(struct publisher *publisher, struct catalog *catalog, uint64_t
     if (publisher->state == PUBLISHER_LIVE)
         rc = tell_changes(publisher, &old, &publisher->catalog, now);
     if (rc == 0)
-        rc = set_announcements(publisher);
+        rc = announcer_host(publisher->announcer, &publisher->catalog);
     catalog_destroy(&old);
-    publisher->next_announcement_ns = 0;
     publisher_confirm(publisher, confirmed_ns, now);
     return rc;
 }
@@ -727,15 +549,11 @@ uint64_t publisher_step(struct publisher *publisher, struct moment now)
         if (!subscriber->told)
             tell_all(publisher, subscriber, now);
     }
-    review_nodes(publisher, now);
-    announce_due(publisher, now);
-    uint64_t next_ns = publisher->next_heartbeat_ns;
+    uint64_t next_ns = announcer_step(publisher->announcer, engine_nodes(publisher->engine), now);
+    if (publisher->next_heartbeat_ns < next_ns)
+        next_ns = publisher->next_heartbeat_ns;
     if (publisher->telling > 0 && now.ns + retry_ns < next_ns)
         next_ns = now.ns + retry_ns;
-    if (publisher->next_review_ns < next_ns)
-        next_ns = publisher->next_review_ns;
-    if (publisher->next_announcement_ns < next_ns)
-        next_ns = publisher->next_announcement_ns;
     return left == 0 ? now.ns : next_ns;
 }
 
@@ -745,6 +563,11 @@ uint64_t publisher_step(struct publisher *publisher, struct moment now)
 enum publisher_state publisher_state(const struct publisher *publisher)
 {
     return publisher->state;
+}
+
+struct announcer *publisher_announcer(const struct publisher *publisher)
+{
+    return publisher->announcer;
 }
 
 const struct catalog *publisher_catalog(const struct publisher *publisher)

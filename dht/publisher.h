@@ -1,5 +1,5 @@
-/* Tells others what this server hosts: announces its prefixes in the DHT, and answers whoever then asks, with its
- * catalog, and from then on with what changes, and heartbeats.
+/* Tells others what this server hosts: has its prefixes announced (announcer.h), and answers whoever then asks, with
+ * its catalog, and from then on with what changes, and heartbeats.
  *
  *     SILENT -> LIVE       the frontend is there: what it hosts is told
  *     LIVE   -> SILENT     it no longer confirms: nothing of it lives
@@ -11,17 +11,13 @@
 #ifndef EXPERTD_DHT_PUBLISHER_H
 #define EXPERTD_DHT_PUBLISHER_H
 
-#include "dht/catalog.h"
-#include "dht/engine.h"
+#include "dht/announcer.h"
 #include "dht/world.h"
 
 enum publisher_state { PUBLISHER_SILENT, PUBLISHER_LIVE, PUBLISHER_LEAVING };
 const char *publisher_state_name(enum publisher_state state);
 
-enum {
-    PUBLISHER_SUBSCRIBERS_MAX = 16384,
-    PUBLISHER_REFRESH_S = ENGINE_KEPT_S / 3, /* announcements are made again */
-};
+enum { PUBLISHER_SUBSCRIBERS_MAX = 16384 };
 
 struct publisher_options {
     uint32_t network_id;
@@ -31,12 +27,13 @@ struct publisher_options {
     const struct voucher *voucher; /* for this server; NULL: none; kept */
     uint64_t update_period_ns;
     uint64_t expiration_ns;
+    bool single;             /* no other nodes are looked for */
     uint64_t tokens_tag;     /* bits that no other's tokens have */
     const uint8_t *instance; /* INSTANCE_SIZE bytes; kept */
 };
 
 struct publisher_counters {
-    uint64_t announcements, unheard, asked, told, heartbeats;
+    uint64_t asked, told, heartbeats;
 };
 
 struct publisher;
@@ -57,16 +54,12 @@ void publisher_lose(struct publisher *publisher, struct moment now);
 /* For a clean end: the farewell is sent. */
 void publisher_leave(struct publisher *publisher, struct moment now);
 
-/* Whether everything is announced. */
-bool publisher_done(const struct publisher *publisher);
-void publisher_on_announced(struct publisher *publisher, uint64_t token, unsigned answered, unsigned fullest,
-                            struct moment now);
-/* Other nodes answer (again): all is announced anew. */
-void publisher_on_connected(struct publisher *publisher);
 /* Does what is due; returns when the next is. */
 uint64_t publisher_step(struct publisher *publisher, struct moment now);
 
 enum publisher_state publisher_state(const struct publisher *publisher);
+/* What it announces; events with its tokens are to be told to it. */
+struct announcer *publisher_announcer(const struct publisher *publisher);
 const struct catalog *publisher_catalog(const struct publisher *publisher);
 size_t publisher_subscribers(const struct publisher *publisher);
 uint64_t publisher_started_ms(const struct publisher *publisher);

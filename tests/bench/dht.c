@@ -26,7 +26,8 @@ enum {
     WARM_RUNS = 1000,
     SINGLE_RUNS = 1000,
     NEWS_RUNS = 7,
-    READERS = 3 + 3 * COLD_RUNS
+    READERS = 3 + 3 * COLD_RUNS,
+    HANG_MS = 600000 /* only what hangs takes so long */
 };
 
 enum { FLOCK_NODES = 64, FLOCKS_MAX = 16, NODES_MAX = FLOCK_NODES * FLOCKS_MAX };
@@ -155,12 +156,12 @@ static struct report publish_own(const struct plan *plan, unsigned first)
         if (catalog_finish(&catalogs[first + i]) != 0 ||
             publisher_set(swarm.agents[i]->publisher, &catalogs[first + i], clock_now_ns(), moment_now()) != 0)
             die("out of memory");
-    if (!SWARM_UNTIL(&swarm, 600000, swarm_published(&swarm)))
+    if (!SWARM_UNTIL(&swarm, HANG_MS, swarm_published(&swarm)))
         die("not everything could be published");
     report.ms = ms_since(begin_ns);
     for (unsigned i = 0; i < swarm.count; i++) {
-        report.announcements += publisher_counters(swarm.agents[i]->publisher)->announcements;
-        report.failures += publisher_counters(swarm.agents[i]->publisher)->unheard;
+        report.announcements += announcer_counters(publisher_announcer(swarm.agents[i]->publisher))->made;
+        report.failures += announcer_counters(publisher_announcer(swarm.agents[i]->publisher))->unheard;
     }
     return report;
 }
@@ -194,7 +195,7 @@ static void obey(char order, unsigned number)
         snprintf(late[number], sizeof late[number], "tcp://10.1.0.%u:31330", number);
         swarm.first = 1 + READERS + NODES_MAX + number - swarm.count;
         struct agent *agent = swarm_add(&swarm, late[number]);
-        if (!agent || !SWARM_UNTIL(&swarm, 60000, swarm_joined(&swarm)) || !publish_one(uid, agent))
+        if (!agent || !SWARM_UNTIL(&swarm, HANG_MS, swarm_joined(&swarm)) || !publish_one(uid, agent))
             die("cannot start a node");
     }
 }
@@ -215,7 +216,7 @@ static void run_flock(int fd, const struct plan *plan, unsigned first, unsigned 
             die("cannot start a node");
         swarm_step(&swarm, 1);
     }
-    if (!SWARM_UNTIL(&swarm, 60000, swarm_joined(&swarm)))
+    if (!SWARM_UNTIL(&swarm, HANG_MS, swarm_joined(&swarm)))
         die("the nodes do not find each other");
     if (send(fd, "j", 1, 0) != 1 || !receive(fd, &go, 1))
         return;
@@ -277,7 +278,7 @@ static void start(const struct plan *plan)
     for (unsigned i = 0; i < flocks_count; i++)
         if (send(flocks[i], &port, sizeof port, 0) != (ssize_t)sizeof port || !receive(flocks[i], &joined, 1))
             die("a process with nodes has ended");
-    if (!SWARM_UNTIL(&swarm, 60000, swarm_joined(&swarm)))
+    if (!SWARM_UNTIL(&swarm, HANG_MS, swarm_joined(&swarm)))
         die("the nodes do not find each other");
     /* Routing tables fill up. */
     (void)SWARM_UNTIL(&swarm, 1000, false);
@@ -417,7 +418,7 @@ static double until_replicas(size_t reader, char *uid, size_t replicas)
 {
     const uint64_t begin_ns = clock_now_ns();
     while (replicas_of(reader, uid) != replicas)
-        if (ms_since(begin_ns) > 60000)
+        if (ms_since(begin_ns) > HANG_MS)
             die("what changed is not seen");
     return ms_since(begin_ns);
 }

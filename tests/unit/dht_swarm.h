@@ -153,7 +153,7 @@ static inline bool swarm_published(const struct swarm *swarm)
 {
     for (size_t i = 0; i < swarm->count; i++)
         if (swarm->agents[i] && swarm->agents[i]->publisher && publisher_catalog(swarm->agents[i]->publisher)->count &&
-            !publisher_done(swarm->agents[i]->publisher))
+            !announcer_done(publisher_announcer(swarm->agents[i]->publisher)))
             return false;
     return true;
 }

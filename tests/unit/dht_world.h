@@ -23,7 +23,8 @@ struct world_server {
     uint8_t instance[INSTANCE_SIZE];
     char endpoint[ENDPOINT_SIZE];
     uint32_t expiration_ms;
-    bool silent, refuses; /* when it is asked */
+    bool silent, refuses;       /* when it is asked */
+    struct server *subscription; /* while those that are asked answer; NULL */
 };
 
 static struct {
@@ -41,6 +42,7 @@ static struct {
     bool down; /* no node answers */
     struct world_server *servers[WORLD_SERVERS];
     size_t servers_count;
+    struct table by_contact; /* -> struct world_server */
     uint8_t own_instance[INSTANCE_SIZE];
     struct world places;
     struct servers *subscriptions;
@@ -91,6 +93,7 @@ static inline void world_end(void)
     ck_assert_uint_eq(world.places.holdings, 0);
     ck_assert_uint_eq(world.places.bytes, 0);
     world_destroy(&world.places);
+    table_destroy(&world.by_contact);
     for (size_t i = 0; i < world.servers_count; i++) {
         catalog_destroy(&world.servers[i]->catalog);
         identity_destroy(&world.servers[i]->identity);
@@ -115,6 +118,7 @@ static inline struct world_server *world_server(int number)
     server->instance[INSTANCE_SIZE - 1] = 1;
     server->expiration_ms = 60000;
     world.servers[world.servers_count++] = server;
+    ck_assert_int_eq(table_insert(&world.by_contact, &server->contact, sizeof server->contact, server), 0);
     return server;
 }
 
@@ -122,6 +126,8 @@ static inline struct world_server *world_server(int number)
 static inline struct server *world_subscription(const struct world_server *server)
 {
     const struct server *found;
+    if (server->subscription)
+        return server->subscription;
     for (size_t at = 0; (found = servers_next(world.subscriptions, &at));)
         if (memcmp(&found->contact, &server->contact, sizeof server->contact) == 0)
             return (struct server *)found;
@@ -180,11 +186,11 @@ static inline void world_heartbeat(const struct world_server *server, uint32_t e
     world_hear(server, &tell);
 }
 
-static inline void world_announce_key(const struct world_server *server, const char *prefix, const char *shard)
+static inline void world_announce_key(const struct world_server *server, const char *prefix)
 {
     ck_assert_uint_lt(world.announced_count, WORLD_ANNOUNCED);
     char key[RENDEZVOUS_KEY_SIZE];
-    rendezvous_key(key, WORLD_NETWORK, prefix, shard);
+    rendezvous_key(key, WORLD_NETWORK, prefix, "");
     /* What the server itself has announced before comes last. */
     for (size_t i = world.announced_count; i-- > 0;) {
         if (memcmp(&world.announced[i].contact, &server->contact, sizeof server->contact) != 0)
@@ -202,9 +208,9 @@ static inline void world_announce(const struct world_server *server, const char 
     char above[UID_SIZE];
     uint32_t coordinate;
     snprintf(above, sizeof above, "%s", prefix);
-    world_announce_key(server, above, "");
+    world_announce_key(server, above);
     while (prefix_parent(above, above, &coordinate))
-        world_announce_key(server, above, "");
+        world_announce_key(server, above);
 }
 
 /* "ffn.0.1 ffn.0.2 !ffn.1.0": the last one is dead. */
@@ -271,14 +277,20 @@ static inline void world_answer_find(size_t at)
 static inline bool world_answer_asks(void)
 {
     bool any = false;
+    const struct server *found;
     world_step();
+    for (size_t at = 0; (found = servers_next(world.subscriptions, &at));) {
+        struct world_server *server = table_find(&world.by_contact, &found->contact, sizeof found->contact);
+        if (server)
+            server->subscription = (struct server *)found;
+    }
     for (size_t i = 0; i < world.servers_count; i++) {
-        const struct world_server *server = world.servers[i];
-        const struct server *subscription = world_subscription(server);
-        if (!subscription || subscription->state != SERVER_ASKED || server->silent)
-            continue;
-        any = true;
-        world_tell(server);
+        struct world_server *server = world.servers[i];
+        if (server->subscription && server->subscription->state == SERVER_ASKED && !server->silent) {
+            any = true;
+            world_tell(server);
+        }
+        server->subscription = NULL;
     }
     return any;
 }

@@ -2,6 +2,8 @@
 
 #include "dht_world.h"
 
+#include "dht/announcer.h"
+
 static struct world_server *one, *two;
 
 static void setup(void)
@@ -125,39 +127,80 @@ START_TEST(a_node_that_never_met_another_says_what_it_knows)
 }
 END_TEST
 
-START_TEST(a_crowded_key_is_looked_for_in_its_shards)
+/* Nodes that keep announcements, no more under a key than a reply holds. */
+struct kept {
+    unsigned count;
+    char key[RENDEZVOUS_KEY_SIZE];
+};
+
+static struct {
+    struct table kept; /* key -> struct kept */
+    struct world_server *server;
+    struct {
+        uint64_t token;
+        unsigned fullest;
+    } ended[4];
+    size_t ended_count;
+} keeping;
+
+static void keep(void *context, const char *key, uint64_t token)
 {
-    enum { SERVERS = 3000, SHARDS = 16 };
-    static size_t of_key[1 + SHARDS + SHARDS * SHARDS];
+    (void)context;
+    struct kept *kept = table_find(&keeping.kept, key, strlen(key));
+    if (!kept) {
+        kept = calloc(1, sizeof *kept);
+        snprintf(kept->key, sizeof kept->key, "%s", key);
+        ck_assert_int_eq(table_insert(&keeping.kept, kept->key, strlen(key), kept), 0);
+    }
+    ck_assert_uint_lt(keeping.ended_count, 4);
+    keeping.ended[keeping.ended_count].token = token;
+    keeping.ended[keeping.ended_count++].fullest = kept->count;
+    if (kept->count == ENGINE_REPLY_PEERS)
+        return;
+    kept->count++;
+    ck_assert_uint_lt(world.announced_count, WORLD_ANNOUNCED);
+    memcpy(world.announced[world.announced_count].key, kept->key, RENDEZVOUS_KEY_SIZE);
+    world.announced[world.announced_count++].contact = keeping.server->contact;
+}
+
+/* As a server does: deeper and deeper, as long as it finds the key crowded. */
+static void announce(struct world_server *server)
+{
+    const struct announcer_options options = {
+        .network_id = WORLD_NETWORK, .id = identity_id(server->identity), .announce = keep};
+    struct announcer *announcer;
+    keeping.server = server;
+    ck_assert_int_eq(announcer_create(&announcer, &options), 0);
+    ck_assert_int_eq(announcer_host(announcer, &server->catalog), 0);
+    while (!announcer_done(announcer)) {
+        announcer_step(announcer, 8, world.now);
+        for (; keeping.ended_count > 0; keeping.ended_count--)
+            announcer_on_announced(announcer, keeping.ended[keeping.ended_count - 1].token, 8,
+                                   keeping.ended[keeping.ended_count - 1].fullest, 8, world.now);
+    }
+    announcer_destroy(&announcer);
+}
+
+START_TEST(all_of_ten_thousand_servers_under_one_prefix_are_found)
+{
+    enum { SERVERS = 10000, SHARDS = 16 };
     world_end();
     world_begin(64);
-    memset(of_key, 0, sizeof of_key);
     for (int i = 0; i < SERVERS; i++) {
         struct world_server *server = world_server(i);
-        char uid[UID_SIZE], id[SERVER_ID_TEXT];
+        char uid[UID_SIZE];
         snprintf(uid, sizeof uid, "ffn.%d", i);
         server->catalog = world_catalog(uid);
-        /* As a server does: deeper and deeper, as long as it finds the key crowded. Nodes keep no more than a reply
-         * holds. */
-        server_id_format(identity_id(server->identity), id);
-        size_t key = 0;
-        for (unsigned digits = 0; digits <= 2; digits++) {
-            char shard[SERVER_ID_TEXT] = "";
-            memcpy(shard, id, digits);
-            if (digits == 1)
-                key = 1 + strtoul(shard, NULL, 16);
-            else if (digits == 2)
-                key = 1 + SHARDS + strtoul(shard, NULL, 16);
-            if (of_key[key] < 100)
-                world_announce_key(server, "ffn.", shard);
-            if (of_key[key]++ < RENDEZVOUS_CROWDED)
-                break;
-        }
+        announce(server);
     }
+    struct kept *kept;
+    for (size_t at = 0; (kept = table_next(&keeping.kept, &at));)
+        free(kept);
+    table_destroy(&keeping.kept);
     const struct place *place = world_look("ffn.");
     ck_assert_uint_eq(place->count, SERVERS);
-    ck_assert_str_eq(world_text(&place->experts), "0-2999");
-    ck_assert_uint_le(world.finds_total, 1 + SHARDS + SHARDS * SHARDS);
+    ck_assert_str_eq(world_text(&place->experts), "0-9999");
+    ck_assert_uint_le(world.finds_total, 1 + SHARDS + SHARDS * SHARDS + SHARDS * SHARDS * SHARDS);
 }
 END_TEST
 
@@ -389,7 +432,7 @@ int main(void)
     tcase_add_test(all, those_that_come_later_are_found_in_the_background);
     tcase_add_test(all, when_no_node_answers_nothing_is_certain);
     tcase_add_test(all, a_node_that_never_met_another_says_what_it_knows);
-    tcase_add_test(all, a_crowded_key_is_looked_for_in_its_shards);
+    tcase_add_test(all, all_of_ten_thousand_servers_under_one_prefix_are_found);
     tcase_add_test(all, a_prefix_with_more_servers_than_are_connected_to_is_wide);
     tcase_add_test(all, many_servers_of_a_prefix_that_is_only_peeked_at_are_not_asked);
     tcase_add_test(all, what_was_peeked_at_is_known_some_time_later);
