@@ -1,7 +1,7 @@
-/* Preloaded: of the datagrams that a program sends over IP, EXPERTD_TEST_LOSS in a hundred are lost, EXPERTD_TEST_DUPLICATE
- * in a hundred come twice, and each comes up to EXPERTD_TEST_DELAY_MS late, so that they overtake each other. What a
- * network does, on a machine that has no netem. EXPERTD_TEST_DATAGRAMS names a file of 32 bytes in which all programs
- * count: sent, lost, doubled, late. */
+/* Preloaded: of the datagrams that a program sends over IP, EXPERTD_TEST_LOSS in a hundred are lost,
+ * EXPERTD_TEST_DUPLICATE in a hundred come twice, and each comes up to EXPERTD_TEST_DELAY_MS late, so that they
+ * overtake each other. What a network does, on a machine that has no netem. EXPERTD_TEST_DATAGRAMS names a file of 32
+ * bytes in which all programs count: sent, lost, doubled, late. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

@@ -23,7 +23,7 @@ struct world_server {
     uint8_t instance[INSTANCE_SIZE];
     char endpoint[ENDPOINT_SIZE];
     uint32_t expiration_ms;
-    bool silent, refuses;       /* when it is asked */
+    bool silent, refuses;        /* when it is asked */
     struct server *subscription; /* while those that are asked answer; NULL */
 };
 

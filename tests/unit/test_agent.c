@@ -120,8 +120,8 @@ START_TEST(who_asks_wants_it_to_be_stepped_at_once)
     ck_assert_uint_eq(agent_due_ns(first), UINT64_MAX);
     ck_assert_int_eq(cache_find(&first->cache, "ffn.", CACHE_SURE, true, moment_now(), &entry), 0);
     ck_assert_uint_eq(agent_due_ns(first), 0);
-    ck_assert(SWARM_UNTIL(&swarm, HANG_MS,
-                          cache_find(&first->cache, "ffn.", CACHE_SURE, false, moment_now(), &entry) == 1));
+    ck_assert(
+        SWARM_UNTIL(&swarm, HANG_MS, cache_find(&first->cache, "ffn.", CACHE_SURE, false, moment_now(), &entry) == 1));
     agent_step(first, moment_now());
     ck_assert_uint_eq(agent_due_ns(first), UINT64_MAX);
 }

@@ -59,8 +59,11 @@ START_TEST(what_is_no_beacon_of_this_network_is_passed_over)
     uint8_t longer[BEACON_SIZE + 1] = {0};
     memcpy(longer, bytes, sizeof bytes);
     ck_assert(!beacons_hear(&beacons, "10.0.0.7", longer, sizeof longer, now, &node));
-    const char *const hosts[] = {"", "nowhere", "10.0.0", "10.0.0.7:1", "fe80::1", "10.0.0.7 ", "%s%n",
-                                 "a-name-that-is-much-longer-than-any-address-that-a-broadcast-may-have-come-from.example"};
+    const char *const hosts[] = {
+        "",        "nowhere",
+        "10.0.0",  "10.0.0.7:1",
+        "fe80::1", "10.0.0.7 ",
+        "%s%n",    "a-name-that-is-much-longer-than-any-address-that-a-broadcast-may-have-come-from.example"};
     for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++)
         ck_assert_msg(!hear(hosts[i]), "'%s'", hosts[i]);
     beacon_pack(bytes, NETWORK, 0);
