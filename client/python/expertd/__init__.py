@@ -16,6 +16,7 @@ from .expert import RemoteExpert
 from .exporting import ExportError, export
 from .info import ExpertInfo, Field, ListEntry, Pong
 from .mixture import RemoteMixtureOfExperts, RemoteSwitchMixtureOfExperts
+from .offload import OffloadedExperts, offload_experts
 from .registry import add_custom_models_from_file, register_expert_class
 from .safetensors import load_tensors, save_tensors
 from .server import (PeerInfo, Server, background_server, declare_experts, get_experts, schedule_name_to_scheduler)
@@ -27,10 +28,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Aborted", "AlreadyExists", "Client", "DHT", "DeadlineExceeded", "ExpertInfo", "ExpertdError", "ExportError",
-    "Exported", "Field", "Internal", "InvalidArgument", "ListEntry", "MoEBeamSearcher", "NotFound", "PeerInfo", "Pong",
+    "Exported", "Field", "Internal", "InvalidArgument", "ListEntry", "MoEBeamSearcher", "NotFound", "OffloadedExperts", "PeerInfo", "Pong",
     "RemoteExpert", "RemoteMixtureOfExperts", "RemoteSwitchMixtureOfExperts", "ResourceExhausted", "Server",
     "Unavailable", "Unimplemented", "add_custom_models_from_file", "background_server", "built_in",
     "declare_experts", "export",
-    "get_experts", "is_valid_prefix", "is_valid_uid", "load_tensors", "register_expert_class", "save_tensors",
+    "get_experts", "is_valid_prefix", "is_valid_uid", "load_tensors", "offload_experts", "register_expert_class", "save_tensors",
     "schedule_name_to_scheduler", "split_uid", "tagged", "top",
 ]

@@ -23,9 +23,9 @@ torch.set_num_threads(1)
 PATIENCE = 300.0  # seconds that only a hang reaches
 
 
-def make_server(experts, blocks=(), **options):
-    """A server with these entries of `experts` and `blocks`, ready."""
-    uids = [entry["uid"] for entry in experts]
+def make_server(experts, blocks=(), uids=None, **options):
+    """A server with these entries of `experts` and `blocks`, ready; uids: of them, where entries have patterns."""
+    uids = uids or [entry["uid"] for entry in experts]
     config = {
         "server": {"name": f"pytest-{os.getpid()}-{free_port()}"},
         "frontend": {"listen": [f"tcp://127.0.0.1:{free_port()}"], "restart_grace": 200},
@@ -61,10 +61,11 @@ def client(server):
 
 class StandIn:
     """A server written from PROTOCOL.md: answer(request, frames) returns the reply's header and its frames, or None for
-    no reply. INFO is answered here: one expert, x of 4 floats; and PING by `pong`. `requests` are all others that came."""
+    no reply. INFO is answered here: one expert, x of `row_shape` floats; and PING by `pong`. `requests` are all others that came."""
 
     def __init__(self, answer):
         self.answer, self.requests = answer, []
+        self.row_shape = [4]
         self.pong = messages.server.Pong(server="stand-in")
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.ROUTER)
@@ -88,7 +89,7 @@ class StandIn:
                 continue
             self.requests.append(request)
             if request.method == pb.value("Method", "INFO"):
-                schema = pb.Schema(tensors=[{"name": "x", "dtype": 1, "row_shape": [4]}])
+                schema = pb.Schema(tensors=[{"name": "x", "dtype": 1, "row_shape": self.row_shape}])
                 reply = pb.ReplyHeader(version=1, info=pb.ExpertInfo(uid=request.uid, block="nop", forward_schema=schema,
                                                                      outputs_schema=schema, max_batch_size=64)), []
             else:
