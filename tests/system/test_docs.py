@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# once
 """What the pages say is there: the files and headings that they link to, the options that they name, and the messages
 that the page about messages explains."""
 import glob

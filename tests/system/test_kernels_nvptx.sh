@@ -1,4 +1,5 @@
 #!/bin/bash
+# once
 # timeout: 180
 # The products for GPUs, those on matrix units too, as clang compiles them for an NVIDIA card, keep their sums in
 # registers: none of the tiles has a stack, on which a function that was not inlined or an index that is not known at

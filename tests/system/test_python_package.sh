@@ -1,4 +1,5 @@
 #!/bin/bash
+# once
 # timeout: 300
 # The Python package: wheel and sdist are built and installed by pip without any network, and what was installed works;
 # the sdist makes the same wheel as the source tree.

@@ -1,4 +1,5 @@
 #!/bin/bash
+# once
 # timeout: 600
 # The Python client's type annotations agree with each other, by mypy's strict rules (client/python/pyproject.toml).
 set -u
