@@ -169,7 +169,8 @@ void announcer_on_announced(struct announcer *announcer, uint64_t token, unsigne
     announcement->token = 0;
     announcer->running--;
     announcer->counters.unheard += answered == 0;
-    end_try(announcer, announcement, answered > 0 || announcer->options.single, now);
+    /* A key that is full takes nobody more; its shards do. */
+    end_try(announcer, announcement, answered > 0 || fullest >= RENDEZVOUS_CROWDED || announcer->options.single, now);
     /* Its find went to the nearest that there are: nodes that are merely got to know on the way are no reason to make
      * the announcements before it again. */
     announcer->nodes = nodes;

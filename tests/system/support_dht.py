@@ -59,15 +59,16 @@ def until(check, what):
 class Frontend:
     """Answers LIST as a frontend does."""
 
-    def __init__(self, uids=()):
+    def __init__(self, uids=(), endpoint=None):
         self.alive = dict.fromkeys(uids, True)
         self.generation = int(time.time() * 1000)
         self.silent = False
         self.asked = 0
         self.lock = threading.Lock()
         self.socket = context.socket(zmq.ROUTER)
-        self.port = self.socket.bind_to_random_port("tcp://127.0.0.1")
-        self.endpoint = f"tcp://127.0.0.1:{self.port}"
+        self.endpoint = endpoint or f"tcp://127.0.0.1:{self.socket.bind_to_random_port('tcp://127.0.0.1')}"
+        if endpoint:
+            self.socket.bind(endpoint)
         self.stopping = False
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
@@ -107,11 +108,11 @@ class Frontend:
 
 
 class Dht:
-    """An expertd-dht process, and a client of it."""
+    """An expertd-dht process, and a client of it. host: in a network namespace, its name and an address there."""
 
-    def __init__(self, *bootstrap, frontend=None, endpoint=None, period=0.2, expiration=0.6, port=0, **options):
-        self.listen = f"tcp://127.0.0.1:{free_port()}"
+    def __init__(self, *bootstrap, frontend=None, endpoint=None, period=0.2, expiration=0.6, port=0, host=None, **options):
         self.name = f"test{os.getpid()}-{len(running)}"
+        self.listen = f"ipc://{folder}/{self.name}" if host else f"tcp://127.0.0.1:{free_port()}"
         flags = {
             "server-name": self.name, "server-run-dir": f"{folder}/run", "dht-listen": self.listen, "dht-port": port,
             "dht-network-id": os.getpid(), "dht-update-period": period, "dht-expiration": expiration,
@@ -120,7 +121,7 @@ class Dht:
         if frontend or endpoint:
             flags["frontend-advertise"] = endpoint or frontend.endpoint
         flags.update({name.replace("_", "-"): value for name, value in options.items()})
-        command = [PROGRAM] + [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+        command = (["ip", "netns", "exec", host[0]] if host else []) + [PROGRAM] + [part for name, value in flags.items() for part in (f"--{name}", str(value))]
         for address in bootstrap:
             command += ["--dht-bootstrap", address if isinstance(address, str) else address.address]
         self.log = open(f"{folder}/{self.name}.log", "w+")
@@ -130,7 +131,7 @@ class Dht:
         self.socket.connect(self.listen)
         self.last_id = 0
         self.port = self.status().port
-        self.address = f"127.0.0.1:{self.port}"
+        self.address = f"{host[1] if host else '127.0.0.1'}:{self.port}"
 
     def ask(self, method, deadline_ms=5000, status=OK, **fields):
         self.last_id += 1

@@ -151,9 +151,12 @@ START_TEST(a_crowded_key_is_announced_in_its_shard_too)
     end(NODES, RENDEZVOUS_CROWDED);
     pass(0, NODES);
     ck_assert(is_running("expertd 7 top.#a"));
-    end(NODES, RENDEZVOUS_CROWDED);
+    end(0, ENGINE_REPLY_PEERS); /* it is full: no node takes it, and it is not tried again and again */
     pass(0, NODES);
     ck_assert(is_running("expertd 7 top.#ab"));
+    ck_assert_uint_eq(running_count, 2); /* and the id's */
+    pass(1000 * ANNOUNCER_RETRY_MAX_S, NODES);
+    ck_assert_uint_eq(running_count, 2);
     end(NODES, RENDEZVOUS_CROWDED - 1);
     pass(0, NODES);
     ck_assert_uint_eq(running_count, 0);
