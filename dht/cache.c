@@ -7,19 +7,25 @@
 #include "dht/prefix.h"
 #include "dht/rendezvous.h"
 
-enum { ROUNDS_MAX = 3 };
+enum {
+    ROUNDS_MAX = 3,
+    BACKLOG_MAX = 4096,    /* addresses under a prefix that wait until others turn out to be dead */
+    ROUND_FINDS_MAX = 512, /* keys that one round looks for: two levels of shards are complete */
+};
 
 static const uint64_t sweep_ns = NS_PER_S;
 static const uint64_t again_ns = 200 * NS_PER_MS;     /* when nobody answered */
 static const uint64_t find_pause_ns = 10 * NS_PER_MS; /* of finds in the background */
 static const uint64_t touch_ns = 250 * NS_PER_MS;
+static const uint64_t wide_again_ns = 10 * NS_PER_S; /* when all that were found have had their turn */
 
 struct cache_link {
     struct server_link link;
     struct cache_entry *entry;
-    size_t at;              /* in entry->links */
-    bool counted;           /* one that turned up later makes nobody wait until it has once been settled */
-    bool unsettled, unsure; /* as the entry's counts have it */
+    size_t at;                      /* in entry->links */
+    bool counted;                   /* one that turned up later makes nobody wait until it has once been settled */
+    bool unsettled, unsure, weighs; /* as the entry's counts have it */
+    bool shown;                     /* whoever waits was woken when it had told what it has */
 };
 
 struct cache_entry {
@@ -28,9 +34,13 @@ struct cache_entry {
     struct cache_link **links;
     size_t links_count, links_capacity;
     size_t unsettled, unsure;
-    size_t jobs; /* under way */
-    bool found;  /* all that were announced have been linked */
+    size_t weighing; /* links to servers that live, or may: the dead take nobody's place */
+    size_t jobs;     /* under way */
+    size_t finds;    /* of the round */
+    bool found;      /* all that were announced have been linked */
     bool wide;
+    bool complete;             /* the last round was certain */
+    bool left_out;             /* not all that the last round found are linked, or unasked */
     unsigned answered, silent; /* of the round's first key */
     unsigned rounds;           /* that were not certain */
     uint64_t made_ns, used_ns, touched_ns;
@@ -38,9 +48,9 @@ struct cache_entry {
     uint64_t again_ns;  /* a round is to begin then; 0: none */
     uint64_t watch;     /* the token of the latest round; 0: none */
     struct cache_waiter *waiters;
-    bool peeked; /* only: those that are found are kept, not asked; */
-    bool ready;  /* and these are all */
-    struct contact *unasked;
+    bool peeked;             /* only: those that are found are kept, not asked; */
+    bool ready;              /* and these are all */
+    struct contact *unasked; /* peeked at, or more than weigh at once */
     size_t unasked_count, unasked_capacity;
     char prefix[];
 };
@@ -84,6 +94,7 @@ static bool known(const struct cache_entry *entry, enum cache_need need)
     return entry->found && entry->unsettled == 0 && (need == CACHE_SETTLED || entry->unsure == 0);
 }
 
+/* Of a wide entry, whoever waits looks whether what it wants has turned up. */
 static void wake(struct cache_entry *entry)
 {
     for (struct cache_waiter *waiter = entry->waiters, *next; waiter; waiter = next) {
@@ -98,19 +109,28 @@ static void wake(struct cache_entry *entry)
 /* ---- links ---------------------------------------------------------------------------------------------------------
  */
 
-static void count_link(struct cache_link *link, bool unsettled, bool unsure)
+static void count_link(struct cache_link *link, bool unsettled, bool unsure, bool weighs)
 {
     struct cache_entry *entry = link->entry;
     entry->unsettled += (size_t)unsettled - (size_t)link->unsettled;
     entry->unsure += (size_t)unsure - (size_t)link->unsure;
+    entry->weighing += (size_t)weighs - (size_t)link->weighs;
     link->unsettled = unsettled;
     link->unsure = unsure;
+    link->weighs = weighs;
+}
+
+static void count_server(struct cache_link *link, const struct server *server)
+{
+    link->counted |= server->settled;
+    count_link(link, link->counted && !server->settled, link->counted && !server->sure,
+               server->live || !server->settled);
 }
 
 static void drop_link(struct cache_link *link)
 {
     struct cache_entry *entry = link->entry;
-    count_link(link, false, false);
+    count_link(link, false, false, false);
     entry->links[link->at] = entry->links[--entry->links_count];
     entry->links[link->at]->at = link->at;
     free(link);
@@ -121,15 +141,17 @@ static void on_changed(struct server_link *changed, bool gone)
     struct cache_link *link = (struct cache_link *)changed; /* its first member */
     struct cache_entry *entry = link->entry;
     if (gone) {
-        /* What it hosts is no longer known, though it may be there. */
+        /* What it hosts is no longer known, though it may be there; of one that is dead nothing was. */
+        if (link->weighs) {
+            entry->found = false;
+            entry->left_out = true;
+        }
         drop_link(link);
-        entry->found = false;
         return;
     }
-    link->counted |= changed->server->settled;
-    if (link->counted)
-        count_link(link, !changed->server->settled, !changed->server->sure);
-    wake(entry);
+    count_server(link, changed->server);
+    if (!entry->wide)
+        wake(entry);
 }
 
 static void drop_links(struct cache_entry *entry)
@@ -143,8 +165,9 @@ static void drop_links(struct cache_entry *entry)
 
 static bool has_link(const struct cache_entry *entry, const struct contact *contact)
 {
-    for (size_t i = 0; i < entry->links_count; i++)
-        if (memcmp(&entry->links[i]->link.server->contact, contact, sizeof *contact) == 0)
+    const struct server *server = servers_find(entry->cache->servers, contact);
+    for (const struct server_link *link = server ? server->links : NULL; link; link = link->next)
+        if (link->changed == on_changed && ((const struct cache_link *)link)->entry == entry)
             return true;
     return false;
 }
@@ -156,65 +179,97 @@ static void add_link(struct cache_entry *entry, const struct contact *contact, s
     if (entry->links_count == entry->links_capacity) {
         const size_t capacity = entry->links_capacity ? 2 * entry->links_capacity : 8;
         struct cache_link **bigger = realloc(entry->links, capacity * sizeof(struct cache_link *));
-        if (!bigger)
+        if (!bigger) {
+            entry->left_out = true;
             return;
+        }
         entry->links = bigger;
         entry->links_capacity = capacity;
     }
     struct cache_link *link = calloc(1, sizeof *link);
-    if (!link)
+    if (!link) {
+        entry->left_out = true;
         return;
+    }
     link->entry = entry;
     link->link.changed = on_changed;
-    if (servers_link(entry->cache->servers, contact, &link->link, now) != 0) {
+    const int rc = servers_link(entry->cache->servers, contact, &link->link, now);
+    if (rc != 0) {
+        /* An IP that has more than its share is all that is left out of it. */
+        entry->left_out |= rc != -EDQUOT;
         free(link);
         return;
     }
     link->at = entry->links_count;
     entry->links[entry->links_count++] = link;
-    const struct server *server = link->link.server;
-    link->counted = !entry->found || server->settled;
-    if (link->counted)
-        count_link(link, !server->settled, !server->sure);
+    link->counted = !entry->found;
+    count_server(link, link->link.server);
 }
 
 static void keep_unasked(struct cache_entry *entry, const struct contact *contact)
 {
-    if (entry->unasked_count == entry->unasked_capacity) {
-        const size_t capacity = entry->unasked_capacity ? 2 * entry->unasked_capacity : 64;
-        struct contact *bigger = realloc(entry->unasked, capacity * sizeof *bigger);
-        if (!bigger)
-            return;
-        entry->unasked = bigger;
-        entry->unasked_capacity = capacity;
-    }
     for (size_t i = 0; i < entry->unasked_count; i++)
         if (memcmp(&entry->unasked[i], contact, sizeof *contact) == 0)
             return;
+    if (entry->unasked_count == BACKLOG_MAX) {
+        /* Each in turn makes room for another, so that those who come first do not keep the others out. */
+        entry->left_out = true;
+        entry->unasked[entry->cache->last_left_out++ % BACKLOG_MAX] = *contact;
+        return;
+    }
+    if (entry->unasked_count == entry->unasked_capacity) {
+        const size_t capacity = entry->unasked_capacity ? 2 * entry->unasked_capacity : 64;
+        struct contact *bigger = realloc(entry->unasked, capacity * sizeof *bigger);
+        if (!bigger) {
+            entry->left_out = true;
+            return;
+        }
+        entry->unasked = bigger;
+        entry->unasked_capacity = capacity;
+    }
     entry->unasked[entry->unasked_count++] = *contact;
+}
+
+static bool has_room(const struct cache_entry *entry)
+{
+    return entry->weighing < entry->cache->options.max_servers;
 }
 
 static void take_contact(struct cache_entry *entry, const struct contact *contact, struct moment now)
 {
-    /* Of a prefix that is too wide, some more than too many are enough. */
-    if (entry->links_count + entry->unasked_count > entry->cache->options.max_servers)
-        return;
-    if (entry->peeked)
-        keep_unasked(entry, contact);
-    else
+    if (!entry->peeked && has_room(entry)) {
         add_link(entry, contact, now);
+    } else if (!entry->peeked) {
+        if (!has_link(entry, contact))
+            keep_unasked(entry, contact);
+    } else if (entry->unasked_count <= entry->cache->options.max_servers) {
+        /* Of a prefix that is too wide, some more than too many are enough. */
+        keep_unasked(entry, contact);
+    }
+}
+
+/* Those that wait take the places of those that turned out to be dead. */
+static void feed(struct cache_entry *entry, struct moment now)
+{
+    while (entry->unasked_count > 0 && has_room(entry)) {
+        const struct contact contact = entry->unasked[--entry->unasked_count];
+        add_link(entry, &contact, now);
+    }
+    if (entry->unasked_count > 0)
+        return;
+    free(entry->unasked);
+    entry->unasked = NULL;
+    entry->unasked_capacity = 0;
 }
 
 /* Somebody needs all of it. */
 static void ask_all(struct cache_entry *entry, struct moment now)
 {
-    for (size_t i = 0; i < entry->unasked_count; i++)
-        add_link(entry, &entry->unasked[i], now);
-    free(entry->unasked);
-    entry->unasked = NULL;
-    entry->unasked_count = entry->unasked_capacity = 0;
-    entry->found |= entry->ready;
+    const bool ready = entry->ready;
     entry->peeked = entry->ready = false;
+    feed(entry, now);
+    entry->wide = ready && (entry->unasked_count > 0 || entry->left_out);
+    entry->found |= ready && !entry->wide;
 }
 
 /* Its servers are of use. */
@@ -224,8 +279,10 @@ static void touch(struct cache_entry *entry, struct moment now)
     if (now.ns - entry->touched_ns < touch_ns)
         return;
     entry->touched_ns = now.ns;
+    /* Under a wide prefix those are of use that an answer has named: the others are the first to be let go of. */
     for (size_t i = 0; i < entry->links_count; i++)
-        entry->links[i]->link.server->used_ns = now.ns;
+        if (!entry->wide || entry->links[i]->link.server->resident.named)
+            entry->links[i]->link.server->used_ns = now.ns;
 }
 
 /* ---- entries -------------------------------------------------------------------------------------------------------
@@ -329,6 +386,7 @@ static void look_for(struct cache_entry *entry, const char *shard)
         return;
     }
     entry->jobs++;
+    entry->finds++;
     cache->counters.finds++;
     if (entry->found)
         cache->next_refresh_ns += find_pause_ns;
@@ -342,6 +400,8 @@ static void begin_round(struct cache_entry *entry)
     if (entry->jobs > 0)
         return;
     unwatch(entry);
+    entry->finds = 0;
+    entry->left_out = false;
     look_for(entry, "");
     if (entry->jobs == 0)
         return;
@@ -353,7 +413,7 @@ static void begin_round(struct cache_entry *entry)
 void cache_on_kept(struct cache *cache, uint64_t token, const struct contact *contact, struct moment now)
 {
     struct cache_entry *entry = table_find(&cache->watches, &token, sizeof token);
-    if (entry && !entry->wide)
+    if (entry && !(entry->wide && entry->peeked))
         take_contact(entry, contact, now);
 }
 
@@ -375,23 +435,32 @@ static bool certain(struct cache_entry *entry, struct moment now)
     return true;
 }
 
+/* Whether all that were found are asked. What was known before stays so: who comes later makes nobody wait. */
+static void settle_width(struct cache_entry *entry)
+{
+    const bool all = entry->unasked_count == 0 && !entry->left_out;
+    entry->wide = !all && !entry->found;
+    entry->found |= all && entry->complete;
+}
+
 static void end_round(struct cache_entry *entry, struct moment now)
 {
     struct cache *cache = entry->cache;
     entry->looked_ns = now.ns;
-    if (entry->unasked_count <= CACHE_FEW)
-        ask_all(entry, now);
-    if (entry->links_count + entry->unasked_count > cache->options.max_servers) {
+    if (entry->peeked && entry->unasked_count > cache->options.max_servers) {
         entry->unasked_count = 0;
-        ask_all(entry, now);
-        drop_links(entry);
         entry->wide = true;
-        entry->found = false;
-    } else if (certain(entry, now)) {
-        entry->ready = entry->peeked;
-        entry->found |= !entry->peeked;
-        entry->wide = false;
-        entry->rounds = 0;
+    } else {
+        entry->complete = certain(entry, now);
+        if (entry->complete)
+            entry->rounds = 0;
+        entry->ready = entry->peeked && entry->complete;
+        if (entry->peeked && entry->unasked_count <= CACHE_FEW)
+            ask_all(entry, now);
+        if (!entry->peeked)
+            settle_width(entry);
+        else if (entry->ready)
+            entry->wide = false;
     }
     if (entry->ready && now.ns + CACHE_BEHIND_MS * NS_PER_MS < cache->next_ns)
         cache->next_ns = now.ns + CACHE_BEHIND_MS * NS_PER_MS;
@@ -410,6 +479,20 @@ void cache_on_peers(struct cache *cache, uint64_t token, const struct contact *c
         take_contact(job->entry, &contacts[i], now);
 }
 
+/* Each time from another shard on, where not all can be looked for. */
+static void look_for_shards(struct cache_entry *entry, char *shard, size_t digits)
+{
+    const uint64_t first = entry->cache->last_token;
+    for (unsigned i = 0; i < RENDEZVOUS_SHARDS; i++) {
+        if (entry->finds >= ROUND_FINDS_MAX) {
+            entry->left_out = true;
+            return;
+        }
+        shard[digits] = "0123456789abcdef"[(first + i) % RENDEZVOUS_SHARDS];
+        look_for(entry, shard);
+    }
+}
+
 void cache_on_found(struct cache *cache, uint64_t token, unsigned answered, unsigned silent, unsigned fullest,
                     struct moment now)
 {
@@ -422,12 +505,9 @@ void cache_on_found(struct cache *cache, uint64_t token, unsigned answered, unsi
             entry->answered = answered;
             entry->silent = silent;
         }
-        if (fullest >= RENDEZVOUS_CROWDED && digits < RENDEZVOUS_DIGITS_MAX &&
-            entry->links_count + entry->unasked_count <= cache->options.max_servers)
-            for (int i = 0; i < RENDEZVOUS_SHARDS; i++) {
-                job->shard[digits] = "0123456789abcdef"[i];
-                look_for(entry, job->shard);
-            }
+        const bool deeper = fullest >= RENDEZVOUS_CROWDED && digits < RENDEZVOUS_DIGITS_MAX;
+        if (deeper && (!entry->peeked || entry->unasked_count <= cache->options.max_servers))
+            look_for_shards(entry, job->shard, digits);
         if (entry->jobs == 0)
             end_round(entry, now);
     }
@@ -460,12 +540,12 @@ static void use(struct cache *cache, struct cache_entry *entry, struct moment no
 }
 
 /* The prefix's entry, or one above it that is known. */
-static struct cache_entry *find_known(struct cache *cache, const char *prefix, enum cache_need need)
+static struct cache_entry *find_known(struct cache *cache, const char *prefix, enum cache_need need, bool peek)
 {
     char above[UID_SIZE];
     uint32_t coordinate;
     struct cache_entry *entry = table_find(&cache->entries, prefix, strlen(prefix));
-    if (entry && (entry->wide || known(entry, need)))
+    if (entry && (entry->wide ? peek || !entry->peeked : known(entry, need)))
         return entry;
     memcpy(above, prefix, strlen(prefix) + 1);
     while (prefix_parent(above, above, &coordinate)) {
@@ -480,7 +560,7 @@ static struct cache_entry *find_known(struct cache *cache, const char *prefix, e
 static int seek(struct cache *cache, const char *prefix, enum cache_need need, bool peek, bool counted,
                 struct moment now, struct cache_entry **entry)
 {
-    struct cache_entry *found = find_known(cache, prefix, need);
+    struct cache_entry *found = find_known(cache, prefix, need, peek);
     if (counted)
         *(found ? &cache->counters.hits : &cache->counters.misses) += 1;
     if (!found) {
@@ -496,6 +576,8 @@ static int seek(struct cache *cache, const char *prefix, enum cache_need need, b
         if (found->peeked && !peek)
             ask_all(found, now);
         *entry = found;
+        if (found->wide)
+            return -E2BIG;
         if (!known(found, need)) {
             touch(found, now);
             if (!found->found && !found->ready && found->jobs == 0 && found->again_ns == 0)
@@ -530,6 +612,39 @@ static bool outlived(const struct cache *cache, const struct cache_entry *entry,
     return !entry->waiters && now.ns - entry->used_ns >= (empty ? CACHE_NEGATIVE_S : CACHE_IDLE_S) * NS_PER_S;
 }
 
+/* Under a wide prefix, while somebody waits for what nobody is known to host: servers that no answer has named, and
+ * that have told what they have, make room for those that wait to be asked. */
+static void take_turns(struct cache_entry *entry)
+{
+    size_t let_go = 0;
+    for (size_t i = entry->links_count; i-- > 0 && 2 * let_go < entry->cache->options.max_servers;) {
+        struct cache_link *link = entry->links[i];
+        if (!link->shown || !link->link.server->live || link->link.server->resident.named)
+            continue;
+        servers_unlink(entry->cache->servers, &link->link);
+        drop_link(link);
+        entry->left_out = true;
+        let_go++;
+    }
+}
+
+static void widen(struct cache_entry *entry, struct moment now)
+{
+    const bool was_wide = entry->wide;
+    if (was_wide && entry->waiters && entry->jobs == 0 && !has_room(entry))
+        take_turns(entry);
+    feed(entry, now);
+    if (!was_wide || entry->jobs > 0)
+        return;
+    if (entry->unsettled == 0)
+        settle_width(entry);
+    if (entry->wide && entry->waiters && entry->unasked_count == 0 && entry->again_ns == 0)
+        entry->again_ns = entry->looked_ns + wide_again_ns;
+    for (size_t i = 0; i < entry->links_count; i++)
+        entry->links[i]->shown = entry->links[i]->link.server->live;
+    wake(entry);
+}
+
 uint64_t cache_step(struct cache *cache, struct moment now)
 {
     if (now.ns < cache->next_ns)
@@ -537,9 +652,13 @@ uint64_t cache_step(struct cache *cache, struct moment now)
     cache->next_ns = now.ns + sweep_ns;
     for (struct cache_entry *entry = cache->newest, *older; entry; entry = older) {
         older = entry->older;
+        if (entry->waiters)
+            touch(entry, now);
         /* Also one whose servers were let go of while somebody waits. */
         if (entry->waiters && !entry->found && !entry->wide && entry->jobs == 0 && entry->again_ns == 0)
             entry->again_ns = now.ns;
+        if (!entry->peeked && (entry->wide || entry->unasked_count > 0))
+            widen(entry, now);
         if (entry->again_ns && now.ns >= entry->again_ns)
             begin_round(entry);
         else if (entry->again_ns && entry->again_ns < cache->next_ns)

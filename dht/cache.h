@@ -36,7 +36,7 @@ struct cache_waiter {
 struct cache_options {
     uint32_t network_id;
     size_t max_entries;
-    size_t max_servers;  /* more under one prefix are not connected to: it is wide */
+    size_t max_servers;  /* more that may live under one prefix are not connected to at once: it is wide */
     bool single;         /* no other nodes are looked for: what nobody answers is certain */
     uint64_t tokens_tag; /* bits that no other's tokens have */
     /* Begins to look for a key; ends with cache_on_found. */
@@ -58,6 +58,7 @@ struct cache {
     struct table watches; /* token of an entry's latest round -> struct cache_entry */
     uint64_t last_token;
     uint64_t next_ns;
+    size_t last_left_out;
     uint64_t next_refresh_ns; /* so that many prefixes do not make many finds */
     bool met;                 /* another node, ever */
     struct cache_counters counters;
@@ -67,8 +68,9 @@ void cache_init(struct cache *cache, struct world *world, struct servers *server
 void cache_destroy(struct cache *cache);
 
 /* Asks for a prefix (a valid one). 1: what the world has under it is what there is; 0: it is being found out: wait for
- * *entry, which stays where it is as long as somebody does; -E2BIG: it is wide: ask for longer ones; -ENOSPC: no room,
- * since all that is kept is waited for; -ENOMEM. `counted`: as a hit or a miss. */
+ * *entry, which stays where it is as long as somebody does; -E2BIG: it is wide: what the world has of it is a part.
+ * Whoever waits for *entry is woken now and then, as servers that nobody asked for make room for others; or asks for
+ * longer ones; -ENOSPC: no room, since all that is kept is waited for; -ENOMEM. `counted`: as a hit or a miss. */
 int cache_find(struct cache *cache, const char *prefix, enum cache_need need, bool counted, struct moment now,
                struct cache_entry **entry);
 /* The same, for who asks in the meantime for longer prefixes: the servers that are found are not asked yet, where they

@@ -49,8 +49,8 @@ void lookup_wait(struct lookup_want *want, struct cache_entry *entry, enum cache
     cache_wait(entry, &want->waiter);
 }
 
-int lookup_ask(struct lookup *lookup, struct lookup_want *want, enum cache_need need, bool last, struct moment now,
-               const struct place **place)
+int lookup_ask_part(struct lookup *lookup, struct lookup_want *want, enum cache_need need, bool last, struct moment now,
+                    const struct place **place)
 {
     struct cache_entry *entry;
     if (want->waiter.at && !last)
@@ -58,10 +58,12 @@ int lookup_ask(struct lookup *lookup, struct lookup_want *want, enum cache_need 
     cache_waiter_remove(&want->waiter);
     const int known = cache_find(lookup->cache, want->prefix, need, !want->asked, now, &entry);
     want->asked = true;
-    if (known == 1 || (last && known == 0)) {
+    if (known == 1 || known == -E2BIG || (last && known == 0)) {
         *place = world_find(lookup->cache->world, want->prefix);
+        if (*place && known == -E2BIG && !last)
+            lookup_wait(want, entry, need);
         if (*place)
-            return 1;
+            return known == -E2BIG ? 2 : 1;
     } else if (known == 0) {
         lookup_wait(want, entry, need);
         return 0;
@@ -69,18 +71,25 @@ int lookup_ask(struct lookup *lookup, struct lookup_want *want, enum cache_need 
     if (known == -ENOSPC)
         lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED,
                     "the cache (dht.max_cache) is full of prefixes that are being looked up: try again later");
-    else if (known == -E2BIG)
-        lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED,
-                    "more servers are under '%.100s' than dht.max_servers: ask for longer prefixes", want->prefix);
     else
         lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+    return -1;
+}
+
+int lookup_ask(struct lookup *lookup, struct lookup_want *want, enum cache_need need, bool last, struct moment now,
+               const struct place **place)
+{
+    const int known = lookup_ask_part(lookup, want, need, last, now, place);
+    if (known != 2)
+        return known;
+    lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED,
+                "more servers are under '%.100s' than dht.max_servers: ask for longer prefixes", want->prefix);
     return -1;
 }
 
 int lookup_replicas(struct lookup *lookup, const struct place *place, uint32_t coordinate,
                     Expertd__Dht__Resolved *resolved)
 {
-    const struct resident *server;
     size_t count = 0;
     for (size_t at = 0; place_replica(place, coordinate, &at);)
         count++;
@@ -89,7 +98,8 @@ int lookup_replicas(struct lookup *lookup, const struct place *place, uint32_t c
     Expertd__Dht__Replica *replicas = arena_take(&lookup->arena, count * sizeof *replicas);
     resolved->replicas = arena_take(&lookup->arena, count * sizeof(Expertd__Dht__Replica *));
     for (size_t at = 0; replicas && resolved->replicas && resolved->n_replicas < count;) {
-        server = place_replica(place, coordinate, &at);
+        struct resident *server = place_replica(place, coordinate, &at);
+        server->named = true;
         Expertd__Dht__Replica *replica = &replicas[resolved->n_replicas];
         expertd__dht__replica__init(replica);
         replica->endpoint = arena_text(&lookup->arena, server->endpoint);

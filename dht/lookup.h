@@ -77,6 +77,10 @@ int lookup_make_wants(struct lookup *lookup, size_t count);
 /* Asks for the want's prefix. 1: *place has what lives (`last`: as far as is known), 0: waiting, -1: failed. */
 int lookup_ask(struct lookup *lookup, struct lookup_want *want, enum cache_need need, bool last, struct moment now,
                const struct place **place);
+/* The same, for who can do with a part of what lives: 2: the prefix is wide, *place has what is known of it, and the
+ * want waits for more. */
+int lookup_ask_part(struct lookup *lookup, struct lookup_want *want, enum cache_need need, bool last, struct moment now,
+                    const struct place **place);
 /* Waits for an entry that cache_find is finding out. */
 void lookup_wait(struct lookup_want *want, struct cache_entry *entry, enum cache_need need);
 /* The live servers of a place's expert, into *resolved. 0 or a failed lookup (-1). */

@@ -33,15 +33,22 @@ static bool all_hosted(const struct item *items, size_t count, const struct plac
     return true;
 }
 
-/* That somebody has it is known sooner than that nobody does. As lookup_ask. */
+/* That somebody has it is known sooner than that nobody does; and where strangers, or servers, are too many for all of
+ * them to be asked, that nobody does is never known. As lookup_ask. */
 static int ask(struct lookup *lookup, struct lookup_want *want, const struct item *items, size_t count, bool last,
                struct moment now, const struct place **place)
 {
-    const int known = lookup_ask(lookup, want, want->sure ? CACHE_SURE : CACHE_SETTLED, last, now, place);
+    int known = lookup_ask_part(lookup, want, want->sure ? CACHE_SURE : CACHE_SETTLED, last, now, place);
+    if (known == 2) {
+        known = last || all_hosted(items, count, *place);
+        if (known)
+            cache_waiter_remove(&want->waiter);
+        return known;
+    }
     if (known != 1 || last || want->sure || all_hosted(items, count, *place))
         return known;
     want->sure = true;
-    return lookup_ask(lookup, want, CACHE_SURE, last, now, place);
+    return ask(lookup, want, items, count, last, now, place);
 }
 
 static enum lookup_result run(struct lookup *lookup, struct moment now, bool last)

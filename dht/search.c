@@ -86,8 +86,9 @@ static int find(void *context, const char *prefix, const struct ranges **experts
     struct lookup *lookup = state->lookup;
     struct cache_entry *entry;
     const bool counted = state->round == 0 && state->row_now == 0;
-    if (state->round < PEEK_ROUNDS && !state->last && !at_experts(&state->query, prefix) &&
-        cache_peek(lookup->cache, prefix, counted, state->now) != 1) {
+    const bool leads_on = !at_experts(&state->query, prefix);
+    const int peeked = leads_on ? cache_peek(lookup->cache, prefix, counted, state->now) : 1;
+    if (peeked == -E2BIG || (peeked != 1 && state->round < PEEK_ROUNDS && !state->last)) {
         *experts = *branches = &state->anything;
         return 1;
     }
@@ -96,11 +97,12 @@ static int find(void *context, const char *prefix, const struct ranges **experts
         wait_for(lookup, entry, prefix);
         return lookup->failed ? -1 : 0;
     }
-    if (known == -E2BIG && !at_experts(&state->query, prefix)) {
+    if (known == -E2BIG && leads_on) {
         *experts = *branches = &state->anything;
         return 1;
     }
-    const struct place *place = known < 0 ? NULL : world_find(lookup->cache->world, prefix);
+    /* Of a wide row, those that are known. */
+    const struct place *place = known < 0 && known != -E2BIG ? NULL : world_find(lookup->cache->world, prefix);
     if (!place) {
         lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED,
                     "no room for more look-ups (dht.max_cache, dht.max_servers): try again later");

@@ -10,20 +10,29 @@
 
 #include "common/log.h"
 
-enum { BURST = 64, WINDOW_MESSAGES = 2000, WINDOW_BYTES = 32 << 20, STATES = SERVER_RESTING + 1 };
+enum { BURST = 64, DEAD_LOOKS = 64, WINDOW_MESSAGES = 2000, WINDOW_BYTES = 32 << 20, STATES = SERVER_RESTING + 1 };
 
-static const uint64_t step_ns = 5 * NS_PER_MS; /* of the loop's thread, at once */
+static const uint64_t step_ns = 5 * NS_PER_MS;     /* of the loop's thread, at once */
+static const uint64_t use_ns = NS_PER_S;           /* since it was of use: it is in use; */
+static const uint64_t named_use_ns = 3 * NS_PER_S; /* and so one that an answer has named */
 static const uint64_t first_rest_ns = 500 * NS_PER_MS;
 static const uint64_t longest_rest_ns = 300 * NS_PER_S;
 static const uint64_t longest_known_rest_ns = 5 * NS_PER_S; /* of one that was a server once */
 static const uint64_t liar_rest_ns = 60 * NS_PER_S;
 
+/* Those that wait: for the first time, or that were servers once; and those that are as good as dead, which must not
+ * keep the others from being asked. */
+enum { FIRST, AGAIN, TURNS };
+
 /* An IP, with its servers that wait to be asked. */
 struct servers_source {
     uint8_t ip[CONTACT_IP_SIZE];
     size_t servers, asked;
-    struct server *waiting;
-    struct servers_source *next, **back; /* in the ring of those with waiting ones; back NULL: not in it */
+    struct servers_turn {
+        struct servers_source *source;
+        struct server *waiting;
+        struct servers_turn *next, **back; /* in the ring of those with waiting ones; back NULL: not in it */
+    } turns[TURNS];
 };
 
 struct servers {
@@ -33,7 +42,11 @@ struct servers {
     struct table by_contact, by_route, sources;
     struct server *lists[STATES]; /* all but the waiting ones */
     size_t counts[STATES];
-    struct servers_source *ring, **ring_end;
+    struct servers_ring {
+        struct servers_turn *first, **end;
+        size_t asked;
+    } rings[TURNS];
+    size_t hand; /* in by_contact: where the next is looked for that makes room */
     uint64_t last_route;
     struct servers_counters counters;
 };
@@ -82,7 +95,8 @@ int servers_create(struct servers **servers, void *context, struct world *world,
         return -ENOMEM;
     made->world = world;
     made->options = *options;
-    made->ring_end = &made->ring;
+    for (int turn = 0; turn < TURNS; turn++)
+        made->rings[turn].end = &made->rings[turn].first;
     const int rc = context ? open_sockets(made, context) : 0;
     if (rc != 0)
         servers_destroy(&made);
@@ -181,43 +195,53 @@ static bool ask(struct servers *servers, struct server *server)
 /* ---- states --------------------------------------------------------------------------------------------------------
  */
 
-static void leave_ring(struct servers *servers, struct servers_source *source)
+static int turn_of(const struct server *server)
 {
-    if (!source->back)
-        return;
-    *source->back = source->next;
-    if (source->next)
-        source->next->back = source->back;
-    else
-        servers->ring_end = source->back;
-    source->back = NULL;
+    return server->failures + server->timeouts > 0 && !server->proven ? AGAIN : FIRST;
 }
 
-static void enter_ring(struct servers *servers, struct servers_source *source)
+static void leave_ring(struct servers_ring *ring, struct servers_turn *turn)
 {
-    if (source->back)
+    if (!turn->back)
         return;
-    source->next = NULL;
-    source->back = servers->ring_end;
-    *servers->ring_end = source;
-    servers->ring_end = &source->next;
+    *turn->back = turn->next;
+    if (turn->next)
+        turn->next->back = turn->back;
+    else
+        ring->end = turn->back;
+    turn->back = NULL;
+}
+
+static void enter_ring(struct servers_ring *ring, struct servers_turn *turn)
+{
+    if (turn->back)
+        return;
+    turn->next = NULL;
+    turn->back = ring->end;
+    *ring->end = turn;
+    ring->end = &turn->next;
 }
 
 static void unlist(struct servers *servers, struct server *server)
 {
+    struct servers_turn *turn = &server->source->turns[server->turn];
     *server->back = server->next;
     if (server->next)
         server->next->back = server->back;
     servers->counts[server->state]--;
-    if (server->state == SERVER_ASKED)
+    if (server->state == SERVER_ASKED) {
         server->source->asked--;
-    if (server->state == SERVER_WAITING && !server->source->waiting)
-        leave_ring(servers, server->source);
+        servers->rings[server->turn].asked--;
+    }
+    if (server->state == SERVER_WAITING && !turn->waiting)
+        leave_ring(&servers->rings[server->turn], turn);
 }
 
 static void enlist(struct servers *servers, struct server *server, enum server_state state)
 {
-    struct server **list = state == SERVER_WAITING ? &server->source->waiting : &servers->lists[state];
+    server->turn = turn_of(server);
+    struct servers_turn *turn = &server->source->turns[server->turn];
+    struct server **list = state == SERVER_WAITING ? &turn->waiting : &servers->lists[state];
     server->state = state;
     server->next = *list;
     server->back = list;
@@ -225,18 +249,22 @@ static void enlist(struct servers *servers, struct server *server, enum server_s
         server->next->back = &server->next;
     *list = server;
     servers->counts[state]++;
-    if (state == SERVER_ASKED)
+    if (state == SERVER_ASKED) {
         server->source->asked++;
+        servers->rings[server->turn].asked++;
+    }
     if (state == SERVER_WAITING)
-        enter_ring(servers, server->source);
+        enter_ring(&servers->rings[server->turn], turn);
 }
 
 static void notify(struct server *server, bool settled, bool sure)
 {
-    if (server->settled == settled && server->sure == sure)
+    const bool live = server->state == SERVER_LIVE;
+    if (server->settled == settled && server->sure == sure && server->live == live)
         return;
     server->settled = settled;
     server->sure = sure;
+    server->live = live;
     for (struct server_link *link = server->links, *next; link; link = next) {
         next = link->next;
         link->changed(link, false);
@@ -329,29 +357,60 @@ static void forget(struct servers *servers, struct server *server)
     }
 }
 
-/* Room for one more connection: who was of no use for the longest time goes. */
-static bool make_room(struct servers *servers, struct moment now)
+static void let_go(struct servers *servers, struct server *server)
 {
-    struct server *oldest = NULL;
-    if (servers->counts[SERVER_LIVE] + servers->counts[SERVER_ASKED] < servers->options.max_servers)
-        return true;
-    for (struct server *server = servers->lists[SERVER_LIVE]; server; server = server->next)
-        if (!oldest || server->used_ns < oldest->used_ns)
-            oldest = server;
-    /* One that is in use is not let go of: then it is as if there were no room. */
-    if (!oldest || now.ns - oldest->used_ns < NS_PER_S)
-        return false;
-    while (oldest->links) {
-        struct server_link *link = oldest->links;
-        oldest->links = link->next;
+    while (server->links) {
+        struct server_link *link = server->links;
+        server->links = link->next;
         if (link->next)
-            link->next->back = &oldest->links;
+            link->next->back = &server->links;
         link->server = NULL;
         link->changed(link, true);
     }
     servers->counters.let_go++;
-    forget(servers, oldest);
+    forget(servers, server);
+}
+
+/* Room for one more connection: who was of no use for the longest time goes, and first of those that no answer has
+ * named, so that who is asked for does not go for strangers; and for what is as good as dead no other goes. */
+static bool make_room(struct servers *servers, int turn, struct moment now)
+{
+    struct server *oldest = NULL;
+    if (servers->counts[SERVER_LIVE] + servers->counts[SERVER_ASKED] < servers->options.max_servers)
+        return true;
+    for (struct server *server = servers->lists[SERVER_LIVE]; server; server = server->next) {
+        /* One that is in use is not let go of: then it is as if there were no room. */
+        if (now.ns - server->used_ns < (server->resident.named ? named_use_ns : use_ns) ||
+            (server->resident.named && turn == AGAIN))
+            continue;
+        const bool rather = oldest && server->resident.named != oldest->resident.named
+                                ? oldest->resident.named
+                                : !oldest || server->used_ns < oldest->used_ns;
+        if (rather)
+            oldest = server;
+    }
+    if (!oldest)
+        return false;
+    let_go(servers, oldest);
     return true;
+}
+
+/* Room for one more address, of the source if there is one: one that never was a server goes, once it is left alone.
+ * Some are looked at, each time from where the last look ended. */
+static bool forget_dead(struct servers *servers, const struct servers_source *source)
+{
+    for (int i = 0; i < DEAD_LOOKS; i++) {
+        struct server *server = table_next(&servers->by_contact, &servers->hand);
+        if (!server) {
+            servers->hand = 0;
+        } else if (server->state == SERVER_RESTING && server->sure && !server->proven &&
+                   (!source || server->source == source)) {
+            let_go(servers, server);
+            return true;
+        }
+    }
+    servers->counters.overflow++;
+    return false;
 }
 
 /* All catalogs together: the largest goes, which is a stranger's if one is too large. */
@@ -604,22 +663,25 @@ static uint64_t tick(struct servers *servers, struct moment now)
 }
 
 /* Those that wait, one of each IP in turn, so that none of many keeps the others from being asked. */
-static void ask_waiting(struct servers *servers, struct moment now)
+static void ask_waiting(struct servers *servers, int turn, size_t asked_max, struct moment now)
 {
-    struct servers_source *stop = NULL;
-    while (servers->ring && servers->ring != stop && servers->counts[SERVER_ASKED] < SERVERS_ASKED_MAX) {
-        struct servers_source *source = servers->ring;
-        leave_ring(servers, source);
-        enter_ring(servers, source);
-        if (source->asked >= SERVERS_ASKED_OF_IP) {
+    struct servers_ring *ring = &servers->rings[turn];
+    struct servers_turn *stop = NULL;
+    while (ring->first && ring->first != stop && servers->counts[SERVER_ASKED] < SERVERS_ASKED_MAX &&
+           ring->asked < asked_max) {
+        struct servers_turn *next = ring->first;
+        const bool too_many = next->source->asked >= SERVERS_ASKED_OF_IP;
+        if (!too_many && !make_room(servers, turn, now))
+            return;
+        leave_ring(ring, next);
+        enter_ring(ring, next);
+        if (too_many) {
             if (!stop)
-                stop = source;
+                stop = next;
             continue;
         }
-        if (!make_room(servers, now))
-            return;
         stop = NULL;
-        start(servers, source->waiting, now);
+        start(servers, next->waiting, now);
     }
 }
 
@@ -633,7 +695,13 @@ uint64_t servers_step(struct servers *servers, struct moment now)
         if ((left = receive(servers, now)) != 0)
             break;
     uint64_t next_ns = tick(servers, now);
-    ask_waiting(servers, now);
+    /* A few of the dead in any case; else those that were never asked would keep them from being anything but dead. */
+    const size_t room =
+        servers->options.max_servers < SERVERS_ASKED_MAX ? servers->options.max_servers : SERVERS_ASKED_MAX;
+    ask_waiting(servers, AGAIN, room / 4 + 1, now);
+    ask_waiting(servers, FIRST, SERVERS_ASKED_MAX, now);
+    if (!servers->rings[FIRST].first)
+        ask_waiting(servers, AGAIN, SERVERS_ASKED_MAX, now);
     /* Those that were asked just now. */
     for (const struct server *server = servers->lists[SERVER_ASKED]; server; server = server->next)
         if (server->due_ns < next_ns)
@@ -653,6 +721,8 @@ static struct servers_source *source_for(struct servers *servers, const struct c
     if (!source)
         return NULL;
     memcpy(source->ip, contact->ip, sizeof source->ip);
+    for (int turn = 0; turn < TURNS; turn++)
+        source->turns[turn].source = source;
     if (table_insert(&servers->sources, source->ip, sizeof source->ip, source) != 0) {
         free(source);
         return NULL;
@@ -663,13 +733,13 @@ static struct servers_source *source_for(struct servers *servers, const struct c
 static int add(struct servers *servers, const struct contact *contact, struct server **added, struct moment now)
 {
     const size_t of_ip = contact_is_loopback(contact) ? SERVERS_OF_LOOPBACK : SERVERS_OF_IP;
+    if (servers->by_contact.count >= SERVERS_MAX && !forget_dead(servers, NULL))
+        return -ENOSPC;
     struct servers_source *source = source_for(servers, contact);
     if (!source)
         return -ENOMEM;
-    if (source->servers >= of_ip || servers->by_contact.count >= SERVERS_MAX) {
-        servers->counters.overflow++;
-        return -ENOSPC;
-    }
+    if (source->servers >= of_ip && !forget_dead(servers, source))
+        return -EDQUOT;
     struct server *server = calloc(1, sizeof *server);
     if (server) {
         server->contact = *contact;
@@ -718,6 +788,11 @@ void servers_unlink(struct servers *servers, struct server_link *link)
     /* How long it is to be left alone is remembered. */
     if (!server->links && server->state != SERVER_RESTING)
         forget(servers, server);
+}
+
+const struct server *servers_find(const struct servers *servers, const struct contact *contact)
+{
+    return table_find(&servers->by_contact, contact, sizeof *contact);
 }
 
 const struct server *servers_next(const struct servers *servers, size_t *at)

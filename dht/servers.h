@@ -39,6 +39,8 @@ struct server {
     struct contact contact;
     enum server_state state;
     bool settled, sure;
+    bool live;         /* as those with links were told */
+    int turn;          /* in which it is asked, or waits to be */
     uint64_t since_ns; /* of the state */
     uint64_t due_ns;   /* ASKED: given up then; RESTING: asked again; LIVE: its life ends */
     uint64_t used_ns;  /* when it was last of use to a look-up */
@@ -63,8 +65,8 @@ struct server {
 struct server_link {
     struct server *server;
     struct server_link *next, **back;
-    /* The server has become settled, or sure, or is no longer; `gone`: it was let go of for another, and the link is
-     * undone. Must not call back. */
+    /* The server has become settled, or sure, or is no longer, or lives, or has died; `gone`: it was let go of for
+     * another, and the link is undone. Must not call back. */
     void (*changed)(struct server_link *link, bool gone);
 };
 
@@ -90,10 +92,12 @@ void *servers_monitor(const struct servers *servers);
 /* Does what is due; returns when the next is. */
 uint64_t servers_step(struct servers *servers, struct moment now);
 
-/* Links to the server at an address, which is asked if it is new. -ENOSPC: beyond the budget; -ENOMEM. */
+/* Links to the server at an address, which is asked if it is new. Beyond the budget one that never was a server, and is
+ * left alone, makes room; else -EDQUOT: the IP has too many; -ENOSPC: there are too many; -ENOMEM. */
 int servers_link(struct servers *servers, const struct contact *contact, struct server_link *link, struct moment now);
 /* A server that nobody has a link to is closed. */
 void servers_unlink(struct servers *servers, struct server_link *link);
+const struct server *servers_find(const struct servers *servers, const struct contact *contact); /* NULL: none */
 /* The first server from *at (0 at first); NULL: no more. */
 const struct server *servers_next(const struct servers *servers, size_t *at);
 size_t servers_count(const struct servers *servers, enum server_state state);

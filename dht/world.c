@@ -227,7 +227,7 @@ const struct place *world_find(struct world *world, const char *prefix)
     return place->right || make_right(place) == 0 ? place : NULL;
 }
 
-const struct resident *place_replica(const struct place *place, uint32_t coordinate, size_t *at)
+struct resident *place_replica(const struct place *place, uint32_t coordinate, size_t *at)
 {
     while (*at < place->count) {
         const struct holding *holding = place->holdings[(*at)++];

@@ -11,9 +11,9 @@ struct place;
 /* What one server hosts under one prefix: coordinates that complete uids, and those that more coordinates follow. */
 struct holding {
     struct place *place;
-    size_t at;                     /* in place->holdings */
-    const struct resident *server; /* whose it is */
-    struct holding *next, **back;  /* of the same server */
+    size_t at;                    /* in place->holdings */
+    struct resident *server;      /* whose it is */
+    struct holding *next, **back; /* of the same server */
     struct ranges experts, branches;
 };
 
@@ -31,6 +31,7 @@ struct resident {
     uint8_t id[SERVER_ID_SIZE];
     char endpoint[ENDPOINT_SIZE];
     struct curve_key curve_key;
+    bool named; /* by an answer, ever: somebody has asked for what it hosts */
     struct holding *holdings;
     size_t bytes; /* of its holdings, about */
 };
@@ -53,7 +54,7 @@ void world_remove(struct world *world, struct resident *server);
  * changes. */
 const struct place *world_find(struct world *world, const char *prefix);
 /* The first server from *at (0 at first) that hosts the place's expert; NULL: no more. */
-const struct resident *place_replica(const struct place *place, uint32_t coordinate, size_t *at);
+struct resident *place_replica(const struct place *place, uint32_t coordinate, size_t *at);
 void world_destroy(struct world *world);
 
 #endif

@@ -130,6 +130,79 @@ START_TEST(who_has_it_is_told_before_a_silent_server_is_given_up)
 }
 END_TEST
 
+enum { CONNECTIONS = 8, STRANGERS = 10 * CONNECTIONS };
+
+static char honest[] = "ffn.0.7", rare[] = "ffn.0.1085", missing[] = "ffn.0.9";
+static char *honest_uids[] = {honest};
+
+static struct world_server *stranger(int number, bool silent)
+{
+    struct world_server *server = world_server(100 + number);
+    char uid[UID_SIZE];
+    snprintf(uid, sizeof uid, "ffn.0.%d", 1000 + number);
+    world_host(server, uid);
+    server->silent = silent;
+    return server;
+}
+
+/* Asked again and again, until it is found; be it at the deadline, among what is known. */
+static bool resolves_in(int tries_max, char *uid)
+{
+    request.method = EXPERTD__DHT__METHOD__RESOLVE;
+    request.n_uids = 1;
+    request.uids = &uid;
+    for (int tries = 0; tries < tries_max; tries++) {
+        begin();
+        while (lookup_run(&lookup, world.now) != LOOKUP_DONE) {
+            world_answer();
+            world_pass(100);
+        }
+        if (lookup.reply.n_resolved == 1 && lookup.reply.resolved[0]->n_replicas > 0)
+            return true;
+    }
+    return false;
+}
+
+/* More than connections are kept, before it and after it: those that say nothing, or host something else. */
+START_TEST(what_is_hosted_resolves_however_many_strangers_announce_its_prefix)
+{
+    const bool silent = _i == 0, mixed = _i == 2;
+    teardown();
+    world_begin_with(64, CONNECTIONS, 64 << 20);
+    for (int i = 0; i < STRANGERS; i++) {
+        if (i == STRANGERS / 2)
+            world_host(world_server(1), honest);
+        stranger(i, mixed ? i % 2 : silent);
+    }
+    ck_assert(resolves_in(20, honest));
+    for (int i = STRANGERS; i < 2 * STRANGERS; i++)
+        stranger(i, mixed ? i % 2 : silent);
+    /* Who is known stays known, whatever else is asked for. */
+    for (int i = 0; i < 6; i++) {
+        world_pass(CACHE_REFRESH_MS);
+        resolves_in(2, i % 2 ? rare : missing);
+        ck_assert_uint_eq(resolve(1, honest_uids), STATUS_OK);
+        ck_assert_uint_eq(lookup.reply.resolved[0]->n_replicas, 1);
+        ck_assert_uint_le(servers_count(world.subscriptions, SERVER_LIVE), CONNECTIONS);
+    }
+}
+END_TEST
+
+START_TEST(where_all_strangers_are_dead_it_is_known_that_nobody_has_it)
+{
+    teardown();
+    world_begin_with(64, CONNECTIONS, 64 << 20);
+    for (int i = 0; i < 50; i++)
+        stranger(i, true);
+    for (int i = 0; i < 1000 && world_known("ffn.0.", CACHE_SURE) != 1; i++) {
+        world_answer();
+        world_pass(100);
+    }
+    ck_assert_uint_eq(resolve(1, honest_uids), STATUS_OK);
+    ck_assert_uint_eq(lookup.reply.resolved[0]->n_replicas, 0);
+}
+END_TEST
+
 START_TEST(thousands_resolve_at_once)
 {
     enum { COUNT = 20000 };
@@ -360,6 +433,8 @@ int main(void)
     tcase_add_test(all, uids_resolve_in_the_order_of_the_request);
     tcase_add_test(all, what_is_below_a_known_prefix_is_known_without_a_question);
     tcase_add_test(all, who_has_it_is_told_before_a_silent_server_is_given_up);
+    tcase_add_loop_test(all, what_is_hosted_resolves_however_many_strangers_announce_its_prefix, 0, 3);
+    tcase_add_test(all, where_all_strangers_are_dead_it_is_known_that_nobody_has_it);
     tcase_add_test(all, thousands_resolve_at_once);
     tcase_add_test(all, at_the_deadline_it_says_what_is_known);
     tcase_add_test(all, prefixes_are_listed);

@@ -1,3 +1,5 @@
+#include <errno.h>
+
 #include <unistd.h>
 
 #include "dht_world.h"
@@ -369,6 +371,48 @@ START_TEST(many_that_say_nothing_do_not_keep_others_from_being_asked)
 }
 END_TEST
 
+static void of_number(struct contact *contact, unsigned number)
+{
+    char text[CONTACT_TEXT];
+    snprintf(text, sizeof text, "7.%u.%u.%u:4222", number >> 16, number >> 8 & 255, number & 255);
+    ck_assert(contact_parse(contact, text));
+}
+
+START_TEST(addresses_that_turned_out_to_be_nothing_make_room_for_others)
+{
+    static struct server_link silent[SERVERS_MAX];
+    struct contact contact;
+    struct server_link new[2] = {{.changed = changed}, {.changed = changed}};
+    for (unsigned i = 0; i < SERVERS_MAX; i++) {
+        of_number(&contact, i);
+        silent[i] = (struct server_link){.changed = changed};
+        ck_assert_int_eq(servers_link(world.subscriptions, &contact, &silent[i], world.now), 0);
+    }
+    of_number(&contact, SERVERS_MAX);
+    ck_assert_int_eq(servers_link(world.subscriptions, &contact, &new[0], world.now), -ENOSPC);
+    /* All have been asked twice. */
+    for (int i = 0; i < 100; i++)
+        world_pass(3 * SERVERS_ANSWER_MS);
+    for (int i = 0; i < 2; i++) {
+        int rc;
+        of_number(&contact, SERVERS_MAX + (unsigned)i);
+        for (int tries = 0; tries < 1000; tries++)
+            if ((rc = servers_link(world.subscriptions, &contact, &new[i], world.now)) == 0)
+                break;
+        ck_assert_int_eq(rc, 0);
+    }
+    ck_assert_uint_eq(servers_total(world.subscriptions), SERVERS_MAX);
+    size_t replaced = 0;
+    for (int i = 0; i < SERVERS_MAX; i++) {
+        replaced += !silent[i].server;
+        servers_unlink(world.subscriptions, &silent[i]);
+    }
+    ck_assert_uint_eq(replaced, 2);
+    for (int i = 0; i < 2; i++)
+        servers_unlink(world.subscriptions, &new[i]);
+}
+END_TEST
+
 START_TEST(no_more_than_so_many_connections_are_made_at_once)
 {
     enum { STRANGERS = 2000 };
@@ -427,6 +471,7 @@ int main(void)
     tcase_add_test(all, this_process_itself_is_settled_at_once);
     tcase_add_test(all, many_that_say_nothing_do_not_keep_others_from_being_asked);
     tcase_add_test(all, no_more_than_so_many_connections_are_made_at_once);
+    tcase_add_test(all, addresses_that_turned_out_to_be_nothing_make_room_for_others);
     tcase_add_test(all, one_that_nobody_is_interested_in_is_closed);
     return world_run(all, "servers");
 }
