@@ -133,8 +133,10 @@ class Dht:
         self.port = self.status().port
         self.address = f"{host[1] if host else '127.0.0.1'}:{self.port}"
 
-    def ask(self, method, deadline_ms=5000, status=OK, **fields):
+    def ask(self, method, deadline_ms=None, status=OK, **fields):
+        """What has to be OK has all the time that there may be."""
         self.last_id += 1
+        deadline_ms = deadline_ms or (60000 if status == OK else 5000)
         request = dht_pb2.Request(version=1, request_id=self.last_id, method=method, deadline_ms=deadline_ms, **fields)
         self.socket.send(request.SerializeToString())
         return self.reply(status)
@@ -143,7 +145,7 @@ class Dht:
         begin = time.monotonic()
         while not self.socket.poll(100):
             expect(self.process.poll() is None, f"{self.name} has ended: {self.tail()}")
-            expect(time.monotonic() - begin < 30, f"{self.name} does not answer")
+            expect(time.monotonic() - begin < PATIENCE, f"{self.name} does not answer")
         reply = dht_pb2.Reply.FromString(self.socket.recv())
         expect(status is None or reply.status == status, f"{self.name} answered {reply.status}, '{reply.message}'")
         return reply

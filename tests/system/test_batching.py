@@ -56,7 +56,7 @@ class Client:
         self.socket.send_multipart([header.SerializeToString(), *frames])
 
     def receive(self):
-        assert self.socket.poll(60000), "no answer"
+        assert self.socket.poll(600000), "no answer"
         return pb.ReplyHeader.FromString(self.socket.recv_multipart()[0])
 
     def call(self, *arguments, **fields):
@@ -114,7 +114,7 @@ def grids_are_drawn():
 
 def steps_are_made_once():
     def backward(request_id):
-        return Client().call(pb.BACKWARD, "ffn.0", 3, 32, 2, request_id, client_id=b"sixteen bytes id", deadline_ms=50000).status
+        return Client().call(pb.BACKWARD, "ffn.0", 3, 32, 2, request_id, client_id=b"sixteen bytes id", deadline_ms=500000).status
 
     def updates():
         return Client().call(pb.INFO, "ffn.0").info.update_count

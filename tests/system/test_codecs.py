@@ -136,7 +136,7 @@ def call(method, tensors, frames, reply_codecs=(), request_id=None, uid="nop.0")
     header = pb.RequestHeader(version=1, request_id=request_id or last_id, method=method, uid=uid, tensors=tensors,
                               reply_codecs=reply_codecs, client_id=client_id)
     sock.send_multipart([header.SerializeToString(), *frames])
-    assert sock.poll(60000), "no answer"
+    assert sock.poll(600000), "no answer"
     first, *rest = sock.recv_multipart()
     return pb.ReplyHeader.FromString(first), rest
 

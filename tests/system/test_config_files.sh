@@ -17,7 +17,7 @@ refused() {
     printf 'server: {name: refused-%s, run_dir: "%s/run"}\nfrontend: {listen: ["ipc://%s/f"]}\n%b\n' $$ "$work" "$work" "$2" \
         >"$work/wrong.yaml"
     for program in expertd-frontend expertd-runtime expertd-dht; do
-        timeout 60 "$bin/$program" --config "$work/wrong.yaml" 2>"$work/said"
+        timeout 600 "$bin/$program" --config "$work/wrong.yaml" 2>"$work/said"
         status=$?
         [ $status = 2 ] || fail "$program ends with $status: $2"
         grep -qF "$work/wrong.yaml:3: $1" "$work/said" || fail "$program says $(cat "$work/said"), not '$1': $2"

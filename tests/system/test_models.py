@@ -81,7 +81,7 @@ def refused(what, said, entry_text):
     """A runtime with such an expert ends, and says why."""
     with Server([entry_text], device=DEVICE.replace("CACHE", f"{folder}/cache")) as server:
         done = subprocess.run([f"{BIN}/expertd-runtime", "--config", server.config], stderr=subprocess.PIPE, text=True,
-                              timeout=240)
+                              timeout=1200)
         assert done.returncode != 0 and done.returncode > 0, f"{what}: ended with {done.returncode}"
         for text in said:
             assert text in done.stderr, f"{what}: '{text}' was not said, but: {done.stderr}"

@@ -120,7 +120,7 @@ bool ask_poll(struct asker *asker, struct answer *answer, int wait_ms)
 
 void ask_receive(struct asker *asker, struct answer *answer)
 {
-    ck_assert_msg(ask_poll(asker, answer, 20000), "no answer");
+    ck_assert_msg(ask_poll(asker, answer, 300000), "no answer");
 }
 
 void ask_call(struct asker *asker, struct question *question, struct answer *answer, enum status expected)

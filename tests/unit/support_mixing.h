@@ -12,7 +12,7 @@ enum {
     MIXING_GRID_B = 4,
     MIXING_SCORES = MIXING_GRID_A + MIXING_GRID_B,
     MIXING_K = 3,
-    MIXING_LONG_MS = 50000,
+    MIXING_LONG_MS = 500000,
 };
 
 struct mixing {

@@ -55,7 +55,7 @@ int rig_run_second(const struct rig *rig, const char *log);
 #define RIG_WAIT(condition)                                                                                            \
     do {                                                                                                               \
         for (int rig_i = 0; !(condition); rig_i++) {                                                                   \
-            ck_assert_msg(rig_i < 20000, "waited too long for " #condition);                                           \
+            ck_assert_msg(rig_i < 300000, "waited too long for " #condition);                                          \
             usleep(1000);                                                                                              \
         }                                                                                                              \
     } while (0)

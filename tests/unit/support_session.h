@@ -8,7 +8,7 @@
 #include "client/expertd.h"
 #include "tests/unit/support_router.h"
 
-enum { SESSION_LONG_MS = 50000, SESSION_SHORT_MS = 50, SESSION_FLOATS = 64 };
+enum { SESSION_LONG_MS = 500000, SESSION_SHORT_MS = 50, SESSION_FLOATS = 64 };
 
 struct session {
     struct router *router;

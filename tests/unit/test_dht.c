@@ -6,7 +6,7 @@
 #include "common/clock.h"
 #include "tests/unit/support_experts.h"
 
-enum { LONG_MS = 50000 };
+enum { LONG_MS = 500000 };
 
 static struct fake_dht known;
 static struct expertd_dht *dht;

@@ -9,7 +9,7 @@
 #include "client/dht_client.h"
 #include "tests/unit/support_router.h"
 
-enum { LONG_MS = 50000, SHORT_MS = 50 };
+enum { LONG_MS = 500000, SHORT_MS = 50 };
 
 static struct router *router;
 static struct dht_client *client;

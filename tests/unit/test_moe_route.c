@@ -55,7 +55,7 @@ static void teardown(void)
 
 static enum expertd_status find(void)
 {
-    return moe_route_find(&route, &moe, scores, ROWS, clock_now_ns() + 50000 * NS_PER_MS);
+    return moe_route_find(&route, &moe, scores, ROWS, clock_now_ns() + 500000 * NS_PER_MS);
 }
 
 START_TEST(each_row_gets_its_best_experts_in_order)

@@ -50,7 +50,7 @@ static void start(bool patient, uint32_t deadline_ms)
 START_TEST(a_task_asks_and_then_calls)
 {
     fake_dht_add(&known, uid, router_endpoint(servers[0].router));
-    start(true, 50000);
+    start(true, 500000);
     ck_assert_int_eq(task->state, TASK_LOOKUP);
     ck_assert_ptr_null(task->asked);
     ck_assert_int_eq(expertd_task_wait(task, -1), 0);
@@ -68,7 +68,7 @@ START_TEST(the_impatient_end_when_all_servers_have_failed)
         servers[i].status = EXPERTD_RESOURCE_EXHAUSTED;
         servers[i].failing = -1;
     }
-    start(false, 50000);
+    start(false, 500000);
     ck_assert_int_eq(expertd_task_wait(task, -1), 0);
     ck_assert_int_eq(task->status, EXPERTD_RESOURCE_EXHAUSTED);
     ck_assert(task->not_applied);
@@ -92,7 +92,7 @@ END_TEST
 
 START_TEST(a_deadline_that_has_passed_ends_a_task)
 {
-    start(true, 50000);
+    start(true, 500000);
     task->deadline_ns = clock_now_ns() - 1;
     ck_assert_uint_eq(remote_attempt_remaining_ms(task), 1);
     remote_attempt_wake(task);

@@ -35,8 +35,8 @@ START_TEST(an_expert_holds_its_server_and_its_tasks_outlive_it)
     ck_assert_uint_eq(TAILQ_FIRST(&dht->servers.servers)->refs, 1);
     const struct expertd_tensor input = expertd_tensor_f32(x, 1, EXPERTS_IN),
                                 gradient = expertd_tensor_f32(g, 1, EXPERTS_OUT);
-    ck_assert_int_eq(expertd_expert_forward(expert, &input, 1, 50000, &forward), 0);
-    ck_assert_int_eq(expertd_expert_backward(expert, &input, 1, &gradient, 1, 50000, &backward), 0);
+    ck_assert_int_eq(expertd_expert_forward(expert, &input, 1, 500000, &forward), 0);
+    ck_assert_int_eq(expertd_expert_backward(expert, &input, 1, &gradient, 1, 500000, &backward), 0);
     expertd_expert_destroy(&expert);
     ck_assert_ptr_null(expert);
     ck_assert_int_eq(expertd_task_wait(forward, -1), 0);

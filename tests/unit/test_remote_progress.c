@@ -8,7 +8,7 @@
 #include "client/expertd_moe.h"
 #include "tests/unit/support_experts.h"
 
-enum { LONG_MS = 50000, LOOKUP_MS = 600000 };
+enum { LONG_MS = 500000, LOOKUP_MS = 600000 };
 
 static struct fake_dht known;
 static struct experts server;
@@ -123,7 +123,9 @@ START_TEST(others_are_answered_during_a_beam_search)
     options.forward_timeout_ms = 3000;
     ck_assert_int_eq(expertd_mixture_new(&mixture, dht, &options), 0);
     forward(placed, LONG_MS, &other);
-    ck_assert_int_eq(expertd_mixture_forward(mixture, x, 1, y, NULL), EXPERTD_UNAVAILABLE);
+    /* One search is enough, but for a machine that needs longer for the answer. */
+    for (int i = 0; i < 100 && !expertd_task_done(other); i++)
+        ck_assert_int_eq(expertd_mixture_forward(mixture, x, 1, y, NULL), EXPERTD_UNAVAILABLE);
     ck_assert(expertd_task_done(other));
     ck_assert_int_eq(expertd_task_status(other), EXPERTD_OK);
     expertd_mixture_destroy(&mixture);

@@ -6,7 +6,7 @@
 #include "client/expertd_moe.h"
 #include "tests/unit/support_experts.h"
 
-enum { LONG_MS = 50000 };
+enum { LONG_MS = 500000 };
 static const char uid[] = "ffn.3.14";
 
 static struct fake_dht known;

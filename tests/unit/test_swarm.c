@@ -45,6 +45,7 @@ static size_t replicas(size_t node, const char *uid)
     Expertd__Dht__Request request = EXPERTD__DHT__REQUEST__INIT;
     char *uids[] = {(char *)uid};
     request.method = EXPERTD__DHT__METHOD__RESOLVE;
+    request.deadline_ms = LOOKUP_DEADLINE_MAX_MS;
     request.n_uids = 1;
     request.uids = uids;
     confirm();
@@ -72,7 +73,7 @@ static size_t experts_found(size_t node, size_t servers, bool dead)
             count++;
         }
     request.method = EXPERTD__DHT__METHOD__RESOLVE;
-    request.deadline_ms = 30000;
+    request.deadline_ms = LOOKUP_DEADLINE_MAX_MS;
     request.n_uids = count;
     request.uids = uids;
     confirm();

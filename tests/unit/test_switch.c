@@ -7,7 +7,7 @@
 #include "client/expertd_moe.h"
 #include "tests/unit/support_experts.h"
 
-enum { ROWS = 6, GRID_A = 3, GRID_B = 4, SCORES = GRID_A + GRID_B, LONG_MS = 50000 };
+enum { ROWS = 6, GRID_A = 3, GRID_B = 4, SCORES = GRID_A + GRID_B, LONG_MS = 500000 };
 
 static struct fake_dht known;
 static struct experts server;

@@ -211,7 +211,7 @@ def test_a_backward_that_may_be_applied_does_not_go_to_another_server(stand_in):
     x = torch.ones(2, 4)
 
     def ask(grads):
-        task = expertd.task.Task("e.0", [first.endpoint, second.endpoint], [x], grads, timeout=PATIENCE, retry_for=1.0, patient=False)
+        task = expertd.task.Task("e.0", [first.endpoint, second.endpoint], [x], grads, timeout=PATIENCE, retry_for=5.0, patient=False)
         return task.start().outputs()
     assert torch.equal(ask(None)[0], x)
     with pytest.raises(expertd.Unavailable) as caught:
