@@ -43,9 +43,11 @@ struct expertd_call {
     uint64_t uid_hash;   /* likewise */
     uint64_t room_bytes; /* that its outputs are expected to take (CONNECTION_NOT_LOCAL: it goes over ZeroMQ) */
     size_t n_inputs;     /* without grad_outputs */
+    size_t n_parts;      /* 0: it asks one expert */
     size_t n_request;    /* frames that are kept in request[] */
     size_t n_outputs;
-    void *answer;          /* one allocation: struct expertd_pong, _list, _stats or _info, by the method; or NULL */
+    void *answer;          /* one allocation: struct expertd_pong, _list, _stats or _info, by the method, or NULL; of a
+                              call for many experts struct call_parts (client/call_parts.h) */
     size_t metadata_bytes; /* of the answer */
     unsigned char metadata[MESSAGE_METADATA_MAX];
     char message[512];
@@ -67,6 +69,9 @@ static inline bool call_in_flight(const struct expertd_call *call)
 /* Frees what the call holds of its request, or of its answer (then it is as before its end). */
 void call_drop_request(struct expertd_call *call);
 void call_drop_answer(struct expertd_call *call);
+
+/* Whether a status other than OK says that the expert has not changed (PROTOCOL.md's table). */
+bool call_nothing_done(enum expertd_status status);
 
 /* Sets status and message; the caller moves the call on. */
 void call_set_status(struct expertd_call *call, enum expertd_status status, const char *format, ...)

@@ -85,6 +85,31 @@ int expertd_forward(struct expertd_client *client, const char *uid, const struct
     return client_make_call(client, &request, deadline_ms, call);
 }
 
+int expertd_forward_parts(struct expertd_client *client, const struct expertd_part *parts, size_t n_parts,
+                          const struct expertd_tensor *inputs, size_t n_inputs, uint32_t deadline_ms,
+                          struct expertd_call **call)
+{
+    struct call_request request = {.method = EXPERTD__METHOD__FORWARD,
+                                   .parts = parts,
+                                   .n_parts = n_parts,
+                                   .tensors = {inputs},
+                                   .count = {n_inputs}};
+    return client_make_call(client, &request, deadline_ms, call);
+}
+
+int expertd_backward_parts(struct expertd_client *client, const struct expertd_part *parts, size_t n_parts,
+                           const struct expertd_tensor *inputs, size_t n_inputs,
+                           const struct expertd_tensor *grad_outputs, size_t n_grad_outputs, uint32_t deadline_ms,
+                           struct expertd_call **call)
+{
+    struct call_request request = {.method = EXPERTD__METHOD__BACKWARD,
+                                   .parts = parts,
+                                   .n_parts = n_parts,
+                                   .tensors = {inputs, grad_outputs},
+                                   .count = {n_inputs, n_grad_outputs}};
+    return client_make_call(client, &request, deadline_ms, call);
+}
+
 int expertd_backward(struct expertd_client *client, const char *uid, const struct expertd_tensor *inputs,
                      size_t n_inputs, const struct expertd_tensor *grad_outputs, size_t n_grad_outputs,
                      uint32_t deadline_ms, struct expertd_call **call)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/call_parts.h"
 #include "client/method_answer.h"
 #include "proto/codec.h"
 
@@ -133,8 +134,7 @@ static const char *take_ok(struct expertd_call *call, const Expertd__ReplyHeader
     }
 }
 
-/* Whether a status other than OK says that the expert has not changed (PROTOCOL.md's table). */
-static bool nothing_done(enum expertd_status status)
+bool call_nothing_done(enum expertd_status status)
 {
     switch (status) {
     case EXPERTD_INVALID_ARGUMENT:
@@ -150,12 +150,23 @@ static bool nothing_done(enum expertd_status status)
     }
 }
 
+/* NULL: taken. A reply without parts refuses the whole, and then that is each part's. */
+static const char *take_parts(struct expertd_call *call, const Expertd__ReplyHeader *header)
+{
+    const bool refused = header->n_parts == 0 && header->status != EXPERTD__STATUS__OK;
+    if (call->n_parts == 0 || refused)
+        return NULL;
+    if (header->n_parts != call->n_parts)
+        return "it has not a status for each part";
+    return call_parts_take(&call->answer, header) ? NULL : "no memory for its parts";
+}
+
 /* The server's own sentence, for a terminal: it may be long, and may be anything. */
 static void take_error(struct expertd_call *call, const Expertd__ReplyHeader *header)
 {
     const enum expertd_status status = (enum expertd_status)header->status;
     const bool known = strcmp(expertd_status_name(status), "UNKNOWN") != 0;
-    call->not_applied = call->method != EXPERTD__METHOD__BACKWARD || (known && nothing_done(status));
+    call->not_applied = call->method != EXPERTD__METHOD__BACKWARD || (known && call_nothing_done(status));
     if (known)
         call_set_status(call, status, "%s", header->message[0] ? header->message : "the server gives no reason");
     else
@@ -183,12 +194,15 @@ bool call_reply_take(struct expertd_call *call, const Expertd__ReplyHeader *head
     }
     if (n_frames != header->n_tensors)
         return malformed(call, "it has not a frame for each tensor");
+    const char *problem = take_parts(call, header);
+    if (problem)
+        return malformed(call, problem);
     if (header->status != EXPERTD__STATUS__OK) {
         take_error(call, header);
         return true;
     }
     call->status = EXPERTD_OK;
     call->not_applied = call->method != EXPERTD__METHOD__BACKWARD;
-    const char *problem = take_ok(call, header, frames);
+    problem = take_ok(call, header, frames);
     return problem ? malformed(call, problem) : true;
 }

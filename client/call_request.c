@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "proto/codec.h"
@@ -11,8 +12,9 @@ _Static_assert((int)EXPERTD_MAX_TENSORS == (int)MESSAGE_MAX_TENSORS && (int)EXPE
 _Static_assert((int)EXPERTD_FLOAT32 == (int)DTYPE_FLOAT32 && (int)EXPERTD_BOOL == (int)DTYPE_BOOL,
                "dtypes have the wire's numbers");
 
-/* A header within the limits: 16 tensors of 7 dimensions of 10 bytes, a uid, a prefix and some numbers. */
-enum { HEADER_MAX = 4096 + MESSAGE_METADATA_MAX + 64, SETTINGS_MAX = 3072 };
+_Static_assert((int)EXPERTD_MAX_PARTS == (int)MESSAGE_MAX_PARTS, "the library's limits are the protocol's");
+/* Parts' uids are what can make a header too long: each has a tag, its length, its rows and an id beside it. */
+enum { SETTINGS_MAX = 3072, PART_BYTES = 24, PARTS_BYTES_MAX = MESSAGE_REQUEST_MAX - (8 << 10) };
 
 static const struct expertd_tensor *nth_tensor(const struct call_request *request, size_t index)
 {
@@ -48,6 +50,24 @@ static const char *tensor_problem(const struct expertd_tensor *tensor)
     return bytes > 0 && !tensor->data ? "it has no data" : NULL;
 }
 
+static void check_parts(struct expertd_call *call, const struct call_request *request)
+{
+    size_t bytes = 0;
+    if (request->n_parts < 1 || request->n_parts > EXPERTD_MAX_PARTS) {
+        call_set_status(call, EXPERTD_INVALID_ARGUMENT, "a call for many experts has 1 to %d parts", EXPERTD_MAX_PARTS);
+        return;
+    }
+    for (size_t p = 0; p < request->n_parts && call->status == EXPERTD_OK; p++) {
+        const char *uid = request->parts[p].uid;
+        const size_t length = uid ? strnlen(uid, EXPERTD_MAX_UID + 1) : 0;
+        bytes += length + PART_BYTES;
+        if (length < 1 || length > EXPERTD_MAX_UID)
+            call_set_status(call, EXPERTD_INVALID_ARGUMENT, "part %zu: a uid has 1 to %d bytes", p, EXPERTD_MAX_UID);
+    }
+    if (bytes > PARTS_BYTES_MAX)
+        call_set_status(call, EXPERTD_INVALID_ARGUMENT, "so many parts with uids so long are no one request");
+}
+
 /* Sets the call's status and message if something is wrong. */
 static enum expertd_status check(struct expertd_call *call, const struct call_request *request)
 {
@@ -56,6 +76,8 @@ static enum expertd_status check(struct expertd_call *call, const struct call_re
         call_set_status(call, EXPERTD_INVALID_ARGUMENT, "a uid has at most %d bytes", EXPERTD_MAX_UID);
     else if (request->count[0] > EXPERTD_MAX_TENSORS || request->count[1] > EXPERTD_MAX_TENSORS - request->count[0])
         call_set_status(call, EXPERTD_INVALID_ARGUMENT, "a call has at most %d tensors", EXPERTD_MAX_TENSORS);
+    if (request->parts)
+        check_parts(call, request);
     size_t settings = 0;
     for (size_t i = 0; i < request->n_settings; i++)
         settings += strlen(request->settings[i]) + 4;
@@ -116,13 +138,40 @@ static bool make_frame(struct local_heap *heap, zmq_msg_t *frame, const struct e
     return true;
 }
 
+/* The encoded header becomes the request's first frame. False: no memory. */
+static bool set_header(struct expertd_call *call, const Expertd__RequestHeader *header)
+{
+    const size_t size = protobuf_c_message_get_packed_size(&header->base);
+    zmq_msg_t frame;
+    if (zmq_msg_init_size(&frame, size) < 0)
+        return false;
+    (void)message_encode_request(header, zmq_msg_data(&frame), size);
+    zmq_msg_move(&call->request[0], &frame);
+    zmq_msg_close(&frame);
+    return true;
+}
+
+static void describe_parts(const struct call_request *request, Expertd__RequestHeader *header,
+                           Expertd__RequestHeader__Part *parts, Expertd__RequestHeader__Part **pointers)
+{
+    for (size_t p = 0; p < request->n_parts; p++) {
+        expertd__request_header__part__init(&parts[p]);
+        parts[p].uid = (char *)(uintptr_t)request->parts[p].uid;
+        parts[p].rows = request->parts[p].rows;
+        parts[p].request_id = request->parts[p].request_id;
+        pointers[p] = &parts[p];
+    }
+    header->n_parts = request->n_parts;
+    header->parts = pointers;
+}
+
 /* The header's frame. The tensors' descriptions point into the program's shapes, which have the wire's type. */
 static bool make_header(struct expertd_call *call, const struct call_request *request, const uint32_t *codecs)
 {
     Expertd__Tensor tensors[EXPERTD_MAX_TENSORS];
     Expertd__Tensor *pointers[EXPERTD_MAX_TENSORS];
+    Expertd__RequestHeader__Part parts[MESSAGE_MAX_PARTS], *part_pointers[MESSAGE_MAX_PARTS];
     Expertd__RequestHeader header = EXPERTD__REQUEST_HEADER__INIT;
-    unsigned char buffer[HEADER_MAX];
     header.version = MESSAGE_VERSION;
     header.request_id = call->request_id;
     header.method = request->method;
@@ -154,14 +203,8 @@ static bool make_header(struct expertd_call *call, const struct call_request *re
         tensors[i].codec = (Expertd__Codec)codecs[i];
         pointers[i] = &tensors[i];
     }
-    const long size = message_encode_request(&header, buffer, sizeof buffer);
-    zmq_msg_t frame;
-    if (size < 0 || zmq_msg_init_size(&frame, (size_t)size) < 0)
-        return false;
-    memcpy(zmq_msg_data(&frame), buffer, (size_t)size);
-    zmq_msg_move(&call->request[0], &frame);
-    zmq_msg_close(&frame);
-    return true;
+    describe_parts(request, &header, parts, part_pointers);
+    return set_header(call, &header);
 }
 
 enum expertd_status call_request_make(struct expertd_call *call, const struct call_request *request)
@@ -195,30 +238,27 @@ enum expertd_status call_request_make(struct expertd_call *call, const struct ca
         return call->status;
     }
     call->n_inputs = request->count[0];
+    call->n_parts = request->n_parts;
     call->rows = count > 0 ? nth_tensor(request, 0)->shape[0] : 0;
     return EXPERTD_OK;
 }
 
 int call_request_set_deadline(struct expertd_call *call)
 {
-    _Alignas(16) unsigned char memory[MESSAGE_OWN_ARENA];
-    unsigned char buffer[HEADER_MAX];
+    const size_t size = call->n_parts ? MESSAGE_REQUEST_ARENA : MESSAGE_OWN_ARENA;
     struct message_arena arena;
     Expertd__RequestHeader *header;
     const char *why;
-    zmq_msg_t frame;
-    message_arena_init(&arena, memory, sizeof memory);
+    void *memory = malloc(size);
+    if (!memory)
+        return -ENOMEM;
+    message_arena_init(&arena, memory, size);
+    bool set = false;
     if (message_decode_request(&arena, zmq_msg_data(&call->request[0]), zmq_msg_size(&call->request[0]), &header,
-                               &why) < 0)
-        return -ENOMEM;
-    header->deadline_ms = call->deadline_ms;
-    const long size = message_encode_request(header, buffer, sizeof buffer);
-    if (size < 0 || zmq_msg_init_size(&frame, (size_t)size) < 0)
-        return -ENOMEM;
-    memcpy(zmq_msg_data(&frame), buffer, (size_t)size);
-    zmq_msg_close(&call->request[0]);
-    zmq_msg_init(&call->request[0]);
-    zmq_msg_move(&call->request[0], &frame);
-    zmq_msg_close(&frame);
-    return 0;
+                               &why) == 0) {
+        header->deadline_ms = call->deadline_ms;
+        set = set_header(call, header);
+    }
+    free(memory);
+    return set ? 0 : -ENOMEM;
 }

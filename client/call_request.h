@@ -7,7 +7,9 @@
 
 struct call_request {
     Expertd__Method method;
-    const char *uid;                         /* NULL: none */
+    const char *uid;                  /* NULL: none */
+    const struct expertd_part *parts; /* in its place; of a call for many experts */
+    size_t n_parts;
     const struct expertd_tensor *tensors[2]; /* inputs; grad_outputs */
     size_t count[2];
     Expertd__ListQuery *list; /* NULL: none */

@@ -97,7 +97,7 @@ static struct expertd_call *new_call(struct expertd_client *client, Expertd__Met
     call->not_applied = true;
     call->refusals = call->retry_after_ms = 0;
     call->status = EXPERTD_OK;
-    call->n_request = call->n_outputs = call->n_inputs = 0;
+    call->n_request = call->n_outputs = call->n_inputs = call->n_parts = 0;
     call->metadata_bytes = 0;
     call->answer = NULL;
     call->message[0] = 0;
@@ -417,7 +417,8 @@ int client_make_call(struct expertd_client *client, struct call_request *request
     call->room_bytes = CONNECTION_NOT_LOCAL;
     const bool made = call_request_make(call, request) == EXPERTD_OK;
     if (made && has_tensors(request->method)) {
-        call->uid_hash = request->uid ? uid_hash(request->uid, strlen(request->uid)) : 0;
+        const char *uid = request->n_parts ? request->parts[0].uid : request->uid;
+        call->uid_hash = uid ? uid_hash(uid, strlen(uid)) : 0;
         call->room_bytes = expected_room(client, call, request);
     }
     if (!made) {

@@ -297,6 +297,26 @@ EXPERTD_API int expertd_backward(struct expertd_client *client, const char *uid,
                                  size_t n_inputs, const struct expertd_tensor *grad_outputs, size_t n_grad_outputs,
                                  uint32_t deadline_ms, struct expertd_call **call);
 
+/* One expert of a call for many. */
+struct expertd_part {
+    const char *uid; /* of no other part */
+    uint32_t rows;   /* its share of the tensors' rows, which are those of the first part, then of the second, ... */
+    /* A backward that is to be repeated in another call: the id under which its first was sent (of a part of that call
+     * that had 0 here: expertd_call_request_id()). 0: a new one. */
+    uint64_t request_id;
+};
+enum { EXPERTD_MAX_PARTS = 512 };
+/* A forward, or backward, of several experts of one server in one message, whose tensors have the same dtypes and row
+ * shapes. The call is OK when one part is; its outputs have as many rows as the inputs, and zeros for the parts that
+ * are not OK: look at each part's status. Else it has a part's status, or that of the request as a whole. */
+EXPERTD_API int expertd_forward_parts(struct expertd_client *client, const struct expertd_part *parts, size_t n_parts,
+                                      const struct expertd_tensor *inputs, size_t n_inputs, uint32_t deadline_ms,
+                                      struct expertd_call **call);
+EXPERTD_API int expertd_backward_parts(struct expertd_client *client, const struct expertd_part *parts, size_t n_parts,
+                                       const struct expertd_tensor *inputs, size_t n_inputs,
+                                       const struct expertd_tensor *grad_outputs, size_t n_grad_outputs,
+                                       uint32_t deadline_ms, struct expertd_call **call);
+
 /* Waits until the call has ended, at most timeout_ms (-1: until its deadline; 0: takes in what is there). Other calls'
  * answers are taken in, too. 0: it has ended; -ETIMEDOUT: it goes on; -EINTR: a signal came. */
 EXPERTD_API int expertd_call_wait(struct expertd_call *call, int timeout_ms);
@@ -327,6 +347,17 @@ EXPERTD_API uint32_t expertd_call_retry_after_ms(const struct expertd_call *call
 EXPERTD_API size_t expertd_call_output_count(const struct expertd_call *call); /* 0 unless OK */
 /* NULL when there are not so many. Data is aligned for its dtype. */
 EXPERTD_API const struct expertd_tensor *expertd_call_output(const struct expertd_call *call, size_t index);
+
+/* Under which the server knows the call. */
+EXPERTD_API uint64_t expertd_call_request_id(const struct expertd_call *call);
+/* Of a call for many experts that has ended: as expertd_call_status(), _message() and _retry_after_ms(), of one part. 0
+ * parts: it is none. A part beyond them is INVALID_ARGUMENT. */
+EXPERTD_API size_t expertd_call_part_count(const struct expertd_call *call);
+EXPERTD_API enum expertd_status expertd_call_part_status(const struct expertd_call *call, size_t part);
+EXPERTD_API const char *expertd_call_part_message(const struct expertd_call *call, size_t part);
+EXPERTD_API uint32_t expertd_call_part_retry_after_ms(const struct expertd_call *call, size_t part);
+/* The part's expert has not changed by it. */
+EXPERTD_API bool expertd_call_part_not_applied(const struct expertd_call *call, size_t part);
 
 /* ---- what the other methods answer (NULL unless the call is OK and of that method) ----------------------------- */
 
