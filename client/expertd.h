@@ -454,6 +454,7 @@ struct expertd_info {
     enum expertd_codec compression;           /* that the server's configuration advises, both ways */
     const struct expertd_argument *arguments; /* beside hidden_dim */
     size_t arguments_count;
+    bool forward_only; /* it takes no backward */
 };
 EXPERTD_API const struct expertd_info *expertd_call_info(const struct expertd_call *call);
 

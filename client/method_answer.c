@@ -235,6 +235,7 @@ static void take_settings(struct expertd_info *copy, const Expertd__ExpertInfo *
     copy->warmup_steps = info->warmup_steps;
     copy->total_steps = info->total_steps;
     copy->grad_accumulation = info->grad_accumulation;
+    copy->forward_only = info->forward_only;
     copy->update_count = info->update_count;
     copy->examples_processed = info->examples_processed;
     copy->skipped_steps = info->skipped_steps;

@@ -354,6 +354,9 @@ static int check_expert(const struct config *config, const struct config_source 
         rc = check_waiting(config, source, index);
     if (rc < 0)
         return rc;
+    if (!expert->backward && strcmp(expert->optimizer, "none") != 0)
+        return config_source_error(source, (struct config_place){"experts", index, "backward"},
+                                   "false needs optimizer: none: an expert learns from backwards");
     const bool scheduled = strcmp(expert->schedule, "none") != 0;
     if (scheduled && expert->total_steps <= expert->warmup_steps)
         return config_source_error(source, (struct config_place){"experts", index, "total_steps"},

@@ -88,6 +88,8 @@ int device_link_pool(struct device_link *device, uint32_t expert, enum pool_kind
         return (*link)->broken ? -EPROTO : 0;
     if (!device_link_has(device, expert))
         return -EPROTO; /* it has just gone */
+    if (kind == POOL_BACKWARD && control_expert(device->control, expert)->forward_only)
+        return -EOPNOTSUPP;
     const int rc = attach_pool(device, index, link);
     if (rc == -ENOENT || rc == -EPROTO)
         control_want_renewal(device->control);

@@ -83,7 +83,8 @@ bool device_link_has(const struct device_link *device, uint32_t expert);
 uint32_t device_link_count(const struct device_link *device);
 /* Lets go of the pools of an expert, in which nothing of ours is any more. */
 void device_link_close(struct device_link *device, uint32_t expert);
-/* The pool of an expert's kind; attached at its first use. 0 or -errno (logged in bursts). */
+/* The pool of an expert's kind; attached at its first use. 0 or -errno (logged in bursts); -EOPNOTSUPP: a backward of
+ * an expert that takes none. */
 int device_link_pool(struct device_link *device, uint32_t expert, enum pool_kind kind, struct pool_link **link);
 /* Whether a call of that expert would be taken. */
 bool device_link_serves(const struct device_link *device, uint32_t expert);

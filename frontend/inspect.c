@@ -216,6 +216,7 @@ static void fill_info(Expertd__ExpertInfo *info, struct control_expert_shared *c
     info->warmup_steps = copy->warmup_steps;
     info->total_steps = copy->total_steps;
     info->grad_accumulation = copy->grad_accumulation;
+    info->forward_only = copy->forward_only != 0;
 }
 
 void inspect_info(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header)

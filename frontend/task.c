@@ -291,14 +291,21 @@ static enum status find_pool(struct server *server, struct order *order, struct 
 {
     struct device_link *device = server->devices[order->place->device];
     const char *refusal = device_link_refusal(device, order->why, sizeof order->why);
+    int rc = -ENOENT;
     if (!refusal && order->place->closing) {
         snprintf(order->why, sizeof order->why, "the expert is being unloaded");
         return STATUS_UNAVAILABLE;
     }
-    if (!refusal && order->place->expert != EXPERT_ABSENT &&
-        device_link_pool(device, order->place->expert, order->kind, link) == 0) {
+    if (!refusal && order->place->expert != EXPERT_ABSENT)
+        rc = device_link_pool(device, order->place->expert, order->kind, link);
+    if (rc == 0) {
         pool_prefetch_handle((*link)->pool);
         return STATUS_OK;
+    }
+    if (rc == -EOPNOTSUPP) {
+        snprintf(order->why, sizeof order->why,
+                 "the expert answers forward alone (its configuration: backward: false)");
+        return STATUS_UNIMPLEMENTED;
     }
     if (!refusal)
         snprintf(order->why, sizeof order->why, "the expert's task pool cannot be used now");

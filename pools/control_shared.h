@@ -47,7 +47,7 @@
 #include "pools/pool_shared.h"
 
 #define CONTROL_MAGIC UINT64_C(0x31306c7274637865) /* "exctrl01" */
-enum { CONTROL_VERSION = 4, CONTROL_NAME_SIZE = 40, CONTROL_MAX_EXPERTS = 1 << 20 };
+enum { CONTROL_VERSION = 5, CONTROL_NAME_SIZE = 40, CONTROL_MAX_EXPERTS = 1 << 20 };
 
 enum control_state { CONTROL_CREATING = 0, CONTROL_READY = 1, CONTROL_RETIRED = 2, CONTROL_REFUSED = 3 };
 
@@ -104,6 +104,7 @@ struct control_expert_shared {
     uint64_t hidden_dim, max_batch_size;
     double learning_rate, beta1, beta2, epsilon, momentum, clip_norm;
     uint64_t warmup_steps, total_steps, grad_accumulation;
+    uint64_t forward_only; /* 1: it takes no backward */
     uint64_t arguments_count;
     struct control_argument_shared arguments[BLOCK_ARGUMENTS_MAX];
     struct schema inputs, outputs; /* of forward */

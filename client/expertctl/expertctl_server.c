@@ -223,12 +223,14 @@ static void show_info(struct json *json, const struct expertd_info *info)
     }
     if (json->stream) {
         json_bool(json, "alive", info->alive);
+        json_bool(json, "backward", !info->forward_only);
         json_arguments(json, info);
         json_schema(json, "forward_schema", &info->forward_schema);
         json_schema(json, "outputs_schema", &info->outputs_schema);
         json_schema(json, "backward_schema", &info->backward_schema);
     } else {
         printf("alive: %s\n", info->alive ? "yes" : "no");
+        printf("backward: %s\n", info->forward_only ? "no" : "yes");
         print_arguments(info);
         print_schema("forward_schema", &info->forward_schema);
         print_schema("outputs_schema", &info->outputs_schema);

@@ -31,10 +31,17 @@ static int check_kinds(const struct config_expert *config, const struct block_gr
     return 0;
 }
 
+/* Of the plans that there are, the one that takes the most. */
+static struct plan *largest_plan(struct engine_model *model)
+{
+    return model->parameters.forward_only ? &model->forward : &model->backward;
+}
+
 /* Bytes of a chunk of so many rows, but for the gradients of parameters, which no chunk makes smaller. */
 static uint64_t chunk_bytes(struct engine_model *model, uint64_t rows)
 {
-    return (plan_place(&model->backward, rows) - model->backward.gradient_floats) * sizeof(float);
+    struct plan *plan = largest_plan(model);
+    return (plan_place(plan, rows) - plan->gradient_floats) * sizeof(float);
 }
 
 /* Rows of a chunk. They count in rows of matrices, so that a row of many tokens is as many: no more than chunk_rows,
@@ -45,7 +52,7 @@ static uint64_t chunk_rows(struct engine_model *model)
 {
     enum { LEAST = 256, MOST = 1024 };
     const struct device *device = model->device;
-    const uint64_t tokens = plan_tokens(&model->backward), given = device->config->chunk_rows;
+    const uint64_t tokens = plan_tokens(largest_plan(model)), given = device->config->chunk_rows;
     const uint64_t limit = given > 0 ? given : MOST, most = model->config->max_batch_size;
     const uint64_t memory = device_memory_budget(device) / 8, cache = given > 0 ? 0 : device->info.cache_bytes;
     uint64_t rows = limit / tokens > 0 ? limit / tokens : 1;
@@ -57,7 +64,7 @@ static uint64_t chunk_rows(struct engine_model *model)
     return rows;
 }
 
-/* A backward's: inputs, grad_outputs and grad_inputs. */
+/* A backward's: inputs, grad_outputs and grad_inputs. Of a forward alone: inputs and outputs. */
 static uint64_t staging_bytes(const struct engine_model *model)
 {
     uint64_t bytes = 0;
@@ -66,7 +73,8 @@ static uint64_t staging_bytes(const struct engine_model *model)
         const bool input = i < graph->inputs.count;
         const struct tensor_desc *desc =
             input ? &graph->inputs.tensors[i] : &graph->outputs.tensors[i - graph->inputs.count];
-        const uint64_t copies = input && dtype_is_float(desc->dtype) ? 2 : 1;
+        const bool gradient = input && dtype_is_float(desc->dtype) && !model->parameters.forward_only;
+        const uint64_t copies = gradient ? 2 : 1;
         bytes += copies * (model->config->max_batch_size * tensor_row_bytes(desc) + 256);
     }
     return bytes;
@@ -96,6 +104,7 @@ static int model_make(struct engine_model **out, struct device *device, const st
     model->device = device;
     model->config = config;
     model->parameters.trains = false;
+    model->parameters.forward_only = !config->backward;
     int result = optimizer_settings_parse(&optimizer, config);
     if (result == 0)
         result = declaration_graph(config, &model->graph);
@@ -108,7 +117,7 @@ static int model_make(struct engine_model **out, struct device *device, const st
         result = plan_make(&model->forward, model->graph, provider_shape(device), &model->parameters, false);
     }
     model->parameters.trains = model->parameters.trains && model->parameters.count > 0;
-    if (result == 0)
+    if (result == 0 && !model->parameters.forward_only)
         result = plan_make(&model->backward, model->graph, provider_shape(device), &model->parameters, true);
     if (result != 0) {
         model_free(model);
@@ -120,7 +129,7 @@ static int model_make(struct engine_model **out, struct device *device, const st
     parameters_layout(&model->parameters, provider_shape(device), &optimizer);
     model->chunk_rows = chunk_rows(model);
     const uint64_t forward = plan_place(&model->forward, model->chunk_rows);
-    const uint64_t backward = plan_place(&model->backward, model->chunk_rows);
+    const uint64_t backward = plan_place(largest_plan(model), model->chunk_rows);
     model->workspace_floats = forward > backward ? forward : backward;
     model->staging_bytes = staging_bytes(model);
     return 0;
@@ -156,9 +165,9 @@ static void model_give(struct engine_model *model)
 
 /* --- life --------------------------------------------------------------------------------------------------------- */
 
-static uint64_t products_memory(const struct device *device, const struct engine_model *model)
+static uint64_t products_memory(const struct device *device, struct engine_model *model)
 {
-    const struct plan *plan = &model->backward;
+    const struct plan *plan = largest_plan(model);
     return linear_layer_memory(device, model->chunk_rows * plan_tokens(plan), plan->sizes, plan->sizes_count);
 }
 
@@ -185,9 +194,9 @@ static void engine_destroy(struct expert **expert)
     *expert = NULL;
 }
 
-static int prepare_device(struct device *device, const struct engine_model *model)
+static int prepare_device(struct device *device, struct engine_model *model)
 {
-    const struct plan *plan = &model->backward;
+    const struct plan *plan = largest_plan(model);
     int result = device_reserve_workspace(device, model->workspace_floats * sizeof(float));
     if (result == 0)
         result = device_reserve_staging(device, model->staging_bytes);
@@ -366,6 +375,8 @@ static int engine_forward(struct expert *expert, struct expert_batch *batch)
 
 static int engine_backward(struct expert *expert, struct expert_batch *batch)
 {
+    if (((struct engine_expert *)expert)->parameters.forward_only) /* nobody asks: the frontend refuses */
+        return device_complain(expert->device, -EOPNOTSUPP, "a backward of an expert with backward: false");
     return begin((struct engine_expert *)expert, batch, true, false);
 }
 
@@ -410,7 +421,8 @@ static int engine_warm(struct expert *expert)
     struct device_slab slabs[2 * PLAN_TENSORS_MAX];
     unsigned count;
     int result = warm_slabs(engine, slabs, &count);
-    for (unsigned backward = 0; backward < 2 && result == 0; backward++) {
+    const unsigned directions = engine->parameters.forward_only ? 1 : 2;
+    for (unsigned backward = 0; backward < directions && result == 0; backward++) {
         struct expert_batch batch = {
             .rows = 1, .inputs = slabs, .outputs = &slabs[tensors + (backward ? 0 : graph->inputs.count)]};
         result = begin(engine, &batch, backward != 0, true);

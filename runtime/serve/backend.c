@@ -144,6 +144,7 @@ static void fill_constants(const struct backend *backend, struct control_expert_
     record->warmup_steps = config->warmup_steps;
     record->total_steps = config->total_steps;
     record->grad_accumulation = config->grad_accumulation;
+    record->forward_only = !config->backward;
     record->arguments_count = expert->arguments_count;
     for (unsigned i = 0; i < expert->arguments_count; i++) {
         snprintf(record->arguments[i].name, sizeof record->arguments[i].name, "%s", expert->arguments[i].name);

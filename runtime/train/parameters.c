@@ -68,7 +68,9 @@ void parameters_layout(struct parameters *parameters, const struct kernel_shape 
         if (item->in == 0)
             continue;
         item->transposed = is_second(item) ? parameters->items[item->partner].transposed : at;
-        at += is_second(item) ? 0 : kernel_packed_floats(shape, parameters_columns(shape, item), item->in);
+        at += is_second(item) || parameters->forward_only
+                  ? 0
+                  : kernel_packed_floats(shape, parameters_columns(shape, item), item->in);
     }
     parameters->transposed_floats = at;
     parameters->moments = optimizer_moments(optimizer);
@@ -317,7 +319,9 @@ int parameters_write(struct parameters *parameters, unsigned index, const float 
     int result = write_place(parameters, item, &place, values, false);
     if (result == 0 && is_matrix && halves.buffer != place.buffer)
         result = write_place(parameters, item, &halves, values, false);
-    return result == 0 && is_matrix ? write_place(parameters, item, &transposed, values, true) : result;
+    if (result == 0 && is_matrix && !parameters->forward_only)
+        result = write_place(parameters, item, &transposed, values, true);
+    return result;
 }
 
 const char *parameters_held(const struct parameters *parameters)

@@ -3,7 +3,8 @@
  * Weights live in panels (runtime/compute/kernels/common.cl) for their whole life, in two orientations: W (out, in) as
  * panels over out, [out / panel][in][panel], for the forward product, and as panels over in, [in / panel][out][panel],
  * for the backward one. The optimizer writes both. Everything elementwise (moments, gradients) has the first
- * orientation only, the "primary" part: matrices first, then vectors, each padded to whole panels with zeros.
+ * orientation only, the "primary" part: matrices first, then vectors, each padded to whole panels with zeros. What will
+ * see no backward (backward: false) has the first orientation only.
  *
  * On a device whose shape says so (precision: fp16, bf16) the matrices are halves, or bfloat16, in both orientations,
  * in the same places. What trains has the primary part in fp32 besides, as masters that only the optimizer reads: from
@@ -59,14 +60,16 @@ struct parameters {
     uint64_t vectors_offset, vectors_floats; /* all vectors, one behind the other */
     const char *moment_names[OPTIMIZER_MOMENTS_MAX];
     unsigned moments;
-    bool trains; /* else no gradients of parameters are made */
+    bool trains;       /* else no gradients of parameters are made */
+    bool forward_only; /* set before the layout: there are no transposed matrices, and no backward */
     bool accumulates;
 
     /* What kernels read; a matrix as kernel_shape.weight_bytes says, a vector as floats. Each is NULL if there are
      * none.
      */
     cl_mem matrices, vectors;
-    cl_mem transposed; /* a buffer of its own: devices have a bound for one, and a matrix may take half of it */
+    cl_mem transposed; /* NULL of what is forward_only; a buffer of its own: devices have a bound for one, and a matrix
+                          may take half of it */
     /* For the optimizer: the primary part, in fp32. It is `vectors`, too, and `matrices` unless these are halves. NULL
      * where nothing trains and they are. */
     cl_mem masters;

@@ -105,13 +105,39 @@ def forward(client, uid, x):
     return np.frombuffer(frames[0], "<f4").reshape(x.shape)
 
 
+def ask(client, header, x):
+    header.version = header.request_id = 1
+    header.tensors.add(dtype=pb.FLOAT32, shape=x.shape)
+    if header.method == pb.BACKWARD:
+        header.tensors.add(dtype=pb.FLOAT32, shape=x.shape)
+    client.socket.send_multipart([header.SerializeToString()] + [x.tobytes()] * len(header.tensors))
+    first, *frames = client.socket.recv_multipart()
+    return pb.ReplyHeader.FromString(first), [np.frombuffer(f, "<f4").reshape(x.shape) for f in frames]
+
+
+def a_layer_in_one_call(client, hosted, weights):
+    """Experts of both layers in one message, and that they answer forward alone."""
+    random = np.random.default_rng(2)
+    rows = [1 + i for i in range(len(hosted))]
+    x = random.standard_normal((sum(rows), 40)).astype("<f4")
+    reply, (y,) = ask(client, pb.RequestHeader(method=pb.FORWARD, parts=[dict(uid=u, rows=n) for u, n in zip(hosted, rows)]), x)
+    assert reply.status == pb.OK and [p.status for p in reply.parts] == [pb.OK] * len(hosted), reply
+    for uid, n, end in zip(hosted, rows, np.cumsum(rows)):
+        layer, e = map(int, uid.split(".")[1:])
+        expected = models.expert(weights(layer, e), x[end - n:end].astype("f8"))
+        assert np.abs(y[end - n:end] - expected).max() < 1e-5 * np.abs(expected).max(), uid
+    for header in pb.RequestHeader(method=pb.BACKWARD, uid=hosted[0]), pb.RequestHeader(method=pb.BACKWARD, parts=[dict(uid=hosted[0], rows=1)]):
+        reply, frames = ask(client, header, x[:1])
+        assert reply.status == pb.UNIMPLEMENTED and "backward: false" in reply.message and not frames, reply
+
+
 def serves(folder):
     """The second of two parts, with weights in bf16, which are the file's."""
     with Server([]) as server:
         host_model(f"{folder}/olmoe", "--out", server.config, "--part", "2/2", "--name", server.name, "--listen", server.endpoint)
         with open(server.config) as file:
             text = file.read()
-        assert "precision: bf16" in text
+        assert "precision: bf16" in text and "backward: false" in text
         text = text.replace("precision: bf16", f'precision: bf16, cache_dir: "{server.folder}/cache"')
         with open(server.config, "w") as file:
             file.write(text.replace("server: {", f'server: {{run_dir: "{server.run_dir}", '))
@@ -125,6 +151,7 @@ def serves(folder):
             x = random.standard_normal((4, 40)).astype("<f4")
             y, expected = forward(client, uid, x), models.expert(weights(layer, e), x.astype("f8"))
             assert np.abs(y - expected).max() < 1e-5 * np.abs(expected).max(), uid
+        a_layer_in_one_call(client, hosted, weights)
         client.close()
         server.stop()
     print("ok: a server")

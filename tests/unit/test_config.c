@@ -202,6 +202,7 @@ static const struct {
     /* options that must fit each other */
     {"experts: [{uid: a.1, min_batch_size: 5, max_batch_size: 4}]", "experts[0].min_batch_size: 5 is above"},
     {"experts: [{uid: a.1, max_batch_size: 64, queue_rows: 63}]", "experts[0].queue_rows: 63 is below"},
+    {"experts: [{uid: a.1, backward: false}]", "experts[0].backward: false needs optimizer: none"},
     {"experts: [{uid: a.1, schedule: linear, warmup_steps: 9, total_steps: 9}]", "experts[0].total_steps: 9 must"},
     {"dht:\n  update_period: 300\n  expiration: 30\n", "box.yaml:3: dht.expiration: 30 s must be above update_period"},
     {"dht: {expiration: 30}\n", "dht.expiration: 30 s must be above update_period, which is 30 s"},

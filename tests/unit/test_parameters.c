@@ -224,9 +224,43 @@ START_TEST(the_memory_that_an_expert_takes_is_what_was_said_and_halves_are_half_
     ck_assert_uint_eq(bytes_of(kernel, "fp32", "none"), 8 * matrices + 4 * vectors);
     ck_assert_uint_eq(bytes_of(kernel, "fp16", "none"), 4 * matrices + 4 * vectors);
     ck_assert_uint_eq(bytes_of(kernel, "bf16", "none"), 4 * matrices + 4 * vectors);
+    ck_assert_uint_eq(bytes_of(kernel, "fp32", "none, backward: false"), 4 * matrices + 4 * vectors);
+    ck_assert_uint_eq(bytes_of(kernel, "bf16", "none, backward: false"), 2 * matrices + 4 * vectors);
     ck_assert_uint_eq(bytes_of(kernel, "fp32", "adam"), 16 * matrices + 12 * vectors);
     ck_assert_uint_eq(bytes_of(kernel, "fp16", "adam"), 16 * matrices + 12 * vectors);
     ck_assert_uint_eq(bytes_of(kernel, "fp16", "sgd"), 8 * matrices + 4 * vectors);
+}
+END_TEST
+
+static void forward_of(const char *kernel, const char *more, float *values)
+{
+    enum { ROWS = 3, HIDDEN = 64 };
+    struct support_device support;
+    char options[128];
+    snprintf(options, sizeof options, "hidden_dim: 64, max_batch_size: 8, optimizer: none%s", more);
+    support_device_open(&support, kernel, false, "precision: bf16", options);
+    struct expert *expert = create(&support, 5);
+    struct device_slab in = support_slab((size_t)8 * HIDDEN), out = support_slab((size_t)8 * HIDDEN);
+    struct expert_batch batch = {.rows = ROWS, .inputs = &in, .outputs = &out};
+    support_random(in.mapping, (size_t)ROWS * HIDDEN, 1, 1);
+    ck_assert_int_eq(expert_forward(expert, &batch), 0);
+    ck_assert_int_eq(expert_finish(expert, &batch), 0);
+    memcpy(values, out.mapping, sizeof *values * ROWS * HIDDEN);
+    if (*more)
+        ck_assert_int_eq(expert_backward(expert, &batch), -EOPNOTSUPP);
+    expert_destroy(&expert);
+    support_slab_free(&in);
+    support_slab_free(&out);
+    support_device_close(&support);
+}
+
+START_TEST(one_that_takes_no_backward_computes_the_same_and_refuses_backwards)
+{
+    static const char *const kernels[] = {"cpu", "gpu"};
+    float with[3 * 64], without[3 * 64];
+    forward_of(kernels[_i], "", with);
+    forward_of(kernels[_i], ", backward: false", without);
+    ck_assert_mem_eq(with, without, sizeof with);
 }
 END_TEST
 
@@ -239,6 +273,7 @@ int main(void)
     tcase_add_loop_test(all, what_is_written_is_read_back_and_is_in_a_snapshot, 0, 2);
     tcase_add_loop_test(all, what_does_not_train_keeps_halves_alone_which_are_what_is_read_and_saved, 0, 4);
     tcase_add_loop_test(all, the_memory_that_an_expert_takes_is_what_was_said_and_halves_are_half_of_it, 0, 2);
+    tcase_add_loop_test(all, one_that_takes_no_backward_computes_the_same_and_refuses_backwards, 0, 2);
     Suite *suite = suite_create("parameters");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
