@@ -181,7 +181,7 @@
       "its layout is not known (docs/models.md)")                                                                      \
     X(CHOICE, optimizer, "adam", 0, 0, "adam|adamw|sgd|none", "what makes a step of the gradients")                    \
     X(BOOL, backward, true, 0, 0, "",                                                                                  \
-      "false, with optimizer: none: forward alone is answered, and the weights take half the memory, as they are not "  \
+      "false, with optimizer: none: forward alone is answered, and the weights take half the memory, as they are not " \
       "kept in the orientation that a backward reads")                                                                 \
     X(FLOAT, learning_rate, 0.001, 0, 1e6, "", "learning rate")                                                        \
     X(FLOAT, beta1, 0.9, 0, 0.999999999, "", "adam, adamw: decay of the first moment")                                 \
