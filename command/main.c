@@ -14,7 +14,6 @@
 #include "command/plan.h"
 #include "command/supervisor.h"
 #include "command/supervisord_file.h"
-#include "common/clock.h"
 #include "common/config.h"
 #include "common/config_reference.h"
 #include "common/log.h"
@@ -211,26 +210,8 @@ static int add(struct supervisor *supervisor, const char *program, const char *f
     return supervisor_add(supervisor, name, argv);
 }
 
-static int add_statistics(struct supervisor *supervisor, struct config *config)
-{
-    char path[PATH_SIZE], *end;
-    const char *endpoint = config_frontend_endpoint(config);
-    const char *const argv[] = {path, "--endpoint", endpoint, "stats", NULL};
-    if (!options.stats_report_interval)
-        return 0;
-    const double seconds = strtod(options.stats_report_interval, &end);
-    if (*end || !(seconds >= 1 && seconds <= 86400)) {
-        log_error("--stats-report-interval: '%.100s' is not 1 to 86400 seconds", options.stats_report_interval);
-        return -EINVAL;
-    }
-    snprintf(path, sizeof path, "%s/expertctl", machine_programs());
-    return endpoint
-               ? supervisor_add_periodic(supervisor, "expertctl stats", argv, (uint64_t)(seconds * (double)NS_PER_S))
-               : -ENOMEM;
-}
-
 /* A runtime for each device that has experts. */
-static int add_all(struct supervisor *supervisor, struct config *config, const char *file)
+static int add_all(struct supervisor *supervisor, const struct config *config, const char *file)
 {
     int result = add(supervisor, "expertd-frontend", file, NULL);
     for (unsigned i = 0; result == 0 && i < config->devices_count; i++)
@@ -240,7 +221,7 @@ static int add_all(struct supervisor *supervisor, struct config *config, const c
         result = add(supervisor, "expertd-dht", file, NULL);
     if (result == 0 && config->http.start)
         result = add(supervisor, "expertd-http", file, NULL);
-    return result == 0 ? add_statistics(supervisor, config) : result;
+    return result;
 }
 
 static int run(struct told *told)

@@ -33,7 +33,6 @@ const struct config_flag options_flags[] = {
      "gpu or cuda, with :N the next ones, or cpu; default a GPU if there is one, else the first device; with --config: "
      "only these devices of it",
      &options.device},
-    {"stats-report-interval", "SECONDS", "print what the server did, every so often", &options.stats_report_interval},
     {"compression", "WORD", "NONE: clients choose that of their calls", &options.compression},
     {"no-dht", NULL, "do not start expertd-dht: clients know the server's address", &options.no_dht},
     {"reference", NULL, "print: every option of the configuration as a page in Markdown", &options.reference},
@@ -58,6 +57,7 @@ static const struct alias {
     {"config", "config", PLAIN},
     {"update-period", "dht-update-period", PLAIN},
     {"expiration", "dht-expiration", PLAIN},
+    {"stats-report-interval", "server-stats-interval", PLAIN},
     {"identity-path", "dht-identity-file", PLAIN},
     {"initial-peers", "dht-bootstrap", ADDRESSES},
     {"host-maddrs", "frontend-listen", ENDPOINTS},

@@ -21,10 +21,9 @@ const struct supervisor_limits supervisor_default_limits = {250 * NS_PER_MS, 30 
 
 struct program {
     char *name;
-    char **argv;        /* one block with its strings */
-    pid_t pid;          /* 0: not running */
-    bool ran_before;    /* and ended */
-    uint64_t period_ns; /* 0: is to run all the time */
+    char **argv;     /* one block with its strings */
+    pid_t pid;       /* 0: not running */
+    bool ran_before; /* and ended */
     uint64_t started_ns, due_ns, pause_ns;
 };
 
@@ -73,29 +72,23 @@ static char **copy_argv(const char *const *argv)
     return copy;
 }
 
-int supervisor_add_periodic(struct supervisor *supervisor, const char *name, const char *const *argv,
-                            uint64_t period_ns)
+int supervisor_add(struct supervisor *supervisor, const char *name, const char *const *argv)
 {
     struct program *programs = realloc(supervisor->programs, (supervisor->count + 1) * sizeof *programs);
     if (!programs)
         return -ENOMEM;
     supervisor->programs = programs;
     struct program *program = &programs[supervisor->count];
-    *program = (struct program){.name = strdup(name), .argv = copy_argv(argv), .period_ns = period_ns};
+    *program = (struct program){.name = strdup(name), .argv = copy_argv(argv)};
     if (!program->name || !program->argv) {
         free(program->name);
         free(program->argv);
         return -ENOMEM;
     }
-    program->due_ns = clock_now_ns() + period_ns;
+    program->due_ns = clock_now_ns();
     program->pause_ns = supervisor->limits.first_pause_ns;
     supervisor->count++;
     return 0;
-}
-
-int supervisor_add(struct supervisor *supervisor, const char *name, const char *const *argv)
-{
-    return supervisor_add_periodic(supervisor, name, argv, 0);
 }
 
 /* The child, with all signals blocked: one that comes now would be taken by our handler, and never reach the program. A
@@ -154,10 +147,6 @@ static void end_all(struct supervisor *supervisor, int status)
 static void schedule(struct supervisor *supervisor, struct program *program, const char *how, int number,
                      uint64_t now_ns)
 {
-    if (program->period_ns) {
-        program->due_ns = now_ns + program->period_ns;
-        return;
-    }
     if (now_ns - program->started_ns >= supervisor->limits.well_ns)
         program->pause_ns = supervisor->limits.first_pause_ns;
     program->due_ns = now_ns + program->pause_ns;
@@ -179,7 +168,7 @@ static void on_end(struct supervisor *supervisor, struct program *program, int w
     if (supervisor->ending || process_stopping()) {
         /* One that SIGTERM kills was not up yet, and has nothing to lose. */
         const bool early = killed && number == SIGTERM;
-        if (number && !early && !program->period_ns) {
+        if (number && !early) {
             log_warning("%s has ended with %s %d", program->name, killed ? "signal" : "exit status", number);
             end_all(supervisor, killed ? SIGNAL_STATUS + number : number);
         }
@@ -187,7 +176,7 @@ static void on_end(struct supervisor *supervisor, struct program *program, int w
     }
     const bool hopeless =
         !killed && (number == STATUS_USAGE || number == STATUS_NO_PROGRAM || (first && number == STATUS_CANNOT_START));
-    if (hopeless && !program->period_ns) {
+    if (hopeless) {
         log_error("%s cannot start (exit status %d): ending all", program->name, number);
         end_all(supervisor, number);
     } else {

@@ -19,9 +19,6 @@ extern const struct supervisor_limits supervisor_default_limits;
 int supervisor_create(struct supervisor **supervisor, const struct supervisor_limits *limits);
 /* A program to keep running, found at argv[0]; `name` is for the log. Both are copied. 0 or -ENOMEM. */
 int supervisor_add(struct supervisor *supervisor, const char *name, const char *const *argv);
-/* A program that is started every so often and may end as it likes. 0 or -ENOMEM. */
-int supervisor_add_periodic(struct supervisor *supervisor, const char *name, const char *const *argv,
-                            uint64_t period_ns);
 /* Runs them until a stop signal, and returns when all have ended: 0, or the first exit status that was not (128 + the
  * signal that killed it). It also ends all, with that status, when one is started for the first time and cannot start
  * (exit status 1), and when one refuses its configuration or flags (2): starting again would change neither. */

@@ -93,6 +93,7 @@ static int load(struct config *config, const struct config_program *program, int
                 const struct config_source *source)
 {
     enum log_level level;
+    enum log_format format;
     int rc = source->text ? config_yaml_read(config, source) : 0;
     if (rc == 0)
         rc = config_flags_apply(config, program, argc, argv);
@@ -101,7 +102,11 @@ static int load(struct config *config, const struct config_program *program, int
     if (rc == 0)
         rc = log_level_parse(config->server.log_level, &level);
     if (rc == 0)
+        rc = log_format_parse(config->server.log_format, &format);
+    if (rc == 0) {
         log_open(program->name, level);
+        log_set_format(format);
+    }
     return rc;
 }
 

@@ -19,6 +19,10 @@
       "folder of lock files and doorbells, mode 0700; default /run/expertd for root, else "                            \
       "$XDG_RUNTIME_DIR/expertd, else /tmp/expertd-<user id>")                                                         \
     X(CHOICE, log_level, "info", 0, 0, "error|warning|info|debug", "least important level that is logged")             \
+    X(CHOICE, log_format, "text", 0, 0, "text|logfmt|json",                                                            \
+      "how its lines look: text for people, logfmt (key=value) or json for programs; one line an event in each")       \
+    X(FLOAT, stats_interval, 0, 0, 86400, "s",                                                                         \
+      "runtimes log so often what they did since the last time: batches, rows, how busy; 0: never")                    \
     X(UINT, spin, 0, 0, 1000000, "us",                                                                                 \
       "frontend and runtimes look for work for so long before they sleep: answers come faster, and cores are busy")    \
     X(PATH, key_file, "", 0, 0, "",                                                                                    \

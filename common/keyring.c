@@ -68,7 +68,7 @@ static int open_folder(const struct keyring *keyring, DIR **folder)
         return 0;
     static struct log_burst burst;
     const int rc = -errno;
-    if (log_burst_allows(&burst))
+    if (log_burst_allows(&burst, strerror(-rc)))
         log_error("cannot read the clients' certificates in '%s': %s (%u more like it)", keyring->settings.folder,
                   strerror(-rc), burst.suppressed_before);
     return rc;

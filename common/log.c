@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -46,55 +48,249 @@ void log_divert(char *text, size_t size)
     pthread_mutex_unlock(&diverted.mutex);
 }
 
-static void divert(const char *message, size_t length)
+static void divert(const char *message)
 {
     pthread_mutex_lock(&diverted.mutex);
     if (diverted.text && !diverted.text[0])
-        snprintf(diverted.text, diverted.size, "%.*s", (int)length, message);
+        snprintf(diverted.text, diverted.size, "%s", message);
     pthread_mutex_unlock(&diverted.mutex);
+}
+
+static enum log_format line_format = LOG_FORMAT_TEXT;
+
+void log_set_format(enum log_format format)
+{
+    line_format = format;
+}
+
+int log_format_parse(const char *name, enum log_format *format)
+{
+    static const char *const names[] = {"text", "logfmt", "json"};
+    for (int i = LOG_FORMAT_TEXT; i <= LOG_FORMAT_JSON; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *format = (enum log_format)i;
+            return 0;
+        }
+    return -EINVAL;
+}
+
+/* --- a line ----------------------------------------------------------------------------------------------------------
+ */
+
+enum { MESSAGE_SIZE = 1920, LINE_SIZE = 2 * MESSAGE_SIZE + 256 };
+
+static size_t add_lead(char *line, size_t size, enum log_level level)
+{
+    char date[40];
+    struct timespec now;
+    struct tm broken;
+    const bool text = line_format == LOG_FORMAT_TEXT;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (text)
+        localtime_r(&now.tv_sec, &broken);
+    else
+        gmtime_r(&now.tv_sec, &broken);
+    strftime(date, sizeof date, text ? "%Y-%m-%d %H:%M:%S" : "%Y-%m-%dT%H:%M:%S", &broken);
+    static const char *const formats[] = {
+        [LOG_FORMAT_TEXT] = "%s.%03ld %s[%d] %s: ",
+        [LOG_FORMAT_LOGFMT] = "time=%s.%03ldZ program=\"%s\" pid=%d level=%s msg=\"",
+        [LOG_FORMAT_JSON] = "{\"time\":\"%s.%03ldZ\",\"program\":\"%s\",\"pid\":%d,\"level\":\"%s\",\"msg\":\""};
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    return (size_t)snprintf(line, size, formats[line_format], date, now.tv_nsec / 1000000, program_name, (int)getpid(),
+                            level_names[level]);
+#pragma GCC diagnostic pop
+}
+
+/* Bytes of the UTF-8 character there; 0: it is none. */
+static size_t utf8_length(const unsigned char *at)
+{
+    const size_t length = at[0] < 0x80                     ? 1
+                          : at[0] >= 0xc2 && at[0] <= 0xdf ? 2
+                          : at[0] >= 0xe0 && at[0] <= 0xef ? 3
+                          : at[0] >= 0xf0 && at[0] <= 0xf4 ? 4
+                                                           : 0;
+    for (size_t i = 1; i < length; i++)
+        if ((at[i] & 0xc0) != 0x80)
+            return 0;
+    const unsigned second =
+        length > 2 ? (unsigned)at[0] << 8 | at[1] : 0; /* too long, a surrogate, or beyond the last */
+    if ((second >= 0xe080 && second < 0xe0a0) || (second >= 0xeda0 && second <= 0xedbf) ||
+        (second >= 0xf080 && second < 0xf090) || (second >= 0xf490 && second <= 0xf4bf))
+        return 0;
+    return length;
+}
+
+/* What a client sent may be in the message: it must not be able to write a second line, or drive a terminal. */
+static void clean(char *message)
+{
+    for (; *message; message++)
+        if ((unsigned char)*message < ' ' || *message == 0x7f)
+            *message = '?';
+}
+
+/* Nor to end the string that it stands in. */
+static size_t add_message(char *line, const char *message)
+{
+    size_t used = 0;
+    for (const unsigned char *at = (const unsigned char *)message; *at;) {
+        const size_t length = line_format == LOG_FORMAT_TEXT ? 1 : utf8_length(at);
+        if (line_format != LOG_FORMAT_TEXT && (*at == '"' || *at == '\\'))
+            line[used++] = '\\';
+        if (length == 0) {
+            line[used++] = '?';
+            at++;
+            continue;
+        }
+        memcpy(line + used, at, length);
+        used += length;
+        at += length;
+    }
+    return used;
+}
+
+static struct {
+    pthread_mutex_t mutex;
+    struct log_burst *first;
+    _Atomic unsigned pending; /* something was left out, and not said yet */
+} bursts = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+/* The cause that this thread's next line is of. */
+static _Thread_local struct log_burst_cause *spoken_for;
+
+static void keep_text(struct log_burst_cause *cause, const char *message)
+{
+    pthread_mutex_lock(&bursts.mutex);
+    snprintf(cause->text, sizeof cause->text, "%.*s", LOG_BURST_TEXT - 1, message);
+    pthread_mutex_unlock(&bursts.mutex);
+}
+
+static void write_line(enum log_level level, const char *message)
+{
+    static const char *const ends[] = {"\n", "\"\n", "\"}\n"};
+    char line[LINE_SIZE];
+    size_t used = add_lead(line, 256, level);
+    if (used > 250)
+        used = 250; /* a program's name that long is not ours */
+    used += add_message(line + used, message);
+    if (level == LOG_LEVEL_ERROR)
+        divert(message);
+    const size_t end = strlen(ends[line_format]);
+    memcpy(line + used, ends[line_format], end);
+    if (write(STDERR_FILENO, line, used + end) < 0) {
+        /* Nobody is left to tell. */
+    }
 }
 
 void log_write(enum log_level level, const char *format, ...)
 {
+    struct log_burst_cause *cause = spoken_for;
+    spoken_for = NULL;
     if (level > least_level)
         return;
     const int saved_errno = errno;
-    char line[2048];
-    struct timespec now;
-    struct tm local;
-    clock_gettime(CLOCK_REALTIME, &now);
-    localtime_r(&now.tv_sec, &local);
-    size_t used = strftime(line, sizeof line, "%Y-%m-%d %H:%M:%S", &local);
-    used += (size_t)snprintf(line + used, sizeof line - used, ".%03ld %s[%d] %s: ", now.tv_nsec / 1000000, program_name,
-                             (int)getpid(), level_names[level]);
-    const size_t lead = used;
+    char message[MESSAGE_SIZE];
     va_list args;
     va_start(args, format);
-    int n = vsnprintf(line + used, sizeof line - used - 1, format, args);
+    if (vsnprintf(message, sizeof message, format, args) < 0)
+        message[0] = 0;
     va_end(args);
-    used = n < 0 ? used : used + (size_t)n < sizeof line - 2 ? used + (size_t)n : sizeof line - 2;
-    /* What a client sent may be in the line: it must not be able to write a second one, or drive a terminal. */
-    for (size_t i = 0; i < used; i++)
-        if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
-            line[i] = '?';
-    if (level == LOG_LEVEL_ERROR)
-        divert(line + lead, used - lead);
-    line[used++] = '\n';
-    if (write(STDERR_FILENO, line, used) < 0) {
-        /* Nobody is left to tell. */
-    }
+    clean(message);
+    if (cause)
+        keep_text(cause, message);
+    write_line(level, message);
     errno = saved_errno;
 }
 
-int log_burst_allows(struct log_burst *burst)
+/* --- bursts ----------------------------------------------------------------------------------------------------------
+ */
+
+static unsigned long long hash(const char *text)
+{
+    unsigned long long value = 0xcbf29ce484222325; /* FNV-1a */
+    for (; text && *text; text++)
+        value = (value ^ (unsigned char)*text) * 0x100000001b3;
+    return value;
+}
+
+/* Where the cause is, or could be: of its own, unused, or the one that was quiet the longest. */
+static struct log_burst_cause *find(struct log_burst *burst, unsigned long long cause)
+{
+    struct log_burst_cause *found = &burst->causes[0];
+    for (int i = 0; i < LOG_BURST_CAUSES; i++) {
+        struct log_burst_cause *other = &burst->causes[i];
+        if (other->last_ns && other->cause == cause)
+            return other;
+        if (other->last_ns < found->last_ns)
+            found = other;
+    }
+    return found;
+}
+
+static void leave_out(struct log_burst *burst, unsigned *count)
+{
+    ++*count;
+    if (!burst->listed) {
+        burst->next = bursts.first;
+        bursts.first = burst;
+        burst->listed = 1;
+    }
+    atomic_store_explicit(&bursts.pending, 1, memory_order_relaxed);
+}
+
+int log_burst_allows(struct log_burst *burst, const char *cause)
 {
     const uint64_t now = clock_now_ns();
-    if (burst->last_ns && now - burst->last_ns < NS_PER_S) {
-        burst->suppressed++;
+    const unsigned long long which = hash(cause);
+    pthread_mutex_lock(&bursts.mutex);
+    struct log_burst_cause *place = find(burst, which);
+    const bool known = place->last_ns && place->cause == which,
+               fresh = place->last_ns && now - place->last_ns < NS_PER_S;
+    if (fresh) {
+        leave_out(burst, known ? &place->suppressed : &burst->others);
+        pthread_mutex_unlock(&bursts.mutex);
         return 0;
     }
-    burst->last_ns = now;
-    burst->suppressed_before = burst->suppressed;
-    burst->suppressed = 0;
+    if (!known)
+        burst->others += place->suppressed; /* of a cause that gives up its place */
+    burst->suppressed_before = burst->others + (known ? place->suppressed : 0);
+    burst->others = 0;
+    *place = (struct log_burst_cause){.last_ns = now, .cause = which};
+    spoken_for = place;
+    pthread_mutex_unlock(&bursts.mutex);
     return 1;
+}
+
+/* Takes what is to be said of one cause that is quiet; false: there is none. */
+static bool take_settled(struct log_burst_cause *settled, uint64_t now)
+{
+    bool more = false;
+    for (struct log_burst *burst = bursts.first; burst; burst = burst->next)
+        for (int i = 0; i < LOG_BURST_CAUSES; i++) {
+            struct log_burst_cause *cause = &burst->causes[i];
+            if (cause->suppressed == 0)
+                continue;
+            if (now - cause->last_ns >= NS_PER_S) {
+                *settled = *cause;
+                cause->suppressed = 0;
+                return true;
+            }
+            more = true;
+        }
+    if (!more)
+        atomic_store_explicit(&bursts.pending, 0, memory_order_relaxed);
+    return false;
+}
+
+void log_bursts_settle(void)
+{
+    struct log_burst_cause settled;
+    while (atomic_load_explicit(&bursts.pending, memory_order_relaxed)) {
+        pthread_mutex_lock(&bursts.mutex);
+        const bool there = take_settled(&settled, clock_now_ns());
+        pthread_mutex_unlock(&bursts.mutex);
+        if (!there)
+            return;
+        log_warning("%u more like this one within a second: %s", settled.suppressed, settled.text);
+    }
 }

@@ -11,6 +11,13 @@ void log_open(const char *program, enum log_level level);
 /* "error", "warning", "info", "debug" to a level; -EINVAL for anything else. */
 int log_level_parse(const char *name, enum log_level *level);
 
+/* How lines look: text for people ("2026-11-30 01:45:00.123 expertd-dht[7] error: why"), logfmt (key=value) and JSON
+ * for programs, both with time (RFC 3339, UTC), level, program, pid and msg. */
+enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_LOGFMT, LOG_FORMAT_JSON };
+void log_set_format(enum log_format format);
+/* "text", "logfmt", "json" to a format; -EINVAL for anything else. */
+int log_format_parse(const char *name, enum log_format *format);
+
 void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 #define log_error(...) log_write(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warning(...) log_write(LOG_LEVEL_WARNING, __VA_ARGS__)
@@ -21,14 +28,26 @@ void log_write(enum log_level level, const char *format, ...) __attribute__((for
  * and is to be told why. One at a time, and what any thread logs. */
 void log_divert(char *text, size_t size);
 
-/* For what a client or a peer can cause at will: at most one line a second per place, with the number left out.
+/* For what a client or a peer can cause at will: of each cause at most one line a second, with the number left out.
  *     static struct log_burst burst;
- *     if (log_burst_allows(&burst)) log_warning("... (%u more like it)", burst.suppressed_before); */
+ *     if (log_burst_allows(&burst, strerror(error))) log_warning("... (%u more like it)", burst.suppressed_before);
+ * A cause is a text that tells errors of this place apart (it is not kept; NULL: there is one): none is left out for
+ * another's sake, but where there are more than LOG_BURST_CAUSES in one second. Any thread. */
+enum { LOG_BURST_CAUSES = 8, LOG_BURST_TEXT = 160 };
 struct log_burst {
-    unsigned long long last_ns;
-    unsigned suppressed;
+    struct log_burst_cause {
+        unsigned long long last_ns; /* 0: unused */
+        unsigned long long cause;
+        unsigned suppressed;
+        char text[LOG_BURST_TEXT]; /* of the line that was written, as far as it fits */
+    } causes[LOG_BURST_CAUSES];
+    unsigned others;            /* left out of causes that had no place */
     unsigned suppressed_before; /* how many were left out before the line that is now allowed */
+    struct log_burst *next;     /* of all that have left something out */
+    int listed;
 };
-int log_burst_allows(struct log_burst *burst);
+int log_burst_allows(struct log_burst *burst, const char *cause);
+/* Says of causes that have been quiet for a second how many lines of theirs were left out. Call it now and then. */
+void log_bursts_settle(void);
 
 #endif

@@ -74,7 +74,7 @@ static void send_text(const char *text)
         n = sendto(fd, text, strlen(text), MSG_NOSIGNAL, (const struct sockaddr *)&address, address_size);
     while (n < 0 && errno == EINTR);
     static struct log_burst burst;
-    if (n < 0 && log_burst_allows(&burst))
+    if (n < 0 && log_burst_allows(&burst, strerror(errno)))
         log_warning("cannot tell the supervisor: %s (%u more like it)", strerror(errno), burst.suppressed_before);
 }
 

@@ -122,7 +122,7 @@ int owner_keep(int *owner_fd, const char *run_dir, const char *server, const cha
     /* A parent that is gone too (that of a user who has logged out) is not ours to make. */
     if (mkdir(run_dir, S_IRWXU) != 0 && errno != EEXIST) {
         const int rc = -errno;
-        if (log_burst_allows(&burst))
+        if (log_burst_allows(&burst, strerror(-rc)))
             log_warning("the run folder '%s' was removed, and cannot be made anew: %s; what is running goes on, but "
                         "nothing else of server '%s' finds it (server.run_dir)",
                         run_dir, strerror(-rc), server);

@@ -350,6 +350,7 @@ int loop_run(struct loop *loop)
     while (!process_stopping()) {
         const struct moment now = moment_now();
         notify_alive(now.ns);
+        log_bursts_settle();
         uint64_t due_ns = step_watch(loop, now);
         due_ns = sooner(due_ns, agent_step(loop->agent, now));
         /* After the agent: what has come is there for those who wait. It may ask for more. */

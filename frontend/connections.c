@@ -181,7 +181,7 @@ static void on_accept_failure(struct connections *connections, int error)
 {
     static struct log_burst burst;
     connections->counters.accept_failures++;
-    if (log_burst_allows(&burst))
+    if (log_burst_allows(&burst, strerror(error)))
         log_warning("cannot accept a connection: %s; %" PRIu32 " are open (%u more like it)", strerror(error),
                     connections->count, burst.suppressed_before);
 }
@@ -268,7 +268,7 @@ static void make_room(struct connections *connections)
     }
     free(candidates);
     connections->counters.closed_idle += closed;
-    if (log_burst_allows(&burst))
+    if (log_burst_allows(&burst, NULL))
         log_warning("%" PRIu32 " connections are more than the limit of open files allows: closed %" PRIu32
                     " idle ones (ulimit -n, LimitNOFILE; %u more like it)",
                     connections->count + closed, closed, burst.suppressed_before);
@@ -297,7 +297,7 @@ void connections_end(struct connections *connections, int fd, const char *why)
         return;
     shut(fd);
     on_gone(connections, fd);
-    if (log_burst_allows(&burst))
+    if (log_burst_allows(&burst, why))
         log_warning("closed a connection %s (%u more like it)", why, burst.suppressed_before);
 }
 
@@ -321,7 +321,7 @@ uint32_t connections_shed(struct connections *connections, uint64_t bytes)
     }
     free(candidates);
     connections->counters.closed_large += closed;
-    if (closed && log_burst_allows(&burst))
+    if (closed && log_burst_allows(&burst, NULL))
         log_warning("closed %" PRIu32 " connections that had sent %" PRIu64
                     " MiB of messages that did not end, since the "
                     "memory for messages (frontend.max_memory) is used up (%u more like it)",

@@ -93,7 +93,7 @@ int device_link_pool(struct device_link *device, uint32_t expert, enum pool_kind
     const int rc = attach_pool(device, index, link);
     if (rc == -ENOENT || rc == -EPROTO)
         control_want_renewal(device->control);
-    if (rc < 0 && log_burst_allows(&burst))
+    if (rc < 0 && log_burst_allows(&burst, strerror(-rc)))
         log_warning("cannot attach to pool %" PRIu32 " of device '%s': %s (%u more like it)", index, device->name,
                     strerror(-rc), burst.suppressed_before);
     return rc;
@@ -180,7 +180,7 @@ static enum device_change try_attach(struct device_link *device, uint64_t now_ns
     struct control *control;
     const int rc = control_attach(&control, device->server, device->name, true);
     if (rc < 0) {
-        if (rc != -ENOENT && rc != -EAGAIN && log_burst_allows(&burst))
+        if (rc != -ENOENT && rc != -EAGAIN && log_burst_allows(&burst, strerror(-rc)))
             log_warning("cannot use the shared memory of device '%s': %s (%u more like it)", device->name,
                         strerror(-rc), burst.suppressed_before);
         return DEVICE_SAME;

@@ -187,7 +187,7 @@ void local_keep(struct local *local)
         close(local->listen_fd); /* which takes it out of the epoll */
     local->listen_fd = -1;
     const int rc = listen_there(local);
-    if (log_burst_allows(&burst))
+    if (log_burst_allows(&burst, rc < 0 ? strerror(-rc) : NULL))
         log_warning("the socket '%s' for clients on this host was removed%s%s (%u more like it)",
                     local->address.sun_path, rc < 0 ? ", and cannot be made anew: " : ": made anew",
                     rc < 0 ? strerror(-rc) : "", burst.suppressed_before);
@@ -236,7 +236,7 @@ static void end(struct server *server, struct local_client *client, const char *
     struct local *local = server->local;
     if (why) {
         local->counters.ended++;
-        if (log_burst_allows(&burst))
+        if (log_burst_allows(&burst, why))
             log_warning("closed a client on this host: %s (%u more like it)", why, burst.suppressed_before);
     }
     for (struct local_client **at = &local->dirty; *at; at = &(*at)->next_dirty) {
@@ -329,7 +329,7 @@ static void accept_all(struct server *server)
         if (errno != EAGAIN) {
             /* Until one goes: the socket stays readable meanwhile. */
             accept_more(local, false);
-            if (log_burst_allows(&burst))
+            if (log_burst_allows(&burst, strerror(errno)))
                 log_warning("cannot accept a client on this host: %s (%u more like it)", strerror(errno),
                             burst.suppressed_before);
         }

@@ -39,7 +39,8 @@ static void look_at_devices(struct server *server, uint64_t now_ns)
 void lookout_refresh(struct server *server, uint64_t now_ns)
 {
     if (now_ns - server->looked_ns > fresh_ns)
-        look_at_devices(server, now_ns);
+        log_bursts_settle();
+    look_at_devices(server, now_ns);
 }
 
 static int look_at_names(struct server *server, uint64_t now_ns)
@@ -54,7 +55,7 @@ static int look_at_names(struct server *server, uint64_t now_ns)
     local_keep(server->local);
     if (doorbell_fifo_keep(&server->bell_fd, config->run_dir, config->name) != 1)
         return 0;
-    if (log_burst_allows(&burst))
+    if (log_burst_allows(&burst, NULL))
         log_warning("the doorbell in '%s' was removed: made anew", config->run_dir);
     for (unsigned d = 0; d < server->devices_count; d++) {
         if (server->devices[d]->control)
@@ -65,6 +66,7 @@ static int look_at_names(struct server *server, uint64_t now_ns)
 
 int lookout_look(struct server *server, uint64_t now_ns)
 {
+    log_bursts_settle();
     look_at_devices(server, now_ns);
     changes_bring(server);
     return look_at_names(server, now_ns);

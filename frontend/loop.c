@@ -51,7 +51,7 @@ static bool receive_burst(struct server *server)
         if (rc > 0) {
             bytes += server->incoming.bytes;
             dispatch(server, clock_now_ns());
-        } else if (log_burst_allows(&burst)) {
+        } else if (log_burst_allows(&burst, zmq_strerror(-rc))) {
             log_warning("cannot receive: %s (%u more like it)", zmq_strerror(-rc), burst.suppressed_before);
         }
         incoming_clear(&server->incoming);

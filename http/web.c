@@ -339,7 +339,7 @@ __attribute__((format(printf, 2, 0))) static void log_library(void *context, con
     (void)context;
     vsnprintf(line, sizeof line, format, arguments);
     line[strcspn(line, "\n")] = 0;
-    if (log_burst_allows(&burst))
+    if (log_burst_allows(&burst, format))
         log_warning("%s (%u more like it)", line, burst.suppressed_before);
 }
 

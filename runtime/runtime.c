@@ -463,6 +463,7 @@ int runtime_create(struct runtime **runtime, const struct config *config, const 
     device_cache_settled();
     r->page_faults.counted = process_page_faults();
     open_doors(r);
+    reporter_begin(&r->reporter, config->server.stats_interval, r->control, clock_now_ns());
     log_info("ready: %" PRIu32 " experts on device '%s' after %" PRIu64 " ms", r->made, device->name,
              (clock_now_ns() - started_ns) / NS_PER_MS);
     return 0;
@@ -566,6 +567,8 @@ static int look_after_names(struct runtime *runtime, uint64_t now_ns)
     if (now_ns < runtime->names.next_ns && !control_renewal_wanted(runtime->control))
         return 0;
     runtime->names.next_ns = now_ns + names_ns;
+    log_bursts_settle();
+    reporter_look(&runtime->reporter, runtime->control, now_ns);
     const struct config_server *server = &runtime->config->server;
     role_of(runtime, role, sizeof role);
     if (owner_keep(&runtime->owner_fd, server->run_dir, server->name, role) == -EBUSY) {

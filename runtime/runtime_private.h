@@ -7,6 +7,7 @@
 
 #include "common/config.h"
 #include "pools/control.h"
+#include "runtime/reporter.h"
 #include "runtime/runtime.h"
 #include "runtime/serve/backend.h"
 #include "runtime/serve/executor.h"
@@ -38,6 +39,7 @@ struct runtime {
         uint64_t changed_ns, begun_ns; /* when `looking` was first there, and when the look began */
         uint32_t next_pool;            /* of that look; 0: there is none */
     } names;
+    struct reporter reporter;
     uint64_t completed_told; /* batches, when the supervisor was last told of progress */
     bool lost_role;          /* another process has it now */
 };

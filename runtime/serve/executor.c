@@ -177,7 +177,7 @@ static int fail(struct executor *executor, uint32_t index, const struct pool_bat
     }
     if (!*text)
         text = strerror(-error);
-    if (log_burst_allows(&burst))
+    if (log_burst_allows(&burst, text))
         log_error("a %s batch of %u rows of '%s' failed: %s (%u more like it)",
                   index % 2 == POOL_FORWARD ? "forward" : "backward", batch->rows, backend_of(executor, index)->uid,
                   text, burst.suppressed_before);
@@ -188,7 +188,7 @@ static int fail(struct executor *executor, uint32_t index, const struct pool_bat
 static void abort_task(struct executor *executor, const struct flight *flight)
 {
     static struct log_burst burst;
-    if (log_burst_allows(&burst))
+    if (log_burst_allows(&burst, backend_of(executor, flight->index)->uid))
         log_warning("a backward of '%s' gave NaN or Inf as gradient: it is refused, and no step made (%u more like it)",
                     backend_of(executor, flight->index)->uid, burst.suppressed_before);
     complete(executor, flight->index, &flight->batch, STATUS_ABORTED, "NaN or Inf in the gradients: step skipped");
@@ -200,7 +200,7 @@ static void say_held(struct executor *executor, const struct flight *flight)
     static struct log_burst burst;
     const struct backend *backend = backend_of(executor, flight->index);
     const char *tensor = expert_held(backend->expert);
-    if (tensor && log_burst_allows(&burst))
+    if (tensor && log_burst_allows(&burst, backend->uid))
         log_error(
             "a step of '%s' would have made values of tensor '%s' NaN or infinite: they stay as they were (is the "
             "learning rate too high? %u more like it)",

@@ -115,7 +115,7 @@ static void set_aside(struct scheduler *scheduler, uint32_t index, int error, ui
     const char *kind = header->kind == POOL_FORWARD ? "forward" : "backward";
     if (error != -EPROTO) {
         static struct log_burst burst;
-        if (log_burst_allows(&burst))
+        if (log_burst_allows(&burst, strerror(-error)))
             log_error("the tasks of '%s' (%s) have to wait: %s (%u more like it)", header->uid, kind, strerror(-error),
                       burst.suppressed_before);
         move(scheduler, index, PLACE_WAITING, now_ns + NS_PER_S);

@@ -198,7 +198,7 @@ static bool conclude(struct checkpointer *checkpointer, uint32_t index, int erro
     entry->error = error;
     if (error == 0)
         entry->saved = entry->taken;
-    else if (log_burst_allows(&burst))
+    else if (log_burst_allows(&burst, strerror(-error)))
         log_error("no checkpoint of '%s' in '%s': %s (%u more like it)", entry->uid, checkpointer->config->dir,
                   strerror(-error), burst.suppressed_before);
     if (!checkpointer->control)

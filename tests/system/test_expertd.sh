@@ -15,7 +15,11 @@ fail() {
     cat "$work"/*.log
     exit 1
 }
-port=$(/usr/bin/python3 -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])')
+free_port() { /usr/bin/python3 -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])'; }
+port=$(free_port)
+http=''
+[ ! -x "$bin/expertd-http" ] || http=127.0.0.1:$(free_port)
+http_section=${http:+"http: {start: true, listen: \"$http\"}"}
 export EXPERTD_ENDPOINT=tcp://127.0.0.1:$port
 # A name that must be quoted wherever it is written.
 box="$work/a box, 100% \"mine\""
@@ -24,6 +28,7 @@ cat >"$box/expertd.yaml" <<YAML
 server: {name: expertd-$$, run_dir: run}
 frontend: {listen: ["$EXPERTD_ENDPOINT"]}
 dht: {listen: "ipc://$work/dht", port: 0}
+$http_section
 devices:
   - {name: one}
   - {name: two, device: "1"}
@@ -59,7 +64,16 @@ serve --config "$box/expertd.yaml"
 grep -q "server 'expertd-$$': 1 experts on one, 1 on two; clients connect to $EXPERTD_ENDPOINT" "$work/serve.log" ||
     fail "it says what is served where"
 [ -n "$(part expertd-dht)" ] || fail "there is a dht"
-for name in "device two" expertd-frontend; do
+# http.start: it is one of the parts, and knows when all is well.
+ready() { /usr/bin/python3 -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=60)' "http://$http/readyz" 2>/dev/null; }
+if [ -n "$http" ]; then
+    grep -q ", HTTP at $http" "$work/serve.log" || fail "it says where HTTP is"
+    until ready; do
+        kill -0 "$served" 2>/dev/null || fail "expertd-http is started, too"
+        sleep 0.1
+    done
+fi
+for name in "device two" expertd-frontend ${http:+expertd-http}; do
     old=$(part "$name")
     kill -KILL "$old" || fail "there is a part $name"
     until new=$(part "$name") && [ -n "$new" ] && [ "$new" != "$old" ]; do
@@ -75,7 +89,7 @@ ended_with 0 "after SIGTERM"
 # hivemind-server's options, with underscores. What it prints is what it serves.
 options=(--num_experts 4 --expert_pattern 'nop.[0:8].[0:8]' --expert_cls nop --hidden_dim=8 --max_batch_size 16 --device cpu
     --server_name "options-$$" --server-run-dir "$work/run" --frontend-listen "$EXPERTD_ENDPOINT" --no_dht
-    --stats_report_interval 1 --update_period 5 --increase_file_limit)
+    --stats_report_interval 1 --server-log-format json --update_period 5 --increase_file_limit)
 "$bin/expertd" print "${options[@]}" >"$box/printed.yaml" 2>>"$work/print.log" || fail "print"
 "$bin/expertd" print --config "$box/printed.yaml" >"$work/again.yaml" 2>>"$work/print.log" || fail "print reads what it wrote"
 cmp "$box/printed.yaml" "$work/again.yaml" || fail "which is the same"
@@ -83,9 +97,15 @@ grep -q 'update_period: 5$' "$work/again.yaml" || fail "hivemind's names are the
 serve "${options[@]}"
 "$bin/expertctl" --timeout 600 wait --experts 4 || fail "four experts are served"
 [ -z "$(part expertd-dht)" ] || fail "there is no dht"
-until grep -q "^device.device0." "$work/serve.log"; do kill -0 "$served" || fail "it reports what it did"; sleep 0.1; done
+until grep -qE '"program":"expertd-runtime","pid":[0-9]+,"level":"info","msg":"in [0-9.]+ s: 0 tasks' "$work/serve.log"; do
+    kill -0 "$served" || fail "it reports what it did"
+    sleep 0.1
+done
 kill -INT "$served"
 ended_with 0 "after SIGINT"
+# Each line of each program is an object.
+grep -q '"program":"expertd-frontend"' "$work/serve.log" && ! grep -qE '^20[0-9-]+ ' "$work/serve.log" || fail "all lines are JSON"
+grep '^{' "$work/serve.log" | /usr/bin/python3 -c 'import json, sys; all(json.loads(line)["msg"] for line in sys.stdin)' || fail "which a program reads"
 
 # supervisord runs the same, from a folder whose name it would misread.
 if command -v supervisord >/dev/null; then
@@ -118,7 +138,7 @@ refused "twice.yaml:1: devices[2].name" check "$work/twice.yaml"
 sed -i 's/block: nop, hidden_dim: 8, max_batch_size: 16, device: two/hidden_dim: 8, weights: "w\/{uid}.safetensors"/' "$box/expertd.yaml"
 refused "experts[1].weights: cannot read '$box/w/nop.1.safetensors'" check "$box/expertd.yaml"
 refused "the configuration has no experts" serve --config /dev/null
-for command in "" serve check print; do
+for command in "" serve check plan print; do
     "$bin/expertd" $command --help >"$work/help.log" || fail "$command --help"
     grep -q Usage "$work/help.log" || fail "$command --help says how"
 done

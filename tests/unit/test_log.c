@@ -99,18 +99,89 @@ END_TEST
 
 START_TEST(a_burst_is_one_line_and_the_next_one_tells_how_many_were_left_out)
 {
-    struct log_burst burst = {0};
-    ck_assert(log_burst_allows(&burst));
+    static struct log_burst burst;
+    ck_assert(log_burst_allows(&burst, NULL));
     ck_assert_uint_eq(burst.suppressed_before, 0);
     unsigned left_out = 0;
     for (int i = 0; i < 5; i++) {
-        burst.last_ns = clock_now_ns(); /* just now, however slow this machine is */
-        left_out += !log_burst_allows(&burst);
+        burst.causes[0].last_ns = clock_now_ns(); /* just now, however slow this machine is */
+        left_out += !log_burst_allows(&burst, NULL);
     }
     ck_assert_uint_eq(left_out, 5);
-    burst.last_ns -= 2 * NS_PER_S; /* a while ago */
-    ck_assert(log_burst_allows(&burst));
+    burst.causes[0].last_ns -= 2 * NS_PER_S; /* a while ago */
+    ck_assert(log_burst_allows(&burst, NULL));
     ck_assert_uint_eq(burst.suppressed_before, left_out);
+}
+END_TEST
+
+/* As if all of its lines were of this moment, or of long ago. */
+static void set_ages(struct log_burst *burst, uint64_t age_ns)
+{
+    for (int i = 0; i < LOG_BURST_CAUSES; i++)
+        if (burst->causes[i].last_ns)
+            burst->causes[i].last_ns = clock_now_ns() - age_ns;
+}
+
+START_TEST(no_cause_is_left_out_for_another_s_sake)
+{
+    static struct log_burst burst;
+    static const char *const causes[LOG_BURST_CAUSES + 1] = {"disk full", "no such file", "c", "d", "e", "f", "g", "h",
+                                                             "i"};
+    for (int i = 0; i < LOG_BURST_CAUSES; i++) {
+        set_ages(&burst, 0);
+        ck_assert_msg(log_burst_allows(&burst, causes[i]), "%s", causes[i]);
+        set_ages(&burst, 0);
+        ck_assert(!log_burst_allows(&burst, causes[0]));
+    }
+    set_ages(&burst, 0);
+    ck_assert(!log_burst_allows(&burst, causes[LOG_BURST_CAUSES])); /* a flood of causes has its limit, too */
+    set_ages(&burst, 2 * NS_PER_S);
+    ck_assert(log_burst_allows(&burst, causes[1]));
+    ck_assert_uint_eq(burst.suppressed_before, 1); /* the one that had no place */
+    ck_assert(log_burst_allows(&burst, causes[0]));
+    ck_assert_uint_eq(burst.suppressed_before, LOG_BURST_CAUSES);
+}
+END_TEST
+
+START_TEST(what_was_left_out_is_said_when_the_burst_is_over)
+{
+    static struct log_burst burst;
+    for (int i = 0; i < 4; i++) {
+        set_ages(&burst, 0);
+        if (log_burst_allows(&burst, "disk full"))
+            log_error("cannot write %s", "a.file");
+    }
+    set_ages(&burst, 0);
+    log_bursts_settle();
+    ck_assert_ptr_null(strstr(logged(), "more like"));
+    set_ages(&burst, 2 * NS_PER_S);
+    log_bursts_settle();
+    log_bursts_settle();
+    const char *said = strstr(logged(), "warning: 3 more like this one within a second: cannot write a.file\n");
+    ck_assert_msg(said && !strstr(said + 20, "more like"), "%s", logged());
+}
+END_TEST
+
+START_TEST(formats_for_programs_have_one_object_a_line)
+{
+    enum log_format format;
+    char expected[128];
+    ck_assert_int_eq(log_format_parse("json", &format), 0);
+    log_set_format(format);
+    log_warning("uid \"%s\" is\n\\odd", "a\x1b\xff\xc3\xa9");
+    snprintf(
+        expected, sizeof expected,
+        "Z\",\"program\":\"tester\",\"pid\":%d,\"level\":\"warning\",\"msg\":\"uid \\\"a??\xc3\xa9\\\" is?\\\\odd\"}\n",
+        (int)getpid());
+    ck_assert_msg(strncmp(logged(), "{\"time\":\"2", 10) == 0 && strstr(logged(), expected), "%s", logged());
+    ck_assert_int_eq(log_format_parse("logfmt", &format), 0);
+    log_set_format(format);
+    log_error("why \"so\"");
+    snprintf(expected, sizeof expected, "Z program=\"tester\" pid=%d level=error msg=\"why \\\"so\\\"\"\n",
+             (int)getpid());
+    ck_assert_msg(strstr(logged(), "\ntime=2") && strstr(logged(), expected), "%s", logged());
+    log_set_format(LOG_FORMAT_TEXT);
+    ck_assert_int_eq(log_format_parse("xml", &format), -EINVAL);
 }
 END_TEST
 
@@ -126,6 +197,9 @@ int main(void)
     tcase_add_test(tcase, logging_leaves_errno_alone);
     tcase_add_test(tcase, levels_are_parsed_by_name);
     tcase_add_test(tcase, a_burst_is_one_line_and_the_next_one_tells_how_many_were_left_out);
+    tcase_add_test(tcase, no_cause_is_left_out_for_another_s_sake);
+    tcase_add_test(tcase, what_was_left_out_is_said_when_the_burst_is_over);
+    tcase_add_test(tcase, formats_for_programs_have_one_object_a_line);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

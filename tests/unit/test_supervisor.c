@@ -105,17 +105,6 @@ START_TEST(what_cannot_start_again_is_tried_again)
 }
 END_TEST
 
-START_TEST(a_periodic_one_may_end_as_it_likes)
-{
-    char script[192];
-    snprintf(script, sizeof script, "echo >>reports; [ $(wc -l <reports) -lt 3 ] || kill -TERM %d; exit 2", getpid());
-    const char *const argv[] = {"/bin/sh", "-c", script, NULL};
-    ck_assert_int_eq(supervisor_add_periodic(supervisor, "report", argv, NS_PER_MS), 0);
-    ck_assert_int_eq(supervisor_run(supervisor), 0);
-    ck_assert_int_ge(lines("reports"), 3);
-}
-END_TEST
-
 /* Else what it ran would go on without anybody to end it. */
 START_TEST(a_supervisor_that_is_killed_takes_its_programs_along)
 {
@@ -154,7 +143,6 @@ int main(void)
     tcase_add_test(tcase, a_clean_end_of_all_is_one);
     tcase_add_loop_test(tcase, what_cannot_start_at_all_ends_all, 0, 3);
     tcase_add_test(tcase, what_cannot_start_again_is_tried_again);
-    tcase_add_test(tcase, a_periodic_one_may_end_as_it_likes);
     tcase_add_test(tcase, a_supervisor_that_is_killed_takes_its_programs_along);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);

@@ -1,0 +1,106 @@
+/* What a runtime says of a stretch of time. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "runtime/reporter.h"
+#include "support_pool.h"
+
+static struct control *control;
+static char device[32];
+static FILE *capture;
+static int kept_stderr;
+
+static void setup(void)
+{
+    snprintf(device, sizeof device, "r%ld", (long)getpid());
+    ck_assert_int_eq(control_create(&control, support_server(), device, 1, 1), 0);
+    capture = tmpfile();
+    ck_assert_ptr_nonnull(capture);
+    kept_stderr = dup(STDERR_FILENO);
+    ck_assert_int_ge(dup2(fileno(capture), STDERR_FILENO), 0);
+    log_open("tester", LOG_LEVEL_INFO);
+}
+
+static void teardown(void)
+{
+    dup2(kept_stderr, STDERR_FILENO);
+    close(kept_stderr);
+    fclose(capture);
+    control_retire(&control);
+}
+
+/* The last line that was logged, "" if there is none; they are counted in *lines. */
+static const char *last(unsigned *lines)
+{
+    static char text[8192];
+    const ssize_t n = pread(fileno(capture), text, sizeof text - 1, 0);
+    const char *line = text;
+    ck_assert_int_ge(n, 0);
+    text[n] = 0;
+    *lines = 0;
+    for (char *at = text; (at = strchr(at, '\n')); at++) {
+        ++*lines;
+        if (at[1])
+            line = at + 1;
+    }
+    return line;
+}
+
+START_TEST(a_line_an_interval_says_what_was_done_in_it)
+{
+    const uint64_t start_ns = 1000 * NS_PER_S;
+    struct reporter reporter = {0};
+    unsigned lines;
+    control_count(control, CONTROL_TASKS, 7); /* before it began */
+    control_measure(control, POOL_FORWARD, CONTROL_BATCH_ROWS, 5);
+    reporter_begin(&reporter, 10, control, start_ns);
+    control_count(control, CONTROL_TASKS, 30);
+    control_count(control, CONTROL_STEPS, 2);
+    control_count(control, CONTROL_SKIPPED_TASKS, 1);
+    control_count(control, CONTROL_BUSY_NS, 5 * NS_PER_S);
+    control_measure(control, POOL_FORWARD, CONTROL_BATCH_ROWS, 4);
+    control_measure(control, POOL_FORWARD, CONTROL_BATCH_ROWS, 8);
+    control_measure(control, POOL_BACKWARD, CONTROL_BATCH_ROWS, 16);
+    reporter_look(&reporter, control, start_ns + 10 * NS_PER_S - 1);
+    ck_assert_str_eq(last(&lines), "");
+    reporter_look(&reporter, control, start_ns + 10 * NS_PER_S);
+    const char *said = "info: in 10.0 s: 30 tasks (3.0 a second); forward 2 batches, 12 rows (6.0 a batch); backward 1 "
+                       "batches, 16 rows (16.0 a batch); 2 optimizer steps; busy 50 %; 0 failed, 1 skipped\n";
+    ck_assert_msg(strstr(last(&lines), said) && lines == 1, "%s", last(&lines));
+    reporter_look(&reporter, control, start_ns + 19 * NS_PER_S);
+    reporter_look(&reporter, control, start_ns + 20 * NS_PER_S);
+    ck_assert_msg(strstr(last(&lines), ": 0 tasks (0.0 a second); forward 0 batches, 0 rows (0.0 a batch);") &&
+                      lines == 2,
+                  "%s", last(&lines));
+}
+END_TEST
+
+START_TEST(without_an_interval_nothing_is_said)
+{
+    struct reporter reporter = {0};
+    unsigned lines;
+    reporter_begin(&reporter, 0, control, 1);
+    reporter_look(&reporter, control, 1000000 * NS_PER_S);
+    ck_assert_str_eq(last(&lines), "");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("reporter");
+    TCase *tcase = tcase_create("reporter");
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_add_test(tcase, a_line_an_interval_says_what_was_done_in_it);
+    tcase_add_test(tcase, without_an_interval_nothing_is_said);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
