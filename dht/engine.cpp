@@ -758,7 +758,8 @@ void take_alert(engine &e, lt::alert *alert)
     } else if (lt::alert_cast<lt::portmap_error_alert>(alert)) {
         static struct log_burst burst;
         if (log_burst_allows(&burst, alert->message().c_str()))
-            log_warning("dht.port_mapping: %.200s (%u more like it)", alert->message().c_str(), burst.suppressed_before);
+            log_warning("dht.port_mapping: %.200s (%u more like it)", alert->message().c_str(),
+                        burst.suppressed_before);
     }
 }
 
