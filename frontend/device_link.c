@@ -30,6 +30,11 @@ static void set_state(struct device_link *device, enum device_state state, uint6
 {
     device->state = state;
     device->state_since_ns = now_ns;
+    if (state != DEVICE_UP)
+        return;
+    const uint32_t pid = atomic_load_explicit(&control_page(device->control)->runtime.pid, memory_order_relaxed);
+    device->restarts += device->pid_seen != 0 && device->pid_seen != pid;
+    device->pid_seen = pid;
 }
 
 void device_link_detach(struct device_link *device, uint64_t now_ns)

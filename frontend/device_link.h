@@ -50,6 +50,8 @@ struct device_link {
     uint64_t slots_seen;      /* control_slots_version of when the experts were looked at */
     uint32_t experts_placed;  /* of them in the expert table */
     uint32_t in_flight;       /* requests that wait for this device */
+    uint32_t pid_seen;        /* of the runtime that was last up; 0: none was */
+    uint64_t restarts;        /* how often another one came up after it */
     bool broken;              /* one of the pools */
     bool ring;                /* new tasks that the runtime was not rung for */
     int watch_fd;             /* of the runtime's lock file */

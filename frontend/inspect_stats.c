@@ -103,6 +103,7 @@ static void add_device(struct gathering *gathering, const struct device_link *de
     add(gathering, device->state == DEVICE_UP, "device.%s.alive", device->name);
     add(gathering, device->control != NULL, "device.%s.attached", device->name);
     add(gathering, device->in_flight, "device.%s.in_flight", device->name);
+    add(gathering, (double)device->restarts, "device.%s.restarts", device->name);
     if (!device->control)
         return;
     struct control_shared *page = control_page(device->control);

@@ -1,5 +1,6 @@
 /* expertctl's main: options, the table of commands, and how they end. */
 #include "client/expertctl/expertctl.h"
+#include "common/suggest.h"
 
 #include <argp.h>
 #include <errno.h>
@@ -375,7 +376,13 @@ static enum exit_code run(struct expertctl *ctl)
             return expertctl_usage(ctl, "too many arguments");
         return commands[i].run(ctl);
     }
-    return expertctl_usage(ctl, "no such command");
+    struct suggest suggest;
+    suggest_begin(&suggest, ctl->command);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        suggest_offer(&suggest, commands[i].name);
+    snprintf(problem, sizeof problem, "no such command%s%s%s", suggest.nearest ? "; is '" : "",
+             suggest.nearest ? suggest.nearest : "", suggest.nearest ? "' meant?" : "");
+    return expertctl_usage(ctl, problem);
 }
 
 uint32_t expertctl_timeout_ms(const struct expertctl *ctl, double default_s)
@@ -496,6 +503,26 @@ enum exit_code expertctl_finish(const struct expertctl *ctl, int made, struct ex
     return code;
 }
 
+/* Before argp refuses it: what an option that there is not may have been meant to be. */
+static void suggest_options(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        char word[64];
+        struct suggest suggest;
+        bool known = strncmp(argv[i], "--", 2) != 0;
+        snprintf(word, sizeof word, "%.*s", known ? 0 : (int)strcspn(argv[i] + 2, "="), known ? "" : argv[i] + 2);
+        suggest_begin(&suggest, word);
+        for (const struct argp_option *option = options; option->key && !known; option++) {
+            known = option->name && strncmp(option->name, word, strlen(word)) == 0; /* argp takes beginnings, too */
+            if (option->name)
+                suggest_offer(&suggest, option->name);
+        }
+        if (!known && suggest.nearest && strcmp(word, "help") != 0 && strcmp(word, "usage") != 0 &&
+            strcmp(word, "version") != 0)
+            fprintf(stderr, "expertctl: there is no --%s; is --%s meant?\n", word, suggest.nearest);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const char *endpoint = getenv("EXPERTD_ENDPOINT");
@@ -513,6 +540,7 @@ int main(int argc, char **argv)
     argp_program_version = "expertctl " EXPERTD_VERSION;
     argp_err_exit_status = EXIT_USAGE;
     signal(SIGPIPE, SIG_IGN); /* a reader that has gone is a write error */
+    suggest_options(argc, argv);
     argp_parse(&parser, argc, argv, 0, NULL, &ctl);
     expertd_tune_allocator();
     enum exit_code code = run(&ctl);

@@ -277,6 +277,7 @@ def test():
     wait_for("the device is down", lambda: samples(get("/metrics")[1])['expertd_device_up{device="device0"}'] == 0)
     runtime = start("expertd-runtime", config)
     wait_for("ready again", lambda: get("/readyz")[0] == 200)
+    assert samples(get("/metrics")[1])['expertd_device_restarts_total{device="device0"}'] == 1
 
     http.send_signal(signal.SIGTERM)
     assert http.wait(LONG) == 0
