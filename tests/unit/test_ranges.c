@@ -77,6 +77,7 @@ START_TEST(a_random_set_is_what_a_bitmap_says)
         ranges_normalize(&b);
         ck_assert_int_eq(ranges_subtract(&a, &b), 0);
         for (int c = 0; c < SIZE; c++) {
+            ck_assert_uint_eq(ranges_members(&a, (uint64_t)c), members);
             ck_assert_int_eq(ranges_contain(&a, (uint64_t)c), in[c] && !out[c]);
             members += in[c] && !out[c];
         }
