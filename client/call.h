@@ -42,7 +42,7 @@ struct expertd_call {
     uint64_t rows;       /* of a forward or backward */
     uint64_t uid_hash;   /* likewise */
     uint64_t room_bytes; /* that its outputs are expected to take (CONNECTION_NOT_LOCAL: it goes over ZeroMQ) */
-    size_t n_inputs;     /* without grad_outputs */
+    size_t n_gradients;  /* that a backward wants */
     size_t n_parts;      /* 0: it asks one expert */
     size_t n_request;    /* frames that are kept in request[] */
     size_t n_outputs;

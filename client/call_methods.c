@@ -114,9 +114,17 @@ int expertd_backward(struct expertd_client *client, const char *uid, const struc
                      size_t n_inputs, const struct expertd_tensor *grad_outputs, size_t n_grad_outputs,
                      uint32_t deadline_ms, struct expertd_call **call)
 {
+    return expertd_backward_for(client, uid, inputs, n_inputs, NULL, grad_outputs, n_grad_outputs, deadline_ms, call);
+}
+
+int expertd_backward_for(struct expertd_client *client, const char *uid, const struct expertd_tensor *inputs,
+                         size_t n_inputs, const bool *requires_grad, const struct expertd_tensor *grad_outputs,
+                         size_t n_grad_outputs, uint32_t deadline_ms, struct expertd_call **call)
+{
     struct call_request request = {.method = EXPERTD__METHOD__BACKWARD,
                                    .uid = uid,
                                    .tensors = {inputs, grad_outputs},
-                                   .count = {n_inputs, n_grad_outputs}};
+                                   .count = {n_inputs, n_grad_outputs},
+                                   .requires_grad = requires_grad};
     return client_make_call(client, &request, deadline_ms, call);
 }

@@ -98,10 +98,11 @@ static const char *take_output(struct expertd_call *call, const Expertd__Tensor 
 
 static const char *take_outputs(struct expertd_call *call, const Expertd__ReplyHeader *header, zmq_msg_t *frames)
 {
-    if (header->n_tensors == 0)
+    const bool backward = call->method == EXPERTD__METHOD__BACKWARD;
+    if (header->n_tensors == 0 && !backward)
         return "it has no tensors";
-    if (call->method == EXPERTD__METHOD__BACKWARD && header->n_tensors != call->n_inputs)
-        return "it has not one gradient for each input";
+    if (backward && header->n_tensors != call->n_gradients)
+        return "it has not one gradient for each input that requires one";
     for (size_t i = 0; i < header->n_tensors; i++) {
         const char *problem = take_output(call, header->tensors[i], &frames[i]);
         if (problem)

@@ -194,6 +194,11 @@ static bool make_header(struct expertd_call *call, const struct call_request *re
         header.n_reply_codecs = 1;
         header.reply_codecs = &reply_codec;
     }
+    protobuf_c_boolean requires_grad[EXPERTD_MAX_TENSORS];
+    for (size_t i = 0; i < request->count[0] && request->requires_grad; i++)
+        requires_grad[i] = request->requires_grad[i];
+    header.n_requires_grad = request->requires_grad ? request->count[0] : 0;
+    header.requires_grad = requires_grad;
     for (size_t i = 0; i < header.n_tensors; i++) {
         const struct expertd_tensor *tensor = nth_tensor(request, i);
         expertd__tensor__init(&tensors[i]);
@@ -237,7 +242,9 @@ enum expertd_status call_request_make(struct expertd_call *call, const struct ca
         call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "no memory for the request");
         return call->status;
     }
-    call->n_inputs = request->count[0];
+    call->n_gradients = 0;
+    for (size_t i = 0; i < request->count[0]; i++)
+        call->n_gradients += !request->requires_grad || request->requires_grad[i];
     call->n_parts = request->n_parts;
     call->rows = count > 0 ? nth_tensor(request, 0)->shape[0] : 0;
     return EXPERTD_OK;

@@ -16,7 +16,8 @@ struct call_request {
     const char *const *settings;
     size_t n_settings;
     const unsigned char *client_id;
-    const void *metadata; /* of metadata_bytes; and the trace, "": none */
+    const bool *requires_grad; /* of each input of a BACKWARD; NULL: all */
+    const void *metadata;      /* of metadata_bytes; and the trace, "": none */
     size_t metadata_bytes;
     const char *traceparent;
     struct local_heap *heap;     /* where the frames' data goes if it can; NULL */

@@ -97,7 +97,7 @@ static struct expertd_call *new_call(struct expertd_client *client, Expertd__Met
     call->not_applied = true;
     call->refusals = call->retry_after_ms = 0;
     call->status = EXPERTD_OK;
-    call->n_request = call->n_outputs = call->n_inputs = call->n_parts = 0;
+    call->n_request = call->n_outputs = call->n_gradients = call->n_parts = 0;
     call->metadata_bytes = 0;
     call->answer = NULL;
     call->message[0] = 0;
@@ -243,7 +243,8 @@ static uint64_t expected_room(const struct expertd_client *client, const struct 
     if (request->method == EXPERTD__METHOD__FORWARD && known)
         return bytes + (uint64_t)EXPERTD_MAX_TENSORS / 2 * ROOM_ALIGN + known * call->rows;
     for (size_t i = 0; i < request->count[0]; i++)
-        bytes += request->tensors[0][i].bytes + ROOM_ALIGN;
+        if (!request->requires_grad || request->requires_grad[i])
+            bytes += request->tensors[0][i].bytes + ROOM_ALIGN;
     return bytes;
 }
 

@@ -296,6 +296,13 @@ EXPERTD_API int expertd_forward(struct expertd_client *client, const char *uid, 
 EXPERTD_API int expertd_backward(struct expertd_client *client, const char *uid, const struct expertd_tensor *inputs,
                                  size_t n_inputs, const struct expertd_tensor *grad_outputs, size_t n_grad_outputs,
                                  uint32_t deadline_ms, struct expertd_call **call);
+/* The same for those inputs alone of which requires_grad says so (n_inputs values, copied; NULL: all): other gradients
+ * are neither computed, where that spares work, nor sent, and the outputs are the wanted ones in the inputs' order.
+ * When none is wanted the expert learns, and there are no outputs. */
+EXPERTD_API int expertd_backward_for(struct expertd_client *client, const char *uid,
+                                     const struct expertd_tensor *inputs, size_t n_inputs, const bool *requires_grad,
+                                     const struct expertd_tensor *grad_outputs, size_t n_grad_outputs,
+                                     uint32_t deadline_ms, struct expertd_call **call);
 
 /* One expert of a call for many. */
 struct expertd_part {

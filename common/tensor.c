@@ -78,6 +78,15 @@ int schema_concat(struct schema *out, const struct schema *a, const struct schem
     return 0;
 }
 
+void schema_without(struct schema *out, const struct schema *of, uint32_t left_out)
+{
+    out->count = out->reserved = 0;
+    for (uint32_t i = 0; i < of->count; i++) {
+        if (!(left_out >> i & 1))
+            out->tensors[out->count++] = of->tensors[i];
+    }
+}
+
 void schema_gradients(struct schema *out, const struct schema *of)
 {
     static const char prefix[] = "grad_";

@@ -57,6 +57,8 @@ bool schema_valid(const struct schema *schema);                                 
 int schema_concat(struct schema *out, const struct schema *a, const struct schema *b);
 /* The gradients of these tensors: the same, with names that begin "grad_" (and end early where there is no room). */
 void schema_gradients(struct schema *out, const struct schema *of);
+/* Those tensors of a schema whose bit of `left_out` is not set, in order; none may be left. */
+void schema_without(struct schema *out, const struct schema *of, uint32_t left_out);
 /* "float32[1024]" into text; always terminated. Returns text. */
 const char *tensor_desc_format(const struct tensor_desc *desc, char *text, size_t size);
 

@@ -487,7 +487,10 @@ void reply_send_parts(struct replier *replier, const struct reply_to *to, struct
     unsigned char *data[SCHEMA_MAX_TENSORS];
     for (uint32_t i = 0; i < body->count; i++)
         data[i] = buffer->data + body->offset[i];
-    if (begin_frames(replier, to, buffer, frames, body->count, data, body->bytes)) {
+    if (body->count == 0) {
+        unsigned char personal[PERSONAL_HEADER];
+        send_small_header(replier, to, personal, whole_header(to, body, more, more_bytes, personal));
+    } else if (begin_frames(replier, to, buffer, frames, body->count, data, body->bytes)) {
         if (send_front(replier, to)) {
             unsigned char personal[PERSONAL_HEADER];
             const size_t bytes = whole_header(to, body, more, more_bytes, personal);

@@ -47,10 +47,21 @@ struct request {
     struct request_parked *parked; /* while it waits for room in its pool (frontend/admission.h); NULL */
     uint64_t began_ns;             /* when it arrived */
     uint32_t rows, part;
+    uint32_t unwanted;                     /* outputs that are left out of the reply, a bit each */
     uint8_t codecs[SCHEMA_MAX_TENSORS];    /* that are wished for the reply's tensors */
     struct request_checkpoint *checkpoint; /* malloc'd, of a CHECKPOINT */
     struct change_order *change;           /* the same of a change (frontend/changes.h) */
 };
+
+/* The tensors of its reply: outputs, or what of them is wanted, in `some`. */
+static inline const struct schema *request_outputs(const struct request *request, const struct schema *outputs,
+                                                   struct schema *some)
+{
+    if (request->unwanted == 0)
+        return outputs;
+    schema_without(some, outputs, request->unwanted);
+    return some;
+}
 
 struct request_list {
     struct request *first, *last;

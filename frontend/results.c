@@ -22,7 +22,7 @@ static void deliver(struct server *server, const struct request *request, struct
     if (rc < 0) /* it was applied; it may be asked for again */
         group_refuse(request->group, request->part, rc == -ENOMEM ? STATUS_UNAVAILABLE : STATUS_INVALID_ARGUMENT,
                      rc == -ENOMEM ? "no memory for the answer now; repeat the request"
-                                   : "the request of this id had other rows",
+                                   : "the request of this id had other rows, or wanted other gradients",
                      0);
 }
 
@@ -56,10 +56,13 @@ static void answer_without_memory(struct server *server, const struct pool_link 
 static void finish_ok(struct server *server, struct pool_link *link, struct request *request,
                       const struct pool_result *result)
 {
-    const struct schema *outputs = &pool_header(link->pool)->outputs;
+    struct schema some;
+    const struct schema *all = &pool_header(link->pool)->outputs, *outputs = request_outputs(request, all, &some);
     const void *data[SCHEMA_MAX_TENSORS];
-    for (uint32_t i = 0; i < outputs->count; i++)
-        data[i] = (char *)pool_output(link->pool, i) + result->row * pool_output_row_bytes(link->pool, i);
+    for (uint32_t i = 0, n = 0; i < all->count; i++) {
+        if (!(request->unwanted >> i & 1))
+            data[n++] = (char *)pool_output(link->pool, i) + result->row * pool_output_row_bytes(link->pool, i);
+    }
     if (!request->keyed && request->group) {
         const bool taken = group_take_rows(server, request->group, request->part, data);
         pool_release(link->pool, result->task);

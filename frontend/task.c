@@ -82,6 +82,8 @@ static bool queue_last(struct server *server, struct request *request)
     last->pool = link;
     last->task = task;
     last->rows = request->rows;
+    last->unwanted = request->unwanted;
+    memcpy(last->codecs, request->codecs, sizeof last->codecs);
     last->share = shares_charge(server->shares, link, request->share->peer, request->rows);
     request_list_append(&link->requests, last);
     device_link_ready(link->device, link->index);
@@ -197,6 +199,7 @@ struct order {
     uint64_t all_rows;            /* of the message */
     uint64_t now_ns, deadline_ns; /* 0: none */
     uint32_t retry_after_ms;      /* of a refusal; 0: no hint */
+    uint32_t unwanted;            /* outputs, a bit each */
     char why[VALIDATE_WHY_SIZE];
 };
 
@@ -225,7 +228,8 @@ static void answer_part(struct server *server, const struct order *order, const 
 {
     const int rc = group_take_answer(server, order->group, order->part, kept);
     if (rc == -EINVAL)
-        group_refuse(order->group, order->part, STATUS_INVALID_ARGUMENT, "the request of this id had other rows", 0);
+        group_refuse(order->group, order->part, STATUS_INVALID_ARGUMENT,
+                     "the request of this id had other rows, or wanted other gradients", 0);
     else if (rc < 0)
         group_refuse(order->group, order->part, STATUS_UNAVAILABLE, "no memory for the answer now; repeat the request",
                      0);
@@ -274,8 +278,9 @@ static bool meet_first(struct server *server, const struct order *order)
     if (!first || first->state != REQUEST_WAITING)
         return false;
     server->counters.repeats_joined++;
-    if (!order->group &&
-        !reply_has_room(&server->replier, order->to, &pool_header(first->pool->pool)->outputs, first->rows))
+    struct schema some;
+    const struct schema *outputs = request_outputs(first, &pool_header(first->pool->pool)->outputs, &some);
+    if (!order->group && !reply_has_room(&server->replier, order->to, outputs, first->rows))
         return true;
     client_peer_hold(order->to->peer); /* it may be the same one's last */
     leave_asker(server, first);
@@ -396,7 +401,8 @@ static void commit(struct request *request, const struct pool_claim *claim, cons
     const struct pool_task task = {.queued_ns = request->began_ns,
                                    .deadline_ns = deadline_ns,
                                    .client = {request->key.client[0], request->key.client[1]},
-                                   .request_id = request->key.request_id};
+                                   .request_id = request->key.request_id,
+                                   .unwanted = request->unwanted};
     pool_commit(link->pool, claim, &task);
     request->task = claim->task;
     request_list_append(&link->requests, request);
@@ -427,6 +433,7 @@ static void fill_request(struct request *request, const struct order *order, str
     request->pool = link;
     request->began_ns = order->now_ns;
     request->rows = rows;
+    request->unwanted = order->unwanted;
     request->to = *order->to;
     request->group = order->group;
     if (!order->group) /* a group encodes what it has got together */
@@ -490,6 +497,15 @@ void task_admit(struct server *server, struct pool_link *link)
     }
 }
 
+static bool has_room(struct server *server, const struct order *order, const struct schema *outputs, uint32_t rows)
+{
+    struct schema wanted;
+    if (order->unwanted == 0)
+        return reply_has_room(&server->replier, order->to, outputs, rows);
+    schema_without(&wanted, outputs, order->unwanted);
+    return reply_has_room(&server->replier, order->to, &wanted, rows);
+}
+
 static enum status begin(struct server *server, struct order *order)
 {
     enum status status = read_ids(order);
@@ -506,7 +522,9 @@ static enum status begin(struct server *server, struct order *order)
                                   server->message.tensor_frames, &rows, order->why);
         if (status == STATUS_OK)
             status = check_frames(server, order);
-        if (status == STATUS_OK && !reply_has_room(&server->replier, order->to, &header->outputs, rows))
+        if (status == STATUS_OK && order->kind == POOL_BACKWARD)
+            status = validate_wishes(&header->outputs, order->header, &order->unwanted, order->why);
+        if (status == STATUS_OK && !has_room(server, order, &header->outputs, rows))
             return STATUS_OK;
     }
     return status == STATUS_OK ? queue(server, order, link, rows) : status;
@@ -637,6 +655,7 @@ static void begin_part(struct server *server, struct order *order, const struct 
 static enum status begin_parts(struct server *server, struct order *order)
 {
     struct parts parts; /* not all of it is used */
+    struct schema wanted;
     uint8_t codecs[SCHEMA_MAX_TENSORS];
     parts.inputs = parts.outputs = NULL;
     parts.rows = 0;
@@ -645,7 +664,12 @@ static enum status begin_parts(struct server *server, struct order *order)
         status = check_parts(server, order, &parts);
     if (status != STATUS_OK)
         return status;
-    if (parts.outputs && !reply_has_room(&server->replier, order->to, parts.outputs, (uint32_t)parts.rows))
+    if (parts.outputs && order->kind == POOL_BACKWARD)
+        status = validate_wishes(parts.outputs, order->header, &order->unwanted, order->why);
+    if (status != STATUS_OK)
+        return status;
+    schema_without(&wanted, parts.outputs ? parts.outputs : &(struct schema){0}, order->unwanted);
+    if (parts.outputs && !reply_has_room(&server->replier, order->to, &wanted, (uint32_t)parts.rows))
         return STATUS_OK;
     wish_codecs(codecs, order->header);
     order->group = group_open(order->to, (uint32_t)order->header->n_parts, codecs);
@@ -654,7 +678,7 @@ static enum status begin_parts(struct server *server, struct order *order)
         return STATUS_RESOURCE_EXHAUSTED;
     }
     if (parts.outputs)
-        group_set_outputs(order->group, parts.outputs, parts.rows);
+        group_set_outputs(order->group, &wanted, parts.rows);
     order->all_rows = parts.rows;
     for (size_t p = 0; p < order->header->n_parts; p++) {
         order->part = (uint32_t)p;

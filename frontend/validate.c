@@ -155,3 +155,18 @@ enum status validate_tensors(const struct schema *schema, uint32_t max_batch_siz
         *rows = (uint32_t)first_rows;
     return status;
 }
+
+enum status validate_wishes(const struct schema *outputs, const Expertd__RequestHeader *header, uint32_t *unwanted,
+                            char why[VALIDATE_WHY_SIZE])
+{
+    struct text text = {why, VALIDATE_WHY_SIZE};
+    *unwanted = 0;
+    if (header->n_requires_grad != 0 && header->n_requires_grad != outputs->count) {
+        add(&text, "requires_grad has %zu values; this expert has %" PRIu32 " input%s", header->n_requires_grad,
+            outputs->count, outputs->count == 1 ? "" : "s");
+        return STATUS_INVALID_ARGUMENT;
+    }
+    for (size_t i = 0; i < header->n_requires_grad; i++)
+        *unwanted |= header->requires_grad[i] ? 0 : UINT32_C(1) << i;
+    return STATUS_OK;
+}

@@ -11,6 +11,7 @@ bool pool_copy_task(const struct pool *pool, uint64_t task, struct pool_task_cop
     copy->deadline_ns = shared->deadline_ns;
     copy->key = (struct applied_key){{shared->client[0], shared->client[1]}, shared->request_id};
     copy->rows = shared->rows;
+    copy->unwanted = shared->unwanted;
     copy->cancelled = atomic_load_explicit(&shared->cancelled, memory_order_relaxed) != 0;
     atomic_signal_fence(memory_order_seq_cst); /* checked and used is the copy, never a second load */
     copy->row = (uint32_t)(copy->row_position % pool->header.capacity_rows);

@@ -78,6 +78,7 @@ struct pool_claim {
 struct pool_task {
     uint64_t queued_ns, deadline_ns;
     uint64_t client[2], request_id;
+    uint32_t unwanted; /* outputs that the runtime need not compute for it, a bit each: they are anything then */
 };
 
 /* Claims `rows` consecutive rows for the next task. Nothing is visible to the runtime until pool_commit; a claim may be
@@ -154,6 +155,8 @@ int pool_take(struct pool *pool, const struct pool_limits *limits, uint64_t now_
 /* Task i of a batch that was taken: its first row, relative to the batch's, and its rows. */
 void pool_batch_task(const struct pool *pool, const struct pool_batch *batch, uint32_t i, uint32_t *row,
                      uint32_t *rows);
+/* Outputs that none of the batch's tasks wants, a bit each. */
+uint32_t pool_batch_unwanted(const struct pool *pool, const struct pool_batch *batch);
 /* When it was queued, as its producer said. */
 uint64_t pool_batch_queued_ns(const struct pool *pool, const struct pool_batch *batch, uint32_t i);
 /* Backward, when the outputs are in the slabs and the gradients are applied (or accumulated): records the batch's tasks

@@ -169,7 +169,7 @@ static int scan_one(struct pool *pool)
     if (c->scanned_rows == 0)
         prefetch_row(pool, copy.row);
     c->slots[pool_slot_of(pool, c->scanned)] =
-        (struct pool_slot){.row = copy.row, .rows = copy.rows, .queued_ns = copy.queued_ns};
+        (struct pool_slot){.row = copy.row, .rows = copy.rows, .unwanted = copy.unwanted, .queued_ns = copy.queued_ns};
     c->scanned++;
     c->scanned_rows += copy.rows;
     c->scanned_row_end = copy.row_position + copy.rows;
@@ -339,6 +339,14 @@ uint64_t pool_batch_queued_ns(const struct pool *pool, const struct pool_batch *
 {
     assert(i < batch->tasks);
     return pool->consumer.slots[pool_slot_of(pool, batch->first_task + i)].queued_ns;
+}
+
+uint32_t pool_batch_unwanted(const struct pool *pool, const struct pool_batch *batch)
+{
+    uint32_t unwanted = UINT32_MAX;
+    for (uint32_t i = 0; i < batch->tasks; i++)
+        unwanted &= pool->consumer.slots[pool_slot_of(pool, batch->first_task + i)].unwanted;
+    return unwanted;
 }
 
 void pool_batch_split_first(const struct pool *pool, struct pool_batch *batch, struct pool_batch *first)

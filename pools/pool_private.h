@@ -35,6 +35,7 @@ struct pool_producer {
 /* What the runtime knows of a task it has seen. */
 struct pool_slot {
     uint32_t row, rows;
+    uint32_t unwanted;
     uint64_t queued_ns;
 };
 
@@ -98,6 +99,7 @@ struct pool_task_copy {
     uint64_t row_position, queued_ns, deadline_ns;
     struct applied_key key;
     uint32_t row, rows;
+    uint32_t unwanted;
     bool cancelled;
 };
 /* False if its rows are none, too many, wrapped, or its position is none. */

@@ -245,6 +245,7 @@ void pool_commit(struct pool *pool, const struct pool_claim *claim, const struct
     shared->client[1] = task->client[1];
     shared->request_id = task->request_id;
     shared->rows = claim->rows;
+    shared->unwanted = task->unwanted;
     atomic_store_explicit(&shared->cancelled, 0, memory_order_relaxed);
 
     if (p->committed == p->released)
@@ -275,7 +276,8 @@ int pool_queue_again(struct pool *pool, uint64_t task, uint64_t queued_ns, uint6
     const struct pool_task same = {.queued_ns = queued_ns,
                                    .deadline_ns = copy.deadline_ns,
                                    .client = {copy.key.client[0], copy.key.client[1]},
-                                   .request_id = copy.key.request_id};
+                                   .request_id = copy.key.request_id,
+                                   .unwanted = copy.unwanted};
     pool_commit(pool, &claim, &same);
     *again = claim.task;
     return 0;

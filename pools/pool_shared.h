@@ -61,6 +61,7 @@ struct pool_task_shared {
     uint64_t request_id;  /* of that client */
     uint32_t rows;
     _Atomic uint32_t cancelled; /* 1: nobody waits for the answer any more (expired, or an earlier epoch's) */
+    uint32_t unwanted;          /* outputs that the asker does not want, a bit each */
     /* Line 1: the runtime, before `done` passes. */
     alignas(POOL_LINE) uint32_t status; /* enum status */
     uint32_t reserved;

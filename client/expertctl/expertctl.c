@@ -17,6 +17,7 @@ enum {
     KEY_COUNT,
     KEY_EXPERTS,
     KEY_COMPRESSION,
+    KEY_NO_GRAD,
     KEY_METADATA,
     KEY_TRACEPARENT,
     KEY_SERVER_KEY,
@@ -47,7 +48,7 @@ static const struct {
     {"list", expertctl_list, 0, 1, ""},
     {"info", expertctl_info, 1, 1, ""},
     {"forward", expertctl_forward, 1, 1, "ioc"},
-    {"backward", expertctl_backward, 1, 1, "igoc"},
+    {"backward", expertctl_backward, 1, 1, "igocq"},
     {"stats", expertctl_stats, 0, 0, "wn"},
     {"top", expertctl_top, 0, 1, "w"},
     {"bench", expertctl_bench, 1, 1, "b"},
@@ -109,6 +110,8 @@ static const struct argp_option options[] = {
     {"input", 'i', "FILE", 0, "an input of forward or backward; repeat it for several", 1},
     {"grad-output", 'g', "FILE", 0, "a gradient of an output, for backward", 1},
     {"output", 'o', "FILE", 0, "where an output (backward: a gradient of an input) goes", 1},
+    {"no-grad", KEY_NO_GRAD, "N", 0,
+     "backward: the gradient of the input of that number (the first is 0) is not wanted; repeat it for several", 1},
     {"compression", KEY_COMPRESSION, "CODEC", 0,
      "how float32 tensors travel, both ways: none, float16, bfloat16, meanstd_16bit, uniform_8bit, quantile_8bit, "
      "blockwise_8bit",
@@ -165,6 +168,8 @@ static char option_letter(int key)
         return 'x';
     case KEY_COMPRESSION:
         return 'c';
+    case KEY_NO_GRAD:
+        return 'q';
     case KEY_ROLE:
         return 'r';
     case KEY_NAME:
@@ -291,6 +296,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
             argp_error(state, "'%s' is no codec; --help names them", argument);
         ctl->codec_given = true;
         return 0;
+    case KEY_NO_GRAD:
+        ctl->no_grad[parse_number(state, argument, EXPERTCTL_MAX_FILES - 1)] = ctl->no_grad_given = true;
+        return 0;
     case KEY_METADATA:
         ctl->metadata = argument;
         return 0;
@@ -336,6 +344,7 @@ static const char *stray_option(const struct expertctl *ctl, const char *allowed
     } given[] = {{'i', ctl->inputs.count > 0, "--input"},
                  {'g', ctl->grad_outputs.count > 0, "--grad-output"},
                  {'o', ctl->outputs.count > 0, "--output"},
+                 {KEY_NO_GRAD, ctl->no_grad_given, "--no-grad"},
                  {KEY_COMPRESSION, ctl->codec_given, "--compression"},
                  {KEY_COUNT, ctl->count_given, "--count"},
                  {KEY_EXPERTS, ctl->experts_given, "--experts"},

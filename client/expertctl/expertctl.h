@@ -46,6 +46,8 @@ struct expertctl {
     const char *server_key, *key_file; /* NULL: the environment's */
     const char *role, *name;           /* keygen */
     struct paths inputs, grad_outputs, outputs;
+    bool no_grad[EXPERTCTL_MAX_FILES]; /* backward: inputs by their number */
+    bool no_grad_given;
     uint32_t count; /* draw, stats --watch */
     bool count_given;
     bool watch;              /* stats */

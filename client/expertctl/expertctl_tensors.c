@@ -286,8 +286,12 @@ static enum exit_code ask(struct expertctl *ctl, struct expertd_client *client, 
     const char *uid = ctl->arguments[0];
     const uint32_t timeout_ms = expertctl_timeout_ms(ctl, default_timeout_s);
     const uint64_t start_ns = clock_now_ns();
-    const int made = grad_outputs ? expertd_backward(client, uid, inputs->tensors, inputs->count, grad_outputs->tensors,
-                                                     grad_outputs->count, timeout_ms, &call)
+    bool requires_grad[EXPERTCTL_MAX_FILES];
+    for (size_t i = 0; i < inputs->count; i++)
+        requires_grad[i] = !ctl->no_grad[i];
+    const int made = grad_outputs ? expertd_backward_for(client, uid, inputs->tensors, inputs->count,
+                                                         ctl->no_grad_given ? requires_grad : NULL,
+                                                         grad_outputs->tensors, grad_outputs->count, timeout_ms, &call)
                                   : expertd_forward(client, uid, inputs->tensors, inputs->count, timeout_ms, &call);
     enum exit_code code = expertctl_finish(ctl, made, &call);
     if (code != EXIT_OK)
@@ -307,8 +311,17 @@ static enum exit_code run(struct expertctl *ctl, bool backward)
     struct arrays grad_outputs = {0};
     struct outputs outputs = {0};
     struct expertd_client *client = NULL;
-    if (backward && ctl->outputs.count > ctl->inputs.count)
-        return expertctl_usage(ctl, "more --output than --input: there is one gradient for each input");
+    if (backward) {
+        size_t gradients = ctl->inputs.count;
+        for (size_t i = 0; i < EXPERTCTL_MAX_FILES; i++) {
+            if (ctl->no_grad[i] && i >= ctl->inputs.count)
+                return expertctl_usage(ctl, "there is no --input of the number that --no-grad names; the first is 0");
+            gradients -= ctl->no_grad[i];
+        }
+        if (ctl->outputs.count > gradients)
+            return expertctl_usage(ctl, "more --output than gradients: there is one for each --input, but for those "
+                                        "that --no-grad names");
+    }
     enum exit_code code = read_files(ctl, &ctl->inputs, &inputs);
     if (code == EXIT_OK)
         code = read_files(ctl, &ctl->grad_outputs, &grad_outputs);

@@ -90,6 +90,8 @@ static void add_step(struct plan *plan, const struct plan_layer *layer, plan_lau
     plan_use(plan, X, x);
     plan_use(plan, Y, y);
     plan_use(plan, DY, dy);
+    if (launcher != launch_sums) /* which makes gradients of parameters */
+        plan_makes(plan, 1U << Y);
 }
 
 static void forward(struct plan *plan, struct plan_layer *layer)

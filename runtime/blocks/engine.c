@@ -249,8 +249,8 @@ static const struct tensor_desc *result_desc(const struct engine_model *model, b
     return backward ? &model->graph->inputs.tensors[tensor] : &model->graph->outputs.tensors[tensor];
 }
 
-int engine_enqueue(struct engine_expert *expert, bool backward, uint64_t rows, const struct plan_rows *inputs,
-                   const struct plan_rows *results)
+static int enqueue_wanted(struct engine_expert *expert, bool backward, uint64_t rows, uint32_t unwanted,
+                          const struct plan_rows *inputs, const struct plan_rows *results)
 {
     const struct engine_model *model = expert->model;
     const unsigned inputs_count = model->graph->inputs.count + (backward ? model->graph->outputs.count : 0);
@@ -259,6 +259,7 @@ int engine_enqueue(struct engine_expert *expert, bool backward, uint64_t rows, c
         .device = expert->base.device,
         .plan = backward ? &model->backward : &model->forward,
         .parameters = &expert->parameters,
+        .unwanted = unwanted & ~PLAN_ALWAYS,
     };
     int result = 0;
     for (uint64_t row = 0; row < rows && result == 0; row += model->chunk_rows) {
@@ -272,6 +273,12 @@ int engine_enqueue(struct engine_expert *expert, bool backward, uint64_t rows, c
         result = plan_enqueue(&run);
     }
     return result;
+}
+
+int engine_enqueue(struct engine_expert *expert, bool backward, uint64_t rows, const struct plan_rows *inputs,
+                   const struct plan_rows *results)
+{
+    return enqueue_wanted(expert, backward, rows, 0, inputs, results);
 }
 
 static struct plan_rows reach(const struct device_rows *rows)
@@ -288,6 +295,11 @@ static void zero_rows(const struct expert_batch *batch, unsigned tensor, size_t 
 static bool has_gradient(const struct tensor_desc *desc)
 {
     return dtype_is_float(desc->dtype);
+}
+
+static bool is_wanted(const struct expert_batch *batch, unsigned tensor)
+{
+    return (batch->unwanted >> tensor & 1) == 0;
 }
 
 static int take_rows(struct engine_expert *engine, struct expert_batch *batch, bool backward, struct plan_rows *inputs,
@@ -309,7 +321,8 @@ static int take_rows(struct engine_expert *engine, struct expert_batch *batch, b
         const struct tensor_desc *desc = result_desc(model, backward, i);
         const size_t bytes = tensor_row_bytes(desc), offset = batch->first_row * bytes;
         if (!has_gradient(desc)) {
-            zero_rows(batch, i, bytes);
+            if (is_wanted(batch, i))
+                zero_rows(batch, i, bytes);
             results[i] = (struct plan_rows){0};
             continue;
         }
@@ -329,7 +342,7 @@ static int return_rows(struct engine_expert *engine, struct expert_batch *batch,
     for (unsigned i = 0; i < count && result == 0; i++) {
         const struct tensor_desc *desc = result_desc(model, backward, i);
         const size_t bytes = tensor_row_bytes(desc);
-        if (has_gradient(desc))
+        if (has_gradient(desc) && is_wanted(batch, i))
             result = device_rows_done(engine->base.device, &batch->outputs[i], batch->first_row * bytes,
                                       batch->rows * bytes, &rows[i]);
     }
@@ -345,7 +358,7 @@ static int enqueue(struct engine_expert *engine, struct expert_batch *batch, boo
     const struct trainee trainee = expert_trainee(expert);
     int result = take_rows(engine, batch, backward, inputs, rows, results);
     if (result == 0)
-        result = engine_enqueue(engine, backward, batch->rows, inputs, results);
+        result = enqueue_wanted(engine, backward, batch->rows, batch->unwanted, inputs, results);
     if (result == 0)
         result = return_rows(engine, batch, backward, rows);
     if (result == 0 && backward && expert->optimizer.kind != OPTIMIZER_NONE)

@@ -36,6 +36,8 @@ struct expert_batch {
     struct device_slab *inputs;
     /* Forward: the outputs. Backward: grad_inputs, one per input. The other rows of the slabs are not written. */
     struct device_slab *outputs;
+    /* Backward: inputs whose gradient nobody wants, a bit each. Those rows of its slab are anything afterwards. */
+    uint32_t unwanted;
 
     /* Filled by expert_finish. */
     enum expert_step step;

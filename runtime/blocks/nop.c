@@ -52,12 +52,17 @@ static int nop_warm(struct expert *expert)
     return 0;
 }
 
-static void copy_rows(const struct expert *expert, struct expert_batch *batch, const struct device_slab *from)
+static void delay(const struct expert *expert, struct expert_batch *batch)
 {
     const uint64_t delay_ns = ((const struct nop *)expert)->delay_ns;
+    batch->ready_ns = delay_ns > 0 ? clock_now_ns() + delay_ns : 0;
+}
+
+static void copy_rows(const struct expert *expert, struct expert_batch *batch, const struct device_slab *from)
+{
     const size_t row = tensor_row_bytes(&expert->inputs.tensors[0]), offset = batch->first_row * row;
     memcpy((char *)batch->outputs[0].mapping + offset, (const char *)from->mapping + offset, batch->rows * row);
-    batch->ready_ns = delay_ns > 0 ? clock_now_ns() + delay_ns : 0;
+    delay(expert, batch);
 }
 
 static int nop_forward(struct expert *expert, struct expert_batch *batch)
@@ -68,7 +73,10 @@ static int nop_forward(struct expert *expert, struct expert_batch *batch)
 
 static int nop_backward(struct expert *expert, struct expert_batch *batch)
 {
-    copy_rows(expert, batch, &batch->inputs[1]);
+    if (batch->unwanted & 1)
+        delay(expert, batch);
+    else
+        copy_rows(expert, batch, &batch->inputs[1]);
     return 0;
 }
 

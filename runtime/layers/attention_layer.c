@@ -102,6 +102,7 @@ static void forward(struct plan *plan, struct plan_layer *layer)
         layer->saved[SAVED_STATS] =
             plan_matrix(plan, value->tokens, attention_stats_floats(1, 1, layer->node->settings.heads), true);
     add_step(plan, layer, launch_forward, operands, out);
+    plan_makes(plan, 1U << OUT | 1U << STATS);
 }
 
 static void backward(struct plan *plan, struct plan_layer *layer)
@@ -115,6 +116,7 @@ static void backward(struct plan *plan, struct plan_layer *layer)
     plan_use(plan, GRAD_OUT, dy);
     for (unsigned i = 0; i < layer->operands_count; i++)
         plan_use(plan, GRAD_Q + i, gradients[i]);
+    plan_makes(plan, 1U << GRAD_Q | 1U << GRAD_K | 1U << GRAD_V);
     for (unsigned i = 0; i < layer->operands_count; i++)
         plan_contribute(plan, layer->operands[i], gradients[i]);
 }

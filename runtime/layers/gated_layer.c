@@ -105,6 +105,7 @@ static void backward(struct plan *plan, struct plan_layer *layer)
     plan_use(plan, DY, dy);
     plan_use(plan, KEPT, layer->saved[PAIRS]);
     plan_use(plan, GRADIENTS, gradients);
+    plan_makes(plan, 1U << GRADIENTS);
     if (plan->trains && product.bias != PLAN_NONE)
         product_bias_gradient(plan, &product, gradients);
     if (plan->trains)

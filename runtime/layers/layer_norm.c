@@ -151,6 +151,7 @@ static void forward(struct plan *plan, struct plan_layer *layer)
     memcpy(plan->steps[plan->steps_count - 1].parameters, layer->parameters, sizeof layer->parameters);
     plan_use(plan, X, x);
     plan_use(plan, OUT, out);
+    plan_makes(plan, 1U << OUT);
 }
 
 /* The linear layer whose bias has the column sums of dx as its gradient. */
@@ -185,6 +186,7 @@ static void backward(struct plan *plan, struct plan_layer *layer)
     };
     plan_add(plan, launch_backward);
     use_all(plan, layer, buffers);
+    plan_makes(plan, 1U << DX | 1U << STATS);
     if (plan->trains) {
         struct plan_layer *under = bias_under(plan, layer);
         struct plan_step *step = plan_add(plan, launch_sums);

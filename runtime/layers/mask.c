@@ -24,6 +24,7 @@ static void add_step(struct plan *plan, const struct plan_layer *layer, int x, i
     plan_use(plan, X, x);
     plan_use(plan, MASK, mask);
     plan_use(plan, OUT, out);
+    plan_makes(plan, 1U << OUT);
 }
 
 static void forward(struct plan *plan, struct plan_layer *layer)

@@ -213,6 +213,35 @@ static void need_operands(struct plan *plan, const struct plan_layer *layer)
         plan_need(plan, (unsigned)layer->second, false);
 }
 
+/* What each step is wanted for: the results that it makes, and what those steps are wanted for that come later and read
+ * what it makes (or write it, which may be in place). */
+static void find_wanted(struct plan *plan)
+{
+    uint32_t results[SCHEMA_MAX_TENSORS];
+    uint32_t *matrices = calloc(plan->buffers_count + 1, sizeof *matrices);
+    plan->failed = plan->failed || matrices == NULL;
+    for (unsigned i = 0; i < SCHEMA_MAX_TENSORS; i++)
+        results[i] = UINT32_C(1) << i;
+    for (unsigned i = plan->failed ? 0 : plan->steps_count; i-- > 0;) {
+        struct plan_step *step = &plan->steps[i];
+        uint32_t *wanted[PLAN_STEP_BUFFERS] = {NULL};
+        step->wanted_for = step->makes == 0 ? UINT32_MAX : 0;
+        for (unsigned role = 0; role < PLAN_STEP_BUFFERS; role++) {
+            const int b = step->buffers[role];
+            wanted[role] = b == PLAN_NONE ? NULL : &matrices[b];
+            if (b != PLAN_NONE && plan->buffers[b].place == PLAN_RESULT)
+                wanted[role] = &results[plan->buffers[b].tensor];
+            if (wanted[role] != NULL && (step->makes >> role & 1))
+                step->wanted_for |= *wanted[role];
+        }
+        for (unsigned role = 0; role < PLAN_STEP_BUFFERS; role++) {
+            if (wanted[role] != NULL)
+                *wanted[role] |= step->wanted_for;
+        }
+    }
+    free(matrices);
+}
+
 static void plan_backward(struct plan *plan)
 {
     for (unsigned i = plan->layers_count; i-- > 0;) {
@@ -231,6 +260,7 @@ static void plan_backward(struct plan *plan)
     for (unsigned i = plan->layers_count; i-- > 0;)
         plan->layers[i].kind->backward(plan, &plan->layers[i]);
     give_gradients(plan);
+    find_wanted(plan);
 }
 
 /* In the order in which the layers are declared, which is the state dict's. */

@@ -13,7 +13,10 @@
  *
  * Workspace. Matrices that are not in a batch's rows are placed in the device's workspace by their lifetimes: from the
  * first step that names one to the last; two that do not meet may share their place. Nothing is written in place
- * but where a step names the same matrix as what it reads and writes. */
+ * but where a step names the same matrix as what it reads and writes.
+ *
+ * Wanted. Not every gradient of an input is wanted of every batch. A step that makes nothing else (plan_makes) is left
+ * out when nobody wants what it makes, nor what is made of that. */
 #ifndef EXPERTD_RUNTIME_PLAN_H
 #define EXPERTD_RUNTIME_PLAN_H
 
@@ -34,6 +37,8 @@ enum {
     PLAN_LAYERS_MAX = 2 * BLOCK_LAYERS_MAX,
     PLAN_TENSORS_MAX = 2 * SCHEMA_MAX_TENSORS,
 };
+/* Beside a bit for each result: what is done whichever of them are wanted. */
+#define PLAN_ALWAYS (UINT32_C(1) << 31)
 
 enum plan_place {
     PLAN_WORKSPACE,
@@ -62,6 +67,8 @@ struct plan_step {
     plan_launch *launch;
     int buffers[PLAN_STEP_BUFFERS];
     int parameters[PLAN_STEP_PARAMETERS];
+    unsigned makes;      /* roles of the buffers that it writes, a bit each; 0: it writes something else, too */
+    uint32_t wanted_for; /* results that take it, a bit each, and PLAN_ALWAYS */
     unsigned flags;
     float number;
     uint64_t sizes[2];
@@ -142,6 +149,9 @@ uint64_t plan_tokens(const struct plan *plan);
 struct plan_step *plan_add(struct plan *plan, plan_launch *launch);
 /* Names a buffer of the last step. */
 void plan_use(struct plan *plan, unsigned role, int buffer);
+/* Says that the last step writes the buffers of these roles, a bit each, and nothing else: no gradient of a parameter.
+ * It may be left out of a batch then. A step of which this is not said always runs. */
+void plan_makes(struct plan *plan, unsigned roles);
 
 /* A new matrix in the workspace: row-major, or in panels. */
 int plan_matrix(struct plan *plan, uint64_t tokens, uint64_t columns, bool rows);
@@ -203,6 +213,7 @@ struct plan_run {
     const struct parameters *parameters;
     cl_int rows;       /* of the chunk, of the block */
     cl_int accumulate; /* parameter gradients are added to those of the chunks before */
+    uint32_t unwanted; /* results that are not to be made, a bit each; their rows may be written all the same */
     struct plan_rows inputs[PLAN_TENSORS_MAX], results[PLAN_TENSORS_MAX];
 };
 

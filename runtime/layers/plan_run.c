@@ -56,7 +56,10 @@ const struct parameter *plan_parameter(const struct plan_run *run, const struct 
 int plan_enqueue(const struct plan_run *run)
 {
     int result = 0;
-    for (unsigned i = 0; i < run->plan->steps_count && result == 0; i++)
-        result = run->plan->steps[i].launch(run, &run->plan->steps[i]);
+    for (unsigned i = 0; i < run->plan->steps_count && result == 0; i++) {
+        const struct plan_step *step = &run->plan->steps[i];
+        if (step->wanted_for & ~run->unwanted)
+            result = step->launch(run, step);
+    }
     return result;
 }

@@ -28,7 +28,7 @@ struct plan_step *plan_add(struct plan *plan, plan_launch *launch)
     struct plan_step *step = &nowhere;
     if (grow(plan, (void **)&plan->steps, plan->steps_count, &plan->steps_room, sizeof *plan->steps))
         step = &plan->steps[plan->steps_count++];
-    *step = (struct plan_step){.launch = launch};
+    *step = (struct plan_step){.launch = launch, .wanted_for = UINT32_MAX};
     for (unsigned i = 0; i < PLAN_STEP_BUFFERS; i++)
         step->buffers[i] = PLAN_NONE;
     for (unsigned i = 0; i < PLAN_STEP_PARAMETERS; i++)
@@ -47,6 +47,12 @@ void plan_use(struct plan *plan, unsigned role, int buffer)
         used->first = step;
     if (used->last < step)
         used->last = step;
+}
+
+void plan_makes(struct plan *plan, unsigned roles)
+{
+    if (!plan->failed)
+        plan->steps[plan->steps_count - 1].makes = roles;
 }
 
 static int add_buffer(struct plan *plan, const struct plan_buffer *buffer)
@@ -90,6 +96,7 @@ int plan_packed(struct plan *plan, int buffer)
     plan_add(plan, launch_pack);
     plan_use(plan, 0, buffer);
     plan_use(plan, 1, packed);
+    plan_makes(plan, 1U << 1);
     return packed;
 }
 
@@ -121,6 +128,7 @@ void plan_apply(struct plan *plan, unsigned flags, int a, int second, int out)
     plan_use(plan, A, a);
     plan_use(plan, SECOND, second);
     plan_use(plan, OUT, out);
+    plan_makes(plan, 1U << OUT);
 }
 
 /* --- rows of 16 bits ------------------------------------------------------------------------------------------------
@@ -161,6 +169,7 @@ static void convert(struct plan *plan, plan_launch *launch, uint32_t dtype, int 
     plan_add(plan, launch)->flags = dtype;
     plan_use(plan, 0, from);
     plan_use(plan, 1, to);
+    plan_makes(plan, 1U << 1);
 }
 
 void plan_widen(struct plan *plan, uint32_t dtype, int from, int to)

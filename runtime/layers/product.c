@@ -51,6 +51,7 @@ void product_forward(struct plan *plan, const struct product *product, const str
     plan_use(plan, OUT, forward->out);
     plan_use(plan, SECOND, forward->second);
     plan_use(plan, SAVE, forward->save);
+    plan_makes(plan, 1U << OUT | 1U << SAVE);
     plan_note_product(plan, product->out, product->in);
 }
 
@@ -81,6 +82,7 @@ void product_input_gradient(struct plan *plan, const struct product *product, un
     plan_use(plan, DY, dy);
     plan_use(plan, SECOND, contribution.second);
     plan_use(plan, OUT, contribution.out);
+    plan_makes(plan, 1U << OUT);
     plan_note_product(plan, product->in, product->out);
 }
 

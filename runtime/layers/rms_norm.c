@@ -142,6 +142,7 @@ static void forward(struct plan *plan, struct plan_layer *layer)
     const int x = plan_read(plan, layer->operands[0]), out = plan_write(plan, layer->value);
     add_step(plan, layer, launch_forward, (const int[OUT]){x, PLAN_NONE, PLAN_NONE, PLAN_NONE});
     plan_use(plan, OUT, out);
+    plan_makes(plan, 1U << OUT);
 }
 
 static void backward(struct plan *plan, struct plan_layer *layer)
@@ -153,6 +154,7 @@ static void backward(struct plan *plan, struct plan_layer *layer)
         [STATS] = plan_matrix(plan, plan->values[layer->value].tokens, 1, true),
     };
     add_step(plan, layer, launch_backward, buffers);
+    plan_makes(plan, 1U << DX | 1U << STATS);
     if (plan->trains)
         add_step(plan, layer, launch_sums, buffers);
     plan_contribute(plan, layer->operands[0], buffers[DX]);

@@ -147,6 +147,7 @@ static int enqueue(struct executor *executor, struct flight *flight)
         .rows = flight->batch.rows,
         .inputs = side->inputs,
         .outputs = side->outputs,
+        .unwanted = flight->index % 2 == POOL_BACKWARD ? pool_batch_unwanted(side->pool, &flight->batch) : 0,
     };
     if (FAILPOINT("batch"))
         return CL_OUT_OF_HOST_MEMORY;
@@ -223,15 +224,17 @@ static void settle_step(struct executor *executor, const struct flight *flight)
     backend_update_record(backend_of(executor, flight->index));
 }
 
-/* Whether all gradients that rows of a backward's outputs hold are finite. */
-static bool rows_are_finite(const struct pool *pool, uint32_t first, uint32_t rows)
+/* Whether all gradients that the batch's rows of a backward's outputs hold, and somebody wants, are finite. */
+static bool rows_are_finite(const struct pool *pool, const struct pool_batch *batch)
 {
     const struct pool_shared *header = pool_header(pool);
+    const uint32_t first = batch->row, rows = batch->rows, unwanted = pool_batch_unwanted(pool, batch);
     for (uint32_t i = 0; i < header->outputs.count; i++) {
         const uint32_t dtype = header->outputs.tensors[i].dtype;
         const size_t row = pool_output_row_bytes(pool, i);
         const char *values = pool_output(pool, i);
-        if (dtype_is_float(dtype) && !floats_are_finite(dtype, values + first * row, rows * (row / dtype_size(dtype))))
+        if (!(unwanted >> i & 1) && dtype_is_float(dtype) &&
+            !floats_are_finite(dtype, values + first * row, rows * (row / dtype_size(dtype))))
             return false;
     }
     return true;
@@ -244,7 +247,7 @@ static void finish_frozen(struct executor *executor, const struct flight *flight
     struct pool *pool = side_of(executor, flight->index)->pool;
     struct flight one = *flight;
     struct pool_batch rest = flight->batch;
-    if (rows_are_finite(pool, rest.row, rest.rows)) {
+    if (rows_are_finite(pool, &rest)) {
         complete(executor, flight->index, &rest, STATUS_OK, NULL);
         return;
     }
@@ -255,7 +258,7 @@ static void finish_frozen(struct executor *executor, const struct flight *flight
             one.batch = rest;
             rest.tasks = 0;
         }
-        if (rows_are_finite(pool, one.batch.row, one.batch.rows))
+        if (rows_are_finite(pool, &one.batch))
             complete(executor, one.index, &one.batch, STATUS_OK, NULL);
         else
             abort_task(executor, &one);

@@ -42,7 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memset(&call, 0, offsetof(struct expertd_call, outputs));
     call.method = (Expertd__Method)(1 + data[0] % 7);
     call.rows = 1 + data[0] / 128;
-    call.n_inputs = 1;
+    call.n_gradients = 1;
     data += 2;
     size -= 2;
     header_size = header_size < size ? header_size : size;

@@ -72,6 +72,10 @@ def computed():
     assert abs(y.mean(axis=1)).max() < 1e-4  # of a LayerNorm with its first weights
     ctl("backward", "ffn.0.0", "-i", "x.npy", "-g", "x.npy", "-o", "grad.npy")
     assert numpy.load("grad.npy").shape == (3, 64)
+    said = ctl("backward", "ffn.0.1", "-i", "x.npy", "-g", "x.npy", "--no-grad", "0", "--json")
+    assert said["outputs"] == [] and ctl("info", "ffn.0.1", "--json")["update_count"] == 1
+    ctl("backward", "ffn.0.1", "-i", "x.npy", "-g", "x.npy", "--no-grad", "1", status=2)
+    ctl("backward", "ffn.0.1", "-i", "x.npy", "-g", "x.npy", "--no-grad", "0", "-o", "grad.npy", status=2)
     info = ctl("info", "ffn.0.0", "--json")
     assert info["update_count"] == 1 and info["examples_processed"] == 3
     ctl("forward", "ffn.0.0", "-i", "x.npy", "-o", "later.npy")

@@ -130,10 +130,13 @@ static void run(struct fake *fake, uint32_t p, const struct pool_batch *batch)
     const struct pool_shared *header = pool_header(pool);
     /* nop's outputs are its inputs, and its grad_inputs are grad_outputs. */
     const uint32_t first = header->kind == POOL_BACKWARD ? header->outputs.count : 0;
+    const uint32_t unwanted = pool_batch_unwanted(pool, batch);
     for (uint32_t i = 0; i < header->outputs.count; i++) {
         const size_t row_bytes = pool_output_row_bytes(pool, i), offset = batch->row * row_bytes;
         memcpy((char *)pool_output(pool, i) + offset, (char *)pool_input(pool, first + i) + offset,
                batch->rows * row_bytes);
+        if (unwanted >> i & 1)
+            memset((char *)pool_output(pool, i) + offset, 0xee, batch->rows * row_bytes);
     }
     if (fake->knobs->fail) {
         pool_complete(pool, batch, STATUS_INTERNAL, "CL_OUT_OF_RESOURCES");

@@ -19,7 +19,7 @@ static void setup(void)
     memset(&call, 0, sizeof call);
     call.method = EXPERTD__METHOD__FORWARD;
     call.rows = 2;
-    call.n_inputs = 2;
+    call.n_gradients = 2;
     expertd__reply_header__init(&header);
     header.version = MESSAGE_VERSION;
     header.n_tensors = 2;
@@ -200,10 +200,10 @@ START_TEST(too_many_tensors_and_dimensions_are_refused)
 }
 END_TEST
 
-START_TEST(another_number_of_gradients_than_inputs_is_refused)
+START_TEST(another_number_of_gradients_than_is_wanted_is_refused)
 {
     call.method = EXPERTD__METHOD__BACKWARD;
-    call.n_inputs = 1;
+    call.n_gradients = 1;
     refused("gradient");
     ck_assert(!expertd_call_not_applied(&call));
 }
@@ -331,7 +331,7 @@ int main(void)
     tcase_add_test(tests, rows_that_were_not_asked_for_are_refused);
     tcase_add_test(tests, too_few_and_too_many_frames_are_refused);
     tcase_add_test(tests, too_many_tensors_and_dimensions_are_refused);
-    tcase_add_test(tests, another_number_of_gradients_than_inputs_is_refused);
+    tcase_add_test(tests, another_number_of_gradients_than_is_wanted_is_refused);
     tcase_add_test(tests, another_version_is_named);
     tcase_add_test(tests, an_answer_without_its_message_is_refused);
     tcase_add_test(tests, impossible_schemas_are_refused);

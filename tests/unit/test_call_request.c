@@ -61,11 +61,27 @@ START_TEST(a_backward_has_its_ids_and_frames)
     ck_assert_int_eq(call_request_make(&call, &request), EXPERTD_OK);
     ck_assert_uint_eq(call.n_request, 3);
     ck_assert_uint_eq(call.rows, 64);
-    ck_assert_uint_eq(call.n_inputs, 1);
+    ck_assert_uint_eq(call.n_gradients, 1);
     ck_assert_uint_eq(header()->client_id.len, 16);
     ck_assert_uint_eq(header()->request_id, 5);
     ck_assert_uint_eq(header()->n_reply_codecs, 0);
     ck_assert_mem_eq(zmq_msg_data(&call.request[2]), x, sizeof x);
+}
+END_TEST
+
+START_TEST(wanted_gradients_are_said_of_each_input)
+{
+    static const bool wanted[] = {false, true, false};
+    request.tensors[1] = tensors + 3;
+    request.count[0] = 3;
+    request.requires_grad = wanted;
+    ck_assert_int_eq(call_request_make(&call, &request), EXPERTD_OK);
+    ck_assert_uint_eq(call.n_gradients, 1);
+    call.deadline_ms = 7;
+    ck_assert_int_eq(call_request_set_deadline(&call), 0);
+    ck_assert_uint_eq(header()->n_requires_grad, 3);
+    for (size_t i = 0; i < 3; i++)
+        ck_assert_int_eq(header()->requires_grad[i], wanted[i]);
 }
 END_TEST
 
@@ -148,6 +164,7 @@ int main(void)
     TCase *tests = tcase_create("call_request");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, a_backward_has_its_ids_and_frames);
+    tcase_add_test(tests, wanted_gradients_are_said_of_each_input);
     tcase_add_test(tests, a_new_deadline_changes_nothing_else);
     tcase_add_test(tests, tensors_travel_as_they_say_or_as_the_client_does);
     tcase_add_test(tests, what_a_codec_cannot_say_or_shrink_travels_as_it_is);

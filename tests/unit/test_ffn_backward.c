@@ -151,6 +151,33 @@ START_TEST(gradients_are_the_slopes_of_the_loss)
 }
 END_TEST
 
+/* The product with the first matrix, which nothing else reads. */
+START_TEST(a_gradient_that_nobody_wants_is_not_computed)
+{
+    begin(_i);
+    struct expert_tensor first;
+    expert_tensor(expert, 0, &first);
+    float *before = malloc(first.count * sizeof(float)), *after = malloc(first.count * sizeof(float));
+    float untouched[MOST_FLOATS];
+    memset(untouched, 0x55, sizeof untouched);
+    ck_assert_int_eq(expert_tensor_read(expert, 0, before), 0);
+    for (unsigned unwanted = 0; unwanted < 2; unwanted++) {
+        put(0, before, first.count);
+        struct expert_batch batch = {.rows = rows, .inputs = inputs, .outputs = &outputs, .unwanted = unwanted};
+        memcpy(outputs.mapping, untouched, row_floats * sizeof(float));
+        ck_assert_int_eq(expert_backward(expert, &batch), 0);
+        ck_assert_int_eq(expert_finish(expert, &batch), 0);
+        ck_assert_int_eq(batch.step, EXPERT_STEP_APPLIED);
+        ck_assert_int_eq(memcmp(outputs.mapping, untouched, row_floats * sizeof(float)) == 0, unwanted);
+        ck_assert_int_eq(expert_tensor_read(expert, 0, after), 0);
+        ck_assert_int_ne(memcmp(after, before, first.count * sizeof(float)), 0);
+    }
+    free(before);
+    free(after);
+    end();
+}
+END_TEST
+
 /* One row after another through other tiles than all at once. */
 START_TEST(grad_inputs_of_a_row_do_not_depend_on_the_rows_beside_it)
 {
@@ -177,6 +204,7 @@ int main(void)
     const int count = support_device_has_clblast() ? PROVIDERS : PROVIDERS - 1;
     tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
     tcase_add_loop_test(all, gradients_are_the_slopes_of_the_loss, 0, count);
+    tcase_add_loop_test(all, a_gradient_that_nobody_wants_is_not_computed, 0, count);
     tcase_add_loop_test(all, grad_inputs_of_a_row_do_not_depend_on_the_rows_beside_it, 0, count);
     Suite *suite = suite_create("ffn_backward");
     suite_add_tcase(suite, all);

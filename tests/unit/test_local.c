@@ -183,6 +183,23 @@ START_TEST(a_full_pool_and_a_deadline_are_answers)
 }
 END_TEST
 
+START_TEST(gradients_that_are_not_wanted_do_not_come)
+{
+    wait_for_local();
+    const struct expertd_tensor input = rows_of(2, 5);
+    for (int wanted = 0; wanted < 2; wanted++) {
+        const bool requires_grad = wanted != 0;
+        struct expertd_call *call;
+        ck_assert_int_eq(expertd_backward_for(client, "nop.0", &input, 1, &requires_grad, &input, 1, 0, &call), 0);
+        ck_assert_int_eq(expertd_call_wait(call, -1), 0);
+        ck_assert_msg(expertd_call_status(call) == EXPERTD_OK, "%s", expertd_call_message(call));
+        ck_assert_uint_eq(expertd_call_output_count(call), (size_t)wanted);
+        expertd_call_release(&call);
+    }
+    ck_assert_uint_eq(rig.knobs->applied, 2);
+}
+END_TEST
+
 START_TEST(a_backward_is_applied_once_however_often_it_comes)
 {
     struct expertd_call *call = backward(7, 0);
@@ -417,6 +434,7 @@ int main(void)
     tcase_add_test(all, every_refusal_says_the_same);
     tcase_add_test(all, a_full_pool_and_a_deadline_are_answers);
     tcase_add_test(all, a_backward_is_applied_once_however_often_it_comes);
+    tcase_add_test(all, gradients_that_are_not_wanted_do_not_come);
     tcase_add_test(all, a_repeat_takes_the_place_of_its_first_and_frees_the_slot);
     tcase_add_test(all, memory_of_the_library_is_not_copied_and_comes_back);
     tcase_add_test(all, outputs_outlive_the_link);

@@ -393,6 +393,31 @@ START_TEST(tasks_skipped_behind_running_batches_are_answered_in_order)
 }
 END_TEST
 
+START_TEST(a_batch_leaves_out_what_none_of_its_tasks_wants)
+{
+    struct pool_pair pair;
+    struct pool_batch batch, first;
+    support_open(&pair, POOL_BACKWARD, 16, 8, 16);
+    const uint32_t unwanted[] = {6, 3, 7};
+    for (uint64_t i = 0; i < 3; i++) {
+        struct pool_task task = support_named(1, 1 + i);
+        task.unwanted = unwanted[i];
+        support_put_task(&pair, 1, &task);
+    }
+    uint64_t again;
+    ck_assert_int_eq(pool_queue_again(pair.frontend, 2, 100, &again), 0);
+    pool_cancel(pair.frontend, 2);
+    support_expect_batch(&pair, &batch, 0, 2);
+    ck_assert_uint_eq(pool_batch_unwanted(pair.runtime, &batch), 2);
+    support_step(&pair, &batch);
+    support_expect_batch(&pair, &batch, 3, 1);
+    ck_assert_uint_eq(pool_batch_unwanted(pair.runtime, &batch), 7);
+    first = batch;
+    support_step(&pair, &first);
+    support_close(&pair);
+}
+END_TEST
+
 START_TEST(a_batch_is_worked_off_task_by_task)
 {
     struct pool_pair pair;
@@ -519,6 +544,7 @@ int main(void)
     tcase_add_test(taking, what_was_applied_to_an_earlier_pool_is_known);
     tcase_add_test(taking, batches_in_flight_are_completed_in_order);
     tcase_add_test(taking, tasks_skipped_behind_running_batches_are_answered_in_order);
+    tcase_add_test(taking, a_batch_leaves_out_what_none_of_its_tasks_wants);
     tcase_add_test(taking, a_batch_is_worked_off_task_by_task);
     tcase_add_loop_test(taking, a_frontend_that_scribbles_is_noticed, 0, 11);
     tcase_add_test(taking, a_task_that_changes_after_it_was_checked_changes_nothing);
