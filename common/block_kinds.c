@@ -101,6 +101,15 @@ static int norm_shape(const struct block_node *node, const struct block_value *v
     return rc;
 }
 
+static int activation_shape(const struct block_node *node, const struct block_value *values, struct tensor_desc *result,
+                            char problem[BLOCK_PROBLEM_SIZE])
+{
+    if (node->settings.activation == BLOCK_NONE)
+        return refuse(problem, "it is an activation: " GATE_ACTIVATIONS);
+    *result = *operand(node, values, 0);
+    return need_floats(node, values, 1, problem);
+}
+
 static int elementwise_shape(const struct block_node *node, const struct block_value *values,
                              struct tensor_desc *result, char problem[BLOCK_PROBLEM_SIZE])
 {
@@ -163,6 +172,8 @@ static const struct block_option_kind linear_options[] = {
     OPTION("weight_name", BLOCK_OPTION_TEXT, weight_name, NULL, NULL),
     OPTION("bias_name", BLOCK_OPTION_TEXT, bias_name, NULL, NULL),
 };
+static const struct block_option_kind activation_options[] = {
+    OPTION("activation", BLOCK_OPTION_CHOICE, activation, "none", ACTIVATIONS)};
 static const struct block_option_kind gated_options[] = {
     OPTION("size", BLOCK_OPTION_SIZE, size, NULL, NULL),
     OPTION("bias", BLOCK_OPTION_CHOICE, bias, "false", "false|true"),
@@ -196,6 +207,11 @@ static const struct block_kind kinds[] = {
      .parameters = 4,
      .shape = gated_shape,
      OPTIONS(gated_options)},
+    {.name = "activation",
+     .operands_min = 1,
+     .operands_max = 1,
+     .shape = activation_shape,
+     OPTIONS(activation_options)},
     {.name = "add", .operands_min = 2, .operands_max = BLOCK_OPERANDS_MAX, .shape = elementwise_shape},
     {.name = "multiply", .operands_min = 2, .operands_max = 2, .shape = elementwise_shape},
     {.name = "mask", .operands_min = 2, .operands_max = 2, .shape = mask_shape, OPTIONS(mask_options)},

@@ -19,17 +19,7 @@ try:
 except ImportError:  # not installed: from the source tree
     sys.path.insert(0, os.path.join(os.path.dirname(HERE), "client", "python"))
     import expertd
-
-
-def digits():
-    """(pixels [1797, 64] of 0 to 1, labels), shuffled."""
-    rows = []
-    with open(os.path.join(HERE, "data", "digits.csv"), encoding="utf-8") as text:
-        for line in text:
-            if line[:1].isdigit():
-                rows.append([float(value) for value in line.split(",")])
-    table = torch.tensor(rows)[torch.randperm(len(rows))]
-    return table[:, :64] / 16, table[:, 64].long()
+from digits.dataset import digits  # noqa: E402
 
 
 def main():

@@ -14,10 +14,14 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
-sys.path.insert(0, os.path.join(ROOT, "client", "python"))  # or: pip install ./client/python
-import expertd  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
+import torch
+import transformers
+
+try:
+    import expertd
+except ImportError:  # not installed: from the source tree
+    sys.path.insert(0, os.path.join(ROOT, "client", "python"))
+    import expertd
 
 
 def with_experts_at(folder, where):

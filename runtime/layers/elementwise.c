@@ -1,5 +1,7 @@
-/* What is done element by element and found no product to go into: sums, and products of two values (gates). */
+/* What is done element by element and found no product to go into: sums, products of two values (gates), and
+ * activations of what is no linear layer's result. */
 #include "runtime/compute/linear.h"
+#include "runtime/layers/fusion.h"
 #include "runtime/layers/layer.h"
 
 /* --- sums: of two, as runtime/layers/fusion.c makes of more ------------------------------------------------------- */
@@ -45,3 +47,27 @@ static void multiply_backward(struct plan *plan, struct plan_layer *layer)
 
 const struct layer_kind layer_multiply = {
     .name = "multiply", .needs = multiply_needs, .forward = multiply_forward, .backward = multiply_backward};
+
+/* --- activations: dx = dy times the slope at x -------------------------------------------------------------------- */
+
+static void activation_needs(struct plan *plan, struct plan_layer *layer)
+{
+    plan_need(plan, layer->operands[0], false);
+}
+
+static void activation_forward(struct plan *plan, struct plan_layer *layer)
+{
+    const int x = plan_read(plan, layer->operands[0]);
+    plan_apply(plan, fusion_activation(layer->node->settings.activation), x, PLAN_NONE, plan_write(plan, layer->value));
+}
+
+static void activation_backward(struct plan *plan, struct plan_layer *layer)
+{
+    const int dy = plan_gradient(plan, layer), gradient = plan_contribution(plan, layer->operands[0]);
+    plan_apply(plan, fusion_activation_gradient(layer->node->settings.activation), dy,
+               plan_read(plan, layer->operands[0]), gradient);
+    plan_contribute(plan, layer->operands[0], gradient);
+}
+
+const struct layer_kind layer_activation = {
+    .name = "activation", .needs = activation_needs, .forward = activation_forward, .backward = activation_backward};

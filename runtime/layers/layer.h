@@ -29,6 +29,7 @@ const struct layer_kind *layer_kind_find(const char *name);
 
 extern const struct layer_kind layer_linear;
 extern const struct layer_kind layer_gated;
+extern const struct layer_kind layer_activation;
 extern const struct layer_kind layer_add;
 extern const struct layer_kind layer_multiply;
 extern const struct layer_kind layer_mask;

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Clients of the Python package, a process each, that call a RemoteExpert in a loop: one JSON object, as build/bench/load.
 
-    python_load.py --endpoint E --uid UID --rows N [--clients N] [--seconds S] [--warmup S] [--train]
+    python_load.py --endpoint E --uid UID --rows N [--clients N] [--seconds S] [--warmup S] [--train] [--local]
 """
 import argparse
 import json
@@ -18,6 +18,7 @@ import torch  # noqa: E402
 
 def client(options, begin, results):
     torch.set_num_threads(1)
+    expertd.local.use(None if options.local else 0)
     expert = expertd.RemoteExpert(options.uid, options.endpoint)
     x = torch.rand(options.rows, *expert.info.forward_schema[0].row_shape, requires_grad=options.train)
 
@@ -26,6 +27,8 @@ def client(options, begin, results):
         if options.train:
             y.sum().backward()
     call()
+    while options.local and not expertd.Client(options.endpoint).local:
+        call()
     begin.wait()
     start = time.perf_counter()
     latencies, errors, end = [], 0, start + options.warmup + options.seconds
@@ -49,6 +52,7 @@ def main():
                                 ("seconds", float, 2.0), ("warmup", float, 0.5)):
         parser.add_argument("--" + name, type=kind, default=default, required=default is None)
     parser.add_argument("--train", action="store_true", help="a backward behind each forward")
+    parser.add_argument("--local", action="store_true", help="through the server's shared memory, not over its endpoint")
     options = parser.parse_args()
     begin, results = multiprocessing.Barrier(options.clients), multiprocessing.Queue()
     processes = [multiprocessing.Process(target=client, args=(options, begin, results)) for _ in range(options.clients)]

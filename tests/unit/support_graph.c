@@ -260,6 +260,21 @@ static void norm(const struct step *step)
     }
 }
 
+static void activate(const struct step *step)
+{
+    const enum block_activation kind = step->node->settings.activation;
+    for (size_t i = 0; i < step->rows * step->columns; i++) {
+        double slope;
+        const double x = value(step, 0)[i], y = activation(kind, x, &slope);
+        if (kind == BLOCK_RELU && fabs(x) <= 1e-4)
+            step->support->kink = true;
+        if (step->backward)
+            gradient(step, 0)[i] += step->dy[i] * slope;
+        else
+            step->y[i] = y;
+    }
+}
+
 static void elementwise(const struct step *step)
 {
     const size_t count = step->rows * step->columns;
@@ -391,6 +406,8 @@ static void run(struct support_graph *support, unsigned number, bool backward)
                               .backward = backward};
     if (is(node, "linear"))
         linear(&step);
+    else if (is(node, "activation"))
+        activate(&step);
     else if (is(node, "gated"))
         gated(&step);
     else if (is(node, "layer_norm") || is(node, "rms_norm"))

@@ -161,4 +161,5 @@ _KINDS: Dict[str, Callable[..., torch.Tensor]] = {
     "linear": _linear, "layer_norm": _layer_norm, "rms_norm": _rms_norm, "attention": _attention, "add": _add,
     "multiply": lambda layer, operands, weights, values: operands[0] * operands[1],
     "mask": lambda layer, operands, weights, values: operands[0] * operands[1] * layer.get("scale", 1.0),
+    "activation": lambda layer, operands, weights, values: ACTIVATIONS[layer["activation"]](operands[0]),
 }

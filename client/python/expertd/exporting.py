@@ -34,7 +34,7 @@ def export(module: nn.Module, example_inputs: Any, *, name: Optional[str] = None
     not matter. float32 (and what is converted to it), int64 and bool. The inputs are named as in the module's forward(),
     or as `input_names` says; `name` is the block's, by default the class's.
 
-    The module may have linear layers, LayerNorm, RMSNorm, the activations relu, gelu and silu behind linear layers,
+    The module may have linear layers, LayerNorm, RMSNorm, the activations relu, gelu and silu,
     attention over keys (nn.MultiheadAttention, scaled_dot_product_attention, or written with matmul and softmax),
     nn.TransformerEncoderLayer, sums and products of values of one shape, and products with int64 or bool inputs, in any
     Python code that torch.fx can trace. Dropout is what it is at evaluation: nothing. ExportError (a ValueError) for all

@@ -99,6 +99,7 @@ class Translator(fx.Interpreter):
         self.scaled: Dict[str, float] = {}  # masks' results that are read with a factor
         self.instead: Dict[int, str] = {}  # what became of functions that are no activations
         self.sources: Dict[str, Source] = {}
+        self.activated: Dict[Tuple[str, str], str] = {}  # activations that are layers of their own
         self.outputs: List[Tuple[str, str]] = []
         self.path = ""
 
@@ -488,18 +489,41 @@ class Translator(fx.Interpreter):
         if activation is None:
             raise Refused("a function of single numbers that is none of the server's activations: relu, gelu, gelu_erf, silu")
         if activation == "none":
-            if layer is not None and "activation" in layer:
-                raise Refused(f"{x.name} is read before and behind its activation {layer['activation']}: the server has but one")
+            if layer is not None and layer["layer"] == "linear" and "activation" in layer:
+                self._take_apart(x.name)
             if x.name in self.scaled:
                 raise Refused(f"{x.name} is read with a factor and without: the server's mask has one scale")
             self.raw.add(x.name)
-        elif layer is None or layer["layer"] != "linear":
-            raise Refused(f"the activation {activation} of {x.name}, which is no linear layer: the server has them behind those")
-        elif x.name in self.raw or layer.get("activation", activation) != activation:
-            raise Refused(f"{x.name} is read before and behind its activation {activation}: the server has but one")
+        elif layer is None or layer["layer"] != "linear" or x.name in self.raw or layer.get("activation", activation) != activation:
+            return self._activated(x, activation)
         else:
             layer["activation"] = activation
         return x.name
+
+    def _take_apart(self, name: str) -> None:
+        """Of a linear layer that is read before its activation, too, all that have read it so far read a layer of its own."""
+        activation = self.layers[name].pop("activation")
+        apart = self.activated[name, activation] = self._name(f"{activation}{len(self.layers)}")
+        layers: Dict[str, Dict[str, Any]] = {}
+        for other, layer in self.layers.items():
+            if layer.get("input") == name:
+                layer["input"] = apart
+            if name in layer.get("inputs", ()):
+                layer["inputs"] = [apart if operand == name else operand for operand in layer["inputs"]]
+            layers[other] = layer
+            if other == name:
+                layers[apart] = {"name": apart, "layer": "activation", "input": name, "activation": activation}
+        self.layers = layers
+        self.outputs = [(output, apart if value == name else value) for output, value in self.outputs]
+
+    def _activated(self, x: _Value, activation: str) -> str:
+        """The activation as a layer of its own, one for all that read it."""
+        found = self.activated.get((x.name, activation))
+        if found is None:
+            read = self._settle(x._replace(function=None, instead=None))
+            found = self.activated[x.name, activation] = self._name(f"{activation}{len(self.layers)}")
+            self.layers[found] = {"name": found, "layer": "activation", "input": read, "activation": activation}
+        return found
 
     def _output(self, value: Any) -> None:
         items: List[Tuple[str, Any]]
