@@ -12,11 +12,10 @@ import sys
 import tempfile
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(HERE)
 import torch
 import transformers
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 try:
     import expertd
 except ImportError:  # not installed: from the source tree
