@@ -182,19 +182,9 @@ static bool add_attention(struct drawing *drawing)
     return true;
 }
 
-static void add_activation(struct drawing *drawing)
-{
-    static const char *const activations[] = {"relu", "gelu", "gelu_erf", "silu"};
-    struct drawn *x = pick(drawing);
-    x->uses++;
-    const struct drawn *y = add_value(drawing, "f", x->tokens, x->columns);
-    APPEND(drawing->layers, "{name: %s, layer: activation, input: %s, activation: %s}", y->name, x->name,
-           activations[roll(&drawing->dice, 4)]);
-}
-
 static void add_layer(struct drawing *drawing)
 {
-    switch (roll(&drawing->dice, 12)) {
+    switch (roll(&drawing->dice, 11)) {
     case 0:
     case 1:
         add_combination(drawing, "add", 2 + roll(&drawing->dice, 3));
@@ -207,9 +197,6 @@ static void add_layer(struct drawing *drawing)
         break;
     case 4:
         add_mask(drawing);
-        break;
-    case 11:
-        add_activation(drawing);
         break;
     case 5:
     case 6:
