@@ -66,7 +66,8 @@
     X(UINT, tcp_port, 0, 0, 65535, "",                                                                                 \
       "at which other directories ask; 0: the one after port, or any free one if that is 0")                           \
     X(STRING, address, "", 0, 0, "",                                                                                   \
-      "this machine's IP that other nodes reach it by; default: that of the route to bootstrap, or to elsewhere")      \
+      "this machine's IP that other nodes reach it by; default: that of the route to bootstrap, or to elsewhere, "     \
+      "and a later one when it is gone")                                                                               \
     X(STRINGS, bootstrap, 0, 0, 0, "", "host:port of DHT nodes to join by; none: run alone")                           \
     X(BOOL, port_mapping, false, 0, 0, "",                                                                             \
       "ask the router (UPnP, NAT-PMP) to let in port, tcp_port and the frontend's")                                    \

@@ -189,6 +189,9 @@ static void on_event(void *context, const struct engine_event *event, struct mom
             announcer_on_announced(publisher_announcer(agent->publisher), event->token, event->answered, event->fullest,
                                    engine_nodes(agent->engine), now);
         break;
+    case ENGINE_MOVED:
+        on_connected(agent, now);
+        break;
     case ENGINE_KEPT:
         if (tag == tag_cache)
             cache_on_kept(&agent->cache, event->token, event->addresses, now);

@@ -70,6 +70,7 @@ constexpr unsigned sends_max = 3;            /* of one question to one node */
 constexpr uint64_t live_nodes_ns = NS_PER_S; /* the routing table is looked at no more often */
 constexpr uint64_t dead_ns = 5 * NS_PER_S;   /* who did not answer is not asked first for so long */
 constexpr int listen_ms = 10000;
+constexpr uint64_t look_ns = 2 * NS_PER_S; /* between two looks whether our address is still there */
 /* Strangers' budget in what this node keeps for others. */
 constexpr size_t watched_max = 65536, fresh_max = 1024; /* keys that were looked for; announcements not yet told of */
 constexpr size_t keys_max = 65536, keys_per_source = 8192, ports_per_source = 64;
@@ -402,6 +403,9 @@ struct engine {
     std::shared_ptr<keeper> kept = std::make_shared<keeper>();
     int fd = -1;
     contact reached_at = {};
+    bool follows = false; /* the machine's address */
+    std::unique_ptr<contact> bootstrap;
+    uint64_t next_look_ns = 0;
     uint64_t last_number = 0;
     std::map<uint64_t, find> finds; /* under way */
     std::deque<find> waiting;
@@ -760,6 +764,9 @@ void take_alert(engine &e, lt::alert *alert)
         if (log_burst_allows(&burst, alert->message().c_str()))
             log_warning("dht.port_mapping: %.200s (%u more like it)", alert->message().c_str(),
                         burst.suppressed_before);
+    } else if (auto *failed = lt::alert_cast<lt::listen_failed_alert>(alert)) {
+        log_error("the DHT node cannot move to UDP port %d of %s (%s)", failed->port,
+                  failed->address.to_string().c_str(), failed->error.message().c_str());
     }
 }
 
@@ -801,10 +808,10 @@ bool first_interface(contact &found)
 }
 
 /* Nobody is there (RFC 5737): it is the default route's source that it tells. */
-contact own_address(engine_options const &options)
+contact own_address(contact const *bootstrap)
 {
     contact source = {}, elsewhere = {};
-    if (options.bootstrap && route_source(*options.bootstrap, source))
+    if (bootstrap && route_source(*bootstrap, source))
         return source;
     if (contact_parse(&elsewhere, "192.0.2.1:9") && route_source(elsewhere, source))
         return source;
@@ -813,15 +820,20 @@ contact own_address(engine_options const &options)
     return source;
 }
 
+std::string bracketed(contact const &at)
+{
+    auto const ip = to_endpoint(at).address();
+    return ip.is_v6() ? "[" + ip.to_string() + "]" : ip.to_string();
+}
+
 std::string interfaces(engine_options const &options, contact &first)
 {
     std::string text, rest = options.address ? options.address : "";
     char port[8];
     snprintf(port, sizeof port, ":%u", options.port);
     if (rest.empty()) {
-        first = own_address(options);
-        return to_endpoint(first).address().is_v6() ? "[" + to_endpoint(first).address().to_string() + "]" + port
-                                                    : to_endpoint(first).address().to_string() + port;
+        first = own_address(options.bootstrap);
+        return bracketed(first) + port;
     }
     for (bool is_first = true; !rest.empty(); is_first = false) {
         size_t const comma = rest.find(',');
@@ -838,6 +850,47 @@ std::string interfaces(engine_options const &options, contact &first)
         text += (is_first ? "" : ",") + (parsed.is_v6() ? "[" + ip + "]" : ip) + port;
     }
     return text;
+}
+
+/* Whether no interface has it any more. */
+bool is_gone(contact const &at)
+{
+    contact any = at;
+    contact_set_port(&any, 0);
+    auto const name = to_endpoint(any);
+    int const fd = socket(name.data()->sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool const gone =
+        fd >= 0 && bind(fd, name.data(), static_cast<socklen_t>(name.size())) != 0 && errno == EADDRNOTAVAIL;
+    if (fd >= 0)
+        close(fd);
+    return gone;
+}
+
+/* A machine that came to another network, or had none when we began, has another address. */
+void follow_address(engine &e)
+{
+    char before[CONTACT_TEXT], after[CONTACT_TEXT];
+    if (!e.follows || e.now.ns < e.next_look_ns)
+        return;
+    e.next_look_ns = e.now.ns + look_ns;
+    if (!contact_is_loopback(&e.reached_at) && !is_gone(e.reached_at))
+        return;
+    contact at = own_address(e.bootstrap.get());
+    contact_set_port(&at, contact_port(&e.reached_at));
+    if (contact_is_loopback(&at) || same_host(at, e.reached_at))
+        return;
+    log_warning("this machine's address has changed: the DHT node moves from %s to %s; frontend.advertise is as it was",
+                contact_format(&e.reached_at, before), contact_format(&at, after));
+    e.reached_at = at;
+    lt::settings_pack moved;
+    moved.set_str(lt::settings_pack::listen_interfaces, bracketed(at) + ":" + std::to_string(contact_port(&at)));
+    e.session->apply_settings(std::move(moved));
+    /* Its routing table begins anew. */
+    for (auto const &node : e.known)
+        e.session->add_dht_node({node.first.address().to_string(), node.first.port()});
+    engine_event event = {};
+    event.kind = ENGINE_MOVED;
+    e.ended.push_back(event);
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------------------
@@ -924,6 +977,9 @@ int start(engine &e, engine_options const &options)
     if (listen.empty())
         return -EINVAL;
     e.mapping = options.port_mapping;
+    e.follows = !options.address || !*options.address;
+    if (options.bootstrap)
+        e.bootstrap = std::make_unique<contact>(*options.bootstrap);
     lt::session_params params(settings(listen, options.port_mapping), std::vector<std::shared_ptr<lt::plugin>>());
     params.disk_io_constructor = lt::disabled_disk_io_constructor;
     params.dht_storage_constructor = [kept = e.kept, fd = e.fd](lt::settings_interface const &) {
@@ -1037,6 +1093,7 @@ uint64_t engine_step(struct engine *engine, struct moment now, engine_sink sink,
         engine->now = now;
         engine->sink = sink;
         engine->context = context;
+        follow_address(*engine);
         take_alerts(*engine);
         tell_fresh(*engine);
         next_ns = step_finds(*engine);
@@ -1049,6 +1106,8 @@ uint64_t engine_step(struct engine *engine, struct moment now, engine_sink sink,
             next_ns = step_finds(*engine);
         if (!engine->ended.empty())
             next_ns = now.ns;
+        if (engine->follows)
+            next_ns = std::min(next_ns, engine->next_look_ns);
     });
     return next_ns;
 }

@@ -27,7 +27,8 @@ struct engine;
 
 struct engine_options {
     const char *address; /* IPs to be reached at, with commas between; NULL or "": the one that bootstrap is reached
-                            from, else that of the route to elsewhere, else that of the first interface */
+                            from, else that of the route to elsewhere, else that of the first interface; and when
+                            that is no longer there, the one that there is then */
     uint16_t port;       /* UDP; 0: any free one */
     const struct contact *bootstrap; /* the first, where it is known; NULL */
     bool port_mapping;               /* ask the router by UPnP and NAT-PMP to let the port in */
@@ -38,6 +39,7 @@ enum engine_event_kind {
     ENGINE_FOUND,     /* the find has ended */
     ENGINE_ANNOUNCED, /* the announcement has */
     ENGINE_PINGED,    /* answered: 1 or 0 */
+    ENGINE_MOVED,     /* to another address of this machine: what was announced leads nowhere. Of no token */
     ENGINE_KEPT, /* somebody has announced an address to this node, under the key of the latest find with the token */
 };
 
