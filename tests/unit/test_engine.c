@@ -34,6 +34,9 @@ static void sink(void *context, const struct engine_event *event, struct moment 
     case ENGINE_PINGED:
         nodes[i].pinged += event->answered;
         return;
+    case ENGINE_MOVED:
+        ck_abort_msg("an address that is given is kept");
+        return;
     case ENGINE_KEPT:
         nodes[i].kept++;
         nodes[i].kept_token = event->token;
