@@ -94,6 +94,32 @@ START_TEST(what_waits_is_bounded_by_a_fair_share_of_rows)
 }
 END_TEST
 
+/* One row is free, for which a small call would not have to wait: but then a large one might wait for ever. */
+START_TEST(a_newcomer_waits_behind_those_that_wait)
+{
+    struct asker third;
+    ask_open(&third, &rig, ZMQ_DEALER);
+    rig.knobs->hold = 1;
+    const uint64_t first = one.last_id + 1;
+    const unsigned tasks = RIG_QUEUE_ROWS / RIG_MAX_BATCH;
+    for (unsigned i = 0; i < tasks; i++)
+        send_rows(&one, RIG_MAX_BATCH - (i + 1 == tasks), 1);
+    RIG_WAIT(ask_counter(&two, "frontend.in_flight") == tasks);
+    const uint64_t large = send_rows(&two, RIG_MAX_BATCH, 7);
+    wait_until_waiting(1);
+    const uint64_t small = send_rows(&third, 1, 8);
+    wait_until_waiting(2);
+    rig.knobs->hold = 0;
+    expect(&two, large, STATUS_OK);
+    expect_value(7);
+    expect(&third, small, STATUS_OK);
+    expect_value(8);
+    for (unsigned i = 0; i < tasks; i++)
+        expect(&one, first + i, STATUS_OK);
+    ask_close(&third);
+}
+END_TEST
+
 START_TEST(what_waits_is_answered_at_its_deadline_and_not_computed)
 {
     const uint64_t first = fill();
@@ -184,6 +210,7 @@ int main(void)
     tcase_add_test(all, a_client_with_one_call_is_not_refused_because_another_has_a_thousand);
     tcase_add_test(all, what_waits_is_bounded_by_a_fair_share_of_tasks);
     tcase_add_test(all, what_waits_is_bounded_by_a_fair_share_of_rows);
+    tcase_add_test(all, a_newcomer_waits_behind_those_that_wait);
     tcase_add_test(all, what_waits_is_answered_at_its_deadline_and_not_computed);
     tcase_add_test(all, what_waits_is_dropped_when_its_asker_goes);
     tcase_add_test(all, a_backward_that_waits_and_is_repeated_steps_once);
