@@ -27,7 +27,7 @@ with tempfile.TemporaryDirectory(prefix="expertd-intel.") as folder:
         file.write(library + "\n")
     os.makedirs(folder + "/cache/device0", 0o700)
     os.environ.update(OCL_ICD_VENDORS=folder, LD_LIBRARY_PATH=os.path.dirname(library) + ":" + os.environ.get("LD_LIBRARY_PATH", ""))
-    with Server(EXPERTS, devices="{name: device0, platform: Intel, cache_dir: '" + folder + "/cache'}") as server:
+    with Server(EXPERTS, "stall_timeout: 1500000", devices="{name: device0, platform: Intel, cache_dir: '" + folder + "/cache'}") as server:
         answers = train(server)
         assert "Intel" in server.log("runtime"), server.log("runtime")
     compare(answers, expected)

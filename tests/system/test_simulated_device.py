@@ -13,6 +13,9 @@ if not shutil.which("oclgrind"):
     print("skipped: needs oclgrind (scripts/install-packages --all)")
     sys.exit(77)
 from support_blocks import EXPERTS, compare, train  # noqa: E402
+import support_server  # noqa: E402
+
+support_server.PATIENCE = 1500  # a simulator on a busy machine
 from support_server import BIN, Server, pb, until  # noqa: E402
 
 class Simulated(Server):
@@ -20,7 +23,7 @@ class Simulated(Server):
 
     def __init__(self, experts, *flags):
         self.flags = flags
-        super().__init__(experts, device="{name: device0, platform: oclgrind, linear_kernel: gpu, tune: off, cache_dir: %s}")
+        super().__init__(experts, "stall_timeout: 1500000", device="{name: device0, platform: oclgrind, linear_kernel: gpu, tune: off, cache_dir: %s}")
 
     def start(self, *programs):
         super().start("frontend")
