@@ -66,6 +66,7 @@ void device_cache_settled(void);
 void device_cache_end(void);
 /* Before the process's first OpenCL call: lists the devices in a child process, and if that does not survive it, each
  * driver's in one of its own; those that end theirs are named in the log and left out from then on (OCL_ICD_VENDORS).
+ * Drivers that came through it are not tried again while they stay what they are and every start comes through.
  * 0; -EINTR: a stop signal came meanwhile. */
 int device_probe(void);
 

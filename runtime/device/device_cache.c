@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,6 +178,41 @@ void device_cache_begin(const struct config_device *config)
         close(fd);
     else
         log_warning("device %s: cannot write %s: %s", config->name, mark, strerror(errno));
+}
+
+/* --- drivers that came through ------------------------------------------------------------------------------------ */
+
+static bool drivers_path(char path[DEVICE_PATH_SIZE + 16])
+{
+    snprintf(path, DEVICE_PATH_SIZE + 16, "%s/drivers", opened);
+    return opened[0] != '\0';
+}
+
+bool device_cache_knows_drivers(uint64_t print)
+{
+    char mark[DEVICE_PATH_SIZE + 16], path[DEVICE_PATH_SIZE + 16];
+    uint64_t known = 0;
+    /* Without a mark nobody would notice that they end this process, too. */
+    if (!mark_path(mark) || access(mark, F_OK) != 0 || !drivers_path(path))
+        return false;
+    FILE *file = fopen(path, "re");
+    const bool read = file != NULL && fscanf(file, "%" SCNx64, &known) == 1;
+    if (file != NULL)
+        fclose(file);
+    return read && known == print;
+}
+
+void device_cache_note_drivers(uint64_t print)
+{
+    char path[DEVICE_PATH_SIZE + 16];
+    if (!drivers_path(path))
+        return;
+    /* Not written, or cut short, it is another number: they are tried again. */
+    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd >= 0) {
+        dprintf(fd, "%016" PRIx64 "\n", print);
+        close(fd);
+    }
 }
 
 void device_cache_settled(void)

@@ -1,6 +1,9 @@
-/* Drivers are tried in child processes: one that ends its process ends no server. */
+/* Drivers are tried in child processes: one that ends its process ends no server. To load them twice takes a start
+ * half a second, so the device's folder says which ones came through; a start that ends on the way empties it
+ * (device_cache_begin), and the next one tries them again. */
 #include <dirent.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -141,15 +144,73 @@ static void load_good_ones(const char *folder)
     (void)clGetPlatformIDs(0, NULL, &count);
 }
 
+/* --- those that came through -------------------------------------------------------------------------------------- */
+
+static uint64_t mix(uint64_t hash, const void *bytes, size_t count) /* FNV-1a */
+{
+    for (size_t i = 0; i < count; i++)
+        hash = (hash ^ ((const unsigned char *)bytes)[i]) * 0x100000001b3;
+    return hash;
+}
+
+static uint64_t mix_file(uint64_t hash, const char *path)
+{
+    struct stat found;
+    if (stat(path, &found) != 0)
+        return mix(hash, "", 1);
+    const int64_t facts[] = {(int64_t)found.st_ino, found.st_size, found.st_mtim.tv_sec, found.st_mtim.tv_nsec};
+    return mix(mix(hash, path, strlen(path) + 1), facts, sizeof facts);
+}
+
+/* The driver's file, and the library that it names, where that is a path. Others are found by the linker's cache. */
+static uint64_t driver_print(const char *path)
+{
+    char library[PATH_MAX] = "";
+    FILE *file = fopen(path, "re");
+    if (file != NULL && fgets(library, sizeof library, file) != NULL)
+        library[strcspn(library, "\r\n")] = '\0';
+    if (file != NULL)
+        fclose(file);
+    const uint64_t hash = mix_file(0xcbf29ce484222325, path);
+    return library[0] == '/' ? mix_file(hash, library) : mix(hash, library, strlen(library));
+}
+
+/* Changes with the drivers that there are, where they come from, and the start of the machine. */
+static uint64_t fingerprint(const struct drivers *drivers)
+{
+    static const char *const variables[] = {"OCL_ICD_VENDORS", "LD_LIBRARY_PATH", "LD_PRELOAD", "POCL_DEVICES"};
+    uint64_t hash = mix_file(0xcbf29ce484222325, "/etc/ld.so.cache"), sum = 0;
+    char text[PATH_MAX];
+    for (unsigned i = 0; i < sizeof variables / sizeof variables[0]; i++) {
+        const char *value = getenv(variables[i]);
+        hash = mix(hash, value != NULL ? value : "", value != NULL ? strlen(value) + 1 : 1);
+    }
+    FILE *boot = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (boot != NULL && fgets(text, sizeof text, boot) != NULL)
+        hash = mix(hash, text, strlen(text));
+    if (boot != NULL)
+        fclose(boot);
+    for (unsigned i = 0; i < drivers->count; i++) { /* in whatever order they were found */
+        path_of(text, sizeof text, drivers->folder, drivers->names[i]);
+        sum += driver_print(text);
+    }
+    return mix(hash, &sum, sizeof sum);
+}
+
 int device_probe(void)
 {
     struct drivers drivers = {0};
     bool good[MAX_DRIVERS] = {false};
     char folder[FOLDER_SIZE] = "/tmp/expertd-drivers.XXXXXX";
+    find_drivers(&drivers);
+    const uint64_t print = fingerprint(&drivers);
+    if (device_cache_knows_drivers(print))
+        return 0;
     int result = survives(NULL);
+    if (result == 1)
+        device_cache_note_drivers(print);
     if (result != 0)
         return result == -EINTR ? -EINTR : 0;
-    find_drivers(&drivers);
     if (mkdtemp(folder) == NULL) {
         log_error("an OpenCL driver ends a process that lists devices, and which one cannot be tried: no folder %s: %s",
                   folder, strerror(errno));

@@ -96,6 +96,39 @@ stop
 unset OCL_ICD_VENDORS
 [ -z "$(find /tmp -maxdepth 1 -name 'expertd-drivers.*' -user "$(id -u)" -newer "$work/vendors/a-broken.icd" 2>/dev/null)" ] || fail "no folder is left behind"
 
+# Drivers that came through are loaded once at the next start, and tried again after a change, and after a start that did
+# not come through.
+cat >"$work/counting.c" <<C
+#include <fcntl.h>
+#include <unistd.h>
+__attribute__((constructor)) static void count(void)
+{
+    const int fd = open("$work/loads", O_WRONLY | O_CREAT | O_APPEND, 0600);
+    if (fd >= 0 && write(fd, "x", 1) == 1)
+        close(fd);
+}
+void *clGetExtensionFunctionAddress(const char *name) { (void)name; return 0; }
+C
+gcc -shared -fPIC -o "$work/libcounting.so" "$work/counting.c" || fail "the counting driver is built"
+rm "$work/vendors/a-broken.icd"
+echo "$work/libcounting.so" >"$work/vendors/a-counting.icd"
+export OCL_ICD_VENDORS=$work/vendors
+loads() {
+    : >"$work/loads"
+    start
+    settle || fail "the runtime starts: $1"
+    stop
+    [ "$(wc -c <"$work/loads")" = "$2" ] || fail "drivers are loaded $(wc -c <"$work/loads") times, not $2: $1"
+}
+loads "new ones" 2
+loads "known ones" 1
+touch -d '1 hour ago' "$work/libcounting.so"
+loads "a library that changed" 2
+touch "$cache/compiling"
+loads "after a start that was killed" 2
+loads "known again" 1
+unset OCL_ICD_VENDORS
+
 # Nowhere to write: PoCL alone would find no device.
 sed -i 's/, cache_dir: cache//' "$work/expertd.yaml"
 : >"$work/log"
