@@ -4,7 +4,7 @@
 
 #include "runtime/compute/kernel.h"
 #include "runtime/compute/linear.h"
-#include "runtime/device/device_private.h"
+#include "runtime/device/device.h"
 
 /* Row-major rows into panels, pad columns 0. */
 int rows_pack(struct device *device, cl_int rows, cl_int columns, const struct device_rows *from,

@@ -97,4 +97,12 @@ struct device_slab {
 void device_slab_wrap(struct device_slab *slab, void *mapping, size_t bytes);
 void device_slab_unwrap(struct device_slab *slab); /* waits for no kernel: finish the pool's batches first */
 
+/* Rows where kernels reach them. Rows of floats are reached by `offset`, rows of any other dtype by `offset_bytes`:
+ * in place on a slab they may lie at any byte. */
+struct device_rows {
+    cl_mem buffer;
+    cl_ulong offset;       /* in floats; rounded down where rows are none */
+    cl_ulong offset_bytes; /* set by device_rows_in and device_rows_out (runtime/device/device_private.h) */
+};
+
 #endif

@@ -104,13 +104,6 @@ uint64_t device_staging_memory(const struct device *device, size_t bytes);
 int device_read(struct device *device, cl_mem buffer, size_t offset_bytes, void *to, size_t bytes);
 int device_write(struct device *device, cl_mem buffer, size_t offset_bytes, const void *from, size_t bytes);
 
-/* Rows where kernels reach them. Rows of floats are reached by `offset`, rows of any other dtype by `offset_bytes`:
- * in place on a slab they may lie at any byte. */
-struct device_rows {
-    cl_mem buffer;
-    cl_ulong offset;       /* in floats; rounded down where rows are none */
-    cl_ulong offset_bytes; /* set by device_rows_in and device_rows_out */
-};
 /* A batch is enqueued between device_staging_begin and device_mark, one at a time; device_wait comes later.
  *
  * On a device that sees the slabs its kernels work on them in place. On any other one there are a queue for uploads,

@@ -11,7 +11,7 @@
 #define EXPERTD_RUNTIME_ATTENTION_H
 
 #include "runtime/compute/kernel.h"
-#include "runtime/device/device_private.h"
+#include "runtime/device/device.h"
 
 /* Columns [first, first + heads * width) of a matrix of `columns`: queries, keys and values may lie in one. A result
  * that ends with the last column of a matrix in panels has the pad columns behind it cleared. */

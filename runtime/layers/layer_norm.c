@@ -5,6 +5,7 @@
 #include "runtime/compute/kernel_launch.h"
 #include "runtime/compute/linear.h"
 #include "runtime/compute/provider.h"
+#include "runtime/device/device_private.h"
 #include "runtime/layers/layer.h"
 
 static cl_int flags_of(const struct kernel_view *out)

@@ -5,7 +5,7 @@
 #define EXPERTD_RUNTIME_LAYER_NORM_H
 
 #include "runtime/compute/kernel.h"
-#include "runtime/device/device_private.h"
+#include "runtime/device/device.h"
 
 /* `out` may be `x`. */
 int layer_norm_forward(struct device *device, cl_int rows, cl_int columns, cl_float eps, const struct kernel_view *x,

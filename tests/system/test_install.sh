@@ -120,6 +120,7 @@ sed -n '/^cp .*own_expert/,/^gcc .*expertd-runtime/p' docs/running.md | sed "s|/
 [ "$(wc -l <"$work/own-expert")" = 2 ] || fail "docs/running.md shows two lines for an expert of one's own"
 mkdir "$work/own"
 (cd "$work/own" && bash -e ../own-expert) || fail "an expert of one's own, as docs/running.md says"
+[ -z "$(find "$root/include" -name '*_private.h')" ] || fail "headers that are installed are public: $(find "$root/include" -name '*_private.h')"
 port=$(/usr/bin/python3 -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])')
 export EXPERTD_ENDPOINT=tcp://127.0.0.1:$port
 cat >"$work/expertd.yaml" <<YAML

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/device/device_private.h"
 #include "runtime/compute/provider.h"
 #include "runtime/layers/attention.h"
 #include "unit/support_device.h"

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/device/device_private.h"
 #include "runtime/compute/provider.h"
 #include "runtime/layers/layer_norm.h"
 #include "runtime/layers/rms_norm.h"
