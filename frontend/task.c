@@ -654,11 +654,9 @@ static void begin_part(struct server *server, struct order *order, const struct 
 /* The status of the whole where nothing comes of it. */
 static enum status begin_parts(struct server *server, struct order *order)
 {
-    struct parts parts; /* not all of it is used */
+    struct parts parts = {.rows = 0};
     struct schema wanted;
     uint8_t codecs[SCHEMA_MAX_TENSORS];
-    parts.inputs = parts.outputs = NULL;
-    parts.rows = 0;
     enum status status = read_ids(order);
     if (status == STATUS_OK)
         status = check_parts(server, order, &parts);
