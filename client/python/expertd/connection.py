@@ -412,14 +412,16 @@ class Connection:
     # ---- shared memory, under the lock
 
     def _ask_for_local(self) -> None:
-        """Once on each connection, behind the first answer: whoever makes one call does not need it."""
-        self._asked_connects = self.connects
+        """Once on each connection, behind the first answer: whoever makes one call does not need it. Where there is no
+        room for it now, behind a later one."""
         if self.link is None and self._local_failures < LOCAL_FAILURES:
-            self._ping_id = next(self._poller.request_ids)
+            ping_id = next(self._poller.request_ids)
             try:
-                self._send_frame(b"\x10" + varint(self._ping_id) + self._ping, _NOBLOCK)
+                self._send_frame(b"\x10" + varint(ping_id) + self._ping, _NOBLOCK)
             except zmq.Again:
-                pass
+                return
+            self._ping_id = ping_id
+        self._asked_connects = self.connects
 
     def _open_link(self, reply: Any) -> None:
         self._ping_id = -1
@@ -442,7 +444,8 @@ class Connection:
             self._take_reply(header, frames)
         for call in elsewhere:
             call.remote = True
-            if self.calls.get(call.request_id) is call and call.state == SENT:
+            # It may have been refused and sent anew since, over ZeroMQ.
+            if self.calls.get(call.request_id) is call and call.state == SENT and call.went_by is link:
                 self._queue(call)
         if elsewhere:
             self._pump()

@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+import zmq
 
 import expertd
 from conftest import PATIENCE, StandIn, echo
@@ -405,3 +406,53 @@ def test_a_request_that_nobody_waits_for_keeps_its_memory_until_it_is_answered(n
     assert connection.link.heap.blocks == 1
     client.forward("end.0", [X])
     assert connection.late_replies >= 1 and client.local and connection.link.heap.blocks == 0
+
+
+def test_a_question_for_the_memory_that_found_no_room_is_asked_again(near_by):
+    server, client = near_by()
+    connection = transport().connection(server.endpoint)
+    send, full = connection._send_frame, []
+
+    def send_frame(frame, flags, *copy):
+        if bytes(frame).endswith(connection._ping) and len(full) < 3:
+            full.append(frame)
+            raise zmq.Again
+        return send(frame, flags, *copy)
+    connection._send_frame = send_frame
+    for i in range(10):
+        assert torch.equal(client.forward("e.0", [X + i])[0], X + i)
+    assert len(full) == 3
+    until(lambda: client.forward("e.0", [X]) and client.local)
+
+
+def test_a_call_that_went_another_way_meanwhile_is_not_sent_again_by_its_old_one(near_by):
+    slots, went = {}, threading.Event()
+
+    def taken(request, frames, told):
+        slots[request.uid] = told[0], request.request_id
+        if request.uid == "refuse.0":  # not itself, but the other
+            header = messages.server.ReplyHeader(version=1, request_id=slots["large.0"][1], status=8)
+            return record(told[0], header.SerializeToString())
+        if request.uid == "elsewhere.0":
+            header = messages.server.ReplyHeader(version=1, request_id=request.request_id, status=3)
+            return record(slots["large.0"][0], wanted=1 << 40) + record(told[0], header.SerializeToString())
+        return b""
+
+    def answer(request, frames):
+        went.set()
+        return None
+    local.use(64 << 10)  # not twice as much as the large one needs
+    try:
+        server, client = near_by(taken=taken, answer=answer)
+        goes_local_once(client)
+    finally:
+        local.use(None)
+    large = client.start_backward("large.0", [torch.zeros(10, 256)], [torch.zeros(10, 256)])
+    other = client.start_forward("refuse.0", [X])
+    assert went.wait(PATIENCE)
+    with pytest.raises(expertd.InvalidArgument):
+        client.forward("elsewhere.0", [X])
+    client.info("e.0")  # behind what would have been sent again
+    assert [request.uid for request in server.requests] == ["large.0", "e.0"]
+    assert slots["large.0"][1] == server.requests[0].request_id
+    assert large.cancel() and other.cancel()
