@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-# timeout: 120
+# timeout: 900
 """Real expertd-dht processes on loopback: publish, find, expire, say farewell, come back."""
 import os
 import random
@@ -7,6 +7,9 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from support_dht import *
+
+
+LASTING = 60  # seconds of expiration, where nothing is to expire: a busy machine may keep a heartbeat for some
 
 
 def ring(nodes=3, **options):
@@ -18,7 +21,7 @@ def ring(nodes=3, **options):
 def test_what_one_publishes_all_find():
     frontend = Frontend([f"ffn.{i}.{j}" for i in range(4) for j in range(16)] + ["top.3"])
     a, b = ring(2)
-    server = Dht(a, frontend=frontend)
+    server = Dht(a, frontend=frontend, expiration=LASTING)
     for dht in (server, a, b):
         until(lambda: dht.resolve("ffn.2.7") == [frontend.endpoint], f"{dht.name} resolves an expert")
         expect(dht.resolve("ffn.3.15", "ffn.4.0", "top.3", "nobody.9") ==
@@ -54,16 +57,24 @@ def test_a_killed_server_expires():
     frontend.stop()
 
 
-def test_heartbeats_keep_it_alive():
+def lives_on(expiration):
+    """Whether an expert is found without a pause until it would have expired twice."""
     frontend = Frontend(["ffn.0.0"])
     a, b = ring(2)
-    Dht(a, frontend=frontend, period=0.5, expiration=10)  # a busy machine may keep a heartbeat for seconds
+    server = Dht(a, frontend=frontend, period=expiration / 20, expiration=expiration)
     until(lambda: b.resolve("ffn.0.0") == [frontend.endpoint], "found")
-    end = time.monotonic() + 21
-    while time.monotonic() < end:
-        expect(b.resolve("ffn.0.0") == [frontend.endpoint], "it stays alive beyond its expiration, twice")
+    end, found = time.monotonic() + 2.1 * expiration, True
+    while found and time.monotonic() < end:
+        found = b.resolve("ffn.0.0") == [frontend.endpoint]
         time.sleep(0.02)
+    server.stop()
     frontend.stop()
+    return found
+
+
+def test_heartbeats_keep_it_alive():
+    expect(any(lives_on(expiration) for expiration in (4, 16, 64)),  # a machine that keeps heartbeats for seconds has more
+           "it stays alive beyond its expiration, twice")
 
 
 def test_an_expert_whose_runtime_died_is_no_longer_advertised():
@@ -74,9 +85,9 @@ def test_an_expert_whose_runtime_died_is_no_longer_advertised():
     until(lambda: b.resolve("ffn.2.3") == [frontend.endpoint], "found")
     frontend.kill({"ffn.1.1", "ffn.2.0", "ffn.2.1", "ffn.2.2", "ffn.2.3"})
     until(lambda: b.resolve("ffn.1.1") == [], "the dead expert is gone")
-    expect(b.prefix("ffn.") == [[], [0, 1]], "a prefix without live experts is gone from the one above")
-    expect(b.prefix("ffn.1.") == [[0, 2, 3], []], "its neighbours are there")
-    expect(b.resolve("ffn.2.3", "ffn.0.0") == [[], [frontend.endpoint]], "below a dead prefix nothing lives")
+    until(lambda: b.prefix("ffn.") == [[], [0, 1]], "a prefix without live experts is gone from the one above")
+    until(lambda: b.prefix("ffn.1.") == [[0, 2, 3], []], "its neighbours are there")
+    until(lambda: b.resolve("ffn.2.3", "ffn.0.0") == [[], [frontend.endpoint]], "below a dead prefix nothing lives")
     expect(server.counter("experts_alive") == 7, "seven are alive")
     frontend.set(dict.fromkeys(uids, True))
     until(lambda: b.resolve("ffn.2.3") == [frontend.endpoint], "and come back")
@@ -107,8 +118,7 @@ def test_restart_with_a_new_endpoint():
     until(lambda: b.resolve("ffn.0.0") == [frontend.endpoint], "only the new endpoint")
     until(lambda: b.resolve("ffn.0.1") == [], "what it no longer hosts is gone, although old records linger")
     late = Dht(a)
-    found = late.resolve("ffn.0.0", "ffn.0.1")
-    expect(found == [[frontend.endpoint], []], f"the same for one that comes later: {found}")
+    until(lambda: late.resolve("ffn.0.0", "ffn.0.1") == [[frontend.endpoint], []], "the same for one that comes later")
     frontend.stop()
 
 
@@ -126,7 +136,7 @@ def test_a_copied_identity_ends_the_later_of_the_two():
                             capture_output=True, text=True, timeout=600)
     expect(second.returncode == 1 and "identity" in second.stderr, f"the later one ends, and says why: {second.stderr}")
     until(lambda: a.resolve("ffn.0.1") == [], "it is not found any more")
-    expect(a.resolve("ffn.0.0") == [one.endpoint], "the other one is")
+    until(lambda: a.resolve("ffn.0.0") == [one.endpoint], "the other one is")
     expect(first.process.poll() is None, "and lives")
     one.stop()
     two.stop()
@@ -135,7 +145,7 @@ def test_a_copied_identity_ends_the_later_of_the_two():
 def test_two_servers_with_the_same_uid():
     one, two = Frontend(["ffn.0.0", "ffn.0.1"]), Frontend(["ffn.0.0", "ffn.1.0"])
     a, b = ring(2)
-    first, second = Dht(a, frontend=one), Dht(a, frontend=two)
+    first, second = (Dht(a, frontend=f, expiration=LASTING) for f in (one, two))
     both = sorted([one.endpoint, two.endpoint])
     until(lambda: b.resolve("ffn.0.0") == both, "resolves to both")
     expect(b.resolve("ffn.0.1", "ffn.1.0") == [[one.endpoint], [two.endpoint]], "others to one")
@@ -170,7 +180,7 @@ def test_the_best_of_a_grid():
         for uid in uids:
             hosted.setdefault(uid, set()).add(frontend.endpoint)
     a = Dht()
-    servers = [Dht(a, frontend=f) for f in frontends]
+    servers = [Dht(a, frontend=f, expiration=LASTING) for f in frontends]
     client = Dht(a)
     until(lambda: len({e for r in client.resolve(*hosted) for e in r}) == 2, "both are found")
     rows, scores = 5, []
@@ -197,7 +207,7 @@ def test_uids_that_nobody_has_are_drawn():
     uids = [f"ffn.{i}.{j}" for i in range(2) for j in range(8)]
     frontend = Frontend(uids[:10])
     a = Dht()
-    server = Dht(a, frontend=frontend)
+    server = Dht(a, frontend=frontend, expiration=LASTING)
     until(lambda: a.resolve("ffn.0.0") == [frontend.endpoint], "found")
     drawn = a.draw("ffn.[0:2].[0:8]", 4)
     expect(len(set(drawn.uids)) == 4 and set(drawn.uids) <= set(uids[10:]) and drawn.free == 6, "four of the free six")
@@ -212,7 +222,7 @@ def test_uids_that_nobody_has_are_drawn():
 def test_repeated_questions_need_no_network():
     frontend = Frontend(["ffn.0.0"])
     a, b = ring(2)
-    Dht(a, frontend=frontend, period=10, expiration=30)
+    Dht(a, frontend=frontend, period=10, expiration=LASTING)
     until(lambda: b.resolve("ffn.0.0") == [frontend.endpoint], "found")
     expect(b.resolve("nobody.1") == [], "nobody")
     hits, misses = b.counter("cache_hits"), b.counter("cache_misses")
