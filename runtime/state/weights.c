@@ -94,6 +94,13 @@ static const char *template_of(const struct loading *loading, const char *parame
     return loading->layout ? layout_template(loading->layout, loading->prefix, parameter, text) : NULL;
 }
 
+static bool is_index(const struct shards *shards)
+{
+    const char *path = shards_path(shards);
+    const size_t length = strlen(path);
+    return length > 5 && strcmp(path + length - 5, ".json") == 0;
+}
+
 static int refuse_unknown(struct loading *loading, const char *parameter)
 {
     const char *example = shards_example(loading->shards, "model.layers.");
@@ -103,11 +110,11 @@ static int refuse_unknown(struct loading *loading, const char *parameter)
                  "its layout (%s) has no parameter '%s', which the block has: say with `tensors` where it is",
                  layout_name(loading->layout), parameter);
     else
-        snprintf(
-            loading->error, sizeof loading->error,
-            "it has no experts of a known layout for uid '%s' (one of its tensors is '%.200s'): say with `tensors` "
-            "where parameter '%s' is",
-            loading->uid, example ? example : "", parameter);
+        snprintf(loading->error, sizeof loading->error,
+                 "%s no experts of a known layout for uid '%s' (one of its tensors is '%.200s'): say with `tensors` "
+                 "where parameter '%s' is",
+                 is_index(loading->shards) ? "it is the shard index of a model that has" : "it has", loading->uid,
+                 example ? example : "", parameter);
     return -EINVAL;
 }
 

@@ -163,6 +163,22 @@ START_TEST(a_file_of_one_experts_state_is_none_of_a_model)
 }
 END_TEST
 
+/* What lies beside a state dict of several files: it is recognised, and said. */
+START_TEST(an_index_of_something_else_is_said_to_be_an_index)
+{
+    struct expert *expert = make();
+    const char *path = support_model_path("other.safetensors.index.json");
+    FILE *file = fopen(path, "w");
+    fputs("{\"weight_map\": {\"ffn.weight\": \"one.safetensors\"}}", file);
+    ck_assert_int_eq(fclose(file), 0);
+    ck_assert_int_eq(load(expert, path, "m.1.2"), -EINVAL);
+    ck_assert_msg(strstr(logged, "it is the shard index of a model that has no experts of a known layout") &&
+                      strstr(logged, "'ffn.weight'"),
+                  "%s", logged);
+    expert_destroy(&expert);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("weights");
@@ -172,6 +188,7 @@ int main(void)
     tcase_add_test(all, templates_of_the_entry_come_before_the_layout);
     tcase_add_test(all, nothing_is_taken_of_an_expert_of_which_a_value_is_no_number);
     tcase_add_test(all, a_file_of_one_experts_state_is_none_of_a_model);
+    tcase_add_test(all, an_index_of_something_else_is_said_to_be_an_index);
     Suite *suite = suite_create("weights");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
