@@ -161,7 +161,8 @@ static void on_end(struct supervisor *supervisor, struct program *program, int w
 {
     const bool killed = WIFSIGNALED(wait_status);
     const int number = killed ? WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
-    const bool first = !program->ran_before;
+    /* One that was well for a while could start: what ends it now (a name or a role that it has lost) may pass. */
+    const bool first = !program->ran_before && clock_now_ns() - program->started_ns < supervisor->limits.well_ns;
     program->pid = 0;
     program->ran_before = true;
     supervisor->running--;

@@ -85,8 +85,9 @@ static void write_pid(int fd)
 {
     char text[32];
     const int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
-    /* The pid is only for the message to a second one: the lock is what counts. */
-    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)n, 0) != n)
+    static struct log_burst burst;
+    /* The lock is what excludes others; the pid tells them, and who watches, whose it is. */
+    if ((ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)n, 0) != n) && log_burst_allows(&burst, strerror(errno)))
         log_warning("cannot write the pid to the lock file: %s", strerror(errno));
 }
 
@@ -117,8 +118,12 @@ int owner_acquire(const char *run_dir, const char *server, const char *role)
 int owner_keep(int *owner_fd, const char *run_dir, const char *server, const char *role)
 {
     static struct log_burst burst;
-    if (leads_to(run_dir, server, role, *owner_fd))
+    if (leads_to(run_dir, server, role, *owner_fd)) {
+        /* The frontend takes a runtime for the one that made the segments by this pid: who emptied the file? */
+        if (owner_watch_pid(*owner_fd) != (long)getpid())
+            write_pid(*owner_fd);
         return 0;
+    }
     /* A parent that is gone too (that of a user who has logged out) is not ours to make. */
     if (mkdir(run_dir, S_IRWXU) != 0 && errno != EEXIST) {
         const int rc = -errno;

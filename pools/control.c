@@ -339,6 +339,8 @@ const char *control_fault(struct control *control)
         return atomic_load_explicit(&shared->runtime.state, memory_order_relaxed) == CONTROL_REFUSED
                    ? "the frontend finds the control segment damaged"
                    : "the control segment is damaged";
+    if (atomic_load_explicit(&shared->runtime.pid, memory_order_relaxed) != (uint32_t)getpid())
+        return "the control segment is damaged";
     return control_renewal_wanted(control) ? "the frontend finds a task pool damaged, or its name gone" : NULL;
 }
 

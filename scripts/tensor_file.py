@@ -24,6 +24,11 @@ class TensorFileError(ValueError):
     """A file that is not what the format says; the message names what is wrong."""
 
 
+def private(path, flags):
+    """For open(): weights are their owner's to read, as in the server's checkpoints."""
+    return os.open(path, flags, 0o600)
+
+
 def write(path, tensors, metadata=None):
     """Writes {name: array}, whole or not at all: readers see the old file or the new one."""
     header, blobs, offset = {}, [], 0
@@ -41,7 +46,7 @@ def write(path, tensors, metadata=None):
     text += b" " * (-len(text) % 8)  # so that the tensors begin at a multiple of 8
     temporary = f"{path}.tmp.{os.getpid()}"
     try:
-        with open(temporary, "wb") as out:
+        with open(temporary, "wb", opener=private) as out:
             out.write(struct.pack("<Q", len(text)) + text)
             for blob in blobs:
                 out.write(blob.tobytes())

@@ -357,6 +357,10 @@ def test_refusals(folder):
     save_legacy(expert_state(8), f"{folder}/legacy.pt")
     with open(f"{folder}/legacy.pt", "rb+") as out:
         out.truncate(os.path.getsize(f"{folder}/legacy.pt") - 1)
+    # What stands beside the weights may be anything.
+    for name, beside in (("text", "adam"), ("list", [1]), ("group", {"param_groups": [{}], "state": {}})):
+        save({"model": expert_state(8), "optimizer": beside}, f"{folder}/optimizer_{name}.pt")
+    save({"model": expert_state(8), "stats": {"updates": "many"}}, f"{folder}/stats.pt")
     bad = {
         "short": b"\x01", "long": b"\xff" * 7 + b"\x7f" + b"{}", "json": header("{{{{"), "list": header("[]"),
         "outside": header('{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}') + b"\0" * 8,
@@ -366,7 +370,9 @@ def test_refusals(folder):
         "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
     }
     said = {"index": "shards", "lfs": "Git LFS", "dtype": "F8_E4M3", "cut30": "cut short", "beyond": "outside",
-            "torch_call": "torch.load", "system": "os.system", "call": "print"}
+            "torch_call": "torch.load", "system": "os.system", "call": "print",
+            "optimizer_text": "--weights-only", "optimizer_list": "--weights-only", "optimizer_group": "--weights-only",
+            "stats": "--weights-only"}
     for name, content in bad.items():
         with open(f"{folder}/{name}.safetensors", "wb") as out:
             out.write(content)
@@ -379,6 +385,22 @@ def test_refusals(folder):
         expect(done.stderr.count(source) == 1 and "Traceback" not in done.stderr, f"{source}: a message, not {done.stderr}")
         expect(said.get(source.split(".")[0], "") in done.stderr, f"{source}: {done.stderr}")
         expect(not os.path.exists(f"{folder}/{target}"), f"{source}: nothing is written")
+    done = convert(f"{folder}/optimizer_text.pt", f"{folder}/x.safetensors", "--weights-only")
+    expect(done.returncode == 0, f"the weights alone: {done.stderr}")
+    expect(os.stat(f"{folder}/x.safetensors").st_mode & 0o777 == 0o600, "weights are their owner's")
+    os.unlink(f"{folder}/x.safetensors")
+    with open(f"{folder}/counted.safetensors", "wb") as out:
+        out.write(header('{"__metadata__":{"update_count":"x"},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}') + b"\0" * 4)
+    done = convert(f"{folder}/counted.safetensors", f"{folder}/x.pt", "--wrap", "model")
+    expect(done.returncode == 1 and "update_count" in done.stderr and "Traceback" not in done.stderr, done.stderr)
+    import torch_file
+    for at in range(0, len(whole), max(1, len(whole) // 300)):  # a flipped byte is a damaged file, or another number
+        with open(f"{folder}/flipped.pt", "wb") as out:
+            out.write(whole[:at] + bytes([whole[at] ^ 0x41]) + whole[at + 1:])
+        try:
+            torch_file.read(f"{folder}/flipped.pt")
+        except torch_file.TorchFileError:
+            pass
     expect(convert(f"{folder}/a.pt", f"{folder}/b.pt").returncode == 2, "two files of one kind are a usage error")
     for source, target in (("whole.pt", "no/such/x.safetensors"), ("whole.safetensors", "no/such/x.pt")):
         convert(f"{folder}/whole.pt", f"{folder}/whole.safetensors")

@@ -524,6 +524,10 @@ START_TEST(what_makes_a_generation_useless_is_told)
     ck_assert_ptr_nonnull(control_fault(runtime));
     control_page(runtime)->experts_count--;
     ck_assert_ptr_null(control_fault(runtime));
+    atomic_store(&control_page(runtime)->runtime.pid, 1); /* whom the frontend would take for its runtime */
+    ck_assert_ptr_nonnull(strstr(control_fault(runtime), "damaged"));
+    atomic_store(&control_page(runtime)->runtime.pid, (uint32_t)getpid());
+    ck_assert_ptr_null(control_fault(runtime));
     remove_name();
     ck_assert_ptr_nonnull(strstr(control_fault(runtime), "names"));
     struct control *other = make(2); /* under the same name: still not this one */

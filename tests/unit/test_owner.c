@@ -214,6 +214,21 @@ START_TEST(a_role_whose_lock_file_was_removed_is_taken_under_its_name_again)
 }
 END_TEST
 
+/* By it the frontend knows whose segments those of a device are. */
+START_TEST(a_lock_file_that_somebody_emptied_has_its_pid_again)
+{
+    int fd = owner_acquire(run_dir, "box", "frontend");
+    const int watch = owner_watch(run_dir, "box", "frontend");
+    ck_assert_int_eq(owner_watch_pid(watch), getpid());
+    ck_assert_int_eq(ftruncate(fd, 0), 0);
+    ck_assert_int_eq(owner_watch_pid(watch), 0);
+    ck_assert_int_eq(owner_keep(&fd, run_dir, "box", "frontend"), 0);
+    ck_assert_int_eq(owner_watch_pid(watch), getpid());
+    close(watch);
+    close(fd);
+}
+END_TEST
+
 START_TEST(a_role_that_another_process_took_meanwhile_is_lost)
 {
     int fd = owner_acquire(run_dir, "box", "frontend");
@@ -263,6 +278,7 @@ int main(void)
     tcase_add_test(tcase, the_run_folder_is_made_for_this_user_alone);
     tcase_add_test(tcase, a_run_folder_that_others_control_is_refused);
     tcase_add_test(tcase, a_role_whose_lock_file_was_removed_is_taken_under_its_name_again);
+    tcase_add_test(tcase, a_lock_file_that_somebody_emptied_has_its_pid_again);
     tcase_add_test(tcase, a_role_that_another_process_took_meanwhile_is_lost);
     tcase_add_test(tcase, a_folder_that_cannot_be_made_anew_costs_nobody_the_role);
     suite_add_tcase(suite, tcase);

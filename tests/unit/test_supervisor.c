@@ -57,8 +57,8 @@ START_TEST(what_ends_is_started_again_until_a_stop_signal_ends_all)
 {
     char script[128];
     /* The fifth life of the one that dies ends the group; the other one lives on until then. */
-    snprintf(script, sizeof script, "echo >>deaths; [ $(wc -l <deaths) -lt 5 ] || kill -TERM %d; kill -KILL $$",
-             getpid());
+    snprintf(script, sizeof script,
+             "trap '' TERM; echo >>deaths; [ $(wc -l <deaths) -lt 5 ] || kill -TERM %d; kill -KILL $$", getpid());
     add("mortal", script);
     add("sleeper", "trap 'echo >>saved; exit 0' TERM; echo >>births; while :; do sleep 0.05; done");
     ck_assert_int_eq(supervisor_run(supervisor), 128 + SIGKILL); /* how the fifth has ended */
@@ -89,6 +89,31 @@ START_TEST(what_cannot_start_at_all_ends_all)
     const int status = supervisor_run(supervisor);
     /* The sleeper may be told before its trap. */
     ck_assert_int_eq(status, hopeless[_i].status);
+}
+END_TEST
+
+/* It could start, and has lost something since. */
+START_TEST(what_was_well_is_started_again_though_its_first_life_ends_with_1)
+{
+    static const struct supervisor_limits at_once = {NS_PER_MS, 4 * NS_PER_MS, 1};
+    char script[128];
+    supervisor_destroy(&supervisor);
+    ck_assert_int_eq(supervisor_create(&supervisor, &at_once), 0);
+    snprintf(script, sizeof script, "echo >>starts; [ $(wc -l <starts) -lt 3 ] || kill -TERM %d; exit 1", getpid());
+    add("faller", script);
+    (void)supervisor_run(supervisor);
+    ck_assert_int_ge(lines("starts"), 3);
+}
+END_TEST
+
+/* Such as a runtime that could not save all. */
+START_TEST(how_one_ends_on_a_stop_signal_is_how_all_end)
+{
+    char script[128];
+    snprintf(script, sizeof script, "trap 'exit 4' TERM; kill -TERM %d; while :; do sleep 0.05; done", getpid());
+    add("unsaved", script);
+    add("saved", "trap 'exit 0' TERM; while :; do sleep 0.05; done");
+    ck_assert_int_eq(supervisor_run(supervisor), 4);
 }
 END_TEST
 
@@ -142,6 +167,8 @@ int main(void)
     tcase_add_test(tcase, what_ends_is_started_again_until_a_stop_signal_ends_all);
     tcase_add_test(tcase, a_clean_end_of_all_is_one);
     tcase_add_loop_test(tcase, what_cannot_start_at_all_ends_all, 0, 3);
+    tcase_add_test(tcase, what_was_well_is_started_again_though_its_first_life_ends_with_1);
+    tcase_add_test(tcase, how_one_ends_on_a_stop_signal_is_how_all_end);
     tcase_add_test(tcase, what_cannot_start_again_is_tried_again);
     tcase_add_test(tcase, a_supervisor_that_is_killed_takes_its_programs_along);
     suite_add_tcase(suite, tcase);
