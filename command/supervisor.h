@@ -21,7 +21,8 @@ int supervisor_create(struct supervisor **supervisor, const struct supervisor_li
 int supervisor_add(struct supervisor *supervisor, const char *name, const char *const *argv);
 /* Runs them until a stop signal, and returns when all have ended: 0, or the first exit status that was not (128 + the
  * signal that killed it). It also ends all, with that status, when one is started for the first time and cannot start
- * (exit status 1, before it has lived for well_ns), and when one refuses its configuration or flags (2): starting again would change neither. */
+ * (exit status 1, before it has lived for well_ns), and when one refuses its configuration or flags (2): starting again
+ * would change neither. */
 int supervisor_run(struct supervisor *supervisor);
 void supervisor_destroy(struct supervisor **supervisor);
 
