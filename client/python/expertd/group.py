@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 import weakref
 from typing import Any, Callable, Dict, Optional, Sequence
 
@@ -18,7 +19,7 @@ from .errors import Unavailable
 
 __all__ = ["Group", "free_port", "find_program"]
 
-_STOP_PATIENCE = 70.0
+_STOP_PATIENCE = 960.0  # longer than supervise.py waits
 
 
 def find_program(name: str, bin_dir: Optional[str] = None) -> str:
@@ -83,17 +84,11 @@ class Group:
 
     def log(self) -> str:
         """What the programs have said."""
-        try:
-            with open(self.log_path, encoding="utf-8", errors="replace") as log:
-                return log.read()
-        except FileNotFoundError:
-            return ""
+        return _read(self.folder)
 
     def log_tail(self) -> str:
         """Their errors, or what they said last."""
-        lines = self.log().splitlines()
-        errors = [line for line in lines if " error: " in line]
-        return "\n".join((errors or lines)[-10:])[-2000:]
+        return _tail(self.folder)
 
     def wait_for(self, check: Callable[[], Any], timeout: float, what: str) -> Any:
         """Until check() is true; its value. Unavailable, with the log's end, when a program ends or it takes too long."""
@@ -111,7 +106,8 @@ class Group:
             pause = min(0.2, pause * 1.5)
 
     def stop(self) -> None:
-        """Ends the programs as SIGTERM does (checkpoints are written), and waits for it. Twice is fine."""
+        """Ends the programs as SIGTERM does (checkpoints are written), and waits for it. A RuntimeWarning tells what they
+        said if they did not end well: what the experts had learned may not be saved then. Twice is fine."""
         with self._lock:
             if self._supervisor is not None:
                 _end(self._supervisor, self.folder, os.getpid())
@@ -123,6 +119,7 @@ class Group:
 def _end(supervisor: "subprocess.Popen[bytes]", folder: str, pid: int) -> None:
     if os.getpid() != pid:  # a forked child: not its group
         return
+    ran = supervisor.poll() is None
     if supervisor.stdin is not None and not supervisor.stdin.closed:
         supervisor.stdin.close()
     try:
@@ -132,7 +129,24 @@ def _end(supervisor: "subprocess.Popen[bytes]", folder: str, pid: int) -> None:
         supervisor.wait()
     if supervisor.stdout is not None:
         supervisor.stdout.close()
+    if ran and supervisor.returncode != 0:
+        warnings.warn(f"the server did not end well (exit status {supervisor.returncode}): {_tail(folder)}",
+                      RuntimeWarning, stacklevel=3)
     _remove(folder, pid)
+
+
+def _read(folder: str) -> str:
+    try:
+        with open(os.path.join(folder, "log"), encoding="utf-8", errors="replace") as log:
+            return log.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _tail(folder: str) -> str:
+    lines = _read(folder).splitlines()
+    errors = [line for line in lines if " error: " in line]
+    return "\n".join((errors or lines)[-10:])[-2000:]
 
 
 def _remove(folder: str, pid: int) -> None:

@@ -4,7 +4,9 @@
 
 It starts the commands in order and ends them all, with SIGTERM and then patience, when one of them ends, on SIGTERM or SIGINT, or
 when its standard input closes: so nothing outlives the Python program, however that ends. Then it
-removes the files of the patterns, which a program that was killed has left, and the folder if its standard input was closed.
+removes the files of the patterns, which a program that was killed has left, and the folder if its standard input was closed
+and all have ended well. Its exit status is the first of theirs that is not 0: 4 of a runtime says that training could not be
+saved.
 Its standard output gets one line for each process: its pid."""
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ import sys
 import time
 from typing import List
 
-PATIENCE = 60.0  # seconds for checkpoints at the end; SIGKILL after that
+PATIENCE = 900.0  # seconds for checkpoints at the end; SIGKILL after that
 
 
 def main() -> int:
@@ -56,15 +58,19 @@ def main() -> int:
             child.terminate()
         end = time.monotonic() + PATIENCE
         for child in children:
+            name = os.path.basename(job["commands"][children.index(child)][0])
             try:
                 child.wait(max(0.0, end - time.monotonic()))
             except subprocess.TimeoutExpired:
+                print(f"supervise: error: {name} was killed: it had not ended after {PATIENCE:.0f} s", file=sys.stderr)
                 child.kill()
                 child.wait()
+            # One that SIGTERM itself ends was not up yet.
+            status = status or (0 if child.returncode == -signal.SIGTERM else child.returncode)
         for path in [path for pattern in job["remove"] for path in glob.glob(pattern)]:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-        if closed:  # who started this is gone, or through with it
+        if closed and status == 0:  # who started this is gone, or through with it
             shutil.rmtree(job["folder"], ignore_errors=True)
     return status if status >= 0 else 128 - status
 

@@ -1,6 +1,7 @@
 """Servers and DHT nodes in the background."""
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +58,17 @@ def test_checkpoints_are_written_at_the_end_and_found_again(tmp_path):
         assert torch.allclose(expert(x), learned, atol=1e-6) and expert.info.update_count == 3
     with pytest.raises(ValueError, match="2 experts"):
         Server.create(num_experts=1, checkpoint_dir=str(tmp_path), start=False)
+
+
+def test_training_that_cannot_be_saved_is_told(tmp_path):
+    folder = tmp_path / "checkpoints"
+    server = Server.create(num_experts=1, checkpoint_dir=str(folder), start=True, **SMALL)
+    expert = expertd.RemoteExpert("expert.0", server.endpoint, timeout=PATIENCE)
+    expert(torch.randn(2, 16)).square().sum().backward()
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    with pytest.warns(RuntimeWarning, match="lost: 1 updates"):
+        server.shutdown()
 
 
 def test_a_schedule_is_followed():
