@@ -37,7 +37,8 @@ bool codec_frame_bytes(uint32_t codec, uint32_t dtype, uint64_t elements, uint64
 const char *codec_check(uint32_t codec, const void *frame, uint64_t elements);
 /* Writes `elements` elements; the frame was checked. Not of CODEC_NONE. */
 void codec_decode(uint32_t codec, const void *frame, uint64_t elements, uint64_t last, float *to);
-/* The same of `count` elements from `first` on, both multiples of `last`. */
+/* The same of `count` elements from `first` on, wherever in a last dimension these begin and end: a tensor of one
+ * number a row has its rows in the last one. first + count is at most `elements`. */
 void codec_decode_some(uint32_t codec, const void *frame, uint64_t elements, uint64_t last, uint64_t first,
                        uint64_t count, float *to);
 /* Writes a frame of codec_frame_bytes(). False: the codec cannot say that (NaN or Inf; never of FLOAT16, which makes of

@@ -181,8 +181,9 @@ void codec_meanstd_decode(const void *frame, uint64_t elements, uint64_t last, u
     const uint64_t rows = last ? elements / last : 0;
     const codec_u16 *from = frame;
     const codec_f32 *means = (const codec_f32 *)(const void *)(from + elements), *deviations = means + rows;
-    for (uint64_t at = 0; at < count; at += last) {
-        const uint64_t r = (first + at) / last;
-        widen_best(from + first + at, last, means[r], deviations[r], to + at);
+    for (uint64_t at = first, end = first + count, next; at < end; at = next) {
+        const uint64_t r = at / last;
+        next = end < (r + 1) * last ? end : (r + 1) * last;
+        widen_best(from + at, next - at, means[r], deviations[r], to + (at - first));
     }
 }

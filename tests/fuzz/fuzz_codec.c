@@ -9,10 +9,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* As a whole, and from a row in the middle on. */
+/* As a whole, and some of them, which begin and end in the midst of a last dimension, too. */
 static void decode_both(uint32_t codec, const uint8_t *frame, uint64_t elements, uint64_t last, float *to)
 {
-    const uint64_t first = elements / last / 2 * last, count = elements / last * last - first;
+    const uint64_t first = elements / 3, count = elements / 2;
     float *some = malloc(count * sizeof *some + 1);
     codec_decode(codec, frame, elements, last, to);
     codec_decode_some(codec, frame, elements, last, first, count, some);
@@ -58,7 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 4)
         return 0;
     const uint32_t codec = 1 + data[0] % (CODEC_COUNT - 1);
-    const uint64_t elements = data[1] | (uint64_t)(data[2] & 63) << 8, last = data[3] ? data[3] : 1;
+    const uint64_t last = data[3] ? data[3] : 1, elements = (data[1] | (uint64_t)(data[2] & 63) << 8) / last * last;
     decode(codec, data + 4, size - 4, elements, last);
     encode(codec, data + 4, size - 4, last);
     return 0;

@@ -34,6 +34,8 @@ bool codec_round_trip(uint32_t codec, const float *from, uint64_t elements, uint
     float *decoded = malloc((elements + GUARD) * sizeof *decoded);
     ck_assert(memory && decoded);
     unsigned char *frame = memory + 1;
+    float untouched[GUARD];
+    memset(untouched, 0x77, sizeof untouched);
     memset(memory, 0x77, 1 + bytes + GUARD);
     memset(decoded, 0x77, (elements + GUARD) * sizeof *decoded);
     const bool encoded = codec_encode(codec, from, elements, last, frame);
@@ -43,10 +45,20 @@ bool codec_round_trip(uint32_t codec, const float *from, uint64_t elements, uint
     if (encoded) {
         const char *problem = codec_check(codec, frame, elements);
         ck_assert_msg(!problem, "%s: %s", codec_name(codec), problem);
-        /* A row after the other, as a call for many experts takes them; and all of them. */
-        for (uint64_t first = 0; last > 0 && first < elements; first += last)
-            codec_decode_some(codec, frame, elements, last, first, last, decoded + first);
-        memcpy(to, decoded, elements * sizeof *to);
+        /* In pieces, as a call for many experts takes them, which begin and end within a row, too; and as a whole. */
+        const uint64_t pieces[] = {last, last / 3 + 1, last + 1};
+        for (size_t k = 0; k < sizeof pieces / sizeof pieces[0]; k++) {
+            memset(decoded, 0x77, elements * sizeof *decoded);
+            for (uint64_t first = 0, count; last > 0 && first < elements; first += count) {
+                count = pieces[k] < elements - first ? pieces[k] : elements - first;
+                codec_decode_some(codec, frame, elements, last, first, count, decoded + first);
+                ck_assert_msg(memcmp(decoded + first + count, untouched, sizeof untouched) == 0,
+                              "%s: %llu elements from %llu on are more", codec_name(codec), (unsigned long long)count,
+                              (unsigned long long)first);
+            }
+            ck_assert(k == 0 || memcmp(to, decoded, elements * sizeof *to) == 0);
+            memcpy(to, decoded, elements * sizeof *to);
+        }
         memset(decoded, 0x77, elements * sizeof *decoded);
         codec_decode(codec, frame, elements, last, decoded);
         ck_assert(elements == 0 || memcmp(to, decoded, elements * sizeof *to) == 0);
