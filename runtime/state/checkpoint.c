@@ -235,6 +235,23 @@ static int load_tensor(struct expert *expert, unsigned index, const struct exper
     return rc;
 }
 
+/* What the file knows of an optimizer that is not this expert's must not go without a word. */
+static void say_what_is_left_out(const struct expert *expert, const struct safetensors *file, const char *path)
+{
+    static const char state[] = "optimizer.";
+    unsigned left = 0;
+    for (unsigned i = 0; i < safetensors_count(file); i++) {
+        const char *name = safetensors_tensor(file, i)->name;
+        left += strncmp(name, state, sizeof state - 1) == 0 && strcmp(name, window_name) != 0 &&
+                expert_tensor_find(expert, name) < 0;
+    }
+    if (left > 0)
+        log_warning(
+            "'%s' has %u tensors of an optimizer's state that this expert's (optimizer: %s) has no use for: they "
+            "are left out",
+            path, left, expert->config->optimizer);
+}
+
 /* All of it is checked before any of it is written. -EPROTO and other errors of reading: error says what is wrong; what
  * is wrong with the device or with the shapes was logged. */
 static int load_tensors(struct expert *expert, const struct safetensors *file, const char *path, char *error)
@@ -253,6 +270,8 @@ static int load_tensors(struct expert *expert, const struct safetensors *file, c
                     states);
     else if (rc == 0 && missing > 0)
         log_info("'%s' has none of the optimizer's state: it starts at zero", path);
+    if (rc == 0)
+        say_what_is_left_out(expert, file, path);
     return rc;
 }
 

@@ -470,6 +470,27 @@ START_TEST(a_file_without_optimizer_state_starts_it_at_zero)
 }
 END_TEST
 
+START_TEST(what_the_file_knows_of_another_optimizer_is_said_to_be_left_out)
+{
+    struct expert *adam = make_expert(1), *other = NULL;
+    struct config_expert plain = support.config.experts[0];
+    char path[256];
+    snprintf(path, sizeof path, "%s/ffn.0", dir);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    ck_assert_int_eq(save(adam, "ffn.0", 3, 1), 0);
+    log_capture();
+    ck_assert_int_eq(load(adam, "ffn.0"), 1);
+    ck_assert_ptr_null(strstr(log_captured(), "left out"));
+    plain.optimizer = "sgd";
+    ck_assert_int_eq(expert_create(&other, support.device, &plain, 1), 0);
+    log_capture();
+    ck_assert_int_eq(load(other, "ffn.0"), 1);
+    expect_logged("(optimizer: sgd) has no use for");
+    expert_destroy(&other);
+    expert_destroy(&adam);
+}
+END_TEST
+
 /* Two of four batches have come; the step is made when the other two have. */
 START_TEST(gradients_that_wait_for_their_step_are_loaded_with_their_number)
 {
@@ -674,6 +695,7 @@ int main(void)
     tcase_add_test(all, a_tensor_of_another_shape_is_named_with_both_shapes);
     tcase_add_test(all, weights_are_taken_by_uid_with_what_the_optimizer_knows);
     tcase_add_test(all, a_file_without_optimizer_state_starts_it_at_zero);
+    tcase_add_test(all, what_the_file_knows_of_another_optimizer_is_said_to_be_left_out);
     tcase_add_test(all, a_uid_cannot_leave_the_folder);
     tcase_add_test(all, a_folder_that_cannot_be_written_is_an_error);
     tcase_add_test(all, a_kill_in_the_middle_of_a_write_leaves_a_valid_newest_one);
