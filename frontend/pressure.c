@@ -21,11 +21,11 @@ static uint64_t least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-uint64_t pressure_budget(const struct config_frontend *config)
+uint64_t pressure_budget(const struct config_frontend *config, uint64_t memory)
 {
     if (config->max_memory)
         return config->max_memory > budget_least / 4 ? config->max_memory : budget_least / 4;
-    const uint64_t share = memory_limit("") / 4;
+    const uint64_t share = memory / 4;
     return share < budget_least ? budget_least : least(share, budget_most);
 }
 

@@ -7,8 +7,8 @@
 #include "common/config.h"
 #include "frontend/server.h"
 
-/* Bytes: frontend.max_memory, or by the memory that there is. */
-uint64_t pressure_budget(const struct config_frontend *config);
+/* Bytes: frontend.max_memory, or by the memory that there is (memory_limit). */
+uint64_t pressure_budget(const struct config_frontend *config, uint64_t memory);
 /* Of the budget: what clients may leave unread, all together; what is kept; the largest frame. */
 uint64_t pressure_unread_max(uint64_t budget);
 uint64_t pressure_keep_max(uint64_t budget);

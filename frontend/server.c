@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/doorbell.h"
 #include "common/log.h"
+#include "common/memory.h"
 #include "frontend/gate.h"
 #include "frontend/group.h"
 #include "frontend/local.h"
@@ -104,7 +105,7 @@ int server_create(struct server **server, const struct config *config, int owner
     made->owner_fd = owner_fd;
     made->start_ns = clock_now_ns();
     made->list_generation = clock_wall_ns();
-    made->pressure.budget = pressure_budget(&config->frontend);
+    made->pressure.budget = pressure_budget(&config->frontend, memory_limit(""));
     incoming_init(&made->incoming);
     int rc = changes_create(&made->changes, made);
     if (rc == 0)

@@ -1,6 +1,6 @@
 #!/bin/bash
 # A wrong configuration is refused by every program, with its line and exit status 2; a relative path is relative to it.
-# timeout: 300
+# timeout: 900
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 bin=$(cd "${BUILD:-build}/bin" && pwd) || exit 1
@@ -13,18 +13,21 @@ fail() {
 
 # refused "LINE: WHAT" TEXT: each program says so of a file with that text, in the third line of which is the fault.
 refused() {
-    local program status
+    local program status command
     printf 'server: {name: refused-%s, run_dir: "%s/run"}\nfrontend: {listen: ["ipc://%s/f"]}\n%b\n' $$ "$work" "$work" "$2" \
         >"$work/wrong.yaml"
-    for program in expertd-frontend expertd-runtime expertd-dht; do
-        timeout 600 "$bin/$program" --config "$work/wrong.yaml" 2>"$work/said"
+    for program in expertd-frontend expertd-runtime expertd-dht "${others[@]}"; do
+        read -ra command <<<"$program"
+        timeout 600 "$bin/${command[0]}" "${command[@]:1}" --config "$work/wrong.yaml" 2>"$work/said"
         status=$?
         [ $status = 2 ] || fail "$program ends with $status: $2"
         grep -qF "$work/wrong.yaml:3: $1" "$work/said" || fail "$program says $(cat "$work/said"), not '$1': $2"
     done
 }
+others=(expertd-http 'expertd check' 'expertd serve')
 refused 'dht.bootstrap: ' 'dht: {bootstrap: ["::1"]}'
 refused 'dht.expiration: ' 'dht: {update_period: 300, expiration: 30}'
+others=() # all read a file in the same way
 refused "experts[0].block: there is no block 'fnn': is 'ffn' meant?" 'experts: [{uid: ffn.0, block: fnn}]'
 refused 'a second document' '---\nexperts: []'
 refused 'invalid' '# Gr\xfc\xdfe'
@@ -34,7 +37,7 @@ refused "dht.listen: 'inproc://x' is only reached" 'dht: {listen: "inproc://x"}'
 
 mkdir "$work/box" "$work/elsewhere"
 cat >"$work/box/expertd.yaml" <<YAML
-server: {name: files-$$, run_dir: run}
+server: {name: files-$$, run_dir: run, log_level: debug}
 frontend: {listen: ["ipc://frontend"]}
 checkpoint: {dir: checkpoints, interval: 0}
 devices: [{name: device0, cache_dir: cache}]
@@ -50,7 +53,18 @@ pids+=($!)
 export EXPERTD_ENDPOINT=ipc://$work/box/frontend
 "$bin/expertctl" --timeout 600 wait ffn.0 || fail "they meet: $(cat "$work/log")"
 "$bin/expertctl" --timeout 600 checkpoint ffn.0 >/dev/null || fail "a checkpoint is written: $(cat "$work/log")"
+grep -qF " wrote '$work/box/checkpoints/ffn.0/" "$work/log" || fail "at log_level debug it is said: $(cat "$work/log")"
 [ -d "$work/box/checkpoints/ffn.0" ] && [ -d "$work/box/cache" ] && [ -d "$work/box/run" ] || fail "$(find "$work")"
+kill "${pids[1]}"
+wait "${pids[1]}"
+(cd "$work/elsewhere" && exec "$bin/expertd-runtime" --config ../box/expertd.yaml) 2>>"$work/log" &
+pids[1]=$!
+for ((i = 0; i < 6000; i++)); do # a bound that only a hang reaches
+    ! grep -qF " loaded '$work/box/checkpoints/ffn.0/" "$work/log" || break
+    kill -0 "${pids[1]}" || fail "it starts again: $(cat "$work/log")"
+    sleep 0.1
+done
+grep -qF " loaded '$work/box/checkpoints/ffn.0/" "$work/log" || fail "what is loaded is said: $(cat "$work/log")"
 [ -z "$(ls "$work/elsewhere")" ] || fail "where the runtime stands there is nothing: $(ls "$work/elsewhere")"
 kill "${pids[@]}"
 wait "${pids[@]}"

@@ -65,6 +65,26 @@ for file in share/expertd/grafana.json share/expertd/expertd.proto share/expertd
 done
 grep -rq "$work" "$root/lib/pkgconfig" && fail "DESTDIR must not be in what is installed"
 
+# Without DESTDIR the loader is told of the library, or whoever installs is told to.
+mkdir "$work/fake"
+printf '#!/bin/sh\necho 0\n' >"$work/fake/id"
+printf '#!/bin/sh\ntouch "%s/told"\n' "$work" >"$work/fake/ldconfig"
+chmod +x "$work"/fake/*
+install_here() {
+    PATH=$work/fake:$PATH make -s -o all install BUILD="$BUILD" DESTDIR= PREFIX="$work/here" >"$work/log" 2>&1 || fail "make install: $(cat "$work/log")"
+}
+install_here
+[ -e "$work/told" ] || fail "ldconfig is run as root: $(cat "$work/log")"
+printf '#!/bin/sh\necho 1000\n' >"$work/fake/id"
+rm "$work/told"
+install_here
+[ ! -e "$work/told" ] && grep -q 'run ldconfig as root' "$work/log" || fail "others are told to: $(cat "$work/log")"
+
+said=$(timeout 600 scripts/test --help) || fail "scripts/test --help"
+grep -q -- --no-install <<<"$said" && ! grep -qE '^(PASS|FAIL) |Reading package' <<<"$said" || fail "scripts/test --help only helps: $said"
+timeout 600 scripts/test --no-instal >"$work/log" 2>&1
+[ $? = 2 ] && grep -q "no option '--no-instal'" "$work/log" || fail "scripts/test refuses what it does not know: $(cat "$work/log")"
+
 strangers=$(nm -D --defined-only "$root/lib/libexpertd.so" | awk '{print $3}' | grep -v '^expertd_')
 [ -z "$strangers" ] || fail "the shared library exports $strangers"
 strangers=$(nm -g --defined-only "$root/lib/libexpertd.a" | awk 'NF == 3 {print $3}' | grep -v '^expertd_')

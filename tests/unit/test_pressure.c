@@ -2,7 +2,6 @@
 #include <check.h>
 #include <stdlib.h>
 
-#include "common/memory.h"
 #include "frontend/pressure.h"
 
 static const uint64_t MiB = 1 << 20, GiB = 1 << 30;
@@ -10,12 +9,14 @@ static const uint64_t MiB = 1 << 20, GiB = 1 << 30;
 START_TEST(the_budget_is_what_is_configured_or_follows_from_the_memory)
 {
     struct config_frontend config = {.max_memory = 123 * MiB};
-    ck_assert_uint_eq(pressure_budget(&config), 123 * MiB);
+    ck_assert_uint_eq(pressure_budget(&config, GiB), 123 * MiB);
+    config.max_memory = 1;
+    ck_assert_uint_eq(pressure_budget(&config, GiB), 16 * MiB);
     config.max_memory = 0;
-    const uint64_t budget = pressure_budget(&config);
-    ck_assert_uint_ge(budget, 64 * MiB);
-    ck_assert_uint_le(budget, 4 * GiB);
-    ck_assert(budget == 64 * MiB || budget == 4 * GiB || budget == memory_limit("") / 4);
+    ck_assert_uint_eq(pressure_budget(&config, 100 * MiB), 64 * MiB);
+    ck_assert_uint_eq(pressure_budget(&config, 8 * GiB), 2 * GiB);
+    ck_assert_uint_eq(pressure_budget(&config, 100 * GiB), 4 * GiB);
+    ck_assert_uint_eq(pressure_budget(&config, UINT64_MAX), 4 * GiB); /* no limit is known */
 }
 END_TEST
 
