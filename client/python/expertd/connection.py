@@ -7,20 +7,22 @@ meanwhile ("drives"), and one that sends takes in what has come by then.
 What was sent is either answered or followed by a loss: the socket takes messages only while a connection stands
 (ZMQ_IMMEDIATE). After a loss, calls are repeated under their old request ids once there is a new connection. So are all
 calls when a KeyboardInterrupt has hit a thread that worked on the socket, which may have been in the middle of a
-message: the socket is thrown away then.
+message: the socket is thrown away then; and so it is when nothing has moved either way for too long.
 
 A server on the same host is asked, behind the first answer, where its shared memory is; tensors then go that way (local.py),
 and over ZeroMQ what does not fit there, or cannot go there now. A loss of it is a loss of the calls that went there."""
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import select
+import socket
 import struct
 import threading
 import time
 from collections import deque
-from typing import Any, Deque, Dict, Iterator, List, Optional, Protocol
+from typing import Any, Deque, Dict, Iterator, List, Optional, Protocol, Tuple
 
 import zmq
 
@@ -33,6 +35,9 @@ __all__ = ["Connection"]
 
 MAX_FRAME_BYTES = 1 << 31
 HEARTBEAT_MS = 2000
+MISSED_HEARTBEATS = 5
+PINGS_BYTES = 4096  # more than pings have in that time: what the kernel of a stopped peer takes of them is no life
+CONNECT_TIMEOUT_MS = 5000  # of one attempt; the kernel's own is minutes
 LONGEST_SLEEP = 1.0  # seconds, while calls are in flight: an interrupt may hit between a wake-up and what it was for
 LOCAL_FAILURES = 3  # in a row, until shared memory is not tried any more
 LOCAL_SOON = 1.0  # seconds within which its end is a failure
@@ -40,11 +45,13 @@ COPY_BELOW = 1 << 16  # bytes of a frame; pyzmq's bookkeeping for zero copies co
 
 CONNECTING, UP, DOWN = range(3)
 _HANDSHAKE = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-_LOST = int(zmq.EVENT_DISCONNECTED)
+_CONNECTED, _LOST = int(zmq.EVENT_CONNECTED), int(zmq.EVENT_DISCONNECTED)
 _FAILED = int(zmq.EVENT_CONNECT_RETRIED) | int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL) \
     | int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL) | int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 _EVENTS, _FD, _POLLIN, _POLLOUT = int(zmq.EVENTS), int(zmq.FD), int(zmq.POLLIN), int(zmq.POLLOUT)
 _NOTHING = ((-1, 0),)
+_TCP_INFO = struct.Struct("=52xI64xQ")  # of linux/tcp.h: last_data_recv and bytes_acked
+_getsockopt = ctypes.CDLL(None).getsockopt
 _NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 
 
@@ -56,6 +63,16 @@ def varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
+
+
+def tcp_moved(fd: int) -> Optional[Tuple[int, int]]:
+    """For how many ms nothing has come, and how many bytes the peer has taken. None: nothing is known, as the descriptor,
+    which is ZeroMQ's, was closed this moment: therefore no socket object, which would close it once more."""
+    info, size = ctypes.create_string_buffer(_TCP_INFO.size), ctypes.c_uint32(_TCP_INFO.size)
+    if _getsockopt(fd, socket.IPPROTO_TCP, socket.TCP_INFO, info, ctypes.byref(size)) != 0 or size.value < _TCP_INFO.size:
+        return None
+    silent_ms, taken = _TCP_INFO.unpack(info.raw)
+    return silent_ms, taken
 
 
 class Poller(Protocol):
@@ -84,6 +101,7 @@ class Connection:
         self.state = CONNECTING
         self.closed = False
         self._stale = False  # a loss was heard of, and no handshake since
+        self._tcp_fd, self._taken, self._taken_at = -1, 0, 0.0  # ZeroMQ's socket; what the peer had taken, and when
         self._why_down = "it does not take connections"
         self._context, self._reply_class, self._deadline_key = context, reply_class, deadline_key
         self._poller, self._wake = poller, poller.wake
@@ -106,13 +124,16 @@ class Connection:
                            endpoint=endpoint) from None
 
     def _open(self) -> None:
+        self._tcp_fd = -1
+        # Over TCP the kernel knows better whether the peer lives: ZeroMQ's own answers wait behind a large message.
+        patience_ms = 0 if self._over_tcp() else MISSED_HEARTBEATS * HEARTBEAT_MS
         self.socket = self._context.socket(zmq.DEALER)
         for option, value in ((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.RCVHWM, 0), (zmq.MAXMSGSIZE, MAX_FRAME_BYTES),
-                              (zmq.HEARTBEAT_IVL, HEARTBEAT_MS), (zmq.HEARTBEAT_TIMEOUT, 5 * HEARTBEAT_MS),
-                              (zmq.RECONNECT_IVL, 50), (zmq.RECONNECT_IVL_MAX, 1000), (zmq.IPV6, 1)):
+                              (zmq.HEARTBEAT_IVL, HEARTBEAT_MS), (zmq.HEARTBEAT_TIMEOUT, patience_ms),
+                              (zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS), (zmq.RECONNECT_IVL, 50), (zmq.RECONNECT_IVL_MAX, 1000), (zmq.IPV6, 1)):
             self.socket.setsockopt(option, value)
         keys.apply(self.socket, self.endpoint)
-        self.monitor = self.socket.get_monitor_socket(_HANDSHAKE | _LOST | _FAILED)
+        self.monitor = self.socket.get_monitor_socket(_CONNECTED | _HANDSHAKE | _LOST | _FAILED)
         self.monitor.setsockopt(zmq.LINGER, 0)
         self.socket.connect(self.endpoint)
         self.fd, self.monitor_fd = self.socket.get(_FD), self.monitor.get(_FD)
@@ -302,6 +323,8 @@ class Connection:
                     next_time = when if next_time is None else min(next_time, when)
                 if self.monitor.get(_EVENTS) & _POLLIN:
                     self._hear()
+                if self._is_silent(now):
+                    self._reset(DOWN)
                 self._pump()
             except BaseException:
                 self._reset()
@@ -357,11 +380,15 @@ class Connection:
 
     def _hear(self) -> None:
         while self.monitor.get(_EVENTS) & _POLLIN:
-            event = struct.unpack("=H", self.monitor.recv_multipart(_NOBLOCK)[0][:2])[0]
+            event, value = struct.unpack_from("=Hi", self.monitor.recv_multipart(_NOBLOCK)[0])
+            if event == _CONNECTED:
+                self._tcp_fd, self._taken, self._taken_at = value if self._over_tcp() else -1, 0, time.monotonic()
+                continue
             if event == _HANDSHAKE:
                 self.state, self._stale = UP, False
                 self.connects += 1
                 continue
+            self._tcp_fd = -1
             if event == _LOST:
                 self._why_down, self._stale = "the connection was lost", True
                 self.losses += 1
@@ -371,6 +398,20 @@ class Connection:
             self.state = DOWN
             for call in [call for call in self._unsent.values() if call.goes_elsewhere()]:
                 self._end(call, STATUS_UNAVAILABLE, self._why_down)
+
+    def _over_tcp(self) -> bool:
+        return self.endpoint.startswith("tcp://")
+
+    def _is_silent(self, now: float) -> bool:
+        """Whether nothing has moved for too long, either way: a large message on a slow link is no silence."""
+        moved = tcp_moved(self._tcp_fd) if self.state == UP and self._tcp_fd >= 0 else None
+        if moved is None:
+            return False
+        silent_ms, taken = moved
+        if (taken - self._taken) % (1 << 64) >= PINGS_BYTES:
+            self._taken, self._taken_at = taken, now
+        limit_ms = MISSED_HEARTBEATS * HEARTBEAT_MS
+        return silent_ms >= limit_ms and (now - self._taken_at) * 1000 >= limit_ms
 
     def _lose(self, link: Optional[local.Link] = None) -> None:
         """All that was sent, or what went by that link."""
@@ -519,14 +560,16 @@ class Connection:
         self.calls.pop(call.request_id, None)
         self._unsent.pop(call.request_id, None)
 
-    def _reset(self) -> None:
+    def _reset(self, state: int = CONNECTING) -> None:
         if self.closed:
             return
         self._shut()
         self._open()
-        self.state, self._stale, self._why_down = CONNECTING, False, "the connection was lost"
+        self.state, self._stale, self._why_down = state, False, "the connection was lost"
         self.losses += 1
         self._lose()
+        if self._driver is not None:
+            self._wake_driver()  # it may sleep on the old socket
 
     def _run_callbacks(self) -> None:
         while self._finished:

@@ -1,7 +1,9 @@
 """What the tests share: a server of the real programs, and a stand-in that says what a test wants."""
 import os
+import socket
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -131,3 +133,76 @@ def echo(request, frames):
 
 def refusal(status, message="why not"):
     return messages.server.ReplyHeader(version=1, status=status, message=message), []
+
+
+class Proxy:
+    """Carries bytes between clients and a port of this host. `open`: cleared, nothing moves. What goes in the direction
+    `slow` ("up": to the server) is slow for `seconds` from when begin_slowly() is called, but never stands still."""
+
+    CHUNK, PAUSE = 16 << 10, 0.02  # 800 KB/s
+
+    def __init__(self, port, slow="", seconds=0.0):
+        self.target, self.slow, self.seconds, self.slow_until = ("127.0.0.1", port), slow, seconds, 0.0
+        self.open = threading.Event()
+        self.open.set()
+        self.accepted, self.sockets = 0, []
+        self.listener = socket.socket()
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)  # what it accepts inherits it
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen(16)
+        self.endpoint = f"tcp://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def begin_slowly(self):
+        self.slow_until = time.monotonic() + self.seconds
+
+    def accept(self):
+        while True:
+            try:
+                client = self.listener.accept()[0]
+            except OSError:
+                return
+            self.accepted += 1
+            server = socket.create_connection(self.target)
+            self.sockets += [client, server]
+            for direction, source, sink in (("up", client, server), ("down", server, client)):
+                threading.Thread(target=self.carry, args=(direction, source, sink), daemon=True).start()
+
+    def carry(self, direction, source, sink):
+        try:
+            while True:
+                chunk = source.recv(self.CHUNK)
+                self.open.wait()
+                if not chunk:
+                    break
+                sink.sendall(chunk)
+                if direction == self.slow and time.monotonic() < self.slow_until:
+                    time.sleep(self.PAUSE)
+        except OSError:
+            pass
+        for end in (source, sink):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def stop(self):
+        self.open.set()
+        for one in [self.listener, *self.sockets]:
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            one.close()
+
+
+@pytest.fixture
+def proxy():
+    made = []
+
+    def make(*args, **options):
+        made.append(Proxy(*args, **options))
+        return made[-1]
+    yield make
+    for one in made:
+        one.stop()

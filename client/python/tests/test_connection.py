@@ -371,3 +371,39 @@ def test_no_two_calls_of_a_process_have_one_id(stand_in):
     requests = [request for server in servers for request in server.requests]
     assert len({request.client_id for request in requests}) == 1
     assert len({request.request_id for request in requests}) == len(requests) == 6
+
+
+def test_large_messages_may_take_longer_than_silence_would(stand_in, proxy, monkeypatch):
+    monkeypatch.setattr("expertd.connection.HEARTBEAT_MS", 1000)  # 5 s without a sign are silence
+    server = stand_in(echo)
+    links = [proxy(server.port, slow=direction, seconds=8.0) for direction in ("up", "down")]
+    clients = [expertd.Client(link.endpoint, timeout=PATIENCE, retry_for=PATIENCE) for link in links]
+    for client in clients:
+        client.forward("e.0", [X])
+    large = torch.arange(2048 * 1024.0).reshape(2048, 1024)  # 8 MiB, 10 s at least
+    for link in links:
+        link.begin_slowly()
+    calls = [client.start_forward("e.0", [large]) for client in clients]
+    for client, call in zip(clients, calls):
+        assert torch.equal(client.outputs(call)[0], large)
+    for link in links:
+        assert transport().connection(link.endpoint).losses == 0 and link.accepted == 1
+
+
+def test_a_peer_that_is_silent_is_given_up_and_found_again(stand_in, proxy, monkeypatch):
+    monkeypatch.setattr("expertd.connection.HEARTBEAT_MS", 100)
+    server = stand_in(echo)
+    link = proxy(server.port)
+    patient = expertd.Client(link.endpoint, timeout=PATIENCE, retry_for=PATIENCE)
+    patient.forward("e.0", [X])
+    connection = transport().connection(link.endpoint)
+    link.open.clear()
+    call = patient.start_backward("e.0", [X], [X])
+    with pytest.raises(expertd.Unavailable):  # at its loss, though the connection still stands as the kernel sees it
+        expertd.Client(link.endpoint, timeout=PATIENCE, retry_for=0).forward("e.0", [X])
+    assert connection.losses > 0 and connection.is_down() and not call.done()
+    monkeypatch.undo()  # a slow machine may be as silent as that
+    link.open.set()
+    assert torch.equal(patient.outputs(call)[0], X)
+    assert torch.equal(patient.forward("e.0", [X])[0], X)
+    assert link.accepted > 1 and connection.in_flight() == 0
