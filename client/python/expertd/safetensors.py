@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Optional
 
 import torch
 
@@ -15,6 +15,25 @@ _NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torc
           torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 _HEADER_LIMIT = 100_000_000
+# What is taken for such a file at times, by how it begins.
+_OTHERS = ((b"version https://git-lfs", "it is a Git LFS pointer, whose file was never fetched (git lfs pull)"),
+           (b"PK\3\4", "it is a zip archive, as PyTorch's .pt are (torch.load)"),
+           (b"\x80\2", "it is a pickle, as PyTorch's .pt are (torch.load)"), (b"GGUF", "it is a GGUF file"))
+
+
+class _Tensors(Dict[str, torch.Tensor]):
+    """A file's tensors. It may have others, of dtypes that PyTorch has no name for here: they spoil nothing until one is
+    asked for."""
+
+    def __init__(self, path: str):
+        super().__init__()
+        self.path = path
+        self.unreadable: Dict[str, str] = {}  # their dtypes
+
+    def __missing__(self, name: str) -> torch.Tensor:
+        if name in self.unreadable:
+            raise ValueError(f"{self.path}: {name}: tensors of dtype {self.unreadable[name]} cannot be read")
+        raise KeyError(name)
 
 
 def save_tensors(path: str, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -47,14 +66,15 @@ def save_tensors(path: str, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def load_tensors(path: str) -> Dict[str, torch.Tensor]:
-    """The tensors of a file by name, an expert's checkpoint for example; ValueError when it contradicts itself."""
+    """The tensors of a file by name, an expert's checkpoint for example; ValueError when it contradicts itself. One of a
+    dtype that cannot be read is not among them, and ValueError where it is asked for by [name]."""
     with open(path, "rb") as source:
         content = bytearray(source.read())
     if len(content) < 8:
         raise ValueError(f"{path}: too short for a safetensors file")
     (length,) = struct.unpack_from("<Q", content)
     if length > min(_HEADER_LIMIT, len(content) - 8):
-        raise ValueError(f"{path}: no safetensors file, or not whole: its header would have {length} bytes")
+        raise ValueError(f"{path}: {_other(content, length)}")
     try:
         header = json.loads(bytes(content[8:8 + length]))
     except ValueError as error:
@@ -62,12 +82,33 @@ def load_tensors(path: str) -> Dict[str, torch.Tensor]:
     if not isinstance(header, dict):
         raise ValueError(f"{path}: the header is no JSON object")
     header.pop("__metadata__", None)
-    return {name: _tensor(path, name, entry, content, 8 + length) for name, entry in header.items()}
+    tensors = _Tensors(path)
+    for name, entry in header.items():
+        tensor = _tensor(path, name, entry, content, 8 + length)
+        if tensor is None:
+            tensors.unreadable[name] = entry["dtype"]
+        else:
+            tensors[name] = tensor
+    return tensors
 
 
-def _tensor(path: str, name: str, entry: Any, content: bytearray, start: int) -> torch.Tensor:
+def _other(content: bytearray, length: int) -> str:
+    """What a file is whose header's length cannot be."""
+    for start, what in _OTHERS:
+        if content.startswith(start):
+            return what
+    if content.lstrip()[:1] == b"{":
+        return ("it is the index of a model in several files (shards): give those that it names" if b'"weight_map"' in content
+                else "it is JSON text")
+    return f"no safetensors file, or not whole: its header would have {length} bytes"
+
+
+def _tensor(path: str, name: str, entry: Any, content: bytearray, start: int) -> Optional[torch.Tensor]:
+    """None: of a dtype that cannot be read."""
     try:
-        dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+        code, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if not isinstance(code, str):
+            raise ValueError(f"its dtype is {code!r}")
         count = 1
         for size in shape:
             if type(size) is not int or size < 0:
@@ -75,10 +116,15 @@ def _tensor(path: str, name: str, entry: Any, content: bytearray, start: int) ->
             count *= size
         if type(begin) is not int or type(end) is not int or not 0 <= begin <= end <= len(content) - start:
             raise ValueError(f"its offsets {begin} to {end} lie outside of the file")
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise ValueError(f"{path}: {name}: it has no {error}") from None
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {name}: {error}") from None
+    dtype = _DTYPES.get(code)
+    if dtype is None:
+        return None
     if end - begin != count * torch.empty((), dtype=dtype).element_size():
-        raise ValueError(f"{path}: {name}: {end - begin} bytes for the shape {shape} of {entry['dtype']}")
+        raise ValueError(f"{path}: {name}: {end - begin} bytes for the shape {shape} of {code}")
     if count == 0:
         return torch.empty(shape, dtype=dtype)
     return torch.frombuffer(bytearray(content[start + begin:start + end]), dtype=dtype).reshape(shape)

@@ -391,8 +391,45 @@ def test_safetensors_that_lie_are_refused(tmp_path):
     loaded = expertd.load_tensors(str(tmp_path / "good"))
     assert loaded["a"].tolist() == [[0, 1, 2], [3, 4, 5]] and loaded["b"].shape == (0, 4) and loaded["c"].dtype == torch.bfloat16
     lies = [b"", good[:7], good[:20], good[:-1], b"\xff" * 16 + good, good.replace(b"[2,3]", b"[2,4]"), good.replace(b"[0,24]", b"[8,32]"),
-            good.replace(b'"F32"', b'"F99"'), good.replace(b"[2,3]", b"[-2]"[:4] + b" "), good.replace(b"{", b"[", 1)]
+            good.replace(b'"F32"', b'17   '), good.replace(b'"dtype":"F32"', b'"type" :"F32"'), good.replace(b"[2,3]", b"[-2]"[:4] + b" "), good.replace(b"{", b"[", 1)]
     for lie in lies:
         (tmp_path / "lie").write_bytes(lie)
         with pytest.raises(ValueError):
             expertd.load_tensors(str(tmp_path / "lie"))
+
+
+def test_a_tensor_of_a_dtype_that_cannot_be_read_spoils_nothing_until_it_is_asked_for(tmp_path):
+    path = str(tmp_path / "mixed")
+    expertd.save_tensors(path, {"a": torch.arange(6.0), "b": torch.zeros(3, dtype=torch.int8), "c": torch.zeros(2, dtype=torch.float64)})
+    good = (tmp_path / "mixed").read_bytes()
+    for code in ("C64", "F4", "U64"):
+        (tmp_path / "mixed").write_bytes(good.replace(b'"F64"', f'"{code}"'.ljust(5).encode()))
+        loaded = expertd.load_tensors(path)
+        assert set(loaded) == {"a", "b"} and torch.equal(loaded["a"], torch.arange(6.0)) and loaded.get("c") is None
+        for tensors in (loaded, copy.deepcopy(loaded)):
+            assert torch.equal(tensors["b"], torch.zeros(3, dtype=torch.int8))
+            with pytest.raises(ValueError, match=f"mixed: c: tensors of dtype {code} cannot be read"):
+                tensors["c"]
+            with pytest.raises(KeyError):
+                tensors["d"]
+    # What it says of where that lies is checked all the same.
+    (tmp_path / "mixed").write_bytes(good.replace(b'"F64"', b'"C64"')[:-1])
+    with pytest.raises(ValueError, match="outside"):
+        expertd.load_tensors(path)
+
+
+def test_files_of_other_kinds_are_told_by_what_they_are(tmp_path):
+    kinds = {"Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n",
+             "index of a model in several files": b'{\n  "metadata": {},\n  "weight_map": {"a": "model-00001-of-00002.safetensors"}\n}',
+             "JSON text": b'{"hidden_size": 64}', "zip archive": b"PK\3\4\x0a\0\0\0\0\0", "pickle": b"\x80\2}q\0X\1\0\0\0aq\1",
+             "GGUF": b"GGUF\3\0\0\0\1\0\0\0", "its header would have": b"\xff" * 16}
+    for kind, content in kinds.items():
+        (tmp_path / "other").write_bytes(content)
+        with pytest.raises(ValueError, match=f"other: .*{kind}"):
+            expertd.load_tensors(str(tmp_path / "other"))
+    # A header of 123 bytes begins as JSON text does.
+    expertd.save_tensors(str(tmp_path / "good"), {"a": torch.ones(2)})
+    good = (tmp_path / "good").read_bytes()
+    header = good[8:-8].rstrip().ljust(123)
+    (tmp_path / "good").write_bytes(b"{\0\0\0\0\0\0\0" + header + good[-8:])
+    assert expertd.load_tensors(str(tmp_path / "good"))["a"].tolist() == [1, 1]
