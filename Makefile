@@ -295,7 +295,14 @@ tidy: $(GEN_H) $(KERNELS_C)
 # --- installation ------------------------------------------------------------------------------------------------------
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 UNITS_IN = $(DESTDIR)$(UNITDIR)
+# They go into shell lines, sed's replacements and `rm -rf`.
+UNFIT_IN_PATHS = & | \ ; < > * ? [ ] { } ( ) ' " ` $$ \#
+is_unfit = $(filter-out 1,$(words x$1x))$(strip $(foreach c,$(UNFIT_IN_PATHS),$(findstring $c,$1)))
+ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
+$(foreach v,PREFIX DESTDIR UNITDIR,$(if $(call is_unfit,$($v)),$(error $v is '$($v)': it must have no spaces and none of $(UNFIT_IN_PATHS))))
+endif
 PUBLIC_HEADERS := $(wildcard client/expertd*.h)
+PYTHON_CLIENT = $(patsubst client/python/%,%,$(shell find client/python/expertd -name '*.py' -o -name py.typed))
 # What an expert of one's own may include, and whatever that includes. In folders of its own: a client sees none of it.
 OWN_EXPERT_HEADERS = $(filter-out $(BUILD)/%,$(filter %.h,$(shell $(CC) $(BASE) $(call pkg_cflags,OpenCL) -MM -x c $(patsubst %,-include runtime/%.h, \
   blocks/own_expert compute/linear compute/rows compute/provider layers/product) /dev/null)))
@@ -317,6 +324,8 @@ install: all
 	  $(DESTDIR)$(PREFIX)/lib/pkgconfig/expertd-runtime.pc
 	install -m 644 examples/own_expert/* $(DESTDIR)$(PREFIX)/share/expertd/own_expert
 	install -m 644 proto/*.proto $(DESTDIR)$(PREFIX)/share/expertd
+	set -e; for file in $(PYTHON_CLIENT); do \
+	  install -D -m 644 client/python/$$file $(DESTDIR)$(PREFIX)/share/expertd/python/$$file; done
 	install -d $(DESTDIR)$(PREFIX)/lib/expertd
 	install -m 644 scripts/tensor_file.py scripts/torch_file.py $(DESTDIR)$(PREFIX)/lib/expertd
 	install -m 755 scripts/convert-state-dict $(DESTDIR)$(PREFIX)/lib/expertd

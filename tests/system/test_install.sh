@@ -65,6 +65,19 @@ for file in share/expertd/grafana.json share/expertd/expertd.proto share/expertd
 done
 grep -rq "$work" "$root/lib/pkgconfig" && fail "DESTDIR must not be in what is installed"
 
+for client in client/python/expertd/{__init__.py,py.typed,hivemind/__init__.py}; do
+    cmp -s "$client" "$root/share/expertd/python/${client#client/python/}" || fail "$client is installed"
+done
+if /usr/bin/python3 -c 'import torch, numpy, zmq, google.protobuf' 2>/dev/null; then
+    said=$(cd "$work" && PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$root/share/expertd/python /usr/bin/python3 -c 'import expertd; print(expertd.__file__)')
+    [ "$said" = "$root/share/expertd/python/expertd/__init__.py" ] || fail "the Python client that is installed is found: $said"
+fi
+for path in 'PREFIX=/a b' 'PREFIX=/a&b' 'PREFIX=/a|b' 'PREFIX=/a\b' 'DESTDIR=/a ' 'UNITDIR=/a;b'; do
+    for goal in install uninstall; do
+        said=$(make -n -s -o all $goal BUILD="$BUILD" "$path" 2>&1) && fail "$path is taken"
+        grep -q "${path%%=*} is '.*': it must have no spaces" <<<"$said" || fail "$path is refused with its reason: $said"
+    done
+done
 # Without DESTDIR the loader is told of the library, or whoever installs is told to.
 mkdir "$work/fake"
 printf '#!/bin/sh\necho 0\n' >"$work/fake/id"
