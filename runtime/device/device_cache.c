@@ -125,6 +125,9 @@ void device_cache_prepare(const struct config_device *config)
 
 /* --- starts that did not come through ----------------------------------------------------------------------------- */
 
+/* This process has written the mark, and what it then found in the folder is of starts that came through. */
+static bool begun;
+
 static bool mark_path(char path[DEVICE_PATH_SIZE + 16])
 {
     snprintf(path, DEVICE_PATH_SIZE + 16, "%s/compiling", opened);
@@ -174,6 +177,7 @@ void device_cache_begin(const struct config_device *config)
             config->name, opened,
             result == 0 ? "" : ", of which some cannot be removed: ", result == 0 ? "" : strerror(-result));
     const int fd = open(mark, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    begun = fd >= 0 && (!marked || result == 0);
     if (fd >= 0)
         close(fd);
     else
@@ -190,10 +194,10 @@ static bool drivers_path(char path[DEVICE_PATH_SIZE + 16])
 
 bool device_cache_knows_drivers(uint64_t print)
 {
-    char mark[DEVICE_PATH_SIZE + 16], path[DEVICE_PATH_SIZE + 16];
+    char path[DEVICE_PATH_SIZE + 16];
     uint64_t known = 0;
-    /* Without a mark nobody would notice that they end this process, too. */
-    if (!mark_path(mark) || access(mark, F_OK) != 0 || !drivers_path(path))
+    /* Who writes no mark neither empties the folder after a start that they ended, nor has the next one empty it. */
+    if (!begun || !drivers_path(path))
         return false;
     FILE *file = fopen(path, "re");
     const bool read = file != NULL && fscanf(file, "%" SCNx64, &known) == 1;
@@ -218,6 +222,7 @@ void device_cache_note_drivers(uint64_t print)
 void device_cache_settled(void)
 {
     char mark[DEVICE_PATH_SIZE + 16];
+    begun = false;
     if (mark_path(mark) && unlink(mark) != 0 && errno != ENOENT)
         log_warning("cannot remove %s: %s", mark, strerror(errno));
 }

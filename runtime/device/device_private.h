@@ -161,7 +161,7 @@ void device_staging_close(struct device *device);
 /* <cache_dir>/<device name>, locked for this process; sets POCL_CACHE_DIR. Fills path, "" if there is none. */
 void device_cache_open(const struct config_device *config, char path[DEVICE_PATH_SIZE]);
 /* Whether the drivers of this fingerprint came through a child process that listed their devices, and every start since
- * then came through; and notes that they do. */
+ * then came through: only between device_cache_begin and device_cache_settled. And notes that they do. */
 bool device_cache_knows_drivers(uint64_t print);
 void device_cache_note_drivers(uint64_t print);
 /* Fills info and *id with what the configuration names. */

@@ -125,6 +125,9 @@ loads "known ones" 1
 touch -d '1 hour ago' "$work/libcounting.so"
 loads "a library that changed" 2
 touch "$cache/compiling"
+: >"$work/loads"
+"$bin/expertd-runtime" --config "$work/expertd.yaml" --list-devices >"$work/devices" 2>>"$work/log" || fail "--list-devices: $?"
+[ "$(wc -c <"$work/loads")" = 2 ] || fail "--list-devices trusts drivers of a start that was killed"
 loads "after a start that was killed" 2
 loads "known again" 1
 unset OCL_ICD_VENDORS
