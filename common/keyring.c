@@ -67,10 +67,11 @@ static int open_folder(const struct keyring *keyring, DIR **folder)
     if (*folder)
         return 0;
     static struct log_burst burst;
+    unsigned left_out = 0;
     const int rc = -errno;
-    if (log_burst_allows(&burst, strerror(-rc)))
+    if (log_burst_allows(&burst, &left_out, strerror(-rc)))
         log_error("cannot read the clients' certificates in '%s': %s (%u more like it)", keyring->settings.folder,
-                  strerror(-rc), burst.suppressed_before);
+                  strerror(-rc), left_out);
     return rc;
 }
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/uid.h"
 
 static const char *program_name = "expertd";
 static enum log_level least_level = LOG_LEVEL_INFO;
@@ -205,14 +206,6 @@ void log_write(enum log_level level, const char *format, ...)
 /* --- bursts ----------------------------------------------------------------------------------------------------------
  */
 
-static unsigned long long hash(const char *text)
-{
-    unsigned long long value = 0xcbf29ce484222325; /* FNV-1a */
-    for (; text && *text; text++)
-        value = (value ^ (unsigned char)*text) * 0x100000001b3;
-    return value;
-}
-
 /* Where the cause is, or could be: of its own, unused, or the one that was quiet the longest. */
 static struct log_burst_cause *find(struct log_burst *burst, unsigned long long cause)
 {
@@ -238,10 +231,10 @@ static void leave_out(struct log_burst *burst, unsigned *count)
     atomic_store_explicit(&bursts.pending, 1, memory_order_relaxed);
 }
 
-int log_burst_allows(struct log_burst *burst, const char *cause)
+int log_burst_allows(struct log_burst *burst, unsigned *left_out, const char *cause)
 {
     const uint64_t now = clock_now_ns();
-    const unsigned long long which = hash(cause);
+    const unsigned long long which = uid_hash(cause, cause ? strlen(cause) : 0);
     pthread_mutex_lock(&bursts.mutex);
     struct log_burst_cause *place = find(burst, which);
     const bool known = place->last_ns && place->cause == which,
@@ -253,7 +246,8 @@ int log_burst_allows(struct log_burst *burst, const char *cause)
     }
     if (!known)
         burst->others += place->suppressed; /* of a cause that gives up its place */
-    burst->suppressed_before = burst->others + (known ? place->suppressed : 0);
+    if (left_out)
+        *left_out = burst->others + (known ? place->suppressed : 0);
     burst->others = 0;
     *place = (struct log_burst_cause){.last_ns = now, .cause = which};
     spoken_for = place;
@@ -261,22 +255,51 @@ int log_burst_allows(struct log_burst *burst, const char *cause)
     return 1;
 }
 
-/* Takes what is to be said of one cause that is quiet; false: there is none. */
-static bool take_settled(struct log_burst_cause *settled, uint64_t now)
+/* What is to be said, copied under the lock. */
+struct settled {
+    unsigned count;
+    bool others; /* than that of the text */
+    char text[LOG_BURST_TEXT];
+};
+
+static void take(struct settled *settled, unsigned *count, const struct log_burst_cause *cause, bool others)
+{
+    settled->count = *count;
+    settled->others = others;
+    memcpy(settled->text, cause->text, sizeof settled->text);
+    *count = 0;
+}
+
+/* Takes what is to be said of one burst; false: nothing is, and *more where something will be. */
+static bool take_of(struct settled *settled, struct log_burst *burst, uint64_t now, bool *more)
+{
+    const struct log_burst_cause *last = &burst->causes[0];
+    for (int i = 0; i < LOG_BURST_CAUSES; i++) {
+        struct log_burst_cause *cause = &burst->causes[i];
+        const bool quiet = now - cause->last_ns >= NS_PER_S;
+        if (cause->last_ns > last->last_ns)
+            last = cause;
+        if (cause->suppressed > 0 && quiet) {
+            take(settled, &cause->suppressed, cause, false);
+            return true;
+        }
+        *more = *more || cause->suppressed > 0;
+    }
+    const bool all_quiet = now - last->last_ns >= NS_PER_S;
+    if (burst->others > 0 && all_quiet) {
+        take(settled, &burst->others, last, true);
+        return true;
+    }
+    *more = *more || burst->others > 0;
+    return false;
+}
+
+static bool take_settled(struct settled *settled, uint64_t now)
 {
     bool more = false;
     for (struct log_burst *burst = bursts.first; burst; burst = burst->next)
-        for (int i = 0; i < LOG_BURST_CAUSES; i++) {
-            struct log_burst_cause *cause = &burst->causes[i];
-            if (cause->suppressed == 0)
-                continue;
-            if (now - cause->last_ns >= NS_PER_S) {
-                *settled = *cause;
-                cause->suppressed = 0;
-                return true;
-            }
-            more = true;
-        }
+        if (take_of(settled, burst, now, &more))
+            return true;
     if (!more)
         atomic_store_explicit(&bursts.pending, 0, memory_order_relaxed);
     return false;
@@ -284,13 +307,16 @@ static bool take_settled(struct log_burst_cause *settled, uint64_t now)
 
 void log_bursts_settle(void)
 {
-    struct log_burst_cause settled;
+    struct settled settled;
     while (atomic_load_explicit(&bursts.pending, memory_order_relaxed)) {
         pthread_mutex_lock(&bursts.mutex);
         const bool there = take_settled(&settled, clock_now_ns());
         pthread_mutex_unlock(&bursts.mutex);
         if (!there)
             return;
-        log_warning("%u more like this one within a second: %s", settled.suppressed, settled.text);
+        if (settled.others)
+            log_warning("%u more of other causes than this one within a second: %s", settled.count, settled.text);
+        else
+            log_warning("%u more like this one within a second: %s", settled.count, settled.text);
     }
 }

@@ -30,7 +30,8 @@ void log_divert(char *text, size_t size);
 
 /* For what a client or a peer can cause at will: of each cause at most one line a second, with the number left out.
  *     static struct log_burst burst;
- *     if (log_burst_allows(&burst, strerror(error))) log_warning("... (%u more like it)", burst.suppressed_before);
+ *     unsigned left_out;
+ *     if (log_burst_allows(&burst, &left_out, strerror(error))) log_warning("... (%u more like it)", left_out);
  * A cause is a text that tells errors of this place apart (it is not kept; NULL: there is one): none is left out for
  * another's sake, but where there are more than LOG_BURST_CAUSES in one second. Any thread. */
 enum { LOG_BURST_CAUSES = 8, LOG_BURST_TEXT = 160 };
@@ -41,13 +42,14 @@ struct log_burst {
         unsigned suppressed;
         char text[LOG_BURST_TEXT]; /* of the line that was written, as far as it fits */
     } causes[LOG_BURST_CAUSES];
-    unsigned others;            /* left out of causes that had no place */
-    unsigned suppressed_before; /* how many were left out before the line that is now allowed */
-    struct log_burst *next;     /* of all that have left something out */
+    unsigned others;        /* left out of causes that had no place */
+    struct log_burst *next; /* of all that have left something out */
     int listed;
 };
-int log_burst_allows(struct log_burst *burst, const char *cause);
-/* Says of causes that have been quiet for a second how many lines of theirs were left out. Call it now and then. */
+/* Whether the line may be written; if so, *left_out, unless NULL, is how many were left out since the last one. */
+int log_burst_allows(struct log_burst *burst, unsigned *left_out, const char *cause);
+/* Says of causes that have been quiet for a second how many lines of theirs were left out, and the same of all those
+ * that had no place, once every cause of that burst is quiet. Call it now and then. */
 void log_bursts_settle(void);
 
 #endif

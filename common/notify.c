@@ -74,8 +74,9 @@ static void send_text(const char *text)
         n = sendto(fd, text, strlen(text), MSG_NOSIGNAL, (const struct sockaddr *)&address, address_size);
     while (n < 0 && errno == EINTR);
     static struct log_burst burst;
-    if (n < 0 && log_burst_allows(&burst, strerror(errno)))
-        log_warning("cannot tell the supervisor: %s (%u more like it)", strerror(errno), burst.suppressed_before);
+    unsigned left_out = 0;
+    if (n < 0 && log_burst_allows(&burst, &left_out, strerror(errno)))
+        log_warning("cannot tell the supervisor: %s (%u more like it)", strerror(errno), left_out);
 }
 
 void notify_ready(const char *format, ...)

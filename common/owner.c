@@ -87,7 +87,8 @@ static void write_pid(int fd)
     const int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
     static struct log_burst burst;
     /* The lock is what excludes others; the pid tells them, and who watches, whose it is. */
-    if ((ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)n, 0) != n) && log_burst_allows(&burst, strerror(errno)))
+    if ((ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)n, 0) != n) &&
+        log_burst_allows(&burst, NULL, strerror(errno)))
         log_warning("cannot write the pid to the lock file: %s", strerror(errno));
 }
 
@@ -127,7 +128,7 @@ int owner_keep(int *owner_fd, const char *run_dir, const char *server, const cha
     /* A parent that is gone too (that of a user who has logged out) is not ours to make. */
     if (mkdir(run_dir, S_IRWXU) != 0 && errno != EEXIST) {
         const int rc = -errno;
-        if (log_burst_allows(&burst, strerror(-rc)))
+        if (log_burst_allows(&burst, NULL, strerror(-rc)))
             log_warning("the run folder '%s' was removed, and cannot be made anew: %s; what is running goes on, but "
                         "nothing else of server '%s' finds it (server.run_dir)",
                         run_dir, strerror(-rc), server);

@@ -761,9 +761,9 @@ void take_alert(engine &e, lt::alert *alert)
         log_info("the router lets port %d in", mapped->external_port);
     } else if (lt::alert_cast<lt::portmap_error_alert>(alert)) {
         static struct log_burst burst;
-        if (log_burst_allows(&burst, alert->message().c_str()))
-            log_warning("dht.port_mapping: %.200s (%u more like it)", alert->message().c_str(),
-                        burst.suppressed_before);
+        unsigned left_out = 0;
+        if (log_burst_allows(&burst, &left_out, alert->message().c_str()))
+            log_warning("dht.port_mapping: %.200s (%u more like it)", alert->message().c_str(), left_out);
     } else if (auto *failed = lt::alert_cast<lt::listen_failed_alert>(alert)) {
         log_error("the DHT node cannot move to UDP port %d of %s (%s)", failed->port,
                   failed->address.to_string().c_str(), failed->error.message().c_str());

@@ -302,7 +302,7 @@ static void call_liar(struct servers *servers, struct server *server, const char
 {
     static struct log_burst burst;
     char text[CONTACT_TEXT];
-    if (log_burst_allows(&burst, what))
+    if (log_burst_allows(&burst, NULL, what))
         log_warning("%s %s: it is left alone", contact_format(&server->contact, text), what);
     servers->counters.liars++;
     server->proven = false;
@@ -490,7 +490,7 @@ static bool introduce(struct servers *servers, struct server *server, const stru
         static struct log_burst burst;
         char text[2][CONTACT_TEXT];
         servers->counters.doubles++;
-        if (log_burst_allows(&burst, NULL))
+        if (log_burst_allows(&burst, NULL, NULL))
             log_warning("%s and %s have the same identity: was a dht.identity_file copied? They are two servers here",
                         contact_format(&server->contact, text[0]), contact_format(&other->contact, text[1]));
     }
@@ -501,14 +501,15 @@ static bool introduce(struct servers *servers, struct server *server, const stru
 static bool is_believed(struct servers *servers, const struct server *server, const char *prefix)
 {
     static struct log_burst burst;
+    unsigned left_out = 0;
     const struct trust *trust = servers->options.trust;
     char text[SERVER_ID_TEXT];
     if (!trust || trust_allows(trust, prefix, server->resident.id, server->vouched ? &server->voucher : NULL))
         return true;
     servers->counters.untrusted++;
-    if (log_burst_allows(&burst, NULL))
+    if (log_burst_allows(&burst, &left_out, NULL))
         log_warning("server %s is not believed about %s (dht.trusted; %u more like it)",
-                    server_id_format(server->resident.id, text), prefix, burst.suppressed_before);
+                    server_id_format(server->resident.id, text), prefix, left_out);
     return false;
 }
 

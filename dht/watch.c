@@ -166,7 +166,7 @@ static enum watch_news hear_reply(struct watch *watch, const Expertd__ReplyHeade
     watch->request_id = 0;
     if (reply->status != EXPERTD__STATUS__OK || !reply->list) {
         static struct log_burst burst;
-        if (log_burst_allows(&burst, NULL))
+        if (log_burst_allows(&burst, NULL, NULL))
             log_warning("the frontend refuses to list its experts: status %d, '%.200s'", (int)reply->status,
                         reply->message);
         watch->listing = false;

@@ -180,10 +180,11 @@ static void on_accepted(struct connections *connections, int fd, uint64_t now_ns
 static void on_accept_failure(struct connections *connections, int error)
 {
     static struct log_burst burst;
+    unsigned left_out = 0;
     connections->counters.accept_failures++;
-    if (log_burst_allows(&burst, strerror(error)))
+    if (log_burst_allows(&burst, &left_out, strerror(error)))
         log_warning("cannot accept a connection: %s; %" PRIu32 " are open (%u more like it)", strerror(error),
-                    connections->count, burst.suppressed_before);
+                    connections->count, left_out);
 }
 
 /* An event is two frames: number and value, then the endpoint. */
@@ -249,6 +250,7 @@ static int by_weight(const void *a, const void *b)
 static void make_room(struct connections *connections)
 {
     static struct log_burst burst;
+    unsigned left_out = 0;
     uint32_t n = 0;
     struct candidate *candidates = malloc(connections->count * sizeof *candidates);
     if (!candidates)
@@ -268,10 +270,10 @@ static void make_room(struct connections *connections)
     }
     free(candidates);
     connections->counters.closed_idle += closed;
-    if (log_burst_allows(&burst, NULL))
+    if (log_burst_allows(&burst, &left_out, NULL))
         log_warning("%" PRIu32 " connections are more than the limit of open files allows: closed %" PRIu32
                     " idle ones (ulimit -n, LimitNOFILE; %u more like it)",
-                    connections->count + closed, closed, burst.suppressed_before);
+                    connections->count + closed, closed, left_out);
 }
 
 /* What the connection has sent beyond its whole messages, as the gate has counted it, or else the kernel, which tells
@@ -293,17 +295,19 @@ static uint64_t unfinished_bytes(const struct connection *connection, int fd)
 void connections_end(struct connections *connections, int fd, const char *why)
 {
     static struct log_burst burst;
+    unsigned left_out = 0;
     if (!find(connections, fd))
         return;
     shut(fd);
     on_gone(connections, fd);
-    if (log_burst_allows(&burst, why))
-        log_warning("closed a connection %s (%u more like it)", why, burst.suppressed_before);
+    if (log_burst_allows(&burst, &left_out, why))
+        log_warning("closed a connection %s (%u more like it)", why, left_out);
 }
 
 uint32_t connections_shed(struct connections *connections, uint64_t bytes)
 {
     static struct log_burst burst;
+    unsigned left_out = 0;
     uint32_t n = 0, closed = 0;
     struct candidate *candidates = malloc(connections->count * sizeof *candidates + 1);
     if (!candidates)
@@ -321,11 +325,11 @@ uint32_t connections_shed(struct connections *connections, uint64_t bytes)
     }
     free(candidates);
     connections->counters.closed_large += closed;
-    if (closed && log_burst_allows(&burst, NULL))
+    if (closed && log_burst_allows(&burst, &left_out, NULL))
         log_warning("closed %" PRIu32 " connections that had sent %" PRIu64
                     " MiB of messages that did not end, since the "
                     "memory for messages (frontend.max_memory) is used up (%u more like it)",
-                    closed, shed >> 20, burst.suppressed_before);
+                    closed, shed >> 20, left_out);
     return closed;
 }
 

@@ -85,6 +85,7 @@ static int attach_pool(struct device_link *device, uint32_t index, struct pool_l
 int device_link_pool(struct device_link *device, uint32_t expert, enum pool_kind kind, struct pool_link **link)
 {
     static struct log_burst burst;
+    unsigned left_out = 0;
     const uint32_t index = 2 * expert + (kind == POOL_BACKWARD ? 1 : 0);
     if (expert >= device->experts_count)
         return -EPROTO;
@@ -98,9 +99,9 @@ int device_link_pool(struct device_link *device, uint32_t expert, enum pool_kind
     const int rc = attach_pool(device, index, link);
     if (rc == -ENOENT || rc == -EPROTO)
         control_want_renewal(device->control);
-    if (rc < 0 && log_burst_allows(&burst, strerror(-rc)))
+    if (rc < 0 && log_burst_allows(&burst, &left_out, strerror(-rc)))
         log_warning("cannot attach to pool %" PRIu32 " of device '%s': %s (%u more like it)", index, device->name,
-                    strerror(-rc), burst.suppressed_before);
+                    strerror(-rc), left_out);
     return rc;
 }
 
@@ -182,12 +183,13 @@ static bool runtime_alive(struct device_link *device)
 static enum device_change try_attach(struct device_link *device, uint64_t now_ns)
 {
     static struct log_burst burst;
+    unsigned left_out = 0;
     struct control *control;
     const int rc = control_attach(&control, device->server, device->name, true);
     if (rc < 0) {
-        if (rc != -ENOENT && rc != -EAGAIN && log_burst_allows(&burst, strerror(-rc)))
+        if (rc != -ENOENT && rc != -EAGAIN && log_burst_allows(&burst, &left_out, strerror(-rc)))
             log_warning("cannot use the shared memory of device '%s': %s (%u more like it)", device->name,
-                        strerror(-rc), burst.suppressed_before);
+                        strerror(-rc), left_out);
         return DEVICE_SAME;
     }
     device->experts_count = control_experts_count(control);

@@ -179,6 +179,7 @@ static void accept_more(struct local *local, bool more)
 void local_keep(struct local *local)
 {
     static struct log_burst burst;
+    unsigned left_out = 0;
     if (local)
         accept_more(local, true); /* files may be there again */
     if (!local || (local->listen_fd >= 0 && is_ours(local)))
@@ -187,10 +188,10 @@ void local_keep(struct local *local)
         close(local->listen_fd); /* which takes it out of the epoll */
     local->listen_fd = -1;
     const int rc = listen_there(local);
-    if (log_burst_allows(&burst, rc < 0 ? strerror(-rc) : NULL))
+    if (log_burst_allows(&burst, &left_out, rc < 0 ? strerror(-rc) : NULL))
         log_warning("the socket '%s' for clients on this host was removed%s%s (%u more like it)",
                     local->address.sun_path, rc < 0 ? ", and cannot be made anew: " : ": made anew",
-                    rc < 0 ? strerror(-rc) : "", burst.suppressed_before);
+                    rc < 0 ? strerror(-rc) : "", left_out);
 }
 
 /* --- who comes and goes ---------------------------------------------------------------------------------------------
@@ -233,11 +234,12 @@ static void watch(const struct local *local, struct local_client *client, bool a
 static void end(struct server *server, struct local_client *client, const char *why)
 {
     static struct log_burst burst;
+    unsigned left_out = 0;
     struct local *local = server->local;
     if (why) {
         local->counters.ended++;
-        if (log_burst_allows(&burst, why))
-            log_warning("closed a client on this host: %s (%u more like it)", why, burst.suppressed_before);
+        if (log_burst_allows(&burst, &left_out, why))
+            log_warning("closed a client on this host: %s (%u more like it)", why, left_out);
     }
     for (struct local_client **at = &local->dirty; *at; at = &(*at)->next_dirty) {
         if (*at == client) {
@@ -312,6 +314,7 @@ static bool make_room(struct server *server)
 static void accept_all(struct server *server)
 {
     static struct log_burst burst;
+    unsigned left_out = 0;
     struct local *local = server->local;
     for (int i = 0; i < BACKLOG; i++) {
         const int fd = accept4(local->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -329,9 +332,8 @@ static void accept_all(struct server *server)
         if (errno != EAGAIN) {
             /* Until one goes: the socket stays readable meanwhile. */
             accept_more(local, false);
-            if (log_burst_allows(&burst, strerror(errno)))
-                log_warning("cannot accept a client on this host: %s (%u more like it)", strerror(errno),
-                            burst.suppressed_before);
+            if (log_burst_allows(&burst, &left_out, strerror(errno)))
+                log_warning("cannot accept a client on this host: %s (%u more like it)", strerror(errno), left_out);
         }
         return;
     }

@@ -55,7 +55,7 @@ static int look_at_names(struct server *server, uint64_t now_ns)
     local_keep(server->local);
     if (doorbell_fifo_keep(&server->bell_fd, config->run_dir, config->name) != 1)
         return 0;
-    if (log_burst_allows(&burst, NULL))
+    if (log_burst_allows(&burst, NULL, NULL))
         log_warning("the doorbell in '%s' was removed: made anew", config->run_dir);
     for (unsigned d = 0; d < server->devices_count; d++) {
         if (server->devices[d]->control)

@@ -35,6 +35,7 @@ static void ring_all(struct server *server)
 static bool receive_burst(struct server *server)
 {
     static struct log_burst burst;
+    unsigned left_out = 0;
     uint64_t bytes = 0;
     unsigned count = 0, drained = 0;
     for (; count < BURST_REQUESTS; count++) {
@@ -51,8 +52,8 @@ static bool receive_burst(struct server *server)
         if (rc > 0) {
             bytes += server->incoming.bytes;
             dispatch(server, clock_now_ns());
-        } else if (log_burst_allows(&burst, zmq_strerror(-rc))) {
-            log_warning("cannot receive: %s (%u more like it)", zmq_strerror(-rc), burst.suppressed_before);
+        } else if (log_burst_allows(&burst, &left_out, zmq_strerror(-rc))) {
+            log_warning("cannot receive: %s (%u more like it)", zmq_strerror(-rc), left_out);
         }
         incoming_clear(&server->incoming);
         if (bytes >= BURST_BYTES) {

@@ -77,7 +77,7 @@ static void say_ended(struct server *server)
 {
     static struct log_burst burst;
     const uint64_t ended = gate_ended();
-    if (ended != server->pressure.ended_said && log_burst_allows(&burst, NULL)) {
+    if (ended != server->pressure.ended_said && log_burst_allows(&burst, NULL, NULL)) {
         log_warning("closed %" PRIu64
                     " connections that sent a message of more than %d frames, or more than the memory "
                     "for messages (frontend.max_memory), or that do not speak ZMTP 2 or 3",

@@ -121,6 +121,7 @@ static void *run(void *context)
             keep(history, &sample);
         if (history->dht)
             ask_dht(history);
+        log_bursts_settle();
     } while (!pause_until_next(history));
     return NULL;
 }

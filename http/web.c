@@ -335,12 +335,13 @@ static void forget(void *context, struct MHD_Connection *connection, void **stat
 __attribute__((format(printf, 2, 0))) static void log_library(void *context, const char *format, va_list arguments)
 {
     static struct log_burst burst;
+    unsigned left_out = 0;
     char line[256];
     (void)context;
     vsnprintf(line, sizeof line, format, arguments);
     line[strcspn(line, "\n")] = 0;
-    if (log_burst_allows(&burst, format))
-        log_warning("%s (%u more like it)", line, burst.suppressed_before);
+    if (log_burst_allows(&burst, &left_out, format))
+        log_warning("%s (%u more like it)", line, left_out);
 }
 
 /* A listening socket at the configured address. A descriptor, or -errno after it was logged. */

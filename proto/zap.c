@@ -77,12 +77,13 @@ static void judge(struct zap *zap, const struct zap_request *request, char key[C
 static bool answer(struct zap *zap, const struct zap_request *request)
 {
     static struct log_burst burst;
+    unsigned left_out = 0;
     char key[CERTIFICATE_KEY_SIZE];
     judge(zap, request, key);
     atomic_fetch_add_explicit(key[0] ? &zap->accepted : &zap->refused, 1, memory_order_relaxed);
-    if (!key[0] && log_burst_allows(&burst, NULL))
+    if (!key[0] && log_burst_allows(&burst, &left_out, NULL))
         log_warning("a client's key is not known here: %.*s (%u more like it)", (int)request->sizes[ADDRESS],
-                    request->count > ADDRESS ? (const char *)request->frames[ADDRESS] : "", burst.suppressed_before);
+                    request->count > ADDRESS ? (const char *)request->frames[ADDRESS] : "", left_out);
     const struct {
         const void *data;
         size_t size;

@@ -171,6 +171,7 @@ static int run(struct executor *executor, struct flight *flight)
 static int fail(struct executor *executor, uint32_t index, const struct pool_batch *batch, int error)
 {
     static struct log_burst burst;
+    unsigned left_out = 0;
     const char *text = device_error(executor->setup.device);
     if (error == -ENODEV || !device_answers(executor->setup.device)) {
         log_error("a batch failed with the device: %s", text);
@@ -178,10 +179,10 @@ static int fail(struct executor *executor, uint32_t index, const struct pool_bat
     }
     if (!*text)
         text = strerror(-error);
-    if (log_burst_allows(&burst, text))
+    if (log_burst_allows(&burst, &left_out, text))
         log_error("a %s batch of %u rows of '%s' failed: %s (%u more like it)",
                   index % 2 == POOL_FORWARD ? "forward" : "backward", batch->rows, backend_of(executor, index)->uid,
-                  text, burst.suppressed_before);
+                  text, left_out);
     complete(executor, index, batch, STATUS_INTERNAL, text);
     return 0;
 }
@@ -189,9 +190,10 @@ static int fail(struct executor *executor, uint32_t index, const struct pool_bat
 static void abort_task(struct executor *executor, const struct flight *flight)
 {
     static struct log_burst burst;
-    if (log_burst_allows(&burst, backend_of(executor, flight->index)->uid))
+    unsigned left_out = 0;
+    if (log_burst_allows(&burst, &left_out, backend_of(executor, flight->index)->uid))
         log_warning("a backward of '%s' gave NaN or Inf as gradient: it is refused, and no step made (%u more like it)",
-                    backend_of(executor, flight->index)->uid, burst.suppressed_before);
+                    backend_of(executor, flight->index)->uid, left_out);
     complete(executor, flight->index, &flight->batch, STATUS_ABORTED, "NaN or Inf in the gradients: step skipped");
 }
 
@@ -199,13 +201,14 @@ static void abort_task(struct executor *executor, const struct flight *flight)
 static void say_held(struct executor *executor, const struct flight *flight)
 {
     static struct log_burst burst;
+    unsigned left_out = 0;
     const struct backend *backend = backend_of(executor, flight->index);
     const char *tensor = expert_held(backend->expert);
-    if (tensor && log_burst_allows(&burst, backend->uid))
+    if (tensor && log_burst_allows(&burst, &left_out, backend->uid))
         log_error(
             "a step of '%s' would have made values of tensor '%s' NaN or infinite: they stay as they were (is the "
             "learning rate too high? %u more like it)",
-            backend->uid, tensor, burst.suppressed_before);
+            backend->uid, tensor, left_out);
 }
 
 /* What the expert made of a backward is shown, and recorded, before the tasks are answered. */

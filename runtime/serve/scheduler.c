@@ -115,9 +115,10 @@ static void set_aside(struct scheduler *scheduler, uint32_t index, int error, ui
     const char *kind = header->kind == POOL_FORWARD ? "forward" : "backward";
     if (error != -EPROTO) {
         static struct log_burst burst;
-        if (log_burst_allows(&burst, strerror(-error)))
+        unsigned left_out = 0;
+        if (log_burst_allows(&burst, &left_out, strerror(-error)))
             log_error("the tasks of '%s' (%s) have to wait: %s (%u more like it)", header->uid, kind, strerror(-error),
-                      burst.suppressed_before);
+                      left_out);
         move(scheduler, index, PLACE_WAITING, now_ns + NS_PER_S);
         return;
     }

@@ -191,6 +191,7 @@ static bool look_at_tickets(struct checkpointer *checkpointer)
 static bool conclude(struct checkpointer *checkpointer, uint32_t index, int error)
 {
     static struct log_burst burst;
+    unsigned left_out = 0;
     struct entry *entry = &checkpointer->entries[index];
     const uint64_t ticket = entry->ticket;
     entry->queued = false;
@@ -198,9 +199,9 @@ static bool conclude(struct checkpointer *checkpointer, uint32_t index, int erro
     entry->error = error;
     if (error == 0)
         entry->saved = entry->taken;
-    else if (log_burst_allows(&burst, strerror(-error)))
+    else if (log_burst_allows(&burst, &left_out, strerror(-error)))
         log_error("no checkpoint of '%s' in '%s': %s (%u more like it)", entry->uid, checkpointer->config->dir,
-                  strerror(-error), burst.suppressed_before);
+                  strerror(-error), left_out);
     if (!checkpointer->control)
         return false;
     control_count(checkpointer->control, error == 0 ? CONTROL_CHECKPOINTS : CONTROL_CHECKPOINT_ERRORS, 1);

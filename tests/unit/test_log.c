@@ -100,17 +100,17 @@ END_TEST
 START_TEST(a_burst_is_one_line_and_the_next_one_tells_how_many_were_left_out)
 {
     static struct log_burst burst;
-    ck_assert(log_burst_allows(&burst, NULL));
-    ck_assert_uint_eq(burst.suppressed_before, 0);
-    unsigned left_out = 0;
+    unsigned before = 9, left_out = 0;
+    ck_assert(log_burst_allows(&burst, &before, NULL));
+    ck_assert_uint_eq(before, 0);
     for (int i = 0; i < 5; i++) {
         burst.causes[0].last_ns = clock_now_ns(); /* just now, however slow this machine is */
-        left_out += !log_burst_allows(&burst, NULL);
+        left_out += !log_burst_allows(&burst, &before, NULL);
     }
     ck_assert_uint_eq(left_out, 5);
     burst.causes[0].last_ns -= 2 * NS_PER_S; /* a while ago */
-    ck_assert(log_burst_allows(&burst, NULL));
-    ck_assert_uint_eq(burst.suppressed_before, left_out);
+    ck_assert(log_burst_allows(&burst, &before, NULL));
+    ck_assert_uint_eq(before, left_out);
 }
 END_TEST
 
@@ -125,21 +125,22 @@ static void set_ages(struct log_burst *burst, uint64_t age_ns)
 START_TEST(no_cause_is_left_out_for_another_s_sake)
 {
     static struct log_burst burst;
+    unsigned one = 0, other = 0;
     static const char *const causes[LOG_BURST_CAUSES + 1] = {"disk full", "no such file", "c", "d", "e", "f", "g", "h",
                                                              "i"};
     for (int i = 0; i < LOG_BURST_CAUSES; i++) {
         set_ages(&burst, 0);
-        ck_assert_msg(log_burst_allows(&burst, causes[i]), "%s", causes[i]);
+        ck_assert_msg(log_burst_allows(&burst, NULL, causes[i]), "%s", causes[i]);
         set_ages(&burst, 0);
-        ck_assert(!log_burst_allows(&burst, causes[0]));
+        ck_assert(!log_burst_allows(&burst, NULL, causes[0]));
     }
     set_ages(&burst, 0);
-    ck_assert(!log_burst_allows(&burst, causes[LOG_BURST_CAUSES])); /* a flood of causes has its limit, too */
+    ck_assert(!log_burst_allows(&burst, NULL, causes[LOG_BURST_CAUSES])); /* a flood of causes has its limit, too */
     set_ages(&burst, 2 * NS_PER_S);
-    ck_assert(log_burst_allows(&burst, causes[1]));
-    ck_assert_uint_eq(burst.suppressed_before, 1); /* the one that had no place */
-    ck_assert(log_burst_allows(&burst, causes[0]));
-    ck_assert_uint_eq(burst.suppressed_before, LOG_BURST_CAUSES);
+    ck_assert(log_burst_allows(&burst, &one, causes[1]));
+    ck_assert(log_burst_allows(&burst, &other, causes[0])); /* another thread, before the first has said its number */
+    ck_assert_uint_eq(one, 1);                              /* the one that had no place */
+    ck_assert_uint_eq(other, LOG_BURST_CAUSES);
 }
 END_TEST
 
@@ -148,7 +149,7 @@ START_TEST(what_was_left_out_is_said_when_the_burst_is_over)
     static struct log_burst burst;
     for (int i = 0; i < 4; i++) {
         set_ages(&burst, 0);
-        if (log_burst_allows(&burst, "disk full"))
+        if (log_burst_allows(&burst, NULL, "disk full"))
             log_error("cannot write %s", "a.file");
     }
     set_ages(&burst, 0);
@@ -159,6 +160,26 @@ START_TEST(what_was_left_out_is_said_when_the_burst_is_over)
     log_bursts_settle();
     const char *said = strstr(logged(), "warning: 3 more like this one within a second: cannot write a.file\n");
     ck_assert_msg(said && !strstr(said + 20, "more like"), "%s", logged());
+}
+END_TEST
+
+START_TEST(what_had_no_place_is_said_when_the_burst_is_over)
+{
+    static struct log_burst burst;
+    char cause[] = "a";
+    for (; *cause < 'a' + LOG_BURST_CAUSES + 3; ++*cause) {
+        set_ages(&burst, 0);
+        if (log_burst_allows(&burst, NULL, cause))
+            log_error("cannot write %s.file", cause);
+    }
+    set_ages(&burst, 0);
+    log_bursts_settle();
+    ck_assert_ptr_null(strstr(logged(), "more of"));
+    set_ages(&burst, 2 * NS_PER_S);
+    log_bursts_settle();
+    log_bursts_settle();
+    const char *said = strstr(logged(), "warning: 3 more of other causes than this one within a second: cannot write ");
+    ck_assert_msg(said && !strstr(said + 20, "more of"), "%s", logged());
 }
 END_TEST
 
@@ -199,6 +220,7 @@ int main(void)
     tcase_add_test(tcase, a_burst_is_one_line_and_the_next_one_tells_how_many_were_left_out);
     tcase_add_test(tcase, no_cause_is_left_out_for_another_s_sake);
     tcase_add_test(tcase, what_was_left_out_is_said_when_the_burst_is_over);
+    tcase_add_test(tcase, what_had_no_place_is_said_when_the_burst_is_over);
     tcase_add_test(tcase, formats_for_programs_have_one_object_a_line);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
