@@ -27,6 +27,13 @@ static const char *kind_name(const struct config_node *node)
     return node->kind == CONFIG_NODE_LIST ? "a list" : node->kind == CONFIG_NODE_MAP ? "a mapping" : "one value";
 }
 
+/* The entry of a map that is there and not null, which is as if it were left out. */
+static const struct config_node *find(const struct config_node *map, const char *key)
+{
+    const struct config_node *node = config_tree_find(map, key);
+    return node && !node->null ? node : NULL;
+}
+
 static int need_kind(struct reading *reading, const struct config_node *node, const char *what,
                      enum config_node_kind kind)
 {
@@ -41,7 +48,7 @@ static int need_kind(struct reading *reading, const struct config_node *node, co
 static int need_text(struct reading *reading, const struct config_node *map, const char *what, const char *key,
                      const char **text)
 {
-    const struct config_node *node = config_tree_find(map, key);
+    const struct config_node *node = find(map, key);
     if (!node)
         return REFUSE(reading, map->line, "%s needs %s", what, key);
     *text = node->text;
@@ -118,12 +125,12 @@ static int read_input(struct reading *reading, const struct config_node *node, s
         rc = only_keys(reading, node, "an input", keys);
     if (rc == 0)
         rc = need_text(reading, node, "an input", "name", &input->name);
-    if (rc == 0 && config_tree_find(node, "dtype"))
+    if (rc == 0 && find(node, "dtype"))
         rc = need_text(reading, node, "an input", "dtype", &dtype);
     if (rc < 0)
         return rc;
     input->dtype = dtype_of_name(dtype);
-    const struct config_node *shape = config_tree_find(node, "shape");
+    const struct config_node *shape = find(node, "shape");
     return shape ? read_shape(reading, shape, input)
                  : REFUSE(reading, node->line, "input %s needs shape: [hidden_dim], say", input->name);
 }
@@ -140,7 +147,7 @@ static int read_output(struct reading *reading, const struct config_node *node, 
         rc = need_text(reading, node, "an output", "name", &output->name);
     if (rc == 0)
         rc = need_text(reading, node, "an output", "value", &output->value);
-    if (rc == 0 && config_tree_find(node, "dtype"))
+    if (rc == 0 && find(node, "dtype"))
         rc = need_text(reading, node, "an output", "dtype", &dtype);
     output->dtype = dtype_of_name(dtype);
     if (rc == 0 && output->dtype == DTYPE_NONE)
@@ -165,7 +172,7 @@ static int read_operands(struct reading *reading, const struct config_node *node
 static int read_layer_entry(struct reading *reading, const struct config_node *item, struct block_layer *layer)
 {
     int rc;
-    if (strcmp(item->key, "name") == 0 || strcmp(item->key, "layer") == 0)
+    if (item->null || strcmp(item->key, "name") == 0 || strcmp(item->key, "layer") == 0)
         return 0;
     if (strcmp(item->key, "inputs") == 0)
         return layer->operands_count == 0 ? read_operands(reading, item, layer)
@@ -205,7 +212,7 @@ static int read_layer(struct reading *reading, const struct config_node *node, s
 /* Each entry of a list to an element of an array: *items, *count. */
 #define READ_LIST(reading, map, key, items, items_count, element, read)                                                \
     do {                                                                                                               \
-        const struct config_node *list = config_tree_find(map, key);                                                   \
+        const struct config_node *list = find(map, key);                                                               \
         if (rc < 0 || !list)                                                                                           \
             break;                                                                                                     \
         rc = need_kind(reading, list, key, CONFIG_NODE_LIST);                                                          \
@@ -236,7 +243,7 @@ static int read_block(struct reading *reading, const struct config_node *node, s
                       block->name, BLOCK_OWN_NAME_SIZE - 1);
     if (block_builtin(block->name))
         return REFUSE(reading, node->line, "'%s' is the name of a built-in block", block->name);
-    const struct config_node *arguments = config_tree_find(node, "arguments");
+    const struct config_node *arguments = find(node, "arguments");
     if (arguments)
         rc = read_arguments(reading, arguments, block);
     READ_LIST(reading, node, "inputs", block->inputs, block->inputs_count, struct block_input, read_input);
@@ -277,14 +284,15 @@ static int read_values(struct reading *reading, const struct config_node *node, 
     struct block_option *items = allocate(reading, node->count, sizeof *items);
     if (!items)
         return -ENOMEM;
+    expert->values.items = items;
     for (unsigned i = 0; i < node->count; i++) {
         const struct config_node *item = &node->children[i];
-        if (item->kind != CONFIG_NODE_SCALAR || item->null)
+        if (item->null)
+            continue;
+        if (item->kind != CONFIG_NODE_SCALAR)
             return config_source_error_at(reading->source, item->line, place, "%.60s must be a number", item->key);
-        items[i] = (struct block_option){item->key, item->text, item->line};
+        items[expert->values.count++] = (struct block_option){item->key, item->text, item->line};
     }
-    expert->values.items = items;
-    expert->values.count = node->count;
     return 0;
 }
 
@@ -300,14 +308,15 @@ static int read_templates(struct reading *reading, const struct config_node *nod
     struct config_template *items = allocate(reading, node->count, sizeof *items);
     if (!items)
         return -ENOMEM;
+    expert->templates.items = items;
     for (unsigned i = 0; i < node->count; i++) {
         const struct config_node *item = &node->children[i];
-        if (item->kind != CONFIG_NODE_SCALAR || item->null)
+        if (item->null)
+            continue;
+        if (item->kind != CONFIG_NODE_SCALAR)
             return config_source_error_at(reading->source, item->line, place, "%.60s must be a template", item->key);
-        items[i] = (struct config_template){item->key, item->text, item->line};
+        items[expert->templates.count++] = (struct config_template){item->key, item->text, item->line};
     }
-    expert->templates.items = items;
-    expert->templates.count = node->count;
     return 0;
 }
 

@@ -223,6 +223,31 @@ START_TEST(inputs_and_outputs_may_be_of_16_bits)
 }
 END_TEST
 
+/* As of every other option. */
+START_TEST(null_is_the_default_below_blocks_and_experts)
+{
+    static const char text[] =
+        "blocks:\n"
+        "  - name: mine\n"
+        "    arguments: ~\n"
+        "    inputs: [{name: x, shape: [8], dtype: ~}]\n"
+        "    layers: [{name: last, layer: linear, input: x, inputs: ~, size: 4, activation: null, mask: ~}]\n"
+        "    outputs: [{name: y, value: last, dtype: ~}]\n"
+        "experts:\n"
+        "  - {uid: a.0, block: transformer, hidden_dim: 20, arguments: {sequence: ~, heads: 4, dropout: null}}\n"
+        "  - {uid: b.0, block: ffn, arguments: ~, tensors: {weight: ~}}\n"
+        "  - {uid: c.0, block: mine}\n";
+    struct config config;
+    ck_assert_int_eq(config_parse(&config, text, strlen(text), "mine.yaml"), 0);
+    ck_assert_uint_eq(config.experts[0].values.count, 1);
+    ck_assert_str_eq(config.experts[0].values.items[0].name, "heads");
+    ck_assert_uint_eq(config.experts[1].templates.count, 0);
+    ck_assert_uint_eq(config.declared[0].layers[0].options_count, 1);
+    ck_assert_uint_eq(config.declared[0].inputs[0].dtype, DTYPE_FLOAT32);
+    config_destroy(&config);
+}
+END_TEST
+
 START_TEST(what_is_right_is_taken)
 {
     static const char text[] =
@@ -254,6 +279,7 @@ int main(void)
     tcase_add_test(all, inputs_and_outputs_may_be_of_16_bits);
     tcase_add_test(all, layers_are_placed_behind_what_they_read);
     tcase_add_loop_test(all, what_is_wrong_is_refused_with_its_line, 0, sizeof wrong / sizeof wrong[0]);
+    tcase_add_test(all, null_is_the_default_below_blocks_and_experts);
     tcase_add_test(all, what_is_right_is_taken);
     Suite *suite = suite_create("block");
     suite_add_tcase(suite, all);
