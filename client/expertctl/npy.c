@@ -65,7 +65,7 @@ static bool take_word(struct cursor *c, const char *word)
     return true;
 }
 
-/* A quoted string without escapes, cut to size - 1 bytes; in Python 2 it may be of unicode. */
+/* A quoted string without escapes, of less than size bytes, none of them 0; in Python 2 it may be of unicode. */
 static bool take_string(struct cursor *c, char *text, size_t size)
 {
     skip_space(c);
@@ -75,9 +75,11 @@ static bool take_string(struct cursor *c, char *text, size_t size)
         return false;
     const char quote = *c->at++;
     const char *close = memchr(c->at, quote, (size_t)(c->end - c->at));
-    if (!close)
+    const size_t length = close ? (size_t)(close - c->at) : size;
+    if (length >= size || memchr(c->at, 0, length))
         return false;
-    snprintf(text, size, "%.*s", (int)(close - c->at), c->at);
+    memcpy(text, c->at, length);
+    text[length] = 0;
     c->at = close + 1;
     return true;
 }

@@ -178,6 +178,26 @@ START_TEST(what_no_tensor_can_hold_is_refused_with_a_reason)
 }
 END_TEST
 
+/* None is cut until it is one that is known. */
+START_TEST(words_are_read_whole)
+{
+    static const char header[] = "{'descr': '<f4', 'fortran_order': False, 'shape': (6,)}";
+    static const char *const ends[] = {"descr", "<f4", "fortran_order"};
+    unsigned char file[256];
+    size_t offset;
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        char longer[128];
+        const char *end = strstr(header, ends[i]) + strlen(ends[i]);
+        snprintf(longer, sizeof longer, "%.*s?%s", (int)(end - header), header, end);
+        const size_t size = file_of(file, longer, 24);
+        file[10 + (end - header)] = 0;
+        ck_assert_msg(npy_parse(file, size, &array, &offset, error, sizeof error) == -EINVAL, "%s and a 0", ends[i]);
+    }
+    ck_assert_int_eq(parse("{'descr': '<f4            ', 'fortran_order': False, 'shape': (6,)}", 24), -EINVAL);
+    ck_assert_int_eq(parse("{'fortran_order   ': False, 'descr': '<f4', 'shape': (6,)}", 24), -EINVAL);
+}
+END_TEST
+
 START_TEST(a_file_cut_anywhere_is_refused)
 {
     unsigned char file[256];
@@ -224,6 +244,7 @@ int main(void)
     tcase_add_test(tests, headers_of_python_2_and_of_other_orders_are_read);
     tcase_add_test(tests, version_2_has_a_longer_length);
     tcase_add_test(tests, what_no_tensor_can_hold_is_refused_with_a_reason);
+    tcase_add_test(tests, words_are_read_whole);
     tcase_add_test(tests, a_file_cut_anywhere_is_refused);
     tcase_add_test(tests, errors_name_the_path);
     tcase_add_test(tests, a_full_disk_is_an_error);
