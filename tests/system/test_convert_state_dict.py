@@ -401,6 +401,10 @@ def test_refusals(folder):
             torch_file.read(f"{folder}/flipped.pt")
         except torch_file.TorchFileError:
             pass
+    for length in (123, 640):  # which begin as JSON text and a pickle do
+        with open(f"{folder}/length.safetensors", "wb") as out:
+            out.write(header('{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(length)) + b"\0" * 4)
+        expect(tensor_file.read(f"{folder}/length.safetensors")[0]["a"].tolist() == [0], f"a header of {length} bytes")
     expect(convert(f"{folder}/a.pt", f"{folder}/b.pt").returncode == 2, "two files of one kind are a usage error")
     for source, target in (("whole.pt", "no/such/x.safetensors"), ("whole.safetensors", "no/such/x.pt")):
         convert(f"{folder}/whole.pt", f"{folder}/whole.safetensors")
