@@ -415,8 +415,8 @@ static void sleep_until(const struct top *top)
     int left_ms = top->next_ns > now_ns ? (int)((top->next_ns - now_ns) / NS_PER_MS) + 1 : 0;
     if (top->asking || top->paused)
         left_ms = timeout_ms;
-    if (poll(ends, 2, left_ms) > 0 && (ends[0].revents & (POLLHUP | POLLERR | POLLNVAL)) && !(ends[0].revents & POLLIN))
-        stopped = 1; /* the terminal is gone */
+    if (poll(ends, 2, left_ms) > 0 && (ends[0].revents & (POLLHUP | POLLERR | POLLNVAL)))
+        stopped = 1; /* the terminal is gone; what can then be read of it, for ever, is its end */
 }
 
 static void run(struct top *top)

@@ -215,6 +215,10 @@ def shown():
     stopped.until("ffn.0.1", "1-2 of 2")
     stopped.process.send_signal(signal.SIGTERM)
     assert stopped.end() == 0
+    gone = Terminal("top", "ffn.")  # the terminal goes, and no signal says so
+    gone.until("1-2 of 2")
+    os.close(gone.master)
+    gone.process.wait(600)
     unknown = subprocess.run(["script", "-qec", f"TERM=no-such {BUILD}/bin/expertctl -e {ENDPOINT} top", "/dev/null"], capture_output=True,
                              text=True, timeout=600) if shutil.which("script") else None
     assert unknown is None or (unknown.returncode == 10 and "ncurses" in unknown.stdout), unknown
