@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -21,6 +22,7 @@ enum {
     HANDSHAKE_TIMEOUT_MS = 5000,
     MISSED_HEARTBEATS = 5,
     LOCAL_FAILURES = 3,
+    FILES = 12, /* a context's threads, two sockets, the epoll, the connection; and some to spare */
     PINGS_BYTES =
         4096, /* more than pings have in that time: what the kernel of a stopped peer takes of them is no life */
     MONITORED = ZMQ_EVENT_CONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED |
@@ -98,11 +100,26 @@ static int watch(struct connection *connection, void *socket)
     return epoll_ctl(connection->fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
+/* ZeroMQ ends the process where it gets no descriptor for its threads. */
+static int need_files(void)
+{
+    int files[FILES], count = 0;
+    while (count < FILES && (files[count] = eventfd(0, EFD_CLOEXEC)) >= 0)
+        count++;
+    const int rc = count < FILES ? -errno : 0;
+    while (count > 0)
+        close(files[--count]);
+    return rc;
+}
+
 static int open_all(struct connection *connection, const char *endpoint, const struct connection_options *options)
 {
     connection->endpoint = strdup(endpoint);
     if (!connection->endpoint)
         return -ENOMEM;
+    int rc = need_files();
+    if (rc < 0)
+        return rc;
     connection->owns_context = !options->context;
     connection->context = options->context ? options->context : zmq_ctx_new();
     if (!connection->context)
@@ -110,7 +127,7 @@ static int open_all(struct connection *connection, const char *endpoint, const s
     connection->socket = zmq_socket(connection->context, ZMQ_DEALER);
     if (!connection->socket)
         return -errno;
-    int rc = set_options(connection, endpoint, options);
+    rc = set_options(connection, endpoint, options);
     if (rc == 0)
         rc = open_monitor(connection);
     if (rc == 0 && zmq_connect(connection->socket, endpoint) < 0)

@@ -10,7 +10,7 @@
 #include "common/process.h"
 #include "http/web.h"
 
-enum { EXIT_USAGE = 2 };
+enum { EXIT_USAGE = 2, LEAST_FILES = 48, FILES_PER_THREAD = 12 };
 
 static const char *const sections[] = {"server", "http", "frontend", "dht", NULL};
 static const struct config_program program = {
@@ -55,6 +55,8 @@ int main(int argc, char **argv)
     if (log_level_parse(config.server.log_level, &level) == 0)
         log_open(program.name, level);
     int rc = process_init(program.name);
+    if (rc == 0) /* each thread has a connection to the frontend, and the history one */
+        rc = process_need_files(LEAST_FILES + FILES_PER_THREAD * ((unsigned)config.http.threads + 1));
     if (rc == 0)
         rc = serve(&config);
     config_destroy(&config);

@@ -13,7 +13,7 @@
 #include "runtime/measure.h"
 #include "runtime/runtime.h"
 
-enum { EXIT_START = 1, EXIT_USAGE = 2, EXIT_DEVICE_LOST = 3, EXIT_UNSAVED = 4 };
+enum { EXIT_START = 1, EXIT_USAGE = 2, EXIT_DEVICE_LOST = 3, EXIT_UNSAVED = 4, LEAST_FILES = 48 };
 
 static const char *flag_device, *flag_list_devices, *flag_measure;
 
@@ -68,7 +68,10 @@ static int serve(const struct config *config, const struct config_device *device
 {
     struct runtime *runtime;
     notify_open();
-    int rc = runtime_create(&runtime, config, device);
+    int rc = process_need_files(LEAST_FILES); /* checkpoints and new pools need some, and the driver its own */
+    if (rc < 0)
+        return EXIT_START;
+    rc = runtime_create(&runtime, config, device);
     if (rc == -EINTR)
         return EXIT_SUCCESS;
     if (rc < 0)

@@ -192,10 +192,14 @@ def serve(cases, experts, frontend="", **options):
 
 FFN = "{uid: ffn.0, block: ffn, hidden_dim: 4, max_batch_size: 64, optimizer: sgd}"
 with Server([FFN]) as server:
-    for program in ("frontend", "dht"):
+    for program in ("frontend", "dht", "http", "runtime"):
         refused = subprocess.run([f"{BIN}/expertd-{program}", "--config", server.config], capture_output=True, text=True,
                                  timeout=PATIENCE, preexec_fn=files(12))
         assert refused.returncode == 1 and "limit of open files" in refused.stderr, refused
+    for few in range(8, 16):  # ZeroMQ would end it
+        asked = subprocess.run([f"{BIN}/expertctl", "-e", server.endpoint, "--timeout", "1", "ping", "--json"], capture_output=True,
+                               text=True, timeout=PATIENCE, preexec_fn=files(few))
+        assert asked.returncode == 10 and "LOCAL_ERROR" in asked.stdout and "Too many open files" in asked.stdout, (few, asked)
 serve([work_of_those_who_have_gone, a_million_empty_parts, one_endless_message, those_who_do_not_read],
       [FFN, "{uid: wide.0, block: nop, hidden_dim: 16384, max_batch_size: 64, queue_rows: 512}"], "max_memory: 134217728")
 with Server([FFN], "max_memory: 134217728") as server:

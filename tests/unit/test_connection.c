@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -302,6 +303,28 @@ START_TEST(a_peer_that_is_silent_is_gone_and_found_again)
 }
 END_TEST
 
+/* ---- what a process has no room for ------------------------------------------------------------------------------ */
+
+/* However few are left: ZeroMQ would end the process. */
+START_TEST(without_descriptors_there_is_no_client)
+{
+    struct rlimit before, few;
+    struct expertd_client *client = NULL;
+    int rc = -EMFILE;
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    few = before;
+    for (few.rlim_cur = 3; few.rlim_cur < 256 && rc < 0; few.rlim_cur++) {
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+        rc = expertd_client_new(&client, "tcp://127.0.0.1:1", NULL);
+        ck_assert_msg(rc == 0 || (rc == -EMFILE && !client), "%d files: %d", (int)few.rlim_cur, rc);
+    }
+    ck_assert_int_eq(rc, 0);
+    ck_assert_int_eq(expertd_poll(client, 20), 0); /* it connects, which needs one more */
+    expertd_client_destroy(&client);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+END_TEST
+
 /* ---- what clients of one ZeroMQ context do to each other -------------------------------------------------------- */
 
 static struct expertd_client_options shared_context(void)
@@ -375,6 +398,7 @@ int main(void)
     tcase_add_test(tests, more_unsent_requests_than_the_limit_are_refused);
     tcase_add_test(tests, a_handshake_that_fails_is_named);
     tcase_add_test(tests, a_client_with_calls_in_flight_can_be_destroyed);
+    tcase_add_test(tests, without_descriptors_there_is_no_client);
     suite_add_tcase(suite, tests);
     TCase *links = tcase_create("links");
     tcase_add_checked_fixture(links, session_open, session_close);
