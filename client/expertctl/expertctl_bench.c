@@ -48,7 +48,7 @@ struct level {
 
 /* ---- what is sent ------------------------------------------------------------------------------------------------ */
 
-/* Numbers that any block can do with: floats in [-1, 1), true for a mask, index 0. */
+/* Numbers that any block can do with: floats in [-1, 1), index 0, and false, as which a mask leaves nothing out. */
 static void fill(struct expertd_tensor *tensor, void *data)
 {
     const size_t count = tensor->bytes / expertd_dtype_size(tensor->dtype);
@@ -67,8 +67,6 @@ static void fill(struct expertd_tensor *tensor, void *data)
             ((uint16_t *)data)[i] = (uint16_t)(bits >> 16);
         else if (tensor->dtype == EXPERTD_FLOAT16) /* 1, 1/2, 1/4 or 1/8 */
             ((uint16_t *)data)[i] = (uint16_t)((state >> 63 << 15) | (uint64_t)(0x3c00 - (state >> 61 & 3) * 0x400));
-        else if (tensor->dtype == EXPERTD_BOOL)
-            ((uint8_t *)data)[i] = 1;
     }
 }
 

@@ -202,6 +202,48 @@ START_TEST(a_benchmark_of_what_only_fails_ends)
 }
 END_TEST
 
+/* An expert whose only input is a mask; counts what is masked in it. */
+static void masking(void *context, struct router_request *request)
+{
+    const Expertd__RequestHeader *header = router_header(request);
+    Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
+    Expertd__ExpertInfo info = EXPERTD__EXPERT_INFO__INIT;
+    Expertd__Schema schema = EXPERTD__SCHEMA__INIT;
+    Expertd__Schema__Field field = EXPERTD__SCHEMA__FIELD__INIT, *fields[] = {&field};
+    char name[] = "mask";
+    zmq_msg_t *last = &request->frames[request->count - 1];
+    if (header->method == EXPERTD__METHOD__FORWARD)
+        for (size_t i = 0; i < zmq_msg_size(last); i++)
+            atomic_fetch_add((atomic_int *)context, ((const char *)zmq_msg_data(last))[i]);
+    if (header->method != EXPERTD__METHOD__INFO) {
+        router_nop(NULL, request);
+        return;
+    }
+    field.name = name;
+    field.dtype = EXPERTD__DTYPE__BOOL;
+    schema.n_tensors = 1;
+    schema.tensors = fields;
+    info.uid = header->uid;
+    info.forward_schema = info.outputs_schema = &schema;
+    info.max_batch_size = 64;
+    info.alive = 1;
+    reply.info = &info;
+    router_reply(request, header, &reply, NULL, 0);
+}
+
+START_TEST(a_benchmark_masks_nothing)
+{
+    atomic_int masked = 0;
+    router_stop(&router);
+    router = router_start(NULL, masking, &masked);
+    ck_assert_int_eq(ctl("bench nop.0 --concurrency 1 --window 0.001 --windows 1 --rows 8 --json"), 0);
+    says("\"rows\": 8");
+    router_stop(&router);
+    ck_assert_int_eq(masked, 0);
+    router = router_start(NULL, router_nop, NULL);
+}
+END_TEST
+
 START_TEST(top_asks_for_a_terminal)
 {
     ck_assert_int_eq(ctl("top < /dev/null"), 10);
@@ -515,6 +557,7 @@ int main(void)
     tcase_add_test(tests, what_fails_on_this_side_is_no_status_of_the_protocol);
     tcase_add_test(tests, a_benchmark_measures_each_number_of_calls_in_flight);
     tcase_add_test(tests, a_benchmark_of_what_only_fails_ends);
+    tcase_add_test(tests, a_benchmark_masks_nothing);
     tcase_add_test(tests, top_asks_for_a_terminal);
     tcase_add_test(tests, an_expert_does_not_learn_for_an_answer_that_has_no_place);
     tcase_add_test(tests, a_failed_question_leaves_files_as_they_were);
