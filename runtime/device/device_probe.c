@@ -19,6 +19,7 @@
 #include "common/log.h"
 #include "common/process.h"
 #include "runtime/device/device_private.h"
+#include "runtime/device/program_file.h"
 
 enum { SURVIVED = 42, MAX_DRIVERS = 64, DRIVER_NAME_SIZE = 256, FOLDER_SIZE = 64 };
 
@@ -146,20 +147,13 @@ static void load_good_ones(const char *folder)
 
 /* --- those that came through -------------------------------------------------------------------------------------- */
 
-static uint64_t mix(uint64_t hash, const void *bytes, size_t count) /* FNV-1a */
-{
-    for (size_t i = 0; i < count; i++)
-        hash = (hash ^ ((const unsigned char *)bytes)[i]) * 0x100000001b3;
-    return hash;
-}
-
 static uint64_t mix_file(uint64_t hash, const char *path)
 {
     struct stat found;
     if (stat(path, &found) != 0)
-        return mix(hash, "", 1);
+        return program_file_hash(hash, "", 1);
     const int64_t facts[] = {(int64_t)found.st_ino, found.st_size, found.st_mtim.tv_sec, found.st_mtim.tv_nsec};
-    return mix(mix(hash, path, strlen(path) + 1), facts, sizeof facts);
+    return program_file_hash(program_file_hash(hash, path, strlen(path) + 1), facts, sizeof facts);
 }
 
 /* The driver's file, and the library that it names, where that is a path. Others are found by the linker's cache. */
@@ -171,30 +165,30 @@ static uint64_t driver_print(const char *path)
         library[strcspn(library, "\r\n")] = '\0';
     if (file != NULL)
         fclose(file);
-    const uint64_t hash = mix_file(0xcbf29ce484222325, path);
-    return library[0] == '/' ? mix_file(hash, library) : mix(hash, library, strlen(library));
+    const uint64_t hash = mix_file(PROGRAM_FILE_HASH, path);
+    return library[0] == '/' ? mix_file(hash, library) : program_file_hash(hash, library, strlen(library));
 }
 
 /* Changes with the drivers that there are, where they come from, and the start of the machine. */
 static uint64_t fingerprint(const struct drivers *drivers)
 {
     static const char *const variables[] = {"OCL_ICD_VENDORS", "LD_LIBRARY_PATH", "LD_PRELOAD", "POCL_DEVICES"};
-    uint64_t hash = mix_file(0xcbf29ce484222325, "/etc/ld.so.cache"), sum = 0;
+    uint64_t hash = mix_file(PROGRAM_FILE_HASH, "/etc/ld.so.cache"), sum = 0;
     char text[PATH_MAX];
     for (unsigned i = 0; i < sizeof variables / sizeof variables[0]; i++) {
         const char *value = getenv(variables[i]);
-        hash = mix(hash, value != NULL ? value : "", value != NULL ? strlen(value) + 1 : 1);
+        hash = program_file_hash(hash, value != NULL ? value : "", value != NULL ? strlen(value) + 1 : 1);
     }
     FILE *boot = fopen("/proc/sys/kernel/random/boot_id", "re");
     if (boot != NULL && fgets(text, sizeof text, boot) != NULL)
-        hash = mix(hash, text, strlen(text));
+        hash = program_file_hash(hash, text, strlen(text));
     if (boot != NULL)
         fclose(boot);
     for (unsigned i = 0; i < drivers->count; i++) { /* in whatever order they were found */
         path_of(text, sizeof text, drivers->folder, drivers->names[i]);
         sum += driver_print(text);
     }
-    return mix(hash, &sum, sizeof sum);
+    return program_file_hash(hash, &sum, sizeof sum);
 }
 
 int device_probe(void)
