@@ -196,7 +196,7 @@ with Server([FFN]) as server:
         refused = subprocess.run([f"{BIN}/expertd-{program}", "--config", server.config], capture_output=True, text=True,
                                  timeout=PATIENCE, preexec_fn=files(12))
         assert refused.returncode == 1 and "limit of open files" in refused.stderr, refused
-    for few in range(8, 16):  # ZeroMQ would end it
+    for few in range(8, 14):
         asked = subprocess.run([f"{BIN}/expertctl", "-e", server.endpoint, "--timeout", "1", "ping", "--json"], capture_output=True,
                                text=True, timeout=PATIENCE, preexec_fn=files(few))
         assert asked.returncode == 10 and "LOCAL_ERROR" in asked.stdout and "Too many open files" in asked.stdout, (few, asked)
