@@ -1,6 +1,5 @@
 #include "frontend/group.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +23,7 @@ struct group {
     struct reply_to to;
     uint64_t began_ns, rows;
     struct schema outputs;
+    uint32_t unwanted;     /* that are not in `outputs`, a bit each */
     struct buffer *answer; /* the rows of the parts that are done; NULL: none is */
     uint32_t open, count;  /* parts that go on; all */
     bool closed;
@@ -47,9 +47,10 @@ struct group *group_open(const struct reply_to *to, uint32_t parts, const uint8_
     return group;
 }
 
-void group_set_outputs(struct group *group, const struct schema *outputs, uint64_t rows)
+void group_set_outputs(struct group *group, const struct schema *outputs, uint32_t unwanted, uint64_t rows)
 {
     group->outputs = *outputs;
+    group->unwanted = unwanted;
     group->rows = rows;
 }
 
@@ -138,7 +139,7 @@ static void send_rows(struct server *server, const struct group *group, const Ex
     const long bytes = message_encode_reply(header, encoded, sizeof encoded);
     if (!plain)
         answer = reply_build(&server->replier, group->to.request_id, &group->outputs, (uint32_t)group->rows, data,
-                             group->codecs);
+                             group->codecs, group->unwanted);
     if (!answer) /* then as they are */
         answer = group->answer;
     reply_send_parts(&server->replier, &group->to, answer, encoded, (size_t)bytes);
@@ -203,7 +204,8 @@ void group_refuse(struct group *group, uint32_t part, enum status status, const 
     of->status = status;
     of->retry_after_ms = retry_after_ms;
     free(of->message);
-    of->message = message ? strndup(message, TEXT_MAX) : NULL;
+    const size_t length = message ? strlen(message) : 0;
+    of->message = message ? strndup(message, length < TEXT_MAX ? length : TEXT_MAX) : NULL;
 }
 
 /* The rows of all parts, once one has some. */
@@ -227,16 +229,20 @@ bool group_take_rows(struct server *server, struct group *group, uint32_t part, 
     return true;
 }
 
-int group_take_answer(struct server *server, struct group *group, uint32_t part, const struct buffer *answer)
+/* What is refused was applied: INVALID_ARGUMENT and RESOURCE_EXHAUSTED would say that it was not. */
+void group_take_answer(struct server *server, struct group *group, uint32_t part, const struct buffer *answer)
 {
     struct part *of = &group->parts[part];
-    if (!reply_fits(answer, &group->outputs, of->rows))
-        return -EINVAL;
-    if (!make_room(server, group))
-        return -ENOMEM;
+    if (!reply_fits(answer, &group->outputs, of->rows, group->unwanted)) {
+        group_refuse(group, part, STATUS_ALREADY_EXISTS, reply_other_first, 0);
+        return;
+    }
+    if (!make_room(server, group)) {
+        group_refuse(group, part, STATUS_UNAVAILABLE, "no memory for the answer now; repeat the request", 0);
+        return;
+    }
     for (uint32_t i = 0; i < group->outputs.count; i++)
         reply_decode(answer, i,
                      reply_tensor(group->answer, i) + of->row * tensor_row_bytes(&group->outputs.tensors[i]));
     of->status = STATUS_OK;
-    return 0;
 }

@@ -18,8 +18,9 @@ struct request;
 /* A call of so many parts that is taken apart; the asker and the codecs that it wishes (SCHEMA_MAX_TENSORS) are copied.
  * NULL: no memory. It lives until group_close() was called and the last of its parts has ended. */
 struct group *group_open(const struct reply_to *to, uint32_t parts, const uint8_t *codecs);
-/* What comes out of its experts, for that many rows; before the first part ends with OK. */
-void group_set_outputs(struct group *group, const struct schema *outputs, uint64_t rows);
+/* What comes out of its experts, for that many rows, without the `unwanted` ones, a bit each; before the first part
+ * ends with OK. */
+void group_set_outputs(struct group *group, const struct schema *outputs, uint32_t unwanted, uint64_t rows);
 /* The part's rows in the reply. */
 void group_set_part(struct group *group, uint32_t part, uint64_t row, uint32_t rows);
 /* All parts were handed out: from now on the last one's end sends the reply. */
@@ -34,7 +35,8 @@ void group_end(struct server *server, struct request *request);
 void group_refuse(struct group *group, uint32_t part, enum status status, const char *message, uint32_t retry_after_ms);
 /* Copies its rows of each output from data[i]. False: there is no memory for the reply; nothing was said. */
 bool group_take_rows(struct server *server, struct group *group, uint32_t part, const void *const *data);
-/* The same of a kept answer (frontend/repeats.h). One of other rows is not this part's: -EINVAL; -ENOMEM. */
-int group_take_answer(struct server *server, struct group *group, uint32_t part, const struct buffer *answer);
+/* The same of the answer of a BACKWARD that was applied, now or before (frontend/repeats.h). Where it is not this
+ * part's, which has other rows or wants other gradients, or there is no memory, that is said of the part. */
+void group_take_answer(struct server *server, struct group *group, uint32_t part, const struct buffer *answer);
 
 #endif

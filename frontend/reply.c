@@ -15,13 +15,15 @@ enum { SMALL_HEADER = 1024, BODY_HEADER = 512, ALIGN = 64 };
 enum { METADATA_TAG = 11 << 3 | 2, NOTE_FIELD = 3 };
 enum { PERSONAL_HEADER = BODY_HEADER + NOTE_FIELD + MESSAGE_METADATA_MAX + REPLY_MORE_MAX };
 
+const char reply_other_first[] = "this request was applied, but its first had other rows, or wanted other gradients";
+
 /* What lies at the front of the buffer of an OK with tensors. */
 struct body {
     uint32_t header_bytes, count;
     size_t offset[SCHEMA_MAX_TENSORS], bytes[SCHEMA_MAX_TENSORS]; /* from the buffer's data on */
     size_t tensor_bytes;
     uint64_t elements[SCHEMA_MAX_TENSORS], last[SCHEMA_MAX_TENSORS];
-    uint32_t rows;
+    uint32_t rows, unwanted;
     uint8_t dtypes[SCHEMA_MAX_TENSORS], codecs[SCHEMA_MAX_TENSORS];
     unsigned char header[BODY_HEADER];
 };
@@ -294,9 +296,12 @@ static struct buffer *build(struct replier *replier, uint64_t request_id, const 
 }
 
 struct buffer *reply_build(struct replier *replier, uint64_t request_id, const struct schema *schema, uint32_t rows,
-                           const void *const *data, const uint8_t *codecs)
+                           const void *const *data, const uint8_t *codecs, uint32_t unwanted)
 {
-    return build(replier, request_id, schema, rows, data, codecs);
+    struct buffer *built = build(replier, request_id, schema, rows, data, codecs);
+    if (built)
+        ((struct body *)(void *)built->data)->unwanted = unwanted;
+    return built;
 }
 
 struct buffer *reply_open(struct replier *replier, uint64_t request_id, const struct schema *schema, uint32_t rows)
@@ -310,10 +315,10 @@ unsigned char *reply_tensor(struct buffer *built, uint32_t tensor)
     return built->data + ((const struct body *)(const void *)built->data)->offset[tensor];
 }
 
-bool reply_fits(const struct buffer *built, const struct schema *schema, uint32_t rows)
+bool reply_fits(const struct buffer *built, const struct schema *schema, uint32_t rows, uint32_t unwanted)
 {
     const struct body *body = (const struct body *)(const void *)built->data;
-    bool fits = body->count == schema->count && body->rows == rows;
+    bool fits = body->count == schema->count && body->rows == rows && body->unwanted == unwanted;
     for (uint32_t i = 0; i < schema->count && fits; i++)
         fits = body->dtypes[i] == schema->tensors[i].dtype &&
                body->elements[i] * dtype_size(schema->tensors[i].dtype) == tensor_row_bytes(&schema->tensors[i]) * rows;
@@ -459,6 +464,14 @@ static void send_local(struct replier *replier, const struct reply_to *to, const
 void reply_send(struct replier *replier, const struct reply_to *to, struct buffer *built)
 {
     reply_send_parts(replier, to, built, NULL, 0);
+}
+
+void reply_send_kept(struct replier *replier, const struct reply_to *to, struct buffer *built, uint32_t unwanted)
+{
+    if (((const struct body *)(const void *)built->data)->unwanted == unwanted)
+        reply_send(replier, to, built);
+    else
+        reply_status(replier, to, STATUS_ALREADY_EXISTS, reply_other_first);
 }
 
 void reply_send_parts(struct replier *replier, const struct reply_to *to, struct buffer *built, const void *more,

@@ -54,10 +54,15 @@ void reply_refusal(struct replier *replier, const struct reply_to *to, enum stat
 void reply_header(struct replier *replier, const struct reply_to *to, Expertd__ReplyHeader *header);
 
 /* An OK with tensors, ready to be sent, as often as one likes: header and `rows` rows of each tensor, which are copied
- * from data[i], encoded with codecs[i] where that can say it in less bytes. The caller's reference; NULL: no memory. */
+ * from data[i], encoded with codecs[i] where that can say it in less bytes. `unwanted` are the outputs that the schema
+ * leaves out, a bit each. The caller's reference; NULL: no memory. */
 struct buffer *reply_build(struct replier *replier, uint64_t request_id, const struct schema *schema, uint32_t rows,
-                           const void *const *data, const uint8_t *codecs);
+                           const void *const *data, const uint8_t *codecs, uint32_t unwanted);
 void reply_send(struct replier *replier, const struct reply_to *to, struct buffer *built);
+/* reply_send to one who asked for what was applied before: if that one leaves out other outputs, the answer is not its,
+ * and it is told so: ALREADY_EXISTS, reply_other_first. */
+void reply_send_kept(struct replier *replier, const struct reply_to *to, struct buffer *built, uint32_t unwanted);
+extern const char reply_other_first[];
 
 /* The same for rows that come one by one: all tensors as they are, their content to be written before it is sent. */
 struct buffer *reply_open(struct replier *replier, uint64_t request_id, const struct schema *schema, uint32_t rows);
@@ -67,8 +72,9 @@ unsigned char *reply_tensor(struct buffer *built, uint32_t tensor);
 enum { REPLY_MORE_MAX = 14 << 10 }; /* so that a client on this host can have it */
 void reply_send_parts(struct replier *replier, const struct reply_to *to, struct buffer *built, const void *more,
                       size_t bytes);
-/* Whether a built answer is of such tensors and so many rows; then, a tensor of it, decoded. */
-bool reply_fits(const struct buffer *built, const struct schema *schema, uint32_t rows);
+/* Whether a built answer is of such tensors and so many rows, and leaves out the same; then, a tensor of it, decoded.
+ */
+bool reply_fits(const struct buffer *built, const struct schema *schema, uint32_t rows, uint32_t unwanted);
 void reply_decode(const struct buffer *built, uint32_t tensor, void *to);
 
 /* Whether the tensors of such a reply find room where the asker, if it is on this host, has made some. If not, it is

@@ -1,6 +1,5 @@
 #include "frontend/results.h"
 
-#include <errno.h>
 #include <string.h>
 
 #include "common/clock.h"
@@ -11,19 +10,13 @@
 /* --- one result -----------------------------------------------------------------------------------------------------
  */
 
-/* The built answer, for a request that waits. */
+/* The built answer, its own or its first's, for a request that waits. */
 static void deliver(struct server *server, const struct request *request, struct buffer *answer)
 {
-    if (!request->group) {
-        reply_send(&server->replier, &request->to, answer);
-        return;
-    }
-    const int rc = group_take_answer(server, request->group, request->part, answer);
-    if (rc < 0) /* it was applied; it may be asked for again */
-        group_refuse(request->group, request->part, rc == -ENOMEM ? STATUS_UNAVAILABLE : STATUS_INVALID_ARGUMENT,
-                     rc == -ENOMEM ? "no memory for the answer now; repeat the request"
-                                   : "the request of this id had other rows, or wanted other gradients",
-                     0);
+    if (request->group)
+        group_take_answer(server, request->group, request->part, answer);
+    else
+        reply_send_kept(&server->replier, &request->to, answer, request->unwanted);
 }
 
 /* A repeat that was queued because its first had been given up, and the first's answer has come after all. */
@@ -82,7 +75,8 @@ static void finish_ok(struct server *server, struct pool_link *link, struct requ
     }
     /* One that was queued again for an asker that had gone is nobody's until it is repeated, with the same id. */
     const uint64_t id = request->keyed ? request->key.request_id : request->to.request_id;
-    struct buffer *answer = reply_build(&server->replier, id, outputs, result->rows, data, request->codecs);
+    struct buffer *answer =
+        reply_build(&server->replier, id, outputs, result->rows, data, request->codecs, request->unwanted);
     pool_release(link->pool, result->task);
     if (!answer) {
         if (request->state == REQUEST_WAITING)

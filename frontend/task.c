@@ -223,18 +223,6 @@ static enum status read_ids(struct order *order)
     return STATUS_OK;
 }
 
-/* The kept answer of the part's first. */
-static void answer_part(struct server *server, const struct order *order, const struct buffer *kept)
-{
-    const int rc = group_take_answer(server, order->group, order->part, kept);
-    if (rc == -EINVAL)
-        group_refuse(order->group, order->part, STATUS_INVALID_ARGUMENT,
-                     "the request of this id had other rows, or wanted other gradients", 0);
-    else if (rc < 0)
-        group_refuse(order->group, order->part, STATUS_UNAVAILABLE, "no memory for the answer now; repeat the request",
-                     0);
-}
-
 /* Somebody else is the asker now. */
 static void leave_asker(struct server *server, struct request *request)
 {
@@ -267,9 +255,9 @@ static bool meet_first(struct server *server, const struct order *order)
     if (found.kept) {
         server->counters.repeats_answered++;
         if (order->group)
-            answer_part(server, order, found.kept);
+            group_take_answer(server, order->group, order->part, found.kept);
         else
-            reply_send(&server->replier, order->to, found.kept);
+            reply_send_kept(&server->replier, order->to, found.kept, order->unwanted);
         return true;
     }
     /* One that was given up is cancelled, so it may never run: then the repeat is queued behind it, and the runtime,
@@ -277,6 +265,14 @@ static bool meet_first(struct server *server, const struct order *order)
     struct request *first = found.running;
     if (!first || first->state != REQUEST_WAITING)
         return false;
+    if (first->unwanted != order->unwanted) { /* whether it will have been applied is open */
+        static const char other[] = "the first request of this id, which wants other gradients, goes on";
+        if (order->group)
+            group_refuse(order->group, order->part, STATUS_UNAVAILABLE, other, 0);
+        else
+            reply_status(&server->replier, order->to, STATUS_UNAVAILABLE, other);
+        return true;
+    }
     server->counters.repeats_joined++;
     struct schema some;
     const struct schema *outputs = request_outputs(first, &pool_header(first->pool->pool)->outputs, &some);
@@ -511,6 +507,8 @@ static enum status begin(struct server *server, struct order *order)
     enum status status = read_ids(order);
     if (status != STATUS_OK)
         return status;
+    if (order->keyed)
+        order->unwanted = validate_unwanted(order->header); /* a repeat meets its first before it is checked */
     if (order->keyed && meet_first(server, order))
         return STATUS_OK;
     struct pool_link *link;
@@ -553,8 +551,7 @@ static bool same_schema(const struct schema *a, const struct schema *b)
 {
     bool same = a->count == b->count;
     for (uint32_t i = 0; i < a->count && same; i++)
-        same = a->tensors[i].dtype == b->tensors[i].dtype && a->tensors[i].ndim == b->tensors[i].ndim &&
-               memcmp(a->tensors[i].dims, b->tensors[i].dims, a->tensors[i].ndim * sizeof a->tensors[i].dims[0]) == 0;
+        same = tensor_desc_equal(&a->tensors[i], &b->tensors[i]);
     return same;
 }
 
@@ -676,7 +673,7 @@ static enum status begin_parts(struct server *server, struct order *order)
         return STATUS_RESOURCE_EXHAUSTED;
     }
     if (parts.outputs)
-        group_set_outputs(order->group, &wanted, parts.rows);
+        group_set_outputs(order->group, &wanted, order->unwanted, parts.rows);
     order->all_rows = parts.rows;
     for (size_t p = 0; p < order->header->n_parts; p++) {
         order->part = (uint32_t)p;

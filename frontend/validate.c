@@ -156,6 +156,14 @@ enum status validate_tensors(const struct schema *schema, uint32_t max_batch_siz
     return status;
 }
 
+uint32_t validate_unwanted(const Expertd__RequestHeader *header)
+{
+    uint32_t unwanted = 0;
+    for (size_t i = 0; i < header->n_requires_grad && i < SCHEMA_MAX_TENSORS; i++)
+        unwanted |= header->requires_grad[i] ? 0 : UINT32_C(1) << i;
+    return unwanted;
+}
+
 enum status validate_wishes(const struct schema *outputs, const Expertd__RequestHeader *header, uint32_t *unwanted,
                             char why[VALIDATE_WHY_SIZE])
 {
@@ -166,7 +174,6 @@ enum status validate_wishes(const struct schema *outputs, const Expertd__Request
             outputs->count, outputs->count == 1 ? "" : "s");
         return STATUS_INVALID_ARGUMENT;
     }
-    for (size_t i = 0; i < header->n_requires_grad; i++)
-        *unwanted |= header->requires_grad[i] ? 0 : UINT32_C(1) << i;
+    *unwanted = validate_unwanted(header);
     return STATUS_OK;
 }

@@ -17,6 +17,8 @@ enum { VALIDATE_WHY_SIZE = 320 };
 enum status validate_tensors(const struct schema *schema, uint32_t max_batch_size, const Expertd__RequestHeader *header,
                              const size_t *frame_bytes, uint64_t frames, uint32_t *rows, char why[VALIDATE_WHY_SIZE]);
 
+/* Of a BACKWARD: which of its outputs nobody wants, a bit each, unchecked, of an expert that is not known. */
+uint32_t validate_unwanted(const Expertd__RequestHeader *header);
 /* Of a BACKWARD: which of its outputs nobody wants, a bit each, as requires_grad says. INVALID_ARGUMENT and a sentence
  * when that has another number of values than the expert has inputs. */
 enum status validate_wishes(const struct schema *outputs, const Expertd__RequestHeader *header, uint32_t *unwanted,

@@ -199,9 +199,92 @@ START_TEST(a_part_is_applied_once_whoever_repeats_it)
     parts[1].request_id = 1000;
     ask_call(&one, &question, &answer, STATUS_OK);
     expect_part(0, STATUS_OK);
-    expect_part(1, STATUS_INVALID_ARGUMENT);
+    expect_part(1, STATUS_ALREADY_EXISTS); /* the first was applied */
     expect_rows(3, 2, 0);
     ck_assert_uint_eq(rig.knobs->applied, 4);
+}
+END_TEST
+
+/* Of mask.0's two inputs, which have as many rows, and could have the same type. */
+static void prepare_masked(bool first, bool second)
+{
+    static protobuf_c_boolean wanted[2];
+    static const char *const uids[] = {"mask.0"};
+    static const uint32_t rows[] = {2};
+    static const unsigned char mask[2 * RIG_COLUMNS] = {1};
+    prepare(&one, EXPERTD__METHOD__BACKWARD, 1, uids, rows, 6);
+    for (unsigned i = 2; i < 4; i++)
+        question.tensor[i] = question.tensor[0];
+    for (unsigned i = 0; i < 4; i++) {
+        question.frame[i] = i % 2 ? (const void *)mask : (const void *)values;
+        question.frame_bytes[i] = i % 2 ? sizeof mask : sizeof mask * sizeof(float);
+        if (i % 2)
+            question.tensor[i].dtype = EXPERTD__DTYPE__BOOL;
+    }
+    question.header.n_tensors = question.frames = 4;
+    wanted[0] = first;
+    wanted[1] = second;
+    question.header.requires_grad = wanted;
+    question.header.n_requires_grad = 2;
+}
+
+/* Alone or in a call, of what is done or runs: it never gets gradients that it did not ask for. */
+START_TEST(a_repeat_that_wants_other_gradients_is_refused)
+{
+    prepare_masked(true, false);
+    const uint64_t id = one.last_id;
+    ask_call(&one, &question, &answer, STATUS_OK);
+    prepare_masked(false, true);
+    question.header.request_id = id;
+    ask_call(&one, &question, &answer, STATUS_ALREADY_EXISTS);
+    expect_part(0, STATUS_ALREADY_EXISTS);
+    ck_assert_ptr_nonnull(strstr(answer.header->message, "other gradients"));
+    prepare_masked(true, false);
+    question.header.request_id = id;
+    ask_call(&one, &question, &answer, STATUS_OK);
+    expect_rows(0, 2, 7);
+    ck_assert_uint_eq(rig.knobs->applied, 1);
+    rig.knobs->hold = 1;
+    prepare_masked(true, false);
+    const uint64_t running = one.last_id;
+    ask_send(&one, &question);
+    RIG_WAIT(ask_counter(&two, "frontend.in_flight") == 1);
+    for (int alone = 0; alone < 2; alone++) {
+        prepare_masked(false, true);
+        question.header.request_id = running;
+        if (alone) {
+            question.header.n_parts = 0;
+            snprintf(question.uid, sizeof question.uid, "mask.0");
+        }
+        ask_call(&one, &question, &answer, STATUS_UNAVAILABLE);
+        ck_assert_ptr_nonnull(strstr(answer.header->message, "other gradients"));
+    }
+    rig.knobs->hold = 0;
+    expect(&one, running, STATUS_OK); /* its asker is the one it was */
+    expect_rows(0, 2, 7);
+    ck_assert_uint_eq(rig.knobs->applied, 2);
+}
+END_TEST
+
+/* The first was given up, and its repeat is queued behind it: the first's answer is not the repeat's, but says enough.
+ */
+START_TEST(a_queued_repeat_that_wants_other_gradients_is_told_that_its_first_was_applied)
+{
+    rig.knobs->hold_running = 1;
+    prepare_masked(true, false);
+    question.header.deadline_ms = 100;
+    const uint64_t id = one.last_id;
+    ask_send(&one, &question);
+    RIG_WAIT(rig.knobs->taken == 1);
+    expect(&one, id, STATUS_DEADLINE_EXCEEDED);
+    prepare_masked(false, true);
+    question.header.request_id = id;
+    ask_send(&one, &question);
+    RIG_WAIT(ask_counter(&two, "device.cpu0.in_flight") == 1);
+    rig.knobs->hold_running = 0;
+    expect(&one, id, STATUS_ALREADY_EXISTS);
+    expect_part(0, STATUS_ALREADY_EXISTS);
+    ck_assert_uint_eq(rig.knobs->applied, 1);
 }
 END_TEST
 
@@ -404,6 +487,8 @@ int main(void)
     tcase_add_test(all, what_is_wrong_with_the_request_refuses_it_whole_and_nothing_is_computed);
     tcase_add_test(all, more_parts_than_the_limit_are_no_request);
     tcase_add_test(all, a_part_is_applied_once_whoever_repeats_it);
+    tcase_add_test(all, a_repeat_that_wants_other_gradients_is_refused);
+    tcase_add_test(all, a_queued_repeat_that_wants_other_gradients_is_told_that_its_first_was_applied);
     tcase_add_test(all, a_part_takes_the_place_of_its_running_first_and_gives_it_up_again);
     tcase_add_test(all, a_full_pool_refuses_its_part_alone);
     tcase_add_test(all, a_part_that_has_less_than_its_share_waits_for_room);

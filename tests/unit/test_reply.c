@@ -64,7 +64,7 @@ static struct buffer *build(uint32_t columns, float first)
         values[i] = first + (float)i;
     const void *data[] = {values};
     const uint8_t codecs[] = {0};
-    struct buffer *built = reply_build(&replier, 7, &schema, ROWS, data, codecs);
+    struct buffer *built = reply_build(&replier, 7, &schema, ROWS, data, codecs, 0);
     ck_assert_ptr_nonnull(built);
     free(values);
     return built;

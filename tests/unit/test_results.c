@@ -61,9 +61,9 @@ START_TEST(a_reply_has_the_gradients_that_are_wanted)
         ck_assert_uint_eq(answer.header->n_tensors, 0);
     }
     ck_assert_uint_eq(rig.knobs->applied, 4);
-    ask_gradients(first, 2, -1); /* that asks for something else gets the first's answer */
+    ask_gradients(first, 2, -1); /* the first's answer is not that of one that asks for something else */
     question.header.request_id = id;
-    ask_call(&one, &question, &answer, STATUS_OK);
+    ask_call(&one, &question, &answer, STATUS_ALREADY_EXISTS);
     ck_assert_uint_eq(answer.frames, 0);
     ask_gradients(many, 3, 7);
     ask_call(&one, &question, &answer, STATUS_INVALID_ARGUMENT);
