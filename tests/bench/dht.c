@@ -336,10 +336,17 @@ static size_t count_found(size_t reader, char **uids, size_t count)
     return found;
 }
 
+static unsigned repeated; /* look-ups that missed an expert: datagrams are lost, on a busy machine all the more */
+
 static void resolve(size_t reader, char **uids, size_t count)
 {
-    if (count_found(reader, uids, count) != count)
-        die("an expert was not found");
+    const uint64_t begin_ns = clock_now_ns();
+    while (count_found(reader, uids, count) != count) {
+        if (ms_since(begin_ns) > HANG_MS)
+            die("an expert was not found");
+        repeated++;
+        swarm_step(&swarm, 10);
+    }
 }
 
 /* As a reader that goes on with what it has to do sees it. */
@@ -380,6 +387,7 @@ static void look_up(unsigned experts)
     }
     print("look up one, cold, processors' time of all nodes", (cpu_ms() - began_ms) / COLD_RUNS, "ms");
     print("look up one, cold (median)", median(cold, COLD_RUNS), "ms");
+    print("look-ups repeated, since an expert was not found", repeated, "");
     free(text);
     free(uids);
 }
@@ -458,8 +466,7 @@ static void follow_deaths(const struct plan *plan)
         char uid[UID_SIZE];
         const unsigned expert = expert_of(plan, run + 1);
         snprintf(uid, sizeof uid, "ffn.%u.%u", expert / COLUMNS, expert % COLUMNS);
-        if (replicas_of(reader, uid) != 1)
-            die("an expert was not found");
+        (void)until_replicas(reader, uid, 1);
         order(flocks[(run + 1) / FLOCK_NODES], 'k', (run + 1) % FLOCK_NODES);
         took[run] = until_replicas(reader, uid, 0);
     }
