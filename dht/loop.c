@@ -317,6 +317,7 @@ static int keep_role(struct loop *loop, struct moment now, uint64_t *due_ns)
         loop->next_owner_ns = now.ns + period_ns;
         if (owner_keep(&loop->owner_fd, server->run_dir, server->name, "dht") == -EBUSY)
             return -EBUSY;
+        service_keep(loop->service);
     }
     *due_ns = sooner(*due_ns, loop->next_owner_ns);
     return 0;

@@ -8,6 +8,7 @@
 
 #include "common/log.h"
 #include "dht/lookup_kinds.h"
+#include "proto/binding.h"
 #include "proto/wire.h"
 
 enum { VERSION = 1, ENVELOPE_MAX = 3, FRAMES_MAX = 8, BURST = 64 };
@@ -34,6 +35,7 @@ struct service {
     size_t kept_count, kept_bytes;
     struct call *runnable;
     struct service_counters counters;
+    struct bindings bindings;
 };
 
 int service_create(struct service **service, void *context, const char *endpoint, const struct guard *guard,
@@ -54,7 +56,7 @@ int service_create(struct service **service, void *context, const char *endpoint
         zmq_setsockopt(made->socket, ZMQ_ROUTER_MANDATORY, &one, sizeof one) != 0 ||
         zmq_setsockopt(made->socket, ZMQ_SNDHWM, &water, sizeof water) != 0 ||
         zmq_setsockopt(made->socket, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max) != 0 ||
-        guard_socket(guard, made->socket) < 0 || zmq_bind(made->socket, endpoint) != 0) {
+        guard_socket(guard, made->socket) < 0 || bindings_bind(&made->bindings, made->socket, endpoint) != 0) {
         const int error = zmq_errno();
         log_error("cannot answer look-ups at '%s': %s (set dht.listen)", endpoint, zmq_strerror(error));
         service_destroy(&made);
@@ -62,6 +64,11 @@ int service_create(struct service **service, void *context, const char *endpoint
     }
     *service = made;
     return 0;
+}
+
+void service_keep(struct service *service)
+{
+    bindings_keep(&service->bindings, service->socket);
 }
 
 void *service_socket(const struct service *service)

@@ -29,6 +29,7 @@ typedef int (*service_status)(void *context, struct arena *arena, Expertd__Dht__
 int service_create(struct service **service, void *context, const char *endpoint, const struct guard *guard,
                    struct cache *cache, service_status status, void *status_context);
 void service_destroy(struct service **service);
+void service_keep(struct service *service);          /* now and then: see proto/binding.h */
 void *service_socket(const struct service *service); /* readable: call service_step */
 /* Takes requests (some at a time), runs what is to run, sends replies. Returns when it is due next. */
 uint64_t service_step(struct service *service, struct moment now);

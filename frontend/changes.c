@@ -147,8 +147,9 @@ void changes_destroy(struct changes **changes)
     free(c);
 }
 
-void changes_listen(struct server *server, void *socket)
+void changes_listen(struct server *server)
 {
+    int rc;
     char endpoint[PATH_MAX + 16];
     const struct config_server *config = &server->config->server;
     const int length = snprintf(endpoint, sizeof endpoint, "ipc://%s/%s.socket", config->run_dir, config->name);
@@ -156,9 +157,9 @@ void changes_listen(struct server *server, void *socket)
     if (length < 0 || (size_t)length >= most)
         log_warning("the path of server.run_dir is too long for a UNIX socket: experts cannot be changed while the "
                     "server runs");
-    else if (zmq_bind(socket, endpoint) != 0)
+    else if ((rc = endpoint_listen(&server->endpoint, endpoint)) < 0)
         log_warning("cannot bind '%s': %s: experts cannot be changed while the server runs", endpoint,
-                    zmq_strerror(errno));
+                    zmq_strerror(-rc));
 }
 
 void changes_can_reload(struct server *server, const struct config_program *program, int argc, char **argv)

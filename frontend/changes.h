@@ -21,7 +21,7 @@ struct changes;
 int changes_create(struct changes **changes, struct server *server);
 void changes_destroy(struct changes **changes);
 /* Binds the socket that changes are taken on; without it, which is logged, there are none. */
-void changes_listen(struct server *server, void *socket);
+void changes_listen(struct server *server);
 /* How the configuration is to be read again; all are kept. Without it RELOAD is UNIMPLEMENTED. */
 void changes_can_reload(struct server *server, const struct config_program *program, int argc, char **argv);
 

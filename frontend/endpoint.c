@@ -49,14 +49,15 @@ static int set_options(void *socket, const struct config_frontend *config, uint6
     return rc;
 }
 
-static int bind_all(void *socket, const struct config_frontend *config)
+static int bind_all(struct endpoint *made, const struct config_frontend *config)
 {
+    void *socket = made->socket;
     for (unsigned i = 0; i < config->listen.count; i++) {
         const char *endpoint = config->listen.items[i];
         char bound[256] = "";
         size_t size = sizeof bound;
         (void)set(socket, ZMQ_IPV6, strchr(endpoint, '[') != NULL);
-        if (zmq_bind(socket, endpoint) != 0) {
+        if (bindings_bind(&made->bindings, socket, endpoint) != 0) {
             const int rc = -errno;
             log_error("cannot listen on %s: %s (frontend.listen)", endpoint, zmq_strerror(-rc));
             return rc;
@@ -106,12 +107,22 @@ int endpoint_open(struct endpoint *endpoint, const struct config *whole, uint64_
     if (rc == 0)
         rc = connections_create(&endpoint->connections, endpoint->context, endpoint->socket);
     if (rc == 0)
-        rc = bind_all(endpoint->socket, config);
+        rc = bind_all(endpoint, config);
     if (rc == 0)
         rc = connections_set_limit(endpoint->connections);
     if (rc < 0)
         endpoint_close(endpoint, 0);
     return rc;
+}
+
+int endpoint_listen(struct endpoint *endpoint, const char *where)
+{
+    return bindings_bind(&endpoint->bindings, endpoint->socket, where) == 0 ? 0 : -errno;
+}
+
+void endpoint_keep(struct endpoint *endpoint)
+{
+    bindings_keep(&endpoint->bindings, endpoint->socket);
 }
 
 void endpoint_close(struct endpoint *endpoint, int linger_ms)

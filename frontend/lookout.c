@@ -53,6 +53,7 @@ static int look_at_names(struct server *server, uint64_t now_ns)
     if (owner_keep(&server->owner_fd, config->run_dir, config->name, "frontend") == -EBUSY)
         return -EBUSY;
     local_keep(server->local);
+    endpoint_keep(&server->endpoint);
     if (doorbell_fifo_keep(&server->bell_fd, config->run_dir, config->name) != 1)
         return 0;
     if (log_burst_allows(&burst, NULL, NULL))

@@ -86,7 +86,7 @@ static int open_endpoint(struct server *server)
     gate_set(GATE_FRAMES, server->pressure.budget);
     const int rc = endpoint_open(&server->endpoint, server->config, frame_max);
     if (rc == 0)
-        changes_listen(server, server->endpoint.socket);
+        changes_listen(server);
     server->socket = server->endpoint.socket;
     server->connections = server->endpoint.connections;
     return rc;

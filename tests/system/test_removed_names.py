@@ -73,6 +73,8 @@ def removed_and_crashed(server):
 
 
 def removed_run_dir(server):
+    changes = f"{server.run_dir}/{server.name}.socket"
+    assert os.path.exists(changes)
     shutil.rmtree(server.run_dir)
     for program in ("frontend", "runtime"):
         until(lambda: "was removed: made anew" in server.log(program), f"the {program} notices")
@@ -80,6 +82,12 @@ def removed_run_dir(server):
                                 timeout=PATIENCE)
         assert second.returncode == 1 and "has a running" in second.stderr, second
     works(server)
+    # Experts are changed over a socket there: it is found again, too.
+    until(lambda: os.path.exists(changes), "the socket for changes has its name again")
+    for command in (["load", "nop.9"], ["unload", "nop.9"]):
+        done = subprocess.run([f"{BIN}/expertctl", "--run-dir", server.run_dir, "--server", server.name, "-t", str(PATIENCE), *command,
+                               *(["--block", "nop", "--hidden-dim", "4"] if command[0] == "load" else [])], capture_output=True, text=True)
+        assert done.returncode == 0, done
     before = server.client().counters()["frontend.sleeps"]
     works(server)
     assert server.client().counters()["frontend.sleeps"] >= before
