@@ -178,7 +178,9 @@ bool codec_meanstd_encode(const float *from, uint64_t elements, uint64_t last, v
 void codec_meanstd_decode(const void *frame, uint64_t elements, uint64_t last, uint64_t first, uint64_t count,
                           float *to)
 {
-    const uint64_t rows = last ? elements / last : 0;
+    if (last == 0)
+        return; /* no elements */
+    const uint64_t rows = elements / last;
     const codec_u16 *from = frame;
     const codec_f32 *means = (const codec_f32 *)(const void *)(from + elements), *deviations = means + rows;
     for (uint64_t at = first, end = first + count, next; at < end; at = next) {
