@@ -31,7 +31,7 @@ static void bind_anew(const char *endpoint, void *socket)
     static struct log_burst burst;
     if (zmq_bind(socket, endpoint) == 0)
         log_warning("the socket '%s' was removed: made anew", path_of(endpoint));
-    else if (log_burst_allows(&burst, endpoint))
+    else if (log_burst_allows(&burst, NULL, endpoint))
         log_warning("the socket '%s' was removed, and cannot be made anew: %s", path_of(endpoint), zmq_strerror(errno));
 }
 
