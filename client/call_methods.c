@@ -90,6 +90,7 @@ int expertd_forward_parts(struct expertd_client *client, const struct expertd_pa
                           struct expertd_call **call)
 {
     struct call_request request = {.method = EXPERTD__METHOD__FORWARD,
+                                   .many = true,
                                    .parts = parts,
                                    .n_parts = n_parts,
                                    .tensors = {inputs},
@@ -103,6 +104,7 @@ int expertd_backward_parts(struct expertd_client *client, const struct expertd_p
                            struct expertd_call **call)
 {
     struct call_request request = {.method = EXPERTD__METHOD__BACKWARD,
+                                   .many = true,
                                    .parts = parts,
                                    .n_parts = n_parts,
                                    .tensors = {inputs, grad_outputs},

@@ -53,7 +53,7 @@ static const char *tensor_problem(const struct expertd_tensor *tensor)
 static void check_parts(struct expertd_call *call, const struct call_request *request)
 {
     size_t bytes = 0;
-    if (request->n_parts < 1 || request->n_parts > EXPERTD_MAX_PARTS) {
+    if (!request->parts || request->n_parts < 1 || request->n_parts > EXPERTD_MAX_PARTS) {
         call_set_status(call, EXPERTD_INVALID_ARGUMENT, "a call for many experts has 1 to %d parts", EXPERTD_MAX_PARTS);
         return;
     }
@@ -76,7 +76,7 @@ static enum expertd_status check(struct expertd_call *call, const struct call_re
         call_set_status(call, EXPERTD_INVALID_ARGUMENT, "a uid has at most %d bytes", EXPERTD_MAX_UID);
     else if (request->count[0] > EXPERTD_MAX_TENSORS || request->count[1] > EXPERTD_MAX_TENSORS - request->count[0])
         call_set_status(call, EXPERTD_INVALID_ARGUMENT, "a call has at most %d tensors", EXPERTD_MAX_TENSORS);
-    if (request->parts)
+    if (request->many)
         check_parts(call, request);
     size_t settings = 0;
     for (size_t i = 0; i < request->n_settings; i++)

@@ -7,8 +7,9 @@
 
 struct call_request {
     Expertd__Method method;
-    const char *uid;                  /* NULL: none */
-    const struct expertd_part *parts; /* in its place; of a call for many experts */
+    const char *uid; /* NULL: none */
+    bool many;       /* a call for many experts: `parts` in place of `uid`, whatever they are */
+    const struct expertd_part *parts;
     size_t n_parts;
     const struct expertd_tensor *tensors[2]; /* inputs; grad_outputs */
     size_t count[2];

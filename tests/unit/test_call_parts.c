@@ -48,7 +48,7 @@ static struct expertd_call *ask(bool backward, const struct expertd_part *parts,
 {
     struct expertd_call *call;
     uint64_t rows = 0;
-    for (size_t p = 0; p < count; p++) {
+    for (size_t p = 0; parts && p < count; p++) {
         for (uint32_t r = 0; r < parts[p].rows; r++, rows++)
             for (int c = 0; c < RIG_COLUMNS && rows < 2 * RIG_MAX_BATCH; c++)
                 values[rows * RIG_COLUMNS + (uint64_t)c] = base + (float)p + 1;
@@ -119,10 +119,9 @@ START_TEST(what_is_no_request_does_not_leave)
         const struct expertd_part *parts;
         size_t count;
         const char *says;
-    } cases[] = {{many, 0, "1 to 512 parts"},
-                 {many, EXPERTD_MAX_PARTS + 1, "1 to 512 parts"},
-                 {nameless, 1, "uid has 1 to 127"},
-                 {long_one, 1, "uid has 1 to 127"}};
+    } cases[] = {{many, 0, "1 to 512 parts"},       {NULL, 0, "1 to 512 parts"},
+                 {NULL, 3, "1 to 512 parts"},       {many, EXPERTD_MAX_PARTS + 1, "1 to 512 parts"},
+                 {nameless, 1, "uid has 1 to 127"}, {long_one, 1, "uid has 1 to 127"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct expertd_call *call = ask(false, cases[i].parts, cases[i].count, 0);
         ck_assert_int_eq(expertd_call_status(call), EXPERTD_INVALID_ARGUMENT);
