@@ -391,18 +391,18 @@ def test_large_messages_may_take_longer_than_silence_would(stand_in, proxy, monk
 
 
 def test_a_peer_that_is_silent_is_given_up_and_found_again(stand_in, proxy, monkeypatch):
-    monkeypatch.setattr("expertd.connection.HEARTBEAT_MS", 100)
     server = stand_in(echo)
     link = proxy(server.port)
     patient = expertd.Client(link.endpoint, timeout=PATIENCE, retry_for=PATIENCE)
     patient.forward("e.0", [X])
     connection = transport().connection(link.endpoint)
     link.open.clear()
+    monkeypatch.setattr("expertd.connection.HEARTBEAT_MS", 100)  # not before: a slow machine may be as silent as that
     call = patient.start_backward("e.0", [X], [X])
     with pytest.raises(expertd.Unavailable):  # at its loss, though the connection still stands as the kernel sees it
         expertd.Client(link.endpoint, timeout=PATIENCE, retry_for=0).forward("e.0", [X])
     assert connection.losses > 0 and connection.is_down() and not call.done()
-    monkeypatch.undo()  # a slow machine may be as silent as that
+    monkeypatch.undo()
     link.open.set()
     assert torch.equal(patient.outputs(call)[0], X)
     assert torch.equal(patient.forward("e.0", [X])[0], X)
