@@ -34,7 +34,7 @@ bool codec_round_trip(uint32_t codec, const float *from, uint64_t elements, uint
     float *decoded = malloc((elements + GUARD) * sizeof *decoded);
     ck_assert(memory && decoded);
     unsigned char *frame = memory + 1;
-    float untouched[GUARD];
+    unsigned char untouched[GUARD * sizeof *decoded];
     memset(untouched, 0x77, sizeof untouched);
     memset(memory, 0x77, 1 + bytes + GUARD);
     memset(decoded, 0x77, (elements + GUARD) * sizeof *decoded);
@@ -52,7 +52,8 @@ bool codec_round_trip(uint32_t codec, const float *from, uint64_t elements, uint
             for (uint64_t first = 0, count; last > 0 && first < elements; first += count) {
                 count = pieces[k] < elements - first ? pieces[k] : elements - first;
                 codec_decode_some(codec, frame, elements, last, first, count, decoded + first);
-                ck_assert_msg(memcmp(decoded + first + count, untouched, sizeof untouched) == 0,
+                const unsigned char *behind = (const unsigned char *)(decoded + first + count);
+                ck_assert_msg(memcmp(behind, untouched, sizeof untouched) == 0,
                               "%s: %llu elements from %llu on are more", codec_name(codec), (unsigned long long)count,
                               (unsigned long long)first);
             }
