@@ -153,7 +153,10 @@ static void send_large_header(struct replier *replier, const struct reply_to *to
 {
     struct buffer *buffer = buffers_take(replier->buffers, bytes);
     if (!buffer) {
-        reply_status(replier, to, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
+        /* What has failed stays what it was: that nothing was done may not be true of it. */
+        const bool failed = header->status != EXPERTD__STATUS__OK;
+        reply_status(replier, to, failed ? (enum status)header->status : STATUS_RESOURCE_EXHAUSTED,
+                     failed ? header->message : "no memory for the answer");
         return;
     }
     zmq_msg_t frame;

@@ -55,7 +55,8 @@ def save_tensors(path: str, tensors: Mapping[str, torch.Tensor]) -> None:
     text += b" " * (-len(text) % 8)  # so that the tensors begin at a multiple of 8
     temporary = f"{path}.tmp.{os.getpid()}"
     try:
-        with open(temporary, "wb") as out:
+        # Weights are their owner's to read, as in the server's checkpoints.
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as out:
             out.write(struct.pack("<Q", len(text)) + text)
             for blob in blobs:
                 out.write(blob)
