@@ -51,7 +51,7 @@ extern "C" __attribute__((visibility("default"))) int setsockopt(int fd, int lev
 
 /* For trackers that speak HTTPS, of which we have none, each session reads all certificates of the machine: 60 ms. */
 struct ssl_ctx_st;
-extern "C" __attribute__((visibility("default"))) int SSL_CTX_set_default_verify_paths(struct ssl_ctx_st *) noexcept
+extern "C" __attribute__((visibility("default"))) int SSL_CTX_set_default_verify_paths(struct ssl_ctx_st *)
 {
     return 1;
 }
