@@ -25,44 +25,26 @@ bool planner_matches(const struct options_device *device, const char *word)
            strcasestr(device->platform_name, word) || strcasecmp(device->class, word) == 0;
 }
 
-/* Whether one of the words means the device; `used`, where not NULL, has a place for each word. */
-static bool any_matches(const struct options_device *device, const char *words, bool *used)
-{
-    bool found = false;
-    size_t index = 0;
-    char word[128];
-    for (const char *at = words; *at; index++) {
-        const size_t length = strcspn(at, ",");
-        snprintf(word, sizeof word, "%.*s", (int)length, at);
-        if (word[0] && planner_matches(device, word)) {
-            found = true;
-            used[index] = true;
-        }
-        at += length + (at[length] == ',');
-    }
-    return found;
-}
-
 /* Of a flag's words; -EINVAL after a message about one that means none. */
-static int mark(struct planner_device *devices, unsigned count, const char *flag, const char *words, bool *marks)
+static int mark(const struct planner_device *devices, unsigned count, const char *flag, const char *words, bool *marks)
 {
-    bool *used = calloc(strlen(words) + 1, sizeof *used);
-    size_t index = 0;
-    int result = used ? 0 : -ENOMEM;
-    for (unsigned i = 0; used && i < count; i++)
-        marks[i] = any_matches(&devices[i].is, words, used);
-    for (const char *at = words; result == 0 && *at; index++) {
+    char word[128];
+    for (const char *at = words; *at;) {
         const size_t length = strcspn(at, ",");
-        if (!used[index]) {
+        bool used = false;
+        snprintf(word, sizeof word, "%.*s", (int)length, at);
+        for (unsigned i = 0; i < count && word[0]; i++)
+            if (planner_matches(&devices[i].is, word))
+                marks[i] = used = true;
+        if (!used) {
             log_error("--%s: '%.*s' is no device of this machine: neither PLATFORM.DEVICE numbers nor a PCI id, nor a "
                       "part of a name, vendor or platform",
                       flag, (int)length, at);
-            result = -EINVAL;
+            return -EINVAL;
         }
         at += length + (at[length] == ',');
     }
-    free(used);
-    return result;
+    return 0;
 }
 
 static bool is_of_class(const struct options_device *device, const char *class)

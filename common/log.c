@@ -12,6 +12,7 @@
 
 #include "common/clock.h"
 #include "common/uid.h"
+#include "common/utf8.h"
 
 static const char *program_name = "expertd";
 static enum log_level least_level = LOG_LEVEL_INFO;
@@ -103,25 +104,6 @@ static size_t add_lead(char *line, size_t size, enum log_level level)
 #pragma GCC diagnostic pop
 }
 
-/* Bytes of the UTF-8 character there; 0: it is none. */
-static size_t utf8_length(const unsigned char *at)
-{
-    const size_t length = at[0] < 0x80                     ? 1
-                          : at[0] >= 0xc2 && at[0] <= 0xdf ? 2
-                          : at[0] >= 0xe0 && at[0] <= 0xef ? 3
-                          : at[0] >= 0xf0 && at[0] <= 0xf4 ? 4
-                                                           : 0;
-    for (size_t i = 1; i < length; i++)
-        if ((at[i] & 0xc0) != 0x80)
-            return 0;
-    const unsigned second =
-        length > 2 ? (unsigned)at[0] << 8 | at[1] : 0; /* too long, a surrogate, or beyond the last */
-    if ((second >= 0xe080 && second < 0xe0a0) || (second >= 0xeda0 && second <= 0xedbf) ||
-        (second >= 0xf080 && second < 0xf090) || (second >= 0xf490 && second <= 0xf4bf))
-        return 0;
-    return length;
-}
-
 /* What a client sent may be in the message: it must not be able to write a second line, or drive a terminal. */
 static void clean(char *message)
 {
@@ -135,7 +117,8 @@ static size_t add_message(char *line, const char *message)
 {
     size_t used = 0;
     for (const unsigned char *at = (const unsigned char *)message; *at;) {
-        const size_t length = line_format == LOG_FORMAT_TEXT ? 1 : utf8_length(at);
+        uint32_t character;
+        const size_t length = line_format == LOG_FORMAT_TEXT ? 1 : utf8_decode(at, &character);
         if (line_format != LOG_FORMAT_TEXT && (*at == '"' || *at == '\\'))
             line[used++] = '\\';
         if (length == 0) {

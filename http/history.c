@@ -7,8 +7,8 @@
 #include <time.h>
 
 #include "client/dht_client.h"
+#include "common/clock.h"
 #include "common/log.h"
-#include "http/snapshot.h"
 
 enum { PATIENCE_MS = 500, DHT_COUNTERS = 128 };
 
@@ -57,14 +57,14 @@ static void add_counter(struct sample *sample, const struct expertd_counter *cou
 /* Whether the frontend answered. */
 static bool ask_frontend(struct history *history, struct sample *sample)
 {
-    struct snapshot snapshot;
+    struct expertd_call *call = NULL;
     struct expertd_client *client = upstream_take(history->upstream);
-    snapshot_take(&snapshot, client, history->config, 0, PATIENCE_MS);
-    *sample = (struct sample){.wall_s = snapshot.wall_s};
-    for (size_t i = 0; snapshot.stats && i < snapshot.stats->count; i++)
-        add_counter(sample, &snapshot.stats->counters[i]);
-    const bool answered = snapshot.stats != NULL;
-    snapshot_release(&snapshot);
+    const bool answered = expertd_stats(client, PATIENCE_MS, &call) == 0 && upstream_wait(call);
+    const struct expertd_stats *stats = answered ? expertd_call_stats(call) : NULL;
+    *sample = (struct sample){.wall_s = (double)clock_wall_ns() / NS_PER_S};
+    for (size_t i = 0; stats && i < stats->count; i++)
+        add_counter(sample, &stats->counters[i]);
+    expertd_call_release(&call);
     upstream_give(history->upstream, client);
     return answered;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "client/expertctl/expertctl.h"
+#include "client/expertctl/rates.h"
 #include "client/expertctl/sweep.h"
 #include "client/expertctl/window.h"
 #include "common/clock.h"
@@ -172,14 +173,12 @@ static struct window_sum find(const struct bench *bench, const struct expertd_st
     char name[160];
     struct window_sum found = {0};
     snprintf(name, sizeof name, "device.%s.%s.%s", bench->device, bench->n_grad_outputs ? "backward" : "forward", rest);
-    for (size_t i = 0; i < stats->histograms_count; i++) {
-        const struct expertd_histogram *histogram = &stats->histograms[i];
-        if (strcmp(histogram->name, name) != 0)
-            continue;
-        found.sum = histogram->sum;
-        for (size_t b = 0; b <= histogram->bounds_count; b++)
-            found.count += (double)histogram->counts[b];
-    }
+    const struct expertd_histogram *histogram = rates_find_histogram(stats, name);
+    if (!histogram)
+        return found;
+    found.sum = histogram->sum;
+    for (size_t b = 0; b <= histogram->bounds_count; b++)
+        found.count += (double)histogram->counts[b];
     return found;
 }
 

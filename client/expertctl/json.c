@@ -3,36 +3,15 @@
 #include <inttypes.h>
 #include <math.h>
 
-/* Bytes of the UTF-8 character at text; 0 if there is none. */
-static size_t utf8_length(const unsigned char *text)
-{
-    static const struct {
-        unsigned char first, last, second_first, second_last;
-        size_t length;
-    } forms[] = {{0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3},
-                 {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4},
-                 {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4}};
-    if (text[0] < 0x80)
-        return 1;
-    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
-        if (text[0] < forms[i].first || text[0] > forms[i].last)
-            continue;
-        if (text[1] < forms[i].second_first || text[1] > forms[i].second_last)
-            return 0;
-        for (size_t k = 2; k < forms[i].length; k++)
-            if ((text[k] & 0xc0) != 0x80)
-                return 0;
-        return forms[i].length;
-    }
-    return 0;
-}
+#include "common/utf8.h"
 
 static void write_string(FILE *stream, const char *text)
 {
     const unsigned char *at = (const unsigned char *)text;
     fputc('"', stream);
     while (*at) {
-        const size_t length = utf8_length(at);
+        uint32_t character;
+        const size_t length = utf8_decode(at, &character);
         if (*at == '"' || *at == '\\')
             fprintf(stream, "\\%c", *at);
         else if (*at < ' ' || *at == 0x7f)

@@ -21,7 +21,7 @@ double rates_counter(const struct expertd_stats *before, const struct expertd_st
     return (new - old) / seconds;
 }
 
-static const struct expertd_histogram *find(const struct expertd_stats *stats, const char *name)
+const struct expertd_histogram *rates_find_histogram(const struct expertd_stats *stats, const char *name)
 {
     for (size_t i = 0; stats && i < stats->histograms_count; i++)
         if (strcmp(stats->histograms[i].name, name) == 0)
@@ -50,7 +50,7 @@ static double quantile(const struct expertd_histogram *before, const struct expe
 struct rates_histogram rates_histogram(const struct expertd_stats *before, const struct expertd_stats *now,
                                        const char *name)
 {
-    const struct expertd_histogram *old = find(before, name), *new = find(now, name);
+    const struct expertd_histogram *old = rates_find_histogram(before, name), *new = rates_find_histogram(now, name);
     struct rates_histogram result = {0};
     if (!old || !new || old->bounds_count != new->bounds_count)
         return result;

@@ -9,6 +9,8 @@
 
 /* The value of the counter of that name; false, and *value stays, when there is none. */
 bool rates_find(const struct expertd_stats *stats, const char *name, double *value);
+/* The histogram of that name; NULL when there is none. */
+const struct expertd_histogram *rates_find_histogram(const struct expertd_stats *stats, const char *name);
 /* By how much it rose, per second. */
 double rates_counter(const struct expertd_stats *before, const struct expertd_stats *now, const char *name,
                      double seconds);

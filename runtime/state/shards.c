@@ -228,6 +228,11 @@ static void folder_of(const char *path, char folder[PATH_MAX])
         snprintf(folder, PATH_MAX, "%.*s", slash == path ? 1 : (int)(slash - path), path);
 }
 
+bool shards_is_index(const struct shards *shards)
+{
+    return ends_with(shards->path, ".json");
+}
+
 static int open_path(struct shards *shards, char *error)
 {
     struct stat info;
@@ -238,7 +243,7 @@ static int open_path(struct shards *shards, char *error)
         memcpy(folder, shards->path, sizeof folder);
         return open_folder(shards, folder, error);
     }
-    if (!ends_with(shards->path, ".json"))
+    if (!shards_is_index(shards))
         return open_one(shards, shards->path, error);
     folder_of(shards->path, shards->folder);
     return read_index(shards, shards->path, error);

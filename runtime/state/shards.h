@@ -33,6 +33,8 @@ int shards_find(struct shards *shards, const char *name, const struct safetensor
 bool shards_has(const struct shards *shards, const char *name);
 /* The path that people know: the folder, index or file. */
 const char *shards_path(const struct shards *shards);
+/* Whether it is an index, given by its own path. */
+bool shards_is_index(const struct shards *shards);
 /* A name that begins with `prefix`, or any; NULL if there is none. For messages. */
 const char *shards_example(const struct shards *shards, const char *prefix);
 

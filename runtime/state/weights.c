@@ -94,13 +94,6 @@ static const char *template_of(const struct loading *loading, const char *parame
     return loading->layout ? layout_template(loading->layout, loading->prefix, parameter, text) : NULL;
 }
 
-static bool is_index(const struct shards *shards)
-{
-    const char *path = shards_path(shards);
-    const size_t length = strlen(path);
-    return length > 5 && strcmp(path + length - 5, ".json") == 0;
-}
-
 static int refuse_unknown(struct loading *loading, const char *parameter)
 {
     const char *example = shards_example(loading->shards, "model.layers.");
@@ -113,8 +106,8 @@ static int refuse_unknown(struct loading *loading, const char *parameter)
         snprintf(loading->error, sizeof loading->error,
                  "%s no experts of a known layout for uid '%s' (one of its tensors is '%.200s'): say with `tensors` "
                  "where parameter '%s' is",
-                 is_index(loading->shards) ? "it is the shard index of a model that has" : "it has", loading->uid,
-                 example ? example : "", parameter);
+                 shards_is_index(loading->shards) ? "it is the shard index of a model that has" : "it has",
+                 loading->uid, example ? example : "", parameter);
     return -EINVAL;
 }
 

@@ -9,17 +9,13 @@
 
 #include "common/config.h"
 #include "common/log.h"
+#include "unit/support_stderr.h"
 
-static FILE *capture;
-static int kept_stderr;
 static struct config config;
 
 static void set_up(void)
 {
-    capture = tmpfile();
-    ck_assert_ptr_nonnull(capture);
-    kept_stderr = dup(STDERR_FILENO);
-    ck_assert_int_ge(dup2(fileno(capture), STDERR_FILENO), 0);
+    stderr_capture();
     setenv("XDG_RUNTIME_DIR", "/run/user/1", 1);
     setenv("XDG_CACHE_HOME", "/home/u/cache", 1);
 }
@@ -27,17 +23,7 @@ static void set_up(void)
 static void tear_down(void)
 {
     config_destroy(&config);
-    dup2(kept_stderr, STDERR_FILENO);
-    close(kept_stderr);
-    fclose(capture);
-}
-
-static const char *logged(void)
-{
-    static char text[16384];
-    const ssize_t n = pread(fileno(capture), text, sizeof text - 1, 0);
-    text[n < 0 ? 0 : n] = 0;
-    return text;
+    stderr_release();
 }
 
 static int parse(const char *text)
@@ -48,7 +34,7 @@ static int parse(const char *text)
 static void parse_well(const char *text)
 {
     const int rc = parse(text);
-    ck_assert_msg(rc == 0, "%s\n%s", text, logged());
+    ck_assert_msg(rc == 0, "%s\n%s", text, stderr_text());
 }
 
 START_TEST(an_empty_file_gives_every_default)
@@ -234,8 +220,8 @@ static const struct {
 START_TEST(errors_name_file_line_and_option)
 {
     ck_assert_int_eq(parse(errors[_i].text), -EINVAL);
-    ck_assert_msg(strstr(logged(), errors[_i].message), "%s\nexpected: %s\nlogged: %s", errors[_i].text,
-                  errors[_i].message, logged());
+    ck_assert_msg(strstr(stderr_text(), errors[_i].message), "%s\nexpected: %s\nlogged: %s", errors[_i].text,
+                  errors[_i].message, stderr_text());
     ck_assert_ptr_null(config.memory);
 }
 END_TEST
@@ -374,8 +360,8 @@ START_TEST(sixteen_thousand_entries_are_read_and_a_uid_that_stands_twice_is_foun
     strcpy(text + used, "  - {uid: ffn.3.3}\n");
     ck_assert_int_eq(parse(text), -EINVAL);
     ck_assert_msg(
-        strstr(logged(), "box.yaml:16386: experts[16384].uid: 'ffn.3.3' is in experts[771] (line 773) already"), "%s",
-        logged());
+        strstr(stderr_text(), "box.yaml:16386: experts[16384].uid: 'ffn.3.3' is in experts[771] (line 773) already"),
+        "%s", stderr_text());
     free(text);
 }
 END_TEST
@@ -449,7 +435,7 @@ START_TEST(flags_override_the_file_and_the_file_the_defaults)
     const int rc = load("--config", path, "--frontend-io-threads", "7", "--server-name=from-flag", "--device", "gpu0",
                         "--list-devices", NULL);
     unlink(path);
-    ck_assert_msg(rc == 0, "%s", logged());
+    ck_assert_msg(rc == 0, "%s", stderr_text());
     ck_assert_str_eq(config.server.name, "from-flag");
     ck_assert_str_eq(config.server.log_level, "warning");
     ck_assert_uint_eq(config.frontend.io_threads, 7);
@@ -457,9 +443,9 @@ START_TEST(flags_override_the_file_and_the_file_the_defaults)
     ck_assert_str_eq(device, "gpu0");
     ck_assert_str_eq(list_devices, "");
     log_info("left out"); /* config_load set the level */
-    ck_assert_ptr_null(strstr(logged(), "left out"));
+    ck_assert_ptr_null(strstr(stderr_text(), "left out"));
     log_warning("written");
-    ck_assert_ptr_nonnull(strstr(logged(), " expertd-test["));
+    ck_assert_ptr_nonnull(strstr(stderr_text(), " expertd-test["));
 }
 END_TEST
 
@@ -482,7 +468,7 @@ START_TEST(a_relative_path_is_relative_to_its_file)
     const int rc = load("--config", _i ? "box.yaml" : file, NULL);
     unlink(file);
     rmdir(folder);
-    ck_assert_msg(rc == 0, "%s", logged());
+    ck_assert_msg(rc == 0, "%s", stderr_text());
 #define IS_BELOW(value, tail)                                                                                          \
     snprintf(expected, sizeof expected, "%s/%s", folder, tail);                                                        \
     ck_assert_str_eq(value, expected)
@@ -508,7 +494,7 @@ START_TEST(a_path_of_a_flag_is_relative_to_where_one_stands)
     ck_assert_int_eq(chdir("/tmp"), 0);
     ck_assert_msg(
         load("--checkpoint-dir", "checkpoints", "--dht-listen", "ipc://dht", "--server-run-dir", "/run/x", NULL) == 0,
-        "%s", logged());
+        "%s", stderr_text());
     ck_assert_str_eq(config.checkpoint.dir, "/tmp/checkpoints");
     ck_assert_str_eq(config.dht.listen, "ipc:///tmp/dht");
     ck_assert_str_eq(config.server.run_dir, "/run/x");
@@ -561,8 +547,8 @@ static const struct {
 START_TEST(wrong_flags_are_refused_with_a_message)
 {
     ck_assert_int_eq(load(flag_errors[_i].flag, flag_errors[_i].value, NULL), -EINVAL);
-    ck_assert_msg(strstr(logged(), flag_errors[_i].message), "expected: %s\nlogged: %s", flag_errors[_i].message,
-                  logged());
+    ck_assert_msg(strstr(stderr_text(), flag_errors[_i].message), "expected: %s\nlogged: %s", flag_errors[_i].message,
+                  stderr_text());
 }
 END_TEST
 

@@ -7,33 +7,17 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "http/history.h"
-
-static FILE *capture;
-static int kept_stderr;
+#include "unit/support_stderr.h"
 
 static void set_up(void)
 {
-    capture = tmpfile();
-    ck_assert_ptr_nonnull(capture);
-    kept_stderr = dup(STDERR_FILENO);
-    ck_assert_int_ge(dup2(fileno(capture), STDERR_FILENO), 0);
+    stderr_capture();
     log_open("tester", LOG_LEVEL_INFO);
 }
 
 static void tear_down(void)
 {
-    dup2(kept_stderr, STDERR_FILENO);
-    close(kept_stderr);
-    fclose(capture);
-}
-
-static bool is_logged(const char *wanted)
-{
-    char text[8192];
-    const ssize_t n = pread(fileno(capture), text, sizeof text - 1, 0);
-    ck_assert_int_ge(n, 0);
-    text[n] = 0;
-    return strstr(text, wanted) != NULL;
+    stderr_release();
 }
 
 START_TEST(it_says_what_bursts_left_out)
@@ -55,7 +39,7 @@ START_TEST(it_says_what_bursts_left_out)
             log_warning("a connection is odd");
     }
     ck_assert_int_eq(history_create(&history, upstream, &config), 0);
-    while (!is_logged("warning: 3 more like this one within a second: a connection is odd\n"))
+    while (!strstr(stderr_text(), "warning: 3 more like this one within a second: a connection is odd\n"))
         nanosleep(&pause, NULL); /* ended by check's timeout */
     history_destroy(&history);
     upstream_destroy(&upstream);

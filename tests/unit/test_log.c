@@ -7,34 +7,17 @@
 
 #include "common/clock.h"
 #include "common/log.h"
-
-static FILE *capture;
-static int kept_stderr;
+#include "unit/support_stderr.h"
 
 static void set_up(void)
 {
-    capture = tmpfile();
-    ck_assert_ptr_nonnull(capture);
-    kept_stderr = dup(STDERR_FILENO);
-    ck_assert_int_ge(dup2(fileno(capture), STDERR_FILENO), 0);
+    stderr_capture();
     log_open("tester", LOG_LEVEL_INFO);
 }
 
 static void tear_down(void)
 {
-    dup2(kept_stderr, STDERR_FILENO);
-    close(kept_stderr);
-    fclose(capture);
-}
-
-/* All that was logged since the start. */
-static const char *logged(void)
-{
-    static char text[8192];
-    const ssize_t n = pread(fileno(capture), text, sizeof text - 1, 0);
-    ck_assert_int_ge(n, 0);
-    text[n] = 0;
-    return text;
+    stderr_release();
 }
 
 START_TEST(a_line_names_program_process_level_and_message)
@@ -42,25 +25,25 @@ START_TEST(a_line_names_program_process_level_and_message)
     char expected[64];
     log_warning("the answer is %d", 42);
     snprintf(expected, sizeof expected, " tester[%d] warning: the answer is 42\n", (int)getpid());
-    ck_assert_ptr_nonnull(strstr(logged(), expected));
+    ck_assert_ptr_nonnull(strstr(stderr_text(), expected));
 }
 END_TEST
 
 START_TEST(what_is_less_important_than_the_level_is_left_out)
 {
     log_debug("quiet");
-    ck_assert_str_eq(logged(), "");
+    ck_assert_str_eq(stderr_text(), "");
     log_open("tester", LOG_LEVEL_DEBUG);
     log_debug("loud");
-    ck_assert_ptr_nonnull(strstr(logged(), "debug: loud\n"));
+    ck_assert_ptr_nonnull(strstr(stderr_text(), "debug: loud\n"));
 }
 END_TEST
 
 START_TEST(a_message_cannot_write_a_second_line_or_drive_a_terminal)
 {
     log_error("uid '%s'", "a\nforged\r\x1b[2J\x7f");
-    ck_assert_ptr_nonnull(strstr(logged(), "uid 'a?forged??[2J?'\n"));
-    ck_assert_ptr_eq(strchr(logged(), '\n'), strrchr(logged(), '\n'));
+    ck_assert_ptr_nonnull(strstr(stderr_text(), "uid 'a?forged??[2J?'\n"));
+    ck_assert_ptr_eq(strchr(stderr_text(), '\n'), strrchr(stderr_text(), '\n'));
 }
 END_TEST
 
@@ -70,11 +53,11 @@ START_TEST(a_long_message_is_cut_and_ends_its_line)
     memset(longest, 'x', sizeof longest);
     longest[sizeof longest - 1] = 0;
     log_error("%s", longest);
-    const size_t length = strlen(logged());
+    const size_t length = strlen(stderr_text());
     ck_assert_uint_gt(length, 1000);
     ck_assert_uint_lt(length, 4096);
-    ck_assert_int_eq(logged()[length - 1], '\n');
-    ck_assert_int_eq(logged()[length - 2], 'x');
+    ck_assert_int_eq(stderr_text()[length - 1], '\n');
+    ck_assert_int_eq(stderr_text()[length - 2], 'x');
 }
 END_TEST
 
@@ -154,12 +137,12 @@ START_TEST(what_was_left_out_is_said_when_the_burst_is_over)
     }
     set_ages(&burst, 0);
     log_bursts_settle();
-    ck_assert_ptr_null(strstr(logged(), "more like"));
+    ck_assert_ptr_null(strstr(stderr_text(), "more like"));
     set_ages(&burst, 2 * NS_PER_S);
     log_bursts_settle();
     log_bursts_settle();
-    const char *said = strstr(logged(), "warning: 3 more like this one within a second: cannot write a.file\n");
-    ck_assert_msg(said && !strstr(said + 20, "more like"), "%s", logged());
+    const char *said = strstr(stderr_text(), "warning: 3 more like this one within a second: cannot write a.file\n");
+    ck_assert_msg(said && !strstr(said + 20, "more like"), "%s", stderr_text());
 }
 END_TEST
 
@@ -174,12 +157,13 @@ START_TEST(what_had_no_place_is_said_when_the_burst_is_over)
     }
     set_ages(&burst, 0);
     log_bursts_settle();
-    ck_assert_ptr_null(strstr(logged(), "more of"));
+    ck_assert_ptr_null(strstr(stderr_text(), "more of"));
     set_ages(&burst, 2 * NS_PER_S);
     log_bursts_settle();
     log_bursts_settle();
-    const char *said = strstr(logged(), "warning: 3 more of other causes than this one within a second: cannot write ");
-    ck_assert_msg(said && !strstr(said + 20, "more of"), "%s", logged());
+    const char *said =
+        strstr(stderr_text(), "warning: 3 more of other causes than this one within a second: cannot write ");
+    ck_assert_msg(said && !strstr(said + 20, "more of"), "%s", stderr_text());
 }
 END_TEST
 
@@ -194,13 +178,14 @@ START_TEST(formats_for_programs_have_one_object_a_line)
         expected, sizeof expected,
         "Z\",\"program\":\"tester\",\"pid\":%d,\"level\":\"warning\",\"msg\":\"uid \\\"a??\xc3\xa9\\\" is?\\\\odd\"}\n",
         (int)getpid());
-    ck_assert_msg(strncmp(logged(), "{\"time\":\"2", 10) == 0 && strstr(logged(), expected), "%s", logged());
+    ck_assert_msg(strncmp(stderr_text(), "{\"time\":\"2", 10) == 0 && strstr(stderr_text(), expected), "%s",
+                  stderr_text());
     ck_assert_int_eq(log_format_parse("logfmt", &format), 0);
     log_set_format(format);
     log_error("why \"so\"");
     snprintf(expected, sizeof expected, "Z program=\"tester\" pid=%d level=error msg=\"why \\\"so\\\"\"\n",
              (int)getpid());
-    ck_assert_msg(strstr(logged(), "\ntime=2") && strstr(logged(), expected), "%s", logged());
+    ck_assert_msg(strstr(stderr_text(), "\ntime=2") && strstr(stderr_text(), expected), "%s", stderr_text());
     log_set_format(LOG_FORMAT_TEXT);
     ck_assert_int_eq(log_format_parse("xml", &format), -EINVAL);
 }

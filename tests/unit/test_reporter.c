@@ -9,41 +9,31 @@
 #include "common/log.h"
 #include "runtime/reporter.h"
 #include "support_pool.h"
+#include "support_stderr.h"
 
 static struct control *control;
 static char device[32];
-static FILE *capture;
-static int kept_stderr;
 
 static void setup(void)
 {
     snprintf(device, sizeof device, "r%ld", (long)getpid());
     ck_assert_int_eq(control_create(&control, support_server(), device, 1, 1), 0);
-    capture = tmpfile();
-    ck_assert_ptr_nonnull(capture);
-    kept_stderr = dup(STDERR_FILENO);
-    ck_assert_int_ge(dup2(fileno(capture), STDERR_FILENO), 0);
+    stderr_capture();
     log_open("tester", LOG_LEVEL_INFO);
 }
 
 static void teardown(void)
 {
-    dup2(kept_stderr, STDERR_FILENO);
-    close(kept_stderr);
-    fclose(capture);
+    stderr_release();
     control_retire(&control);
 }
 
 /* The last line that was logged, "" if there is none; they are counted in *lines. */
 static const char *last(unsigned *lines)
 {
-    static char text[8192];
-    const ssize_t n = pread(fileno(capture), text, sizeof text - 1, 0);
-    const char *line = text;
-    ck_assert_int_ge(n, 0);
-    text[n] = 0;
+    const char *line = stderr_text();
     *lines = 0;
-    for (char *at = text; (at = strchr(at, '\n')); at++) {
+    for (const char *at = line; (at = strchr(at, '\n')); at++) {
         ++*lines;
         if (at[1])
             line = at + 1;

@@ -11,14 +11,14 @@
 #include "runtime/state/weights.h"
 #include "unit/support_device.h"
 #include "unit/support_model.h"
+#include "unit/support_stderr.h"
 
 enum { H = 6, I = 4 };
 
 static struct support_device support;
 static struct weights *weights;
 static const char *folder;
-static char *logged;
-static int real_stderr;
+static const char *logged;
 
 /* Of an expert of layer 1: what its parameters are, in the order of the state dict. */
 static float gate[I][H], up[I][H], down[H][I];
@@ -67,19 +67,12 @@ static void write_model(void)
 /* Loads, and keeps what was logged. */
 static int load(struct expert *expert, const char *path, const char *uid)
 {
-    static char text[8192];
     struct config_expert *config = &support.config.experts[0];
-    FILE *file = tmpfile();
     config->weights = path;
-    real_stderr = dup(STDERR_FILENO);
-    dup2(fileno(file), STDERR_FILENO);
+    stderr_capture();
     const int rc = weights_load(weights, expert, uid);
-    dup2(real_stderr, STDERR_FILENO);
-    close(real_stderr);
-    rewind(file);
-    text[fread(text, 1, sizeof text - 1, file)] = 0;
-    fclose(file);
-    logged = text;
+    logged = stderr_text();
+    stderr_release();
     return rc;
 }
 

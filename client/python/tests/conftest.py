@@ -126,6 +126,15 @@ def stand_in():
         one.stop()
 
 
+def in_threads(count, work):
+    """work(0) ... work(count - 1) beside each other; when all have ended."""
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def echo(request, frames):
     """The inputs come back: of a backward the first."""
     return messages.server.ReplyHeader(version=1, tensors=request.tensors[:1]), frames[:1]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import expertd
-from conftest import PATIENCE, echo, refusal
+from conftest import PATIENCE, echo, in_threads, refusal
 from expertd import messages
 from expertd.group import free_port
 from expertd.transport import transport
@@ -212,11 +212,7 @@ def test_32_threads_share_a_connection(stand_in):
             x = torch.full((1 + i % 3, 4), float(1000 * number + i))
             if not torch.equal(client.forward("e.0", [x])[0], x):
                 wrong.append((number, i))
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(32)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(32, work)
     assert not wrong and len(server.requests) == 32 * 50
     assert len({r.request_id for r in server.requests}) == 32 * 50
 

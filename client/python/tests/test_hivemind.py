@@ -1,7 +1,6 @@
 """expertd.hivemind: hivemind's import paths, and what its own tests assert, written anew."""
 import asyncio
 import importlib
-import threading
 import time
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 
 import expertd
 import expertd.hivemind as hivemind
-from conftest import PATIENCE
+from conftest import PATIENCE, in_threads
 
 NAMES = {
     "": "DHT RemoteExpert RemoteMixtureOfExperts RemoteSwitchMixtureOfExperts Server background_server get_dht_time",
@@ -105,14 +104,10 @@ def test_coroutines_run_at_the_same_time():
         return 1
     results = []
 
-    def work():
+    def work(_):
         futures = [RemoteExpertWorker.run_coroutine(one(), return_future=True) for _ in range(10)]
         results.extend(f.result(timeout=PATIENCE) for f in futures)
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(4, work)
     assert results == [1] * 40
 
 

@@ -14,7 +14,7 @@ import torch
 import zmq
 
 import expertd
-from conftest import PATIENCE, StandIn, echo
+from conftest import PATIENCE, StandIn, echo, in_threads
 from expertd import local, messages
 from expertd.transport import transport
 
@@ -82,11 +82,7 @@ def test_threads_share_the_memory(near):
             x = torch.full((1 + (number + i) % 40, 1024), float(1000 * number + i))
             if not torch.equal(near.forward("nop.0", [x])[0], x):
                 wrong.append((number, i))
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(16, work)
     assert not wrong and near.local
 
 
@@ -118,7 +114,7 @@ def test_forked_children_have_memory_of_their_own(near):
 
 def test_a_child_does_not_keep_its_parents_link_open(near):
     link = transport().connection(near.endpoint).link
-    inode, held = os.stat(f"/proc/self/fd/{link.fd}").st_ino, os.pipe()
+    inode = os.stat(f"/proc/self/fd/{link.fd}").st_ino
     pid = os.fork()
     if pid == 0:
         inodes = set()
@@ -129,8 +125,6 @@ def test_a_child_does_not_keep_its_parents_link_open(near):
                 pass
         os._exit(1 if inode in inodes else 0)
     assert os.waitpid(pid, 0)[1] == 0
-    for fd in held:
-        os.close(fd)
 
 
 def test_interrupts_at_any_moment_do_not_spoil_the_memory(near):
