@@ -6,7 +6,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "frontend/server.h"
+#include "frontend/request.h"
 
 /* Bytes of all parts' messages in one reply: its header has to go to a client on this host, too. */
 enum { TEXTS_MAX = 4096, PART_MAX = 16, PARTS_MAX = TEXTS_MAX + MESSAGE_MAX_PARTS * PART_MAX, TEXT_MAX = 320 };
@@ -101,7 +101,7 @@ static void describe_parts(const struct group *group, Expertd__ReplyHeader__Part
     }
 }
 
-static void send_failure(struct server *server, const struct group *group, Expertd__ReplyHeader *header)
+static void send_failure(struct replier *replier, const struct group *group, Expertd__ReplyHeader *header)
 {
     const struct part *worst = &group->parts[0];
     uint32_t retry_after_ms = 0;
@@ -115,11 +115,11 @@ static void send_failure(struct server *server, const struct group *group, Exper
     header->status = (Expertd__Status)worst->status;
     header->message = worst->message ? worst->message : (char *)(uintptr_t) "no part was done";
     header->retry_after_ms = worst->status == STATUS_RESOURCE_EXHAUSTED ? retry_after_ms : 0;
-    reply_header(&server->replier, &group->to, header);
+    reply_header(replier, &group->to, header);
 }
 
 /* With the tensors, of which parts that failed have zeros. */
-static void send_rows(struct server *server, const struct group *group, const Expertd__ReplyHeader *header)
+static void send_rows(struct replier *replier, const struct group *group, const Expertd__ReplyHeader *header)
 {
     unsigned char encoded[PARTS_MAX];
     struct buffer *answer = group->answer;
@@ -138,16 +138,16 @@ static void send_rows(struct server *server, const struct group *group, const Ex
     }
     const long bytes = message_encode_reply(header, encoded, sizeof encoded);
     if (!plain)
-        answer = reply_build(&server->replier, group->to.request_id, &group->outputs, (uint32_t)group->rows, data,
-                             group->codecs, group->unwanted);
+        answer = reply_build(replier, group->to.request_id, &group->outputs, (uint32_t)group->rows, data, group->codecs,
+                             group->unwanted);
     if (!answer) /* then as they are */
         answer = group->answer;
-    reply_send_parts(&server->replier, &group->to, answer, encoded, (size_t)bytes);
+    reply_send_parts(replier, &group->to, answer, encoded, (size_t)bytes);
     if (answer != group->answer)
         buffer_release(answer);
 }
 
-static void finish(struct server *server, struct group *group)
+static void finish(struct replier *replier, struct group *group)
 {
     Expertd__ReplyHeader__PartResult results[MESSAGE_MAX_PARTS], *pointers[MESSAGE_MAX_PARTS];
     Expertd__ReplyHeader header = EXPERTD__REPLY_HEADER__INIT;
@@ -155,9 +155,9 @@ static void finish(struct server *server, struct group *group)
     header.n_parts = group->count;
     header.parts = pointers;
     if (!group->to.peer->gone && group->answer)
-        send_rows(server, group, &header);
+        send_rows(replier, group, &header);
     else if (!group->to.peer->gone)
-        send_failure(server, group, &header);
+        send_failure(replier, group, &header);
     if (notes_any(&group->to.notes)) {
         char text[NOTES_TEXT_SIZE];
         log_debug("request %" PRIu64 " of %" PRIu32 " parts was answered after %.3f ms: %s", group->to.request_id,
@@ -175,11 +175,11 @@ static void finish(struct server *server, struct group *group)
 /* --- its parts ------------------------------------------------------------------------------------------------------
  */
 
-void group_close(struct server *server, struct group *group)
+void group_close(struct replier *replier, struct group *group)
 {
     group->closed = true;
     if (group->open == 0)
-        finish(server, group);
+        finish(replier, group);
 }
 
 void group_hold(struct group *group, uint32_t part, struct request *request)
@@ -189,13 +189,13 @@ void group_hold(struct group *group, uint32_t part, struct request *request)
     group->open++;
 }
 
-void group_end(struct server *server, struct request *request)
+void group_end(struct replier *replier, struct request *request)
 {
     struct group *group = request->group;
     request->group = NULL;
     group->open--;
     if (group->open == 0 && group->closed)
-        finish(server, group);
+        finish(replier, group);
 }
 
 void group_refuse(struct group *group, uint32_t part, enum status status, const char *message, uint32_t retry_after_ms)
@@ -209,17 +209,17 @@ void group_refuse(struct group *group, uint32_t part, enum status status, const 
 }
 
 /* The rows of all parts, once one has some. */
-static bool make_room(struct server *server, struct group *group)
+static bool make_room(struct replier *replier, struct group *group)
 {
     if (!group->answer)
-        group->answer = reply_open(&server->replier, group->to.request_id, &group->outputs, (uint32_t)group->rows);
+        group->answer = reply_open(replier, group->to.request_id, &group->outputs, (uint32_t)group->rows);
     return group->answer != NULL;
 }
 
-bool group_take_rows(struct server *server, struct group *group, uint32_t part, const void *const *data)
+bool group_take_rows(struct replier *replier, struct group *group, uint32_t part, const void *const *data)
 {
     struct part *of = &group->parts[part];
-    if (!make_room(server, group))
+    if (!make_room(replier, group))
         return false;
     for (uint32_t i = 0; i < group->outputs.count; i++) {
         const size_t row_bytes = tensor_row_bytes(&group->outputs.tensors[i]);
@@ -230,14 +230,14 @@ bool group_take_rows(struct server *server, struct group *group, uint32_t part, 
 }
 
 /* What is refused was applied: INVALID_ARGUMENT and RESOURCE_EXHAUSTED would say that it was not. */
-void group_take_answer(struct server *server, struct group *group, uint32_t part, const struct buffer *answer)
+void group_take_answer(struct replier *replier, struct group *group, uint32_t part, const struct buffer *answer)
 {
     struct part *of = &group->parts[part];
     if (!reply_fits(answer, &group->outputs, of->rows, group->unwanted)) {
         group_refuse(group, part, STATUS_ALREADY_EXISTS, reply_other_first, 0);
         return;
     }
-    if (!make_room(server, group)) {
+    if (!make_room(replier, group)) {
         group_refuse(group, part, STATUS_UNAVAILABLE, "no memory for the answer now; repeat the request", 0);
         return;
     }

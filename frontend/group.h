@@ -12,7 +12,6 @@
 #include "frontend/reply.h"
 
 struct group;
-struct server;
 struct request;
 
 /* A call of so many parts that is taken apart; the asker and the codecs that it wishes (SCHEMA_MAX_TENSORS) are copied.
@@ -24,19 +23,19 @@ void group_set_outputs(struct group *group, const struct schema *outputs, uint32
 /* The part's rows in the reply. */
 void group_set_part(struct group *group, uint32_t part, uint64_t row, uint32_t rows);
 /* All parts were handed out: from now on the last one's end sends the reply. */
-void group_close(struct server *server, struct group *group);
+void group_close(struct replier *replier, struct group *group);
 
 /* The part is a request that goes on: one of this end ends it. */
 void group_hold(struct group *group, uint32_t part, struct request *request);
 /* It is no part any more: what was said of it before stays. The last one's end sends the reply. */
-void group_end(struct server *server, struct request *request);
+void group_end(struct replier *replier, struct request *request);
 
 /* What is to be said of a part. Message NULL: none. */
 void group_refuse(struct group *group, uint32_t part, enum status status, const char *message, uint32_t retry_after_ms);
 /* Copies its rows of each output from data[i]. False: there is no memory for the reply; nothing was said. */
-bool group_take_rows(struct server *server, struct group *group, uint32_t part, const void *const *data);
+bool group_take_rows(struct replier *replier, struct group *group, uint32_t part, const void *const *data);
 /* The same of the answer of a BACKWARD that was applied, now or before (frontend/repeats.h). Where it is not this
  * part's, which has other rows or wants other gradients, or there is no memory, that is said of the part. */
-void group_take_answer(struct server *server, struct group *group, uint32_t part, const struct buffer *answer);
+void group_take_answer(struct replier *replier, struct group *group, uint32_t part, const struct buffer *answer);
 
 #endif

@@ -14,7 +14,7 @@
 static void deliver(struct server *server, const struct request *request, struct buffer *answer)
 {
     if (request->group)
-        group_take_answer(server, request->group, request->part, answer);
+        group_take_answer(&server->replier, request->group, request->part, answer);
     else
         reply_send_kept(&server->replier, &request->to, answer, request->unwanted);
 }
@@ -57,7 +57,7 @@ static void finish_ok(struct server *server, struct pool_link *link, struct requ
             data[n++] = (char *)pool_output(link->pool, i) + result->row * pool_output_row_bytes(link->pool, i);
     }
     if (!request->keyed && request->group) {
-        const bool taken = group_take_rows(server, request->group, request->part, data);
+        const bool taken = group_take_rows(&server->replier, request->group, request->part, data);
         pool_release(link->pool, result->task);
         if (taken)
             server_answered(server, request);

@@ -175,7 +175,7 @@ void server_answered(struct server *server, struct request *request)
                       clock_now_ns() - request->began_ns);
     }
     if (request->group)
-        group_end(server, request);
+        group_end(&server->replier, request);
 }
 
 void server_answer(struct server *server, struct request *request, enum status status, const char *message)

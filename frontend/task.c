@@ -228,7 +228,7 @@ static void leave_asker(struct server *server, struct request *request)
 {
     if (request->group) {
         group_refuse(request->group, request->part, STATUS_UNAVAILABLE, "a repeat has taken this part's place", 0);
-        group_end(server, request);
+        group_end(&server->replier, request);
     } else {
         reply_withdraw(&server->replier, &request->to);
     }
@@ -255,7 +255,7 @@ static bool meet_first(struct server *server, const struct order *order)
     if (found.kept) {
         server->counters.repeats_answered++;
         if (order->group)
-            group_take_answer(server, order->group, order->part, found.kept);
+            group_take_answer(&server->replier, order->group, order->part, found.kept);
         else
             reply_send_kept(&server->replier, order->to, found.kept, order->unwanted);
         return true;
@@ -680,7 +680,7 @@ static enum status begin_parts(struct server *server, struct order *order)
         begin_part(server, order, &parts);
         order->row += order->rows;
     }
-    group_close(server, order->group);
+    group_close(&server->replier, order->group);
     return STATUS_OK;
 }
 
