@@ -26,12 +26,13 @@ static struct support_frontend frontend;
 /* --- set up ----------------------------------------------------------------------------------------------------------
  */
 
-static void start(const char *kernel, bool staged, const char *expert)
+/* `device`: more options of it, or "". */
+static void start_with(const char *kernel, bool staged, const char *device, const char *expert)
 {
     const char *parent = getenv("TMPDIR");
     snprintf(run_dir, sizeof run_dir, "%s/executor.XXXXXX", parent ? parent : "/tmp");
     ck_assert_ptr_nonnull(mkdtemp(run_dir));
-    support_device_open(&support, kernel, staged, "", expert);
+    support_device_open(&support, kernel, staged, device, expert);
     ck_assert_int_eq(control_create(&control, support_server(), "d", 1, EXPERTS), 0);
     const struct backend_place place = {
         .server = support_server(), .device = "d", .generation = control_generation(control)};
@@ -52,6 +53,11 @@ static void start(const char *kernel, bool staged, const char *expert)
                                          .server = support_server()};
     ck_assert_int_eq(executor_create(&executor, &setup), 0);
     support_frontend_open(&frontend, run_dir, support_server(), "d");
+}
+
+static void start(const char *kernel, bool staged, const char *expert)
+{
+    start_with(kernel, staged, "", expert);
 }
 
 static void tear_down(void)

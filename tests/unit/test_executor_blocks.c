@@ -1,3 +1,4 @@
+// timeout: 900 (at the first run PoCL compiles for minutes)
 /* Batches of a real block, one behind the other or two at a time. */
 #include <check.h>
 #include <math.h>
@@ -59,8 +60,27 @@ static void expect_alike(int expert, int model)
     }
 }
 
-/* Tasks of these rows, MAX_ROWS in all, with the same content whatever they are divided into; their outputs. */
-static const float *run_tasks(uint32_t pool, const uint32_t rows[], unsigned tasks)
+/* Masks let some of it through, and leave out all keys of the second row. */
+static void fill_rows(struct pool *pool, uint32_t tensor)
+{
+    const struct tensor_desc *desc = &pool_header(pool)->inputs.tensors[tensor];
+    const size_t count = MAX_ROWS * tensor_row_bytes(desc) / dtype_size(desc->dtype), each = count / MAX_ROWS;
+    float *values = malloc(count * sizeof *values);
+    support_random(values, count, 70 + tensor, 1);
+    for (size_t i = 0; i < count; i++) {
+        const bool set = values[i] > 0.3f || i / each == 1;
+        if (desc->dtype == DTYPE_FLOAT32)
+            ((float *)pool_input(pool, tensor))[i] = values[i];
+        else if (desc->dtype == DTYPE_BOOL)
+            ((unsigned char *)pool_input(pool, tensor))[i] = set;
+        else
+            ((int64_t *)pool_input(pool, tensor))[i] = set;
+    }
+    free(values);
+}
+
+/* Tasks of these rows, MAX_ROWS in all, with the same content whatever they are divided into. */
+static struct pool *run_tasks(uint32_t pool, const uint32_t rows[], unsigned tasks)
 {
     struct pool *p = frontend.pools[pool];
     struct pool_result result;
@@ -68,28 +88,76 @@ static const float *run_tasks(uint32_t pool, const uint32_t rows[], unsigned tas
     for (unsigned i = 0; i < tasks; i++)
         position[i] = support_frontend_put(&frontend, pool, rows[i], 0);
     for (uint32_t i = 0; i < pool_header(p)->inputs.count; i++)
-        support_random(pool_input(p, i), MAX_ROWS * HIDDEN, 70 + i, 1);
+        fill_rows(p, i);
     run_all();
     for (unsigned i = 0; i < tasks; i++)
         ck_assert_int_eq(support_frontend_wait(&frontend, pool, position[i], &result), STATUS_OK);
-    return pool_output(p, 0);
+    return p;
 }
 
-START_TEST(merged_tasks_give_exactly_what_one_task_of_all_rows_gives)
+static void expect_same_outputs(struct pool *pool, struct pool *model)
+{
+    const struct schema *outputs = &pool_header(model)->outputs;
+    for (uint32_t i = 0; i < outputs->count; i++)
+        ck_assert_mem_eq(pool_output(pool, i), pool_output(model, i),
+                         MAX_ROWS * tensor_row_bytes(&outputs->tensors[i]));
+}
+
+static void merged_is_whole(void)
 {
     static const uint32_t one[] = {MAX_ROWS}, some[] = {3, 1, 4}, each[] = {1, 1, 1, 1, 1, 1, 1, 1};
     make_alike(1, 0);
     make_alike(2, 0);
     for (uint32_t kind = FORWARD; kind <= BACKWARD; kind++) {
-        const float *of_one = run_tasks(kind, one, 1), *of_some = run_tasks(2 + kind, some, 3);
-        const float *of_each = run_tasks(4 + kind, each, MAX_ROWS);
-        ck_assert_mem_eq(of_one, of_some, MAX_ROWS * HIDDEN * sizeof(float));
-        ck_assert_mem_eq(of_one, of_each, MAX_ROWS * HIDDEN * sizeof(float));
+        struct pool *of_one = run_tasks(kind, one, 1);
+        expect_same_outputs(run_tasks(2 + kind, some, 3), of_one);
+        expect_same_outputs(run_tasks(4 + kind, each, MAX_ROWS), of_one);
     }
     ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_BATCHES), 6);
     ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_STEPS), 3);
     expect_alike(1, 0);
     expect_alike(2, 0);
+}
+
+START_TEST(merged_tasks_give_exactly_what_one_task_of_all_rows_gives)
+{
+    merged_is_whole();
+}
+END_TEST
+
+/* Every kind of layer is in one of them. */
+static const char *const blocks[] = {
+    "block: ffn, hidden_dim: 16",
+    "block: transformer, hidden_dim: 24, arguments: {sequence: 5, heads: 3}",
+    "block: det_dropout, hidden_dim: 19",
+    "block: perceptron, hidden_dim: 17",
+    "block: swiglu, hidden_dim: 13",
+    "block: own, hidden_dim: 12}\nblocks:\n  - {name: own, "
+    "inputs: [{name: x, shape: [4, hidden_dim]}, {name: m, shape: [4, hidden_dim], dtype: bool}], "
+    "layers: [{name: norm, layer: rms_norm, input: x}, {name: q, layer: activation, input: norm, activation: silu}, "
+    "{name: k, layer: mask, inputs: [norm, m], scale: 2}, {name: v, layer: multiply, inputs: [norm, x]}, "
+    "{name: attention, layer: attention, inputs: [q, k, v], heads: 2}, "
+    "{name: sum, layer: add, inputs: [x, attention, v]}], outputs: [{name: y, value: sum}, {name: z, value: v}]",
+};
+static const struct {
+    const char *kernel, *options;
+    bool staged;
+} providers[] = {
+    {"cpu", "", false},    {"cpu", "precision: fp16", true},  {"amx", "", false},
+    {"gpu", "", true},     {"mma", "precision: tf32", false}, {"mma", "precision: fp16", true},
+    {"clblast", "", true}, /* the last, as it may be missing */
+};
+enum { BLOCKS = sizeof blocks / sizeof blocks[0], PROVIDERS = sizeof providers / sizeof providers[0] };
+
+START_TEST(merged_tasks_are_one_task_of_all_rows_for_every_block_and_provider)
+{
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        char text[1200];
+        snprintf(text, sizeof text, "max_batch_size: 8, queue_rows: 32, optimizer: adam, %s", blocks[i]);
+        start_with(providers[_i].kernel, providers[_i].staged, providers[_i].options, text);
+        merged_is_whole();
+        tear_down();
+    }
 }
 END_TEST
 
@@ -197,6 +265,10 @@ int main(void)
     tcase_add_checked_fixture(real, set_up_ffn, tear_down);
     tcase_add_test(real, merged_tasks_give_exactly_what_one_task_of_all_rows_gives);
     tcase_add_test(real, a_poisoned_task_leaves_the_expert_to_the_healthy_ones_of_its_batch);
+    TCase *each = tcase_create("every block and provider");
+    tcase_set_timeout(each, 800); /* kernels are compiled at the first run */
+    tcase_add_loop_test(each, merged_tasks_are_one_task_of_all_rows_for_every_block_and_provider, 0,
+                        support_device_has_clblast() ? PROVIDERS : PROVIDERS - 1);
     TCase *large = tcase_create("large batches");
     tcase_add_checked_fixture(large, set_up_large, tear_down);
     tcase_add_test(large, a_task_that_comes_while_a_batch_computes_is_put_beside_it);
@@ -209,6 +281,7 @@ int main(void)
     tcase_add_test(staged, a_poisoned_task_leaves_the_expert_to_the_healthy_ones_of_its_batch);
     Suite *suite = suite_create("executor_blocks");
     suite_add_tcase(suite, real);
+    suite_add_tcase(suite, each);
     suite_add_tcase(suite, large);
     suite_add_tcase(suite, staged);
     return support_pool_main(suite);
