@@ -124,7 +124,7 @@ static void route_token(const struct layer *layer, uint32_t token)
     const struct options *options = layer->options;
     const float *x = layer->x + token * options->hidden;
     float *weights = layer->weights + token * options->k;
-    float logits[MAX_EXPERTS];
+    float logits[MAX_EXPERTS] = {0};
     double top = -INFINITY, all = 0, chosen = 0;
     for (size_t e = 0; e < options->experts; e++) {
         logits[e] = dot(x, layer->router + e * options->hidden, options->hidden);
