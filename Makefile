@@ -57,12 +57,14 @@ lacks    = $(if $(shell $(PKG) --exists $2 || echo missing),$1)
 LEFT_OUT := $(strip $(call lacks,dht,$(dht_PKGS)) $(call lacks,http,$(http_PKGS)))
 $(foreach f,$(LEFT_OUT),$(info expertd-$f and its tests are left out: one of $($f_PKGS) is not installed (scripts/install-packages)))
 
-# A folder is a static library of its .c files and of those of its rooms, less its programs' main files.
+# A folder is a static library of its .c files and of those of its rooms, less its programs' main files and the layers'
+# references, which the tests alone have.
 FOLDERS  := $(filter-out $(LEFT_OUT),common proto pools frontend runtime dht client expertctl http command)
 rooms_runtime   := device compute train layers blocks state serve
 MAINS    := frontend/main.c frontend/socket_calls.c runtime/main.c dht/main.c http/main.c client/expertctl/expertctl.c command/main.c
+REFERENCES := $(wildcard runtime/layers/*_reference.c)
 folder_expertctl := client/expertctl
-src      = $(filter-out $(MAINS),$(wildcard $(foreach d,$(or $(folder_$1),$1),$d/*.c $(patsubst %,$d/%/*.c,$(rooms_$1)))))
+src      = $(filter-out $(MAINS) $(REFERENCES),$(wildcard $(foreach d,$(or $(folder_$1),$1),$d/*.c $(patsubst %,$d/%/*.c,$(rooms_$1)))))
 obj      = $(patsubst %.c,$(BUILD)/obj/%.o,$1)
 lib      = $(BUILD)/lib/lib$1.a
 
@@ -232,7 +234,7 @@ $(BUILD)/lib/libexpertd.so.$(VERSION): $(call with,libexpertd)
 present   = $(if $(LEFT_OUT),$(filter-out $(shell grep -lE '$(foreach f,$(LEFT_OUT),"$f/|"(unit/)?$f_)' $1 /dev/null),$1),$1)
 UNIT_SRC  := $(call present,$(wildcard tests/unit/test_*.c))
 UNIT      := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
-HELPERS   := $(call obj,$(wildcard tests/unit/support*.c))
+HELPERS   := $(call obj,$(wildcard tests/unit/support*.c) $(if $(filter runtime,$(FOLDERS)),$(REFERENCES)))
 HAVE      := $(foreach f,frontend runtime dht http command expertctl client pools proto common,$(if $(and $(filter $f,$(FOLDERS)),$(call src,$f)),$f)) examples
 TEST_PKGS := check $(sort $(foreach f,$(HAVE),$($f_PKGS)))
 $(BUILD)/obj/tests/%.o: tests/%.c $(GEN_H)

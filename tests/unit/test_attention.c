@@ -156,7 +156,7 @@ static void agrees(const struct sizes *size, enum mask kind, bool together, bool
         parts[i] = columns_of(qkv, rows, wide, i * hidden, hidden);
         grad_parts[i] = malloc(rows * hidden * sizeof *grads);
     }
-    struct support_attention expected = {
+    struct reference_attention expected = {
         .rows = size->rows,
         .tokens = size->tokens,
         .heads = size->heads,
@@ -171,7 +171,7 @@ static void agrees(const struct sizes *size, enum mask kind, bool together, bool
         .grad_k = grad_parts[1],
         .grad_v = grad_parts[2],
     };
-    support_reference_attention(&expected);
+    reference_attention(&expected);
     for (size_t row = 0; row < rows; row++) { /* left out: whatever it is */
         for (size_t c = hidden; c < wide && mask[row]; c++)
             qkv[row * wide + c] = parts[c / hidden][row * hidden + c % hidden] = c % 2 ? NAN : INFINITY;

@@ -206,7 +206,7 @@ enum { USES = sizeof uses / sizeof uses[0] };
 static void product_agrees(const struct size *size, unsigned use)
 {
     const unsigned flags = uses[use].flags;
-    struct support_product expected = {
+    struct reference_product expected = {
         .rows = size->rows,
         .n = size->n,
         .k = size->k,
@@ -222,7 +222,7 @@ static void product_agrees(const struct size *size, unsigned use)
     expected.a =
         rounded(plain_a, size->rows * size->k, uses[use].of_gradient ? SUPPORT_OF_GRADIENT : SUPPORT_ACTIVATION);
     expected.b = rounded(plain_b, size->k * size->n, SUPPORT_WEIGHT);
-    support_reference_product(&expected);
+    reference_product(&expected);
     const struct matrix a = matrix_put(size->rows, size->k, uses[use].a_packed, plain_a);
     const struct matrix b = matrix_put_as(size->k, size->n, true, true, plain_b);
     const struct matrix bias = matrix_put(1, size->n, true, expected.bias);
@@ -299,7 +299,7 @@ static void gated_agrees(const struct size *size, unsigned which)
 {
     const size_t rows = size->rows, n = size->n, k = size->k;
     const size_t wide = kernel_paired_columns(provider_shape(device), n);
-    struct support_product sums = {
+    struct reference_product sums = {
         .rows = rows,
         .n = 2 * n,
         .k = k,
@@ -312,8 +312,8 @@ static void gated_agrees(const struct size *size, unsigned which)
     const float *plain_a = sums.a, *plain_b = sums.b;
     sums.a = rounded(plain_a, rows * k, SUPPORT_ACTIVATION);
     sums.b = rounded(plain_b, k * 2 * n, SUPPORT_WEIGHT);
-    support_reference_product(&sums);
-    const struct support_gate expected = {
+    reference_product(&sums);
+    const struct reference_gate expected = {
         .count = rows * n,
         .flags = gates[which].flags | gates[which].back,
         .limit = gates[which].limit,
@@ -324,8 +324,8 @@ static void gated_agrees(const struct size *size, unsigned which)
         .out = floats(rows * n),
         .gradients = floats(rows * 2 * n),
     };
-    support_reference_gate(&expected);
-    support_reference_gate_backward(&expected);
+    reference_gate(&expected);
+    reference_gate_backward(&expected);
     const struct matrix a = matrix_put(rows, k, gates[which].a_packed, plain_a);
     const struct matrix b = matrix_put_as(k, wide, true, true, spread(plain_b, k, 2 * n, wide));
     const struct matrix bias = matrix_put(1, wide, true, spread(sums.bias, 1, 2 * n, wide));
@@ -413,7 +413,7 @@ START_TEST(weight_gradients_are_the_references)
         for (call.accumulate = 0; call.accumulate < 2; call.accumulate++) {
             ck_assert_msg(linear_layer_gradient(device, &call) == 0, "%s", device_error(device));
             ck_assert_int_eq(device_finish(device), 0);
-            support_reference_gradient(rows, n, k, rounded_x, rounded_dy, call.accumulate != 0, expected);
+            reference_gradient(rows, n, k, rounded_x, rounded_dy, call.accumulate != 0, expected);
             matrix_is(&dw, expected, SUPPORT_TOLERANCE, "weight_gradient");
         }
         forget();
@@ -448,7 +448,7 @@ START_TEST(layer_norm_is_the_references)
         ck_assert_int_eq(device_write(device, norm.view.buffer, norm.view.offset * sizeof(float), both,
                                       (gammas.floats + betas.floats) * sizeof(float)),
                          0);
-        support_reference_layer_norm(rows, columns, eps, gamma, beta, x, expected);
+        reference_layer_norm(rows, columns, eps, gamma, beta, x, expected);
         for (unsigned in_place = 0; in_place < 2; in_place++) {
             const struct matrix *to = in_place ? &data : &out;
             ck_assert_int_eq(layer_norm_forward(device, (cl_int)rows, (cl_int)columns, (cl_float)eps, &data.view,
@@ -468,14 +468,14 @@ static void norm_backward_agrees(size_t rows, size_t columns, double eps, unsign
 {
     const float *x = random_floats(rows * columns, 40), *dy = random_floats(rows * columns, 41);
     const float *gamma = random_floats(columns, 42);
-    const struct support_norm_gradients expected = {
+    const struct reference_norm_gradients expected = {
         .dx = floats(rows * columns),
         .stats = floats(2 * rows),
         .dgamma = floats(columns),
         .dbeta = floats(columns),
         .dbias = floats(columns),
     };
-    support_reference_layer_norm_backward(rows, columns, eps, gamma, x, dy, &expected);
+    reference_layer_norm_backward(rows, columns, eps, gamma, x, dy, &expected);
     const struct matrix xs = matrix_put(rows, columns, packed & 1, x), dys = matrix_put(rows, columns, packed & 2, dy);
     const struct matrix dx = matrix_put(rows, columns, packed & 4, NULL), stats = matrix_put(rows, 2, false, NULL);
     const struct matrix gammas = matrix_put(1, columns, true, gamma);
@@ -534,7 +534,7 @@ START_TEST(column_sums_and_packing_are_the_references)
         ck_assert_int_eq(rows_pack(device, (cl_int)rows, (cl_int)columns, &from, &to), 0);
         ck_assert_int_eq(device_finish(device), 0);
         matrix_is(&packed, x, 0, "pack_rows");
-        support_reference_column_sums(rows, columns, x, expected);
+        reference_column_sums(rows, columns, x, expected);
         for (cl_int accumulate = 0; accumulate < 2; accumulate++) {
             ck_assert_int_eq(rows_column_sums(device, (cl_int)rows, (cl_int)columns, accumulate, &to, sums.view.buffer,
                                               sums.view.offset),
@@ -555,8 +555,8 @@ static void rms_norm_agrees(size_t rows, size_t columns, double eps, unsigned pa
     const float *x = random_floats(rows * columns, 45), *dy = random_floats(rows * columns, 46);
     const float *gamma = random_floats(columns, 47);
     float *y = floats(rows * columns), *dx = floats(rows * columns), *stats = floats(rows), *dgamma = floats(columns);
-    support_reference_rms_norm(rows, columns, eps, gamma, x, y);
-    support_reference_rms_norm_backward(rows, columns, eps, gamma, x, dy, dx, stats, dgamma);
+    reference_rms_norm(rows, columns, eps, gamma, x, y);
+    reference_rms_norm_backward(rows, columns, eps, gamma, x, dy, dx, stats, dgamma);
     const struct matrix xs = matrix_put(rows, columns, packed & 1, x), gammas = matrix_put(1, columns, true, gamma);
     const struct matrix ys = matrix_put(rows, columns, packed & 2, NULL),
                         dys = matrix_put(rows, columns, packed & 2, dy);
@@ -634,26 +634,18 @@ static void applied_agrees(size_t rows, size_t columns, unsigned which)
         a[i] *= 12;
         second[i] *= 12;
     }
-    const float one = 1;
-    struct support_product expected = {.rows = rows * columns,
-                                       .n = 1,
-                                       .k = 1,
-                                       .flags = flags,
-                                       .a = a,
-                                       .b = &one,
-                                       .second = second,
-                                       .out = floats(rows * columns)};
-    support_reference_product(&expected);
+    float *expected = floats(rows * columns);
+    reference_apply(rows * columns, flags, a, second, expected);
     const struct matrix as = matrix_put(rows, columns, a_packed, a);
     const struct matrix seconds = matrix_put(rows, columns, second_packed, second);
     const struct matrix out = matrix_put(rows, columns, out_packed, NULL);
     const struct kernel_view *with = flags & LINEAR_TAKES_SECOND ? &seconds.view : NULL;
     ck_assert_int_eq(rows_apply(device, (cl_int)rows, (cl_int)columns, flags, &as.view, with, &out.view), 0);
     ck_assert_int_eq(device_finish(device), 0);
-    matrix_is(&out, expected.out, SUPPORT_TOLERANCE, "apply");
+    matrix_is(&out, expected, SUPPORT_TOLERANCE, "apply");
     ck_assert_int_eq(rows_apply(device, (cl_int)rows, (cl_int)columns, flags, &as.view, with, &as.view), 0);
     ck_assert_int_eq(device_finish(device), 0);
-    matrix_is(&as, expected.out, SUPPORT_TOLERANCE, "apply in place");
+    matrix_is(&as, expected, SUPPORT_TOLERANCE, "apply in place");
 }
 
 START_TEST(epilogues_without_a_product_are_the_references)
@@ -699,8 +691,8 @@ static void masked_agrees(size_t rows, size_t columns, bool wide)
             memcpy(bytes + skip + i * sizeof number, &number, sizeof number);
         else
             bytes[skip + i] = (unsigned char)(number > 0 ? number : 0);
-        expected[i] = x[i] * (wide ? (float)number : number > 0) * scale;
     }
+    reference_mask(count, x, bytes + skip, wide, (double)scale, expected);
     cl_mem *buffer = &buffers[n_buffers++];
     ck_assert_int_eq(device_allocate(device, (skip + count) * sizeof(int64_t), "a test", buffer), 0);
     ck_assert_int_eq(device_write(device, *buffer, 0, bytes, (skip + count) * sizeof(int64_t)), 0);

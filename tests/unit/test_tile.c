@@ -237,7 +237,7 @@ static void references(const struct operands *o, int provider, float *out, float
     const char *kernel = providers[provider].kernel, *precision = providers[provider].precision;
     support_round_operand(kernel, precision, SUPPORT_ACTIVATION, o->a, ROWS * K, a);
     support_round_operand(kernel, precision, SUPPORT_WEIGHT, o->b, K * N, b);
-    const struct support_product expected = {
+    const struct reference_product expected = {
         .rows = ROWS,
         .n = N,
         .k = K,
@@ -248,11 +248,11 @@ static void references(const struct operands *o, int provider, float *out, float
         .second = o->second,
         .out = out,
     };
-    support_reference_product(&expected);
+    reference_product(&expected);
     support_round_operand(kernel, precision, SUPPORT_OF_GRADIENT, o->a, ROWS * K, a);
     support_round_operand(kernel, precision, SUPPORT_OF_GRADIENT, o->second, ROWS * N, dy);
-    support_reference_gradient(ROWS, N, K, a, dy, false, dw);
-    support_reference_gradient(ROWS, N, K, a, dy, true, dw);
+    reference_gradient(ROWS, N, K, a, dy, false, dw);
+    reference_gradient(ROWS, N, K, a, dy, true, dw);
 }
 
 START_TEST(all_tiles_give_the_references_results_and_the_same_bits)
