@@ -35,8 +35,9 @@ enum {
     CPUID_AMX_TILE = 1 << 24,
 };
 
-static const char *const sources[] = {"common",   "shares_cpu",   "panels_cpu",    "linear_cpu",    "linear_amx",
-                                      "rows_cpu", "rms_norm_cpu", "attention_cpu", "optimizer_cpu", NULL};
+static const char *const sources[] = {"common",   "shares_cpu",   "panels_cpu",  "linear_cpu",    "linear_amx",
+                                      "rows_cpu", "rms_norm_cpu", "batched_cpu", "attention_cpu", "optimizer_cpu",
+                                      NULL};
 
 static const char *const kernel_names[AMX_KERNELS] = {
     [AMX_LINEAR] = "linear_tiles",

@@ -23,8 +23,8 @@
 #endif
 #endif
 
-static const char *const sources[] = {"common",        "linear_clblast", "rows_gpu", "rms_norm_gpu",
-                                      "attention_gpu", "optimizer_gpu",  NULL};
+static const char *const sources[] = {"common",      "linear_clblast", "rows_gpu",      "rms_norm_gpu",
+                                      "batched_gpu", "attention_gpu",  "optimizer_gpu", NULL};
 
 static void clblast_shape(const struct device_info *info, struct kernel_shape *shape)
 {

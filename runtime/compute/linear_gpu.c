@@ -11,8 +11,8 @@ enum {
     QUERY_TILE = 32,   /* attention_gpu.cl has it, too */
 };
 
-static const char *const sources[] = {"common",        "linear_gpu",    "rows_gpu", "rms_norm_gpu",
-                                      "attention_gpu", "optimizer_gpu", NULL};
+static const char *const sources[] = {"common",      "linear_gpu",    "rows_gpu",      "rms_norm_gpu",
+                                      "batched_gpu", "attention_gpu", "optimizer_gpu", NULL};
 
 static void gpu_shape(const struct device_info *info, struct kernel_shape *shape)
 {

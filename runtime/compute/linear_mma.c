@@ -26,8 +26,8 @@ enum {
     DEVICE_COMPUTE_CAPABILITY_MINOR_NV = 0x4001,
 };
 
-static const char *const sources[] = {"common",        "linear_mma",    "rows_gpu", "rms_norm_gpu",
-                                      "attention_gpu", "optimizer_gpu", NULL};
+static const char *const sources[] = {"common",      "linear_mma",    "rows_gpu",      "rms_norm_gpu",
+                                      "batched_gpu", "attention_gpu", "optimizer_gpu", NULL};
 
 static bool is_fp16(const struct device *device)
 {

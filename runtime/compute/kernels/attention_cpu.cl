@@ -1,20 +1,14 @@
 /* Attention for CPU devices: softmax(q k^T / sqrt(width)) v for each row and head, by tiles, so that scores are never written
  * beyond a tile: a tile of queries meets one tile of keys after the other, and keeps each query's greatest score and sum of
  * exponentials so far ("online softmax"); the backward computes the scores again and has the weights from the logarithm of that
- * sum. All in fp32, whatever the precision. Tiles are gathered from any view into the thread's own memory, where the register
- * tile of linear_cpu.cl multiplies them.
- *
- * A matrix has heads side by side, `width` columns each, from a first column on. `at` of each: {offset, row_stride, panel_stride,
- * first column + 2^32 * pad columns that the last head clears}. With ATTENTION_MASK, mask[rows][tokens] has a byte that is not 0
+ * sum. All in fp32, whatever the precision. The products, one for each row, head and tile, are those of batched_cpu.cl, as is `at` of
+ * each matrix. With ATTENTION_MASK, mask[rows][tokens] has a byte that is not 0
  * for keys that are left out, of which keys and values count for nothing, whatever they are; a query whose keys are all left out
  * gets 0, and so do its gradients. stats[rows][heads][tokens] = {logarithm of the sum, for the backward: sum of out * grad_out}. */
 #define ATTENTION_MASK 1
 #define ATTENTION_STATS 2 /* the forward is to keep them */
 
-#define TILE 64         /* keys, and columns of a head, at a time */
-#define QUERY_TILE 128  /* queries at a time, of a forward; in a backward TILE */
-#define FIRST_COLUMN(at) ((int)(at).s3)
-#define PAD_COLUMNS(at) ((int)((at).s3 >> 32))
+#define QUERY_TILE 128  /* queries at a time, of a forward; in a backward TILE. Of keys and columns of a head it is TILE */
 
 /* The greatest lane, and the sum of all, by halves and always in the same order: one lane after the other takes several times as
  * long, and there are both for each query and tile of keys. */
@@ -46,144 +40,6 @@ vec exp_negative(vec t)
 {
     const vec e = gelu_exp(t);
     return t != t ? t : t < -87.0f ? (vec)(0.0f) : e;
-}
-
-#define PRODUCT_STEP(R, A_ROW, A_STEP)                                                                                 \
-    {                                                                                                                  \
-        vec row[NV];                                                                                                   \
-        EACH_VECTOR row[j] = vec_load_private(b + k * TILE + j * VEC);                                                 \
-        EACH_ROW(R)                                                                                                    \
-        {                                                                                                              \
-            const vec s = (vec)(a[r * A_ROW + k * A_STEP]);                                                            \
-            EACH_VECTOR acc[r][j] = fma(s, row[j], acc[r][j]);                                                         \
-        }                                                                                                              \
-    }
-#define PRODUCT_BODY(R, A_ROW, A_STEP)                                                                                 \
-    case R: {                                                                                                          \
-        vec acc[R][NV];                                                                                                \
-        int k = 0;                                                                                                     \
-        if (zero)                                                                                                      \
-            EACH_ROW(R) EACH_VECTOR acc[r][j] = 0.0f;                                                                  \
-        else                                                                                                           \
-            EACH_ROW(R) EACH_VECTOR acc[r][j] = vec_load_private(c + r * TILE + j * VEC);                              \
-        for (; k + FETCH_STEPS <= count; k += FETCH_STEPS, a += FETCH_STEPS * A_STEP, b += FETCH_STEPS * TILE) {       \
-            const int end = k;                                                                                         \
-            _Pragma("unroll") for (k = 0; k < FETCH_STEPS; k++) PRODUCT_STEP(R, A_ROW, A_STEP)                         \
-            k = end;                                                                                                   \
-        }                                                                                                              \
-        const int rest = count - k;                                                                                    \
-        for (k = 0; k < rest; k++)                                                                                     \
-            PRODUCT_STEP(R, A_ROW, A_STEP)                                                                             \
-        EACH_ROW(R) EACH_VECTOR vec_store_private(acc[r][j], c + r * TILE + j * VEC);                                  \
-        break;                                                                                                         \
-    }
-#define PRODUCT_TILE(NAME, A_ROW, A_STEP)                                                                              \
-    void NAME(float *c, int zero, const float *a, const float *b, int rows, int count)                                 \
-    {                                                                                                                  \
-        switch (rows) {                                                                                                \
-            PRODUCT_BODY(1, A_ROW, A_STEP)                                                                             \
-            PRODUCT_BODY(2, A_ROW, A_STEP)                                                                             \
-            PRODUCT_BODY(3, A_ROW, A_STEP)                                                                             \
-            PRODUCT_BODY(4, A_ROW, A_STEP)                                                                             \
-            PRODUCT_BODY(5, A_ROW, A_STEP)                                                                             \
-            PRODUCT_BODY(6, A_ROW, A_STEP)                                                                             \
-        }                                                                                                              \
-    }
-PRODUCT_TILE(product_tile, TILE, 1)
-PRODUCT_TILE(product_tile_across, 1, TILE)
-
-/* c[rows][columns] (+)= a b over `count`; all three have rows of TILE. */
-void tile_product(float *c, int zero, const float *a, const float *b, int rows, int columns, int count)
-{
-    const int tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
-    for (int column = 0; column < columns; column += PANEL) {
-        for (int t = 0; t < tiles; t++) {
-            const int first = rows * t / tiles, end = rows * (t + 1) / tiles;
-            product_tile(c + first * TILE + column, zero, a + first * TILE, b + column, end - first, count);
-        }
-    }
-}
-
-/* The same with a transposed: a[count][rows]. */
-void tile_product_across(float *c, int zero, const float *a, const float *b, int rows, int columns, int count)
-{
-    const int tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
-    for (int column = 0; column < columns; column += PANEL) {
-        for (int t = 0; t < tiles; t++) {
-            const int first = rows * t / tiles, end = rows * (t + 1) / tiles;
-            product_tile_across(c + first * TILE + column, zero, a + first, b + column, end - first, count);
-        }
-    }
-}
-
-/* Columns [column, column + columns) of a row that begins at `row`, zeros up to TILE. */
-void gather_row(float *to, __global const float *row, long panel_stride, int column, int columns)
-{
-    if ((column | columns) % VEC == 0) {
-        for (int c = 0; c < columns; c += VEC)
-            vec_store_private(vec_load(row + (column + c) / PANEL * panel_stride + (column + c) % PANEL), to + c);
-    } else {
-        for (int c = 0; c < columns; c++)
-            to[c] = row[(column + c) / PANEL * panel_stride + (column + c) % PANEL];
-    }
-    for (int c = columns; c < TILE; c++)
-        to[c] = 0.0f;
-}
-
-/* `rows` rows from `first` on into to[rows][TILE]; those that `skip` (which may be NULL) names are zeros. */
-void gather(float *to, __global const float *from, long4 at, long first, int rows, int column, int columns,
-            __global const uchar *skip)
-{
-    for (int r = 0; r < rows; r++) {
-        if (skip && skip[r])
-            for (int c = 0; c < TILE; c++)
-                to[r * TILE + c] = 0.0f;
-        else
-            gather_row(to + r * TILE, from + at.s0 + (first + r) * at.s1, at.s2, column, columns);
-    }
-}
-
-/* The same transposed: to[columns][TILE], zeros from `rows` on. */
-void gather_transposed(float *to, __global const float *from, long4 at, long first, int rows, int column, int columns,
-                       __global const uchar *skip)
-{
-    for (int r = 0; r < TILE; r++) {
-        float row[TILE] __attribute__((aligned(64)));
-        if (r < rows && !(skip && skip[r]))
-            gather_row(row, from + at.s0 + (first + r) * at.s1, at.s2, column, columns);
-        else
-            for (int c = 0; c < columns; c++)
-                row[c] = 0.0f;
-        for (int c = 0; c < columns; c++)
-            to[c * TILE + r] = row[c];
-    }
-}
-
-/* from[rows][TILE], times a factor for each row (NULL: none), added to what is there or in its place; `pads` columns behind them
- * become 0. */
-void scatter(const float *from, const float *factors, int add, __global float *to, long4 at, long first, int rows, int column,
-             int columns, int pads)
-{
-    for (int r = 0; r < rows; r++) {
-        __global float *row = to + at.s0 + (first + r) * at.s1;
-        const float factor = factors ? factors[r] : 1.0f;
-        if ((column | columns) % VEC == 0) {
-            for (int c = 0; c < columns; c += VEC) {
-                __global float *p = row + (column + c) / PANEL * at.s2 + (column + c) % PANEL;
-                vec v = vec_load_private(from + r * TILE + c) * factor;
-                if (add)
-                    v += vec_load(p);
-                vec_store(v, p);
-            }
-        } else {
-            for (int c = 0; c < columns; c++) {
-                __global float *p = row + (column + c) / PANEL * at.s2 + (column + c) % PANEL;
-                *p = from[r * TILE + c] * factor + (add ? *p : 0.0f);
-            }
-        }
-        for (int c = column + columns; c < column + columns + pads; c++)
-            row[c / PANEL * at.s2 + c % PANEL] = 0.0f;
-    }
 }
 
 /* What is added to the scores of a tile of keys: 0, or -inf for those left out or beyond the last. */

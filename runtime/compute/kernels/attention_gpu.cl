@@ -1,36 +1,9 @@
-/* Attention for GPUs; attention_cpu.cl says what it computes. A work-group makes a tile of TILE queries of a head (in a backward
- * all of a head): work-item (y, x) has the query y of the tile and of its TILE keys, or of as many columns, each eighth from x on.
- * Sums that are carried from one tile of keys to the next wait in the output, each always its own work-item's. */
+/* Attention for GPUs; attention_cpu.cl says what it computes, batched_gpu.cl has its products. A work-group makes a tile of TILE
+ * queries of a head (in a backward all of a head): work-item (y, x) has the query y of the tile and of its TILE keys, or of as many
+ * columns, each eighth from x on. Sums that are carried from one tile of keys to the next wait in the output, each always its own
+ * work-item's. */
 #define ATTENTION_MASK 1
 #define ATTENTION_STATS 2
-
-#define TILE 32
-#define BESIDE (GROUP / TILE)  /* work-items of a query */
-#define SUMS (TILE / BESIDE)   /* of a work-item */
-#define STRIDE (TILE + 1)      /* of a tile in local memory: rows begin on different banks */
-#define FIRST_COLUMN(at) ((int)(at).s3)
-#define PAD_COLUMNS(at) ((int)((at).s3 >> 32))
-
-/* to[TILE][STRIDE] = rows [first, first + rows) and columns [column, column + columns) of a view; zeros elsewhere, and where `skip`
- * says so. By the whole group, without a barrier. */
-void gather(__local float *to, __global const float *from, long4 at, long first, int rows, int column, int columns,
-            __global const uchar *skip)
-{
-    for (int i = get_local_id(0); i < TILE * TILE; i += GROUP) {
-        const int r = i / TILE, c = i % TILE;
-        float value = 0.0f;
-        if (r < rows && c < columns && !(skip && skip[r]))
-            value = from[at.s0 + (first + r) * at.s1 + COLUMN_AT(column + c, at.s2)];
-        to[r * STRIDE + c] = value;
-    }
-}
-
-void clear_pads(__global float *to, long4 at, long first, int rows, int column)
-{
-    const int pads = PAD_COLUMNS(at);
-    for (int i = get_local_id(0); i < rows * pads; i += GROUP)
-        to[at.s0 + (first + i / pads) * at.s1 + COLUMN_AT(column + i % pads, at.s2)] = 0.0f;
-}
 
 /* Groups {rows * heads, tiles of queries}. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
@@ -56,9 +29,7 @@ void attention(int tokens, int heads, int width, int flags, float scale,
             gather(left, q, q_at, token + first, rows, FIRST_COLUMN(q_at) + head * width + c, columns, 0);
             gather(right, k, k_at, token + key, count, FIRST_COLUMN(k_at) + head * width + c, columns, skip);
             barrier(CLK_LOCAL_MEM_FENCE);
-            for (int i = 0; i < TILE; i++)
-                for (int u = 0; u < SUMS; u++)
-                    scores[u] += left[y * STRIDE + i] * right[(x + u * BESIDE) * STRIDE + i];
+            ADD_PRODUCT_OF_ROWS(scores, left, right)
             barrier(CLK_LOCAL_MEM_FENCE);
         }
         for (int u = 0; u < SUMS; u++) {
@@ -90,8 +61,7 @@ void attention(int tokens, int heads, int width, int flags, float scale,
                 if (y >= rows || column >= columns)
                     continue;
                 float value = key == 0 ? 0.0f : *p * factor;
-                for (int j = 0; j < TILE; j++)
-                    value += weights[y * STRIDE + j] * right[j * STRIDE + column];
+                ADD_PRODUCT(value, weights, right, column)
                 *p = value * end;
             }
             barrier(CLK_LOCAL_MEM_FENCE);
@@ -151,12 +121,8 @@ void attention_backward(int tokens, int heads, int width, int flags, float scale
                 gather(keys, k, k_at, token + key, count, at_k + c, columns, skip);
                 gather(values, v, v_at, token + key, count, at_v + c, columns, skip);
                 barrier(CLK_LOCAL_MEM_FENCE);
-                for (int i = 0; i < TILE; i++)
-                    for (int u = 0; u < SUMS; u++) {
-                        const int j = x + u * BESIDE;
-                        scores[u] += queries[y * STRIDE + i] * keys[j * STRIDE + i];
-                        dots[u] += grads[y * STRIDE + i] * values[j * STRIDE + i];
-                    }
+                ADD_PRODUCT_OF_ROWS(scores, queries, keys)
+                ADD_PRODUCT_OF_ROWS(dots, grads, values)
                 barrier(CLK_LOCAL_MEM_FENCE);
             }
             for (int u = 0; u < SUMS; u++) {
@@ -177,11 +143,9 @@ void attention_backward(int tokens, int heads, int width, int flags, float scale
                 for (int u = 0; u < SUMS; u++) {
                     const int column = x + u * BESIDE;
                     float sum_q = 0.0f, sum_k = 0.0f, sum_v = 0.0f;
-                    for (int i = 0; i < TILE; i++) {
-                        sum_q += grad_scores[y * STRIDE + i] * keys[i * STRIDE + column];
-                        sum_k += grad_scores[i * STRIDE + y] * queries[i * STRIDE + column];
-                        sum_v += weights[i * STRIDE + y] * grads[i * STRIDE + column];
-                    }
+                    ADD_PRODUCT(sum_q, grad_scores, keys, column)
+                    ADD_PRODUCT_ACROSS(sum_k, grad_scores, queries, column)
+                    ADD_PRODUCT_ACROSS(sum_v, weights, grads, column)
                     if (column >= columns)
                         continue;
                     if (y < rows) {
