@@ -39,9 +39,10 @@ static const struct config_node *entry_node(const struct config *config, unsigne
     return list && list->kind == CONFIG_NODE_LIST && index < list->count ? &list->children[index] : NULL;
 }
 
-static int begin(struct edit *edit, const struct config *config, char *why)
+/* more: entries that will be added at most */
+static int begin(struct edit *edit, const struct config *config, size_t more, char *why)
 {
-    const unsigned room = config->experts_count + 1;
+    const size_t room = config->experts_count + more;
     *edit = (struct edit){.config = *config, .why = why};
     edit->experts = config_memory_alloc(&edit->memory, room * sizeof *edit->experts);
     edit->nodes = config_memory_alloc(&edit->memory, room * sizeof *edit->nodes);
@@ -226,6 +227,18 @@ static int except(struct edit *edit, unsigned entry, const char *uid)
     return 0;
 }
 
+/* An entry more, of one expert of that entry. */
+static unsigned add_alone(struct edit *edit, unsigned entry, const char *uid)
+{
+    const unsigned at = edit->config.experts_count++;
+    edit->experts[at] = edit->experts[entry];
+    edit->experts[at].uid = uid;
+    edit->experts[at].count = 0;
+    edit->experts[at].except = (struct config_strings){0};
+    edit->nodes[at] = edit->nodes[entry];
+    return at;
+}
+
 /* An expert that was taken out of a pattern is in it again. */
 static bool readmit(struct edit *edit, const char *uid)
 {
@@ -274,7 +287,7 @@ int config_edit_load(const struct config *config, const struct config *file, con
     struct edit edit;
     unsigned entry;
     uint64_t of;
-    int result = begin(&edit, config, why);
+    int result = begin(&edit, config, 1, why);
     if (result == 0 && find_expert(config, uid, &entry, &of) == 0)
         result = complain(&edit, -EEXIST, "\"%.100s\" is on this server already", uid);
     if (result == 0 && settings->count == 0) {
@@ -295,7 +308,7 @@ int config_edit_unload(const struct config *config, const char *uid, char **text
     struct edit edit;
     unsigned entry = 0;
     uint64_t of = 0;
-    int result = begin(&edit, config, why);
+    int result = begin(&edit, config, 1, why);
     if (result == 0)
         result = find_or_say(&edit, uid, &entry, &of);
     if (result == 0 && of > 1)
@@ -305,26 +318,79 @@ int config_edit_unload(const struct config *config, const char *uid, char **text
     return finish(&edit, result, text);
 }
 
+static int by_uid(const void *a, const void *b)
+{
+    return strcmp(((const struct config_move *)a)->uid, ((const struct config_move *)b)->uid);
+}
+
+/* Those of the entry that are among the moves (sorted) get entries of their own; 1: it has no others. */
+static int move_of(struct edit *edit, unsigned entry, const struct config_move *moves, size_t count, size_t *moved)
+{
+    struct config_expert *expert = &edit->experts[entry];
+    char **uids;
+    uint64_t of = 0, gone = 0;
+    int result = config_expert_uids(expert, &uids, &of);
+    if (result < 0)
+        return complain(edit, result, "%s", strerror(-result));
+    const char **items = config_memory_alloc(&edit->memory, (size_t)(expert->except.count + of) * sizeof *items);
+    if (!items)
+        result = complain(edit, -ENOMEM, "no memory");
+    else if (expert->except.count)
+        memcpy(items, expert->except.items, expert->except.count * sizeof *items);
+    for (uint64_t u = 0; u < of && result == 0; u++) {
+        const struct config_move wanted = {.uid = uids[u]};
+        const struct config_move *found = bsearch(&wanted, moves, count, sizeof *moves, by_uid);
+        if (!found)
+            continue;
+        items[expert->except.count + gone++] = found->uid;
+        edit->experts[add_alone(edit, entry, found->uid)].device = found->device;
+    }
+    free(uids);
+    if (result < 0)
+        return result;
+    *moved += gone;
+    if (gone > 0 && gone < of)
+        expert->except = (struct config_strings){items, expert->except.count + (unsigned)gone};
+    return gone > 0 && gone == of;
+}
+
+int config_edit_move(const struct config *config, const struct config_move *moves, size_t count, char **text,
+                     char why[CONFIG_EDIT_WHY_SIZE])
+{
+    struct edit edit;
+    size_t moved = 0;
+    int result = begin(&edit, config, count, why);
+    struct config_move *sorted = result == 0 ? config_memory_alloc(&edit.memory, (count + 1) * sizeof *sorted) : NULL;
+    if (result == 0 && !sorted)
+        result = complain(&edit, -ENOMEM, "no memory");
+    if (result == 0) {
+        memcpy(sorted, moves, count * sizeof *sorted);
+        qsort(sorted, count, sizeof *sorted, by_uid);
+    }
+    for (unsigned entry = config->experts_count; entry-- > 0 && result >= 0;) {
+        result = move_of(&edit, entry, sorted, count, &moved);
+        if (result == 1)
+            drop_entry(&edit, entry);
+    }
+    if (result >= 0)
+        result = moved == count ? 0 : complain(&edit, -ENOENT, "one of the experts is not on this server");
+    return finish(&edit, result, text);
+}
+
 int config_edit_set(const struct config *config, const char *uid, const struct config_settings *settings, char **text,
                     char why[CONFIG_EDIT_WHY_SIZE])
 {
     struct edit edit;
     unsigned entry = 0;
     uint64_t of = 0;
-    int result = begin(&edit, config, why);
+    int result = begin(&edit, config, 1, why);
     if (result == 0 && settings->count == 0)
         result = complain(&edit, -EINVAL, "what is to be set? option=value");
     if (result == 0)
         result = find_or_say(&edit, uid, &entry, &of);
     if (result == 0 && of > 1) { /* one of many gets an entry of its own */
-        const unsigned at = edit.config.experts_count++;
         result = except(&edit, entry, uid);
-        edit.experts[at] = config->experts[entry];
-        edit.experts[at].uid = uid;
-        edit.experts[at].count = 0;
-        edit.experts[at].except = (struct config_strings){0};
-        edit.nodes[at] = edit.nodes[entry];
-        entry = at;
+        entry = add_alone(&edit, entry, uid);
     }
     if (result == 0)
         result = set_all(&edit, &edit.experts[entry], &edit.nodes[entry], settings, true);

@@ -25,6 +25,12 @@ int config_edit_load(const struct config *config, const struct config *file, con
                      const struct config_settings *settings, char **text, char why[CONFIG_EDIT_WHY_SIZE]);
 /* Without the expert. */
 int config_edit_unload(const struct config *config, const char *uid, char **text, char why[CONFIG_EDIT_WHY_SIZE]);
+struct config_move {
+    const char *uid, *device;
+};
+/* Each of the experts on that device, in an entry of its own; all else stays, also of these. */
+int config_edit_move(const struct config *config, const struct config_move *moves, size_t count, char **text,
+                     char why[CONFIG_EDIT_WHY_SIZE]);
 /* With other settings of the expert, all of them such that a living one can take on (config_option_is_live). */
 int config_edit_set(const struct config *config, const char *uid, const struct config_settings *settings, char **text,
                     char why[CONFIG_EDIT_WHY_SIZE]);

@@ -23,6 +23,9 @@
       "how its lines look: text for people, logfmt (key=value) or json for programs; one line an event in each")       \
     X(FLOAT, stats_interval, 0, 0, 86400, "s",                                                                         \
       "runtimes log so often what they did since the last time: batches, rows, how busy; 0: never")                    \
+    X(CHOICE, on_device_loss, "wait", 0, 0, "wait|move",                                                               \
+      "the experts of a device that is lost wait for it, or go to the other devices, as their last checkpoints have "  \
+      "them (after frontend.restart_grace)")                                                                           \
     X(UINT, spin, 0, 0, 1000000, "us",                                                                                 \
       "frontend and runtimes look for work for so long before they sleep: answers come faster, and cores are busy")    \
     X(PATH, key_file, "", 0, 0, "",                                                                                    \

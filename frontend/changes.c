@@ -5,39 +5,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/un.h>
-#include <unistd.h>
 #include <zmq.h>
 
 #include "common/clock.h"
 #include "common/config_diff.h"
-#include "common/config_edit.h"
 #include "common/config_live.h"
 #include "common/log.h"
 #include "common/uid.h"
+#include "frontend/change.h"
+#include "frontend/change_order.h"
 #include "frontend/device_link.h"
+#include "frontend/moves.h"
 #include "frontend/roster.h"
-#include "frontend/task.h"
-
-enum { SETTINGS_MAX = 128 };
-
-/* What somebody has asked for, until it is its turn. */
-struct change_order {
-    Expertd__Method method;
-    char uid[UID_SIZE];
-    char **settings;
-    size_t settings_count;
-};
-
-enum stage { STAGE_IDLE, STAGE_CLOSING, STAGE_PREPARING, STAGE_COMMITTING };
-
-/* A runtime's part in the change that runs. */
-struct part {
-    bool asked;
-    uint64_t generation; /* of its segments, when it was */
-    uint64_t refused;    /* what is live and what it has instead, when it refused to be brought to it; 0 */
-};
 
 struct changes {
     struct server *server;
@@ -49,18 +29,14 @@ struct changes {
     struct config *file; /* that `live` is changes of; the program's own until a RELOAD */
     struct config *live; /* NULL: `file` */
     uint64_t live_fingerprint;
+    uint64_t *refused; /* by device: what is live and what it has instead, when it refused to be brought to it; 0 */
     struct request_list waiting;
-    enum stage stage;
-    struct request *asker; /* of the one that runs; NULL: nobody, or he has gone */
-    struct config *next, *next_file;
+    struct moves *moves;
+    struct change *change;           /* the one that runs */
+    struct request *asker;           /* of it; NULL: nobody, or he has gone */
+    struct config *next, *next_file; /* what it wants */
     struct config_diff diff;
-    struct part *parts;
-    char **closing; /* uids that are about to go */
-    size_t closing_count;
-    uint32_t only; /* device of such a one; UINT32_MAX: all */
-    uint64_t number;
-    enum status status; /* the first refusal */
-    char why[CONTROL_WHY_SIZE];
+    uint32_t lost; /* a device whose experts it moves; CHANGE_NONE */
     char note[128];
 };
 
@@ -84,13 +60,17 @@ int changes_create(struct changes **changes, struct server *server)
 {
     struct changes *c = *changes = calloc(1, sizeof *c);
     struct config *live = calloc(1, sizeof *live);
-    if (c)
-        c->parts = calloc((size_t)server->config->devices_count + 1, sizeof *c->parts);
-    if (!c || !live || !c->parts) {
+    int rc = c && live ? change_create(&c->change, server) : -ENOMEM;
+    if (rc == 0)
+        rc = moves_create(&c->moves, server);
+    if (rc == 0 && !(c->refused = calloc((size_t)server->config->devices_count + 1, sizeof *c->refused)))
+        rc = -ENOMEM;
+    if (rc < 0) {
         free(live);
-        return -ENOMEM;
+        return rc;
     }
     c->server = server;
+    c->lost = CHANGE_NONE;
     if (config_live_read(live, server->config) == 1) {
         c->live = live;
         c->live_fingerprint = config_diff_fingerprint(live);
@@ -101,34 +81,13 @@ int changes_create(struct changes **changes, struct server *server)
     return 0;
 }
 
-static void free_order(struct request *request)
-{
-    for (size_t i = 0; i < request->change->settings_count; i++)
-        free(request->change->settings[i]);
-    free(request->change->settings);
-    free(request->change);
-    request->change = NULL;
-}
-
-static void forget_closing(struct changes *changes)
-{
-    for (size_t i = 0; i < changes->closing_count; i++)
-        free(changes->closing[i]);
-    free(changes->closing);
-    changes->closing = NULL;
-    changes->closing_count = 0;
-}
-
 static void forget(struct changes *changes)
 {
     config_diff_free(&changes->diff);
     free_config(&changes->next);
     free_config(&changes->next_file);
-    forget_closing(changes);
-    changes->stage = STAGE_IDLE;
     changes->asker = NULL;
-    for (unsigned d = 0; d < changes->server->config->devices_count; d++)
-        changes->parts[d].asked = false;
+    changes->lost = CHANGE_NONE;
 }
 
 void changes_destroy(struct changes **changes)
@@ -138,12 +97,13 @@ void changes_destroy(struct changes **changes)
     if (!c)
         return;
     for (struct request *request = c->waiting.first; request; request = request->next)
-        free_order(request);
-    if (c->parts)
-        forget(c);
+        change_order_destroy(&request->change);
+    change_destroy(&c->change);
+    moves_destroy(&c->moves);
+    forget(c);
     free_config(&c->live);
     free_config(&c->file);
-    free(c->parts);
+    free(c->refused);
     free(c);
 }
 
@@ -169,13 +129,19 @@ void changes_can_reload(struct server *server, const struct config_program *prog
     server->changes->source.argv = argv;
 }
 
+void changes_close_places(struct server *server)
+{
+    if (server->changes)
+        change_close_places(server->changes->change);
+}
+
 /* --- answers ---------------------------------------------------------------------------------------------------------
  */
 
 static void settle(struct server *server, struct request *request)
 {
     server_answered(server, request);
-    free_order(request);
+    change_order_destroy(&request->change);
     requests_give(server->requests, request);
 }
 
@@ -205,128 +171,29 @@ static void report(struct changes *changes)
     header.changes = &counts;
     reply_header(&changes->server->replier, &request->to, &header);
     settle(changes->server, request);
-    changes->asker = NULL;
-}
-
-/* --- what goes -------------------------------------------------------------------------------------------------------
- */
-
-static bool takes_part(const struct changes *changes, unsigned d)
-{
-    return changes->only == UINT32_MAX || changes->only == d;
-}
-
-static struct device_link *device_of(const struct server *server, const char *name)
-{
-    for (unsigned d = 0; d < server->devices_count; d++)
-        if (strcmp(server->devices[d]->name, name) == 0)
-            return server->devices[d];
-    return NULL;
-}
-
-void changes_close_places(struct server *server)
-{
-    struct changes *changes = server->changes;
-    for (size_t i = 0; changes && i < changes->closing_count; i++)
-        expert_table_close(server->experts, changes->closing[i]);
-}
-
-/* Whether nothing of the expert is in its pools; then they are let go of. */
-static bool close_expert(struct server *server, const char *uid)
-{
-    const struct expert_place *place = expert_table_find(server->experts, uid);
-    if (!place || place->expert == EXPERT_ABSENT)
-        return true;
-    struct device_link *device = server->devices[place->device];
-    for (uint32_t p = 2 * place->expert; p < 2 * place->expert + 2; p++) {
-        const struct pool_link *link = device->pools[p];
-        if (link && (link->requests.count > 0 || link->parked.count > 0 || pool_tasks_held(link->pool) > 0))
-            return false;
-    }
-    device_link_close(device, place->expert);
-    return true;
-}
-
-static void reopen(struct changes *changes)
-{
-    forget(changes);
-    roster_rebuild(changes->server);
 }
 
 /* --- the change that runs --------------------------------------------------------------------------------------------
  */
 
-static void note_refusal(struct changes *changes, enum status status, const char *why)
-{
-    if (changes->status != STATUS_OK)
-        return;
-    changes->status = status;
-    if (why != changes->why)
-        snprintf(changes->why, sizeof changes->why, "%.*s", (int)sizeof changes->why - 1, why);
-}
-
+/* Whose it was is told; nothing was changed. */
 static void end_refused(struct changes *changes)
 {
-    struct server *server = changes->server;
-    for (unsigned d = 0; d < server->devices_count; d++)
-        if (changes->parts[d].asked && server->devices[d]->control)
-            control_change_ask(server->devices[d]->control, changes->number, CONTROL_ABORT);
+    const char *why = change_why(changes->change);
     if (changes->asker)
-        refuse(server, changes->asker, changes->status, changes->why);
+        refuse(changes->server, changes->asker, change_status(changes->change), why);
+    else if (changes->lost != CHANGE_NONE)
+        moves_refused(changes->moves, changes->lost, change_status(changes->change), why, clock_now_ns());
     else
-        log_warning("a runtime does not take on the experts that are live: %s", changes->why);
-    reopen(changes);
+        log_warning("a runtime does not take on the experts that are live: %s", why);
+    forget(changes);
 }
 
-/* The device as it was when it was asked: it is there, and its segments are the same. */
-static bool still_there(const struct changes *changes, unsigned d, char *text, size_t size)
+static void abort_it(struct changes *changes, enum status status, const char *why)
 {
-    const struct device_link *device = changes->server->devices[d];
-    const char *refusal = device_link_refusal(device, text, size);
-    if (!refusal && control_generation(device->control) == changes->parts[d].generation)
-        return true;
-    if (!refusal)
-        snprintf(text, size, "the runtime of device '%s' began anew meanwhile", device->name);
-    return false;
-}
-
-static void ask(struct changes *changes, enum control_phase phase)
-{
-    struct server *server = changes->server;
-    for (unsigned d = 0; d < server->devices_count; d++) {
-        struct device_link *device = server->devices[d];
-        if (phase == CONTROL_PREPARE)
-            changes->parts[d].asked = takes_part(changes, d) && device->state == DEVICE_UP;
-        if (!changes->parts[d].asked || !device->control)
-            continue;
-        if (phase == CONTROL_PREPARE)
-            changes->parts[d].generation = control_generation(device->control);
-        control_change_ask(device->control, changes->number, phase);
-    }
-}
-
-/* All experts that go are empty: asks the runtimes. */
-static void close_all(struct changes *changes)
-{
-    struct server *server = changes->server;
-    bool empty = true;
-    char text[128];
-    for (unsigned d = 0; d < server->devices_count; d++)
-        if (changes->parts[d].asked && !still_there(changes, d, text, sizeof text))
-            note_refusal(changes, STATUS_UNAVAILABLE, text);
-    if (changes->status != STATUS_OK) {
-        end_refused(changes);
-        return;
-    }
-    for (size_t i = 0; i < changes->closing_count; i++)
-        empty &= close_expert(server, changes->closing[i]);
-    if (!empty)
-        return;
-    /* By the clock, so that numbers also grow over a restart of the frontend. */
-    const uint64_t now_us = clock_wall_ns() / NS_PER_US;
-    changes->number = now_us > changes->number ? now_us : changes->number + 1;
-    changes->stage = STAGE_PREPARING;
-    ask(changes, CONTROL_PREPARE);
+    change_refuse(changes->change, status, why);
+    change_abort(changes->change);
+    end_refused(changes);
 }
 
 static void take_on(struct changes *changes)
@@ -346,59 +213,28 @@ static void take_on(struct changes *changes)
     free_config(&old);
 }
 
-/* As a runtime says it. */
-static enum status known_status(uint32_t status)
+static void end_done(struct changes *changes)
 {
-    return strcmp(status_name((enum status)status), "UNKNOWN") == 0 ? STATUS_INTERNAL : (enum status)status;
+    report(changes);
+    if (changes->lost != CHANGE_NONE)
+        moves_done(changes->moves, changes->lost);
+    forget(changes);
 }
 
-static void prepare_all(struct changes *changes)
+static void look(struct changes *changes)
 {
-    struct server *server = changes->server;
-    char why[CONTROL_WHY_SIZE];
-    for (unsigned d = 0; d < server->devices_count; d++) {
-        uint32_t status = STATUS_OK;
-        if (!changes->parts[d].asked)
+    enum change_event event;
+    while ((event = change_look(changes->change)) != CHANGE_WAITS) {
+        if (event == CHANGE_ACCEPTED) {
+            take_on(changes);
             continue;
-        if (!still_there(changes, d, why, sizeof why))
-            note_refusal(changes, STATUS_UNAVAILABLE, why);
-        else if (!control_change_answered(server->devices[d]->control, changes->number, CONTROL_PREPARE, &status, why))
-            return;
-        else if (status != STATUS_OK)
-            note_refusal(changes, known_status(status), why);
-    }
-    const int rc = changes->status == STATUS_OK ? config_live_accept(server->config) : 0;
-    if (rc < 0) {
-        snprintf(why, sizeof why, "cannot write to server.run_dir: %s", strerror(-rc));
-        note_refusal(changes, STATUS_INTERNAL, why);
-    }
-    if (changes->status != STATUS_OK) {
-        end_refused(changes);
+        }
+        if (event == CHANGE_REFUSED)
+            end_refused(changes);
+        else
+            end_done(changes);
         return;
     }
-    take_on(changes);
-    changes->stage = STAGE_COMMITTING;
-    ask(changes, CONTROL_COMMIT);
-}
-
-/* One that dies now begins with what is live. */
-static void commit_all(struct changes *changes)
-{
-    struct server *server = changes->server;
-    char why[CONTROL_WHY_SIZE];
-    for (unsigned d = 0; d < server->devices_count; d++) {
-        uint32_t status = STATUS_OK;
-        if (changes->parts[d].asked && still_there(changes, d, why, sizeof why) &&
-            !control_change_answered(server->devices[d]->control, changes->number, CONTROL_COMMIT, &status, why))
-            return;
-    }
-    for (unsigned d = 0; d < server->devices_count; d++)
-        if (server->devices[d]->control)
-            server->devices[d]->slots_seen = control_slots_version(server->devices[d]->control);
-    forget_closing(changes);
-    roster_rebuild(server);
-    report(changes);
-    forget(changes);
 }
 
 /* --- how it begins ---------------------------------------------------------------------------------------------------
@@ -455,30 +291,6 @@ static int read_file(struct changes *changes, char **text)
     return *text ? 0 : -ENOMEM;
 }
 
-static int edit(struct changes *changes, const struct change_order *order, char **text)
-{
-    char why[CONFIG_EDIT_WHY_SIZE] = "";
-    const struct config *live = changes->server->live;
-    const struct config_settings settings = {(const char *const *)order->settings, order->settings_count};
-    int rc;
-    switch ((int)order->method) {
-    case EXPERTD__METHOD__LOAD:
-        rc = config_edit_load(live, file_of(changes), order->uid, &settings, text, why);
-        break;
-    case EXPERTD__METHOD__UNLOAD:
-        rc = config_edit_unload(live, order->uid, text, why);
-        break;
-    case EXPERTD__METHOD__SET:
-        rc = config_edit_set(live, order->uid, &settings, text, why);
-        break;
-    default:
-        return read_file(changes, text);
-    }
-    if (rc < 0)
-        snprintf(changes->why, sizeof changes->why, "%s", why);
-    return rc;
-}
-
 static enum status status_of(int error)
 {
     return error == -ENOENT   ? STATUS_NOT_FOUND
@@ -487,7 +299,16 @@ static enum status status_of(int error)
                               : STATUS_INVALID_ARGUMENT;
 }
 
-/* Every device that the change touches is there. */
+/* That of the name, or NULL. */
+static struct device_link *device_of(const struct server *server, const char *name)
+{
+    for (unsigned d = 0; d < server->devices_count; d++)
+        if (strcmp(server->devices[d]->name, name) == 0)
+            return server->devices[d];
+    return NULL;
+}
+
+/* Every device that the change touches is there; one that is lost, and whose experts go elsewhere, need not be. */
 static bool all_there(struct changes *changes)
 {
     char text[160];
@@ -500,42 +321,58 @@ static bool all_there(struct changes *changes)
         if (!device) {
             snprintf(text, sizeof text, "'%.64s' is for device '%.32s', which needs a start of the programs", item->uid,
                      entry->device);
-            note_refusal(changes, STATUS_INVALID_ARGUMENT, text);
+            change_refuse(changes->change, STATUS_INVALID_ARGUMENT, text);
             return false;
         }
+        if (changes->lost != CHANGE_NONE && device == changes->server->devices[changes->lost])
+            continue;
         if (device_link_refusal(device, text, sizeof text)) {
-            note_refusal(changes, STATUS_UNAVAILABLE, text);
+            change_refuse(changes->change, STATUS_UNAVAILABLE, text);
             return false;
         }
     }
     return true;
 }
 
-static int add_closing(struct changes *changes, const char *uid)
+/* Uids that are about to go. */
+struct closing {
+    char **uids;
+    size_t count;
+};
+
+static int add_closing(struct closing *closing, const char *uid)
 {
     char *copy = strdup(uid);
     if (!copy)
         return -ENOMEM;
-    changes->closing[changes->closing_count++] = copy;
+    closing->uids[closing->count++] = copy;
     return 0;
 }
 
-static int list_closing(struct changes *changes)
+static void free_closing(struct closing *closing)
 {
-    changes->closing = calloc(changes->diff.count + 1, sizeof(char *));
-    int rc = changes->closing ? 0 : -ENOMEM;
-    for (size_t i = 0; i < changes->diff.count && rc == 0; i++)
+    for (size_t i = 0; i < closing->count; i++)
+        free(closing->uids[i]);
+    free(closing->uids);
+    *closing = (struct closing){0};
+}
+
+/* A lost device's have none that could go on: they are ended when they are elsewhere. */
+static int list_closing(const struct changes *changes, struct closing *closing)
+{
+    closing->uids = calloc(changes->diff.count + 1, sizeof(char *));
+    int rc = closing->uids ? 0 : -ENOMEM;
+    for (size_t i = 0; i < changes->diff.count && rc == 0 && changes->lost == CHANGE_NONE; i++)
         if (changes->diff.items[i].difference == CONFIG_REMOVED || changes->diff.items[i].difference == CONFIG_REPLACED)
-            rc = add_closing(changes, changes->diff.items[i].uid);
+            rc = add_closing(closing, changes->diff.items[i].uid);
     return rc;
 }
 
-static int propose(struct changes *changes, const struct change_order *order)
+/* What the text says is to be live. */
+static int propose(struct changes *changes, const char *text, const char *origin, struct closing *closing)
 {
-    char *text = NULL;
-    int rc = edit(changes, order, &text);
-    if (rc == 0)
-        rc = parse(&changes->next, text, order->method == EXPERTD__METHOD__RELOAD ? "the configuration" : "the change");
+    char why[96];
+    int rc = parse(&changes->next, text, origin);
     if (rc == 0)
         rc = config_diff_make(&changes->diff, changes->server->live, changes->next, NULL);
     if (rc == 0 && !all_there(changes))
@@ -544,47 +381,77 @@ static int propose(struct changes *changes, const struct change_order *order)
         const int written = config_live_propose(changes->server->config,
                                                 changes->next_file ? changes->next_file : file_of(changes), text);
         if (written < 0) {
-            snprintf(changes->why, sizeof changes->why, "cannot write to server.run_dir: %s", strerror(-written));
-            note_refusal(changes, STATUS_INTERNAL, changes->why);
+            snprintf(why, sizeof why, "cannot write to server.run_dir: %s", strerror(-written));
+            change_refuse(changes->change, STATUS_INTERNAL, why);
             rc = -EIO;
         }
     }
     if (rc == 0)
-        rc = list_closing(changes);
+        rc = list_closing(changes, closing);
+    return rc;
+}
+
+static int propose_order(struct changes *changes, const struct change_order *order, struct closing *closing)
+{
+    char *text = NULL, why[CONFIG_EDIT_WHY_SIZE] = "";
+    const bool reload = change_order_reloads(order);
+    int rc = reload ? read_file(changes, &text)
+                    : change_order_edit(order, changes->server->live, file_of(changes), &text, why);
+    if (rc == 0)
+        rc = propose(changes, text, reload ? "the configuration" : "the change", closing);
+    else if (why[0])
+        change_refuse(changes->change, status_of(rc), why);
     free(text);
     return rc;
 }
 
-static void begin_closing(struct changes *changes)
+static void begin(struct changes *changes, struct closing *closing, uint32_t only)
 {
-    struct server *server = changes->server;
-    for (unsigned d = 0; d < server->devices_count; d++) {
-        changes->parts[d].asked = takes_part(changes, d) && server->devices[d]->state == DEVICE_UP;
-        if (changes->parts[d].asked)
-            changes->parts[d].generation = control_generation(server->devices[d]->control);
-    }
-    changes_close_places(server);
-    server->list_generation++;
-    changes->stage = STAGE_CLOSING;
-    close_all(changes);
+    change_begin(changes->change, closing->uids, closing->count, only, changes->lost);
+    look(changes);
 }
 
 static void start(struct changes *changes, struct request *request)
 {
-    changes->asker = request;
-    changes->only = UINT32_MAX;
-    changes->status = STATUS_OK;
-    changes->why[0] = changes->note[0] = 0;
+    struct closing closing = {0};
     char said[CONTROL_WHY_SIZE];
+    changes->asker = request;
+    changes->note[0] = 0;
+    change_reset(changes->change);
     log_divert(said, sizeof said);
-    const int rc = propose(changes, request->change);
+    const int rc = propose_order(changes, request->change, &closing);
     log_divert(NULL, 0);
     if (rc == 0) {
-        begin_closing(changes);
+        begin(changes, &closing, CHANGE_ALL);
         return;
     }
-    note_refusal(changes, status_of(rc), changes->why[0] ? changes->why : said[0] ? said : strerror(-rc));
-    end_refused(changes);
+    free_closing(&closing);
+    abort_it(changes, status_of(rc), said[0] ? said : strerror(-rc));
+}
+
+/* --- a device that is lost -------------------------------------------------------------------------------------------
+ */
+
+static bool move(struct changes *changes)
+{
+    struct closing closing = {0};
+    char *text;
+    const uint64_t now_ns = clock_now_ns();
+    const int found = moves_propose(changes->moves, now_ns, &changes->lost, &text);
+    if (found <= 0) {
+        changes->lost = CHANGE_NONE;
+        return false;
+    }
+    change_reset(changes->change);
+    const int rc = propose(changes, text, "the move", &closing);
+    free(text);
+    if (rc == 0) {
+        begin(changes, &closing, CHANGE_ALL);
+        return true;
+    }
+    free_closing(&closing);
+    abort_it(changes, STATUS_INTERNAL, strerror(-rc));
+    return true;
 }
 
 /* --- a runtime that has other experts --------------------------------------------------------------------------------
@@ -596,105 +463,80 @@ static bool is_live(const struct server *server, const char *uid)
     return place && place->configured;
 }
 
-static int list_strangers(struct changes *changes, struct device_link *device)
+static int list_strangers(const struct server *server, const struct device_link *device, struct closing *closing)
 {
-    const struct server *server = changes->server;
-    changes->closing = calloc((size_t)device->experts_count + 1, sizeof(char *));
-    int rc = changes->closing ? 0 : -ENOMEM;
+    closing->uids = calloc((size_t)device->experts_count + 1, sizeof(char *));
+    int rc = closing->uids ? 0 : -ENOMEM;
     for (uint32_t i = 0; i < expert_table_count(server->experts) && rc == 0; i++) {
         const struct expert_place *place = expert_table_at(server->experts, i);
         const char *uid = expert_table_uid(server->experts, place);
         if (server->devices[place->device] == device && place->expert != EXPERT_ABSENT && !is_live(server, uid) &&
-            changes->closing_count < device->experts_count)
-            rc = add_closing(changes, uid);
+            closing->count < device->experts_count)
+            rc = add_closing(closing, uid);
     }
     return rc;
 }
 
+static void bring(struct changes *changes, uint32_t d)
+{
+    struct closing closing = {0};
+    struct server *server = changes->server;
+    change_reset(changes->change);
+    char *text = print(changes->live);
+    int rc = text ? parse(&changes->next, text, "what is live") : -ENOMEM;
+    if (rc == 0)
+        rc = config_live_propose(server->config, file_of(changes), text);
+    free(text);
+    if (rc == 0)
+        rc = list_strangers(server, server->devices[d], &closing);
+    if (rc == 0) {
+        begin(changes, &closing, d);
+        return;
+    }
+    free_closing(&closing);
+    abort_it(changes, STATUS_INTERNAL, strerror(-rc));
+}
+
 /* One that began before the last change was what is live, and came up after it. */
+static bool differs(struct changes *changes, uint32_t d)
+{
+    const struct device_link *device = changes->server->devices[d];
+    if (device->state != DEVICE_UP)
+        return false;
+    const uint64_t has = atomic_load_explicit(&control_page(device->control)->runtime.config, memory_order_acquire);
+    const uint64_t both = uid_hash((const uint64_t[]){has, changes->live_fingerprint}, 2 * sizeof has);
+    if (has == changes->live_fingerprint || changes->refused[d] == both)
+        return false;
+    changes->refused[d] = both;
+    return true;
+}
+
 void changes_bring(struct server *server)
 {
     struct changes *changes = server->changes;
-    if (!changes->live || changes->stage != STAGE_IDLE)
-        return;
-    for (unsigned d = 0; d < server->devices_count; d++) {
-        struct device_link *device = server->devices[d];
-        if (device->state != DEVICE_UP)
-            continue;
-        const uint64_t has = atomic_load_explicit(&control_page(device->control)->runtime.config, memory_order_acquire);
-        const uint64_t both = uid_hash((const uint64_t[]){has, changes->live_fingerprint}, 2 * sizeof has);
-        if (has == changes->live_fingerprint || changes->parts[d].refused == both)
-            continue;
-        changes->parts[d].refused = both;
-        char *text = print(changes->live);
-        int rc = text ? parse(&changes->next, text, "what is live") : -ENOMEM;
-        if (rc == 0)
-            rc = config_live_propose(server->config, file_of(changes), text);
-        free(text);
-        changes->only = d;
-        changes->status = STATUS_OK;
-        if (rc == 0)
-            rc = list_strangers(changes, device);
-        if (rc == 0) {
-            begin_closing(changes);
-            return;
-        }
-        note_refusal(changes, STATUS_INTERNAL, strerror(-rc));
-        end_refused(changes);
-    }
+    for (unsigned d = 0; d < server->devices_count && changes->live; d++)
+        if (change_stage(changes->change) == CHANGE_IDLE && differs(changes, d))
+            bring(changes, d);
+    if (change_stage(changes->change) == CHANGE_IDLE)
+        move(changes);
 }
 
 /* --- requests --------------------------------------------------------------------------------------------------------
  */
 
-static bool is_owner(int fd)
-{
-    struct ucred peer = {.uid = (uid_t)-1};
-    struct sockaddr_storage name = {0};
-    socklen_t size = sizeof peer, name_size = sizeof name;
-    return fd >= 0 && getsockname(fd, (struct sockaddr *)&name, &name_size) == 0 && name.ss_family == AF_UNIX &&
-           getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && (peer.uid == geteuid() || peer.uid == 0);
-}
-
-static struct change_order *copy_order(const Expertd__RequestHeader *header)
-{
-    struct change_order *order = calloc(1, sizeof *order);
-    if (!order)
-        return NULL;
-    order->method = header->method;
-    snprintf(order->uid, sizeof order->uid, "%s", header->uid);
-    order->settings = calloc(header->n_settings + 1, sizeof *order->settings);
-    for (size_t i = 0; order->settings && i < header->n_settings; i++) {
-        order->settings[i] = strdup(header->settings[i]);
-        order->settings_count += order->settings[i] != NULL;
-    }
-    if (order->settings && order->settings_count == header->n_settings)
-        return order;
-    for (size_t i = 0; order->settings && i < header->n_settings; i++)
-        free(order->settings[i]);
-    free(order->settings);
-    free(order);
-    return NULL;
-}
-
 static const char *what_is_wrong(const struct changes *changes, const Expertd__RequestHeader *header, int fd,
                                  enum status *status)
 {
-    const bool reload = header->method == EXPERTD__METHOD__RELOAD;
     *status = STATUS_INVALID_ARGUMENT;
-    if (reload && !changes->source.program) {
+    if (header->method == EXPERTD__METHOD__RELOAD && !changes->source.program) {
         *status = STATUS_UNIMPLEMENTED;
         return "there is no configuration that could be read again";
     }
     /* Where clients prove who they are, this one is an operator (frontend/access.h). */
-    if (!guard_is_on(&changes->server->endpoint.guard) && !is_owner(fd))
+    if (!guard_is_on(&changes->server->endpoint.guard) && !change_order_of_owner(fd))
         return "experts are changed by the server's own user alone, over its UNIX socket "
                "(<server.run_dir>/NAME.socket)";
-    if (header->n_settings > SETTINGS_MAX)
-        return "too many settings";
-    if (!reload && (strlen(header->uid) >= UID_SIZE || !uid_valid(header->uid)))
-        return "that is no uid";
-    return NULL;
+    return change_order_fault(header);
 }
 
 void changes_begin(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header, int fd,
@@ -709,7 +551,7 @@ void changes_begin(struct server *server, const struct reply_to *to, const Exper
     }
     struct request *request = requests_take(server->requests);
     if (request)
-        request->change = copy_order(header);
+        request->change = change_order_create(header);
     if (!request || !request->change) {
         if (request)
             requests_give(server->requests, request);
@@ -727,13 +569,9 @@ void changes_begin(struct server *server, const struct reply_to *to, const Exper
 void changes_look(struct server *server)
 {
     struct changes *changes = server->changes;
-    if (changes->stage == STAGE_CLOSING)
-        close_all(changes);
-    if (changes->stage == STAGE_PREPARING)
-        prepare_all(changes);
-    if (changes->stage == STAGE_COMMITTING)
-        commit_all(changes);
-    while (changes->stage == STAGE_IDLE && changes->waiting.first) {
+    if (change_stage(changes->change) != CHANGE_IDLE)
+        look(changes);
+    while (change_stage(changes->change) == CHANGE_IDLE && changes->waiting.first) {
         struct request *request = changes->waiting.first;
         request_list_remove(&changes->waiting, request);
         start(changes, request);
@@ -742,7 +580,7 @@ void changes_look(struct server *server)
 
 uint32_t changes_running(const struct server *server)
 {
-    return server->changes->waiting.count + (server->changes->stage != STAGE_IDLE);
+    return server->changes->waiting.count + (change_stage(server->changes->change) != CHANGE_IDLE);
 }
 
 void changes_expire(struct server *server, struct request *request)
@@ -751,25 +589,24 @@ void changes_expire(struct server *server, struct request *request)
     if (request != changes->asker) {
         request_list_remove(&changes->waiting, request);
         refuse(server, request, STATUS_DEADLINE_EXCEEDED, "the deadline came first; nothing was changed");
-    } else if (changes->stage == STAGE_COMMITTING) {
+    } else if (change_stage(changes->change) == CHANGE_COMMITTING) {
         refuse(server, request, STATUS_DEADLINE_EXCEEDED, "the deadline came first; the change will still be done");
         changes->asker = NULL;
     } else {
-        note_refusal(changes, STATUS_DEADLINE_EXCEEDED, "the deadline came first; nothing was changed");
-        end_refused(changes);
+        abort_it(changes, STATUS_DEADLINE_EXCEEDED, "the deadline came first; nothing was changed");
     }
 }
 
 void changes_fail(struct server *server, enum status status, const char *message)
 {
     struct changes *changes = server->changes;
-    if (changes->stage == STAGE_COMMITTING) {
+    if (change_stage(changes->change) == CHANGE_COMMITTING) {
         if (changes->asker)
             refuse(server, changes->asker, status, message);
+        change_leave(changes->change);
         forget(changes);
-    } else if (changes->stage != STAGE_IDLE) {
-        note_refusal(changes, status, message);
-        end_refused(changes);
+    } else if (change_stage(changes->change) != CHANGE_IDLE) {
+        abort_it(changes, status, message);
     }
     while (changes->waiting.first) {
         struct request *request = changes->waiting.first;

@@ -1,13 +1,8 @@
-/* LOAD, UNLOAD, SET and RELOAD: which experts there are, changed while the server runs. One change at a time goes
- * through all runtimes that it touches (pools/control_shared.h says how), so that it is done whole or not at all:
+/* Which experts there are, changed while the server runs: what is live, and who has asked for LOAD, UNLOAD, SET and
+ * RELOAD. One change at a time runs (frontend/change.h); it is somebody's who has asked, or brings a runtime that began
+ * with other experts to what is live, or gives a lost device's experts to others (frontend/moves.h).
  *
- *     closing     the experts that go take no requests, and what they have is finished
- *     preparing   every runtime saves what goes and makes what comes; one that refuses ends the change
- *     -- from here on it is what is live (common/config_live.h) --
- *     committing  every runtime shows what it made, and lets go of what is gone
- *
- * A runtime that is restarted meanwhile begins with what is live; one that began with something else is brought to it.
- * What is loaded may be a program, so they are taken from those alone who could start one as well: the server's own
+ * What is loaded may be a program, so changes are taken from those alone who could start one as well: the server's own
  * user and root, over the UNIX socket <run_dir>/<server>.socket; or, where clients have keys, from operators. One
  * thread. */
 #ifndef EXPERTD_FRONTEND_CHANGES_H
@@ -30,7 +25,7 @@ void changes_begin(struct server *server, const struct reply_to *to, const Exper
                    uint64_t now_ns);
 /* Goes on with the one that runs, or begins the next. Cheap when there is none. */
 void changes_look(struct server *server);
-/* Now and then: brings a runtime that has other experts than what is live to that. */
+/* Now and then: brings a runtime that has other experts than what is live to that, and moves a lost device's. */
 void changes_bring(struct server *server);
 /* How many wait or run. */
 uint32_t changes_running(const struct server *server);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/device_loss.h"
 #include "common/log.h"
 #include "common/owner.h"
 
@@ -168,16 +169,27 @@ void device_link_break(struct device_link *device, struct pool_link *link)
 /* --- life -----------------------------------------------------------------------------------------------------------
  */
 
-/* The runtime lives, and the control segment is its own: a restarted one has the lock long before it has adopted what
- * the dead one left. */
-static bool runtime_alive(struct device_link *device)
+static bool role_taken(struct device_link *device)
 {
     char role[64];
     const int n = snprintf(role, sizeof role, "runtime.%s", device->name);
     if (n > 0 && (size_t)n < sizeof role)
         owner_watch_keep(&device->watch_fd, device->run_dir, device->server, role);
+    return owner_watch_alive(device->watch_fd);
+}
+
+/* The runtime lives, and the control segment is its own: a restarted one has the lock long before it has adopted what
+ * the dead one left. */
+static bool runtime_alive(struct device_link *device)
+{
     const uint32_t pid = atomic_load_explicit(&control_page(device->control)->runtime.pid, memory_order_relaxed);
-    return owner_watch_alive(device->watch_fd) && owner_watch_pid(device->watch_fd) == (long)pid;
+    return role_taken(device) && owner_watch_pid(device->watch_fd) == (long)pid;
+}
+
+bool device_link_lost(struct device_link *device)
+{
+    return (device->state == DEVICE_DEAD || device->state == DEVICE_ABSENT) &&
+           device_loss_noted(device->run_dir, device->server, device->name) && !role_taken(device);
 }
 
 static enum device_change try_attach(struct device_link *device, uint64_t now_ns)

@@ -80,6 +80,10 @@ const char *device_state_name(enum device_state state);
 /* Why the device cannot take requests, for the client; NULL: it can. */
 const char *device_link_refusal(const struct device_link *device, char *text, size_t size);
 
+/* Whether the device itself is lost, as its runtime has said (common/device_loss.h), and none is there that may have it
+ * again. A few system calls. */
+bool device_link_lost(struct device_link *device);
+
 /* Whether the slot has an expert. */
 bool device_link_has(const struct device_link *device, uint32_t expert);
 uint32_t device_link_count(const struct device_link *device);

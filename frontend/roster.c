@@ -31,6 +31,13 @@ static void place_configured(struct server *server, uint32_t device)
     }
 }
 
+/* A dead runtime's expert that was given to another device since. */
+static bool moved(const struct server *server, uint32_t d, const char *uid)
+{
+    const struct expert_place *place = expert_table_find(server->experts, uid);
+    return server->devices[d]->state == DEVICE_DEAD && place && place->configured && place->device != d;
+}
+
 static void place_attached(struct server *server, uint32_t d)
 {
     struct device_link *device = server->devices[d];
@@ -41,6 +48,8 @@ static void place_attached(struct server *server, uint32_t d)
             continue;
         memcpy(uid, control_expert(device->control, e)->uid, sizeof uid);
         uid[sizeof uid - 1] = 0;
+        if (moved(server, d, uid))
+            continue;
         const int rc = uid_valid(uid) ? expert_table_set(server->experts, uid, d, e) : -EINVAL;
         if (rc == 0)
             device->experts_placed++;

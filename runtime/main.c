@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/config.h"
+#include "common/device_loss.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/process.h"
@@ -74,6 +75,8 @@ static int serve(const struct config *config, const struct config_device *device
     rc = runtime_create(&runtime, config, device);
     if (rc == -EINTR)
         return EXIT_SUCCESS;
+    if (rc == -ENODEV || rc == -ENXIO)
+        device_loss_note(config->server.run_dir, config->server.name, device->name);
     if (rc < 0)
         return rc == -ENODEV ? EXIT_DEVICE_LOST : EXIT_START;
     notify_ready("serves device %s", device->name);
@@ -83,6 +86,7 @@ static int serve(const struct config *config, const struct config_device *device
     rc = served == -ENODEV ? served : runtime_stop(runtime);
     if (rc == -ENODEV) {
         runtime_report_lost(runtime);
+        device_loss_note(config->server.run_dir, config->server.name, device->name);
         log_error("device '%s' is lost: start this program again when it is back; what is queued stays so",
                   device->name);
     } else {

@@ -13,6 +13,7 @@
 
 #include "common/clock.h"
 #include "common/config_diff.h"
+#include "common/device_loss.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/owner.h"
@@ -175,6 +176,35 @@ static void say_origins(const struct runtime *runtime)
                     "process");
 }
 
+static uint64_t count_of(const struct config_expert *entry)
+{
+    char **uids = NULL;
+    uint64_t count = 0;
+    if (config_expert_uids(entry, &uids, &count) < 0)
+        return 0;
+    free(uids);
+    return count;
+}
+
+/* Slots for what is loaded while it runs; and, where a lost device's experts go to others, for those of any other one,
+ * and for its own that are elsewhere. */
+static uint64_t spare_slots(const struct runtime *runtime)
+{
+    const struct config *config = runtime->config;
+    uint64_t most = 0, own = 0;
+    for (unsigned d = 0; d < config->devices_count && strcmp(config->server.on_device_loss, "move") == 0; d++) {
+        uint64_t experts = 0;
+        for (unsigned e = 0; e < config->experts_count; e++)
+            if (strcmp(config->experts[e].device, config->devices[d].name) == 0)
+                experts += count_of(&config->experts[e]);
+        if (&config->devices[d] == runtime->entry)
+            own = experts > runtime->slots ? experts - runtime->slots : 0;
+        else
+            most = experts > most ? experts : most;
+    }
+    return runtime->entry->spare_experts + most + own;
+}
+
 static int create_experts(struct runtime *runtime)
 {
     int rc = check_memory(runtime);
@@ -189,7 +219,7 @@ static int create_experts(struct runtime *runtime)
         log_error("the configuration puts no expert on device '%s'", runtime->entry->name);
         rc = -EINVAL;
     }
-    const uint64_t most = CONTROL_MAX_EXPERTS - runtime->slots, spare = runtime->entry->spare_experts;
+    const uint64_t most = CONTROL_MAX_EXPERTS - runtime->slots, spare = spare_slots(runtime);
     runtime->slots += (uint32_t)(spare < most ? spare : most);
     runtime->backends = rc == 0 ? calloc((size_t)runtime->slots + 1, sizeof *runtime->backends) : NULL;
     if (!runtime->backends) {
@@ -439,6 +469,8 @@ int runtime_create(struct runtime **runtime, const struct config *config, const 
         rc = device_open(&r->device, device);
     if (rc == 0)
         rc = compute_open(r->device);
+    if (rc == 0)
+        device_loss_forget(config->server.run_dir, config->server.name, device->name);
     if (rc == 0)
         rc = changes_create(&r->changes, r);
     if (rc == 0)

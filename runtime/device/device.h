@@ -5,7 +5,8 @@
  *     -ENODEV  the device is lost; nothing on it will work again, the process should end with a clear message
  *     -ENOMEM  the device's memory does not hold it
  *     -EIO     any other OpenCL error; the device may go on with other work
- *     -EINVAL  the configuration names no device, or asks for what the device cannot do
+ *     -ENXIO   there is no device as the configuration has it: it was never there, or is no more
+ *     -EINVAL  the configuration asks for what the device cannot do
  * Nothing here aborts, and nothing logs but why a device could not be opened. */
 #ifndef EXPERTD_RUNTIME_DEVICE_H
 #define EXPERTD_RUNTIME_DEVICE_H

@@ -194,5 +194,5 @@ int device_choose(const struct config_device *config, struct device_info *info, 
         log_error("device %s: no OpenCL device matches platform \"%s\" and device \"%s\"; --list-devices shows what "
                   "there is",
                   config->name, config->platform, config->device);
-    return result == 0 ? -EINVAL : result;
+    return result == 0 ? -ENXIO : result;
 }
