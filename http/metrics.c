@@ -81,12 +81,12 @@ static const struct metric metrics[] = {
     {"expertd_batches_closed_total",
      "counter",
      "Batches taken, by why: no further task could join, the rows waited for were there, the wait was over, nothing "
-     "was "
-     "waited for.",
+     "was waited for, a short wait for clients that had just been answered was over.",
      {{true, "closed_full", "reason", "full", 0},
       {true, "closed_rows", "reason", "rows", 0},
       {true, "closed_timeout", "reason", "timeout", 0},
-      {true, "closed_free", "reason", "free_device", 0}}},
+      {true, "closed_free", "reason", "free_device", 0},
+      {true, "closed_pace", "reason", "pace", 0}}},
     {"expertd_tasks_total",
      "counter",
      "Tasks by outcome; skipped: expired, cancelled, or applied before.",

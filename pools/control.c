@@ -667,6 +667,7 @@ const char *control_counter_name(enum control_counter counter)
         [CONTROL_CLOSED_ROWS] = "closed_rows",
         [CONTROL_CLOSED_TIMEOUT] = "closed_timeout",
         [CONTROL_CLOSED_FREE] = "closed_free",
+        [CONTROL_CLOSED_PACE] = "closed_pace",
         [CONTROL_MEMORY_USED] = "memory_used",
         [CONTROL_MEMORY_LIMIT] = "memory_limit",
         [CONTROL_CHECKPOINT_TIME] = "checkpoint_time",

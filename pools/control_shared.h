@@ -47,7 +47,7 @@
 #include "pools/pool_shared.h"
 
 #define CONTROL_MAGIC UINT64_C(0x31306c7274637865) /* "exctrl01" */
-enum { CONTROL_VERSION = 5, CONTROL_NAME_SIZE = 40, CONTROL_MAX_EXPERTS = 1 << 20 };
+enum { CONTROL_VERSION = 6, CONTROL_NAME_SIZE = 40, CONTROL_MAX_EXPERTS = 1 << 20 };
 
 enum control_state { CONTROL_CREATING = 0, CONTROL_READY = 1, CONTROL_RETIRED = 2, CONTROL_REFUSED = 3 };
 
@@ -74,6 +74,7 @@ enum control_counter {
     CONTROL_CLOSED_ROWS,       /* because the rows that they waited for were there */
     CONTROL_CLOSED_TIMEOUT,    /* because the wait was over */
     CONTROL_CLOSED_FREE,       /* because the device was free, and nothing was waited for */
+    CONTROL_CLOSED_PACE,       /* because a wait for clients that had just been answered was over */
     CONTROL_MEMORY_USED,       /* not counted but set: bytes of the device that the experts take */
     CONTROL_MEMORY_LIMIT,      /* likewise: bytes that they may take */
     CONTROL_CHECKPOINT_TIME,   /* likewise: when the newest checkpoint was written, in s since 1970 */

@@ -303,7 +303,7 @@ static int redo_one_by_one(struct executor *executor, struct flight *flight)
 }
 
 /* How long its tasks waited, and why they wait no longer. */
-static void measure_taken(struct executor *executor, const struct flight *flight)
+static void measure_taken(struct executor *executor, const struct flight *flight, bool paced)
 {
     static const enum control_counter counters[] = {
         [POOL_CLOSED_FULL] = CONTROL_CLOSED_FULL,
@@ -313,7 +313,10 @@ static void measure_taken(struct executor *executor, const struct flight *flight
     };
     const struct pool *pool = side_of(executor, flight->index)->pool;
     const enum pool_kind kind = (enum pool_kind)(flight->index % 2);
-    control_count(executor->setup.control, counters[flight->batch.closed], 1);
+    /* The pool knows nothing of that wait. */
+    control_count(
+        executor->setup.control,
+        paced && flight->batch.closed == POOL_CLOSED_FREE ? CONTROL_CLOSED_PACE : counters[flight->batch.closed], 1);
     control_measure(executor->setup.control, kind, CONTROL_BATCH_ROWS, flight->batch.rows);
     for (uint32_t i = 0; i < flight->batch.tasks; i++) {
         const uint64_t queued_ns = pool_batch_queued_ns(pool, &flight->batch, i);
@@ -443,8 +446,7 @@ static int start(struct executor *executor, const struct flight *flight)
     *slot = *flight;
     slot->started_ns = executor->now_ns;
     slot->watched = false;
-    pace_took(&executor->paces[slot->index], slot->batch.rows);
-    measure_taken(executor, slot);
+    measure_taken(executor, slot, pace_took(&executor->paces[slot->index], slot->batch.rows));
     set_busy(executor, true);
     int rc = enqueue(executor, slot);
     if (rc == 0) {

@@ -20,18 +20,19 @@ void pace_completed(struct pace *pace, uint32_t rows, uint32_t queued_rows, uint
     pace->until_ns = now_ns + wait_ns;
 }
 
-void pace_took(struct pace *pace, uint32_t rows)
+bool pace_took(struct pace *pace, uint32_t rows)
 {
     if (pace->until_ns == 0)
-        return;
+        return false;
     pace->until_ns = 0;
     /* Some may always be missing: a client has ended, a call was lost. */
     if (rows >= pace->rows - pace->rows / 4) {
         pace->next_skips = 0;
-        return;
+        return true;
     }
     pace->next_skips = pace->next_skips == 0 ? 1 : 2 * pace->next_skips;
     if (pace->next_skips > MOST_SKIPS)
         pace->next_skips = MOST_SKIPS;
     pace->skips = pace->next_skips;
+    return true;
 }

@@ -10,6 +10,7 @@
 #ifndef EXPERTD_RUNTIME_PACE_H
 #define EXPERTD_RUNTIME_PACE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum {
@@ -26,7 +27,7 @@ struct pace {
 
 /* A batch of `rows` rows was answered after took_ns, and queued_rows (about) are there for the next one. */
 void pace_completed(struct pace *pace, uint32_t rows, uint32_t queued_rows, uint64_t took_ns, uint64_t now_ns);
-/* The next batch was taken, with so many rows. */
-void pace_took(struct pace *pace, uint32_t rows);
+/* The next batch was taken, with so many rows. Whether there had been a wait for it. */
+bool pace_took(struct pace *pace, uint32_t rows);
 
 #endif

@@ -8,6 +8,7 @@
 
 static const char start[] =
     "server: {run_dir: /run/x}\n"
+    "devices: [{name: one}, {name: two}]\n"
     "blocks:\n"
     "  - {name: two, arguments: {inner: 8}, inputs: [{name: x, shape: [hidden_dim]}],\n"
     "     layers: [{name: a, layer: linear, input: x, size: inner}, {name: y, layer: linear, input: a, size: "
@@ -39,6 +40,12 @@ static struct config_settings settings_of(const char *const *items)
     while (items[count])
         count++;
     return (struct config_settings){items, count};
+}
+
+static int move(const char *uid, const char *other, const char *device)
+{
+    const struct config_move moves[] = {{uid, device}, {other, device}};
+    return config_edit_move(&config, moves, other ? 2 : 1, &text, why);
 }
 
 /* The text that came of it is a configuration: it becomes `next`. */
@@ -184,6 +191,47 @@ START_TEST(a_living_expert_takes_on_only_what_it_can)
 }
 END_TEST
 
+START_TEST(experts_are_moved_with_their_settings_and_the_others_stay)
+{
+    const struct config_move all[] = {{"many.3", "two"}, {"many.0", "one"}, {"many.2", "two"}, {"many.1", "two"}};
+    take(move("many.1", "one.0", "two"));
+    ck_assert_str_eq(find("many.1")->device, "two");
+    ck_assert_double_eq(find("many.1")->learning_rate, 0.5);
+    ck_assert_str_eq(find("many.1")->values.items[0].value, "16");
+    ck_assert_str_eq(find("one.0")->device, "two");
+    ck_assert_str_eq(find("many.0")->device, "one");
+    ck_assert_str_eq(find("many.3")->device, "one");
+    take(config_edit_move(&config, all, 4, &text, why));
+    ck_assert_str_eq(find("many.0")->device, "one");
+    ck_assert_str_eq(find("many.3")->device, "two");
+    ck_assert_uint_eq(next.experts_count, 5); /* nothing is left of the pattern */
+    ck_assert_int_eq(move("many.1", "other.9", "two"), -ENOENT);
+    ck_assert_str_ne(why, "");
+}
+END_TEST
+
+START_TEST(what_was_moved_goes_home_when_it_is_loaded_again)
+{
+    struct config there;
+    const struct config_settings none = {0};
+    memset(&there, 0, sizeof there);
+    take(move("many.1", "one.0", "two"));
+    for (unsigned i = 0; i < 2; i++) {
+        const char *uid = i ? "one.0" : "many.1";
+        there = next;
+        memset(&next, 0, sizeof next);
+        take(config_edit_unload(&there, uid, &text, why));
+        config_destroy(&there);
+        ck_assert_ptr_null(find(uid));
+        there = next;
+        memset(&next, 0, sizeof next);
+        take(config_edit_load(&there, &config, uid, &none, &text, why));
+        config_destroy(&there);
+        ck_assert_str_eq(find(uid)->device, "one");
+    }
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("config_edit");
@@ -196,6 +244,8 @@ int main(void)
                         (int)(sizeof bad_loads / sizeof bad_loads[0]));
     tcase_add_test(all, a_text_cannot_become_more_than_a_text);
     tcase_add_test(all, a_living_expert_takes_on_only_what_it_can);
+    tcase_add_test(all, experts_are_moved_with_their_settings_and_the_others_stay);
+    tcase_add_test(all, what_was_moved_goes_home_when_it_is_loaded_again);
     Suite *suite = suite_create("config_edit");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);

@@ -145,7 +145,8 @@ START_TEST(batches_and_waits_are_measured)
     ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_CLOSED_FULL) +
                           support_frontend_counter(&frontend, CONTROL_CLOSED_ROWS) +
                           support_frontend_counter(&frontend, CONTROL_CLOSED_TIMEOUT) +
-                          support_frontend_counter(&frontend, CONTROL_CLOSED_FREE),
+                          support_frontend_counter(&frontend, CONTROL_CLOSED_FREE) +
+                          support_frontend_counter(&frontend, CONTROL_CLOSED_PACE),
                       2);
     ck_assert_uint_ge(support_frontend_counter(&frontend, CONTROL_CLOSED_FULL), 1); /* the fifth did not fit */
 }

@@ -11,8 +11,9 @@ START_TEST(a_pool_waits_for_those_who_were_answered_and_those_who_queue)
     pace_completed(&pace, 8, 8, TOOK, NOW);
     ck_assert_uint_eq(pace.rows, 16);
     ck_assert_uint_eq(pace.until_ns, NOW + TOOK / 2);
-    pace_took(&pace, 16);
+    ck_assert(pace_took(&pace, 16));
     ck_assert_uint_eq(pace.until_ns, 0);
+    ck_assert(!pace_took(&pace, 16));
 }
 END_TEST
 
@@ -48,8 +49,7 @@ static unsigned waits(unsigned batches, uint32_t come)
     unsigned count = 0;
     for (unsigned i = 0; i < batches; i++) {
         pace_completed(&pace, 8, 8, TOOK, NOW);
-        count += pace.until_ns != 0;
-        pace_took(&pace, come);
+        count += pace_took(&pace, come);
     }
     return count;
 }
