@@ -329,15 +329,17 @@ static int move_of(struct edit *edit, unsigned entry, const struct config_move *
     struct config_expert *expert = &edit->experts[entry];
     char **uids;
     uint64_t of = 0, gone = 0;
-    int result = config_expert_uids(expert, &uids, &of);
+    const int result = config_expert_uids(expert, &uids, &of);
     if (result < 0)
         return complain(edit, result, "%s", strerror(-result));
     const char **items = config_memory_alloc(&edit->memory, (size_t)(expert->except.count + of) * sizeof *items);
-    if (!items)
-        result = complain(edit, -ENOMEM, "no memory");
-    else if (expert->except.count)
+    if (!items) {
+        free(uids);
+        return complain(edit, -ENOMEM, "no memory");
+    }
+    if (expert->except.items)
         memcpy(items, expert->except.items, expert->except.count * sizeof *items);
-    for (uint64_t u = 0; u < of && result == 0; u++) {
+    for (uint64_t u = 0; u < of; u++) {
         const struct config_move wanted = {.uid = uids[u]};
         const struct config_move *found = bsearch(&wanted, moves, count, sizeof *moves, by_uid);
         if (!found)
@@ -346,8 +348,6 @@ static int move_of(struct edit *edit, unsigned entry, const struct config_move *
         edit->experts[add_alone(edit, entry, found->uid)].device = found->device;
     }
     free(uids);
-    if (result < 0)
-        return result;
     *moved += gone;
     if (gone > 0 && gone < of)
         expert->except = (struct config_strings){items, expert->except.count + (unsigned)gone};
@@ -361,12 +361,10 @@ int config_edit_move(const struct config *config, const struct config_move *move
     size_t moved = 0;
     int result = begin(&edit, config, count, why);
     struct config_move *sorted = result == 0 ? config_memory_alloc(&edit.memory, (count + 1) * sizeof *sorted) : NULL;
-    if (result == 0 && !sorted)
-        result = complain(&edit, -ENOMEM, "no memory");
-    if (result == 0) {
-        memcpy(sorted, moves, count * sizeof *sorted);
-        qsort(sorted, count, sizeof *sorted, by_uid);
-    }
+    if (!sorted)
+        return finish(&edit, result < 0 ? result : complain(&edit, -ENOMEM, "no memory"), text);
+    memcpy(sorted, moves, count * sizeof *sorted);
+    qsort(sorted, count, sizeof *sorted, by_uid);
     for (unsigned entry = config->experts_count; entry-- > 0 && result >= 0;) {
         result = move_of(&edit, entry, sorted, count, &moved);
         if (result == 1)

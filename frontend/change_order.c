@@ -26,7 +26,7 @@ void change_order_destroy(struct change_order **order)
     *order = NULL;
     if (!old)
         return;
-    for (size_t i = 0; i < old->settings_count; i++)
+    for (size_t i = 0; old->settings && i < old->settings_count; i++)
         free(old->settings[i]);
     free(old->settings);
     free(old);

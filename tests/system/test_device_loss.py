@@ -33,7 +33,7 @@ def main():
     experts = ["{uid: steady.0, block: nop, hidden_dim: 4, max_batch_size: 64, device: here}",
                "{uid: 'ffn.[0:3]', block: ffn, hidden_dim: 4, max_batch_size: 8, optimizer: sgd, learning_rate: 0.125, device: away}"]
     devices = ", ".join(f"{{name: {name}, device: '{number}', spare_experts: 0, cache_dir: {cache}}}"
-                        for number, name in enumerate(("here", "away")))
+                        for number, name in (("1", "away"), ("0", "here")))
     with Server(experts, "restart_grace: 100", server="on_device_loss: move", devices=devices) as server:
         with open(server.config, "a") as file:
             file.write(f"checkpoint: {{dir: {server.folder}/learned, interval: 0}}\n")
@@ -51,22 +51,28 @@ def main():
                 assert train(client, uid)[0] == pb.OK
             applied = client.last_id  # of ffn.2, and in its checkpoint
             assert client.call(pb.CHECKPOINT).status == pb.OK
+
+            # One that is killed has not lost its device: it is waited for, longer than what it had is.
+            server.running["away"].send_signal(signal.SIGSTOP)
+            asked = client.send(pb.FORWARD, "ffn.1", 1, 4)
+            assert client.call(pb.PING).status == pb.OK  # so the other one waits in the pool
+            server.kill("away")
+            reply = client.receive()
+            assert reply.request_id == asked and reply.status == pb.UNAVAILABLE, reply
+            start("away", env={**os.environ, "EXPERTD_FAILPOINT": f"device.lost/away=fail@{lost}"} if HAS_POINTS else dict(os.environ))
+            server.wait_alive()
+            assert device_of(client, "ffn.0") == "away"
             assert train(client, "ffn.0")[0] == pb.OK and updates(client, "ffn.0") == 2
 
-            # One that is killed is not lost: it is waited for.
-            server.kill("away")
             if HAS_POINTS:
-                start("away", env={**os.environ, "EXPERTD_FAILPOINT": f"device.lost/away=fail@{lost}"})
-                server.wait_alive()
-                assert device_of(client, "ffn.0") == "away"
                 open(lost, "w").close()
-                client.send(pb.FORWARD, "ffn.1", 1, 4)
-                client.receive()  # if only that it is away
+                client.call(pb.FORWARD, "ffn.1", 1, 4)  # answered, if only that it is away
                 assert server.running["away"].wait(PATIENCE) == EXIT_DEVICE_LOST, server.log("away")
             else:
+                server.kill("away")
                 start("away", env=ONE_DEVICE)
                 assert server.running["away"].wait(PATIENCE) == EXIT_CANNOT_START, server.log("away")
-
+            until(lambda: "of its experts are on other devices now" in server.log("frontend"), "they are moved")
             server.wait_alive()
             assert uids(client) == MOVED + ["steady.0"]
             for uid in MOVED:
