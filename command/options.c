@@ -240,6 +240,16 @@ static void print_value(FILE *out, const char *key, const char *value)
     fputc('\n', out);
 }
 
+/* What hivemind passes over in silence: a schedule's steps without one, and how to train what does not. */
+static bool has_effect(const struct options *given, const char *flag, const char *value, bool scheduled)
+{
+    const bool trains = !given->optimizer || strcmp(given->optimizer, "none") != 0;
+    const bool has = trains && (!scheduled || (given->scheduler && strcmp(given->scheduler, "none") != 0));
+    if (value && !has)
+        log_warning("--%s has no effect %s", flag, trains ? "without --scheduler" : "with --optimizer none");
+    return has;
+}
+
 void options_print_settings(FILE *out, const struct options *given)
 {
     print_value(out, "block", given->expert_cls);
@@ -247,11 +257,16 @@ void options_print_settings(FILE *out, const struct options *given)
     print_value(out, "min_batch_size", given->min_batch_size);
     print_value(out, "max_batch_size", given->max_batch_size);
     print_value(out, "optimizer", given->optimizer);
-    print_value(out, "learning_rate", given->learning_rate);
-    print_value(out, "schedule", given->scheduler);
-    print_value(out, "warmup_steps", given->num_warmup_steps);
-    print_value(out, "total_steps", given->num_training_steps);
-    print_value(out, "clip_norm", given->clip_grad_norm);
+    if (has_effect(given, "learning-rate", given->learning_rate, false))
+        print_value(out, "learning_rate", given->learning_rate);
+    if (has_effect(given, "scheduler", given->scheduler, false))
+        print_value(out, "schedule", given->scheduler);
+    if (has_effect(given, "num-warmup-steps", given->num_warmup_steps, true))
+        print_value(out, "warmup_steps", given->num_warmup_steps);
+    if (has_effect(given, "num-training-steps", given->num_training_steps, true))
+        print_value(out, "total_steps", given->num_training_steps);
+    if (has_effect(given, "clip-grad-norm", given->clip_grad_norm, false))
+        print_value(out, "clip_norm", given->clip_grad_norm);
 }
 
 static void print_uids(FILE *out, const struct options *given)

@@ -100,6 +100,8 @@ static int load(struct config *config, const struct config_program *program, int
     if (rc == 0)
         rc = finish(config, source);
     if (rc == 0)
+        rc = config_check_needs(config, source, program->needs);
+    if (rc == 0)
         rc = log_level_parse(config->server.log_level, &level);
     if (rc == 0)
         rc = log_format_parse(config->server.log_format, &format);

@@ -103,6 +103,9 @@ struct config_flag {
     const char **value; /* set to the argument, or to "" for a flag without one; unchanged if it is not given */
 };
 
+/* What a program does with endpoints, which then have to be complete. */
+enum config_needs { CONFIG_PUBLISHES = 1, CONFIG_ASKS_FRONTEND = 2, CONFIG_ASKS_DHT = 4 };
+
 struct config_program {
     const char *name;    /* "expertd-runtime" */
     const char *purpose; /* one sentence for --help */
@@ -110,6 +113,7 @@ struct config_program {
      */
     const char *const *sections;
     const struct config_flag *flags; /* name NULL ends */
+    unsigned needs;                  /* of enum config_needs, together */
 };
 
 /* Reads --config FILE and the flags. --help, --version and --print-config (a commented sample of all options) print and

@@ -148,6 +148,23 @@ static int check_endpoint(const struct config_source *source, struct config_plac
     return problem ? config_source_error(source, place, "'%.100s' %s", endpoint, problem) : 0;
 }
 
+/* Whether it is what is connected to when nobody has written what, which is where `listen` is reached. */
+static bool is_derived(const char *endpoint, const char *listen)
+{
+    static const char local[] = "tcp://127.0.0.1:";
+    const char *port = wildcard_port(listen);
+    return strcmp(endpoint, listen) == 0 ||
+           (port && strncmp(endpoint, local, strlen(local)) == 0 && strcmp(endpoint + strlen(local), port) == 0);
+}
+
+/* What somebody connects to. Of a listener whose port the system chooses nothing is derived that leads there: that is
+ * refused only by the programs that need it (config_check_needs). */
+static int check_reached(const struct config_source *source, struct config_place place, const char *endpoint,
+                         const char *listen)
+{
+    return check_endpoint(source, place, endpoint, is_derived(endpoint, listen));
+}
+
 static int check_listen(const struct config *config, const struct config_source *source)
 {
     const struct config_place place = {"frontend", -1, "listen"};
@@ -184,7 +201,42 @@ static int check_frontend(const struct config *config, const struct config_sourc
                                    "'%.100s' is no address that a client could connect to: set it to one that this "
                                    "machine has",
                                    frontend->advertise);
-    return check_endpoint(source, (struct config_place){"frontend", -1, "advertise"}, frontend->advertise, true);
+    const struct config_place advertise = {"frontend", -1, "advertise"};
+    if (strcmp(frontend->advertise, frontend->listen.items[0]) != 0 && strncmp(frontend->advertise, "ipc:", 4) == 0)
+        return config_source_error(source, advertise,
+                                   "'%.100s' is on this machine alone, and this is where those on others find the "
+                                   "server: tcp://host:port",
+                                   frontend->advertise);
+    return check_reached(source, advertise, frontend->advertise, frontend->listen.items[0]);
+}
+
+static bool is_hexadecimal(const char *text, size_t length)
+{
+    return strlen(text) == length && strspn(text, "0123456789abcdefABCDEF") == length;
+}
+
+/* Keys of servers, and what one key says of another (dht/trust.h). */
+static int check_trust(const struct config_dht *dht, const struct config_source *source)
+{
+    enum { KEY_DIGITS = 64, VOUCHER_DIGITS = 192 };
+    for (unsigned i = 0; i < dht->trusted.count; i++) {
+        const char *text = dht->trusted.items[i], *blank = strrchr(text, ' ');
+        if (!is_hexadecimal(blank ? blank + 1 : text, KEY_DIGITS))
+            return config_source_error(source, (struct config_place){"dht", -1, "trusted"},
+                                       "'%.100s' is neither a key of %d hexadecimal digits nor a prefix, as ffn., and "
+                                       "a key",
+                                       text, KEY_DIGITS);
+    }
+    const struct config_place place = {"dht", -1, "voucher"};
+    if (!dht->voucher[0])
+        return 0;
+    if (!is_hexadecimal(dht->voucher, VOUCHER_DIGITS))
+        return config_source_error(
+            source, place, "is none: it has %d hexadecimal digits, and expertd-dht --vouch makes it", VOUCHER_DIGITS);
+    if (!dht->identity_file[0])
+        return config_source_error(source, place,
+                                   "is for the key of dht.identity_file, and without one each start has another");
+    return 0;
 }
 
 static int check_dht(const struct config *config, const struct config_source *source)
@@ -206,12 +258,15 @@ static int check_dht(const struct config *config, const struct config_source *so
                                  "%.15g s must be above update_period, which is %.15g s: experts would expire before "
                                  "their next heartbeat",
                                  dht->expiration, dht->update_period);
+    if (rc == 0)
+        rc = check_trust(dht, source);
     if (rc < 0 || strcmp(dht->frontend, "none") == 0)
         return rc;
     if (wildcard_port(dht->frontend))
         return config_source_error(source, (struct config_place){"dht", -1, "frontend"},
                                    "'%.100s' is no address to connect to", dht->frontend);
-    return check_endpoint(source, (struct config_place){"dht", -1, "frontend"}, dht->frontend, true);
+    return check_reached(source, (struct config_place){"dht", -1, "frontend"}, dht->frontend,
+                         config->frontend.listen.items[0]);
 }
 
 /* What others reach is closed to strangers, or a person has said that it shall not be. */
@@ -256,10 +311,11 @@ static int check_http(const struct config *config, const struct config_source *s
     if (wildcard_port(config->http.frontend))
         return config_source_error(source, (struct config_place){"http", -1, "frontend"},
                                    "'%.100s' is no address to connect to", config->http.frontend);
-    const int rc = check_endpoint(source, (struct config_place){"http", -1, "frontend"}, config->http.frontend, true);
+    const int rc = check_reached(source, (struct config_place){"http", -1, "frontend"}, config->http.frontend,
+                                 config->frontend.listen.items[0]);
     if (rc < 0 || strcmp(config->http.dht, "none") == 0)
         return rc;
-    return check_endpoint(source, (struct config_place){"http", -1, "dht"}, config->http.dht, true);
+    return check_reached(source, (struct config_place){"http", -1, "dht"}, config->http.dht, config->dht.listen);
 }
 
 /* What each kernel of products can multiply in. */
@@ -362,11 +418,6 @@ static int check_expert(const struct config *config, const struct config_source 
         return config_source_error(source, (struct config_place){"experts", index, "total_steps"},
                                    "%" PRIu64 " must be above warmup_steps, which is %" PRIu64 ", with a %s schedule",
                                    expert->total_steps, expert->warmup_steps, expert->schedule);
-    if (!scheduled && (expert->warmup_steps || expert->total_steps))
-        return config_source_error(source, (struct config_place){"experts", index, "schedule"},
-                                   "none, with warmup_steps %" PRIu64 " and total_steps %" PRIu64
-                                   ": set schedule: linear or cosine, or leave them out",
-                                   expert->warmup_steps, expert->total_steps);
     return 0;
 }
 
@@ -386,6 +437,35 @@ int config_check(const struct config *config, const struct config_source *source
     for (unsigned i = 0; rc == 0 && i < config->experts_count; i++)
         rc = check_expert(config, source, (int)i);
     if (rc == 0)
+        rc = config_idle_check(config, source);
+    if (rc == 0)
         rc = config_blocks_check(config, source);
     return rc < 0 ? rc : config_experts_check(config, source);
+}
+
+int config_check_needs(const struct config *config, const struct config_source *source, unsigned needs)
+{
+    const bool publishes = needs & CONFIG_PUBLISHES && strcmp(config->dht.frontend, "none") != 0;
+    const char *advertise = config->frontend.advertise;
+    const bool written = strcmp(advertise, config->frontend.listen.items[0]) != 0;
+    if (publishes && strncmp(advertise, "tcp://", strlen("tcp://")) != 0)
+        return config_source_error(source, (struct config_place){"frontend", -1, written ? "advertise" : "listen"},
+                                   "'%.100s' cannot be published: clients of other machines need tcp://host:port (set "
+                                   "frontend.advertise; or dht.frontend to none, to publish nothing)",
+                                   advertise);
+    const struct {
+        bool needed;
+        const char *section, *option, *endpoint;
+    } all[] = {
+        {publishes, "frontend", written ? "advertise" : "listen", advertise},
+        {publishes, "dht", "frontend", config->dht.frontend},
+        {needs & CONFIG_ASKS_FRONTEND, "http", "frontend", config->http.frontend},
+        {needs & CONFIG_ASKS_DHT && strcmp(config->http.dht, "none") != 0, "http", "dht", config->http.dht},
+    };
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < sizeof all / sizeof all[0]; i++)
+        if (all[i].needed)
+            rc = check_endpoint(source, (struct config_place){all[i].section, -1, all[i].option}, all[i].endpoint,
+                                false);
+    return rc;
 }

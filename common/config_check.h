@@ -10,6 +10,10 @@
 int config_complete(struct config *config);
 /* 0, or -EINVAL after a message. */
 int config_check(const struct config *config, const struct config_source *source);
+/* What only some programs need, which need it whole (enum config_needs). */
+int config_check_needs(const struct config *config, const struct config_source *source, unsigned needs);
+/* Options that would have no effect beside the others, and say something else than their default. */
+int config_idle_check(const struct config *config, const struct config_source *source);
 /* The experts' part of it: patterns, counts, and that no uid stands twice. */
 int config_experts_check(const struct config *config, const struct config_source *source);
 

@@ -235,6 +235,30 @@ bool config_value_is_text(const struct config_option *option)
            option->kind == CONFIG_ENDPOINT;
 }
 
+bool config_value_is_default(const struct config_option *option, const void *record)
+{
+    const void *value = (const char *)record + option->offset;
+    switch (option->kind) {
+    case CONFIG_STRING:
+    case CONFIG_PATH:
+    case CONFIG_BLOCK:
+    case CONFIG_ENDPOINT:
+    case CONFIG_CHOICE:
+        return strcmp(*(const char *const *)value, option->string) == 0;
+    case CONFIG_UINT:
+        return *(const uint64_t *)value == option->uint;
+    case CONFIG_FLOAT:
+        return !(*(const double *)value < option->number || *(const double *)value > option->number);
+    case CONFIG_BOOL:
+        return *(const bool *)value == option->boolean;
+    case CONFIG_STRINGS:
+        return ((const struct config_strings *)value)->count == 0;
+    case CONFIG_TREE:
+        return !*(const bool *)value;
+    }
+    return false;
+}
+
 bool config_value_has_default(const struct config_option *option)
 {
     return option->kind != CONFIG_STRINGS && option->kind != CONFIG_TREE &&

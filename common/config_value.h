@@ -28,6 +28,8 @@ bool config_value_is_text(const struct config_option *option);
 
 /* "4 to 64 threads", "true or false", "auto|cpu|gpu"; empty where anything goes. */
 void config_value_print_range(FILE *out, const struct config_option *option);
+/* Of a record, the section's struct. */
+bool config_value_is_default(const struct config_option *option, const void *record);
 /* False where only the description can tell the default: lists, and strings that are empty by default. */
 bool config_value_has_default(const struct config_option *option);
 /* The default as it would stand in the file. */

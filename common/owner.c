@@ -9,37 +9,50 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 
-int owner_prepare_run_dir(const char *run_dir)
+/* What is tried again and again is not said each time. */
+#define SAY(...)                                                                                                       \
+    do {                                                                                                               \
+        if (say)                                                                                                       \
+            log_error(__VA_ARGS__);                                                                                    \
+    } while (0)
+
+/* `say`: log why not. */
+static int prepare(const char *run_dir, bool say)
 {
     int rc = 0;
     struct stat info;
     const bool made = mkdir(run_dir, S_IRWXU) == 0;
     if (!made && errno != EEXIST) {
         rc = -errno;
-        log_error("cannot make the run folder '%s': %s (set server.run_dir)", run_dir, strerror(-rc));
+        SAY("cannot make the run folder '%s': %s (set server.run_dir)", run_dir, strerror(-rc));
         return rc;
     }
     /* The default may lie in /tmp, where anyone can have put a link or a folder of that name. */
     const int fd = open(run_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &info) != 0) {
         rc = -errno;
-        log_error("cannot use '%s' as run folder: %s (set server.run_dir)", run_dir, strerror(-rc));
+        SAY("cannot use '%s' as run folder: %s (set server.run_dir)", run_dir, strerror(-rc));
     } else if (info.st_uid != geteuid()) {
         rc = -EPERM;
-        log_error("run folder '%s' belongs to user %u, not to this one: set server.run_dir", run_dir,
-                  (unsigned)info.st_uid);
+        SAY("run folder '%s' belongs to user %u, not to this one: set server.run_dir", run_dir, (unsigned)info.st_uid);
     } else if (made && fchmod(fd, S_IRWXU) != 0) {
         rc = -errno;
-        log_error("cannot set the mode of run folder '%s': %s", run_dir, strerror(-rc));
+        SAY("cannot set the mode of run folder '%s': %s", run_dir, strerror(-rc));
     } else if (!made && (info.st_mode & (S_IWGRP | S_IWOTH))) {
         rc = -EPERM;
-        log_error("others may write to the run folder '%s': chmod 700 it, or set server.run_dir", run_dir);
+        SAY("others may write to the run folder '%s': chmod 700 it, or set server.run_dir", run_dir);
     }
     if (fd >= 0)
         close(fd);
     return rc;
+}
+
+int owner_prepare_run_dir(const char *run_dir)
+{
+    return prepare(run_dir, true);
 }
 
 static int lock_path(char path[PATH_MAX], const char *run_dir, const char *server, const char *role)
@@ -92,11 +105,11 @@ static void write_pid(int fd)
         log_warning("cannot write the pid to the lock file: %s", strerror(errno));
 }
 
-int owner_acquire(const char *run_dir, const char *server, const char *role)
+static int acquire(const char *run_dir, const char *server, const char *role, bool say)
 {
     const int fd = open_lock_file(run_dir, server, role, O_RDWR | O_CREAT);
     if (fd < 0) {
-        log_error("cannot open the lock file %s/%s.%s.lock: %s", run_dir, server, role, strerror(-fd));
+        SAY("cannot open the lock file %s/%s.%s.lock: %s", run_dir, server, role, strerror(-fd));
         return fd;
     }
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
@@ -110,32 +123,58 @@ int owner_acquire(const char *run_dir, const char *server, const char *role)
         log_error("server '%s' has a running %s already (process %ld): stop it, or give this one another server.name",
                   server, role, owner_watch_pid(fd));
     } else {
-        log_error("cannot lock %s/%s.%s.lock: %s", run_dir, server, role, strerror(-rc));
+        SAY("cannot lock %s/%s.%s.lock: %s", run_dir, server, role, strerror(-rc));
     }
     close(fd);
     return rc;
 }
 
+int owner_acquire(const char *run_dir, const char *server, const char *role)
+{
+    return acquire(run_dir, server, role, true);
+}
+
+/* A failure that lasts is said when it begins, and then once in so long a time. */
+static bool says_again(int error)
+{
+    static const uint64_t pause_ns = 60 * NS_PER_S;
+    static int last;
+    static uint64_t next_ns;
+    const uint64_t now_ns = clock_now_ns();
+    if (error == last && now_ns < next_ns)
+        return false;
+    last = error;
+    next_ns = now_ns + pause_ns;
+    return error != 0;
+}
+
+static int take_again(const char *run_dir, const char *server, const char *role, bool say)
+{
+    const int rc = prepare(run_dir, say);
+    return rc == 0 ? acquire(run_dir, server, role, say) : rc;
+}
+
 int owner_keep(int *owner_fd, const char *run_dir, const char *server, const char *role)
 {
-    static struct log_burst burst;
     if (leads_to(run_dir, server, role, *owner_fd)) {
         /* The frontend takes a runtime for the one that made the segments by this pid: who emptied the file? */
         if (owner_watch_pid(*owner_fd) != (long)getpid())
             write_pid(*owner_fd);
+        (void)says_again(0);
         return 0;
     }
     /* A parent that is gone too (that of a user who has logged out) is not ours to make. */
     if (mkdir(run_dir, S_IRWXU) != 0 && errno != EEXIST) {
         const int rc = -errno;
-        if (log_burst_allows(&burst, NULL, strerror(-rc)))
+        if (says_again(rc))
             log_warning("the run folder '%s' was removed, and cannot be made anew: %s; what is running goes on, but "
                         "nothing else of server '%s' finds it (server.run_dir)",
                         run_dir, strerror(-rc), server);
         return rc;
     }
-    int rc = owner_prepare_run_dir(run_dir);
-    const int fd = rc == 0 ? owner_acquire(run_dir, server, role) : rc;
+    int fd = take_again(run_dir, server, role, false);
+    if (fd < 0 && fd != -EBUSY && says_again(fd))
+        fd = take_again(run_dir, server, role, true);
     if (fd < 0)
         return fd;
     log_warning("the lock file %s/%s.%s.lock was removed: made anew", run_dir, server, role);

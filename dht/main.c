@@ -1,4 +1,6 @@
 /* expertd-dht: publishes this server's experts in a distributed hash table, and answers look-ups in it. */
+#include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -10,7 +12,8 @@
 #include "dht/loop.h"
 #include "dht/trust.h"
 
-enum { EXIT_USAGE = 2, LEAST_FILES = 48 };
+/* EXIT_CONFLICT, sysexits.h's EX_TEMPFAIL: started again it may come through, once the other server has gone. */
+enum { EXIT_USAGE = 2, EXIT_CONFLICT = 75, LEAST_FILES = 48 };
 
 static const char *const sections[] = {"server", "dht", "frontend", NULL};
 static const char *vouch;
@@ -23,9 +26,11 @@ static const struct config_program program = {
     .name = "expertd-dht",
     .purpose =
         "Publishes this server's experts in a distributed hash table, and answers look-ups in it. Exit status: 0 "
-        "after a stop signal, 1 when it cannot start, 2 for a wrong flag or configuration.",
+        "after a stop signal, 1 when it cannot start, 2 for a wrong flag or configuration, 75 when an older server has "
+        "its identity.",
     .sections = sections,
     .flags = flags,
+    .needs = CONFIG_PUBLISHES,
 };
 
 /* For a key that others trust: what makes them trust a server's. */
@@ -65,6 +70,7 @@ int main(int argc, char **argv)
     }
     notify_open();
     struct loop *loop = NULL;
+    bool conflict = false;
     int rc = process_init(program.name);
     if (rc == 0)
         rc = owner_prepare_run_dir(config.server.run_dir);
@@ -79,8 +85,9 @@ int main(int argc, char **argv)
     if (rc == 0) {
         notify_ready("answers at %s", config.dht.listen);
         rc = loop_run(loop);
+        conflict = rc == -EEXIST;
     }
     loop_destroy(&loop);
     config_destroy(&config);
-    return rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    return conflict ? EXIT_CONFLICT : rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

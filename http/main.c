@@ -20,6 +20,7 @@ static const struct config_program program = {
         "Inference Protocol under /v2. Exit status: 0 "
         "after a stop signal, 1 when it cannot start, 2 for a wrong flag or configuration.",
     .sections = sections,
+    .needs = CONFIG_ASKS_FRONTEND | CONFIG_ASKS_DHT,
 };
 
 static int serve(const struct config *config)

@@ -73,7 +73,7 @@ int measure_device(const struct config *config, const struct config_device *entr
     struct device *device = NULL;
     double gflops = 0;
     uint64_t room = 0;
-    device_cache_prepare(entry);
+    device_cache_begin(entry);
     int result = device_probe();
     if (result == 0)
         result = device_open(&device, entry);
@@ -90,7 +90,10 @@ int measure_device(const struct config *config, const struct config_device *entr
             log_error("device '%s' cannot be measured: %s", entry->name, device_error(device));
         compute_close(device);
     }
+    if (result != -EIO) /* else the driver may have refused what it had kept */
+        device_cache_settled();
     device_destroy(&device);
+    device_cache_end();
     if (result == 0)
         printf("measured: %.3f GFLOP/s; room for %" PRIu64 " experts\n", gflops, room);
     return result;

@@ -169,16 +169,34 @@ static uint64_t driver_print(const char *path)
     return library[0] == '/' ? mix_file(hash, library) : program_file_hash(hash, library, strlen(library));
 }
 
+/* The files of a list, which may be of any length. */
+static uint64_t mix_listed(uint64_t hash, const char *list)
+{
+    char path[PATH_MAX];
+    for (const char *at = list; at != NULL && *at != '\0';) {
+        const size_t length = strcspn(at, ":");
+        snprintf(path, sizeof path, "%.*s", (int)(length < sizeof path ? length : sizeof path - 1), at);
+        if (path[0] == '/')
+            hash = mix_file(hash, path);
+        at += length + (at[length] == ':');
+    }
+    return hash;
+}
+
 /* Changes with the drivers that there are, where they come from, and the start of the machine. */
 static uint64_t fingerprint(const struct drivers *drivers)
 {
-    static const char *const variables[] = {"OCL_ICD_VENDORS", "LD_LIBRARY_PATH", "LD_PRELOAD", "POCL_DEVICES"};
+    static const char *const variables[] = {"OCL_ICD_VENDORS",   "OCL_ICD_FILENAMES", "OCL_ICD_LAYERS", "OPENCL_LAYERS",
+                                            "OPENCL_LAYER_PATH", "LD_LIBRARY_PATH",   "LD_PRELOAD",     "POCL_DEVICES"};
     uint64_t hash = mix_file(PROGRAM_FILE_HASH, "/etc/ld.so.cache"), sum = 0;
     char text[PATH_MAX];
     for (unsigned i = 0; i < sizeof variables / sizeof variables[0]; i++) {
         const char *value = getenv(variables[i]);
         hash = program_file_hash(hash, value != NULL ? value : "", value != NULL ? strlen(value) + 1 : 1);
     }
+    hash = mix_listed(hash, getenv("OCL_ICD_VENDORS")); /* it may be a driver's file, too */
+    hash = mix_listed(hash, getenv("OCL_ICD_FILENAMES"));
+    hash = mix_listed(hash, getenv("OPENCL_LAYERS"));
     FILE *boot = fopen("/proc/sys/kernel/random/boot_id", "re");
     if (boot != NULL && fgets(text, sizeof text, boot) != NULL)
         hash = program_file_hash(hash, text, strlen(text));

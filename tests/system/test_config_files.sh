@@ -27,6 +27,7 @@ refused() {
 others=(expertd-http 'expertd check' 'expertd serve')
 refused 'dht.bootstrap: ' 'dht: {bootstrap: ["::1"]}'
 refused 'dht.expiration: ' 'dht: {update_period: 300, expiration: 30}'
+refused 'http.dht: ' 'http: {dht: "tcp://127.0.0.1:*"}'
 others=() # all read a file in the same way
 refused "experts[0].block: there is no block 'fnn': is 'ffn' meant?" 'experts: [{uid: ffn.0, block: fnn}]'
 refused 'a second document' '---\nexperts: []'
@@ -34,6 +35,13 @@ refused 'invalid' '# Gr\xfc\xdfe'
 refused 'control characters' '# \x01'
 refused 'server: stands twice' 'server: {name: other}'
 refused "dht.listen: 'inproc://x' is only reached" 'dht: {listen: "inproc://x"}'
+
+# An address that is on this machine alone cannot be published, whoever has written it.
+printf 'server: {name: refused-%s, run_dir: "%s/run"}\n\nfrontend: {listen: ["ipc://%s/f"]}\n' $$ "$work" "$work" \
+    >"$work/wrong.yaml"
+timeout 600 "$bin/expertd-dht" --config "$work/wrong.yaml" 2>"$work/said"
+status=$?
+{ [ $status = 2 ] && grep -qF "$work/wrong.yaml:3: frontend.listen: " "$work/said"; } || fail "$status, $(cat "$work/said")"
 
 mkdir "$work/box" "$work/elsewhere"
 cat >"$work/box/expertd.yaml" <<YAML

@@ -134,12 +134,49 @@ def test_a_copied_identity_ends_the_later_of_the_two():
                              str(os.getpid()), "--dht-bootstrap", a.address, "--dht-frontend", two.endpoint,
                              "--frontend-advertise", two.endpoint, "--dht-identity-file", copy],
                             capture_output=True, text=True, timeout=600)
-    expect(second.returncode == 1 and "identity" in second.stderr, f"the later one ends, and says why: {second.stderr}")
+    expect(second.returncode == 75 and "identity" in second.stderr, f"the later one ends, and says why: {second.stderr}")
     until(lambda: a.resolve("ffn.0.1") == [], "it is not found any more")
     until(lambda: a.resolve("ffn.0.0") == [one.endpoint], "the other one is")
     expect(first.process.poll() is None, "and lives")
     one.stop()
     two.stop()
+
+
+def test_a_copied_identity_costs_a_server_no_more_than_its_directory():
+    """Its experts answer and train, and the directory comes in once the other one has gone."""
+    key, copy, log = f"{folder}/first.pem", f"{folder}/second.pem", f"{folder}/serve.log"
+    one = Frontend(["ffn.0.0"])
+    a = Dht()
+    first = Dht(a, frontend=one, dht_identity_file=key)
+    until(lambda: a.resolve("ffn.0.0") == [one.endpoint], "found")
+    shutil.copy(key, copy)
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    with open(f"{folder}/serve.yaml", "w") as file:
+        file.write(f"""server: {{name: serve{os.getpid()}, run_dir: {folder}/run}}
+frontend: {{listen: ["{endpoint}"]}}
+dht: {{listen: "tcp://127.0.0.1:{free_port()}", port: 0, network_id: {os.getpid()}, bootstrap: ["{a.address}"],
+      identity_file: {copy}, update_period: 1}}
+experts: [{{uid: nop.0, block: nop, hidden_dim: 4, max_batch_size: 16}}]
+""")
+    def said(words):
+        with open(log) as file:
+            return words in file.read()
+
+    bin_folder = os.path.dirname(PROGRAM)
+    with open(log, "w") as out:
+        server = subprocess.Popen([f"{bin_folder}/expertd", "serve", "--config", f"{folder}/serve.yaml"], stderr=out)
+    try:
+        until(lambda: said("dht has ended (exit status 75): starts again"), "it is started again later")
+        expect(said("has the same identity"), "and says why it ended")
+        subprocess.run([f"{bin_folder}/expertctl", "-e", endpoint, "--timeout", "600", "wait", "nop.0"], check=True)
+        expect(server.poll() is None, "the others live")
+        first.stop()
+        until(lambda: a.resolve("nop.0") == [endpoint], "with the other gone, it is found")
+    finally:
+        server.terminate()
+        status = server.wait(PATIENCE)
+    expect(status == 0, f"it ends with {status}")
+    one.stop()
 
 
 def test_two_servers_with_the_same_uid():
@@ -252,7 +289,7 @@ def test_what_cannot_work_is_refused_at_start():
         file.write("no key")
     expect("identity_file" in start("--dht-identity-file", f"{folder}/garbage.pem", "--dht-frontend", "none"), "a bad key")
     expect("identity_file" in start("--dht-identity-file", f"{folder}/no/such", "--dht-frontend", "none"), "a bad path")
-    expect("advertise" in start("--frontend-advertise", "ipc:///tmp/x"), "an endpoint for this machine only")
+    expect("advertise" in start("--frontend-advertise", "ipc:///tmp/x", status=2), "an endpoint for this machine only")
     taken = Dht()
     expect("dht.port" in start("--dht-port", str(taken.port), "--dht-frontend", "none"), "a port that is taken")
     expect("dht.listen" in start("--dht-listen", taken.listen, "--dht-frontend", "none"), "an endpoint that is taken")

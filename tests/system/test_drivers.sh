@@ -130,7 +130,19 @@ touch "$cache/compiling"
 [ "$(wc -c <"$work/loads")" = 2 ] || fail "--list-devices trusts drivers of a start that was killed"
 loads "after a start that was killed" 2
 loads "known again" 1
-unset OCL_ICD_VENDORS
+# What else names drivers to the loader.
+export OCL_ICD_FILENAMES=$work/libanother.so
+loads "one named beside the folder" 2
+loads "known, too" 1
+cp "$work/libcounting.so" "$work/libanother.so"
+loads "one that was named, and is there now" 2
+unset OCL_ICD_VENDORS OCL_ICD_FILENAMES
+
+# Whoever compiles for a measurement looks at the mark of what was killed, and leaves none.
+touch "$cache/compiling" "$cache/damaged"
+"$bin/expertd-runtime" --config "$work/expertd.yaml" --measure >"$work/measured" 2>>"$work/log" || fail "--measure: $?"
+[ ! -e "$cache/damaged" ] || fail "--measure begins with what a start that was killed has left"
+[ ! -e "$cache/compiling" ] || fail "--measure leaves no mark"
 
 # Nowhere to write: PoCL alone would find no device.
 sed -i 's/, cache_dir: cache//' "$work/expertd.yaml"
@@ -139,4 +151,13 @@ env -u XDG_CACHE_HOME HOME=/proc "$bin/expertd-runtime" --config "$work/expertd.
     fail "--list-devices without a home"
 grep -q '^platform ' "$work/devices" || fail "it lists devices without a home"
 grep -q 'no folder for compiled kernels' "$work/log" || fail "it says where they are kept"
+# And serves so, from where temporary files are.
+mkdir -p -m 700 "$work/tmp/expertd-cache-$(id -u)"
+cp -a "$cache" "$work/tmp/expertd-cache-$(id -u)/"
+: >"$work/log"
+env -u XDG_CACHE_HOME HOME=/proc TMPDIR="$work/tmp" "$bin/expertd-runtime" --config "$work/expertd.yaml" 2>>"$work/log" &
+runtime=$!
+settle || fail "the runtime serves without a home"
+grep -qF "they are kept in $work/tmp/expertd-cache-" "$work/log" || fail "it says where kernels are kept"
+stop
 echo "drivers: ok"

@@ -93,6 +93,9 @@ START_TEST(what_the_file_says_is_taken_and_the_rest_completed)
 }
 END_TEST
 
+#define HEX_64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789ABCDEF"
+#define VOUCHER HEX_64 HEX_64 HEX_64
+
 /* A text, and what the message about it must say. */
 static const struct {
     const char *text;
@@ -198,7 +201,39 @@ static const struct {
     {"devices: [{name: a, linear_kernel: mma}]",
      "devices[0].linear_kernel: mma multiplies in tf32 or fp16 (bf16: weights)"},
     {"devices: [{name: a, linear_kernel: cpu, precision: tf32}]", "devices[0].linear_kernel: cpu does not multiply in"},
-    {"experts: [{uid: a.1, warmup_steps: 5}]", "experts[0].schedule: none, with warmup_steps 5"},
+    /* options that would have no effect */
+    {"experts: [{uid: a.1, warmup_steps: 5}]",
+     "box.yaml:1: experts[0].warmup_steps: has no effect with schedule: none"},
+    {"experts:\n- uid: a.1\n  total_steps: 5\n", "box.yaml:3: experts[0].total_steps: has no effect with schedule"},
+    {"experts:\n- uid: a.1\n  momentum: 0.9\n", "box.yaml:3: experts[0].momentum: has no effect with optimizer: adam:"},
+    {"experts: [{uid: a.1, optimizer: adamw, momentum: 0.9}]",
+     "experts[0].momentum: has no effect with optimizer: adamw"},
+    {"experts: [{uid: a.1, optimizer: sgd, beta1: 0.5}]", "experts[0].beta1: has no effect with optimizer: sgd"},
+    {"experts: [{uid: a.1, optimizer: sgd, beta2: 0.5}]", "experts[0].beta2: has no effect with optimizer: sgd"},
+    {"experts: [{uid: a.1, optimizer: sgd, epsilon: 1e-6}]", "experts[0].epsilon: has no effect with optimizer: sgd"},
+    {"experts: [{uid: a.1, optimizer: sgd, amsgrad: true}]", "experts[0].amsgrad: has no effect with optimizer: sgd"},
+    {"experts: [{uid: a.1, optimizer: none, learning_rate: 0.1}]", "learning_rate: has no effect with optimizer: none"},
+    {"experts: [{uid: a.1, optimizer: none, clip_norm: 1}]", "clip_norm: has no effect with optimizer: none"},
+    {"experts: [{uid: a.1, optimizer: none, grad_accumulation: 2}]",
+     "grad_accumulation: has no effect with optimizer: n"},
+    {"experts: [{uid: a.1, optimizer: none, weight_decay: 0.1}]", "weight_decay: has no effect with optimizer: none"},
+    {"experts: [{uid: a.1, optimizer: none, schedule: linear, total_steps: 9}]",
+     "schedule: has no effect with optimizer"},
+    {"devices: [{name: a, tune: off, tune_time: 3}]", "devices[0].tune_time: has no effect with tune: off"},
+    {"devices: [{name: a, slabs: in_place, copy_threads: 3}]", "devices[0].copy_threads: has no effect with slabs"},
+    {"checkpoint:\n  interval: 60\n", "box.yaml:2: checkpoint.interval: has no effect without checkpoint.dir"},
+    {"checkpoint: {start_anew: true}", "checkpoint.start_anew: has no effect without checkpoint.dir"},
+    {"dht: {voucher: " VOUCHER "}", "dht.voucher: is for the key of dht.identity_file, and without one"},
+    {"dht: {voucher: abc, identity_file: /k}", "dht.voucher: is none: it has 192 hexadecimal digits"},
+    {"dht: {trusted: [ffn.]}", "dht.trusted: 'ffn.' is neither a key"},
+    /* endpoints that are connected to */
+    {"frontend:\n  advertise: \"tcp://10.0.0.7:*\"\n",
+     "box.yaml:2: frontend.advertise: 'tcp://10.0.0.7:*' has no port"},
+    {"frontend:\n  advertise: ipc:///run/x\n",
+     "box.yaml:2: frontend.advertise: 'ipc:///run/x' is on this machine alone"},
+    {"dht:\n  frontend: \"tcp://127.0.0.1:*\"\n", "box.yaml:2: dht.frontend: 'tcp://127.0.0.1:*' has no port"},
+    {"http:\n  frontend: \"tcp://h:*\"\n", "box.yaml:2: http.frontend: 'tcp://h:*' has no port"},
+    {"http:\n  dht: \"tcp://h:*\"\n", "box.yaml:2: http.dht: 'tcp://h:*' has no port"},
     {"frontend: {default_deadline: 100}\nexperts: [{uid: a.1, min_batch_size: 2, batch_timeout: 100}]",
      "experts[0].batch_timeout: 100 ms must be below frontend.default_deadline"},
     /* uids */
@@ -403,7 +438,7 @@ static const struct config_flag flags[] = {
     {0},
 };
 static const char *const sections[] = {"server", "frontend", "devices", NULL};
-static const struct config_program program = {"expertd-test", "a test.", sections, flags};
+static struct config_program program = {"expertd-test", "a test.", sections, flags, 0};
 
 /* Loads with the arguments given, NULL the last. */
 static int load(const char *first, ...)
@@ -417,6 +452,22 @@ static int load(const char *first, ...)
     va_end(args);
     return config_load(&config, &program, argc, (char **)(uintptr_t)argv);
 }
+
+/* What an address that nobody has written is refused for, and by whom. */
+static const struct {
+    unsigned needs;
+    const char *text, *message;
+} needs_errors[] = {
+    {CONFIG_PUBLISHES, "frontend:\n  listen: [ipc:///run/x]\n",
+     ":2: frontend.listen: 'ipc:///run/x' cannot be published"},
+    {CONFIG_PUBLISHES, "frontend:\n  listen: [\"tcp://127.0.0.1:*\"]\n",
+     ":2: frontend.listen: 'tcp://127.0.0.1:*' has no"},
+    {CONFIG_PUBLISHES, "frontend:\n  listen: [\"tcp://127.0.0.1:*\"]\n  advertise: tcp://10.0.0.7:1\n",
+     "dht.frontend: 'tcp://127.0.0.1:*' has no port"},
+    {CONFIG_ASKS_FRONTEND, "frontend:\n  listen: [\"tcp://127.0.0.1:*\"]\n",
+     "http.frontend: 'tcp://127.0.0.1:*' has no"},
+    {CONFIG_ASKS_DHT, "dht:\n  listen: \"tcp://127.0.0.1:*\"\n", "http.dht: 'tcp://127.0.0.1:*' has no port"},
+};
 
 static void write_file(char path[64], const char *text)
 {
@@ -552,6 +603,22 @@ START_TEST(wrong_flags_are_refused_with_a_message)
 }
 END_TEST
 
+START_TEST(addresses_that_nobody_knows_are_refused_to_those_who_need_them)
+{
+    char path[64];
+    write_file(path, needs_errors[_i].text);
+    ck_assert_int_eq(load("--config", path, NULL), 0);
+    program.needs = needs_errors[_i].needs;
+    ck_assert_int_eq(load("--config", path, NULL), -EINVAL);
+    ck_assert_msg(strstr(stderr_text(), needs_errors[_i].message), "expected: %s\nlogged: %s", needs_errors[_i].message,
+                  stderr_text());
+    if (program.needs & CONFIG_PUBLISHES) {
+        ck_assert_int_eq(load("--config", path, "--dht-frontend", "none", NULL), 0);
+    }
+    unlink(path);
+}
+END_TEST
+
 static char *help_text(const char *flag)
 {
     char *text = NULL;
@@ -624,6 +691,8 @@ int main(void)
     tcase_add_test(tcase, a_list_s_flags_replace_the_file_s_list);
     tcase_add_test(tcase, no_flags_at_all_give_the_defaults);
     tcase_add_loop_test(tcase, wrong_flags_are_refused_with_a_message, 0, COUNT_OF(flag_errors));
+    tcase_add_loop_test(tcase, addresses_that_nobody_knows_are_refused_to_those_who_need_them, 0,
+                        COUNT_OF(needs_errors));
     tcase_add_test(tcase, help_shows_defaults_ranges_units_and_the_program_s_own_flags);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);

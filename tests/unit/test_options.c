@@ -109,6 +109,28 @@ START_TEST(numbers_patterns_and_uids_make_experts)
 }
 END_TEST
 
+/* hivemind passes over them in silence. */
+START_TEST(flags_without_effect_are_left_out)
+{
+    struct config config;
+    const struct options unscheduled = {.num_experts = "1", .num_warmup_steps = "2", .num_training_steps = "9"};
+    const struct options frozen = {.num_experts = "1",
+                                   .optimizer = "none",
+                                   .learning_rate = "0.5",
+                                   .scheduler = "linear",
+                                   .num_warmup_steps = "2",
+                                   .num_training_steps = "9",
+                                   .clip_grad_norm = "1"};
+    read_back(&config, &unscheduled, 1, "box");
+    ck_assert_uint_eq(config.experts[0].warmup_steps, 0);
+    config_destroy(&config);
+    read_back(&config, &frozen, 1, "box");
+    ck_assert_str_eq(config.experts[0].optimizer, "none");
+    ck_assert_str_eq(config.experts[0].schedule, "none");
+    config_destroy(&config);
+}
+END_TEST
+
 static const struct {
     const char *which;
     unsigned devices;
@@ -176,6 +198,7 @@ int main(void)
     TCase *tcase = tcase_create("options");
     tcase_add_loop_test(tcase, flags_are_translated, 0, COUNT_OF(translations));
     tcase_add_test(tcase, numbers_patterns_and_uids_make_experts);
+    tcase_add_test(tcase, flags_without_effect_are_left_out);
     tcase_add_loop_test(tcase, a_device_is_named_as_hivemind_does, 0, COUNT_OF(named_devices));
     tcase_add_test(tcase, devices_of_a_configuration_are_chosen_by_name);
     tcase_add_loop_test(tcase, what_does_not_fit_together_is_refused, 0, 4);

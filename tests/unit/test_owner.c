@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/owner.h"
+#include "unit/support_stderr.h"
 
 static char base[64];
 static char run_dir[96];
@@ -263,6 +264,36 @@ START_TEST(a_folder_that_cannot_be_made_anew_costs_nobody_the_role)
 }
 END_TEST
 
+/* A run folder that others may write to, and a lock file that is none of ours to open. */
+START_TEST(what_cannot_be_had_again_is_said_once)
+{
+    char path[192];
+    int fd = owner_acquire(run_dir, "box", "frontend");
+    const int first = fd;
+    remove_run_dir();
+    ck_assert_int_eq(mkdir(run_dir, S_IRWXU), 0);
+    snprintf(path, sizeof path, "%s/box.frontend.lock", run_dir);
+    if (_i == 0)
+        ck_assert_int_eq(chmod(run_dir, 0777), 0);
+    else
+        ck_assert_int_eq(mkdir(path, S_IRWXU), 0);
+    stderr_capture();
+    for (int i = 0; i < 100; i++)
+        ck_assert_int_lt(owner_keep(&fd, run_dir, "box", "frontend"), 0);
+    ck_assert_int_eq(fd, first);
+    const char *said = stderr_text(), *line = strchr(said, '\n');
+    ck_assert_msg(line && !line[1], "said: %s", said);
+    if (_i == 0)
+        ck_assert_int_eq(chmod(run_dir, S_IRWXU), 0);
+    else
+        ck_assert_int_eq(rmdir(path), 0);
+    ck_assert_int_eq(owner_keep(&fd, run_dir, "box", "frontend"), 0);
+    stderr_release();
+    ck_assert(owner_alive(run_dir, "box", "frontend"));
+    close(fd);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("owner");
@@ -280,6 +311,7 @@ int main(void)
     tcase_add_test(tcase, a_role_whose_lock_file_was_removed_is_taken_under_its_name_again);
     tcase_add_test(tcase, a_lock_file_that_somebody_emptied_has_its_pid_again);
     tcase_add_test(tcase, a_role_that_another_process_took_meanwhile_is_lost);
+    tcase_add_loop_test(tcase, what_cannot_be_had_again_is_said_once, 0, 2);
     tcase_add_test(tcase, a_folder_that_cannot_be_made_anew_costs_nobody_the_role);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
