@@ -36,10 +36,21 @@ static void answer_twin(struct server *server, const struct request *first, stru
     twin->state = REQUEST_ABANDONED; /* until its result, ALREADY_EXISTS, has come */
 }
 
-/* RESOURCE_EXHAUSTED says that nothing was done: a forward is as good as that, but a backward was applied. */
+/* Whether a backward that is done has changed its expert: one without an optimizer stays as it is. */
+static bool applied(const struct pool_link *link)
+{
+    struct control_expert_shared copy;
+    return pool_header(link->pool)->kind == POOL_BACKWARD &&
+           !(link->device->control &&
+             control_expert_copy(control_expert(link->device->control, link->index / 2), &copy) == 0 &&
+             strncmp(copy.optimizer, "none", sizeof copy.optimizer) == 0);
+}
+
+/* RESOURCE_EXHAUSTED says that nothing was done: a forward is as good as that, and so is a backward of what does not
+ * learn; but another one was applied. */
 static void answer_without_memory(struct server *server, const struct pool_link *link, struct request *request)
 {
-    if (pool_header(link->pool)->kind == POOL_BACKWARD)
+    if (applied(link))
         server_answer(server, request, STATUS_ALREADY_EXISTS,
                       "this request was applied, but there was no memory for its answer");
     else

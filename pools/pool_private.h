@@ -30,6 +30,11 @@ struct pool_producer {
     uint64_t row_tail;    /* first row of the oldest held task */
     uint32_t committed_rows, committed_tasks;
     uint64_t *released_bits; /* by slot: released, but one before it is not. NULL before the first task */
+    /* By slot, what was committed there, or was there at the beginning: nobody else may change it. Behind the bits. */
+    struct pool_placed {
+        uint64_t row_position;
+        uint32_t rows;
+    } * placed;
 };
 
 /* What the runtime knows of a task it has seen. */

@@ -25,8 +25,17 @@ static int need_bits(struct pool *pool)
     struct pool_producer *p = &pool->producer;
     if (p->released_bits)
         return 0;
-    p->released_bits = calloc((pool->header.capacity_tasks + 63) / 64, sizeof p->released_bits[0]);
+    const size_t words = (pool->header.capacity_tasks + 63) / 64;
+    p->released_bits = calloc(1, words * sizeof p->released_bits[0] + pool->header.capacity_tasks * sizeof *p->placed);
+    p->placed = (struct pool_placed *)(void *)(p->released_bits ? p->released_bits + words : NULL);
     return p->released_bits ? 0 : -ENOMEM;
+}
+
+/* A task's line as it was committed: one that was overwritten may be sane, and another's rows. */
+static bool copy_placed(const struct pool *pool, uint64_t task, struct pool_task_copy *copy)
+{
+    const struct pool_placed *placed = &pool->producer.placed[pool_slot_of(pool, task)];
+    return pool_copy_task(pool, task, copy) && copy->row_position == placed->row_position && copy->rows == placed->rows;
 }
 
 /* Walks what an earlier frontend left between released and committed: its rows must be where a frontend puts them. */
@@ -75,8 +84,11 @@ int pool_producer_begin(struct pool *pool)
         return rc;
     p->next_result = p->released;
     p->orphan_end = p->committed;
-    for (uint64_t task = p->released; task < p->committed; task++)
-        atomic_store_explicit(&pool_task_at(pool, task)->cancelled, 1, memory_order_relaxed);
+    for (uint64_t task = p->released; task < p->committed; task++) {
+        struct pool_task_shared *held = pool_task_at(pool, task);
+        p->placed[pool_slot_of(pool, task)] = (struct pool_placed){held->row_position, held->rows};
+        atomic_store_explicit(&held->cancelled, 1, memory_order_relaxed);
+    }
     return 0;
 }
 
@@ -247,6 +259,7 @@ void pool_commit(struct pool *pool, const struct pool_claim *claim, const struct
     shared->rows = claim->rows;
     shared->unwanted = task->unwanted;
     atomic_store_explicit(&shared->cancelled, 0, memory_order_relaxed);
+    p->placed[pool_slot_of(pool, claim->task)] = (struct pool_placed){claim->row_position, claim->rows};
 
     if (p->committed == p->released)
         p->row_tail = claim->row_position;
@@ -263,7 +276,7 @@ int pool_queue_again(struct pool *pool, uint64_t task, uint64_t queued_ns, uint6
 {
     struct pool_task_copy copy;
     struct pool_claim claim;
-    if (pool->broken || !pool_copy_task(pool, task, &copy) || copy.row + copy.rows > pool->producer.committed_rows)
+    if (pool->broken || !copy_placed(pool, task, &copy) || copy.row + copy.rows > pool->producer.committed_rows)
         return pool_break(pool);
     const int rc = pool_claim(pool, copy.rows, &claim);
     if (rc < 0)
@@ -314,7 +327,7 @@ int pool_next_result(struct pool *pool, struct pool_result *result)
     if (p->next_result == p->done)
         return 0;
     struct pool_task_copy copy;
-    if (!pool_copy_task(pool, p->next_result, &copy) || copy.row_position < p->row_tail ||
+    if (!copy_placed(pool, p->next_result, &copy) || copy.row_position < p->row_tail ||
         copy.row_position + copy.rows > p->row_head || copy.row + copy.rows > p->committed_rows)
         return pool_break(pool);
     const struct pool_task_shared *shared = pool_task_at(pool, p->next_result);
@@ -352,7 +365,7 @@ void pool_release(struct pool *pool, uint64_t task)
     struct pool_task_copy copy;
     if (p->released == p->committed) {
         p->row_tail = p->row_head;
-    } else if (pool_copy_task(pool, p->released, &copy) && copy.row_position >= p->row_tail &&
+    } else if (copy_placed(pool, p->released, &copy) && copy.row_position >= p->row_tail &&
                copy.row_position + copy.rows <= p->row_head) {
         p->row_tail = copy.row_position;
     } else {

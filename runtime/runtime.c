@@ -601,6 +601,7 @@ static int look_after_names(struct runtime *runtime, uint64_t now_ns)
     runtime->names.next_ns = now_ns + names_ns;
     log_bursts_settle();
     reporter_look(&runtime->reporter, runtime->control, now_ns);
+    executor_tell_busy(runtime->executor);
     const struct config_server *server = &runtime->config->server;
     role_of(runtime, role, sizeof role);
     if (owner_keep(&runtime->owner_fd, server->run_dir, server->name, role) == -EBUSY) {

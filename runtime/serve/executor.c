@@ -114,6 +114,11 @@ static void set_busy(struct executor *executor, bool busy)
     atomic_store_explicit(&executor->page->runtime.busy_since_ns, executor->busy_ns, memory_order_relaxed);
 }
 
+void executor_tell_busy(struct executor *executor)
+{
+    atomic_store_explicit(&executor->page->runtime.busy_since_ns, executor->busy_ns, memory_order_relaxed);
+}
+
 static void count_completed(struct executor *executor, const struct pool_batch *batch, enum status status)
 {
     struct control *control = executor->setup.control;

@@ -48,6 +48,9 @@ int executor_drain(struct executor *executor);
 /* After executor_drain, before the control segment goes: nothing of the device's touches it any more. Then there is
  * only executor_ring_always and executor_destroy. */
 void executor_detach(struct executor *executor);
+/* Says once more since when the device is busy, or that it is not: a word that somebody overwrote would make it look
+ * hung for ever. */
+void executor_tell_busy(struct executor *executor);
 /* Wakes the frontend if it sleeps, for something else that it should look at. */
 void executor_ring(struct executor *executor);
 /* Wakes the frontend whether it says that it sleeps or not: it says so in the control segment, of which it does not

@@ -270,6 +270,12 @@ START_TEST(a_runtime_that_scribbles_is_noticed)
     case 3:
         pool_task_at(pair.runtime, 0)->row_position = UINT64_MAX;
         break;
+    case 4:
+        pool_task_at(pair.runtime, 0)->row_position = 1; /* the other task's */
+        break;
+    case 5:
+        pool_task_at(pair.runtime, 0)->rows = 2;
+        break;
     default:
         /* Only words: not harmful, and made harmless. */
         pool_task_at(pair.runtime, 0)->status = 12345;
@@ -301,7 +307,7 @@ int main(void)
     tcase_add_test(all, a_pool_is_full_of_tasks);
     tcase_add_test(all, releases_come_in_any_order);
     tcase_add_test(all, messages_of_any_length_arrive);
-    tcase_add_loop_test(all, a_runtime_that_scribbles_is_noticed, 0, 5);
+    tcase_add_loop_test(all, a_runtime_that_scribbles_is_noticed, 0, 7);
     Suite *suite = suite_create("pool_producer");
     suite_add_tcase(suite, all);
     return support_pool_main(suite);

@@ -386,6 +386,20 @@ START_TEST(checkpoints_are_made_on_an_interval_of_what_changed)
 }
 END_TEST
 
+/* It is idle, so nothing else would ever write that word. */
+START_TEST(what_says_that_it_is_busy_is_told_again)
+{
+    start_and_attach();
+    _Atomic uint64_t *busy_since_ns = &control_page(frontend.control)->runtime.busy_since_ns;
+    const uint64_t until_ns = clock_now_ns() + 600 * NS_PER_S;
+    atomic_store(busy_since_ns, 12345);
+    while (atomic_load(busy_since_ns) != 0) {
+        ck_assert_msg(clock_now_ns() < until_ns, "an idle runtime is busy for ever");
+        poll(NULL, 0, 5);
+    }
+}
+END_TEST
+
 START_TEST(checkpoints_that_cannot_be_written_do_not_stop_the_serving)
 {
     char path[160], command[200];
@@ -490,6 +504,29 @@ START_TEST(a_backward_is_applied_once_also_over_a_clean_restart)
 }
 END_TEST
 
+START_TEST(a_start_says_what_was_loaded_from_where)
+{
+    char text[256], weights[200], command[640];
+    configure_checkpoints("");
+    start_and_attach();
+    snprintf(text, sizeof text,
+             "1 experts begin anew, from their seed, as '%s/checkpoints' has no checkpoint of theirs: ffn.0", folder);
+    expect_log(text);
+    train(1);
+    support_frontend_close(&frontend);
+    stop_child();
+    snprintf(command, sizeof command, "mv '%s/checkpoints/ffn.0/%020u.safetensors' '%s/w.safetensors'", folder, 1,
+             folder);
+    ck_assert_int_eq(system(command), 0);
+    snprintf(text, sizeof text, "checkpoint: {dir: %s/checkpoints}\n", folder);
+    snprintf(weights, sizeof weights, ", weights: %s/w.safetensors", folder);
+    write_config(weights, text);
+    start_and_attach();
+    expect_log("1 experts begin from the files of their `weights`, as they have no checkpoint: ffn.0");
+    ck_assert_uint_eq(atomic_load(&control_expert(frontend.control, 1)->runtime.updates), 1);
+}
+END_TEST
+
 /* Its rounded matrices would take the place of the weights. */
 START_TEST(what_does_not_train_is_never_written)
 {
@@ -558,10 +595,12 @@ int main(void)
     tcase_add_test(all, a_frontend_that_comes_back_is_served_and_answers_nothing_of_the_old_one);
     tcase_add_test(all, checkpoints_are_made_on_request_and_at_the_end_and_loaded_at_the_start);
     tcase_add_test(all, checkpoints_are_made_on_an_interval_of_what_changed);
+    tcase_add_test(all, what_says_that_it_is_busy_is_told_again);
     tcase_add_test(all, checkpoints_that_cannot_be_written_do_not_stop_the_serving);
     tcase_add_test(all, damaged_checkpoints_are_refused_at_every_start_until_a_person_decides);
     tcase_add_test(all, a_folder_of_checkpoints_has_one_server_at_a_time);
     tcase_add_test(all, a_backward_is_applied_once_also_over_a_clean_restart);
+    tcase_add_test(all, a_start_says_what_was_loaded_from_where);
     tcase_add_test(all, what_does_not_train_is_never_written);
     tcase_add_test(all, without_a_folder_a_request_is_answered_so);
     tcase_add_test(all, what_is_wrong_with_the_start_is_said_in_the_exit_status);
