@@ -109,13 +109,24 @@ static void find_experts(struct layer *layer)
 
 /* ---- the router ------------------------------------------------------------------------------------------------ */
 
+/* In several sums side by side, as processors add several numbers at once. */
 static float dot(const float *a, const float *b, size_t n)
 {
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        sum += (double)a[i] * (double)b[i];
+    enum { LANES = 16 };
+    float sums[LANES] = {0}, sum = 0;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (size_t lane = 0; lane < LANES; lane++) {
+            sums[lane] += a[i + lane] * b[i + lane];
+        }
     }
-    return (float)sum;
+    for (; i < n; i++) {
+        sum += a[i] * b[i];
+    }
+    for (size_t lane = 0; lane < LANES; lane++) {
+        sum += sums[lane];
+    }
+    return sum;
 }
 
 /* The k most probable experts of one token, and their probabilities among all, or among themselves. */
