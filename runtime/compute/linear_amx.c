@@ -63,6 +63,20 @@ bool linear_amx_usable(void)
 #endif
 }
 
+/* From how many rows on the units can be faster. Weights of bfloat16 are what they multiply: nothing has to be split.
+ */
+static uint64_t fewest_rows(const struct device *device)
+{
+    return strcmp(device->config->precision, "bf16") == 0 ? AMX_LEAST_BFLOAT_ROWS : AMX_LEAST_ROWS;
+}
+
+/* The same of a weight gradient, which contracts rows, and multiplies floats whatever the weights are. */
+static uint64_t least_gradient_rows(const struct device *device)
+{
+    const uint64_t least = device->compute->amx->least_rows;
+    return least < AMX_LEAST_ROWS ? AMX_LEAST_ROWS : least;
+}
+
 static int amx_check(struct device *device)
 {
     const struct config_device *config = device->config;
@@ -73,10 +87,11 @@ static int amx_check(struct device *device)
     if (device->compute->amx == NULL)
         return -ENOMEM;
     device->compute->amx->emulated = !linear_amx_usable();
-    device->compute->amx->least_rows = AMX_LEAST_ROWS;
+    device->compute->amx->least_rows = fewest_rows(device);
     if (strcmp(config->linear_kernel, "auto") == 0) {
         device->compute->amx->undecided = strcmp(config->tune, "off") != 0;
-        device->compute->amx->least_rows = device->compute->amx->undecided ? AMX_LEAST_ROWS : AMX_RULE_ROWS;
+        if (!device->compute->amx->undecided)
+            device->compute->amx->least_rows = AMX_RULE_ROWS;
     }
     if (device->compute->amx->emulated)
         log_warning("device %s: this processor or system has no AMX: it is emulated, which is for tests and very slow",
@@ -158,7 +173,7 @@ static void amx_grid(const struct device *device, enum kernel kernel, uint64_t r
     if (kernel == KERNEL_LINEAR && rows >= device->compute->amx->least_rows) {
         amx_shares(device, rows, n, grid);
         grid->object = device->compute->amx->kernels[AMX_LINEAR];
-    } else if (kernel == KERNEL_WEIGHT_GRADIENT && rows >= device->compute->amx->least_rows) {
+    } else if (kernel == KERNEL_WEIGHT_GRADIENT && rows >= least_gradient_rows(device)) {
         amx_shares(device, k, n, grid);
         grid->object = device->compute->amx->kernels[AMX_WEIGHT_GRADIENT];
     }
@@ -205,7 +220,7 @@ static int amx_forward(struct device *device, const struct linear_call *call)
 static int amx_gradient(struct device *device, const struct linear_gradient_call *call)
 {
     struct linear_gradient_call of_planes = *call;
-    if ((uint64_t)call->rows < device->compute->amx->least_rows)
+    if ((uint64_t)call->rows < least_gradient_rows(device))
         return linear_launch_gradient(device, call);
     int result = reserve(device, transposed_planes_bytes(device, (uint64_t)call->rows, (uint64_t)call->k));
     const struct kernel_grid grid = {
@@ -229,7 +244,7 @@ static int amx_gradient(struct device *device, const struct linear_gradient_call
 /* --- which of the two ----------------------------------------------------------------------------------------- */
 
 enum { TRIALS = 7, TRIAL_WIDTH = 1024 };
-static const unsigned trial_rows[] = {32, 64, 128, 256}; /* doubled each time: the last is AMX_RULE_ROWS */
+static const unsigned trial_rows[] = {16, 32, 64, 128, 256}; /* doubled each time: the last is AMX_RULE_ROWS */
 enum { TRIAL_ROWS = sizeof trial_rows / sizeof trial_rows[0] };
 
 static int compare_ns(const void *a, const void *b)
@@ -279,7 +294,7 @@ static int choose_least_rows(struct device *device)
     bool faster = true;
     uint64_t least_rows = UINT64_MAX;
     int result = trial_open(&trial, device, trial_rows[TRIAL_ROWS - 1], &size, 1);
-    for (unsigned i = TRIAL_ROWS; i-- > 0 && result == 0 && faster;) {
+    for (unsigned i = TRIAL_ROWS; i-- > 0 && result == 0 && faster && trial_rows[i] >= fewest_rows(device);) {
         result = is_faster(&trial, trial_rows[i], &faster);
         if (result == 0 && faster)
             least_rows = trial_rows[i];

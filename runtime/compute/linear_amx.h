@@ -20,9 +20,10 @@ struct amx {
 };
 
 enum {
-    AMX_VECTOR_WIDTH = 16, /* what a processor that has the units tells */
-    AMX_LEAST_ROWS = 32,   /* fewer are never faster: w must be split for them all the same */
-    AMX_RULE_ROWS = 256,   /* what least_rows is where nothing is measured */
+    AMX_VECTOR_WIDTH = 16,      /* what a processor that has the units tells */
+    AMX_LEAST_ROWS = 32,        /* fewer are never faster: w must be split for them all the same */
+    AMX_LEAST_BFLOAT_ROWS = 16, /* one tile */
+    AMX_RULE_ROWS = 256,        /* what least_rows is where nothing is measured */
 };
 
 /* Whether this process may use the units: the processor has them, the kernel keeps them for it, and its threads have

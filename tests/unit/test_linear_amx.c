@@ -142,6 +142,50 @@ START_TEST(a_row_does_not_depend_on_how_many_are_beside_it)
 }
 END_TEST
 
+/* Weights of 16 bits have fewer planes, of which none is left out: each number of x times one of them, from one tile of
+ * rows on, and as many rows as there are. */
+START_TEST(weights_of_sixteen_bits_lose_nothing)
+{
+    static float x[ROWS * WIDTH], y[ROWS * WIDTH];
+    static uint16_t w[WIDTH * WIDTH];
+    static const unsigned counts[] = {AMX_LEAST_BFLOAT_ROWS, 31, 32, 49, ROWS};
+    const bool bfloat = _i / 2;
+    support_device_open(&support, "amx", false, bfloat ? "precision: bf16" : "precision: fp16", "hidden_dim: 64");
+    device = support.device;
+    if (_i % 2)
+        support_device_emulate(&support);
+    const struct kernel_shape *shape = provider_shape(device);
+    ck_assert_int_eq(device->compute->amx->least_rows, bfloat ? AMX_LEAST_BFLOAT_ROWS : AMX_LEAST_ROWS);
+    ck_assert_int_eq(device_allocate(device, 4 * ROWS * WIDTH * sizeof(float), "a test", &memory), 0);
+    support_random(x, ROWS * WIDTH, 5, 1);
+    memset(w, 0, sizeof w);
+    for (unsigned i = 0; i < WIDTH; i++)
+        w[i * WIDTH + (i + 1) % WIDTH] = kernel_weight_from_float(shape, 0x1.fffp-1f - (float)i * 0x1.8p-8f);
+    const cl_ulong w_at = ROWS * WIDTH, out_at = w_at + WIDTH * WIDTH;
+    ck_assert_int_eq(device_write(device, memory, 0, x, sizeof x), 0);
+    ck_assert_int_eq(device_write(device, memory, w_at * sizeof(float), w, sizeof w), 0);
+    for (unsigned c = 0; c < sizeof counts / sizeof counts[0]; c++) {
+        const struct linear_call call = {
+            .rows = (cl_int)counts[c],
+            .n = WIDTH,
+            .k = WIDTH,
+            .a = kernel_view_rows(shape, memory, 0, WIDTH),
+            .weights = memory,
+            .weights_offset = w_at * sizeof(float) / sizeof w[0],
+            .out = kernel_view_rows(shape, memory, out_at, WIDTH),
+        };
+        ck_assert_int_eq(linear_layer_forward(device, &call), 0);
+        ck_assert_int_eq(device_read(device, memory, out_at * sizeof(float), y, counts[c] * WIDTH * sizeof(float)), 0);
+        for (unsigned i = 0; i < counts[c] * WIDTH; i++) {
+            const unsigned column = (i + 1) % WIDTH;
+            const double exact = (double)x[i] * (double)kernel_weight_to_float(shape, w[i % WIDTH * WIDTH + column]);
+            ck_assert_double_le(fabs((double)y[i / WIDTH * WIDTH + column] - exact), 0x1p-22 * fabs(exact));
+        }
+    }
+    end();
+}
+END_TEST
+
 /* The device opens in any case, and says from how many rows on it uses the units. */
 START_TEST(auto_takes_them_where_there_are_any_and_measures)
 {
@@ -183,6 +227,7 @@ int main(void)
     tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
     tcase_add_loop_test(all, a_number_times_a_power_of_two_is_exact, 0, 4);
     tcase_add_loop_test(all, one_product_is_within_its_bound, 0, 2);
+    tcase_add_loop_test(all, weights_of_sixteen_bits_lose_nothing, 0, 4);
     tcase_add_loop_test(all, what_is_not_finite_stays_in_its_row, 0, 2);
     tcase_add_loop_test(all, a_row_does_not_depend_on_how_many_are_beside_it, 0, 2);
     tcase_add_loop_test(all, auto_takes_them_where_there_are_any_and_measures, 0, 2);

@@ -2,7 +2,8 @@
  *
  * The units multiply bfloat16, which is the upper half of a float: 8 significant bits, and the same range. A float is
  * exactly the sum of three of them, its "planes": its upper half, that of what is left, and the rest. Of the nine
- * products of planes the six large ones are summed, in fp32; what is left out is less than 2^-21 of |x w|.
+ * products of planes the six large ones are summed, in fp32; what is left out is less than 2^-21 of |x w|. Weights that are
+ * bfloat16 have one plane, and halves two: then it is three products, of which nothing is left out, and five.
  *
  * A tile is 16 rows of 64 bytes. tile C[16][16] += A[16 rows][32 of k] * B[16 pairs of k][16 columns][2]: so a step is 32
  * of k, and B holds the values of k and k + 1 side by side, which is what two rows of a panel become with two operations.
@@ -16,11 +17,19 @@
 #define PLANES 3
 #define COLUMN_TILES (PANEL / 16)
 #define A_STEP (PLANES * TILE_WORDS)                /* words: [plane][row][pair of k] */
-#define B_STEP (PLANES * COLUMN_TILES * TILE_WORDS) /* words: [plane][16 columns][pair of k][column] */
+#define B_PLANE_WORDS (COLUMN_TILES * TILE_WORDS)   /* [16 columns][pair of k][column]; a step: [plane] of these */
 #define BLOCK_STEPS 8                               /* of k, split at a time: 96 KiB of a panel */
 #define PART_PANELS 4                               /* that a share has at most */
 #define GROUP_TILES 16                              /* that a share has at most: their sums take 64 KiB */
 enum plane { HIGH, MIDDLE, LOW };
+/* Of an element of a matrix of weights; the planes beyond are 0. */
+#if defined(BFLOAT_WEIGHTS)
+#define WEIGHT_PLANES 1
+#elif defined(HALF_WEIGHTS)
+#define WEIGHT_PLANES 2
+#else
+#define WEIGHT_PLANES PLANES
+#endif
 
 /* --- the units ---------------------------------------------------------------------------------------------------- */
 
@@ -85,14 +94,16 @@ vec upper(vec x)
     return as_float16(as_uint16(x) & UPPER);
 }
 
-/* The planes of two vectors, element by element: x in the lower half of each word, y in the upper one. */
-void split_pairs(vec x, vec y, uint16 *planes)
+/* The first `count` planes of two vectors, element by element: x in the lower half of each word, y in the upper one. */
+void split_pairs(vec x, vec y, uint16 *planes, int count)
 {
     _Pragma("unroll") for (int p = 0; p < PLANES; p++)
     {
-        planes[p] = as_uint16(x) >> 16 | (as_uint16(y) & UPPER);
-        x -= upper(x);
-        y -= upper(y);
+        if (p < count) {
+            planes[p] = as_uint16(x) >> 16 | (as_uint16(y) & UPPER);
+            x -= upper(x);
+            y -= upper(y);
+        }
     }
 }
 
@@ -194,7 +205,7 @@ void split_columns(int M, int K, __global const float *x, ulong x_offset, __glob
                     v = vec_load(from + (long)row * PANEL + t * VEC);
                 if (row + 1 < M)
                     next = vec_load(from + (long)(row + 1) * PANEL + t * VEC);
-                split_pairs(v, next, both);
+                split_pairs(v, next, both, PLANES);
                 _Pragma("unroll") for (int p = 0; p < PLANES; p++) words[p][pair] = both[p];
             }
             __global uint *to = planes + a_at(panel * COLUMN_TILES + t, grid.y * COLUMN_TILES, step, steps);
@@ -209,8 +220,17 @@ void split_columns(int M, int K, __global const float *x, ulong x_offset, __glob
 /* --- products ----------------------------------------------------------------------------------------------------- */
 
 /* Right operands are weights, or the gradients at a layer's output, which are floats whatever the weights are: they are
- * known by where their bytes lie and how many an element has. */
+ * known by where their bytes lie, and how many bytes and planes an element has. */
 #define CACHE_LINE_BYTES 64
+
+#ifdef BFLOAT_WEIGHTS
+/* Two rows of weights as they are stored, as split_pairs() gives them. */
+uint16 load_weight_pairs(__global const weight *p, bool both)
+{
+    const uint16 x = WIDEN(*(__global const vec_weights_unaligned *)p);
+    return both ? x | WIDEN(*(__global const vec_weights_unaligned *)(p + PANEL)) << 16 : x;
+}
+#endif
 
 vec load_right(__global const char *p, int at, int bytes)
 {
@@ -218,31 +238,49 @@ vec load_right(__global const char *p, int at, int bytes)
 }
 
 /* One step of a panel: `count` rows of w, the others of the 32 are 0. */
-void split_panel(uint *b, __global const char *w, int bytes, int count)
+void split_panel(uint *b, __global const char *w, int bytes, int planes, int count)
 {
     for (int pair = 0; pair < 16; pair++) {
         _Pragma("unroll") for (int c = 0; c < COLUMN_TILES; c++)
         {
-            uint16 planes[PLANES];
+            uint16 words[PLANES];
             vec x = 0.0f, y = 0.0f;
+#ifdef BFLOAT_WEIGHTS
+            if (bytes == sizeof(weight)) {
+                words[0] = 0;
+                if (2 * pair < count)
+                    words[0] =
+                        load_weight_pairs((__global const weight *)w + 2 * pair * PANEL + c * VEC, 2 * pair + 1 < count);
+                *(uint16 *)(b + c * TILE_WORDS + pair * 16) = words[0];
+                continue;
+            }
+#endif
             if (2 * pair < count)
                 x = load_right(w, 2 * pair * PANEL + c * VEC, bytes);
             if (2 * pair + 1 < count)
                 y = load_right(w, (2 * pair + 1) * PANEL + c * VEC, bytes);
-            split_pairs(x, y, planes);
+            split_pairs(x, y, words, planes);
             _Pragma("unroll") for (int p = 0; p < PLANES; p++)
-                *(uint16 *)(b + (p * COLUMN_TILES + c) * TILE_WORDS + pair * 16) = planes[p];
+            {
+                if (p < planes)
+                    *(uint16 *)(b + p * B_PLANE_WORDS + c * TILE_WORDS + pair * 16) = words[p];
+            }
         }
     }
 }
 
 #define A_PLANE(a, plane) ((a) + (plane)*TILE_WORDS)
-#define B_PLANE(b, plane) ((b) + (plane)*COLUMN_TILES * TILE_WORDS)
+#define B_PLANE(b, plane) ((b) + (plane)*B_PLANE_WORDS)
 
-/* The pairs of planes, always in this order: those of `a` are loaded where they change. */
-#define EACH_PAIR_OF_PLANES(LOAD_A, LOAD_B, MULTIPLY) \
+/* The pairs of planes, always in this order, of as many planes as b has: those of `a` are loaded where they change. */
+#define EACH_PAIR_OF_PLANES(planes, LOAD_A, LOAD_B, MULTIPLY) \
     LOAD_B(HIGH) LOAD_A(LOW) MULTIPLY LOAD_A(MIDDLE) MULTIPLY LOAD_A(HIGH) MULTIPLY \
-    LOAD_B(LOW) MULTIPLY LOAD_B(MIDDLE) MULTIPLY LOAD_A(MIDDLE) MULTIPLY
+    if (planes > 2) { \
+        LOAD_B(LOW) MULTIPLY \
+    } \
+    if (planes > 1) { \
+        LOAD_B(MIDDLE) MULTIPLY LOAD_A(MIDDLE) MULTIPLY \
+    }
 
 /* Four tiles of sums: 0, or what waited in memory between two blocks of k; and back there. */
 #define SUMS_BEGIN(begin, p0, p1, p2, p3) \
@@ -255,12 +293,12 @@ void split_panel(uint *b, __global const char *w, int bytes, int count)
     TILE_STORE(0, p0, PANEL) TILE_STORE(1, p1, PANEL) TILE_STORE(2, p2, PANEL) TILE_STORE(3, p3, PANEL)
 
 /* Two row tiles, `row_tile` words apart, by two column tiles of b; sums[32][PANEL]. */
-void multiply_four(__global const uint *a, long row_tile, const uint *b, uint *sums, int steps, bool begin,
+void multiply_four(__global const uint *a, long row_tile, const uint *b, int planes, uint *sums, int steps, bool begin,
                    __global const char *fetch_w, int w_lines, __global const uint *fetch_a, int a_lines TILES)
 {
     uint *below = sums + UNIT_ROWS * PANEL;
     SUMS_BEGIN(begin, sums, sums + 16, below, below + 16)
-    for (int s = 0; s < steps; s++, a += A_STEP, b += B_STEP) {
+    for (int s = 0; s < steps; s++, a += A_STEP, b += planes * B_PLANE_WORDS) {
         for (int line = w_lines * s / steps; line < w_lines * (s + 1) / steps; line++)
             PREFETCH(fetch_w + line * CACHE_LINE_BYTES);
         for (int line = a_lines * s / steps; line < a_lines * (s + 1) / steps; line++)
@@ -268,7 +306,7 @@ void multiply_four(__global const uint *a, long row_tile, const uint *b, uint *s
 #define LOAD_A(plane) TILE_LOAD(4, A_PLANE(a, plane), 16) TILE_LOAD(5, A_PLANE(a + row_tile, plane), 16)
 #define LOAD_B(plane) TILE_LOAD(6, B_PLANE(b, plane), 16) TILE_LOAD(7, B_PLANE(b, plane) + TILE_WORDS, 16)
 #define MULTIPLY TILE_PRODUCT(0, 4, 6) TILE_PRODUCT(1, 4, 7) TILE_PRODUCT(2, 5, 6) TILE_PRODUCT(3, 5, 7)
-        EACH_PAIR_OF_PLANES(LOAD_A, LOAD_B, MULTIPLY)
+        EACH_PAIR_OF_PLANES(planes, LOAD_A, LOAD_B, MULTIPLY)
 #undef LOAD_A
 #undef LOAD_B
 #undef MULTIPLY
@@ -277,10 +315,13 @@ void multiply_four(__global const uint *a, long row_tile, const uint *b, uint *s
 }
 
 /* One row tile by all four of b; sums[16][PANEL]. */
-void multiply_row(__global const uint *a, const uint *b, uint *sums, int steps, bool begin TILES)
+void multiply_row(__global const uint *a, const uint *b, int planes, uint *sums, int steps, bool begin,
+                  __global const char *fetch_w, int w_lines TILES)
 {
     SUMS_BEGIN(begin, sums, sums + 16, sums + 32, sums + 48)
-    for (int s = 0; s < steps; s++, a += A_STEP, b += B_STEP) {
+    for (int s = 0; s < steps; s++, a += A_STEP, b += planes * B_PLANE_WORDS) {
+        for (int line = w_lines * s / steps; line < w_lines * (s + 1) / steps; line++)
+            PREFETCH(fetch_w + line * CACHE_LINE_BYTES);
         const uint *plane_of_b = b;
 #define LOAD_A(plane) TILE_LOAD(4, A_PLANE(a, plane), 16)
 #define LOAD_B(plane) plane_of_b = B_PLANE(b, plane);
@@ -288,7 +329,7 @@ void multiply_row(__global const uint *a, const uint *b, uint *sums, int steps, 
     TILE_LOAD(5, plane_of_b, 16) TILE_PRODUCT(0, 4, 5) TILE_LOAD(6, plane_of_b + TILE_WORDS, 16) TILE_PRODUCT(1, 4, 6) \
     TILE_LOAD(7, plane_of_b + 2 * TILE_WORDS, 16) TILE_PRODUCT(2, 4, 7) \
     TILE_LOAD(5, plane_of_b + 3 * TILE_WORDS, 16) TILE_PRODUCT(3, 4, 5)
-        EACH_PAIR_OF_PLANES(LOAD_A, LOAD_B, MULTIPLY)
+        EACH_PAIR_OF_PLANES(planes, LOAD_A, LOAD_B, MULTIPLY)
     }
     SUMS_END(sums, sums + 16, sums + 32, sums + 48)
 }
@@ -300,7 +341,7 @@ struct part {
     __global const char *w;
     __global const char *following; /* where the next part's panels begin, or 0 */
     int tiles, panels, K;
-    int bytes; /* of an element of w */
+    int bytes, planes; /* of an element of w */
 };
 
 /* sums[panel][row][PANEL], block by block of k. */
@@ -308,6 +349,7 @@ void multiply_tiles(uint *sums, uint *b, const struct part *part TILES)
 {
     const int K = part->K, steps = (K + STEP - 1) / STEP, tiles = part->tiles, panels = part->panels;
     const long panel_words = (long)tiles * UNIT_ROWS * PANEL, row_bytes = PANEL * part->bytes;
+    const int planes = part->planes, b_step = planes * B_PLANE_WORDS;
     const int pairs = tiles / 2, visits = panels * (COLUMN_TILES / 2); /* of each pair of row tiles */
     for (int first = 0; first < steps; first += BLOCK_STEPS) {
         const int count = min(BLOCK_STEPS, steps - first), then = first + count;
@@ -321,14 +363,14 @@ void multiply_tiles(uint *sums, uint *b, const struct part *part TILES)
         const int a_lines = last ? 0 : min(BLOCK_STEPS, steps - then) * 2 * A_STEP / CACHE_LINE_FLOATS;
         for (int p = 0; p < panels; p++)
             for (int s = 0; s < count; s++)
-                split_panel(b + (p * BLOCK_STEPS + s) * B_STEP, part->w + ((long)p * K + (first + s) * STEP) * row_bytes,
-                            part->bytes, K - (first + s) * STEP);
+                split_panel(b + (p * BLOCK_STEPS + s) * b_step, part->w + ((long)p * K + (first + s) * STEP) * row_bytes,
+                            part->bytes, planes, K - (first + s) * STEP);
         for (int visit = 0; visit < visits; visit++) {
             const int p = visit / (COLUMN_TILES / 2), c = visit % (COLUMN_TILES / 2) * 2;
             for (int t = 0; t < pairs; t++) {
                 const int call = c / 2 * pairs + t, calls = pairs * (COLUMN_TILES / 2); /* that fetch the panel's w */
                 const int w_line = w_lines * call / calls, a_line = a_lines * visit / visits;
-                multiply_four(a + 2 * t * row_tile, row_tile, b + p * BLOCK_STEPS * B_STEP + c * TILE_WORDS,
+                multiply_four(a + 2 * t * row_tile, row_tile, b + p * BLOCK_STEPS * b_step + c * TILE_WORDS, planes,
                               sums + p * panel_words + 2 * t * UNIT_ROWS * PANEL + c * 16, count, first == 0,
                               next_w + p * K * row_bytes + w_line * CACHE_LINE_BYTES, w_lines * (call + 1) / calls - w_line,
                               next_a + (long)t * a_lines * CACHE_LINE_FLOATS + a_line * CACHE_LINE_FLOATS,
@@ -336,8 +378,9 @@ void multiply_tiles(uint *sums, uint *b, const struct part *part TILES)
             }
         }
         for (int p = 0; tiles % 2 != 0 && p < panels; p++)
-            multiply_row(a + (tiles - 1) * row_tile, b + p * BLOCK_STEPS * B_STEP,
-                         sums + p * panel_words + (tiles - 1) * UNIT_ROWS * PANEL, count, first == 0 TILES_PASS);
+            multiply_row(a + (tiles - 1) * row_tile, b + p * BLOCK_STEPS * b_step, planes,
+                         sums + p * panel_words + (tiles - 1) * UNIT_ROWS * PANEL, count, first == 0,
+                         next_w + p * K * row_bytes, pairs == 0 ? w_lines : 0 TILES_PASS);
     }
 }
 
@@ -352,7 +395,7 @@ void linear_tiles(int M, int N, int K, int flags, int together, int block_k,
             __global const float *second, ulong second_offset, long second_row_stride, long second_panel_stride,
             __global float *save, ulong save_offset, float4 gate, SHARES)
 {
-    uint b[PART_PANELS * BLOCK_STEPS * B_STEP] __attribute__((aligned(64)));
+    uint b[PART_PANELS * BLOCK_STEPS * WEIGHT_PLANES * B_PLANE_WORDS] __attribute__((aligned(64)));
     uint sums[PART_PANELS * GROUP_TILES * UNIT_ROWS * PANEL] __attribute__((aligned(64)));
     TILES_BEGIN
     EACH_SHARE
@@ -378,6 +421,7 @@ void linear_tiles(int M, int N, int K, int flags, int together, int block_k,
             .panels = end_panel - first_panel,
             .K = K,
             .bytes = sizeof(weight),
+            .planes = WEIGHT_PLANES,
         };
         multiply_tiles(sums, b, &part TILES_PASS);
         for (int panel = first_panel; panel < end_panel; panel++) {
@@ -400,7 +444,7 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void weight_gradient_tiles(int M, int N, int K, int accumulate, int block_m, __global const uint *x, ulong x_offset,
                      __global const float *dy, ulong dy_offset, __global float *dw, ulong dw_offset, SHARES)
 {
-    uint b[PART_PANELS * BLOCK_STEPS * B_STEP] __attribute__((aligned(64)));
+    uint b[PART_PANELS * BLOCK_STEPS * PLANES * B_PLANE_WORDS] __attribute__((aligned(64)));
     uint sums[PART_PANELS * GROUP_TILES * UNIT_ROWS * PANEL] __attribute__((aligned(64)));
     TILES_BEGIN
     EACH_SHARE
@@ -421,6 +465,7 @@ void weight_gradient_tiles(int M, int N, int K, int accumulate, int block_m, __g
             .panels = end_panel - first_panel,
             .K = M,
             .bytes = sizeof(float),
+            .planes = PLANES,
         };
         multiply_tiles(sums, b, &part TILES_PASS);
         for (int panel = first_panel; panel < end_panel; panel++) {
