@@ -1,5 +1,6 @@
 #include "command/options.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -22,18 +23,32 @@ const struct config_flag options_flags[] = {
     {"hidden-dim", "N", "their hidden size (1024)", &options.hidden_dim},
     {"min-batch-size", "ROWS", "rows that a batch waits for (1)", &options.min_batch_size},
     {"max-batch-size", "ROWS", "largest task and batch (4096)", &options.max_batch_size},
-    {"optimizer", "WORD", "adam, sgd or none (adam)", &options.optimizer},
+    {"optimizer", "WORD", "adam, adamw, sgd or none (adam)", &options.optimizer},
     {"learning-rate", "NUMBER", "of the optimizer (0.001)", &options.learning_rate},
-    {"scheduler", "WORD", "linear or none (none)", &options.scheduler},
-    {"num-warmup-steps", "N", "of the linear schedule (0)", &options.num_warmup_steps},
-    {"num-training-steps", "N", "of the linear schedule", &options.num_training_steps},
+    {"scheduler", "WORD", "linear, cosine or none (none)", &options.scheduler},
+    {"num-warmup-steps", "N", "of the schedule (0)", &options.num_warmup_steps},
+    {"num-training-steps", "N", "of the schedule", &options.num_training_steps},
     {"clip-grad-norm", "NUMBER", "global L2 norm to which gradients are scaled down (0: never)",
      &options.clip_grad_norm},
     {"device", "WHICH...",
      "gpu or cuda, with :N the next ones, or cpu; default a GPU if there is one, else the first device; with --config: "
      "only these devices of it",
      &options.device},
-    {"compression", "WORD", "NONE: clients choose that of their calls", &options.compression},
+    {"compression", "WORD",
+     "how clients are advised to send their tensors: NONE, FLOAT16, BFLOAT16, MEANSTD_16BIT, UNIFORM_8BIT, "
+     "QUANTILE_8BIT "
+     "or BLOCKWISE_8BIT (NONE)",
+     &options.compression},
+    {"custom-module-path", "FILE", "refused: an own block is one of the configuration's, or a shared object",
+     &options.custom_module_path},
+    /* These arrive as what they are here (see aliases), and stand here to be found. */
+    {"initial-peers", "ADDRESS...", "as --dht-bootstrap", &options.ignored},
+    {"host-maddrs", "ADDRESS...", "as --frontend-listen; /ip4/0.0.0.0/tcp/31330, too", &options.ignored},
+    {"announce-maddrs", "ADDRESS...", "as --frontend-advertise", &options.ignored},
+    {"identity-path", "FILE", "as --dht-identity-file", &options.ignored},
+    {"update-period", "NUMBER", "as --dht-update-period", &options.ignored},
+    {"expiration", "NUMBER", "as --dht-expiration", &options.ignored},
+    {"stats-report-interval", "NUMBER", "as --server-stats-interval", &options.ignored},
     {"no-dht", NULL, "do not start expertd-dht: clients know the server's address", &options.no_dht},
     {"reference", NULL, "print: every option of the configuration as a page in Markdown", &options.reference},
     {"supervisord", NULL, "print: the supervisord file instead of the configuration", &options.supervisord},
@@ -217,7 +232,7 @@ bool options_describe_experts(const struct options *given)
     return given->num_experts || given->expert_pattern || given->expert_uids || given->expert_cls ||
            given->hidden_dim || given->min_batch_size || given->max_batch_size || given->optimizer ||
            given->learning_rate || given->scheduler || given->num_warmup_steps || given->num_training_steps ||
-           given->clip_grad_norm;
+           given->clip_grad_norm || given->compression || given->custom_module_path;
 }
 
 bool options_want_device(const struct options *given, const char *name)
@@ -250,6 +265,18 @@ static bool has_effect(const struct options *given, const char *flag, const char
     return has;
 }
 
+/* hivemind writes them in capital letters. */
+static void print_compression(FILE *out, const char *value)
+{
+    char word[32];
+    if (!value)
+        return;
+    snprintf(word, sizeof word, "%s", value);
+    for (char *c = word; *c; c++)
+        *c = (char)tolower((unsigned char)*c);
+    print_value(out, "compression", word);
+}
+
 void options_print_settings(FILE *out, const struct options *given)
 {
     print_value(out, "block", given->expert_cls);
@@ -267,6 +294,7 @@ void options_print_settings(FILE *out, const struct options *given)
         print_value(out, "total_steps", given->num_training_steps);
     if (has_effect(given, "clip-grad-norm", given->clip_grad_norm, false))
         print_value(out, "clip_norm", given->clip_grad_norm);
+    print_compression(out, given->compression);
 }
 
 static void print_uids(FILE *out, const struct options *given)
@@ -328,8 +356,9 @@ static int check(const struct options *given)
     else if (!given->expert_uids && given->num_experts &&
              strspn(given->num_experts, "0123456789") != strlen(given->num_experts))
         log_error("--num-experts: '%.100s' is not a whole number", given->num_experts);
-    else if (given->compression && strcasecmp(given->compression, "none") != 0)
-        log_error("--compression: clients choose that of each call, the server has none to set");
+    else if (given->custom_module_path)
+        log_error("--custom-module-path: there is no Python here; an own block is declared under 'blocks:' of a "
+                  "configuration, or is a shared object: --expert-cls ./NAME.so");
     else
         return 0;
     return -EINVAL;

@@ -13,7 +13,7 @@
 struct options {
     const char *num_experts, *expert_pattern, *expert_uids, *expert_cls, *hidden_dim, *min_batch_size, *max_batch_size;
     const char *device, *optimizer, *learning_rate, *scheduler, *num_warmup_steps, *num_training_steps, *clip_grad_norm;
-    const char *compression;
+    const char *compression, *custom_module_path;
     const char *no_dht, *supervisord, *alert, *reference, *ignored; /* ignored: what has no meaning here */
 };
 extern struct options options;

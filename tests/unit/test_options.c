@@ -88,6 +88,7 @@ START_TEST(numbers_patterns_and_uids_make_experts)
                                   .optimizer = "sgd",
                                   .learning_rate = "0.5",
                                   .scheduler = "linear",
+                                  .compression = "MEANSTD_16BIT",
                                   .num_warmup_steps = "2",
                                   .num_training_steps = "9",
                                   .clip_grad_norm = "1.5",
@@ -102,6 +103,7 @@ START_TEST(numbers_patterns_and_uids_make_experts)
         ck_assert_uint_eq(config.experts[i].total_steps, 9);
         ck_assert_double_eq(config.experts[i].clip_norm, 1.5);
         ck_assert_double_eq(config.experts[i].learning_rate, 0.5);
+        ck_assert_str_eq(config.experts[i].compression, "meanstd_16bit");
         ck_assert_uint_eq(config.experts[i].min_batch_size, 2);
         ck_assert_uint_eq(config.experts[i].max_batch_size, 64);
     }
@@ -172,7 +174,7 @@ START_TEST(what_does_not_fit_together_is_refused)
     const struct options wrong[] = {{.hidden_dim = "8"},
                                     {.num_experts = "2", .expert_uids = "a.1"},
                                     {.num_experts = "2]\", x: [\""},
-                                    {.num_experts = "2", .compression = "FLOAT16"}};
+                                    {.num_experts = "2", .custom_module_path = "a.py"}};
     ck_assert_ptr_null(options_configuration(&wrong[_i], machine, 1, "a"));
     ck_assert(options_describe_experts(&wrong[_i]));
 }
