@@ -155,6 +155,23 @@ void codec_bfloat16_encode(const float *from, uint64_t elements, void *frame)
 /* ---- mean and deviation of each last axis -------------------------------------------------------------------------
  */
 
+/* In one pass. That takes the difference of two sums, which is the less precise the farther the first element lies from
+ * the mean: beyond four deviations, and where a square is too large for a float, it takes two passes. */
+static void mean_and_deviation(const float *x, uint64_t count, float *mean, float *deviation)
+{
+    const double n = (double)count;
+    double sum, squares;
+    codec_moments(x, count, x[0], &sum, &squares);
+    const double offset = sum / n, variance = squares / n - offset * offset;
+    if (isfinite(variance) && offset * offset <= 16 * variance) {
+        *mean = (float)((double)x[0] + offset);
+        *deviation = (float)sqrt(variance);
+        return;
+    }
+    *mean = (float)(codec_sum(x, count) / n);
+    *deviation = (float)sqrt(codec_sum_squares(x, count, *mean) / n);
+}
+
 bool codec_meanstd_encode(const float *from, uint64_t elements, uint64_t last, void *frame)
 {
     const uint64_t rows = last ? elements / last : 0;
@@ -162,8 +179,8 @@ bool codec_meanstd_encode(const float *from, uint64_t elements, uint64_t last, v
     codec_f32 *means = (codec_f32 *)(void *)(to + elements), *deviations = means + rows;
     for (uint64_t r = 0; r < rows; r++) {
         const float *x = from + r * last;
-        const float mean = (float)(codec_sum(x, last) / (double)last);
-        float deviation = (float)sqrt(codec_sum_squares(x, last, mean) / (double)last);
+        float mean, deviation;
+        mean_and_deviation(x, last, &mean, &deviation);
         if (!isfinite(mean) || !isfinite(deviation))
             return false;
         if (deviation < 0x1p-23f)

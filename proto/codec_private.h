@@ -21,6 +21,8 @@ typedef float __attribute__((aligned(1), may_alias)) codec_f32;
  * not, or if a thousand of them are beyond floats. */
 double codec_sum(const float *x, uint64_t count);
 double codec_sum_squares(const float *x, uint64_t count, float mean);
+/* Of x - pivot, in one pass: for a pivot that is not far off the mean. */
+void codec_moments(const float *x, uint64_t count, float pivot, double *sum, double *squares);
 
 void codec_float16_decode(const void *frame, uint64_t elements, float *to);
 void codec_float16_encode(const float *from, uint64_t elements, void *frame);

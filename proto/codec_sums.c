@@ -44,3 +44,28 @@ CODEC_VECTORS double codec_sum_squares(const float *x, uint64_t count, float mea
         all += (double)(x[i] - mean) * (double)(x[i] - mean);
     return all;
 }
+
+CODEC_VECTORS void codec_moments(const float *x, uint64_t count, float pivot, double *sum, double *squares)
+{
+    double sums = 0, all = 0;
+    uint64_t i = 0;
+    while (count - i >= LANES) {
+        float lanes[LANES] = {0}, square_lanes[LANES] = {0};
+        const uint64_t end = i + (count - i < STEP ? count - i : STEP) / LANES * LANES;
+        for (; i < end; i += LANES)
+            for (int k = 0; k < LANES; k++) {
+                const float away = x[i + (uint64_t)k] - pivot;
+                lanes[k] += away;
+                square_lanes[k] += away * away;
+            }
+        sums += add_lanes(lanes);
+        all += add_lanes(square_lanes);
+    }
+    for (; i < count; i++) {
+        const double away = (double)x[i] - (double)pivot;
+        sums += away;
+        all += away * away;
+    }
+    *sum = sums;
+    *squares = all;
+}

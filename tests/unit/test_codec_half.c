@@ -103,6 +103,37 @@ START_TEST(a_row_without_deviation_has_the_least)
 }
 END_TEST
 
+/* Wherever the first element lies, which the sums are taken around. */
+START_TEST(mean_and_deviation_are_as_precise_for_any_first_element)
+{
+    enum { LAST = 5000 };
+    const struct {
+        float first, scale;
+    } cases[] = {{0, 1}, {3, 1}, {-5, 1}, {60, 1}, {1e6F, 1}, {-1e18F, 1}, {-1e19F, 2e15F}, {1e-30F, 1e-6F}};
+    float *x = codec_random(LAST, 5), *scaled = malloc(LAST * sizeof *scaled);
+    unsigned char *frame = malloc(2 * LAST + 8);
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        double sum = 0, squares = 0;
+        float mean, deviation;
+        for (int i = 0; i < LAST; i++)
+            scaled[i] = i == 0 ? cases[c].first : x[i] * cases[c].scale;
+        ck_assert(codec_encode(CODEC_MEANSTD_16BIT, scaled, LAST, LAST, frame));
+        memcpy(&mean, frame + 2 * LAST, 4);
+        memcpy(&deviation, frame + 2 * LAST + 4, 4);
+        for (int i = 0; i < LAST; i++)
+            sum += (double)scaled[i] / LAST;
+        for (int i = 0; i < LAST; i++)
+            squares += pow((double)scaled[i] - sum, 2);
+        const double expected = sqrt(squares / LAST);
+        ck_assert_double_eq_tol((double)mean, sum, 1e-5 * expected);
+        ck_assert_double_eq_tol((double)deviation, expected, 1e-4 * expected);
+    }
+    free(frame);
+    free(scaled);
+    free(x);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("codec_half");
@@ -112,6 +143,7 @@ int main(void)
     tcase_add_test(tests, bfloat16_is_rounded_to_even);
     tcase_add_test(tests, mean_and_deviation_are_those_of_each_last_axis);
     tcase_add_test(tests, a_row_without_deviation_has_the_least);
+    tcase_add_test(tests, mean_and_deviation_are_as_precise_for_any_first_element);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
