@@ -90,6 +90,11 @@ EXPERTD_API int expertd_expert_forward(struct expertd_expert *expert, const stru
 EXPERTD_API int expertd_expert_backward(struct expertd_expert *expert, const struct expertd_tensor *inputs,
                                         size_t n_inputs, const struct expertd_tensor *grad_outputs,
                                         size_t n_grad_outputs, uint32_t deadline_ms, struct expertd_task **task);
+/* Of those inputs alone whose gradients are wanted: requires_grad as for expertd_backward_for(). */
+EXPERTD_API int expertd_expert_backward_for(struct expertd_expert *expert, const struct expertd_tensor *inputs,
+                                            size_t n_inputs, const bool *requires_grad,
+                                            const struct expertd_tensor *grad_outputs, size_t n_grad_outputs,
+                                            uint32_t deadline_ms, struct expertd_task **task);
 
 /* As expertd_call_wait() and expertd_poll(), for all tasks of the dht. */
 EXPERTD_API int expertd_task_wait(struct expertd_task *task, int timeout_ms);

@@ -155,11 +155,12 @@ static void call(struct expertd_task *task, struct server *server)
     }
     task->server = server;
     server_use(&task->dht->servers, server);
-    const int rc = task->backward
-                       ? expertd_backward(server->client, task->uid, lent, task->count[0], lent + task->count[0],
-                                          task->count[1], remote_attempt_remaining_ms(task), &task->call)
-                       : expertd_forward(server->client, task->uid, lent, task->count[0],
-                                         remote_attempt_remaining_ms(task), &task->call);
+    const bool *requires_grad = task->chosen ? task->requires_grad : NULL;
+    const int rc = task->backward ? expertd_backward_for(server->client, task->uid, lent, task->count[0], requires_grad,
+                                                         lent + task->count[0], task->count[1],
+                                                         remote_attempt_remaining_ms(task), &task->call)
+                                  : expertd_forward(server->client, task->uid, lent, task->count[0],
+                                                    remote_attempt_remaining_ms(task), &task->call);
     if (rc == 0) {
         called(task);
     } else {

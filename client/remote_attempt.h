@@ -18,6 +18,7 @@ struct expertd_task {
     struct expertd_tensor tensors[EXPERTD_MAX_TENSORS];
     struct shared_data *data[EXPERTD_MAX_TENSORS];
     size_t count[2];
+    bool chosen, requires_grad[EXPERTD_MAX_TENSORS]; /* whether the latter says which gradients are wanted */
     uint64_t deadline_ns;
     uint64_t wake_ns; /* PAUSED: when to go on. CALLED: by when there has to be a connection; 0: no matter */
     uint32_t pause_ms, retry_after_ms; /* the own one; the least that servers of this round have asked for, 0: none */

@@ -68,12 +68,20 @@ int expertd_expert_backward(struct expertd_expert *expert, const struct expertd_
                             const struct expertd_tensor *grad_outputs, size_t n_grad_outputs, uint32_t deadline_ms,
                             struct expertd_task **task)
 {
+    return expertd_expert_backward_for(expert, inputs, n_inputs, NULL, grad_outputs, n_grad_outputs, deadline_ms, task);
+}
+
+int expertd_expert_backward_for(struct expertd_expert *expert, const struct expertd_tensor *inputs, size_t n_inputs,
+                                const bool *requires_grad, const struct expertd_tensor *grad_outputs,
+                                size_t n_grad_outputs, uint32_t deadline_ms, struct expertd_task **task)
+{
     const struct remote_task_request request = {.uid = expert->uid,
                                                 .server = expert->server,
                                                 .backward = true,
                                                 .patient = true,
                                                 .tensors = {inputs, grad_outputs},
                                                 .count = {n_inputs, n_grad_outputs},
+                                                .requires_grad = requires_grad,
                                                 .deadline_ms = deadline_ms};
     return remote_task_start(expert->dht, &request, task);
 }

@@ -145,6 +145,9 @@ int remote_task_start(struct expertd_dht *dht, const struct remote_task_request 
     task->backward = request->backward;
     task->patient = request->patient;
     task->not_applied = true;
+    task->chosen = request->requires_grad != NULL;
+    for (size_t i = 0; few && task->chosen && i < request->count[0]; i++)
+        task->requires_grad[i] = request->requires_grad[i];
     task->deadline_ns = clock_now_ns() + (request->deadline_ms ? request->deadline_ms : dht->deadline_ms) * NS_PER_MS;
     snprintf(task->uid, sizeof task->uid, "%s", request->uid);
     if (few && !take_tensors(task, request)) {

@@ -15,6 +15,7 @@ struct remote_task_request {
     bool patient;
     const struct expertd_tensor *tensors[2]; /* inputs; grad_outputs */
     size_t count[2];
+    const bool *requires_grad; /* of each input of a backward, copied; NULL: all */
     uint32_t deadline_ms;
 };
 

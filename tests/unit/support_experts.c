@@ -78,13 +78,14 @@ static void compute(struct experts *experts, struct router_request *request, con
     tensor.dtype = EXPERTD__DTYPE__FLOAT32;
     tensor.n_shape = 2;
     tensor.shape = shape;
-    reply.n_tensors = 1;
+    const bool wanted = header->n_requires_grad == 0 || header->requires_grad[0];
+    reply.n_tensors = wanted;
     reply.tensors = tensors;
     experts->backwards += backward;
     experts->forwards += !backward;
     if (!backward)
         experts->rows += (int)rows;
-    router_reply(request, header, &reply, &(struct router_frame){out, rows * width * sizeof *out}, 1);
+    router_reply(request, header, &reply, &(struct router_frame){out, rows * width * sizeof *out}, wanted);
     free(out);
     free(x);
     free(g);

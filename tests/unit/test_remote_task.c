@@ -90,6 +90,29 @@ START_TEST(an_expert_is_found_by_its_uid_alone)
 }
 END_TEST
 
+/* Also when the first server refuses: which gradients are wanted goes along to the next. */
+START_TEST(gradients_that_are_not_wanted_do_not_come_from_whichever_server)
+{
+    const struct expertd_tensor input = expertd_tensor_f32(x, 2, EXPERTS_IN),
+                                gradient = expertd_tensor_f32(g, 2, EXPERTS_OUT);
+    for (size_t i = 0; i < 2; i++)
+        fake_dht_add(&known, uid, at(i));
+    for (int wanted = 0; wanted < 2; wanted++) {
+        bool requires_grad = wanted != 0;
+        servers[0].status = EXPERTD_RESOURCE_EXHAUSTED;
+        servers[0].failing = -1;
+        ck_assert_int_eq(expertd_expert_backward_for(expert, &input, 1, &requires_grad, &gradient, 1, LONG_MS, &task),
+                         0);
+        requires_grad = !requires_grad; /* it was copied */
+        ck_assert_int_eq(expertd_task_wait(task, -1), 0);
+        ck_assert_int_eq(expertd_task_status(task), EXPERTD_OK);
+        ck_assert_uint_eq(expertd_task_output_count(task), (size_t)wanted);
+        expertd_task_release(&task);
+    }
+    ck_assert_int_eq(servers[1].backwards, 2);
+}
+END_TEST
+
 START_TEST(what_was_looked_up_is_remembered)
 {
     fake_dht_add(&known, uid, at(0));
@@ -394,6 +417,7 @@ int main(void)
     TCase *tests = tcase_create("remote_task");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, an_expert_is_found_by_its_uid_alone);
+    tcase_add_test(tests, gradients_that_are_not_wanted_do_not_come_from_whichever_server);
     tcase_add_test(tests, what_was_looked_up_is_remembered);
     tcase_add_test(tests, many_tasks_ask_once);
     tcase_add_test(tests, replicas_are_called_in_turn);
