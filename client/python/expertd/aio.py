@@ -33,8 +33,9 @@ class Client:
         return self.sync.outputs(await _ended(self.sync.start_forward(uid, inputs, timeout=timeout)))
 
     async def backward(self, uid: str, inputs: Sequence[torch.Tensor], grad_outputs: Sequence[torch.Tensor], *,
-                       timeout: Optional[float] = None) -> Tuple[torch.Tensor, ...]:
-        return self.sync.outputs(await _ended(self.sync.start_backward(uid, inputs, grad_outputs, timeout=timeout)))
+                       requires_grad: Optional[Sequence[bool]] = None, timeout: Optional[float] = None) -> Tuple[torch.Tensor, ...]:
+        return self.sync.outputs(await _ended(self.sync.start_backward(uid, inputs, grad_outputs, requires_grad=requires_grad,
+                                                                       timeout=timeout)))
 
     async def ping(self, *, timeout: Optional[float] = None) -> Pong:
         return await _in_thread(lambda: self.sync.ping(timeout=timeout))

@@ -27,12 +27,13 @@ Signature = Tuple[Tuple[int, Tuple[int, ...], int], ...]
 
 
 @lru_cache(maxsize=4096)
-def _header(method: int, uid: str, signature: Signature, codec: int, client_id: bytes) -> bytes:
+def _header(method: int, uid: str, signature: Signature, codec: int, client_id: bytes,
+            requires_grad: Tuple[bool, ...] = ()) -> bytes:
     """All of a request's header but request_id and deadline; messages of protobuf may be put together from parts."""
     pb = messages.server
     return bytes(pb.RequestHeader(version=1, method=method, uid=uid, client_id=client_id, tensors=[
         pb.Tensor(dtype=dtype, shape=shape, codec=used) for dtype, shape, used in signature],
-        reply_codecs=[codec] if codec else []).SerializeToString())
+        reply_codecs=[codec] if codec else [], requires_grad=requires_grad).SerializeToString())
 
 
 class Client:
@@ -68,9 +69,11 @@ class Client:
         return self.outputs(self.start(_FORWARD, uid, inputs, timeout=timeout, attended=True))
 
     def backward(self, uid: str, inputs: Sequence[torch.Tensor], grad_outputs: Sequence[torch.Tensor], *,
-                 timeout: Optional[float] = None) -> Tuple[torch.Tensor, ...]:
-        """The gradients of the inputs, one each. The expert makes an optimizer step, at most one."""
-        return self.outputs(self.start(_BACKWARD, uid, [*inputs, *grad_outputs], timeout=timeout, attended=True))
+                 requires_grad: Optional[Sequence[bool]] = None, timeout: Optional[float] = None) -> Tuple[torch.Tensor, ...]:
+        """The gradients of the inputs, one each; with requires_grad, which has a bool for each input, of those alone that it
+        says, in their order. The expert makes an optimizer step, at most one, which is the same whatever is wanted."""
+        return self.outputs(self.start(_BACKWARD, uid, [*inputs, *grad_outputs], requires_grad=requires_grad, timeout=timeout,
+                                       attended=True))
 
     def ping(self, *, timeout: Optional[float] = None) -> Pong:
         pong = self.start(_PING, timeout=timeout).result().pong
@@ -112,8 +115,10 @@ class Client:
         return self.start(_FORWARD, uid, inputs, timeout=timeout, retry_for=retry_for)
 
     def start_backward(self, uid: str, inputs: Sequence[torch.Tensor], grad_outputs: Sequence[torch.Tensor], *,
-                       timeout: Optional[float] = None, retry_for: Optional[float] = None) -> Call:
-        return self.start(_BACKWARD, uid, [*inputs, *grad_outputs], timeout=timeout, retry_for=retry_for)
+                       requires_grad: Optional[Sequence[bool]] = None, timeout: Optional[float] = None,
+                       retry_for: Optional[float] = None) -> Call:
+        return self.start(_BACKWARD, uid, [*inputs, *grad_outputs], requires_grad=requires_grad, timeout=timeout,
+                          retry_for=retry_for)
 
     @staticmethod
     def outputs(call: Call) -> Tuple[torch.Tensor, ...]:
@@ -127,7 +132,8 @@ class Client:
             raise
 
     def start(self, method: int, uid: str = "", tensors: Sequence[torch.Tensor] = (), *, extra: Any = None,
-              timeout: Optional[float] = None, retry_for: Optional[float] = None, attended: bool = False) -> Call:
+              requires_grad: Optional[Sequence[bool]] = None, timeout: Optional[float] = None,
+              retry_for: Optional[float] = None, attended: bool = False) -> Call:
         """Any method of the protocol, by its number; `extra` is a RequestHeader with further fields. attended: this thread
         waits for it right away."""
         if len(tensors) > MAX_TENSORS:
@@ -136,7 +142,8 @@ class Client:
         codec = self.codec
         described = [to_frame(tensor, codec) for tensor in tensors]
         process = transport()
-        header = _header(method, uid, tuple([one[:3] for one in described]), codec if tensors else 0, process.client_id)
+        header = _header(method, uid, tuple([one[:3] for one in described]), codec if tensors else 0, process.client_id,
+                         () if requires_grad is None else tuple(requires_grad))
         tagged = tags.current()
         if tagged is not tags.NONE:
             header += messages.server.RequestHeader(metadata=tagged[0], traceparent=tagged[1]).SerializeToString()

@@ -13,7 +13,7 @@ from .codecs import Codec, codec_name
 from .dht import DHT
 from .errors import ExpertdError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from .info import ExpertInfo, Field
-from .task import Task, by_load
+from .task import Task, by_load, spread
 from .uid import is_valid_uid
 
 __all__ = ["RemoteExpert"]
@@ -159,17 +159,19 @@ class RemoteExpert(torch.nn.Module):
     def call_forward(self, inputs: Sequence[torch.Tensor]) -> Tuple[torch.Tensor, ...]:
         return self._call(inputs, None, self.timeout)
 
-    def call_backward(self, inputs: Sequence[torch.Tensor], grad_outputs: Sequence[torch.Tensor]) -> Tuple[torch.Tensor, ...]:
-        return self._call(inputs, grad_outputs, self.backward_timeout)
+    def call_backward(self, inputs: Sequence[torch.Tensor], grad_outputs: Sequence[torch.Tensor],
+                      requires_grad: Optional[Sequence[bool]] = None) -> Tuple[torch.Tensor, ...]:
+        """The gradients of the inputs that requires_grad says, in their order; None: of all."""
+        return self._call(inputs, grad_outputs, self.backward_timeout, requires_grad)
 
     def _call(self, inputs: Sequence[torch.Tensor], grad_outputs: Optional[Sequence[torch.Tensor]],
-              timeout: float) -> Tuple[torch.Tensor, ...]:
+              timeout: float, requires_grad: Optional[Sequence[bool]] = None) -> Tuple[torch.Tensor, ...]:
         codec = self.compression
         if self._endpoint is not None:
             client = Client(self._endpoint, timeout=timeout, retry_for=self.retry_for, compression=codec)
             if grad_outputs is None:
                 return client.forward(self.uid, inputs)
-            return client.backward(self.uid, inputs, grad_outputs)
+            return client.backward(self.uid, inputs, grad_outputs, requires_grad=requires_grad)
         end = time.monotonic() + timeout
         give_up = min(end, time.monotonic() + self.retry_for)
         fresh = False
@@ -179,7 +181,7 @@ class RemoteExpert(torch.nn.Module):
             error: ExpertdError = NotFound("no live server hosts it", uid=self.uid)
             if endpoints and left > 0:
                 task = Task(self.uid, endpoints, inputs, grad_outputs, timeout=left, retry_for=self.retry_for, patient=False,
-                            compression=codec)
+                            compression=codec, requires_grad=requires_grad)
                 try:
                     return task.start().outputs()
                 except (Unavailable, NotFound, ResourceExhausted) as refused:
@@ -223,14 +225,12 @@ class _RemoteCall(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> Tuple[Any, ...]:
-        inputs = ctx.saved_tensors
+        inputs, wanted = ctx.saved_tensors, ctx.needs_input_grad[2:]  # false for what is no float
         grads = [grad.to(dtype) for grad, dtype in zip(grad_outputs, ctx.output_dtypes)]
         if tags.current() is tags.NONE and ctx.tags is not tags.NONE:
             with tags.under(ctx.tags):
-                grad_inputs = ctx.expert.call_backward(inputs, grads)
+                came = ctx.expert.call_backward(inputs, grads, wanted)
         else:
-            grad_inputs = ctx.expert.call_backward(inputs, grads)
-        if len(grad_inputs) != len(inputs):
-            raise ExpertdError(f"{len(grad_inputs)} gradients came for {len(inputs)} inputs", uid=ctx.expert.uid)
-        return (None, None, *(grad.to(tensor.device) if tensor.dtype.is_floating_point else None
-                              for grad, tensor in zip(grad_inputs, inputs)))
+            came = ctx.expert.call_backward(inputs, grads, wanted)
+        return (None, None, *(None if grad is None else grad.to(tensor.device)
+                              for grad, tensor in zip(spread(came, wanted, ctx.expert.uid), inputs)))

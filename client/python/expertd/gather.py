@@ -13,7 +13,7 @@ from . import tags
 from .client import DEFAULT_RETRY_FOR
 from .errors import DeadlineExceeded, ExpertdError, Unavailable
 from .expert import ANCHOR
-from .task import Task, by_load
+from .task import Task, by_load, spread
 
 __all__ = ["Target", "Settings", "call_many"]
 
@@ -120,7 +120,7 @@ class _Round:
 
 def _jobs(wanted: Dict[Target, List[Tuple[int, int]]], inputs: Sequence[torch.Tensor],
           grads: Optional[Dict[Tuple[int, int], int]], grad_outputs: Sequence[torch.Tensor],
-          timeout: Optional[float]) -> List[_Job]:
+          timeout: Optional[float], requires_grad: Optional[Sequence[bool]] = None) -> List[_Job]:
     jobs = []
     seconds = LONGEST_TIMEOUT if timeout is None else timeout
     for target, all_pairs in wanted.items():
@@ -134,7 +134,7 @@ def _jobs(wanted: Dict[Target, List[Tuple[int, int]]], inputs: Sequence[torch.Te
                 out = [grad[rows, slots] for grad in grad_outputs]
             jobs.append(_Job(target, pairs, Task(target.uid, by_load(target.endpoints), chosen, out, timeout=seconds,
                                                  retry_for=DEFAULT_RETRY_FOR, patient=False,
-                                                 compression=target.compression)))
+                                                 compression=target.compression, requires_grad=requires_grad)))
     return jobs
 
 
@@ -188,14 +188,14 @@ class _CallMany(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, _: torch.Tensor, *grad_outputs: torch.Tensor) -> Tuple[Any, ...]:
-        inputs, settings = ctx.saved_tensors, ctx.settings
+        inputs, settings, wants = ctx.saved_tensors, ctx.settings, ctx.needs_input_grad[4:]  # false for what is no float
         if settings.detect_anomalies:
             _refuse_anomalies(grad_outputs, "a gradient")
         wanted: Dict[Target, List[Tuple[int, int]]] = {}
         for target, pairs in ctx.answered:
             wanted.setdefault(target, []).extend(pairs)
         with tags.under(ctx.tags if tags.current() is tags.NONE else tags.current()):
-            jobs = _jobs(wanted, inputs, {}, [grad.contiguous() for grad in grad_outputs], settings.backward_timeout)
+            jobs = _jobs(wanted, inputs, {}, [grad.contiguous() for grad in grad_outputs], settings.backward_timeout, wants)
         work = _Round(jobs, len(inputs[0]), settings.backward_k_min, settings.backward_timeout,
                       settings.timeout_after_k_min, settings.detect_anomalies)
         work.run()
@@ -203,12 +203,11 @@ class _CallMany(torch.autograd.Function):
         if count < settings.backward_k_min:
             raise DeadlineExceeded(f"{count} answers to the backward came, and backward_k_min is "
                                    f"{settings.backward_k_min}: {work.why()}")
-        grads: List[Optional[torch.Tensor]] = [torch.zeros_like(tensor) if tensor.dtype.is_floating_point else None
-                                               for tensor in inputs]
+        grads: List[Optional[torch.Tensor]] = [torch.zeros_like(tensor) if want else None for tensor, want in zip(inputs, wants)]
         for index, answer in work.answers.items():
             rows = torch.tensor([row for row, _ in jobs[index].pairs])
-            for grad, part in zip(grads, answer):
-                if grad is not None:
+            for grad, part in zip(grads, spread(answer, wants, jobs[index].target.uid)):
+                if grad is not None and part is not None:
                     grad.index_add_(0, rows, part.to(grad.dtype))
         return (None, None, None, None, *grads)
 

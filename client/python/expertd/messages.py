@@ -25,7 +25,8 @@ _MESSAGES = {
         "Tensor": "dtype:DType=1 shape:uint64*=2 codec:Codec=3",
         "ListQuery": "prefix:string=1 offset:uint32=2 limit:uint32=3",
         "RequestHeader": "version:uint32=1 request_id:uint64=2 method:Method=3 uid:string=4 tensors:Tensor*=5 "
-                         "deadline_ms:uint32=6 client_id:bytes=7 list:ListQuery=8 reply_codecs:Codec*=9 metadata:bytes=10 traceparent:string=11",
+                         "deadline_ms:uint32=6 client_id:bytes=7 list:ListQuery=8 reply_codecs:Codec*=9 metadata:bytes=10 traceparent:string=11 "
+                         "requires_grad:bool*=13",
         "ExpertList.Entry": "uid:string=1 alive:bool=2 device:string=3",
         "ExpertList": "experts:ExpertList.Entry*=1 total:uint32=2 generation:uint64=3",
         "Schema.Field": "name:string=1 dtype:DType=2 row_shape:uint64*=3 codecs:Codec*=4",

@@ -16,7 +16,7 @@ from .client import Client
 from .errors import DeadlineExceeded, ExpertdError, NotFound, ResourceExhausted, Unavailable
 from .transport import transport
 
-__all__ = ["Task", "by_load"]
+__all__ = ["Task", "by_load", "spread"]
 
 _ELSEWHERE = (Unavailable, NotFound, ResourceExhausted)
 
@@ -32,18 +32,31 @@ def by_load(endpoints: Sequence[str]) -> List[str]:
     return sorted(endpoints, key=rank)
 
 
+def spread(grads: Sequence[torch.Tensor], requires_grad: Sequence[bool], uid: str) -> List[Optional[torch.Tensor]]:
+    """For each input its gradient, or None where it was not wanted; ExpertdError when other gradients came. A server of
+    before requires_grad sends them all."""
+    if len(grads) == len(requires_grad):
+        return [grad if wanted else None for grad, wanted in zip(grads, requires_grad)]
+    if len(grads) != sum(requires_grad):
+        raise ExpertdError(f"{len(grads)} gradients came for {len(requires_grad)} inputs, of which {sum(requires_grad)} "
+                           f"want one", uid=uid)
+    left = iter(grads)
+    return [next(left) if wanted else None for wanted in requires_grad]
+
+
 class Task:
     """A forward (grad_outputs None) or backward of `uid` at one of the endpoints, which are tried in their order, within
-    `timeout` seconds. `patient`: the last one is waited for, for `retry_for` seconds, when it is down."""
+    `timeout` seconds. `patient`: the last one is waited for, for `retry_for` seconds, when it is down. `requires_grad`: see
+    Client.backward; spread() puts the gradients where they belong."""
 
     def __init__(self, uid: str, endpoints: Sequence[str], inputs: Sequence[torch.Tensor],
                  grad_outputs: Optional[Sequence[torch.Tensor]], *, timeout: float, retry_for: float, patient: bool,
-                 compression: Codec = None):
+                 compression: Codec = None, requires_grad: Optional[Sequence[bool]] = None):
         self.uid, self.error = uid, None  # type: str, Optional[ExpertdError]
         self.endpoint = ""
         self._endpoints, self._inputs, self._grad_outputs = list(endpoints), inputs, grad_outputs
         self._deadline, self._retry_for, self._patient = time.monotonic() + timeout, retry_for, patient
-        self._compression, self._tags = compression, tags.current()
+        self._compression, self._requires_grad, self._tags = compression, requires_grad, tags.current()
         self._call: Optional[Call] = None
         self._next = 0
         self._cancelled = False
@@ -95,7 +108,7 @@ class Task:
                     self._call = client.start_forward(self.uid, self._inputs, timeout=left, retry_for=retry_for)
                 else:
                     self._call = client.start_backward(self.uid, self._inputs, self._grad_outputs, timeout=left,
-                                                       retry_for=retry_for)
+                                                       retry_for=retry_for, requires_grad=self._requires_grad)
         except ExpertdError as error:  # an endpoint that is none, a tensor that cannot be sent
             self.error = error
             self._go_on()

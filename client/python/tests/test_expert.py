@@ -13,6 +13,7 @@ import torch
 
 import expertd
 from conftest import PATIENCE, echo, ffn, make_server
+from expertd import messages
 from expertd.expert import RemoteExpert
 
 
@@ -61,6 +62,38 @@ def test_20_optimizer_steps_are_the_local_modules(twins, uid, optimizer):
     assert torch.allclose(expert(x), local(x), atol=2e-3)
     assert not torch.allclose(local(x), twins[0](x), atol=2e-3)
     assert expert.fetch_info().update_count == 20
+
+
+def test_only_gradients_that_somebody_needs_are_asked_for(stand_in):
+    def answer(request, frames):
+        wanted = not request.requires_grad or request.requires_grad[0]
+        return echo(request, frames) if wanted else (messages.server.ReplyHeader(version=1), [])
+    server = stand_in(answer)
+    expert, x = remote(server, "e.0"), torch.ones(2, 4)
+    expert(x).sum().backward()
+    needed = x.clone().requires_grad_()
+    expert(needed).sum().backward()
+    assert [list(r.requires_grad) for r in server.asked("BACKWARD")] == [[False], [True]]
+    assert torch.equal(needed.grad, x) and x.grad is None
+    # A server that does not know of it sends them all, and one that sends others is not believed.
+    assert expertd.task.spread([x], [False], "e.0") == [None]
+    assert expertd.task.spread([x], [False, True, False], "e.0") == [None, x, None]
+    with pytest.raises(expertd.ExpertdError, match="1 gradients came for 3 inputs, of which 2 want one"):
+        expertd.task.spread([x], [True, True, False], "e.0")
+
+
+def test_a_step_is_the_same_whatever_gradients_are_wanted(tmp_path):
+    x, grad, path = torch.randn(4, 16), torch.randn(4, 16), str(tmp_path / "ffn.safetensors")
+    expertd.save_tensors(path, expertd.built_in.Feedforward(16).state_dict())
+    learners = [ffn(f"learner.{i}", weights=path, optimizer="sgd", learning_rate=0.1) for i in range(2)]
+    with make_server(learners) as running:
+        client = expertd.Client(running.endpoint, timeout=PATIENCE)
+        assert client.backward("learner.0", [x], [grad], requires_grad=[False]) == ()
+        assert client.backward("learner.1", [x], [grad], requires_grad=[True])[0].shape == x.shape
+        first, second = (client.forward(f"learner.{i}", [x])[0] for i in range(2))
+        assert torch.allclose(first, second, atol=1e-5) and client.info("learner.0").update_count == 1
+        with pytest.raises(expertd.InvalidArgument):
+            client.backward("learner.0", [x], [grad], requires_grad=[True, True])
 
 
 def test_nothing_is_learned_without_a_backward(twins):
