@@ -51,12 +51,19 @@ static bool is_impatient(int signal_number, bool pressed, uint64_t now_ns)
            is_later(now_ns, none, same_press_ns);
 }
 
+/* Or the compiler of an OpenCL driver (LLVM) has put its own handler over ours, once, and raises again what came to it.
+ */
+static bool is_from_terminal(const siginfo_t *info)
+{
+    return info->si_code == SI_KERNEL || (info->si_code == SI_TKILL && info->si_pid == getpid());
+}
+
 /* Only system calls and lock-free atomics: async-signal-safe. The flag comes first, so that whoever is woken sees it.
  */
 static void on_stop_signal(int signal_number, siginfo_t *info, void *context)
 {
     const int saved_errno = errno;
-    const bool pressed = signal_number == SIGINT && info->si_code == SI_KERNEL;
+    const bool pressed = signal_number == SIGINT && is_from_terminal(info);
     const uint64_t one = 1, now_ns = clock_now_ns();
     uint64_t none = 0;
     (void)context;

@@ -55,6 +55,21 @@ if command -v systemd-analyze >/dev/null; then # a template by an instance of it
     said=$(systemd-analyze verify --man=no "$work"/units/*.service "$work"/units/*.target 2>&1 | grep -F "$work/units" || true)
     [ -z "$said" ] || fail "systemd-analyze verify: $said"
 fi
+# Of what apt says that of the first attempt counts when the second one fails as well: the lists may be what is wrong.
+mkdir "$work/apt"
+for tool in dpkg-query apt-cache; do printf '#!/bin/sh\n[ %s = apt-cache ]\n' $tool >"$work/apt/$tool"; done
+cat >"$work/apt/apt-get" <<'SH'
+#!/bin/sh
+case $* in
+*install*) [ -e "$0.again" ] && echo "E: the second reason" || { : >"$0.again"; echo "E: the first reason"; }; exit 100 ;;
+esac
+SH
+printf '#!/bin/sh\necho 0\n' >"$work/apt/id"
+chmod +x "$work"/apt/*
+PATH=$work/apt:$PATH scripts/install-packages --fuzz >"$work/apt/said" 2>&1
+status=$?
+{ [ $status = 100 ] && grep -q 'the first reason' "$work/apt/said" && grep -q 'the second reason' "$work/apt/said"; } ||
+    fail "install-packages ends with $status and says: $(cat "$work/apt/said")"
 for package in $(scripts/install-packages --build --print); do
     case $package in gcc | g++ | libc6-dev | make) continue ;; esac # each Debian build has them
     sed -n '/^Build-Depends:/,/^Standards/p' debian/control | grep -qw -- "$package" || fail "debian/control has no $package to build with"

@@ -145,6 +145,59 @@ def one_by_one(pid, terminal, parts):
     os.kill(pid, signal.SIGTERM)
 
 
+# A disk that takes for ever, as long as a file is there; another one tells that somebody waits for it.
+SLOW_DISK = """
+#include <fcntl.h>
+#include <unistd.h>
+int fsync(int fd)
+{
+    (void)fd;
+    while (access(HOLD, F_OK) == 0) {
+        const int waits = open(HOLD ".waits", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        if (waits >= 0)
+            close(waits);
+        usleep(10000);
+    }
+    return 0;
+}
+"""
+
+
+def cut_short(command):
+    """Whoever presses ^C again will not wait for what is being saved."""
+    with open(f"{work}/slow_disk.c", "w") as file:
+        file.write(SLOW_DISK)
+    hold = f"{work}/hold"
+    subprocess.run(["gcc", "-shared", "-fPIC", f'-DHOLD="{hold}"', "-o", f"{work}/slow_disk.so", f"{work}/slow_disk.c"], check=True)
+    os.environ["LD_PRELOAD"] = f"{work}/slow_disk.so"
+    pid, terminal = on_terminal(command)
+    del os.environ["LD_PRELOAD"]
+    try:
+        subprocess.run([expertctl, "--timeout", str(HANG), "wait", "ffn.0"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([expertctl, "--timeout", str(HANG), "backward", "ffn.0", "-i", f"{work}/x.npy", "-g", f"{work}/x.npy",
+                        "-o", f"{work}/dx.npy"], check=True, stdout=subprocess.DEVNULL)
+        parts = programs(pid)
+        runtime = next(part for part in parts if program(part) == "expertd-runtime")
+        open(hold, "w").close()
+        press(1)(pid, terminal, parts)
+        wait_for("the runtime saves", lambda: os.path.exists(f"{hold}.waits"))
+        time.sleep(0.5)  # longer than a key bounces
+        assert not gone(runtime), "the runtime waits for the disk"
+        press(1)(pid, terminal, parts)
+        _, status = os.waitpid(pid, 0)
+        wait_for("the end of the runtime", lambda: gone(runtime))
+        said = open(f"{work}/log").read()
+        assert f"expertd-runtime[{runtime}] warning: a second stop signal: ending at once" in said, said
+        assert os.waitstatus_to_exitcode(status) in (128 + signal.SIGINT, -signal.SIGINT), os.waitstatus_to_exitcode(status)
+        print("a second ^C: ok")
+    finally:
+        for part in programs(pid) + [pid] if not gone(pid) else []:
+            os.kill(part, signal.SIGKILL)
+        os.close(terminal)
+        for segment in glob.glob(f"/dev/shm/expertd.{name}*"):
+            os.unlink(segment)
+
+
 try:
     start = [f"{root}/scripts/start", "--bin", f"{build}/bin", "--config", f"{work}/expertd.yaml"]
     case("^C", start, press(1), [0])
@@ -161,6 +214,8 @@ try:
         supervisor = [shutil.which("supervisord"), "-n", "-c", f"{work}/supervisord.conf"]
         case("^C on supervisord", supervisor, press(1), [0])
         case("SIGTERM to supervisord", supervisor, lambda pid, terminal, parts: os.kill(pid, signal.SIGTERM), [0])
+    if "address" not in build:  # whose library has to be the first that is loaded
+        cut_short(start)
 finally:
     shutil.rmtree(work, ignore_errors=True)
 print("signals: ok")
