@@ -278,6 +278,7 @@ bench: all tests
 # --- checks ------------------------------------------------------------------------------------------------------------
 directions:
 	scripts/check-includes
+	@mkdir -p build; tests/mutate --list >build/mutations.txt || { grep -E '^MISFIT' build/mutations.txt; exit 1; }
 C_FILES = $(shell git ls-files '*.c' '*.h' '*.cpp')
 format:
 	clang-format -i $(C_FILES)
@@ -344,7 +345,7 @@ install: all
 	set -e; for program in $(PROGRAMS); do \
 	  if [ $${program##*/} = expertd ]; then commands='serve dht check plan print'; else commands=; fi; \
 	  scripts/man-page $$program $$commands >$(DESTDIR)$(PREFIX)/share/man/man1/$${program##*/}.1; done
-	install -m 644 README.md ARCHITECTURE.md LICENSE $(wildcard docs/*.md) docs/page.png proto/PROTOCOL.md proto/PROTOCOL-dht.md $(DESTDIR)$(PREFIX)/share/doc/expertd
+	install -m 644 README.md ARCHITECTURE.md LICENSE $(wildcard docs/*.md) docs/page.png docs/soak.svg proto/PROTOCOL.md proto/PROTOCOL-dht.md $(DESTDIR)$(PREFIX)/share/doc/expertd
 	if [ -x $(BUILD)/bin/expertd ]; then $(BUILD)/bin/expertd print --reference >$(DESTDIR)$(PREFIX)/share/doc/expertd/configuration.md; fi
 	@# Programs linked with the library find it when the loader's cache knows it.
 	@if [ -z "$(DESTDIR)" ]; then if [ "$$(id -u)" = 0 ] && command -v ldconfig >/dev/null; then ldconfig; \
