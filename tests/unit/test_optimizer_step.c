@@ -256,31 +256,52 @@ END_TEST
 START_TEST(accumulated_gradients_make_one_step_of_their_sum)
 {
     begin(&kernels[_i], "optimizer: adam, clip_norm: 2.5, grad_accumulation: 3");
-    float *sums[PARAMETERS_MAX];
-    for (unsigned p = 0; p < parameters->count; p++)
-        sums[p] = calloc(parameters->items[p].out * (parameters->items[p].in + 1), sizeof(float));
-    double squares = 0;
-    for (unsigned batch = 0; batch < 3; batch++) {
-        put_gradients(100 * (batch + 1), 0.5f);
-        ck_assert_int_eq(step().step, batch < 2 ? EXPERT_STEP_ACCUMULATED : EXPERT_STEP_APPLIED);
-        for (unsigned p = 0; p < parameters->count; p++) {
-            struct expert_tensor tensor;
-            expert_tensor(expert, p, &tensor);
-            for (uint64_t i = 0; i < tensor.count; i++)
-                sums[p][i] += gradients[p][i];
-            squares += batch == 2 ? pow(support_reference_norm(sums[p], tensor.count), 2) : 0;
+    for (unsigned round = 0; round < 2; round++) {
+        float *sums[PARAMETERS_MAX];
+        for (unsigned p = 0; p < parameters->count; p++)
+            sums[p] = calloc(parameters->items[p].out * (parameters->items[p].in + 1), sizeof(float));
+        double squares = 0;
+        for (unsigned batch = 0; batch < 3; batch++) {
+            put_gradients(1000 * round + 100 * (batch + 1), 0.5f);
+            ck_assert_int_eq(step().step, batch < 2 ? EXPERT_STEP_ACCUMULATED : EXPERT_STEP_APPLIED);
+            for (unsigned p = 0; p < parameters->count; p++) {
+                struct expert_tensor tensor;
+                expert_tensor(expert, p, &tensor);
+                for (uint64_t i = 0; i < tensor.count; i++)
+                    sums[p][i] += gradients[p][i];
+                squares += batch == 2 ? pow(support_reference_norm(sums[p], tensor.count), 2) : 0;
+            }
+            if (batch < 2)
+                state_agrees(round == 0 ? 0 : SUPPORT_TOLERANCE); /* parameters and moments are as they were */
         }
-        if (batch < 2)
-            state_agrees(0); /* parameters and moments are as they were */
+        for (unsigned p = 0; p < parameters->count; p++) {
+            free(gradients[p]);
+            gradients[p] = sums[p];
+        }
+        expect_steps(round, sqrt(squares));
+        state_agrees(SUPPORT_TOLERANCE);
+        orientations_agree();
     }
-    for (unsigned p = 0; p < parameters->count; p++) {
-        free(gradients[p]);
-        gradients[p] = sums[p];
+    ck_assert_uint_eq(expert->counters.updates, 2);
+    end();
+}
+END_TEST
+
+START_TEST(finite_gradients_whose_sum_overflows_are_dropped_together)
+{
+    const float large = 1.5e19f; /* its square is finite, that of two is not */
+    begin(&kernels[_i], "optimizer: adam, grad_accumulation: 2");
+    const size_t at = parameters->items[1].offset;
+    for (unsigned batch = 0; batch < 2; batch++) {
+        put_gradients(100, 0.5f);
+        ck_assert_int_eq(device_write(support.device, gradient_buffer, at * sizeof large, &large, sizeof large), 0);
+        ck_assert_int_eq(step().step, batch == 0 ? EXPERT_STEP_ACCUMULATED : EXPERT_STEP_SKIPPED);
     }
-    expect_steps(0, sqrt(squares));
-    state_agrees(SUPPORT_TOLERANCE);
-    orientations_agree();
-    ck_assert_uint_eq(expert->counters.updates, 1);
+    ck_assert_uint_eq(expert->counters.updates, 0);
+    ck_assert_uint_eq(expert->counters.skipped, 1);
+    state_agrees(0);
+    put_gradients(100, 0.5f);
+    ck_assert_int_eq(step().step, EXPERT_STEP_ACCUMULATED);
     end();
 }
 END_TEST
@@ -403,6 +424,7 @@ int main(void)
     tcase_add_loop_test(all, steps_are_the_references, 0, providers * OPTIMIZERS);
     tcase_add_loop_test(all, after_100_steps_all_is_where_pytorchs_is, 0, 2 * PYTORCHS);
     tcase_add_loop_test(all, accumulated_gradients_make_one_step_of_their_sum, 0, providers);
+    tcase_add_loop_test(all, finite_gradients_whose_sum_overflows_are_dropped_together, 0, providers);
     tcase_add_loop_test(all, gradients_that_are_not_finite_change_nothing, 0, 2 * providers);
     tcase_add_loop_test(all, a_step_leaves_nothing_that_is_not_finite, 0, 2 * (int)(sizeof wild / sizeof wild[0]));
     tcase_add_loop_test(all, adam_without_epsilon_does_not_move_what_has_no_gradient, 0, 4);

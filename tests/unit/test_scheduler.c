@@ -253,6 +253,19 @@ START_TEST(a_wish_does_not_shorten_what_a_pool_was_told_to_wait)
 }
 END_TEST
 
+START_TEST(a_pool_that_is_held_waits_until_it_is_released)
+{
+    queue_and_notice(1, 1, 100);
+    scheduler_hold(scheduler, 1);
+    queue_and_notice(1, 1, 150);
+    queue_and_notice(2, 1, 200);
+    ck_assert_int_eq(run_next(NOW, NULL), 2);
+    ck_assert_int_eq(run_next(NOW, NULL), -1);
+    scheduler_release(scheduler, 1, NOW);
+    ck_assert_int_eq(run_next(NOW, NULL), 1);
+}
+END_TEST
+
 START_TEST(a_damaged_pool_is_left_alone_and_the_others_are_served)
 {
     queue_and_notice(1, 1, 100);
@@ -262,7 +275,9 @@ START_TEST(a_damaged_pool_is_left_alone_and_the_others_are_served)
     struct pool_shared *shared =
         (struct pool_shared *)((char *)pool_input(consumers[1], 0) - pool_header(consumers[1])->input_offset[0]);
     atomic_store(&shared->frontend.committed, UINT64_MAX);
+    ck_assert(!scheduler_broken(scheduler));
     ck_assert_int_eq(run_next(NOW, NULL), 2);
+    ck_assert(scheduler_broken(scheduler));
     scheduler_notice(scheduler, 1, NOW);
     ck_assert_int_eq(run_next(NOW, NULL), -1);
     queue_and_notice(2, 1, 300);
@@ -314,6 +329,7 @@ int main(void)
     tcase_add_test(all, a_batch_that_would_grow_can_be_left);
     tcase_add_test(all, a_wish_ends_at_its_time_and_does_not_keep_others_waiting);
     tcase_add_test(all, a_wish_does_not_shorten_what_a_pool_was_told_to_wait);
+    tcase_add_test(all, a_pool_that_is_held_waits_until_it_is_released);
     tcase_add_test(all, a_damaged_pool_is_left_alone_and_the_others_are_served);
     tcase_add_test(all, any_sequence_of_tasks_is_served_oldest_first);
     Suite *suite = suite_create("scheduler");
