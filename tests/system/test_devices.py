@@ -88,8 +88,9 @@ def undisturbed(loads, devices):
 
 def main():
     cache = warm_cache(*DEVICES)
-    experts = [f"{{uid: {block}.{number}, block: {block}, hidden_dim: 4, max_batch_size: 8, optimizer: {optimizer}, learning_rate: 0, "
-               f"device: {device}}}" for number, device in enumerate(DEVICES) for block, optimizer in (("nop", "none"), ("ffn", "sgd"))]
+    hows = {"nop": "optimizer: none", "ffn": "optimizer: sgd, learning_rate: 0"}
+    experts = [f"{{uid: {block}.{number}, block: {block}, hidden_dim: 4, max_batch_size: 8, {how}, device: {device}}}"
+               for number, device in enumerate(DEVICES) for block, how in hows.items()]
     devices = ", ".join(f"{{name: {device}, device: '{number}', cache_dir: {cache}}}" for number, device in enumerate(DEVICES))
     with Server(experts, "restart_grace: 100", devices=devices) as server:
         start(server, *DEVICES[:3])

@@ -9,6 +9,7 @@ import os
 import random
 import re
 import time
+import warnings
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Type, Union
 
@@ -170,10 +171,13 @@ class Server:
         size = hidden_dim or (expert_cls.hidden_dim if isinstance(expert_cls, Exported) else 1024)
         block, own = hosted(expert_cls, size)
         entry: Dict[str, Any] = {"block": block, "hidden_dim": size, "max_batch_size": max_batch_size,
-                                 "min_batch_size": min_batch_size, "schedule": schedule_name_to_scheduler[scheduler],
-                                 "clip_norm": clip_grad_norm or 0.0, **_optimizer(optim_cls)}
-        if scheduler != "none":
-            entry.update(warmup_steps=num_warmup_steps or 0, total_steps=num_training_steps or 0)
+                                 "min_batch_size": min_batch_size, **_optimizer(optim_cls)}
+        if entry["optimizer"] != "none":  # which the server would refuse beside what makes a step
+            entry.update(schedule=schedule_name_to_scheduler[scheduler], clip_norm=clip_grad_norm or 0.0)
+            if scheduler != "none":
+                entry.update(warmup_steps=num_warmup_steps or 0, total_steps=num_training_steps or 0)
+        elif scheduler != "none" or clip_grad_norm:
+            warnings.warn("without an optimizer scheduler and clip_grad_norm have no effect", stacklevel=2)
         entry["seed"] = random.getrandbits(63) if seed is None else seed
         entry.update(expert_options or {})
         listen = f"tcp://{host}:{free_port(host) if port is None else port}"

@@ -96,6 +96,12 @@ def test_a_wrong_configuration_is_an_error_with_the_servers_sentence():
         Server.create(num_experts=1, start=True, bin_dir="/nonexistent")
 
 
+def test_what_trains_nothing_needs_no_schedule():
+    with pytest.warns(UserWarning, match="no effect"), expertd.background_server(
+            expert_uids=["still.0"], hidden_dim=8, optim_cls=None, scheduler="linear", num_training_steps=9, clip_grad_norm=1.0) as peer:
+        assert expertd.Client(peer.peer_id).info("still.0").optimizer == "none"
+
+
 def test_optimizers_are_translated():
     assert _optimizer(torch.optim.Adam) == {"optimizer": "adam", "learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999,
                                             "epsilon": 1e-8}
