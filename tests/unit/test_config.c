@@ -608,13 +608,13 @@ START_TEST(addresses_that_nobody_knows_are_refused_to_those_who_need_them)
     char path[64];
     write_file(path, needs_errors[_i].text);
     ck_assert_int_eq(load("--config", path, NULL), 0);
+    config_destroy(&config);
     program.needs = needs_errors[_i].needs;
     ck_assert_int_eq(load("--config", path, NULL), -EINVAL);
     ck_assert_msg(strstr(stderr_text(), needs_errors[_i].message), "expected: %s\nlogged: %s", needs_errors[_i].message,
                   stderr_text());
-    if (program.needs & CONFIG_PUBLISHES) {
+    if (program.needs & CONFIG_PUBLISHES)
         ck_assert_int_eq(load("--config", path, "--dht-frontend", "none", NULL), 0);
-    }
     unlink(path);
 }
 END_TEST
