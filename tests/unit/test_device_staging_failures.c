@@ -174,7 +174,8 @@ START_TEST(no_step_is_made_with_what_an_earlier_batch_left)
     ck_assert_int_eq(expert_finish(training.expert, &backward), 0);
     hold(device->upload_queue);
     ck_assert_int_eq(expert_backward(training.expert, &backward), 0);
-    /* PoCL fails by itself what stands behind a failed kernel of a queue; other drivers go on with it, and need this. */
+    /* PoCL fails by itself what stands behind a failed kernel of a queue; other drivers go on with it, and need this.
+     */
     ck_assert(device->staging[backward.staging].gated);
     let_go(CL_OUT_OF_RESOURCES);
     ck_assert_int_eq(expert_finish(training.expert, &backward), -EAGAIN);
