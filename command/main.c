@@ -98,6 +98,12 @@ static int tell(struct told *told, const struct config_program *program, int arg
     int result = config_load(&told->config, program, told->argc, told->argv);
     if (result < 0)
         return result;
+    if (options.cut_short) {
+        log_error("'%.100s' belongs to a flag of hivemind's whose name was cut short: write it out, as --initial-peers "
+                  "(%s --help)",
+                  options.cut_short, program->name);
+        return -EINVAL;
+    }
     if (options.ignored)
         log_info("--%s means nothing here, and is left out", options.ignored);
     if (options_describe_experts(&options))

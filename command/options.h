@@ -15,6 +15,7 @@ struct options {
     const char *device, *optimizer, *learning_rate, *scheduler, *num_warmup_steps, *num_training_steps, *clip_grad_norm;
     const char *compression, *custom_module_path;
     const char *no_dht, *supervisord, *alert, *reference, *ignored; /* ignored: what has no meaning here */
+    const char *cut_short; /* the value of one of hivemind's names that was not written out, and so not translated */
 };
 extern struct options options;
 /* For config_program.flags. */

@@ -132,6 +132,7 @@ refused() {
 refused "is 'serve' meant?" sevre
 refused "is --num-experts meant?" serve --num_expertz 4
 refused "what is it about?" serve
+refused "write it out, as --initial-peers" print --num_experts 4 --initial_peer 10.0.0.7:4222
 refused "not by both" serve --config "$box/expertd.yaml" --num_experts 4
 printf 'devices: [{name: a}, {name: b}, {name: a}]\n' >"$work/twice.yaml"
 refused "twice.yaml:1: devices[2].name" check "$work/twice.yaml"
