@@ -185,44 +185,11 @@ static int fill(struct config_diff *diff, struct work *work, const char *device)
     return 0;
 }
 
-/* What of the items with this difference another device has in `other`. */
-static int mark_moves(struct config_diff *diff, enum config_difference difference, const struct config *other,
-                      const char *device)
-{
-    struct table table = {.mask = 1};
-    while (table.mask < 2 * diff->count)
-        table.mask = 2 * table.mask + 1;
-    table.slots = calloc(table.mask + 1, sizeof *table.slots);
-    if (!table.slots)
-        return -ENOMEM;
-    for (size_t i = 0; i < diff->count; i++)
-        if (diff->items[i].difference == difference)
-            *find(&table, diff->items[i].uid) = (struct known){.uid = diff->items[i].uid, .item = i};
-    int result = 0;
-    for (unsigned e = 0; result == 0 && e < other->experts_count; e++) {
-        char **uids = NULL;
-        uint64_t count = 0;
-        result = is_on(other, e, device) ? 0 : config_expert_uids(&other->experts[e], &uids, &count);
-        for (uint64_t u = 0; result == 0 && u < count; u++) {
-            const struct known *known = find(&table, uids[u]);
-            if (known->uid)
-                diff->items[known->item].moves = true;
-        }
-        free(uids);
-    }
-    free(table.slots);
-    return result;
-}
-
 int config_diff_make(struct config_diff *diff, const struct config *old, const struct config *new, const char *device)
 {
     struct work work = {.old = old, .new = new};
     *diff = (struct config_diff){0};
-    int result = fill(diff, &work, device);
-    if (result == 0 && device)
-        result = mark_moves(diff, CONFIG_REMOVED, new, device);
-    if (result == 0 && device)
-        result = mark_moves(diff, CONFIG_ADDED, old, device);
+    const int result = fill(diff, &work, device);
     free_texts(work.old_texts, old->experts_count);
     free_texts(work.new_texts, new->experts_count);
     free(work.old_counts);

@@ -21,7 +21,6 @@ struct config_diff_item {
     enum config_difference difference;
     const char *uid;
     const struct config_expert *old, *new; /* NULL: it is not there. Of the two configurations. */
-    bool moves; /* removed, or added, here: another device has it in the other configuration */
 };
 
 struct config_diff {

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/clock.h"
 #include "common/config_diff.h"
 #include "common/config_live.h"
 #include "common/log.h"
@@ -27,11 +26,6 @@ enum stage {
     STAGE_SETTLING, /* COMMIT: what goes may have been asked to be saved once more */
 };
 
-/* What an expert that goes to another device has learned is loaded there while the change is prepared: its old runtime
- * gives up the claim of its checkpoints once they are saved, and takes it again if the change is not made. The new one
- * waits for the claim so long. */
-static const uint64_t claim_patience_ns = 60 * NS_PER_S;
-
 /* What a slot's expert rests on. */
 struct roots {
     struct config_generation *made, *set; /* NULL: the configuration of the start */
@@ -43,11 +37,8 @@ struct changes {
     struct config_generation *current; /* NULL: the configuration of the start */
     struct config_generation *next;
     struct config_diff diff;
-    uint32_t *slots;           /* that were taken for each item of the diff; NO_SLOT */
-    bool given;                /* claims of what moves away were given up */
-    uint64_t waiting_since_ns; /* for a claim; 0: not */
-    char **owed;               /* uids whose claim is to be taken again; NULL-terminated. NULL: none */
-    size_t at;                 /* the item that is next */
+    uint32_t *slots; /* that were taken for each item of the diff; NO_SLOT */
+    size_t at;       /* the item that is next */
     enum stage stage;
     uint64_t number, epoch; /* of the change, and of the frontend that wants it */
     char why[CONTROL_WHY_SIZE];
@@ -116,9 +107,6 @@ void changes_destroy(struct changes **changes)
     config_diff_free(&c->diff);
     let_go(&c->next);
     let_go(&c->current);
-    for (size_t i = 0; c->owed && c->owed[i]; i++)
-        free(c->owed[i]);
-    free(c->owed);
     free(c->slots);
     free(c->roots);
     free(c);
@@ -187,72 +175,10 @@ static void empty_slot(struct changes *changes, uint32_t slot)
 static void end(struct changes *changes)
 {
     changes->stage = STAGE_IDLE;
-    changes->given = false;
-    changes->waiting_since_ns = 0;
     config_diff_free(&changes->diff);
     let_go(&changes->next);
     free(changes->slots);
     changes->slots = NULL;
-}
-
-/* Claims that could not be had again yet, as the other runtime undoes its part at its own pace. */
-static void take_owed(struct changes *changes)
-{
-    char why[CONTROL_WHY_SIZE] = "";
-    size_t kept = 0;
-    if (!changes->owed)
-        return;
-    log_divert(why, sizeof why);
-    for (size_t i = 0; changes->owed[i]; i++) {
-        if (checkpoint_owner_take(changes->runtime->checkpoint_owner, changes->owed[i]) == -EBUSY)
-            changes->owed[kept++] = changes->owed[i];
-        else
-            free(changes->owed[i]);
-    }
-    log_divert(NULL, 0);
-    changes->owed[kept] = NULL;
-    if (kept == 0) {
-        free(changes->owed);
-        changes->owed = NULL;
-    }
-}
-
-static bool has_claim(const struct changes *changes, const struct config_expert *config)
-{
-    return changes->runtime->checkpoint_owner && strcmp(config->optimizer, "none") != 0;
-}
-
-static bool gives_claim(const struct changes *changes, const struct config_diff_item *item)
-{
-    return item->difference == CONFIG_REMOVED && item->moves && has_claim(changes, item->old) &&
-           old_slot(changes, item) != no_slot;
-}
-
-/* What may still be written of it, as somebody asks for a checkpoint, is the same; and is written before the other
- * runtime gets anything to do (settle). */
-static void give_claims(struct changes *changes)
-{
-    for (size_t i = 0; i < changes->diff.count; i++)
-        if (gives_claim(changes, &changes->diff.items[i]))
-            checkpoint_owner_release(changes->runtime->checkpoint_owner, changes->diff.items[i].uid);
-    changes->given = true;
-}
-
-static void reclaim(struct changes *changes)
-{
-    size_t count = 0;
-    char **owed = calloc(changes->diff.count + 1, sizeof *owed);
-    for (size_t i = 0; i < changes->diff.count; i++) {
-        const struct config_diff_item *item = &changes->diff.items[i];
-        if (!gives_claim(changes, item))
-            continue;
-        if (!owed || !(owed[count] = strdup(item->uid)))
-            log_error("the checkpoints of '%s' are not claimed any more: out of memory", item->uid);
-        else
-            count++;
-    }
-    changes->owed = owed;
-    take_owed(changes);
 }
 
 static void undo(struct changes *changes)
@@ -265,8 +191,6 @@ static void undo(struct changes *changes)
         if (item->difference == CONFIG_ADDED && changes->runtime->checkpoint_owner)
             checkpoint_owner_release(changes->runtime->checkpoint_owner, item->uid);
     }
-    if (changes->given)
-        reclaim(changes);
     end(changes);
 }
 
@@ -324,10 +248,6 @@ static void prepare(struct changes *changes, uint64_t number)
     changes->epoch = epoch_of(changes);
     if (changes->stage != STAGE_IDLE)
         undo(changes);
-    if (changes->owed) {
-        refuse(changes, STATUS_UNAVAILABLE, "checkpoints of the change before are not claimed again yet: try again");
-        return;
-    }
     log_divert(changes->why, sizeof changes->why);
     const int rc = read_proposal(changes);
     log_divert(NULL, 0);
@@ -357,26 +277,9 @@ static bool save(struct changes *changes)
             return true;
         }
     }
-    give_claims(changes);
     changes->stage = STAGE_MAKING;
     changes->at = 0;
     return true;
-}
-
-/* Of what comes from another device: whether it may be made now. Logs why not. 0; -EAGAIN: not yet; -errno. */
-static int take_claim(struct changes *changes, const struct config_diff_item *item)
-{
-    if (!item->moves || !has_claim(changes, item->new))
-        return 0;
-    const uint64_t now_ns = clock_now_ns();
-    const int rc = checkpoint_owner_take(changes->runtime->checkpoint_owner, item->uid);
-    if (rc != -EBUSY) {
-        changes->waiting_since_ns = 0;
-        return rc;
-    }
-    if (changes->waiting_since_ns == 0)
-        changes->waiting_since_ns = now_ns;
-    return now_ns - changes->waiting_since_ns < claim_patience_ns ? -EAGAIN : -EBUSY;
 }
 
 static int make_pools(struct changes *changes, uint32_t slot)
@@ -433,19 +336,9 @@ static bool make(struct changes *changes, int *error)
     *error = executor_drain(changes->runtime->executor);
     if (*error < 0)
         return false;
-    const struct config_diff_item *item = &changes->diff.items[changes->at];
     log_divert(changes->why, sizeof changes->why);
-    int rc = take_claim(changes, item);
-    if (rc == 0) {
-        rc = make_expert(changes, item);
-        if (rc < 0 && item->moves && has_claim(changes, item->new))
-            checkpoint_owner_release(changes->runtime->checkpoint_owner, item->uid);
-    }
+    const int rc = make_expert(changes, &changes->diff.items[changes->at]);
     log_divert(NULL, 0);
-    if (rc == -EAGAIN) {
-        changes->why[0] = 0;
-        return false;
-    }
     if (rc < 0)
         refuse(changes, status_of(rc), strerror(-rc));
     else
@@ -604,7 +497,6 @@ bool changes_step(struct changes *changes, int *error)
     *error = 0;
     if (!changes->roots)
         return false;
-    take_owed(changes);
     if (changes->stage != STAGE_IDLE && epoch_of(changes) != changes->epoch && changes->stage != STAGE_SETTLING)
         changes_abort(changes); /* who wanted it has gone */
     const bool wanted = control_change_wanted(changes->runtime->control, &number, &phase);
