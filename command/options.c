@@ -36,8 +36,7 @@ const struct config_flag options_flags[] = {
      &options.device},
     {"compression", "WORD",
      "how clients are advised to send their tensors: NONE, FLOAT16, BFLOAT16, MEANSTD_16BIT, UNIFORM_8BIT, "
-     "QUANTILE_8BIT "
-     "or BLOCKWISE_8BIT (NONE)",
+     "QUANTILE_8BIT or BLOCKWISE_8BIT (NONE)",
      &options.compression},
     {"custom-module-path", "FILE", "refused: an own block is one of the configuration's, or a shared object",
      &options.custom_module_path},

@@ -39,15 +39,6 @@ static const struct config_option *find_option(const struct config_section *sect
     return NULL;
 }
 
-static bool is_one_of(const char *word, const char *words)
-{
-    const size_t length = strlen(word);
-    for (const char *at = words; at; at = strchr(at, '|') ? strchr(at, '|') + 1 : NULL)
-        if (strncmp(at, word, length) == 0 && (at[length] == '|' || !at[length]))
-            return true;
-    return false;
-}
-
 /* A configuration that was printed has every option, so only another value than the default says something. */
 static int check_record(const struct config_source *source, const char *name, int index, const void *record,
                         const struct use *uses)
@@ -56,7 +47,7 @@ static int check_record(const struct config_source *source, const char *name, in
     for (; uses->option; uses++) {
         const struct config_option *option = find_option(section, uses->option), *of = find_option(section, uses->of);
         const char *value = *(const char *const *)(const void *)((const char *)record + of->offset);
-        if (is_one_of(value, uses->values) || config_value_is_default(option, record))
+        if (config_value_is_choice(uses->values, value) || config_value_is_default(option, record))
             continue;
         return config_source_error(source, (struct config_place){name, index, uses->option},
                                    "has no effect with %s: %s: leave it out, or choose %s: %s", uses->of, value,

@@ -64,8 +64,7 @@ static int set_bool(bool *value, const char *text, char *problem)
     return -EINVAL;
 }
 
-/* Whether word is one of "this|that|other". */
-static bool is_choice(const char *choices, const char *word)
+bool config_value_is_choice(const char *choices, const char *word)
 {
     const size_t length = strlen(word);
     for (const char *at = choices; length && !strchr(word, '|') && at; at = strchr(at, '|')) {
@@ -105,7 +104,7 @@ int config_value_set(const struct config_option *option, void *record, struct co
     int rc = 0;
     switch (option->kind) {
     case CONFIG_CHOICE:
-        if (!is_choice(option->unit, text)) {
+        if (!config_value_is_choice(option->unit, text)) {
             snprintf(problem, CONFIG_PROBLEM_SIZE, "'%.100s' is not one of %s", text, option->unit);
             return -EINVAL;
         }

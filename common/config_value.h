@@ -23,6 +23,8 @@ const char *config_value_resolve(const struct config_option *option, struct conf
                                  const char *folder, char problem[CONFIG_PROBLEM_SIZE]);
 /* Whether a block's name is the path of a shared object. */
 bool config_value_is_path(const char *block);
+/* Whether the word is one of "this|that|other". */
+bool config_value_is_choice(const char *choices, const char *word);
 /* Whether the option is one text. */
 bool config_value_is_text(const struct config_option *option);
 

@@ -59,8 +59,7 @@ static bool advance(struct server *server, struct request_checkpoint *checkpoint
                 return false;
             const uint32_t error = atomic_load_explicit(&expert->runtime.checkpoint_errno, memory_order_relaxed);
             char uid[UID_SIZE];
-            memcpy(uid, expert->uid, sizeof uid);
-            uid[sizeof uid - 1] = 0;
+            control_expert_uid(expert, uid);
             if (error)
                 note_errno(server, checkpoint, message_clean(uid), error);
         }

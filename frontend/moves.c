@@ -213,8 +213,7 @@ void moves_done(struct moves *moves, uint32_t lost)
         char uid[UID_SIZE];
         if (!device_link_has(device, e))
             continue;
-        memcpy(uid, control_expert(device->control, e)->uid, sizeof uid);
-        uid[sizeof uid - 1] = 0;
+        control_expert_uid(control_expert(device->control, e), uid);
         const struct expert_place *now = expert_table_find(server->experts, uid);
         if (now && now->device != lost)
             task_end_expert(server, device, e, "the expert's device was lost, and it is on another one now");

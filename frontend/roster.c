@@ -46,8 +46,7 @@ static void place_attached(struct server *server, uint32_t d)
         char uid[UID_SIZE];
         if (!device_link_has(device, e))
             continue;
-        memcpy(uid, control_expert(device->control, e)->uid, sizeof uid);
-        uid[sizeof uid - 1] = 0;
+        control_expert_uid(control_expert(device->control, e), uid);
         if (moved(server, d, uid))
             continue;
         const int rc = uid_valid(uid) ? expert_table_set(server->experts, uid, d, e) : -EINVAL;

@@ -444,6 +444,12 @@ struct control_expert_shared *control_expert(struct control *control, uint32_t e
     return &control->experts[e];
 }
 
+void control_expert_uid(const struct control_expert_shared *expert, char uid[UID_SIZE])
+{
+    memcpy(uid, expert->uid, UID_SIZE);
+    uid[UID_SIZE - 1] = 0;
+}
+
 bool control_retired(struct control *control)
 {
     return atomic_load_explicit(&control->shared->runtime.state, memory_order_acquire) != CONTROL_READY;

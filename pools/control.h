@@ -53,6 +53,8 @@ uint64_t control_generation(const struct control *control);
 uint32_t control_experts_count(const struct control *control);
 /* Expert e's record; control_attach has checked its strings, numbers and schemas, so copy what you keep. */
 struct control_expert_shared *control_expert(struct control *control, uint32_t e);
+/* A copy of its uid as it is now, which ends whatever has been written over it. */
+void control_expert_uid(const struct control_expert_shared *expert, char uid[UID_SIZE]);
 bool control_retired(struct control *control);
 
 /* --- slots (the table's places for experts) --------------------------------------------------------------------------

@@ -288,8 +288,7 @@ static bool match_slots(struct runtime *runtime)
         char uid[UID_SIZE];
         if (!control_slot_used(runtime->control, i))
             continue;
-        memcpy(uid, record->uid, sizeof uid);
-        uid[sizeof uid - 1] = 0;
+        control_expert_uid(record, uid);
         const uint32_t at = find_backend(runtime, i, uid);
         if (at == UINT32_MAX || backend_fingerprint(&runtime->backends[at], 0) !=
                                     atomic_load_explicit(&record->runtime.fingerprint, memory_order_relaxed))

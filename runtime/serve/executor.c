@@ -102,6 +102,11 @@ static void on_skipped(void *context, uint32_t pool, uint32_t tasks)
 /* --- a batch's life --------------------------------------------------------------------------------------------------
  */
 
+void executor_tell_busy(struct executor *executor)
+{
+    atomic_store_explicit(&executor->page->runtime.busy_since_ns, executor->busy_ns, memory_order_relaxed);
+}
+
 /* Counts what was busy till now, as well when it goes on: a device may never be idle. */
 static void set_busy(struct executor *executor, bool busy)
 {
@@ -111,12 +116,7 @@ static void set_busy(struct executor *executor, bool busy)
     if (executor->busy_ns != 0)
         control_count(executor->setup.control, CONTROL_BUSY_NS, now_ns - executor->busy_ns);
     executor->busy_ns = busy ? now_ns : 0;
-    atomic_store_explicit(&executor->page->runtime.busy_since_ns, executor->busy_ns, memory_order_relaxed);
-}
-
-void executor_tell_busy(struct executor *executor)
-{
-    atomic_store_explicit(&executor->page->runtime.busy_since_ns, executor->busy_ns, memory_order_relaxed);
+    executor_tell_busy(executor);
 }
 
 static void count_completed(struct executor *executor, const struct pool_batch *batch, enum status status)
