@@ -40,6 +40,12 @@ def overwrite(path, offset, data):
         file.write(data)
 
 
+def remove_run_dir(server):
+    """At once: what the programs make anew meanwhile is not taken for a part of what is removed."""
+    os.rename(server.run_dir, server.folder + "/removed")
+    shutil.rmtree(server.folder + "/removed")
+
+
 def removed_segments(server):
     works(server)
     old = server.segments()
@@ -75,7 +81,7 @@ def removed_and_crashed(server):
 def removed_run_dir(server):
     changes = f"{server.run_dir}/{server.name}.socket"
     assert os.path.exists(changes)
-    shutil.rmtree(server.run_dir)
+    remove_run_dir(server)
     for program in ("frontend", "runtime"):
         until(lambda: "was removed: made anew" in server.log(program), f"the {program} notices")
         second = subprocess.run([f"{BIN}/expertd-{program}", "--config", server.config], capture_output=True, text=True,
@@ -103,7 +109,7 @@ def removed_run_dir_of_the_dht(server):
     with open(f"{server.folder}/dht.log", "a") as log:
         server.running["dht"] = subprocess.Popen(command + [f"ipc://{server.folder}/dht"], stderr=log)
     until(lambda: glob.glob(server.run_dir + "/*.dht.lock"), "the dht has its role")
-    shutil.rmtree(server.run_dir)
+    remove_run_dir(server)
     until(lambda: "was removed: made anew" in server.log("dht"), "the dht notices")
     second = subprocess.run(command + [f"ipc://{server.folder}/second"], capture_output=True, text=True, timeout=PATIENCE)
     assert second.returncode == 1 and "has a running" in second.stderr, second
@@ -115,7 +121,7 @@ def a_role_that_another_took(server):
     """Before the runtime looks: it is stopped meanwhile."""
     runtime = server.running["runtime"]
     runtime.send_signal(19)
-    shutil.rmtree(server.run_dir)
+    remove_run_dir(server)
     with subprocess.Popen([f"{BIN}/expertd-runtime", "--config", server.config], stderr=subprocess.PIPE) as other:
         until(lambda: glob.glob(server.run_dir + "/*runtime.device0.lock"), "the other one has the role")
         until(lambda: b"ready" in other.stderr.readline(), "the other one serves")
