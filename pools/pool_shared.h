@@ -10,26 +10,30 @@
  * pool may be used once the device's control segment says CONTROL_READY (released there, acquired by whoever attaches).
  *   - `frontend` and line 0 of a task: the frontend only. `runtime`, line 1 of a task and the applied records: the
  * runtime.
- *   - Rows belong to the frontend until `committed` passes their task, then to the runtime until `done` does, then to
- * the frontend again until it lets go of them (`released`). So nobody writes what the other may read. Pairings:
+ *   - [rows] Rows belong to the frontend until `committed` passes their task, then to the runtime until `done` does,
+ * then to the frontend again until it lets go of them (`released`). So nobody writes what the other may read. Pairings:
  *   - committed: release by the frontend (after task line 0 and the input rows), acquire by the runtime.
  *   - done:      release by the runtime (after task line 1 and the output rows), acquire by the frontend.
  *   - applied:   release by the runtime, after the optimizer step and the output rows, before `done`. Only a restarted
  *                runtime reads it.
  *   - released is read by a restarted frontend only, taken by a restarted runtime only.
- * Positions count tasks and only grow; a task's slot is position % capacity_tasks.
+ * [order] Positions count tasks and only grow; a task's slot is position % capacity_tasks.
  *     released <= done <= applied <= taken <= committed <= released + capacity_tasks   (forward pools: applied follows
- * done) A row position counts rows, and the rows skipped so that no task wraps; its row is position % capacity_rows.
+ * done) [places] A row position counts rows, and the rows skipped so that no task wraps; its row is position %
+ * capacity_rows, and of the tasks that are held none has another's.
  *
- * Pages. The runtime commits page 0 when it creates the pool. The frontend commits the applied records, and in growing
- * steps the task slots and the first rows of all slabs (outputs too), before it claims them for the first time, and
- * raises committed_tasks and committed_rows; so neither side ever writes to a page that is not there, and a pool that
- * is never called costs one page.
+ * [pages] Pages. The runtime commits page 0 when it creates the pool. The frontend commits the applied records, and in
+ * growing steps the task slots and the first rows of all slabs (outputs too), before it claims them for the first time,
+ * and raises committed_tasks and committed_rows; so neither side ever writes to a page that is not there, and a pool
+ * that is never called costs one page.
  *
- * Death. A frontend that dies between claim and commit leaves nothing visible. The next one starts a new epoch, cancels
- * what lies between released and committed, and reuses rows only when done has passed them. A runtime that dies leaves
- * taken ahead of done: the next one runs those forwards again; in a backward pool, tasks below applied are complete,
- * and tasks from applied to taken are answered UNAVAILABLE, since their step may have been lost with the process. */
+ * Death. [epoch] A frontend that dies between claim and commit leaves nothing visible. The next one starts a new epoch,
+ * cancels what lies between released and committed, and reuses rows only when done has passed them. A runtime that dies
+ * leaves taken ahead of done: the next one runs those forwards again; in a backward pool, [once] tasks below applied
+ * are complete, and [outcome] tasks from applied to taken are answered UNAVAILABLE, since their step may have been lost
+ * with the process.
+ *
+ * A word in brackets is a rule that an assertion of tests/models/ring.pml has for its name. */
 #ifndef EXPERTD_POOLS_POOL_SHARED_H
 #define EXPERTD_POOLS_POOL_SHARED_H
 

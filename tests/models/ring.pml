@@ -5,7 +5,8 @@
  * Every statement is a point at which the other side may go on, and at which a process may be killed; memory is
  * sequentially consistent (that the orders of the C code suffice for that is argued where they stand; the doorbell's
  * model has store buffers). Rows hold the number of the task that wrote them, so that whoever reads rows of another
- * task is caught. FAULT plants the mistakes that the model must notice: tests/system/test_spin.sh has their list. */
+ * task is caught. In brackets stands the rule of pool_shared.h that an assertion holds. FAULT plants the mistakes that
+ * the model must notice: tests/system/test_spin.sh has their list. */
 #ifndef BACKWARD
 #define BACKWARD 0
 #endif
@@ -47,7 +48,7 @@ byte orphans;           /* tasks below: of a frontend that died */
 bool frontend_killed, runtime_killed, ended;
 
 inline invariant() {
-    assert(released <= done && done <= applied && applied <= taken && taken <= committed && committed <= released + TASKS)
+    assert(released <= done && done <= applied && applied <= taken && taken <= committed && committed <= released + TASKS) /* [order] */
 }
 
 #define SLOT(task) tasks[(task) % TASKS]
@@ -63,14 +64,14 @@ again:
         seen = done;
         mine = committed;
         head = row_position;
-        assert(let_go <= seen && seen <= mine && mine - let_go <= TASKS);
+        assert(let_go <= seen && seen <= mine && mine - let_go <= TASKS); /* [order] */
         d_step {
             row = 0;
             at = let_go;
             tail = head;
             do
             :: at < mine ->
-                assert(SLOT(at).row_position >= row);
+                assert(SLOT(at).row_position >= row); /* [places] */
                 if
                 :: at == let_go -> tail = SLOT(at).row_position
                 :: else
@@ -79,7 +80,7 @@ again:
                 at++
             :: else -> break
             od;
-            assert(head >= row && head - tail <= ROWS);
+            assert(head >= row && head - tail <= ROWS); /* [places] */
             row = 0
         };
         results = let_go;
@@ -130,7 +131,7 @@ again:
                     i = 0
                 };
                 d_step {
-                    assert(mine % TASKS < committed_tasks);
+                    assert(mine % TASKS < committed_tasks); /* [pages] */
                     SLOT(mine).row_position = row;
                     SLOT(mine).rows = rows;
                     SLOT(mine).cancelled = false;
@@ -146,15 +147,15 @@ again:
             fi
         :: results < mine && results == seen && done > seen ->
             seen = done;
-            assert(seen <= mine)
+            assert(seen <= mine) /* [order] */
         :: results < seen ->
             /* pool_next_result: outputs of an answer that is OK are this task's, as long as it is held */
             d_step {
-                assert(SLOT(results).status != NONE);
+                assert(SLOT(results).status != NONE); /* [outcome] */
                 if
-                :: SLOT(results).status == OK -> assert(!BACKWARD || steps[results] == 1)
-                :: SLOT(results).status == EXPIRED -> assert(steps[results] == 0)
-                :: else -> assert(BACKWARD && steps[results] <= 1)
+                :: SLOT(results).status == OK -> assert(!BACKWARD || steps[results] == 1) /* [once] */
+                :: SLOT(results).status == EXPIRED -> assert(steps[results] == 0)                /* [outcome] */
+                :: else -> assert(BACKWARD && steps[results] <= 1)                         /* [outcome] */
                 fi;
                 held[results % TASKS] = results + 1;
                 results++
@@ -169,7 +170,7 @@ again:
                 i = 0;
                 do
                 :: i < SLOT(at).rows ->
-                    assert(at < orphan_end || SLOT(at).status != OK || output[(SLOT(at).row_position + i) % ROWS] == at + 1);
+                    assert(at < orphan_end || SLOT(at).status != OK || output[(SLOT(at).row_position + i) % ROWS] == at + 1); /* [rows], [epoch] */
                     i++
                 :: else -> break
                 od;
@@ -215,8 +216,8 @@ again:
         my_done = done;
         my_applied = applied;
         my_taken = taken;
-        assert(before <= my_done && my_done <= my_applied && my_applied <= my_taken && my_taken <= there);
-        assert(there <= before + TASKS);
+        assert(before <= my_done && my_done <= my_applied && my_applied <= my_taken && my_taken <= there); /* [order] */
+        assert(there <= before + TASKS); /* [order] */
         if
         :: !BACKWARD || FAULT == 7 ->
             /* applied first: it may be ahead of done, and taken goes back */
@@ -244,7 +245,7 @@ end_of_work:
         do
         :: there < committed ->
             there = committed;
-            assert(there - my_done <= TASKS)
+            assert(there - my_done <= TASKS) /* [order] */
         :: my_taken < there && SLOT(my_taken).cancelled && flying == 0 ->
             SLOT(my_taken).status = EXPIRED;
             my_taken++;
@@ -261,7 +262,7 @@ end_of_work:
         :: my_taken < there && !SLOT(my_taken).cancelled && flying < 2 ->
             /* one task, or the next one too, whose rows are right behind */
             d_step {
-                assert(my_taken % TASKS < committed_tasks);
+                assert(my_taken % TASKS < committed_tasks); /* [pages] */
                 batch_end = my_taken + 1
             };
             if
@@ -281,7 +282,7 @@ end_of_work:
                     i = 0;
                     do
                     :: i < SLOT(at).rows ->
-                        assert(input[(SLOT(at).row_position + i) % ROWS] == at + 1);
+                        assert(input[(SLOT(at).row_position + i) % ROWS] == at + 1); /* [rows], [epoch] */
                         output[(SLOT(at).row_position + i) % ROWS] = at + 1;
                         i++
                     :: else -> break
@@ -296,7 +297,7 @@ end_of_work:
             :: BACKWARD ->
                 d_step { /* one step of the optimizer for the batch */
                     do
-                    :: at < ends[0] -> steps[at]++; assert(steps[at] == 1); at++
+                    :: at < ends[0] -> steps[at]++; assert(steps[at] == 1); at++ /* [once] */
                     :: else -> break
                     od
                 };

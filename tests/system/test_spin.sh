@@ -9,6 +9,10 @@ cd "$(mktemp -d)" || exit 1
 trap 'rm -rf "$PWD"' EXIT
 failed=0
 
+for rule in $(grep -o '\[[a-z][a-z]*\]' "$models/../../pools/pool_shared.h"); do
+    grep -qF "/* $rule" <(grep 'assert(' "$models/ring.pml" | sed 's/, \[/ \/* [/g') || { echo "no assertion of ring.pml holds the rule $rule"; failed=1; }
+done
+
 verify() { # optimization model defines...: says "right", or the first error
     local optimize=$1 model=$2 errors
     shift 2
