@@ -1,6 +1,7 @@
 #include "common/notify.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -11,6 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 
 enum { SHARE = 4 };
@@ -79,20 +81,45 @@ static void send_text(const char *text)
         log_warning("cannot tell the supervisor: %s (%u more like it)", strerror(errno), left_out);
 }
 
-void notify_ready(const char *format, ...)
+/* A line of the message's: one that ended earlier would begin another assignment. */
+static void send_status(const char *lead, const char *format, va_list arguments)
 {
-    static const char begin[] = "READY=1\nSTATUS=";
     char text[512];
-    memcpy(text, begin, sizeof begin);
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text + sizeof begin - 1, sizeof text - sizeof begin + 1, format, arguments);
-    va_end(arguments);
-    for (char *at = text + sizeof begin - 1; *at; at++) {
+    const size_t length = (size_t)snprintf(text, sizeof text, "%sSTATUS=", lead);
+    vsnprintf(text + length, sizeof text - length, format, arguments);
+    for (char *at = text + length; *at; at++) {
         if (*at == '\n')
-            *at = ' '; /* else it would begin another assignment */
+            *at = ' ';
     }
     send_text(text);
+}
+
+void notify_ready(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    send_status("READY=1\n", format, arguments);
+    va_end(arguments);
+}
+
+void notify_status(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    send_status("", format, arguments);
+    va_end(arguments);
+}
+
+void notify_reloading(void)
+{
+    char text[64];
+    snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, clock_now_ns() / NS_PER_US);
+    send_text(text);
+}
+
+void notify_reloaded(void)
+{
+    send_text("READY=1");
 }
 
 void notify_stopping(void)

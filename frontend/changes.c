@@ -12,6 +12,7 @@
 #include "common/config_diff.h"
 #include "common/config_live.h"
 #include "common/log.h"
+#include "common/notify.h"
 #include "common/uid.h"
 #include "frontend/change.h"
 #include "frontend/change_order.h"
@@ -37,6 +38,7 @@ struct changes {
     struct config *next, *next_file; /* what it wants */
     struct config_diff diff;
     uint32_t lost; /* a device whose experts it moves; CHANGE_NONE */
+    bool reloads;  /* it is a RELOAD */
     char note[128];
 };
 
@@ -88,6 +90,9 @@ static void forget(struct changes *changes)
     free_config(&changes->next_file);
     changes->asker = NULL;
     changes->lost = CHANGE_NONE;
+    if (changes->reloads)
+        notify_reloaded();
+    changes->reloads = false;
 }
 
 void changes_destroy(struct changes **changes)
@@ -417,6 +422,9 @@ static void start(struct changes *changes, struct request *request)
     char said[CONTROL_WHY_SIZE];
     changes->asker = request;
     changes->note[0] = 0;
+    changes->reloads = change_order_reloads(request->change);
+    if (changes->reloads)
+        notify_reloading();
     change_reset(changes->change);
     log_divert(said, sizeof said);
     const int rc = propose_order(changes, request->change, &closing);

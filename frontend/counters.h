@@ -17,6 +17,7 @@ struct counters {
     uint64_t repeats_answered, repeats_joined;
     uint64_t denied;          /* of clients whose key may not */
     uint64_t requests_waited; /* for room in their pool */
+    uint64_t ended;           /* forwards and backwards that were answered, after they had waited for a device */
     uint64_t sleeps;
     struct histogram request_time[2]; /* of FORWARD and BACKWARD, from arrival to the reply */
 };

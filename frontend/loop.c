@@ -186,6 +186,17 @@ static void look_at_connections(struct server *server, uint64_t now_ns)
     server->next_connections_ns = now_ns + connections_ns;
 }
 
+/* Not while requests wait and none of them ends, however often this turns. */
+static void tell_alive(struct server *server, uint64_t now_ns)
+{
+    uint32_t waiting = 0;
+    for (unsigned d = 0; d < server->devices_count; d++)
+        waiting += server->devices[d]->in_flight;
+    if (waiting == 0 || server->counters.ended != server->ended_told)
+        notify_alive(now_ns);
+    server->ended_told = server->counters.ended;
+}
+
 static int turn(struct server *server)
 {
     bool worked = take_results(server);
@@ -204,7 +215,7 @@ static int turn(struct server *server)
     changes_look(server);
     worked |= expire(server, now_ns);
     const int rc = now_ns >= server->next_look_ns ? lookout_look(server, now_ns) : 0;
-    notify_alive(now_ns);
+    tell_alive(server, now_ns);
     local_flush(server->local);
     if (worked)
         server->spin_until_ns = now_ns + server->config->server.spin * 1000;

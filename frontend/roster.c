@@ -8,6 +8,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/notify.h"
 #include "frontend/changes.h"
 #include "frontend/checkpoint.h"
 #include "frontend/task.h"
@@ -81,6 +82,17 @@ static void detach(struct server *server, struct device_link *device, uint64_t n
     log_info("%s", text);
 }
 
+static void tell_status(const struct server *server)
+{
+    const struct config *config = server->config;
+    unsigned up = 0;
+    for (unsigned d = 0; d < server->devices_count; d++)
+        up += server->devices[d]->state == DEVICE_UP;
+    notify_status("answers at %s, %u of %u devices up",
+                  config->frontend.listen.count ? config->frontend.listen.items[0] : "no endpoint", up,
+                  server->devices_count);
+}
+
 void roster_change(struct server *server, struct device_link *device, enum device_change change, uint64_t now_ns)
 {
     char text[128];
@@ -116,8 +128,10 @@ void roster_change(struct server *server, struct device_link *device, enum devic
         detach(server, device, now_ns);
         break;
     }
-    if (change != DEVICE_SAME)
-        server->list_generation++;
+    if (change == DEVICE_SAME)
+        return;
+    server->list_generation++;
+    tell_status(server);
 }
 
 void roster_grace(struct server *server, struct device_link *device, uint64_t now_ns)

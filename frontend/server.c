@@ -171,6 +171,7 @@ void server_answered(struct server *server, struct request *request)
     notes_free(&request->to.notes);
     if (request->pool) {
         request->pool->device->in_flight--;
+        server->counters.ended++;
         histogram_add(&server->counters.request_time[request->pool->index % 2], HISTOGRAM_TIME,
                       clock_now_ns() - request->began_ns);
     }

@@ -59,6 +59,7 @@ struct server {
     uint64_t start_ns, looked_ns, next_look_ns, next_names_ns;
     uint64_t list_generation; /* of LIST's answer */
     uint64_t last_ticket;     /* of a checkpoint */
+    uint64_t ended_told;      /* counters.ended, when the watchdog was last thought of */
     void *arena_memory;
 };
 

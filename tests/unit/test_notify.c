@@ -59,8 +59,27 @@ START_TEST(readiness_and_the_end_are_told)
     heard("READY=1\nSTATUS=serves 7 READY=0");
     notify_alive(clock_now_ns());
     heard("nothing"); /* no watchdog was asked for */
+    notify_status("serves %d\nREADY=0", 8);
+    heard("STATUS=serves 8 READY=0");
     notify_stopping();
     heard("STOPPING=1\nSTATUS=stopping");
+}
+END_TEST
+
+START_TEST(a_reload_is_told_with_its_time)
+{
+    listen_at("/");
+    notify_open();
+    const uint64_t before_us = clock_now_ns() / NS_PER_US;
+    notify_reloading();
+    char text[256] = "";
+    unsigned long long at_us = 0;
+    ck_assert_int_gt(recv(supervisor, text, sizeof text - 1, MSG_DONTWAIT), 0);
+    ck_assert_int_eq(sscanf(text, "RELOADING=1\nMONOTONIC_USEC=%llu", &at_us), 1);
+    ck_assert_uint_ge(at_us, before_us);
+    ck_assert_uint_le(at_us, clock_now_ns() / NS_PER_US);
+    notify_reloaded();
+    heard("READY=1");
 }
 END_TEST
 
@@ -135,6 +154,7 @@ int main(void)
     TCase *all = tcase_create("notify");
     tcase_add_checked_fixture(all, NULL, tear_down);
     tcase_add_loop_test(all, readiness_and_the_end_are_told, 0, 2);
+    tcase_add_test(all, a_reload_is_told_with_its_time);
     tcase_add_test(all, the_watchdog_is_fed_by_work_and_not_more_often_than_it_has_to);
     tcase_add_test(all, another_process_s_watchdog_and_nonsense_are_none);
     tcase_add_test(all, without_a_supervisor_nothing_is_done);
