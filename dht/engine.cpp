@@ -394,6 +394,11 @@ struct known_node {
     node_id id;
     uint64_t answered_ns = 0;
     uint64_t silent_ns = 0; /* when it last did not answer; 0: it did since */
+
+    bool lives() const
+    {
+        return answered_ns != 0 && silent_ns == 0;
+    }
 };
 
 } // namespace
@@ -410,6 +415,7 @@ struct engine {
     std::map<uint64_t, find> finds; /* under way */
     std::deque<find> waiting;
     std::map<endpoint, known_node> known;
+    size_t live = 0; /* of them */
     std::unordered_set<question *> questions;
     std::vector<engine_event> ended; /* to be told of */
     uint64_t table_asked_ns = 0, table_got_ns = 0;
@@ -442,6 +448,7 @@ void remember(engine &e, endpoint const &at, node_id const &id)
         auto oldest = std::min_element(e.known.begin(), e.known.end(), [](auto const &a, auto const &b) {
             return a.second.answered_ns < b.second.answered_ns;
         });
+        e.live -= oldest->second.lives();
         e.known.erase(oldest);
     }
     e.known[at].id = id;
@@ -455,6 +462,7 @@ void heard(engine &e, endpoint const &at, node_id const &id, uint64_t sent_ns)
     /* Into libtorrent's table: so that it is handed on to others, also before they have met. */
     if (is_new || node.answered_ns == 0)
         e.session->add_dht_node({at.address().to_string(), at.port()});
+    e.live += !node.lives();
     node.answered_ns = e.now.ns;
     node.silent_ns = 0;
     uint64_t const took = e.now.ns > sent_ns ? e.now.ns - sent_ns : 0;
@@ -579,8 +587,10 @@ bool advance(engine &e, find &f, unsigned *answered, unsigned *silent)
             if (waited >= sends_max * patience) {
                 c.state = step::dead;
                 auto node = e.known.find(c.at);
-                if (node != e.known.end())
+                if (node != e.known.end()) {
+                    e.live -= node->second.lives();
                     node->second.silent_ns = e.now.ns;
+                }
             } else if (c.sends < sends_max && waited >= c.sends * patience) {
                 ask_candidate(e, f, c);
             }
@@ -1165,7 +1175,5 @@ const char *engine_id_text(const struct engine *engine, char text[ENGINE_ID_TEXT
 
 size_t engine_nodes(const struct engine *engine)
 {
-    return static_cast<size_t>(std::count_if(engine->known.begin(), engine->known.end(), [](auto const &node) {
-        return node.second.answered_ns != 0 && node.second.silent_ns == 0;
-    }));
+    return engine->live;
 }

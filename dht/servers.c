@@ -46,7 +46,8 @@ struct servers {
         struct servers_turn *first, **end;
         size_t asked;
     } rings[TURNS];
-    size_t hand; /* in by_contact: where the next is looked for that makes room */
+    uint64_t next_ns; /* no server is due before */
+    size_t hand;      /* in by_contact: where the next is looked for that makes room */
     uint64_t last_route;
     struct servers_counters counters;
 };
@@ -278,13 +279,20 @@ static void set_state(struct servers *servers, struct server *server, enum serve
     server->since_ns = now.ns;
 }
 
+static void set_due(struct servers *servers, struct server *server, uint64_t due_ns)
+{
+    server->due_ns = due_ns;
+    if (due_ns < servers->next_ns)
+        servers->next_ns = due_ns;
+}
+
 /* Leaves it alone, after what it said is forgotten. */
 static void rest(struct servers *servers, struct server *server, uint64_t rest_ns, bool sure, struct moment now)
 {
     disconnect(servers, server);
     world_remove(servers->world, &server->resident);
     set_state(servers, server, SERVER_RESTING, now);
-    server->due_ns = now.ns + rest_ns;
+    set_due(servers, server, now.ns + rest_ns);
     notify(server, true, sure);
 }
 
@@ -316,7 +324,7 @@ static void start(struct servers *servers, struct server *server, struct moment 
     set_state(servers, server, SERVER_ASKED, now);
     servers->counters.asked++;
     server->introduced = server->branched = false;
-    server->due_ns = now.ns + (server->timeouts ? 4 : 1) * SERVERS_ANSWER_MS * NS_PER_MS;
+    set_due(servers, server, now.ns + (server->timeouts ? 4 : 1) * SERVERS_ANSWER_MS * NS_PER_MS);
     if (!ask(servers, server))
         rest(servers, server, rest_after_failure(server), true, now);
 }
@@ -331,7 +339,7 @@ static void break_off(struct servers *servers, struct server *server, struct mom
         start(servers, server, now);
         if (server->state != SERVER_ASKED)
             return;
-        server->due_ns = now.ns + SERVERS_AGAIN_MS * NS_PER_MS;
+        set_due(servers, server, now.ns + SERVERS_AGAIN_MS * NS_PER_MS);
         notify(server, false, false);
         return;
     }
@@ -534,9 +542,9 @@ static void take(struct servers *servers, struct server *server, const struct di
         server->used_ns = now.ns;
     }
     if (server->state == SERVER_LIVE)
-        server->due_ns = now.ns + tell->expiration_ms * NS_PER_MS;
+        set_due(servers, server, now.ns + tell->expiration_ms * NS_PER_MS);
     else if (server->since_ns + SERVERS_WHOLE_MS * NS_PER_MS > now.ns + SERVERS_ANSWER_MS * NS_PER_MS)
-        server->due_ns = now.ns + SERVERS_ANSWER_MS * NS_PER_MS;
+        set_due(servers, server, now.ns + SERVERS_ANSWER_MS * NS_PER_MS);
     if (server->state == SERVER_LIVE)
         notify(server, true, true);
     keep_budget(servers, now);
@@ -649,18 +657,19 @@ static void take_time(struct servers *servers, struct server *server, struct mom
     }
 }
 
-static uint64_t tick(struct servers *servers, struct moment now)
+static void tick(struct servers *servers, struct moment now)
 {
-    uint64_t next_ns = UINT64_MAX;
+    if (now.ns < servers->next_ns)
+        return;
+    servers->next_ns = UINT64_MAX;
     for (enum server_state state = SERVER_ASKED; state <= SERVER_RESTING; state++)
         for (struct server *server = servers->lists[state], *next; server; server = next) {
             next = server->next;
             if (now.ns >= server->due_ns)
                 take_time(servers, server, now);
-            else if (server->due_ns < next_ns)
-                next_ns = server->due_ns;
+            else
+                set_due(servers, server, server->due_ns);
         }
-    return next_ns;
 }
 
 /* Those that wait, one of each IP in turn, so that none of many keeps the others from being asked. */
@@ -695,7 +704,7 @@ uint64_t servers_step(struct servers *servers, struct moment now)
     for (int i = 0; i < BURST || clock_now_ns() < end_ns; i++)
         if ((left = receive(servers, now)) != 0)
             break;
-    uint64_t next_ns = tick(servers, now);
+    tick(servers, now);
     /* A few of the dead in any case; else those that were never asked would keep them from being anything but dead. */
     const size_t room =
         servers->options.max_servers < SERVERS_ASKED_MAX ? servers->options.max_servers : SERVERS_ASKED_MAX;
@@ -703,11 +712,7 @@ uint64_t servers_step(struct servers *servers, struct moment now)
     ask_waiting(servers, FIRST, SERVERS_ASKED_MAX, now);
     if (!servers->rings[FIRST].first)
         ask_waiting(servers, AGAIN, SERVERS_ASKED_MAX, now);
-    /* Those that were asked just now. */
-    for (const struct server *server = servers->lists[SERVER_ASKED]; server; server = server->next)
-        if (server->due_ns < next_ns)
-            next_ns = server->due_ns;
-    return left == 0 ? now.ns : next_ns;
+    return left == 0 ? now.ns : servers->next_ns;
 }
 
 /* ---- links ---------------------------------------------------------------------------------------------------------

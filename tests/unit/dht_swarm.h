@@ -86,6 +86,8 @@ static inline int swarm_descriptors(struct swarm *swarm, size_t number, struct p
     return count;
 }
 
+static bool swarm_woken; /* whoever waits for an answer (swarm_ask) */
+
 /* Lets all nodes do what they have to, for a while or until something happens; returns after at most ms. */
 static inline void swarm_step(struct swarm *swarm, int ms)
 {
@@ -111,7 +113,8 @@ static inline void swarm_step(struct swarm *swarm, int ms)
             owners[count] = i;
     }
     const uint64_t now_ns = clock_now_ns();
-    poll(fds, count, due_ns <= now_ns ? 0 : (int)((due_ns - now_ns) / NS_PER_MS) + 1);
+    /* Woken by a step, and not by what is polled. */
+    poll(fds, count, swarm_woken || due_ns <= now_ns ? 0 : (int)((due_ns - now_ns) / NS_PER_MS) + 1);
     for (nfds_t i = 0; i < count; i++)
         swarm->ready[owners[i]] |= fds[i].revents != 0;
 }
@@ -157,8 +160,6 @@ static inline bool swarm_published(const struct swarm *swarm)
             return false;
     return true;
 }
-
-static bool swarm_woken;
 
 static inline void swarm_wake(struct lookup *lookup)
 {
