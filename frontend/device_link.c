@@ -159,6 +159,14 @@ bool device_link_serves(const struct device_link *device, uint32_t expert)
     return !(forward && forward->broken) && !(backward && backward->broken);
 }
 
+bool device_link_learns(const struct device_link *device, uint32_t expert)
+{
+    struct control_expert_shared copy;
+    return !device->control || expert >= device->experts_count ||
+           control_expert_copy(control_expert(device->control, expert), &copy) < 0 ||
+           strncmp(copy.optimizer, "none", sizeof copy.optimizer) != 0;
+}
+
 void device_link_break(struct device_link *device, struct pool_link *link)
 {
     link->broken = true;

@@ -94,6 +94,8 @@ void device_link_close(struct device_link *device, uint32_t expert);
 int device_link_pool(struct device_link *device, uint32_t expert, enum pool_kind kind, struct pool_link **link);
 /* Whether a call of that expert would be taken. */
 bool device_link_serves(const struct device_link *device, uint32_t expert);
+/* Whether a backward may change the expert: not one that is known to have no optimizer. */
+bool device_link_learns(const struct device_link *device, uint32_t expert);
 /* The pool is not used any more, and the runtime is asked for new segments. */
 void device_link_break(struct device_link *device, struct pool_link *link);
 /* Something was completed: it does not hang. */

@@ -318,10 +318,16 @@ unsigned char *reply_tensor(struct buffer *built, uint32_t tensor)
     return built->data + ((const struct body *)(const void *)built->data)->offset[tensor];
 }
 
+bool reply_answers(const struct buffer *built, uint32_t rows, uint32_t unwanted)
+{
+    const struct body *body = (const struct body *)(const void *)built->data;
+    return body->unwanted == unwanted && (rows == 0 || body->rows == rows);
+}
+
 bool reply_fits(const struct buffer *built, const struct schema *schema, uint32_t rows, uint32_t unwanted)
 {
     const struct body *body = (const struct body *)(const void *)built->data;
-    bool fits = body->count == schema->count && body->rows == rows && body->unwanted == unwanted;
+    bool fits = body->count == schema->count && reply_answers(built, rows, unwanted);
     for (uint32_t i = 0; i < schema->count && fits; i++)
         fits = body->dtypes[i] == schema->tensors[i].dtype &&
                body->elements[i] * dtype_size(schema->tensors[i].dtype) == tensor_row_bytes(&schema->tensors[i]) * rows;
@@ -471,7 +477,7 @@ void reply_send(struct replier *replier, const struct reply_to *to, struct buffe
 
 void reply_send_kept(struct replier *replier, const struct reply_to *to, struct buffer *built, uint32_t unwanted)
 {
-    if (((const struct body *)(const void *)built->data)->unwanted == unwanted)
+    if (reply_answers(built, 0, unwanted))
         reply_send(replier, to, built);
     else
         reply_status(replier, to, STATUS_ALREADY_EXISTS, reply_other_first);

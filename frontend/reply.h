@@ -72,6 +72,8 @@ unsigned char *reply_tensor(struct buffer *built, uint32_t tensor);
 enum { REPLY_MORE_MAX = 14 << 10 }; /* so that a client on this host can have it */
 void reply_send_parts(struct replier *replier, const struct reply_to *to, struct buffer *built, const void *more,
                       size_t bytes);
+/* Whether a built answer is of so many rows (0: of any), and leaves out the same. */
+bool reply_answers(const struct buffer *built, uint32_t rows, uint32_t unwanted);
 /* Whether a built answer is of such tensors and so many rows, and leaves out the same; then, a tensor of it, decoded.
  */
 bool reply_fits(const struct buffer *built, const struct schema *schema, uint32_t rows, uint32_t unwanted);

@@ -36,14 +36,10 @@ static void answer_twin(struct server *server, const struct request *first, stru
     twin->state = REQUEST_ABANDONED; /* until its result, ALREADY_EXISTS, has come */
 }
 
-/* Whether a backward that is done has changed its expert: one without an optimizer stays as it is. */
+/* Whether what is done has changed its expert. */
 static bool applied(const struct pool_link *link)
 {
-    struct control_expert_shared copy;
-    return pool_header(link->pool)->kind == POOL_BACKWARD &&
-           !(link->device->control &&
-             control_expert_copy(control_expert(link->device->control, link->index / 2), &copy) == 0 &&
-             strncmp(copy.optimizer, "none", sizeof copy.optimizer) == 0);
+    return pool_header(link->pool)->kind == POOL_BACKWARD && device_link_learns(link->device, link->index / 2);
 }
 
 /* RESOURCE_EXHAUSTED says that nothing was done: a forward is as good as that, and so is a backward of what does not

@@ -248,10 +248,27 @@ static void take_asker(struct request *request, const struct order *order)
     }
 }
 
+/* Whether what its first got, or will get, is no answer to it: part of a call that has other rows, other gradients. */
+static bool asks_otherwise(const struct order *order, const struct repeat_found *found)
+{
+    const uint32_t rows = order->group ? order->rows : 0;
+    if (found->kept)
+        return !reply_answers(found->kept, rows, order->unwanted);
+    return found->running &&
+           (found->running->unwanted != order->unwanted || (rows != 0 && found->running->rows != rows));
+}
+
 /* A BACKWARD that was here before: true if that settles it. */
-static bool meet_first(struct server *server, const struct order *order)
+static bool meet_first(struct server *server, struct order *order)
 {
     const struct repeat_found found = repeats_find(server->repeats, &order->key);
+    /* What does not learn is as it was before the first: one that asks for something else is a request of its own. */
+    if (asks_otherwise(order, &found) &&
+        !device_link_learns(server->devices[order->place->device], order->place->expert)) {
+        order->keyed = false;
+        order->key = (struct repeat_key){0};
+        return false;
+    }
     if (found.kept) {
         server->counters.repeats_answered++;
         if (order->group)

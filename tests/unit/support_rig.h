@@ -21,9 +21,11 @@ struct rig_knobs {
     _Atomic int hold_running; /* take a batch, and wait with it */
     _Atomic int hang;         /* stand still, with work and without sleeping */
     _Atomic int fail;         /* batches fail */
+    _Atomic int frozen;       /* before it starts: its experts have no optimizer */
     _Atomic int skip_step;    /* backward batches skip their step, as for NaN */
     _Atomic int checkpoint_errno;
     _Atomic unsigned taken, completed, applied, checkpoints; /* so far */
+    _Atomic int renewal_wanted;                              /* the frontend has asked it for segments anew */
     _Atomic int garbage_done;                                /* set the position `done` of nop.0 to nonsense */
 };
 

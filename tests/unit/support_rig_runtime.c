@@ -72,7 +72,7 @@ static void describe(struct fake *fake)
         const struct pool_layout layout = layout_of(fake, 2 * e, 1);
         snprintf(expert->uid, sizeof expert->uid, "%s", uids[e]);
         snprintf(expert->block, sizeof expert->block, "nop");
-        snprintf(expert->optimizer, sizeof expert->optimizer, "adam");
+        snprintf(expert->optimizer, sizeof expert->optimizer, fake->knobs->frozen ? "none" : "adam");
         snprintf(expert->schedule, sizeof expert->schedule, "none");
         expert->hidden_dim = RIG_COLUMNS;
         expert->max_batch_size = RIG_MAX_BATCH;
@@ -143,7 +143,7 @@ static void run(struct fake *fake, uint32_t p, const struct pool_batch *batch)
     } else if (header->kind == POOL_BACKWARD && fake->knobs->skip_step) {
         pool_complete(pool, batch, STATUS_ABORTED, NULL);
     } else {
-        if (header->kind == POOL_BACKWARD) {
+        if (header->kind == POOL_BACKWARD && !fake->knobs->frozen) {
             pool_applied(pool, batch);
             fake->knobs->applied += batch->tasks;
             control_expert(fake->control, p / 2)->runtime.updates++;
@@ -215,6 +215,7 @@ static bool work(struct fake *fake)
         fake->knobs->garbage_done = 0;
         done(fake, 0);
     }
+    fake->knobs->renewal_wanted = control_renewal_wanted(fake->control);
     if (fake->knobs->hold)
         return serve_checkpoints(fake);
     control_take_ready(fake->control, (control_visit *const[]){see_ready}, 1, &any);

@@ -15,14 +15,20 @@ static struct asker one, two;
 static struct question question;
 static struct answer answer;
 
-static inline void setup_with(const char *options)
+static inline void setup_as(const char *options, bool frozen)
 {
     rig_open(&rig, options);
+    rig.knobs->frozen = frozen;
     rig_start_frontend(&rig);
     rig_start_runtime(&rig, false);
     ask_open(&one, &rig, ZMQ_DEALER);
     ask_open(&two, &rig, ZMQ_DEALER);
     ask_until_up(&one);
+}
+
+static inline void setup_with(const char *options)
+{
+    setup_as(options, false);
 }
 
 static inline void setup(void)

@@ -15,6 +15,11 @@ static void setup_small(void)
     setup_with("  max_requests: 4\n");
 }
 
+static void setup_frozen(void)
+{
+    setup_as(NULL, true);
+}
+
 /* Part p: `rows[p]` rows of that expert, each element p + 1 more than `base`. */
 static void prepare(struct asker *asker, Expertd__Method method, unsigned count, const char *const *uids,
                     const uint32_t *rows, float base)
@@ -288,6 +293,66 @@ START_TEST(a_queued_repeat_that_wants_other_gradients_is_told_that_its_first_was
 }
 END_TEST
 
+/* Nothing was applied, so nothing is in the way of computing what is asked now. */
+START_TEST(what_does_not_learn_computes_a_repeat_that_asks_for_something_else)
+{
+    prepare_masked(true, false);
+    const uint64_t id = one.last_id;
+    ask_call(&one, &question, &answer, STATUS_OK);
+    for (int alone = 0; alone < 2; alone++) {
+        prepare_masked(false, true);
+        question.header.request_id = id;
+        if (alone) {
+            question.header.n_parts = 0;
+            snprintf(question.uid, sizeof question.uid, "mask.0");
+        }
+        ask_call(&one, &question, &answer, STATUS_OK);
+        ck_assert_uint_eq(answer.frames, 1);
+        ck_assert_int_eq((int)answer.header->tensors[0]->dtype, DTYPE_BOOL);
+    }
+    ck_assert_uint_eq(rig.knobs->taken, 3);
+    prepare_masked(true, false); /* what asks for the same is answered as ever */
+    question.header.request_id = id;
+    ask_call(&one, &question, &answer, STATUS_OK);
+    expect_rows(0, 2, 7);
+    ck_assert_uint_eq(rig.knobs->taken, 3);
+    prepare_two(&one, EXPERTD__METHOD__BACKWARD, 6);
+    const uint64_t rows_id = one.last_id;
+    ask_call(&one, &question, &answer, STATUS_OK);
+    prepare_two(&one, EXPERTD__METHOD__BACKWARD, 60);
+    parts[0].rows = 3;
+    parts[1].rows = 2;
+    question.header.request_id = rows_id;
+    ask_call(&one, &question, &answer, STATUS_OK);
+    expect_rows(0, 2, 61);
+    expect_rows(3, 2, 62);
+    /* The first runs, or has been given up: either way both are answered with their own. */
+    for (int given_up = 0; given_up < 2; given_up++) {
+        const unsigned taken = rig.knobs->taken;
+        rig.knobs->hold_running = 1;
+        prepare_masked(true, false);
+        question.header.deadline_ms = given_up ? 100 : 0;
+        const uint64_t running = one.last_id;
+        ask_send(&one, &question);
+        RIG_WAIT(rig.knobs->taken == taken + 1);
+        if (given_up)
+            expect(&one, running, STATUS_DEADLINE_EXCEEDED);
+        prepare_masked(false, true);
+        question.header.request_id = running;
+        ask_send(&one, &question);
+        RIG_WAIT(ask_counter(&two, "frontend.in_flight") == 2);
+        rig.knobs->hold_running = 0;
+        if (!given_up) {
+            expect(&one, running, STATUS_OK);
+            expect_rows(0, 2, 7);
+        }
+        expect(&one, running, STATUS_OK);
+        ck_assert_int_eq((int)answer.header->tensors[0]->dtype, DTYPE_BOOL);
+    }
+    ck_assert_uint_eq(rig.knobs->applied, 0);
+}
+END_TEST
+
 START_TEST(a_part_takes_the_place_of_its_running_first_and_gives_it_up_again)
 {
     rig.knobs->hold = 1;
@@ -479,9 +544,10 @@ END_TEST
 
 int main(void)
 {
-    TCase *all = tcase_create("group"), *small = tcase_create("small");
+    TCase *all = tcase_create("group"), *small = tcase_create("small"), *frozen = tcase_create("frozen");
     tcase_add_checked_fixture(all, setup, teardown);
     tcase_add_checked_fixture(small, setup_small, teardown);
+    tcase_add_checked_fixture(frozen, setup_frozen, teardown);
     tcase_add_test(all, one_message_asks_several_experts_and_has_one_answer_in_their_order);
     tcase_add_test(all, an_expert_that_is_not_there_costs_its_own_part_alone);
     tcase_add_test(all, what_is_wrong_with_the_request_refuses_it_whole_and_nothing_is_computed);
@@ -497,9 +563,11 @@ int main(void)
     tcase_add_test(all, an_asker_that_went_leaves_nothing_behind);
     tcase_add_test(all, a_runtime_that_dies_ends_its_parts);
     tcase_add_test(small, each_part_is_one_of_the_server_s_requests);
+    tcase_add_test(frozen, what_does_not_learn_computes_a_repeat_that_asks_for_something_else);
     Suite *suite = suite_create("group");
     suite_add_tcase(suite, all);
     suite_add_tcase(suite, small);
+    suite_add_tcase(suite, frozen);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);

@@ -308,10 +308,11 @@ START_TEST(a_runtime_gone_mad_costs_its_pool_only)
     rig.knobs->garbage_done = 1;
     expect(id, STATUS_UNAVAILABLE);
     rig_expect_log(&rig, "is damaged");
+    RIG_WAIT(rig.knobs->renewal_wanted);
     rig.knobs->hold = 0;
     expect(send(EXPERTD__METHOD__FORWARD, "nop.0", 1), STATUS_UNAVAILABLE);
     ask_alive(&one);
-    /* A new generation of segments heals it. */
+    /* A new generation of segments, for which it was asked, heals it. */
     rig_end(&rig.runtime, SIGKILL);
     rig_start_runtime(&rig, true);
     RIG_WAIT((expect(send(EXPERTD__METHOD__PING, "", 0), STATUS_OK), answer.header->pong->experts_alive == 3));
