@@ -1,6 +1,7 @@
 #include "common/process.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <malloc.h>
@@ -51,11 +52,22 @@ static bool is_impatient(int signal_number, bool pressed, uint64_t now_ns)
            is_later(now_ns, none, same_press_ns);
 }
 
-/* Or the compiler of an OpenCL driver (LLVM) has put its own handler over ours, once, and raises again what came to it.
- */
+/* Whether a key that is pressed on a terminal reaches this process. */
+static bool is_in_foreground(void)
+{
+    const int terminal = open("/dev/tty", O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    if (terminal < 0)
+        return false;
+    const bool foreground = tcgetpgrp(terminal) == getpgrp();
+    close(terminal);
+    return foreground;
+}
+
+/* The compiler of an OpenCL driver (LLVM) may have put its own handler over ours, once, and raises again what came to
+ * it, without whom it came from: that is a person's where a person's would come to this process. */
 static bool is_from_terminal(const siginfo_t *info)
 {
-    return info->si_code == SI_KERNEL || (info->si_code == SI_TKILL && info->si_pid == getpid());
+    return info->si_code == SI_KERNEL || (info->si_code == SI_TKILL && info->si_pid == getpid() && is_in_foreground());
 }
 
 /* Only system calls and lock-free atomics: async-signal-safe. The flag comes first, so that whoever is woken sees it.

@@ -165,6 +165,10 @@ static void say_origins(const struct runtime *runtime)
     if (counts[BACKEND_OF_WEIGHTS] > 0)
         log_info("%" PRIu32 " experts begin from the files of their `weights`%s: %s", counts[BACKEND_OF_WEIGHTS],
                  *dir ? ", as they have no checkpoint" : "", uids);
+    list_uids(runtime, BACKEND_OF_MODEL, uids, sizeof uids);
+    if (counts[BACKEND_OF_MODEL] > 0)
+        log_info("%" PRIu32 " experts begin from the parameters of a model%s, their optimizers anew: %s",
+                 counts[BACKEND_OF_MODEL], *dir ? ", as they have no checkpoint" : "", uids);
     list_uids(runtime, BACKEND_OF_SEED, uids, sizeof uids);
     if (counts[BACKEND_OF_SEED] > 0 && *dir)
         log_info("%" PRIu32 " experts begin anew, from their seed, as '%s' has no checkpoint of theirs: %s",

@@ -58,8 +58,10 @@ static int load_state(struct backend *backend, const struct config_checkpoint *c
     backend->origin = rc == 1 ? BACKEND_OF_CHECKPOINT : BACKEND_OF_SEED;
     if (rc != 0 || !*backend->config->weights)
         return rc < 0 ? rc : 0;
-    backend->origin = BACKEND_OF_WEIGHTS;
-    return load_weights(backend, weights);
+    rc = load_weights(backend, weights);
+    backend->origin =
+        rc == 1 && backend->expert->optimizer.kind != OPTIMIZER_NONE ? BACKEND_OF_MODEL : BACKEND_OF_WEIGHTS;
+    return rc < 0 ? rc : 0;
 }
 
 static void take_limits(struct backend *backend, const struct config_expert *config)

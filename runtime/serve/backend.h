@@ -22,6 +22,7 @@ struct backend_pool {
 enum backend_origin {
     BACKEND_OF_CHECKPOINT,
     BACKEND_OF_WEIGHTS,
+    BACKEND_OF_MODEL, /* they alone: its optimizer, which it has, begins anew */
     BACKEND_OF_SEED,
     BACKEND_OF_NOTHING /* it has none */
 };

@@ -17,6 +17,7 @@
 struct model {
     char *path;
     struct shards *shards;
+    bool left_out; /* it was said that its optimizer's state is */
 };
 
 struct weights {
@@ -48,14 +49,16 @@ void weights_destroy(struct weights **weights)
     *weights = NULL;
 }
 
-static int open_model(struct weights *weights, const char *path, struct shards **shards, char *error)
+/* The model is good until the next one is opened. */
+static int open_model(struct weights *weights, const char *path, struct model **model, char *error)
 {
     for (unsigned i = 0; i < weights->count; i++) {
         if (strcmp(weights->items[i].path, path) == 0) {
-            *shards = weights->items[i].shards;
+            *model = &weights->items[i];
             return 0;
         }
     }
+    struct shards *shards;
     struct model *items = realloc(weights->items, (weights->count + 1) * sizeof *items);
     if (items)
         weights->items = items;
@@ -64,12 +67,14 @@ static int open_model(struct weights *weights, const char *path, struct shards *
         snprintf(error, SHARDS_ERROR_SIZE, "there is not enough memory");
         return -ENOMEM;
     }
-    const int rc = shards_open(shards, path, error);
-    if (rc < 0)
+    const int rc = shards_open(&shards, path, error);
+    if (rc < 0) {
         free(copy);
-    else
-        items[weights->count++] = (struct model){copy, *shards};
-    return rc;
+        return rc;
+    }
+    *model = &items[weights->count++];
+    **model = (struct model){.path = copy, .shards = shards};
+    return 0;
 }
 
 /* --- one expert of a model ---------------------------------------------------------------------------------------- */
@@ -248,6 +253,19 @@ static int load_model(struct expert *expert, struct shards *shards, const char *
     return rc;
 }
 
+/* What stands beside the parameters of a file of ours, once for each model. */
+static void say_what_is_left_out(struct model *model, const struct expert *expert, const char *uid)
+{
+    const char *state = model->left_out ? NULL : shards_example(model->shards, "optimizer.");
+    if (!state || expert->optimizer.kind == OPTIMIZER_NONE)
+        return;
+    log_warning("'%s' has an optimizer's state ('%.200s'): it is left out, and so is the number of updates, where "
+                "parameters are named by `tensors` or a model's layout, as those of '%s' are; both go along with a "
+                "file of one expert, by the parameters' own names",
+                shards_path(model->shards), state, uid);
+    model->left_out = true;
+}
+
 /* --- which of the two --------------------------------------------------------------------------------------------- */
 
 static bool is_file(const char *path)
@@ -271,7 +289,7 @@ int weights_load(struct weights *weights, struct expert *expert, const char *uid
 {
     const struct config_expert *config = expert->config;
     char path[PATH_MAX], error[SHARDS_ERROR_SIZE];
-    struct shards *shards;
+    struct model *model;
     if (expert_tensors(expert) == 0)
         return 0;
     int rc = checkpoint_weights_path(path, sizeof path, config->weights, uid);
@@ -280,12 +298,16 @@ int weights_load(struct weights *weights, struct expert *expert, const char *uid
     /* Each expert has its own: it is no model, and not kept open. */
     if (config->templates.count == 0 && strstr(config->weights, "{uid}") && is_file(path))
         return checkpoint_load_weights(expert, config->weights, uid);
-    rc = open_model(weights, path, &shards, error);
+    rc = open_model(weights, path, &model, error);
     if (rc < 0) {
         log_error("cannot load the weights of '%s': %s", uid, error);
         return rc;
     }
-    if (is_file(path) && is_state_dict(expert, shards, uid))
+    if (is_file(path) && is_state_dict(expert, model->shards, uid))
         return checkpoint_load_weights(expert, config->weights, uid);
-    return load_model(expert, shards, uid);
+    rc = load_model(expert, model->shards, uid);
+    if (rc < 0)
+        return rc;
+    say_what_is_left_out(model, expert, uid);
+    return 1;
 }

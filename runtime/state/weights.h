@@ -17,7 +17,8 @@ void weights_destroy(struct weights **weights);
 /* Closes the files, until an expert needs one again. */
 void weights_close(struct weights *weights);
 
-/* 0, or -errno after it logged what is wrong. */
+/* 0: with what the file knows of the optimizer; 1: parameters alone, of a model's tensors, and an optimizer's state
+ * that stands beside them is said to be left out; -errno after it logged what is wrong. */
 int weights_load(struct weights *weights, struct expert *expert, const char *uid);
 
 #endif

@@ -10,7 +10,7 @@
 #include "common/doorbell.h"
 
 /* Far more than a busy machine needs. */
-static const uint64_t patience_ns = 180 * NS_PER_S;
+static const uint64_t patience_ns = 600 * NS_PER_S;
 
 void support_frontend_open(struct support_frontend *frontend, const char *run_dir, const char *server,
                            const char *device)

@@ -62,6 +62,7 @@ START_TEST(a_client_that_sends_and_never_reads_holds_up_nobody)
         dropped = ask_counter(&one, "frontend.replies_dropped");
     }
     ask_alive(&one);
+    ck_assert(ask_counter(&one, "frontend.unsent_bytes") == 0); /* it was their number, not their bytes */
     ck_assert(ask_counter(&one, "frontend.in_flight") == 0);
     ask_close(&greedy);
     ask_alive(&one);

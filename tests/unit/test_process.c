@@ -202,6 +202,31 @@ START_TEST(a_person_s_second_control_c_does_not_wait)
 }
 END_TEST
 
+/* As a driver's compiler does with what a supervisor sends: what is raised here again is nobody's key. */
+START_TEST(a_signal_that_is_raised_again_is_no_key_where_there_is_no_terminal)
+{
+    int status = 1;
+    bool decided = false;
+    for (int attempt = 0; attempt < ATTEMPTS && status != 0 && !decided; attempt++) {
+        const uint64_t start_ns = clock_now_ns();
+        const pid_t child = fork();
+        if (child == 0) {
+            const struct timespec longer_than_a_key_bounces = {.tv_nsec = 300000000};
+            if (setsid() < 0)
+                _exit(2);
+            for (int i = 0; i < 3; i++) {
+                raise(SIGINT);
+                nanosleep(&longer_than_a_key_bounces, NULL);
+            }
+            _exit(process_stopping() ? 0 : 1);
+        }
+        status = exit_status_of(child);
+        decided = clock_now_ns() - start_ns < surely_one_wish_ns;
+    }
+    ck_assert_int_eq(status, 0);
+}
+END_TEST
+
 START_TEST(a_closed_terminal_is_a_stop_signal)
 {
     int terminal;
@@ -311,6 +336,7 @@ int main(void)
     tcase_add_loop_test(tcase, a_signal_some_seconds_later_ends_the_process_with_a_line, 0, 2);
     tcase_add_test(tcase, a_person_s_second_control_c_does_not_wait);
     tcase_add_test(tcase, a_closed_terminal_is_a_stop_signal);
+    tcase_add_test(tcase, a_signal_that_is_raised_again_is_no_key_where_there_is_no_terminal);
     tcase_add_test(tcase, who_was_started_to_outlive_its_terminal_does);
     tcase_add_test(tcase, a_broken_pipe_is_an_error_and_not_the_end);
     tcase_add_test(tcase, a_thread_that_sleeps_on_the_futex_is_woken);

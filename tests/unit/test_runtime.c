@@ -506,7 +506,7 @@ END_TEST
 
 START_TEST(a_start_says_what_was_loaded_from_where)
 {
-    char text[256], weights[200], command[640];
+    char text[256], weights[512], command[640];
     configure_checkpoints("");
     start_and_attach();
     snprintf(text, sizeof text,
@@ -524,6 +524,35 @@ START_TEST(a_start_says_what_was_loaded_from_where)
     start_and_attach();
     expect_log("1 experts begin from the files of their `weights`, as they have no checkpoint: ffn.0");
     ck_assert_uint_eq(atomic_load(&control_expert(frontend.control, 1)->runtime.updates), 1);
+    /* By names of its own, the same file gives its parameters alone. */
+    support_frontend_close(&frontend);
+    stop_child();
+    snprintf(command, sizeof command, "rm -r '%s/checkpoints'", folder);
+    ck_assert_int_eq(system(command), 0);
+    snprintf(weights, sizeof weights,
+             ", weights: %s/w.safetensors, tensors: {ffn.weight: ffn.weight, ffn.bias: ffn.bias, ffn_output.weight: "
+             "ffn_output.weight, ffn_output.bias: ffn_output.bias, layer_norm.weight: layer_norm.weight, "
+             "layer_norm.bias: layer_norm.bias}",
+             folder);
+    write_config(weights, text);
+    start_and_attach();
+    expect_log("has an optimizer's state ('optimizer.");
+    expect_log(
+        "1 experts begin from the parameters of a model, as they have no checkpoint, their optimizers anew: ffn.0");
+    ck_assert_uint_eq(atomic_load(&control_expert(frontend.control, 1)->runtime.updates), 0);
+}
+END_TEST
+
+/* Its square is less than the smallest float, so that the step would be one by a root that is 0. */
+START_TEST(a_step_that_would_make_what_is_not_finite_names_the_tensor)
+{
+    write_config(", optimizer: adam, epsilon: 0", "");
+    start_and_attach();
+    const float before = forward_of(0.5f);
+    const uint64_t task = support_frontend_put(&frontend, FFN_BACKWARD, 1, 1e-25f);
+    support_frontend_expect(&frontend, FFN_BACKWARD, task, STATUS_OK, NAN);
+    expect_log("a step of 'ffn.0' would have made values of tensor 'layer_norm.bias' NaN or infinite");
+    ck_assert(forward_of(0.5f) == before);
 }
 END_TEST
 
@@ -601,6 +630,7 @@ int main(void)
     tcase_add_test(all, a_folder_of_checkpoints_has_one_server_at_a_time);
     tcase_add_test(all, a_backward_is_applied_once_also_over_a_clean_restart);
     tcase_add_test(all, a_start_says_what_was_loaded_from_where);
+    tcase_add_test(all, a_step_that_would_make_what_is_not_finite_names_the_tensor);
     tcase_add_test(all, what_does_not_train_is_never_written);
     tcase_add_test(all, without_a_folder_a_request_is_answered_so);
     tcase_add_test(all, what_is_wrong_with_the_start_is_said_in_the_exit_status);
