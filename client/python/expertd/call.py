@@ -25,21 +25,21 @@ class Call:
     lock until the call is done."""
 
     __slots__ = ("connection", "request_id", "header", "frames", "backward", "uid", "deadline", "patient_until", "impatient",
-                 "pause", "resend_at", "state", "ever_sent", "partial", "reply", "reply_frames", "error", "rows", "remote",
+                 "pause", "resend_at", "state", "ever_sent", "parts", "reply", "reply_frames", "error", "rows", "remote",
                  "went_by", "_ended", "_callbacks")
 
     def __init__(self, header: bytes, frames: Sequence[Any], *, uid: str, backward: bool, timeout: float,
-                 retry_for: float, partial: bool = False, rows: int = 0):
+                 retry_for: float, rows: int = 0, parts: int = 0):
         now = time.monotonic()
         self.connection: Any = None
-        self.request_id = 0
+        self.request_id = 0  # not 0 when it begins: it repeats what had that one
         self.header = header  # without request_id and deadline, which are put in front
         self.frames = frames
         self.uid, self.backward, self.rows = uid, backward, rows
         self.remote = False  # it goes over ZeroMQ, whatever else there is
         self.went_by: Any = None  # the link to shared memory that it was sent by the last time
         self.deadline = now + timeout
-        self.partial = partial  # a reply that says DEADLINE_EXCEEDED has content all the same
+        self.parts = parts  # so many experts are asked; each has its status in the reply, whatever the reply's own is
         # Impatient: a server that is down or full is not waited for, but by a backward that it may have applied.
         self.impatient = retry_for <= 0
         self.patient_until = min(self.deadline, now + (retry_for if retry_for > 0 else IMPATIENT_RETRY_FOR))

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 
 from . import messages, tags
-from .call import Call
+from .call import WAITING, Call
 from .codecs import Codec, codec_number
 from .errors import Internal, InvalidArgument
 from .info import ExpertInfo, ListEntry, Pong, expert_info
@@ -136,6 +136,34 @@ class Client:
               retry_for: Optional[float] = None, attended: bool = False) -> Call:
         """Any method of the protocol, by its number; `extra` is a RequestHeader with further fields. attended: this thread
         waits for it right away."""
+        call = self.prepare(method, uid, tensors, extra=extra, requires_grad=requires_grad, timeout=timeout, retry_for=retry_for)
+        transport().connection(self.endpoint, SERVER).start(call, attended)
+        return call
+
+    def start_parts(self, parts: Sequence[Tuple[str, int, int]], tensors: Sequence[torch.Tensor], *, backward: bool,
+                    requires_grad: Optional[Sequence[bool]] = None, timeout: Optional[float] = None,
+                    retry_for: Optional[float] = None) -> Call:
+        """A forward or backward of several experts in one message (PROTOCOL.md, "Many experts at once"): (uid, rows, request
+        id) of each, whose rows lie behind each other in the tensors. What became of each is in call.reply.parts."""
+        extra = messages.server.RequestHeader(parts=[{"uid": uid, "rows": rows, "request_id": number} for uid, rows, number in parts])
+        call = self.prepare(_BACKWARD if backward else _FORWARD, "", tensors, extra=extra, requires_grad=requires_grad,
+                            timeout=timeout, retry_for=retry_for)
+        call.uid, call.parts = parts[0][0], len(parts)  # all have its schema
+        transport().connection(self.endpoint, SERVER).start(call)
+        return call
+
+    def prepare_again(self, uid: str, request_id: int, tensors: Sequence[torch.Tensor], *, backward: bool,
+                      requires_grad: Optional[Sequence[bool]], timeout: float, retry_for: float) -> Call:
+        """A forward or backward of what was a part, with the id that it had; to be started."""
+        call = self.prepare(_BACKWARD if backward else _FORWARD, uid, tensors, requires_grad=requires_grad, timeout=timeout,
+                            retry_for=retry_for)
+        call.request_id, call.ever_sent, call.state = request_id, True, WAITING
+        return call
+
+    def prepare(self, method: int, uid: str = "", tensors: Sequence[torch.Tensor] = (), *, extra: Any = None,
+                requires_grad: Optional[Sequence[bool]] = None, timeout: Optional[float] = None,
+                retry_for: Optional[float] = None) -> Call:
+        """As start(), and nothing is sent yet."""
         if len(tensors) > MAX_TENSORS:
             raise InvalidArgument(f"{len(tensors)} tensors were given; a request may have {MAX_TENSORS}",
                                   endpoint=self.endpoint, uid=uid)
@@ -152,8 +180,6 @@ class Client:
         seconds = self.timeout if timeout is None else timeout
         if not seconds > 0:
             raise InvalidArgument(f"a timeout of {seconds} s was given; it has to be above 0", endpoint=self.endpoint, uid=uid)
-        call = Call(header, [one[3] for one in described], uid=uid, backward=method == _BACKWARD,
+        return Call(header, [one[3] for one in described], uid=uid, backward=method == _BACKWARD,
                     timeout=min(seconds, LONGEST_TIMEOUT), retry_for=self.retry_for if retry_for is None else retry_for,
                     rows=tensors[0].shape[0] if tensors else 0)
-        process.connection(self.endpoint, SERVER).start(call, attended)
-        return call

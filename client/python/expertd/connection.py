@@ -39,6 +39,7 @@ MISSED_HEARTBEATS = 5
 PINGS_BYTES = 4096  # more than pings have in that time: what the kernel of a stopped peer takes of them is no life
 CONNECT_TIMEOUT_MS = 5000  # of one attempt; the kernel's own is minutes
 LONGEST_SLEEP = 1.0  # seconds, while calls are in flight: an interrupt may hit between a wake-up and what it was for
+PARTS_MARGIN, PARTS_LONGEST_MARGIN = 0.1, 0.5  # of the time for the answers of many, and in seconds: for their way back
 LOCAL_FAILURES = 3  # in a row, until shared memory is not tried any more
 LOCAL_SOON = 1.0  # seconds within which its end is a failure
 COPY_BELOW = 1 << 16  # bytes of a frame; pyzmq's bookkeeping for zero copies costs more than to copy so little
@@ -100,6 +101,7 @@ class Connection:
         self.late_replies = self.malformed_replies = self.connects = self.losses = self.local_losses = 0
         self.state = CONNECTING
         self.closed = False
+        self.knows_parts = True  # until the server says otherwise
         self._stale = False  # a loss was heard of, and no handshake since
         self._tcp_fd, self._taken, self._taken_at = -1, 0, 0.0  # ZeroMQ's socket; what the peer had taken, and when
         self._why_down = "it does not take connections"
@@ -181,14 +183,14 @@ class Connection:
         with self.lock:
             try:
                 call.connection = self
-                call.request_id = next(self._poller.request_ids)
+                call.request_id = call.request_id or next(self._poller.request_ids)
                 self.calls[call.request_id] = call
                 if self._paused and not attended and self._driver is None:  # behind the line above: see _hand_back
                     self._resume()
                 if self.closed:
                     self._end(call, STATUS_UNAVAILABLE, "the connection was closed")
                 else:
-                    if self._unsent or not self._send(call):
+                    if call.state != WAITING and (self._unsent or not self._send(call)):
                         self._queue(call)
                     self._pump()
             except BaseException:
@@ -197,7 +199,7 @@ class Connection:
                 raise
         if self._finished:
             self._run_callbacks()
-        self._wake(call.expires())
+        self._wake(min(call.expires(), call.resend_at) if call.state == WAITING else call.expires())
 
     def cancel(self, call: Call) -> bool:
         if call.connection is not self or self.pid != os.getpid():
@@ -354,7 +356,10 @@ class Connection:
         # connection, which would be lost without another word.
         if self._stale:
             return False
-        left_ms = max(1, int((call.deadline - time.monotonic()) * 1000))
+        left = call.deadline - time.monotonic()
+        if call.parts:  # what is not in time is not to make late what is
+            left -= min(left * PARTS_MARGIN, PARTS_LONGEST_MARGIN)
+        left_ms = max(1, int(left * 1000))
         head = b"".join((b"\x10", varint(call.request_id), self._deadline_key, varint(left_ms), call.header))
         if self.link is not None and call.frames and not call.remote and self.link.ready and self.link.send(call, head):
             call.state, call.ever_sent, call.went_by = SENT, True, self.link
@@ -518,7 +523,7 @@ class Connection:
     def _take(self, call: Call, reply: Any, frames: List[Any]) -> None:
         if reply.version != 1:
             self._end(call, STATUS_INTERNAL, f"the server speaks version {reply.version} of the protocol, not 1")
-        elif reply.status == 0 or call.partial and reply.status == STATUS_DEADLINE_EXCEEDED:
+        elif reply.status == 0 or call.parts and len(reply.parts) == call.parts:
             self._forget(call)
             self._end_as(call, reply, frames, None)
         elif call.may_try_again(reply.status, time.monotonic()):

@@ -1,5 +1,8 @@
-"""Calls of many experts at once: each expert gets one call with all rows that chose it. An expert that fails gives no
-answer; who waits for how long follows hivemind's k_min and timeouts, row by row."""
+"""Calls of many experts at once: each expert gets all rows that chose it, in one message to each server. An expert that
+fails gives no answer; who waits for how long follows hivemind's k_min and timeouts, row by row.
+
+The answer to a message comes when its slowest expert has answered. So where a round may end before all have
+(timeout_after_k_min), each expert has a message of its own."""
 from __future__ import annotations
 
 import threading
@@ -13,6 +16,7 @@ from . import tags
 from .client import DEFAULT_RETRY_FOR
 from .errors import DeadlineExceeded, ExpertdError, Unavailable
 from .expert import ANCHOR
+from .parts import start_all
 from .task import Task, by_load, spread
 
 __all__ = ["Target", "Settings", "call_many"]
@@ -46,13 +50,14 @@ class _Job(NamedTuple):
 
 
 class _Round:
-    """The jobs of one forward or backward, and what each row has got."""
+    """The jobs of one forward or backward, and what each row has got. `shapes`: the row shapes that an answer may have."""
 
     def __init__(self, jobs: List[_Job], rows: int, enough: int, timeout: Optional[float], after: Optional[float],
-                 finite: bool):
+                 finite: bool, shapes: Sequence[Sequence[Tuple[int, ...]]]):
         self.jobs, self.answers = jobs, {}  # type: List[_Job], Dict[int, Tuple[torch.Tensor, ...]]
+        self._numbers = {job.task: index for index, job in enumerate(jobs)}
         self.errors: List[str] = []
-        self._finite, self._after = finite, after
+        self._finite, self._after, self._shapes = finite, after, [[tuple(shape) for shape in each] for each in shapes]
         self._end = time.monotonic() + (LONGEST_TIMEOUT if timeout is None else timeout)
         self._changed = threading.Condition()
         self._ended: List[int] = []
@@ -68,8 +73,11 @@ class _Round:
     def run(self) -> None:
         """Starts all, and returns when all have ended or the time is over; cancels the rest."""
         try:
-            for index, job in enumerate(self.jobs):
-                job.task.start(lambda task, index=index: self._tell(index))  # type: ignore[misc]
+            if self._after is None:
+                start_all([job.task for job in self.jobs], self._tell)
+            else:
+                for job in self.jobs:
+                    job.task.start(self._tell)
             left = len(self.jobs)
             while left:
                 with self._changed:
@@ -88,9 +96,9 @@ class _Round:
                 if not job.task.done():
                     job.task.cancel()
 
-    def _tell(self, index: int) -> None:
+    def _tell(self, task: Task) -> None:
         with self._changed:
-            self._ended.append(index)
+            self._ended.append(self._numbers[task])
             self._changed.notify()
 
     def _take(self, index: int) -> None:
@@ -103,8 +111,8 @@ class _Round:
         if self._finite and not all(bool(torch.isfinite(y).all()) for y in outputs if y.dtype.is_floating_point):
             self.errors.append(f"{job.target.uid}: its answer has NaN or infinite values")
             return
-        if any(len(y) != len(job.pairs) for y in outputs):
-            self.errors.append(f"{job.target.uid}: its answer has another number of rows")
+        if [tuple(y.shape[1:]) for y in outputs] not in self._shapes or any(len(y) != len(job.pairs) for y in outputs):
+            self.errors.append(f"{job.target.uid}: its answer has other shapes: {[list(y.shape) for y in outputs]}")
             return
         self.answers[index] = outputs
         for row, _ in job.pairs:
@@ -118,23 +126,31 @@ class _Round:
         return "; ".join(dict.fromkeys(self.errors)) or "no expert was asked"
 
 
-def _jobs(wanted: Dict[Target, List[Tuple[int, int]]], inputs: Sequence[torch.Tensor],
-          grads: Optional[Dict[Tuple[int, int], int]], grad_outputs: Sequence[torch.Tensor],
-          timeout: Optional[float], requires_grad: Optional[Sequence[bool]] = None) -> List[_Job]:
-    jobs = []
+def _jobs(wanted: Dict[Target, List[Tuple[int, int]]], inputs: Sequence[torch.Tensor], backward: bool,
+          grad_outputs: Sequence[torch.Tensor], timeout: Optional[float],
+          requires_grad: Optional[Sequence[bool]] = None) -> List[_Job]:
+    jobs: List[_Job] = []
     seconds = LONGEST_TIMEOUT if timeout is None else timeout
-    for target, all_pairs in wanted.items():
-        for begin in range(0, len(all_pairs), target.max_rows):
-            pairs = all_pairs[begin:begin + target.max_rows]
-            index = torch.tensor([row for row, _ in pairs])
-            chosen = [tensor.index_select(0, index) for tensor in inputs]
-            out = None
-            if grads is not None:
-                rows, slots = index, torch.tensor([slot for _, slot in pairs])
-                out = [grad[rows, slots] for grad in grad_outputs]
-            jobs.append(_Job(target, pairs, Task(target.uid, by_load(target.endpoints), chosen, out, timeout=seconds,
-                                                 retry_for=DEFAULT_RETRY_FOR, patient=False,
-                                                 compression=target.compression, requires_grad=requires_grad)))
+    ordered = [(by_load(target.endpoints), target, pairs) for target, pairs in wanted.items()]
+    ordered.sort(key=lambda one: one[0][:1])  # what goes to one server lies in one piece
+    everything = [pair for _, _, pairs in ordered for pair in pairs]
+    if not everything:
+        return jobs
+    rows = torch.tensor([row for row, _ in everything])
+    chosen = [tensor.index_select(0, rows) for tensor in inputs]
+    out: List[torch.Tensor] = []
+    if backward:
+        slots = torch.tensor([slot for _, slot in everything])
+        out = [grad[rows, slots] for grad in grad_outputs]
+    at = 0
+    for endpoints, target, pairs in ordered:
+        for begin in range(0, len(pairs), target.max_rows):
+            own = pairs[begin:begin + target.max_rows]
+            mine = slice(at, at + len(own))
+            at += len(own)
+            jobs.append(_Job(target, own, Task(target.uid, endpoints, [x[mine] for x in chosen], [g[mine] for g in out] if backward else None,
+                                               timeout=seconds, retry_for=DEFAULT_RETRY_FOR, patient=False,
+                                               compression=target.compression, requires_grad=requires_grad)))
     return jobs
 
 
@@ -160,9 +176,9 @@ class _CallMany(torch.autograd.Function):
         for row, chosen in enumerate(targets):
             for slot, target in enumerate(chosen):
                 wanted.setdefault(target, []).append((row, slot))
-        jobs = _jobs(wanted, inputs, None, (), settings.forward_timeout)
+        jobs = _jobs(wanted, inputs, False, (), settings.forward_timeout)
         work = _Round(jobs, rows, settings.k_min, settings.forward_timeout, settings.timeout_after_k_min,
-                      settings.detect_anomalies)
+                      settings.detect_anomalies, [[shape for _, shape in output_shapes]])
         work.run()
         k = max((len(chosen) for chosen in targets), default=0)
         mask = torch.zeros(rows, k, dtype=torch.bool)
@@ -195,9 +211,11 @@ class _CallMany(torch.autograd.Function):
         for target, pairs in ctx.answered:
             wanted.setdefault(target, []).extend(pairs)
         with tags.under(ctx.tags if tags.current() is tags.NONE else tags.current()):
-            jobs = _jobs(wanted, inputs, {}, [grad.contiguous() for grad in grad_outputs], settings.backward_timeout, wants)
+            jobs = _jobs(wanted, inputs, True, grad_outputs, settings.backward_timeout, wants)
+        shapes = [tensor.shape[1:] for tensor in inputs]
         work = _Round(jobs, len(inputs[0]), settings.backward_k_min, settings.backward_timeout,
-                      settings.timeout_after_k_min, settings.detect_anomalies)
+                      settings.timeout_after_k_min, settings.detect_anomalies,
+                      [shapes, [shape for shape, want in zip(shapes, wants) if want]])
         work.run()
         count = sum(len(jobs[index].pairs) for index in work.answers)
         if count < settings.backward_k_min:

@@ -26,7 +26,8 @@ _MESSAGES = {
         "ListQuery": "prefix:string=1 offset:uint32=2 limit:uint32=3",
         "RequestHeader": "version:uint32=1 request_id:uint64=2 method:Method=3 uid:string=4 tensors:Tensor*=5 "
                          "deadline_ms:uint32=6 client_id:bytes=7 list:ListQuery=8 reply_codecs:Codec*=9 metadata:bytes=10 traceparent:string=11 "
-                         "requires_grad:bool*=13",
+                         "requires_grad:bool*=13 parts:RequestHeader.Part*=20",
+        "RequestHeader.Part": "uid:string=1 rows:uint32=2 request_id:uint64=3",
         "ExpertList.Entry": "uid:string=1 alive:bool=2 device:string=3",
         "ExpertList": "experts:ExpertList.Entry*=1 total:uint32=2 generation:uint64=3",
         "Schema.Field": "name:string=1 dtype:DType=2 row_shape:uint64*=3 codecs:Codec*=4",
@@ -44,7 +45,9 @@ _MESSAGES = {
         "Pong": "server:string=1 software:string=2 experts:uint32=3 experts_alive:uint32=4 local:Pong.Local=5",
         "Pong.Local": "path:string=1 instance:bytes=2",
         "ReplyHeader": "version:uint32=1 request_id:uint64=2 status:Status=3 message:string=4 tensors:Tensor*=5 "
-                       "info:ExpertInfo=6 list:ExpertList=7 stats:Stats=8 pong:Pong=9 retry_after_ms:uint32=10 metadata:bytes=11",
+                       "info:ExpertInfo=6 list:ExpertList=7 stats:Stats=8 pong:Pong=9 retry_after_ms:uint32=10 metadata:bytes=11 "
+                       "parts:ReplyHeader.PartResult*=20",
+        "ReplyHeader.PartResult": "status:Status=1 message:string=2 retry_after_ms:uint32=3",
     },
     "expertd.dht": {
         "BeamQuery": "prefix:string=1 grid_size:uint32*=2 scores:float*=3 beam_size:uint32=4",

@@ -20,8 +20,8 @@ __all__ = ["RemoteMixtureOfExperts", "RemoteSwitchMixtureOfExperts"]
 
 class RemoteMixtureOfExperts(nn.Module):
     """A gate (`proj`, linear, in_features to sum(grid_size) scores) sends each sample to the k_best live experts whose
-    coordinates' scores have the greatest sum, and averages what they answer by the softmax of these sums. Each expert gets
-    one call with all its samples.
+    coordinates' scores have the greatest sum, and averages what they answer by the softmax of these sums. Each server gets
+    one message with all samples of its experts; with timeout_after_k_min each expert has one, which a slow one does not hold up.
 
     Once each sample has answers of k_min experts (or of all that it has), the others are waited for no longer than
     timeout_after_k_min seconds; None: until forward_timeout, which counts from the start. Fewer answers than k_min (to all

@@ -15,6 +15,7 @@ from .codecs import Codec, codec_name
 from .dht import DHT
 from .errors import ExpertdError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from .info import ExpertInfo
+from .parts import start_all
 from .task import Task, by_load
 
 __all__ = ["OffloadedExperts", "offload_experts"]
@@ -58,8 +59,8 @@ class _Settings(NamedTuple):
 
 class OffloadedExperts(nn.Module):
     """One layer's experts, `uids` by their numbers. In place of what transformers 5 has there; called with hidden_states [tokens,
-    hidden], the chosen experts [tokens, k] and their weights of the same shape, all calls of a layer are under way at once, one for each
-    expert (and max_batch_size rows). A backward goes to the experts where hidden_states needs a gradient."""
+    hidden], the chosen experts [tokens, k] and their weights of the same shape, all calls of a layer are under way at once, in one message to each
+    server. A backward goes to the experts where hidden_states needs a gradient."""
 
     def __init__(self, uids: Sequence[str], places: _Places, info: ExpertInfo, settings: _Settings):
         super().__init__()
@@ -119,10 +120,10 @@ class OffloadedExperts(nn.Module):
             error: Optional[ExpertdError] = None
             try:
                 for uid, at in parts:
-                    task = Task(uid, places[uid], [x[at]], None if g is None else [g[at]], timeout=max(0.001, end - time.monotonic()),
+                    tasks.append(Task(uid, places[uid], [x[at]], None if g is None else [g[at]], timeout=max(0.001, end - time.monotonic()),
                                 retry_for=self.settings.retry_for, patient=self.places.dht is None,
-                                compression=self.settings.compression)
-                    tasks.append(task.start())
+                                compression=self.settings.compression))
+                start_all(tasks)
                 for (uid, at), task in zip(parts, tasks):
                     try:
                         (result[at],) = task.outputs()

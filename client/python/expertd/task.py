@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 import threading
 import time
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import torch
 
 from . import tags
-from .call import Call
+from .call import Call, Cancelled
 from .codecs import Codec
 from .client import Client
-from .errors import DeadlineExceeded, ExpertdError, NotFound, ResourceExhausted, Unavailable
+from .errors import DeadlineExceeded, ExpertdError, NotFound, ResourceExhausted, Unavailable, error_of
 from .transport import transport
 
 __all__ = ["Task", "by_load", "spread"]
@@ -54,10 +54,13 @@ class Task:
                  compression: Codec = None, requires_grad: Optional[Sequence[bool]] = None):
         self.uid, self.error = uid, None  # type: str, Optional[ExpertdError]
         self.endpoint = ""
-        self._endpoints, self._inputs, self._grad_outputs = list(endpoints), inputs, grad_outputs
+        self.compression, self.requires_grad, self.tags = compression, requires_grad, tags.current()
+        self.backward, self.tensors = grad_outputs is not None, [*inputs, *(grad_outputs or ())]
+        self._endpoints = list(endpoints)
         self._deadline, self._retry_for, self._patient = time.monotonic() + timeout, retry_for, patient
-        self._compression, self._requires_grad, self._tags = compression, requires_grad, tags.current()
         self._call: Optional[Call] = None
+        self._message: Any = None  # whose part it is now
+        self._outputs: Optional[Tuple[torch.Tensor, ...]] = None
         self._next = 0
         self._cancelled = False
         self._ended = threading.Event()
@@ -65,8 +68,9 @@ class Task:
 
     def start(self, callback: Optional[Callable[["Task"], None]] = None) -> "Task":
         """Returns at once; callback(task) runs when it has ended, in any thread, which it must not keep."""
-        self._callback = callback
-        self._go_on()
+        self.expect(callback)
+        if self.turn():
+            self.send()
         return self
 
     def outputs(self) -> Tuple[torch.Tensor, ...]:
@@ -80,54 +84,125 @@ class Task:
             raise
         if self.error is not None:
             raise self.error
+        if self._outputs is not None:
+            return self._outputs
         assert self._call is not None
         return Client.outputs(self._call)
 
     def cancel(self) -> None:
-        self._cancelled = True
-        if self._call is not None:
+        before, self._cancelled = self._cancelled, True
+        if self._message is not None:
+            if not before:
+                self._message.leave()
+        elif self._call is not None:
             self._call.cancel()
 
     def done(self) -> bool:
         return self._ended.is_set()
 
-    def _go_on(self) -> None:
-        left = self._deadline - time.monotonic()
+    # ---- what it does, and what the messages do whose part it is (parts.py)
+
+    def expect(self, callback: Optional[Callable[["Task"], None]]) -> None:
+        self._callback = callback
+
+    def rows(self) -> int:
+        return int(self.tensors[0].shape[0])
+
+    def turn(self) -> bool:
+        """To the next server. False: there is none, or no time; it has ended."""
+        left = self.left()
         if left <= 0 or self._next >= len(self._endpoints):
             self._end(self.error or (DeadlineExceeded("no answer in time", uid=self.uid) if left <= 0 else
                                      Unavailable("no server is known", uid=self.uid)))
-            return
+            return False
         self.endpoint = self._endpoints[self._next]
         self._next += 1
-        patient = self._patient and self._next == len(self._endpoints)
+        return True
+
+    def left(self) -> float:
+        """Seconds."""
+        return self._deadline - time.monotonic()
+
+    def retry_for(self) -> float:
+        """For how long the server that it is at is waited for."""
+        return self._retry_for if self._patient and self._next == len(self._endpoints) else 0.0
+
+    def send(self) -> None:
+        """To the server that it has turned to, in a message of its own."""
+        if self._cancelled:
+            self._end(Cancelled("the call was given up", endpoint=self.endpoint, uid=self.uid))
+            return
         try:
-            client = Client(self.endpoint, compression=self._compression)
-            retry_for = self._retry_for if patient else 0.0
-            with tags.under(self._tags):  # the next server is turned to in whatever thread
-                if self._grad_outputs is None:
-                    self._call = client.start_forward(self.uid, self._inputs, timeout=left, retry_for=retry_for)
-                else:
-                    self._call = client.start_backward(self.uid, self._inputs, self._grad_outputs, timeout=left,
-                                                       retry_for=retry_for, requires_grad=self._requires_grad)
+            with tags.under(self.tags):  # the next server is turned to in whatever thread
+                self._send()
         except ExpertdError as error:  # an endpoint that is none, a tensor that cannot be sent
             self.error = error
-            self._go_on()
-            return
+            if self.turn():
+                self.send()
+
+    def _send(self) -> None:
+        client = Client(self.endpoint, compression=self.compression)
+        left = max(self.left(), 0.001)
+        count = len(self.tensors)
+        self._message = None
+        if self.backward:
+            self._call = client.start_backward(self.uid, self.tensors[:count], (), timeout=left, retry_for=self.retry_for(),
+                                               requires_grad=self.requires_grad)
+        else:
+            self._call = client.start_forward(self.uid, self.tensors, timeout=left, retry_for=self.retry_for())
         self._call.add_done_callback(self._call_ended)
+        if self._cancelled:
+            self._call.cancel()
+
+    def ride(self, message: Any, call: Call) -> None:
+        """It is a part of that message."""
+        self._message, self._call = message, call
+
+    def answer(self, outputs: Tuple[torch.Tensor, ...]) -> None:
+        """To the part that it is."""
+        self._outputs = outputs
+        self._end(None)
+
+    def fail(self, error: ExpertdError) -> bool:
+        """Of the part that it is, or the call: whether it has turned to another server, and is to be sent. Otherwise it has ended."""
+        if isinstance(error, _ELSEWHERE) and error.not_applied and self._next < len(self._endpoints) and not self._cancelled:
+            self.error = error
+            return self.turn()
+        self._end(error)
+        return False
+
+    def refuse(self, status: int, message: str, retry_after: float, request_id: int) -> bool:
+        """The same of a status of that part. Where the server is to be waited for, or may have applied it, it is repeated
+        alone, under the id that it had."""
+        error = error_of(status, message, endpoint=self.endpoint, uid=self.uid, backward=self.backward)
+        if self._cancelled:
+            self._end(error)
+            return False
+        call: Optional[Call] = None
+        try:
+            with tags.under(self.tags):
+                call = Client(self.endpoint, compression=self.compression).prepare_again(
+                    self.uid, request_id, self.tensors, backward=self.backward, requires_grad=self.requires_grad,
+                    timeout=max(self.left(), 0.001), retry_for=self.retry_for())
+        except ExpertdError:  # the error of the part says more
+            pass
+        if call is None or not call.may_try_again(status, time.monotonic()):
+            return self.fail(error)
+        call.resend_at = time.monotonic() + max(call.pause, retry_after) * (1 + random.random())
+        self._message, self._call = None, call
+        transport().connection(self.endpoint).start(call)
+        call.add_done_callback(self._call_ended)
+        return False
 
     def _call_ended(self, call: Call) -> None:
-        error = call.error
-        if error is None or self._cancelled:
-            self._end(error)
-        elif isinstance(error, _ELSEWHERE) and error.not_applied and self._next < len(self._endpoints):
-            self.error = error
-            self._go_on()
-        else:
-            self._end(error)
+        if call.error is None:
+            self._end(None)
+        elif self.fail(call.error):
+            self.send()
 
     def _end(self, error: Optional[ExpertdError]) -> None:
         self.error = error
-        self._inputs, self._grad_outputs = (), None
+        self.tensors = []
         self._ended.set()
         callback, self._callback = self._callback, None
         if callback is not None:

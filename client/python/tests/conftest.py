@@ -137,7 +137,7 @@ def in_threads(count, work):
 
 def echo(request, frames):
     """The inputs come back: of a backward the first."""
-    return messages.server.ReplyHeader(version=1, tensors=request.tensors[:1]), frames[:1]
+    return messages.server.ReplyHeader(version=1, tensors=request.tensors[:1], parts=[{} for _ in request.parts]), frames[:1]
 
 
 def refusal(status, message="why not"):

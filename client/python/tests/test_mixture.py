@@ -8,7 +8,7 @@ import torch
 
 import expertd
 from conftest import PATIENCE, echo, ffn, make_server, refusal
-from expertd import MoEBeamSearcher, RemoteExpert, RemoteMixtureOfExperts, RemoteSwitchMixtureOfExperts
+from expertd import MoEBeamSearcher, RemoteExpert, RemoteMixtureOfExperts, RemoteSwitchMixtureOfExperts, messages
 from expertd.gather import Settings, Target, call_many
 
 GRID = (3, 3)
@@ -53,13 +53,38 @@ def test_a_mixtures_gradients_agree_with_finite_differences(server):
     assert torch.autograd.gradcheck(moe, (x,), eps=1e-2, atol=3e-2, rtol=3e-2, nondet_tol=1e-5)
 
 
-def test_each_expert_gets_one_call_with_all_its_rows(server, client):
-    moe = mixture(server, k_best=2)
-    moe(torch.randn(1, 16))
-    before = client.stats()["frontend.requests.forward"]
-    moe(torch.randn(40, 16))
-    assert client.stats()["frontend.requests.forward"] - before <= 9
-    moe(torch.randn(300, 16))  # more than max_batch_size 64 of some: several calls
+def test_each_server_gets_one_message_or_each_expert_where_slow_ones_are_left_out(server, client):
+    def asked():
+        stats = client.stats()
+        return [stats[name] for name in ("frontend.requests.forward", "frontend.requests.backward", "frontend.parts")]
+    moe, x = mixture(server, k_best=2), torch.randn(40, 16)
+    expected = moe(x)
+    before = asked()
+    y = moe(x)
+    y.sum().backward()
+    forwards, backwards, parts = (now - then for now, then in zip(asked(), before))
+    assert forwards == backwards == 1 and 4 <= parts <= 18 and torch.allclose(y, expected, atol=1e-5)
+    moe(torch.randn(300, 16))  # more than max_batch_size 64 of some: several messages
+    moe.settings = moe.settings._replace(timeout_after_k_min=PATIENCE)
+    before = asked()
+    assert torch.allclose(moe(x), expected, atol=1e-5)
+    forwards, _, parts = (now - then for now, then in zip(asked(), before))
+    assert 2 <= forwards <= 9 and parts == 0
+
+
+def test_gradients_are_asked_for_where_they_are_needed(stand_in):
+    def answer(request, frames):
+        wanted = [i for i, want in enumerate(request.requires_grad) if want] or ([] if request.requires_grad else [0])
+        return messages.server.ReplyHeader(version=1, tensors=[request.tensors[i] for i in wanted], parts=[{} for _ in request.parts]), \
+            [frames[i] for i in wanted]
+    one = stand_in(answer)
+    targets = [[Target("e.0", (one.endpoint,)), Target("e.1", (one.endpoint,))]] * 2
+    shapes = [(torch.float32, (4,))]
+    for needed in ((True, False), (False, True), (False, False)):
+        x, y = (torch.randn(2, 4, requires_grad=need) for need in needed)
+        _, out = call_many(targets, Settings(k_min=0, forward_timeout=PATIENCE, backward_timeout=PATIENCE, backward_k_min=0), shapes, x, y)
+        out.sum().backward()  # also where the gate alone trains: the experts learn
+        assert list(one.asked("BACKWARD")[-1].requires_grad) == list(needed)
 
 
 def test_samples_of_several_rows_choose_once(server):

@@ -184,6 +184,8 @@ def test_all_calls_of_a_layer_are_under_way_at_once(stand_in):
         if request.method == pb.value("Method", "LIST"):
             entries = [{"uid": f"olmoe.0.{e}", "alive": True} for e in range(EXPERTS)]
             return pb.ReplyHeader(version=1, list={"experts": entries, "total": EXPERTS}), []
+        if request.parts:  # one message, whose parts are then repeated each by itself
+            return pb.ReplyHeader(version=1, status=14, parts=[{"status": 14}] * len(request.parts)), []
         held.append(request)
         return refusal(14) if len(held) < EXPERTS else refusal(3, "all four came")
     server = stand_in(answer)
@@ -193,6 +195,8 @@ def test_all_calls_of_a_layer_are_under_way_at_once(stand_in):
     with pytest.raises(expertd.InvalidArgument, match="all four came"):
         model(torch.randn(64, HIDDEN))
     assert {r.uid for r in held[:EXPERTS]} == {f"olmoe.0.{e}" for e in range(EXPERTS)}
+    (together, *_) = server.asked("FORWARD")
+    assert {part.uid: part.request_id for part in together.parts} == {r.uid: r.request_id for r in held[:EXPERTS]}
 
 
 # ---- transformers' own
