@@ -488,11 +488,12 @@ class Connection:
             return
         for header, frames in replies:
             self._take_reply(header, frames)
-        for call in elsewhere:
-            call.remote = True
+        for refused in elsewhere:
+            refused.remote = True
             # It may have been refused and sent anew since, over ZeroMQ.
-            if self.calls.get(call.request_id) is call and call.state == SENT and call.went_by is link:
-                self._queue(call)
+            waiting = self.calls.get(refused.request_id)
+            if waiting is not None and waiting is refused and waiting.state == SENT and waiting.went_by is link:
+                self._queue(waiting)
         if elsewhere:
             self._pump()
         if link.ready and not was_ready:  # from now on who drives looks after it
