@@ -123,7 +123,7 @@ static void remove_temporaries(const char *folder)
             make_file_path(path, folder, step, SAFETENSORS_TEMPORARY_SUFFIX) < 0)
             continue;
         if (unlink(path) == 0)
-            log_info("removed '%s', which a run that was killed had left", path);
+            log_info("removed '%s', which a write that did not come to its end had left", path);
     }
     if (directory)
         closedir(directory);
@@ -595,5 +595,7 @@ int checkpoint_write(const struct expert *expert, const struct expert_snapshot *
         rc = prune_kind(folder, "", step, keep);
     if (rc == 0)
         rc = prune_kind(folder, damaged_suffix, step, keep);
+    if (rc == 0) /* of one from whose path the folder was away for a while, and which could not remove it */
+        remove_temporaries(folder);
     return rc;
 }

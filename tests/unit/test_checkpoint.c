@@ -674,6 +674,25 @@ START_TEST(a_kill_in_the_middle_of_a_write_leaves_a_valid_newest_one)
 }
 END_TEST
 
+START_TEST(what_an_earlier_write_could_not_remove_goes_with_the_next)
+{
+    struct expert *expert = make_expert(1);
+    char path[PATH_MAX];
+    ck_assert_int_eq(save(expert, "ffn.0", 1, 2), 0);
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/ffn.0/%s", dir,
+                 i ? "00000000000000000007.safetensors.mine" : "00000000000000000007.safetensors.tmp");
+        FILE *file = fopen(path, "w");
+        ck_assert_ptr_nonnull(file);
+        ck_assert_int_eq(fclose(file), 0);
+    }
+    ck_assert_int_eq(save(expert, "ffn.0", 2, 2), 0);
+    ck_assert_ptr_null(strstr(files_of("ffn.0"), "safetensors.tmp"));
+    ck_assert_ptr_nonnull(strstr(files_of("ffn.0"), "00000000000000000007.safetensors.mine"));
+    expert_destroy(&expert);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("checkpoint");
@@ -699,6 +718,7 @@ int main(void)
     tcase_add_test(all, a_uid_cannot_leave_the_folder);
     tcase_add_test(all, a_folder_that_cannot_be_written_is_an_error);
     tcase_add_test(all, a_kill_in_the_middle_of_a_write_leaves_a_valid_newest_one);
+    tcase_add_test(all, what_an_earlier_write_could_not_remove_goes_with_the_next);
     Suite *suite = suite_create("checkpoint");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
