@@ -193,8 +193,9 @@ static int check_frontend(const struct config *config, const struct config_sourc
                                    "'%.100s' is none of: off, same-user, group NAME", frontend->local);
     /* server.run_dir is its owner's alone. */
     if (group && !frontend->local_path[0])
-        return config_source_error(source, (struct config_place){"frontend", -1, "local_path"},
-                                   "with 'group' it has to be named, in a folder that the group may enter");
+        return config_source_error(source, (struct config_place){"frontend", -1, "local"},
+                                   "with 'group', frontend.local_path has to name the socket, in a folder that the "
+                                   "group may enter");
     /* Clients of other boxes cannot connect to a wildcard, so it must not come to be advertised. */
     if (wildcard_port(frontend->advertise))
         return config_source_error(source, (struct config_place){"frontend", -1, "advertise"},

@@ -8,6 +8,7 @@ struct walk {
     yaml_parser_t parser;
     yaml_event_t event;
     bool failed;
+    bool cut; /* it failed at a text that has a zero byte, where C ends */
     const struct config_visitor *visitor;
 };
 
@@ -15,6 +16,9 @@ static bool next(struct walk *walk)
 {
     yaml_event_delete(&walk->event);
     walk->failed = !yaml_parser_parse(&walk->parser, &walk->event);
+    walk->cut = !walk->failed && walk->event.type == YAML_SCALAR_EVENT &&
+                strlen((const char *)walk->event.data.scalar.value) != walk->event.data.scalar.length;
+    walk->failed |= walk->cut;
     return !walk->failed && walk->event.type != YAML_STREAM_END_EVENT;
 }
 
@@ -155,7 +159,10 @@ void config_walk(const struct config_source *source, const struct config_visitor
     if (!source->text || !yaml_parser_initialize(&walk.parser))
         return;
     yaml_parser_set_input_string(&walk.parser, (const unsigned char *)source->text, source->length);
-    if (walk_stream(&walk, end) && walk.failed) {
+    if (walk_stream(&walk, end) && walk.cut) {
+        end->problem_line = event_line(&walk);
+        snprintf(end->problem, sizeof end->problem, "a text with a zero byte");
+    } else if (walk.failed) {
         end->problem_line = failed_line(source, &walk.parser);
         snprintf(end->problem, sizeof end->problem, "%s", walk.parser.problem ? walk.parser.problem : "not YAML");
     }
