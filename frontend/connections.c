@@ -281,8 +281,8 @@ static void make_room(struct connections *connections)
 static uint64_t unfinished_bytes(const struct connection *connection, int fd)
 {
     struct tcp_info info = {0};
-    const uint64_t counted = gate_unfinished(fd);
-    if (counted > 0)
+    uint64_t counted;
+    if (gate_unfinished(fd, &counted))
         return counted;
     socklen_t size = sizeof info;
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0 ||
@@ -370,6 +370,7 @@ void connections_heard(struct connections *connections, int fd, struct client_pe
                        uint64_t now_ns)
 {
     struct connection *connection = find(connections, fd);
+    gate_heard(fd);
     if (!connection || connection->peer != peer) {
         /* What is told of an earlier connection with this descriptor comes first. */
         while (take_event(connections, now_ns))

@@ -22,6 +22,7 @@ static enum framing_place begin_frame(struct framing *framing, const struct fram
     if (framing->flags & COMMAND)
         return IN_FRAME;
     framing->frames++;
+    framing->begun++;
     if (framing->frames > limits->frames || framing->size > limits->bytes ||
         framing->bytes > limits->bytes - framing->size)
         return IN_ERROR;

@@ -18,6 +18,7 @@ struct framing {
     uint64_t bytes;    /* announced by the message's frames so far, those to come of the last one included */
     uint64_t size;     /* of the frame, as far as its header is read */
     uint32_t frames;   /* of the message so far; 0: none has begun */
+    uint64_t begun;    /* frames of all messages */
     uint8_t place;     /* enum framing_place */
     uint8_t greeting;  /* bytes of it that were read one by one */
     uint8_t size_left; /* bytes of `size` to come */

@@ -8,6 +8,7 @@
 enum { CONNECTIONS = 65536, FRAME_OVERHEAD = 64 /* sizeof(zmq_msg_t) */ };
 
 static struct framing_limits limits; /* frames 0: none */
+static bool encrypted;
 static struct connection {
     struct framing framing; /* the reading thread's */
     _Atomic bool accepted;
@@ -20,8 +21,9 @@ static struct connection *find(int fd)
     return fd >= 0 && fd < CONNECTIONS && limits.frames > 0 ? &connections[fd] : NULL;
 }
 
-void gate_set(uint32_t frames, uint64_t bytes)
+void gate_set(uint32_t frames, uint64_t bytes, bool sealed)
 {
+    encrypted = sealed;
     limits = (struct framing_limits){.frames = frames, .bytes = bytes};
 }
 
@@ -36,24 +38,39 @@ void gate_accepted(int fd)
     atomic_store_explicit(&connection->accepted, true, memory_order_relaxed);
 }
 
+void gate_heard(int fd)
+{
+    struct connection *connection = find(fd);
+    if (connection && encrypted)
+        atomic_store_explicit(&connection->unfinished, 0, memory_order_relaxed);
+}
+
 bool gate_read(int fd, const void *bytes, size_t size)
 {
     struct connection *connection = find(fd);
     if (!connection || !atomic_load_explicit(&connection->accepted, memory_order_relaxed))
         return true;
     struct framing *framing = &connection->framing;
+    const uint64_t begun = framing->begun;
     const bool passes = framing_take(framing, &limits, bytes, size);
-    const uint64_t unfinished = passes ? framing_bytes(framing) + (uint64_t)framing->frames * FRAME_OVERHEAD : 0;
-    atomic_store_explicit(&connection->unfinished, unfinished, memory_order_relaxed);
+    const uint64_t more = size + (framing->begun - begun) * FRAME_OVERHEAD;
+    const uint64_t unfinished = framing_bytes(framing) + (uint64_t)framing->frames * FRAME_OVERHEAD;
+    if (encrypted)
+        atomic_fetch_add_explicit(&connection->unfinished, more, memory_order_relaxed);
+    else
+        atomic_store_explicit(&connection->unfinished, unfinished, memory_order_relaxed);
+    if (!passes)
+        atomic_store_explicit(&connection->unfinished, 0, memory_order_relaxed);
     if (!passes)
         atomic_fetch_add_explicit(&ended, 1, memory_order_relaxed);
     return passes;
 }
 
-uint64_t gate_unfinished(int fd)
+bool gate_unfinished(int fd, uint64_t *bytes)
 {
     struct connection *connection = find(fd);
-    return connection ? atomic_load_explicit(&connection->unfinished, memory_order_relaxed) : 0;
+    *bytes = connection ? atomic_load_explicit(&connection->unfinished, memory_order_relaxed) : 0;
+    return connection && atomic_load_explicit(&connection->accepted, memory_order_relaxed);
 }
 
 uint64_t gate_ended(void)

@@ -39,8 +39,7 @@ static void look_at_devices(struct server *server, uint64_t now_ns)
 void lookout_refresh(struct server *server, uint64_t now_ns)
 {
     if (now_ns - server->looked_ns > fresh_ns)
-        log_bursts_settle();
-    look_at_devices(server, now_ns);
+        look_at_devices(server, now_ns);
 }
 
 static int look_at_names(struct server *server, uint64_t now_ns)

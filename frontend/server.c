@@ -83,7 +83,7 @@ static int open_endpoint(struct server *server)
     if (frame_max < config->max_message)
         log_info("frames may have %" PRIu64 " MiB, as the memory for messages is %" PRIu64 " MiB (frontend.max_memory)",
                  frame_max >> 20, server->pressure.budget >> 20);
-    gate_set(GATE_FRAMES, server->pressure.budget);
+    gate_set(GATE_FRAMES, server->pressure.budget, server->config->server.key_file[0] != 0);
     const int rc = endpoint_open(&server->endpoint, server->config, frame_max);
     if (rc == 0)
         changes_listen(server);

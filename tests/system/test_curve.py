@@ -9,6 +9,7 @@ if not zmq.has("curve"):
     print("skipped: libzmq without CURVE")
     raise SystemExit(77)
 
+BUDGET = 64 << 20
 EXPERTS = ["{uid: nop.0, block: nop, hidden_dim: 4, max_batch_size: 8}"]
 
 
@@ -60,7 +61,7 @@ def port():
         return free.getsockname()[1]
 
 
-with Server(EXPERTS, endpoint=f"tcp://127.0.0.1:{port()}") as server:
+with Server(EXPERTS, f"max_memory: {BUDGET}", f"tcp://127.0.0.1:{port()}") as server:
     folder = server.folder
     clients = folder + "/clients"
     os.mkdir(clients)
@@ -168,6 +169,26 @@ with Server(EXPERTS, endpoint=f"tcp://127.0.0.1:{port()}") as server:
         assert first.call(pb.STATS).status == pb.OK
     assert not second.socket.poll(200) or second.receive().status == pb.PERMISSION_DENIED
     first.close(), second.close()
+
+    # A message of many frames, whose end is not seen before it is there, is cut short when it takes too much memory; who
+    # has sent as much in whole messages is not.
+    large, block = Keyed(server.endpoint, server_key, folder + "/reader"), bytes(1 << 20)
+    assert large.call(pb.PING).status == pb.OK
+    for _ in range(4):
+        known.socket.send_multipart([block] * (BUDGET >> 21), copy=False)
+        assert known.receive().status == pb.INVALID_ARGUMENT
+    before = known.counters()["frontend.closed.large"]
+
+    def is_cut_short():
+        large.socket.send_multipart([block] * (16 * BUDGET >> 20), copy=False)
+        while known.counters()["frontend.closed.large"] == before:
+            if large.socket.poll(0):  # it was faster than the server looks
+                return not large.receive()
+        return True
+
+    until(is_cut_short, "a message of many large frames is ended")
+    large.close()
+    assert known.counters()["frontend.closed.large"] == before + 1
 
     # Handshakes that nobody finishes, and a crowd of strangers, keep nobody waiting for good.
     host, number = server.endpoint[len("tcp://"):].split(":")
