@@ -400,6 +400,14 @@ struct expertd_histogram {
     size_t bounds_count;
     double sum; /* of the values */
 };
+/* How long tasks took: sums, in ns. */
+struct expertd_times {
+    uint64_t request_ns; /* from arrival to reply, of the tasks that are counted as done */
+    uint64_t tasks;      /* that were in a batch, however they ended, since the runtime made its segments */
+    uint64_t batches;
+    uint64_t queue_ns;   /* of these tasks, until their batch was taken */
+    uint64_t compute_ns; /* of these tasks: the time of the batch that each was in */
+};
 struct expertd_expert_stats {
     const char *uid;
     const char *device;
@@ -407,6 +415,7 @@ struct expertd_expert_stats {
     uint32_t pending;                                                    /* requests queued or running */
     double oldest_seconds;                                               /* how long the oldest of them has waited */
     uint64_t update_count, skipped_steps;                                /* as in expertd_info */
+    struct expertd_times forward, backward;
 };
 struct expertd_stats {
     const struct expertd_counter *counters;

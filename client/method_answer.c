@@ -123,6 +123,13 @@ static char *take_histograms(struct expertd_histogram *to, const Expertd__Stats 
     return numbers;
 }
 
+static struct expertd_times take_times(const Expertd__Stats__Times *times)
+{
+    if (!times)
+        return (struct expertd_times){0};
+    return (struct expertd_times){times->request_ns, times->tasks, times->batches, times->queue_ns, times->compute_ns};
+}
+
 static void take_expert_stats(struct expertd_expert_stats *to, const Expertd__Stats__Expert *expert, char **room)
 {
     *to = (struct expertd_expert_stats){
@@ -136,6 +143,8 @@ static void take_expert_stats(struct expertd_expert_stats *to, const Expertd__St
         .oldest_seconds = expert->oldest_seconds,
         .update_count = expert->update_count,
         .skipped_steps = expert->skipped_steps,
+        .forward = take_times(expert->forward),
+        .backward = take_times(expert->backward),
     };
 }
 

@@ -37,6 +37,7 @@ struct pool_link {
     uint32_t refused;            /* since the last results */
     uint64_t served_ns;          /* the last results, if more were to come */
     uint64_t tasks, rows;        /* done with OK since it was attached */
+    uint64_t request_ns;         /* of these tasks, from the request's arrival to the reply, all together */
 };
 
 struct device_link {

@@ -19,7 +19,8 @@ struct measured_histogram {
 
 struct measured_expert {
     Expertd__Stats__Expert message;
-    uint64_t rows; /* what they are ordered by */
+    Expertd__Stats__Times times[2]; /* by enum pool_kind */
+    uint64_t rows;                  /* what they are ordered by */
 };
 
 struct measures {
@@ -88,6 +89,18 @@ static void add_pool(Expertd__Stats__Expert *message, const struct pool_link *li
     }
 }
 
+static Expertd__Stats__Times *fill_times(Expertd__Stats__Times *times, const struct pool_link *link)
+{
+    const struct pool_measures measured = pool_measured(link->pool);
+    expertd__stats__times__init(times);
+    times->request_ns = link->request_ns;
+    times->tasks = measured.tasks;
+    times->batches = measured.batches;
+    times->queue_ns = measured.queue_ns;
+    times->compute_ns = measured.compute_ns;
+    return times;
+}
+
 static void fill_expert(struct measured_expert *expert, struct server *server, const struct expert_place *place,
                         uint64_t now_ns)
 {
@@ -100,10 +113,14 @@ static void fill_expert(struct measured_expert *expert, struct server *server, c
         return;
     const struct pool_link *forward = device->pools[2 * place->expert + POOL_FORWARD];
     const struct pool_link *backward = device->pools[2 * place->expert + POOL_BACKWARD];
-    if (forward)
+    if (forward) {
         add_pool(message, forward, &message->forward_tasks, &message->forward_rows, now_ns);
-    if (backward)
+        message->forward = fill_times(&expert->times[POOL_FORWARD], forward);
+    }
+    if (backward) {
         add_pool(message, backward, &message->backward_tasks, &message->backward_rows, now_ns);
+        message->backward = fill_times(&expert->times[POOL_BACKWARD], backward);
+    }
     const struct control_expert_shared *shared = control_expert(device->control, place->expert);
     message->update_count = atomic_load_explicit(&shared->runtime.updates, memory_order_relaxed);
     message->skipped_steps = atomic_load_explicit(&shared->runtime.skipped_steps, memory_order_relaxed);
@@ -135,8 +152,14 @@ static void add_experts(struct measures *measures, struct server *server, const 
         measures->experts_count = query->limit;
     if (measures->experts_count > MESSAGE_MAX_LIST)
         measures->experts_count = MESSAGE_MAX_LIST;
-    for (size_t i = 0; i < measures->experts_count; i++)
-        measures->expert_pointers[i] = &measures->experts[i].message;
+    for (size_t i = 0; i < measures->experts_count; i++) {
+        struct measured_expert *expert = &measures->experts[i];
+        if (expert->message.forward) /* they were sorted since */
+            expert->message.forward = &expert->times[POOL_FORWARD];
+        if (expert->message.backward)
+            expert->message.backward = &expert->times[POOL_BACKWARD];
+        measures->expert_pointers[i] = &expert->message;
+    }
 }
 
 /* --- both -----------------------------------------------------------------------------------------------------------

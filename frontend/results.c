@@ -163,6 +163,7 @@ static uint32_t take(struct server *server, struct pool_link *link)
         } else if (result.status == STATUS_OK) {
             link->tasks++;
             link->rows += result.rows;
+            link->request_ns += now_ns > request->began_ns ? now_ns - request->began_ns : 0;
             finish_ok(server, link, request, &result);
         } else {
             pool_release(link->pool, result.task);

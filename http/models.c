@@ -74,20 +74,55 @@ static void write_schema(struct text *text, const struct expertd_schema *schema)
     text_add(text, "]");
 }
 
+static void write_platform(struct text *text, const struct expertd_info *info)
+{
+    char platform[160];
+    snprintf(platform, sizeof platform, "expertd_%s", info->block);
+    text_add_json(text, platform);
+}
+
 static void write_model(struct response *response, const struct expertd_info *info)
 {
     struct text *text = &response->body;
     text_add(text, "{\"name\":");
     text_add_json(text, info->uid);
     text_add(text, ",\"versions\":[\"%s\"],\"platform\":", version);
-    char platform[160];
-    snprintf(platform, sizeof platform, "expertd_%s", info->block);
-    text_add_json(text, platform);
+    write_platform(text, info);
     text_add(text, ",\"inputs\":");
     write_schema(text, &info->forward_schema);
     text_add(text, ",\"outputs\":");
     write_schema(text, &info->outputs_schema);
     text_add(text, "}");
+}
+
+/* As the protocol's most used server writes a model's configuration: shapes are without the batch's dimension. */
+static void write_tensor_configs(struct text *text, const struct expertd_schema *schema)
+{
+    text_add(text, "[");
+    for (size_t i = 0; i < schema->count; i++) {
+        const struct expertd_field *field = &schema->fields[i];
+        text_add(text, "%s{\"name\":", i ? "," : "");
+        text_add_json(text, field->name);
+        text_add(text, ",\"data_type\":\"TYPE_%s\",\"dims\":[", datatype_name(field->dtype));
+        for (uint32_t d = 0; d < field->ndim; d++)
+            text_add(text, "%s%" PRIu64, d ? "," : "", field->row_shape[d]);
+        text_add(text, "]}");
+    }
+    text_add(text, "]");
+}
+
+static void write_config(struct response *response, const struct expertd_info *info)
+{
+    struct text *text = &response->body;
+    text_add(text, "{\"name\":");
+    text_add_json(text, info->uid);
+    text_add(text, ",\"platform\":");
+    write_platform(text, info);
+    text_add(text, ",\"backend\":\"expertd\",\"max_batch_size\":%" PRIu64 ",\"input\":", info->max_batch_size);
+    write_tensor_configs(text, &info->forward_schema);
+    text_add(text, ",\"output\":");
+    write_tensor_configs(text, &info->outputs_schema);
+    text_add(text, ",\"dynamic_batching\":{},\"model_transaction_policy\":{\"decoupled\":false}}");
 }
 
 static void write_ready(struct response *response, const struct expertd_info *info)
@@ -206,14 +241,32 @@ static void infer(struct response *response, struct upstream *upstream, struct e
 /* --- statistics, the index -------------------------------------------------------------------------------------------
  */
 
+static void write_duration(struct text *text, const char *name, uint64_t count, uint64_t ns)
+{
+    text_add(text, "\"%s\":{\"count\":%" PRIu64 ",\"ns\":%" PRIu64 "}", name, count, ns);
+}
+
+/* Durations are sums over requests, as the protocol has them. Rows are computed where they lie: nothing is copied to
+ * and from the model's tensors beside that. */
 static void write_statistics(struct text *text, const struct expertd_expert_stats *expert)
 {
+    const struct expertd_times *times = &expert->forward;
     text_add(text, "{\"name\":");
     text_add_json(text, expert->uid);
     text_add(text,
              ",\"version\":\"%s\",\"inference_count\":%" PRIu64 ",\"execution_count\":%" PRIu64
-             ",\"inference_stats\":{\"success\":{\"count\":%" PRIu64 "}},\"pending\":%" PRIu32 "}",
-             version, expert->forward_rows, expert->forward_tasks, expert->forward_tasks, expert->pending);
+             ",\"inference_stats\":{",
+             version, expert->forward_rows, times->batches);
+    write_duration(text, "success", expert->forward_tasks, times->request_ns);
+    text_add(text, ",");
+    write_duration(text, "queue", times->tasks, times->queue_ns);
+    text_add(text, ",");
+    write_duration(text, "compute_input", times->tasks, 0);
+    text_add(text, ",");
+    write_duration(text, "compute_infer", times->tasks, times->compute_ns);
+    text_add(text, ",");
+    write_duration(text, "compute_output", times->tasks, 0);
+    text_add(text, "},\"pending\":%" PRIu32 "}", expert->pending);
 }
 
 /* Of one model, or of all (uid NULL). */
@@ -295,7 +348,7 @@ static void change(struct response *response, struct upstream *upstream, const c
 /* --- paths -----------------------------------------------------------------------------------------------------------
  */
 
-enum action { ACTION_NONE, ACTION_MODEL, ACTION_READY, ACTION_STATISTICS, ACTION_INFER };
+enum action { ACTION_NONE, ACTION_MODEL, ACTION_CONFIG, ACTION_READY, ACTION_STATISTICS, ACTION_INFER };
 
 /* "UID[/versions/1][/what]" into its parts. */
 static enum action parse_model_path(const char *path, char uid[EXPERTD_MAX_UID + 1])
@@ -309,11 +362,12 @@ static enum action parse_model_path(const char *path, char uid[EXPERTD_MAX_UID +
     static const char versions[] = "/versions/1";
     if (strncmp(path, versions, sizeof versions - 1) == 0)
         path += sizeof versions - 1;
-    return path[0] == 0                  ? ACTION_MODEL
-           : strcmp(path, "/ready") == 0 ? ACTION_READY
-           : strcmp(path, "/stats") == 0 ? ACTION_STATISTICS
-           : strcmp(path, "/infer") == 0 ? ACTION_INFER
-                                         : ACTION_NONE;
+    return path[0] == 0                   ? ACTION_MODEL
+           : strcmp(path, "/config") == 0 ? ACTION_CONFIG
+           : strcmp(path, "/ready") == 0  ? ACTION_READY
+           : strcmp(path, "/stats") == 0  ? ACTION_STATISTICS
+           : strcmp(path, "/infer") == 0  ? ACTION_INFER
+                                          : ACTION_NONE;
 }
 
 static void answer_model(struct response *response, struct upstream *upstream, struct expertd_client *client,
@@ -324,6 +378,8 @@ static void answer_model(struct response *response, struct upstream *upstream, s
         const struct expertd_info *info = expertd_call_info(call);
         if (action == ACTION_MODEL)
             write_model(response, info);
+        else if (action == ACTION_CONFIG)
+            write_config(response, info);
         else if (action == ACTION_READY)
             write_ready(response, info);
         else

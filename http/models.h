@@ -2,6 +2,7 @@
  *
  *     GET  /v2                              GET  /v2/health/live, /v2/health/ready
  *     GET  /v2/models/UID[/versions/1]      GET  /v2/models/UID[/versions/1]/ready
+ *     GET  /v2/models/UID[/versions/1]/config   (as Triton has it: max_batch_size, tensors)
  *     GET  /v2/models/stats, /v2/models/UID[/versions/1]/stats
  *     POST /v2/models/UID[/versions/1]/infer
  *     POST /v2/repository/index             POST /v2/repository/models/UID/load, .../unload (http/repository.h)

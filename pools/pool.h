@@ -65,6 +65,15 @@ size_t pool_output_row_bytes(const struct pool *pool, uint32_t i);
 size_t pool_input_slab_bytes(const struct pool *pool, uint32_t i); /* a multiple of POOL_PAGE */
 size_t pool_output_slab_bytes(const struct pool *pool, uint32_t i);
 
+/* How long tasks took, since the segment was made. Either side. */
+struct pool_measures {
+    uint64_t batches, tasks;       /* that ended, however */
+    uint64_t queue_ns, compute_ns; /* each task's wait for its batch, and that batch's time on the device: their sums */
+};
+struct pool_measures pool_measured(const struct pool *pool);
+/* Runtime. Counts a batch of so many tasks, which waited so long all together. */
+void pool_measure(struct pool *pool, uint32_t tasks, uint64_t queue_ns, uint64_t compute_ns);
+
 /* --- producer: the frontend ------------------------------------------------------------------------------------------
  */
 

@@ -424,6 +424,30 @@ void pool_complete(struct pool *pool, const struct pool_batch *batch, enum statu
     publish(pool);
 }
 
+/* This side alone writes it. */
+static void count(_Atomic uint64_t *counter, uint64_t more)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + more, memory_order_relaxed);
+}
+
+void pool_measure(struct pool *pool, uint32_t tasks, uint64_t queue_ns, uint64_t compute_ns)
+{
+    count(&pool->shared->runtime.batches, 1);
+    count(&pool->shared->runtime.batch_tasks, tasks);
+    count(&pool->shared->runtime.queue_ns, queue_ns);
+    count(&pool->shared->runtime.compute_ns, compute_ns * tasks);
+}
+
+struct pool_measures pool_measured(const struct pool *pool)
+{
+    return (struct pool_measures){
+        .batches = atomic_load_explicit(&pool->shared->runtime.batches, memory_order_relaxed),
+        .tasks = atomic_load_explicit(&pool->shared->runtime.batch_tasks, memory_order_relaxed),
+        .queue_ns = atomic_load_explicit(&pool->shared->runtime.queue_ns, memory_order_relaxed),
+        .compute_ns = atomic_load_explicit(&pool->shared->runtime.compute_ns, memory_order_relaxed),
+    };
+}
+
 uint32_t pool_tasks_queued(const struct pool *pool)
 {
     const uint64_t committed = atomic_load_explicit(&pool->shared->frontend.committed, memory_order_relaxed);

@@ -47,7 +47,7 @@
 
 #define POOL_MAGIC UINT64_C(0x31306c6f6f707865) /* "expool01" */
 enum {
-    POOL_VERSION = 1,
+    POOL_VERSION = 2,
     POOL_PAGE = 4096,
     POOL_LINE = 64,
     POOL_APPLIED_RECORDS = 1024, /* the window of at-most-once: applied tasks of one expert */
@@ -110,6 +110,9 @@ struct pool_shared {
         _Atomic uint64_t applied;
         _Atomic uint64_t done;
         _Atomic uint64_t applied_sequence; /* of the newest applied record */
+        /* For statistics, relaxed: batches that ended and their tasks; how long these waited for their batch, and how
+         * long their batch took, each summed over the tasks. */
+        _Atomic uint64_t batches, batch_tasks, queue_ns, compute_ns;
     } runtime;
 };
 

@@ -24,7 +24,8 @@ struct flight {
     struct pool_batch batch;
     struct expert_batch work;
     uint64_t started_ns;
-    bool watched; /* its end rings the runtime's bell */
+    uint64_t queue_ns; /* of all its tasks together */
+    bool watched;      /* its end rings the runtime's bell */
 };
 
 struct executor {
@@ -308,7 +309,7 @@ static int redo_one_by_one(struct executor *executor, struct flight *flight)
 }
 
 /* How long its tasks waited, and why they wait no longer. */
-static void measure_taken(struct executor *executor, const struct flight *flight, bool paced)
+static void measure_taken(struct executor *executor, struct flight *flight, bool paced)
 {
     static const enum control_counter counters[] = {
         [POOL_CLOSED_FULL] = CONTROL_CLOSED_FULL,
@@ -323,10 +324,12 @@ static void measure_taken(struct executor *executor, const struct flight *flight
         executor->setup.control,
         paced && flight->batch.closed == POOL_CLOSED_FREE ? CONTROL_CLOSED_PACE : counters[flight->batch.closed], 1);
     control_measure(executor->setup.control, kind, CONTROL_BATCH_ROWS, flight->batch.rows);
+    flight->queue_ns = 0;
     for (uint32_t i = 0; i < flight->batch.tasks; i++) {
         const uint64_t queued_ns = pool_batch_queued_ns(pool, &flight->batch, i);
-        control_measure(executor->setup.control, kind, CONTROL_QUEUE_TIME,
-                        executor->now_ns > queued_ns ? executor->now_ns - queued_ns : 0);
+        const uint64_t waited_ns = executor->now_ns > queued_ns ? executor->now_ns - queued_ns : 0;
+        control_measure(executor->setup.control, kind, CONTROL_QUEUE_TIME, waited_ns);
+        flight->queue_ns += waited_ns;
     }
 }
 
@@ -341,6 +344,7 @@ static void set_pace(struct executor *executor, const struct flight *flight)
                    queued_rows < UINT32_MAX ? (uint32_t)queued_rows : UINT32_MAX, now_ns - from_ns, now_ns);
     control_measure(executor->setup.control, (enum pool_kind)(flight->index % 2), CONTROL_COMPUTE_TIME,
                     now_ns - from_ns);
+    pool_measure(side_of(executor, flight->index)->pool, flight->batch.tasks, flight->queue_ns, now_ns - from_ns);
     executor->finished_ns = now_ns;
 }
 

@@ -153,6 +153,7 @@ def test_inference():
         status, body, _ = infer(uid, header)
         assert status == wanted and words in json.loads(body)["error"], (status, body)
     assert infer("nop.2", {"inputs": [raw]}, x.tobytes(), json_bytes=10**9)[0] == 400
+    test_what_perf_analyzer_asks(given, raw, x)
     assert get("/v2/models/nop.2/infer")[0] == 405 and get("/v2/models/nop.2/nothing")[0] == 404
     assert infer("nop.2", {"inputs": [numbers], "id": "x" * 70000})[0] == 413, "http.max_body"
 
@@ -168,6 +169,40 @@ def test_inference():
         wanted = triton.InferRequestedOutput(returned["name"], binary_data=binary)
         assert (client.infer("nop.1", [tensor], outputs=[wanted]).as_numpy(returned["name"]) == x).all()
     client.close()
+
+
+def test_what_perf_analyzer_asks(given, raw, x):
+    """The metadata, the configuration, the statistics before and after a window of requests in binary form."""
+    model = json.loads(get("/v2/models/nop.0")[1])
+    config = json.loads(get("/v2/models/nop.0/config")[1])
+    assert get("/v2/models/nop.0/versions/1/config")[1] == get("/v2/models/nop.0/config")[1]
+    assert config["name"] == "nop.0" and config["max_batch_size"] == 16 and config["backend"] == "expertd", config
+    assert config["model_transaction_policy"] == {"decoupled": False} and "sequence_batching" not in config
+    for side in ("input", "output"):  # a batch's dimension is in the metadata, and not in the configuration
+        assert [(t["name"], "TYPE_" + t["datatype"], t["shape"]) for t in model[side + "s"]] == [
+            (t["name"], t["data_type"], [-1] + t["dims"]) for t in config[side]]
+    assert config["input"][0]["dims"] == [8] and get("/v2/models/nop.9/config")[0] == 404
+
+    def statistics():
+        (one,) = json.loads(get("/v2/models/nop.0/stats")[1])["model_stats"]
+        return one
+
+    def window(key, field):
+        return after["inference_stats"][key][field] - before["inference_stats"][key][field]
+
+    before = statistics()
+    begun = time.monotonic_ns()
+    for _ in range(4):
+        assert infer("nop.0", {"inputs": [raw], "parameters": {"binary_data_output": True}}, x.tobytes())[0] == 200
+    passed, after = time.monotonic_ns() - begun, statistics()
+    assert after["inference_count"] - before["inference_count"] == 12
+    assert after["execution_count"] - before["execution_count"] == 4
+    parts = ("queue", "compute_input", "compute_infer", "compute_output")
+    assert [window(part, "count") for part in ("success", *parts)] == [4] * 5, after
+    assert 0 < window("queue", "ns") + window("compute_infer", "ns") <= window("success", "ns") <= passed, (before, after)
+    assert window("compute_infer", "ns") > 0
+    everything = json.loads(get("/v2/models/stats")[1])["model_stats"]
+    assert [m for m in everything if m["name"] == "nop.0"] == [after]
 
 
 def test_page():

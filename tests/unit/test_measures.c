@@ -92,6 +92,8 @@ START_TEST(the_experts_that_did_most_rows_come_first)
     ck_assert_str_eq(all->experts[0]->device, "cpu0");
     ck_assert_uint_eq(all->experts[0]->forward_tasks, 5);
     ck_assert_uint_eq(all->experts[0]->forward_rows, 10);
+    ck_assert_uint_gt(all->experts[0]->forward->request_ns, 0);
+    ck_assert_ptr_null(all->experts[0]->backward); /* nobody asked for it */
     all = stats("nop.", 1);
     ck_assert_uint_eq(all->n_experts, 1);
     ck_assert_str_eq(all->experts[0]->uid, "nop.1");

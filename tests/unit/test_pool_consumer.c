@@ -106,6 +106,21 @@ START_TEST(rows_are_waited_for_no_longer_than_the_timeout)
 }
 END_TEST
 
+START_TEST(what_was_measured_is_summed_over_tasks_and_seen_by_both_sides)
+{
+    struct pool_pair pair;
+    support_open(&pair, POOL_FORWARD, 16, 16, 10);
+    pool_measure(pair.runtime, 3, 30, 100);
+    pool_measure(pair.runtime, 1, 5, 7);
+    const struct pool_measures measured = pool_measured(pair.frontend);
+    ck_assert_uint_eq(measured.batches, 2);
+    ck_assert_uint_eq(measured.tasks, 4);
+    ck_assert_uint_eq(measured.queue_ns, 35);
+    ck_assert_uint_eq(measured.compute_ns, 307);
+    support_close(&pair);
+}
+END_TEST
+
 START_TEST(rows_behind_a_gap_are_not_waited_for)
 {
     struct pool_pair pair;
@@ -533,6 +548,7 @@ int main(void)
     tcase_add_test(taking, the_oldest_task_has_its_age);
     tcase_add_test(taking, a_batch_is_whole_tasks_up_to_its_limit);
     tcase_add_test(taking, rows_are_waited_for_no_longer_than_the_timeout);
+    tcase_add_test(taking, what_was_measured_is_summed_over_tasks_and_seen_by_both_sides);
     tcase_add_test(taking, rows_behind_a_gap_are_not_waited_for);
     tcase_add_test(taking, a_slab_that_is_full_to_its_end_is_a_gap_too);
     tcase_add_test(taking, tasks_at_the_head_that_nobody_waits_for_do_not_run);
