@@ -1,6 +1,7 @@
 #include "common/log.h"
 
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -149,9 +150,33 @@ static void keep_text(struct log_burst_cause *cause, const char *message)
     pthread_mutex_unlock(&bursts.mutex);
 }
 
-static void write_line(enum log_level level, const char *message)
+static size_t add_text(char *line, const char *text)
 {
-    static const char *const ends[] = {"\n", "\"\n", "\"}\n"};
+    const size_t length = strlen(text);
+    memcpy(line, text, length);
+    return length;
+}
+
+/* As far as they fit; those that are no numbers are left out, as JSON has none. */
+static size_t add_numbers(char *line, size_t size, const struct log_number *numbers, size_t count)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < count && line_format != LOG_FORMAT_TEXT; i++) {
+        char text[96];
+        const int length =
+            snprintf(text, sizeof text, line_format == LOG_FORMAT_JSON ? ",\"%.48s\":%.15g" : " %.48s=%.15g",
+                     numbers[i].name, numbers[i].value);
+        if (!isfinite(numbers[i].value) || used + (size_t)length > size)
+            continue;
+        memcpy(line + used, text, (size_t)length);
+        used += (size_t)length;
+    }
+    return used;
+}
+
+static void write_line(enum log_level level, const char *message, const struct log_number *numbers, size_t count)
+{
+    static const char *const quotes[] = {"", "\"", "\""}, *const ends[] = {"\n", "\n", "}\n"};
     char line[LINE_SIZE];
     size_t used = add_lead(line, 256, level);
     if (used > 250)
@@ -159,9 +184,10 @@ static void write_line(enum log_level level, const char *message)
     used += add_message(line + used, message);
     if (level == LOG_LEVEL_ERROR)
         divert(message);
-    const size_t end = strlen(ends[line_format]);
-    memcpy(line + used, ends[line_format], end);
-    if (write(STDERR_FILENO, line, used + end) < 0) {
+    used += add_text(line + used, quotes[line_format]);
+    used += add_numbers(line + used, sizeof line - used - 4, numbers, count);
+    used += add_text(line + used, ends[line_format]);
+    if (write(STDERR_FILENO, line, used) < 0) {
         /* Nobody is left to tell. */
     }
 }
@@ -182,7 +208,26 @@ void log_write(enum log_level level, const char *format, ...)
     clean(message);
     if (cause)
         keep_text(cause, message);
-    write_line(level, message);
+    write_line(level, message, NULL, 0);
+    errno = saved_errno;
+}
+
+void log_numbers(enum log_level level, const char *what, const struct log_number *numbers, size_t count,
+                 const char *format, ...)
+{
+    if (level > least_level)
+        return;
+    const int saved_errno = errno;
+    char message[MESSAGE_SIZE];
+    va_list args;
+    va_start(args, format);
+    if (line_format != LOG_FORMAT_TEXT)
+        snprintf(message, sizeof message, "%s", what);
+    else if (vsnprintf(message, sizeof message, format, args) < 0)
+        message[0] = 0;
+    va_end(args);
+    clean(message);
+    write_line(level, message, numbers, count);
     errno = saved_errno;
 }
 

@@ -24,6 +24,14 @@ void log_write(enum log_level level, const char *format, ...) __attribute__((for
 #define log_info(...) log_write(LOG_LEVEL_INFO, __VA_ARGS__)
 #define log_debug(...) log_write(LOG_LEVEL_DEBUG, __VA_ARGS__)
 
+/* A line of numbers. For people it is the text; programs get `what` as msg, and a field for each number instead. */
+struct log_number {
+    const char *name; /* letters, digits and '_' */
+    double value;
+};
+void log_numbers(enum log_level level, const char *what, const struct log_number *numbers, size_t count,
+                 const char *format, ...) __attribute__((format(printf, 5, 6)));
+
 /* From here on the first error is also copied to `text`, until log_divert(NULL, 0): for one who asked for what failed
  * and is to be told why. One at a time, and what any thread logs. */
 void log_divert(char *text, size_t size);

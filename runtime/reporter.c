@@ -55,13 +55,28 @@ void reporter_look(struct reporter *reporter, struct control *control, uint64_t 
                    backward = since(before->batches[1], now.batches[1]),
                    forward_rows = since(before->rows[0], now.rows[0]),
                    backward_rows = since(before->rows[1], now.rows[1]);
-    log_info("in %.1f s: %" PRIu64 " tasks (%.1f a second); forward %" PRIu64 " batches, %" PRIu64
-             " rows (%.1f a batch); backward %" PRIu64 " batches, %" PRIu64 " rows (%.1f a batch); %" PRIu64
-             " optimizer steps; busy %.0f %%; %" PRIu64 " failed, %" PRIu64 " skipped",
-             seconds, tasks, (double)tasks / seconds, forward, forward_rows, mean(forward_rows, forward), backward,
-             backward_rows, mean(backward_rows, backward), since(before->steps, now.steps),
-             (double)since(before->busy_ns, now.busy_ns) / (seconds * 1e7), since(before->failed, now.failed),
-             since(before->skipped, now.skipped));
+    const uint64_t steps = since(before->steps, now.steps), failed = since(before->failed, now.failed),
+                   skipped = since(before->skipped, now.skipped);
+    const double busy = (double)since(before->busy_ns, now.busy_ns) / (seconds * (double)NS_PER_S);
+    const struct log_number numbers[] = {
+        {"seconds", seconds},
+        {"tasks", (double)tasks},
+        {"tasks_per_second", (double)tasks / seconds},
+        {"forward_batches", (double)forward},
+        {"forward_rows", (double)forward_rows},
+        {"backward_batches", (double)backward},
+        {"backward_rows", (double)backward_rows},
+        {"optimizer_steps", (double)steps},
+        {"busy", busy},
+        {"failed", (double)failed},
+        {"skipped", (double)skipped},
+    };
+    log_numbers(LOG_LEVEL_INFO, "statistics", numbers, sizeof numbers / sizeof numbers[0],
+                "in %.1f s: %" PRIu64 " tasks (%.1f a second); forward %" PRIu64 " batches, %" PRIu64
+                " rows (%.1f a batch); backward %" PRIu64 " batches, %" PRIu64 " rows (%.1f a batch); %" PRIu64
+                " optimizer steps; busy %.0f %%; %" PRIu64 " failed, %" PRIu64 " skipped",
+                seconds, tasks, (double)tasks / seconds, forward, forward_rows, mean(forward_rows, forward), backward,
+                backward_rows, mean(backward_rows, backward), steps, 100 * busy, failed, skipped);
     reporter->before = now;
     reporter->last_ns = now_ns;
 }

@@ -70,6 +70,31 @@ START_TEST(a_line_an_interval_says_what_was_done_in_it)
 }
 END_TEST
 
+START_TEST(programs_get_a_field_for_each_number)
+{
+    static const char *const said[] = {
+        [LOG_FORMAT_LOGFMT] =
+            " level=info msg=\"statistics\" seconds=10 tasks=3 tasks_per_second=0.3 forward_batches=1 "
+            "forward_rows=4 backward_batches=0 backward_rows=0 optimizer_steps=0 busy=0.5 failed=0 "
+            "skipped=0\n",
+        [LOG_FORMAT_JSON] =
+            ",\"level\":\"info\",\"msg\":\"statistics\",\"seconds\":10,\"tasks\":3,\"tasks_per_second\":0.3,"
+            "\"forward_batches\":1,\"forward_rows\":4,\"backward_batches\":0,\"backward_rows\":0,"
+            "\"optimizer_steps\":0,\"busy\":0.5,\"failed\":0,\"skipped\":0}\n"};
+    struct reporter reporter = {0};
+    unsigned lines;
+    const enum log_format format = _i == 0 ? LOG_FORMAT_LOGFMT : LOG_FORMAT_JSON;
+    reporter_begin(&reporter, 10, control, NS_PER_S);
+    control_count(control, CONTROL_TASKS, 3);
+    control_count(control, CONTROL_BUSY_NS, 5 * NS_PER_S);
+    control_measure(control, POOL_FORWARD, CONTROL_BATCH_ROWS, 4);
+    log_set_format(format);
+    reporter_look(&reporter, control, 11 * NS_PER_S);
+    log_set_format(LOG_FORMAT_TEXT);
+    ck_assert_msg(strstr(last(&lines), said[format]) && lines == 1, "%s", last(&lines));
+}
+END_TEST
+
 START_TEST(without_an_interval_nothing_is_said)
 {
     struct reporter reporter = {0};
@@ -86,6 +111,7 @@ int main(void)
     TCase *tcase = tcase_create("reporter");
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, a_line_an_interval_says_what_was_done_in_it);
+    tcase_add_loop_test(tcase, programs_get_a_field_for_each_number, 0, 2);
     tcase_add_test(tcase, without_an_interval_nothing_is_said);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
