@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "common/log.h"
@@ -76,6 +77,7 @@ static int count_all(const struct loop *loop, struct arena *arena, Expertd__Dht_
         agent->publisher ? announcer_counters(publisher_announcer(agent->publisher)) : &unannounced;
     const struct catalog *catalog = agent->publisher ? publisher_catalog(agent->publisher) : &nothing;
     const struct named named[] = {
+        {"dht.pid", (double)getpid()},
         {"dht.uptime_s", (double)(now.ns - agent->started_ns) / 1e9},
         {"dht.connected", agent_connected(agent)},
         {"dht.nodes", (double)engine_nodes(agent->engine)},

@@ -9,9 +9,10 @@
 enum { COUNTERS_METHODS = 12, COUNTERS_STATUSES = 16 };
 
 struct counters {
-    uint64_t requests[COUNTERS_METHODS]; /* by number of the method; 0: other */
-    uint64_t replies[COUNTERS_STATUSES]; /* by number of the status */
-    uint64_t parts;                      /* of calls for many experts */
+    uint64_t requests[COUNTERS_METHODS];                    /* by number of the method; 0: other */
+    uint64_t replies[COUNTERS_STATUSES];                    /* by number of the status */
+    uint64_t outcomes[COUNTERS_METHODS][COUNTERS_STATUSES]; /* the same, by both */
+    uint64_t parts;                                         /* of calls for many experts */
     uint64_t bytes_in, bytes_out;
     uint64_t peers_vanished, replies_dropped, results_dropped, requests_dropped;
     uint64_t repeats_answered, repeats_joined;

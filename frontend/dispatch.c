@@ -137,7 +137,8 @@ void dispatch_message(struct server *server, struct reply_to *to, uint64_t now_n
     if (!header)
         return;
     const unsigned method = (unsigned)header->method;
-    server->counters.requests[method < COUNTERS_METHODS ? method : 0]++;
+    to->method = method < COUNTERS_METHODS ? method : 0;
+    server->counters.requests[to->method]++;
     if (!notes_read(&to->notes, header)) {
         refuse(server, to, STATUS_INVALID_ARGUMENT, "metadata has at most 1024 bytes");
         return;

@@ -14,7 +14,11 @@
 #include "frontend/measures.h"
 
 /* Counters are gathered here, names and all; room for all of them is there before the first. */
-enum { NAME_SIZE = 96, FRONTEND_COUNTERS = 64, DEVICE_COUNTERS = 8 + CONTROL_COUNTERS };
+enum {
+    NAME_SIZE = 96,
+    FRONTEND_COUNTERS = 64 + COUNTERS_METHODS * COUNTERS_STATUSES,
+    DEVICE_COUNTERS = 8 + CONTROL_COUNTERS
+};
 
 struct gathering {
     Expertd__Stats__Counter *counters;
@@ -38,6 +42,18 @@ __attribute__((format(printf, 3, 4))) static void add(struct gathering *gatherin
     gathering->pointers[gathering->count++] = counter;
 }
 
+/* Those that may be alerted on are there from the start; of other methods, what has been. */
+static void add_outcomes(struct gathering *gathering, const struct counters *counters, unsigned method,
+                         const char *name)
+{
+    const bool computed = method == EXPERTD__METHOD__FORWARD || method == EXPERTD__METHOD__BACKWARD;
+    for (unsigned s = 0; s < COUNTERS_STATUSES; s++) {
+        const char *status = status_name((enum status)s);
+        if (strcmp(status, "UNKNOWN") != 0 && (computed || counters->outcomes[method][s] > 0))
+            add(gathering, (double)counters->outcomes[method][s], "frontend.outcomes.%s.%s", name, status);
+    }
+}
+
 static void add_traffic(struct gathering *gathering, const struct counters *counters)
 {
     static const char *const methods[COUNTERS_METHODS] = {"other",   "ping",     "list",  "info",
@@ -45,6 +61,8 @@ static void add_traffic(struct gathering *gathering, const struct counters *coun
                                                           "load",    "unload",   "set",   "reload"};
     for (unsigned m = 0; m < COUNTERS_METHODS; m++)
         add(gathering, (double)counters->requests[m], "frontend.requests.%s", methods[m]);
+    for (unsigned m = 0; m < COUNTERS_METHODS; m++)
+        add_outcomes(gathering, counters, m, methods[m]);
     for (unsigned s = 0; s < COUNTERS_STATUSES; s++) {
         const char *name = status_name((enum status)s);
         if (strcmp(name, "UNKNOWN") != 0)

@@ -112,9 +112,10 @@ static void send_frames(void *socket, zmq_msg_t *frames, uint32_t count)
 /* --- headers alone --------------------------------------------------------------------------------------------------
  */
 
-static void count_reply(struct replier *replier, enum status status, size_t bytes)
+static void count_reply(struct replier *replier, const struct reply_to *to, enum status status, size_t bytes)
 {
     replier->counters->replies[(unsigned)status % COUNTERS_STATUSES]++;
+    replier->counters->outcomes[to->method][(unsigned)status % COUNTERS_STATUSES]++;
     replier->counters->bytes_out += bytes;
 }
 
@@ -138,7 +139,7 @@ static void answer_local_header(struct replier *replier, const struct reply_to *
         return;
     }
     message_encode_reply(header, encoded, sizeof encoded);
-    count_reply(replier, (enum status)header->status, bytes);
+    count_reply(replier, to, (enum status)header->status, bytes);
     answer_local(to, encoded, bytes, NULL, 0);
 }
 
@@ -189,7 +190,7 @@ void reply_header(struct replier *replier, const struct reply_to *to, Expertd__R
         answer_local_header(replier, to, header, bytes);
         return;
     }
-    count_reply(replier, (enum status)header->status, bytes);
+    count_reply(replier, to, (enum status)header->status, bytes);
     if (bytes <= sizeof small) {
         message_encode_reply(header, small, sizeof small);
         send_small_header(replier, to, small, bytes);
@@ -442,7 +443,7 @@ void reply_rows(struct replier *replier, const struct reply_to *to, const struct
     unsigned char personal[sizeof header + NOTE_FIELD + MESSAGE_METADATA_MAX];
     const size_t bytes =
         personal_header(to, header, build_header(header, to->request_id, schema, rows, used), personal);
-    count_reply(replier, STATUS_OK, bytes + tensor_bytes);
+    count_reply(replier, to, STATUS_OK, bytes + tensor_bytes);
     answer_local(to, personal, bytes, spans, schema->count);
 }
 
@@ -466,7 +467,7 @@ static void send_local(struct replier *replier, const struct reply_to *to, const
     }
     unsigned char personal[PERSONAL_HEADER];
     const size_t bytes = whole_header(to, body, more, more_bytes, personal);
-    count_reply(replier, STATUS_OK, bytes + body->tensor_bytes);
+    count_reply(replier, to, STATUS_OK, bytes + body->tensor_bytes);
     answer_local(to, personal, bytes, spans, body->count);
 }
 
@@ -504,7 +505,7 @@ void reply_send_parts(struct replier *replier, const struct reply_to *to, struct
         buffer->used = built->used;
     }
     struct body *body = (struct body *)(void *)buffer->data;
-    count_reply(replier, STATUS_OK, body->header_bytes + more_bytes + body->tensor_bytes);
+    count_reply(replier, to, STATUS_OK, body->header_bytes + more_bytes + body->tensor_bytes);
     zmq_msg_t frames[SCHEMA_MAX_TENSORS];
     unsigned char *data[SCHEMA_MAX_TENSORS];
     for (uint32_t i = 0; i < body->count; i++)

@@ -30,6 +30,7 @@ struct reply_envelope {
 struct reply_to {
     struct client_peer *peer;
     uint64_t request_id;
+    unsigned method; /* its number, below COUNTERS_METHODS; 0: another, or none */
     struct reply_envelope envelope;
     /* Of a client on this host: the request's slot, and where in the client's memory its tensors may be put. */
     uint32_t slot;

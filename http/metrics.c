@@ -3,7 +3,11 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "http/usage.h"
 
 enum { LABELS_SIZE = 512 };
 
@@ -13,7 +17,7 @@ enum { LABELS_SIZE = 512 };
 struct source {
     bool device;
     const char *rest;
-    const char *label, *value; /* one more label; value NULL: what the '*' stood for; label NULL: none */
+    const char *label, *value; /* one more label; value NULL: what the '*' stood for; label NULL: none; "a.b": two */
     double scale;              /* 0: 1 */
 };
 struct metric {
@@ -24,7 +28,10 @@ struct metric {
 static const struct metric metrics[] = {
     {"expertd_uptime_seconds", "gauge", "Time since the frontend started.", {{false, "uptime_s", 0, 0, 0}}},
     {"expertd_requests_total", "counter", "Requests that came, by method.", {{false, "requests.*", "method", 0, 0}}},
-    {"expertd_replies_total", "counter", "Replies by status, sent or not.", {{false, "replies.*", "status", 0, 0}}},
+    {"expertd_replies_total",
+     "counter",
+     "Replies by method and status, sent or not.",
+     {{false, "outcomes.*", "method.status", 0, 0}}},
     {"expertd_received_bytes_total", "counter", "Bytes of requests.", {{false, "bytes_in", 0, 0, 0}}},
     {"expertd_sent_bytes_total", "counter", "Bytes of replies.", {{false, "bytes_out", 0, 0, 0}}},
     {"expertd_pending_requests", "gauge", "Requests in the server now.", {{false, "in_flight", 0, 0, 0}}},
@@ -201,6 +208,20 @@ static bool matches(const struct source *source, const char *rest, bool device, 
     return strncmp(rest, source->rest, length - 1) == 0;
 }
 
+static void label_source(struct labels *labels, const char *name, const char *value)
+{
+    const char *second = strchr(name, '.');
+    char first[32];
+    if (!second) {
+        label_text(labels, name, value);
+        return;
+    }
+    const size_t length = strcspn(value, ".");
+    snprintf(first, sizeof first, "%.*s", (int)(second - name), name);
+    label(labels, first, value, length);
+    label_text(labels, second + 1, value[length] ? value + length + 1 : "");
+}
+
 static void write_sample(struct text *text, const struct metric *metric, const struct source *source,
                          const struct expertd_counter *counter, bool *headed)
 {
@@ -216,7 +237,7 @@ static void write_sample(struct text *text, const struct metric *metric, const s
     if (device)
         label(&labels, "device", device, device_length);
     if (source->label)
-        label_text(&labels, source->label, source->value ? source->value : star ? star : "");
+        label_source(&labels, source->label, source->value ? source->value : star ? star : "");
     sample(text, metric->name, &labels, counter->value * (source->scale != 0 ? source->scale : 1));
     text_free(&labels.text);
 }
@@ -414,6 +435,113 @@ static void write_server(struct text *text, const struct snapshot *snapshot)
     one(text, "expertd_experts", "gauge", "Experts of the configuration.", snapshot->pong->experts);
     one(text, "expertd_experts_alive", "gauge", "Those whose runtime is alive.", snapshot->pong->experts_alive);
 }
+
+/* --- processes -------------------------------------------------------------------------------------------------------
+ */
+
+struct process {
+    char program[24], device[64]; /* device "": it has none */
+    struct usage usage;
+};
+
+static bool add_process(struct process *process, double pid, const char *program, const char *device, size_t length)
+{
+    snprintf(process->program, sizeof process->program, "%s", program);
+    snprintf(process->device, sizeof process->device, "%.*s", (int)length, device);
+    return pid >= 1 && pid < 1e9 && usage_read(&process->usage, (long)pid, program);
+}
+
+/* Those that the frontend and the directory name. One that is elsewhere, or another user's, is left out. */
+static size_t list_processes(struct process *processes, size_t room, const struct snapshot *snapshot, double dht_pid)
+{
+    size_t count = add_process(processes, (double)getpid(), "expertd-http", "", 0);
+    for (size_t i = 0; snapshot->stats && i < snapshot->stats->count && count < room; i++) {
+        const struct expertd_counter *counter = &snapshot->stats->counters[i];
+        const char *device;
+        size_t length = 0;
+        const char *rest = split(counter->name, &device, &length);
+        if (rest && strcmp(rest, "pid") == 0)
+            count += add_process(&processes[count], counter->value, device ? "expertd-runtime" : "expertd-frontend",
+                                 device ? device : "", length);
+    }
+    if (count < room)
+        count += add_process(&processes[count], dht_pid, "expertd-dht", "", 0);
+    return count;
+}
+
+static double cpu_seconds(const struct usage *usage)
+{
+    return usage->cpu_seconds;
+}
+static double resident_bytes(const struct usage *usage)
+{
+    return (double)usage->resident_bytes;
+}
+static double virtual_bytes(const struct usage *usage)
+{
+    return (double)usage->virtual_bytes;
+}
+static double open_fds(const struct usage *usage)
+{
+    return usage->open_fds;
+}
+static double start_time(const struct usage *usage)
+{
+    return usage->start_time_seconds;
+}
+static double threads(const struct usage *usage)
+{
+    return usage->threads;
+}
+
+/* The names that Prometheus' own clients have. */
+static const struct {
+    const char *name, *type, *help;
+    double (*value)(const struct usage *usage);
+} process_metrics[] = {
+    {"process_cpu_seconds_total", "counter", "Time on CPUs, of all threads.", cpu_seconds},
+    {"process_resident_memory_bytes", "gauge", "Memory that is in RAM, shared memory too.", resident_bytes},
+    {"process_virtual_memory_bytes", "gauge", "Addresses that are mapped.", virtual_bytes},
+    {"process_open_fds", "gauge", "Open file descriptors.", open_fds},
+    {"process_start_time_seconds", "gauge", "When it was started, in s since 1970.", start_time},
+    {"process_threads", "gauge", "Threads.", threads},
+};
+
+enum { PROCESSES_MAX = 64 };
+
+static void write_process(struct text *text, const char *name, const struct process *process, double value)
+{
+    struct labels labels = {0};
+    label_text(&labels, "program", process->program);
+    if (process->device[0])
+        label_text(&labels, "device", process->device);
+    if (!isnan(value))
+        sample(text, name, &labels, value);
+    text_free(&labels.text);
+}
+
+static void take_dht_pid(void *context, const char *name, double value)
+{
+    if (strcmp(name, "dht.pid") == 0)
+        *(double *)context = value;
+}
+
+void metrics_write_processes(struct text *text, const struct snapshot *snapshot, struct history *history)
+{
+    double dht_pid = 0;
+    (void)history_dht(history, take_dht_pid, &dht_pid);
+    struct process *processes = calloc(PROCESSES_MAX, sizeof *processes);
+    const size_t count = processes ? list_processes(processes, PROCESSES_MAX, snapshot, dht_pid) : 0;
+    for (size_t m = 0; m < sizeof process_metrics / sizeof process_metrics[0] && count > 0; m++) {
+        head(text, process_metrics[m].name, process_metrics[m].type, process_metrics[m].help);
+        for (size_t i = 0; i < count; i++)
+            write_process(text, process_metrics[m].name, &processes[i], process_metrics[m].value(&processes[i].usage));
+    }
+    free(processes);
+}
+
+/* --- the directory ---------------------------------------------------------------------------------------------------
+ */
 
 static const struct dht_metric {
     const char *counter, *name, *type, *help;

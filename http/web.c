@@ -75,6 +75,7 @@ static void answer_metrics(struct web *web, const struct request *request, struc
                   upstream_patience_ms(web->upstream));
     metrics_write(&response->body, &snapshot);
     metrics_write_dht(&response->body, web->history);
+    metrics_write_processes(&response->body, &snapshot, web->history);
     snapshot_release(&snapshot);
     upstream_give(web->upstream, client);
     response->status = 200;

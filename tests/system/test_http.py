@@ -222,7 +222,8 @@ def test_page():
     assert state["dht"] is None and samples(get("/metrics")[1])["expertd_dht_up"] == 0
     dht = start("expertd-dht", f"{work}/open.yaml")
     told = state_when("the directory tells", lambda state: (state["dht"] or {}).get("dht.experts_alive") == 3)["dht"]
-    metrics_when("its metrics", lambda found: found.get("expertd_dht_experts_published") == 3)
+    metrics_when("its metrics", lambda found: found.get("expertd_dht_experts_published") == 3 and
+                 found.get('process_open_fds{program="expertd-dht"}', 0) > 3)
     for counter in set(re.findall(r'\bv\("([a-z_]+)"\)', page)):
         assert f"dht.{counter}" in told, counter
     assert [e["uid"] for e in state["experts"]] and state["counters"]["device.device0.alive"] == 1
@@ -253,7 +254,7 @@ def samples(text):
     """Every line is one of a metric whose HELP and TYPE came before it, and no name comes twice."""
     result, types, name = {}, {}, None
     for line in text.splitlines():
-        if match := re.fullmatch(r"# HELP (expertd_[a-z0-9_]+) \S.*", line):
+        if match := re.fullmatch(r"# HELP ((?:expertd|process)_[a-z0-9_]+) \S.*", line):
             assert match[1] not in types, f"{match[1]} comes twice"
             name = match[1]
         elif match := re.fullmatch(r"# TYPE (\S+) (counter|gauge|histogram)", line):
@@ -299,6 +300,12 @@ def test():
                 continue  # this server keeps none
             assert name in names | told, f"the Grafana board shows {name}, which is not there"
     assert found['expertd_requests_total{method="forward"}'] == 5
+    assert found['expertd_replies_total{method="forward",status="OK"}'] == 5
+    assert found['expertd_replies_total{method="backward",status="RESOURCE_EXHAUSTED"}'] == 0
+    for who in ('program="expertd-http"', 'program="expertd-frontend"', 'program="expertd-runtime",device="device0"'):
+        assert found[f"process_resident_memory_bytes{{{who}}}"] > 1e6 and found[f"process_open_fds{{{who}}}"] > 3, who
+        assert found[f"process_cpu_seconds_total{{{who}}}"] >= 0  # one that has done little has taken no tick
+        assert abs(found[f"process_start_time_seconds{{{who}}}"] - time.time()) < 3600, who
     assert found['expertd_rows_total{device="device0"}'] == 20
     assert found['expertd_request_duration_seconds_count{method="forward"}'] == 5
     assert found['expertd_queue_duration_seconds_count{device="device0",method="forward"}'] == 5

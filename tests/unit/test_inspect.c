@@ -154,6 +154,9 @@ START_TEST(stats_count_what_happened)
     ck_assert(ask_counter(&one, "frontend.requests.forward") == 6);
     ck_assert(ask_counter(&one, "frontend.replies.NOT_FOUND") == 1);
     ck_assert(ask_counter(&one, "frontend.replies.OK") >= 5);
+    ck_assert(ask_counter(&one, "frontend.outcomes.forward.OK") == 5);
+    ck_assert(ask_counter(&one, "frontend.outcomes.forward.NOT_FOUND") == 1);
+    ck_assert(ask_counter(&one, "frontend.outcomes.backward.OK") == 0);
     ck_assert(ask_counter(&one, "frontend.bytes_in") > 5 * RIG_COLUMNS * 4);
     ck_assert(ask_counter(&one, "frontend.bytes_out") > 5 * RIG_COLUMNS * 4);
     ck_assert(ask_counter(&one, "frontend.in_flight") == 0);

@@ -31,16 +31,14 @@ static bool has(const char *line)
 START_TEST(counters_have_names_units_and_labels)
 {
     const struct expertd_counter counters[] = {
-        {"frontend.requests.forward", 7},
-        {"device.gpu-0.busy_ns", 2.5e9},
-        {"device.gpu-0.skipped_steps", 2},
-        {"device.gpu-0.steps", 3},
-        {"device.cpu.steps", 4},
-        {"frontend.uptime_s", 0.25},
-        {"device.gpu-0.checkpoint_time", 940},
+        {"frontend.requests.forward", 7},  {"frontend.outcomes.forward.NOT_FOUND", 2},
+        {"device.gpu-0.busy_ns", 2.5e9},   {"device.gpu-0.skipped_steps", 2},
+        {"device.gpu-0.steps", 3},         {"device.cpu.steps", 4},
+        {"frontend.uptime_s", 0.25},       {"device.gpu-0.checkpoint_time", 940},
         {"device.cpu.checkpoint_time", 0},
     };
-    write_stats(&(struct expertd_stats){.counters = counters, .count = 8});
+    write_stats(&(struct expertd_stats){.counters = counters, .count = 9});
+    ck_assert(has("expertd_replies_total{method=\"forward\",status=\"NOT_FOUND\"} 2"));
     ck_assert(has("expertd_up 1"));
     ck_assert(has("expertd_experts_alive 3"));
     ck_assert(has("expertd_shm_used_bytes 4096"));
@@ -97,8 +95,8 @@ END_TEST
 START_TEST(experts_have_labels_of_their_own)
 {
     const struct expertd_expert_stats experts[] = {
-        {"ffn.1", "gpu0", 1, 2, 3, 4, 5, 1.5, 6, 7},
-        {"ffn.2", "gpu0", 0, 0, 0, 0, 0, 0, 0, 0},
+        {"ffn.1", "gpu0", 1, 2, 3, 4, 5, 1.5, 6, 7, {0}, {0}},
+        {"ffn.2", "gpu0", 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}},
     };
     write_stats(&(struct expertd_stats){.experts = experts, .experts_count = 2});
     ck_assert(has("expertd_expert_rows_total{uid=\"ffn.1\",device=\"gpu0\",method=\"backward\"} 4"));

@@ -5,11 +5,11 @@
 #include "client/expertctl/top_table.h"
 
 /* b was not there before, and c has begun anew. */
-static const struct expertd_expert_stats old[] = {{"c", "gpu0", 900, 900, 0, 0, 0, 0, 0, 0},
-                                                  {"a", "gpu1", 10, 100, 4, 40, 0, 0, 4, 0}};
-static const struct expertd_expert_stats new[] = {{"a", "gpu1", 20, 300, 6, 60, 3, 0.5, 6, 1},
-                                                  {"b", "gpu0", 70, 70, 0, 0, 0, 0, 0, 0},
-                                                  {"c", "gpu0", 1, 1, 0, 0, 7, 0.25, 9, 0}};
+static const struct expertd_expert_stats old[] = {{"c", "gpu0", 900, 900, 0, 0, 0, 0, 0, 0, {0}, {0}},
+                                                  {"a", "gpu1", 10, 100, 4, 40, 0, 0, 4, 0, {0}, {0}}};
+static const struct expertd_expert_stats new[] = {{"a", "gpu1", 20, 300, 6, 60, 3, 0.5, 6, 1, {0}, {0}},
+                                                  {"b", "gpu0", 70, 70, 0, 0, 0, 0, 0, 0, {0}, {0}},
+                                                  {"c", "gpu0", 1, 1, 0, 0, 7, 0.25, 9, 0, {0}, {0}}};
 static const struct expertd_stats before = {.experts = old, .experts_count = 2},
                                   now = {.experts = new, .experts_count = 3};
 
