@@ -56,12 +56,13 @@ static int check_record(const struct config_source *source, const char *name, in
     return 0;
 }
 
-/* What says how checkpoints are written, and where none are. */
+/* What says how checkpoints are written, and where none are. An interval of 0 says nothing else. */
 static int check_checkpoints(const struct config *config, const struct config_source *source)
 {
     const struct config_section *section = config_section_find("checkpoint");
     for (unsigned i = 0; !config->checkpoint.dir[0] && i < section->count; i++)
-        if (!config_value_is_default(&section->options[i], &config->checkpoint))
+        if (!config_value_is_default(&section->options[i], &config->checkpoint) &&
+            !(strcmp(section->options[i].name, "interval") == 0 && config->checkpoint.interval == 0))
             return config_source_error(source, (struct config_place){"checkpoint", -1, section->options[i].name},
                                        "has no effect without checkpoint.dir: nothing would be saved");
     return 0;

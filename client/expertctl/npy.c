@@ -174,6 +174,8 @@ static const char *parse_dictionary(struct cursor *c, struct npy *array, bool *f
 }
 
 /* Where the header's text lies; its length by the file's version. */
+static const char ends_in_header[] = "it ends inside its header", ends_in_array[] = "it ends before its array does";
+
 static const char *find_header(const unsigned char *file, size_t size, struct cursor *c)
 {
     if (size < 10 || memcmp(file, magic, sizeof magic) != 0)
@@ -184,12 +186,12 @@ static const char *find_header(const unsigned char *file, size_t size, struct cu
     size_t length = file[8] | (size_t)file[9] << 8;
     if (file[6] > 1) {
         if (size < 12)
-            return "it ends inside its header";
+            return ends_in_header;
         start = 12;
         length |= (size_t)file[10] << 16 | (size_t)file[11] << 24;
     }
     if (length > size - start)
-        return "it ends inside its header";
+        return ends_in_header;
     c->at = (const char *)file + start;
     c->end = c->at + length;
     return NULL;
@@ -217,7 +219,7 @@ static const char *parse(const void *file, size_t size, struct npy *array, size_
     *data_offset = (size_t)(c.end - (const char *)file);
     array->bytes = bytes;
     if (size - *data_offset < bytes)
-        return "it ends before its array does";
+        return ends_in_array;
     return size - *data_offset > bytes ? "something follows its array" : NULL;
 }
 
@@ -228,6 +230,15 @@ int npy_parse(const void *file, size_t size, struct npy *array, size_t *data_off
     return problem ? fail(-EINVAL, error, error_size, "%s", problem) : 0;
 }
 
+/* Whether what has been read so far may still become a whole array: what cannot is not read to its end. */
+static bool is_open(const unsigned char *bytes, size_t size)
+{
+    struct npy array = {0};
+    size_t offset;
+    const char *problem = parse(bytes, size, &array, &offset);
+    return !problem || problem == ends_in_header || problem == ends_in_array;
+}
+
 /* Everything up to the end of the file, so that a pipe will do, too. */
 static int read_all(int fd, unsigned char **bytes, size_t *size)
 {
@@ -236,6 +247,8 @@ static int read_all(int fd, unsigned char **bytes, size_t *size)
     *size = 0;
     for (;;) {
         if (*size == capacity) {
+            if (capacity > 0 && !is_open(*bytes, *size))
+                return 0;
             capacity = capacity ? 2 * capacity : 65536;
             unsigned char *larger = capacity <= 2 * bytes_max ? realloc(*bytes, capacity) : NULL;
             if (!larger)

@@ -81,7 +81,7 @@ static void take(const struct flag *flag, const char *text)
 
 void flags_parse(const struct flags *flags, int argc, char **argv)
 {
-    enum { FIRST = 256, HELP = FIRST + FLAGS_MAX }; /* no characters: there are no short flags */
+    enum { FIRST = 256, HELP = FIRST + FLAGS_MAX }; /* no characters: the only short flag is -h */
     struct option known[FLAGS_MAX + 2] = {{"help", no_argument, NULL, HELP}};
     const char *given[FLAGS_MAX] = {NULL};
     int option, count = 0;
@@ -91,9 +91,10 @@ void flags_parse(const struct flags *flags, int argc, char **argv)
         known[count + 1] =
             (struct option){flag->name, flag->value ? required_argument : no_argument, NULL, FIRST + count};
     }
-    while ((option = getopt_long(argc, argv, "", known, NULL)) >= FIRST && option != HELP) {
+    while ((option = getopt_long(argc, argv, "h", known, NULL)) >= FIRST && option != HELP) {
         given[option - FIRST] = optarg ? optarg : "";
     }
+    option = option == 'h' ? HELP : option;
     size_t words = argc > optind ? (size_t)(argc - optind) : 0;
     if (option != -1 || (flags->words ? words < 1 || words > flags->most_words : words > 0)) {
         print_help(flags, option == HELP ? stdout : stderr);

@@ -61,6 +61,8 @@ grep -q '^program=expertd-dht ' "$work/alerts" && fail "who is stopped raises an
 [ "$(grep -c '^program=expertd-runtime-device0 ' "$work/alerts")" = 2 ] || fail "who is stopped and started raises an alert"
 printf 'ver:3.0 server:s serial:1 pool:p poolserial:1 eventname:TICK_5 len:15\nwhen:1201063880\n' | supervisor/expertd-alert true >"$work/out.log" || fail "other events are taken"
 [ "$(cat "$work/out.log")" = $'READY\nRESULT 2\nOKREADY' ] || fail "the listener's protocol: $(cat "$work/out.log")"
+supervisor/expertd-alert --nonsense </dev/null >/dev/null 2>&1
+[ $? = 2 ] || fail "an option that it has not is an error"
 supervisor/expertd-alert '{nonsense}' </dev/null 2>/dev/null
 [ $? = 2 ] || fail "a word that is not known is a usage error"
 kill -TERM "$supervisor"

@@ -313,6 +313,9 @@ START_TEST(null_is_the_default_of_every_option)
     CONFIG_CHECKPOINT_OPTIONS(IN_CHECKPOINT)
     CONFIG_DEVICE_OPTIONS(IN_DEVICE)
     CONFIG_EXPERT_OPTIONS(IN_EXPERT)
+    snprintf(text, sizeof text, "devices: [{name: a}]\nexperts: [{uid: x.1}]\ncheckpoint: {dir: %s, interval: 0}\n",
+             nulls[_i]); /* no folder, and never: that is not said in vain */
+    IS_DEFAULT(PATH, checkpoint, dir)
     config_destroy(&defaults);
 }
 END_TEST

@@ -225,6 +225,21 @@ START_TEST(errors_name_the_path)
 }
 END_TEST
 
+/* Nor what follows an array: neither would end, or fit in memory. */
+START_TEST(what_is_no_array_is_not_read_to_its_end)
+{
+    float value = 1;
+    const struct npy written = {
+        .dtype = DTYPE_FLOAT32, .ndim = 1, .shape = {1}, .bytes = sizeof value, .data = (void *)&value};
+    ck_assert_int_eq(npy_read("/dev/zero", &array, error, sizeof error), -EINVAL);
+    ck_assert_str_eq(error, "/dev/zero: it does not begin as .npy files do");
+    ck_assert_int_eq(npy_write(path, &written, error, sizeof error), 0);
+    ck_assert_int_eq(truncate(path, (off_t)1 << 40), 0);
+    ck_assert_int_eq(npy_read(path, &array, error, sizeof error), -EINVAL);
+    ck_assert_ptr_nonnull(strstr(error, "something follows its array"));
+}
+END_TEST
+
 START_TEST(a_full_disk_is_an_error)
 {
     char data[65536] = "";
@@ -247,6 +262,7 @@ int main(void)
     tcase_add_test(tests, words_are_read_whole);
     tcase_add_test(tests, a_file_cut_anywhere_is_refused);
     tcase_add_test(tests, errors_name_the_path);
+    tcase_add_test(tests, what_is_no_array_is_not_read_to_its_end);
     tcase_add_test(tests, a_full_disk_is_an_error);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
