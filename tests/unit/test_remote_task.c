@@ -361,6 +361,25 @@ START_TEST(what_was_known_serves_while_the_dht_is_silent)
 }
 END_TEST
 
+/* Whatever goes on meanwhile: so many that waited would take longer than a test may. */
+START_TEST(who_asks_without_waiting_does_not_wait)
+{
+    known.silent = true;
+    forward(LONG_MS);
+    for (int i = 0; i < 1000; i++) {
+        ck_assert_int_eq(expertd_dht_poll(dht, 0), 0);
+        ck_assert_int_eq(expertd_task_wait(task, 0), -ETIMEDOUT);
+    }
+    known.silent = false;
+    fake_dht_add(&known, uid, at(0));
+    servers[0].silent = true;
+    expertd_task_release(&task);
+    forward(LONG_MS);
+    for (int i = 0; i < 1000; i++)
+        ck_assert_int_eq(expertd_dht_poll(dht, 0), 0);
+}
+END_TEST
+
 START_TEST(an_expert_at_an_endpoint_is_not_looked_up)
 {
     struct expertd_dht *alone;
@@ -434,6 +453,7 @@ int main(void)
     tcase_add_test(tests, a_uid_that_nobody_hosts_is_not_found);
     tcase_add_test(tests, without_a_dht_a_task_ends_at_its_deadline);
     tcase_add_test(tests, what_was_known_serves_while_the_dht_is_silent);
+    tcase_add_test(tests, who_asks_without_waiting_does_not_wait);
     tcase_add_test(tests, an_expert_at_an_endpoint_is_not_looked_up);
     tcase_add_test(tests, records_cannot_send_a_client_to_local_sockets);
     tcase_add_test(tests, a_given_up_task_leaves_nothing);
