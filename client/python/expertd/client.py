@@ -11,6 +11,7 @@ from .call import WAITING, Call
 from .codecs import Codec, codec_number
 from .errors import Internal, InvalidArgument
 from .info import ExpertInfo, ListEntry, Pong, expert_info
+from .staging import to_host
 from .tensors import from_frames, to_frame
 from .transport import SERVER, transport
 
@@ -168,7 +169,7 @@ class Client:
             raise InvalidArgument(f"{len(tensors)} tensors were given; a request may have {MAX_TENSORS}",
                                   endpoint=self.endpoint, uid=uid)
         codec = self.codec
-        described = [to_frame(tensor, codec) for tensor in tensors]
+        described = [to_frame(tensor, codec) for tensor in to_host(tensors)]
         process = transport()
         header = _header(method, uid, tuple([one[:3] for one in described]), codec if tensors else 0, process.client_id,
                          () if requires_grad is None else tuple(requires_grad))

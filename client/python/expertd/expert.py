@@ -13,6 +13,7 @@ from .codecs import Codec, codec_name
 from .dht import DHT
 from .errors import ExpertdError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from .info import ExpertInfo, Field
+from .staging import to_device
 from .task import Task, by_load, spread
 from .uid import is_valid_uid
 
@@ -152,7 +153,7 @@ class RemoteExpert(torch.nn.Module):
     @staticmethod
     def _move_outputs(outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> Tuple[torch.Tensor, ...]:
         device = inputs[0].device
-        return tuple(output if device.type == "cpu" else output.to(device) for output in outputs)
+        return tuple(outputs if device.type == "cpu" else to_device(outputs, device))
 
     # ---- calls; tensors of the schema's dtypes in, tensors on the CPU out
 
@@ -232,5 +233,5 @@ class _RemoteCall(torch.autograd.Function):
                 came = ctx.expert.call_backward(inputs, grads, wanted)
         else:
             came = ctx.expert.call_backward(inputs, grads, wanted)
-        return (None, None, *(None if grad is None else grad.to(tensor.device)
+        return (None, None, *(None if grad is None else to_device([grad], tensor.device)[0]
                               for grad, tensor in zip(spread(came, wanted, ctx.expert.uid), inputs)))

@@ -14,6 +14,7 @@ from .errors import ExpertdError, InvalidArgument, Unavailable
 from .expert import _in_order
 from .gather import Settings, Target, call_many
 from .info import ExpertInfo
+from .staging import move
 
 __all__ = ["RemoteMixtureOfExperts", "RemoteSwitchMixtureOfExperts"]
 
@@ -129,7 +130,7 @@ class RemoteMixtureOfExperts(nn.Module):
                 if not (tensor.dtype.is_floating_point and field.dtype.is_floating_point):
                     raise InvalidArgument(f"expected {field}; a tensor of {tensor.dtype} was given")
                 tensor = tensor.to(field.dtype)
-            flat.append(tensor.to("cpu").flatten(0, own - 1))
+            flat.append(tensor.flatten(0, own - 1))
         codec = info.compression if self._compression is None else self._compression
         each = 1
         for size in inner:
@@ -140,14 +141,13 @@ class RemoteMixtureOfExperts(nn.Module):
             mine = [Target(found.uid, found.endpoints, info.max_batch_size, codec) for found in row]
             targets += [mine] * each
         shapes = [(field.dtype, field.row_shape) for field in info.outputs_schema]
-        mask, *outputs = call_many(targets, self.settings, shapes, *flat)
+        mask, *outputs = call_many(targets, self.settings, shapes, *move(flat, torch.device("cpu")))
         if mask.shape[1] < 1:
             mask = mask.new_zeros(len(mask), 1)
             outputs = [output.new_zeros(len(mask), 1, *output.shape[2:]) for output in outputs]
         k, like = mask.shape[1], input.dtype
         mask = mask.reshape(samples, each, k).all(dim=1)
-        moved = [output.to(device=device, dtype=like if output.dtype.is_floating_point else output.dtype)
-                 for output in outputs]
+        moved = [output.to(like if output.dtype.is_floating_point else output.dtype) for output in move(outputs, device)]
         if inner:
             moved = [output.reshape(samples, *inner, k, *output.shape[2:]).movedim(1 + len(inner), 1) for output in moved]
         return mask.to(device), chosen, moved

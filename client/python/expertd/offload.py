@@ -16,6 +16,7 @@ from .dht import DHT
 from .errors import ExpertdError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from .info import ExpertInfo
 from .parts import start_all
+from .staging import to_device, to_host
 from .task import Task, by_load
 
 __all__ = ["OffloadedExperts", "offload_experts"]
@@ -96,8 +97,9 @@ class OffloadedExperts(nn.Module):
 
     def call(self, counts: Sequence[int], rows: torch.Tensor, grads: Optional[torch.Tensor]) -> torch.Tensor:
         dtype = self.info.forward_schema[0].dtype
-        x = rows.detach().to("cpu", dtype)
-        g = None if grads is None else grads.detach().to("cpu", self.info.outputs_schema[0].dtype)
+        out = self.info.outputs_schema[0].dtype
+        x, *others = to_host([rows.detach().to(dtype), *([] if grads is None else [grads.detach().to(out)])])
+        g = others[0] if others else None
         parts: List[Tuple[str, slice]] = []
         begin = 0
         for uid, count in zip(self.uids, counts):
@@ -105,9 +107,9 @@ class OffloadedExperts(nn.Module):
                 parts.append((uid, slice(first, min(first + self.info.max_batch_size, begin + count))))
             begin += count
         result = torch.empty(len(x), self.info.outputs_schema[0].row_shape[0] if grads is None else x.shape[1],
-                             dtype=self.info.outputs_schema[0].dtype if grads is None else dtype)
+                             dtype=out if grads is None else dtype)
         self._run(parts, x, g, result)
-        return result.to(device=rows.device, dtype=rows.dtype)
+        return to_device([result], rows.device)[0].to(rows.dtype)
 
     def _run(self, parts: List[Tuple[str, slice]], x: torch.Tensor, g: Optional[torch.Tensor], result: torch.Tensor) -> None:
         end = time.monotonic() + self.settings.timeout

@@ -14,6 +14,7 @@ from .call import Call, Cancelled
 from .codecs import Codec
 from .client import Client
 from .errors import DeadlineExceeded, ExpertdError, NotFound, ResourceExhausted, Unavailable, error_of
+from .staging import to_host
 from .transport import transport
 
 __all__ = ["Task", "by_load", "spread"]
@@ -55,7 +56,7 @@ class Task:
         self.uid, self.error = uid, None  # type: str, Optional[ExpertdError]
         self.endpoint = ""
         self.compression, self.requires_grad, self.tags = compression, requires_grad, tags.current()
-        self.backward, self.tensors = grad_outputs is not None, [*inputs, *(grad_outputs or ())]
+        self.backward, self.tensors = grad_outputs is not None, to_host([*inputs, *(grad_outputs or ())])
         self._endpoints = list(endpoints)
         self._deadline, self._retry_for, self._patient = time.monotonic() + timeout, retry_for, patient
         self._call: Optional[Call] = None

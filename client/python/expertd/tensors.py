@@ -45,15 +45,13 @@ def torch_dtype(number: int) -> torch.dtype:
 
 def to_frame(tensor: torch.Tensor, codec: int = codecs.NONE) -> Tuple[int, Tuple[int, ...], int, memoryview]:
     """The dtype's number, the shape, the codec that it travels in, and the bytes: the tensor's own memory where it is dense,
-    on the CPU and in no codec."""
+    and in no codec. It is on the CPU."""
     tensor = tensor.detach()
     if tensor.layout != torch.strided or tensor.device.type == "meta":
         raise InvalidArgument("only dense tensors with data can be sent")
     if not 1 <= tensor.dim() <= MAX_DIMS:
         raise InvalidArgument(f"a tensor of {tensor.dim()} dimensions was given; 1 to {MAX_DIMS} can be sent, the first the rows")
     number, shape = dtype_number(tensor.dtype), tuple(tensor.shape)
-    if tensor.device.type != "cpu":
-        tensor = tensor.cpu()
     if codec != codecs.NONE and tensor.dtype == torch.float32:
         encoded = codecs.encode(codec, tensor)
         if encoded is not None:
