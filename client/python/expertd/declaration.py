@@ -37,10 +37,12 @@ class Source(NamedTuple):
 class Exported:
     """`block`: the declaration, an entry of `blocks` in a server's configuration. `weights`: its parameters by their
     names, float32. `hidden_dim`: for the entries of `experts` that use it. `sources`: for each parameter where it is in
-    the module. Server.create(expert_cls=...) takes one."""
+    the module. `rest`: the module's parameters of which some rows matter for nothing. Server.create(expert_cls=...) takes one."""
 
-    def __init__(self, block: Dict[str, Any], hidden_dim: int, sources: Dict[str, Source], weights: Dict[str, torch.Tensor]):
+    def __init__(self, block: Dict[str, Any], hidden_dim: int, sources: Dict[str, Source], weights: Dict[str, torch.Tensor],
+                 rest: Optional[Mapping[str, torch.Tensor]] = None):
         self.block, self.hidden_dim, self.sources, self.weights = block, hidden_dim, sources, weights
+        self.rest = dict(rest or {})
 
     @property
     def name(self) -> str:
@@ -70,8 +72,13 @@ class Exported:
         parts: Dict[str, List[Tuple[int, torch.Tensor]]] = {}
         for name, source in self.sources.items():
             parts.setdefault(source.name, []).append((source.begin, given[name]))
-        return {name: torch.cat([part for _, part in sorted(some, key=lambda one: one[0])]) if len(some) > 1 else some[0][1]
-                for name, some in parts.items()}
+        found = {name: torch.cat([part for _, part in sorted(some, key=lambda one: one[0])]) if len(some) > 1 else some[0][1]
+                 for name, some in parts.items() if name not in self.rest}
+        for name, whole in self.rest.items():
+            found[name] = whole.clone()
+            for begin, part in parts[name]:
+                found[name][begin:begin + len(part)] = part
+        return found
 
     def __call__(self, *inputs: torch.Tensor) -> Tuple[torch.Tensor, ...]:
         """What the server computes, computed here: one tensor for each output, with gradients."""

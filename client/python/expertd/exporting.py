@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 import torch
 from torch import nn
 
-from .declaration import Exported, evaluate
+from .declaration import Exported, Source, evaluate
 from .tracing import ExportError, trace
 from .translation import DROPOUTS, MASK_DTYPES, Translator
 
@@ -34,7 +34,7 @@ def export(module: nn.Module, example_inputs: Any, *, name: Optional[str] = None
     not matter. float32 (and what is converted to it), int64 and bool. The inputs are named as in the module's forward(),
     or as `input_names` says; `name` is the block's, by default the class's.
 
-    The module may have linear layers, LayerNorm, RMSNorm, the activations relu, gelu and silu,
+    The module may have linear layers, and parts of their results (chunk, split, y[..., :n]) that do not overlap, LayerNorm, RMSNorm, the activations relu, gelu and silu,
     attention over keys (nn.MultiheadAttention, scaled_dot_product_attention, or written with matmul and softmax),
     nn.TransformerEncoderLayer, sums and products of values of one shape, and products with int64 or bool inputs, in any
     Python code that torch.fx can trace. Dropout is what it is at evaluation: nothing. ExportError (a ValueError) for all
@@ -155,8 +155,22 @@ def _exported(module: nn.Module, names: Sequence[str], keywords: Sequence[str], 
                if any(parameter in (layer.get("weight_name"), layer.get("bias_name"), layer["name"] + ".weight",
                                     layer["name"] + ".bias") for layer in layers if layer["name"] in kept)}
     parameters = dict(module.named_parameters())
+    _refuse_overlaps(sources, parameters)
     weights = {parameter: source.of(parameters).detach().contiguous().clone() for parameter, source in sources.items()}
-    return Exported(block, width, sources, weights)
+    used = {source.name: 0 for source in sources.values()}
+    for source in sources.values():
+        used[source.name] += len(source.of(parameters))
+    rest = {parameter: parameters[parameter].detach().clone() for parameter, rows in used.items() if rows < len(parameters[parameter])}
+    return Exported(block, width, sources, weights, rest)
+
+
+def _refuse_overlaps(sources: Mapping[str, Source], parameters: Mapping[str, torch.Tensor]) -> None:
+    last: Dict[str, int] = {}
+    for source in sorted(sources.values(), key=lambda one: (one.name, one.begin)):
+        if source.begin < last.get(source.name, 0):
+            raise ExportError(source.name.rpartition(".")[0], "its result is read whole and in part, or in parts that overlap: each of the "
+                              "server's layers has weights of its own")
+        last[source.name] = source.begin + len(source.of(parameters))
 
 
 def _sentence(error: Exception) -> str:

@@ -34,7 +34,7 @@ class _Value(NamedTuple):
     layout: str = "rows"  # [rows, ...]; "tokens first": 0 and 1 exchanged; "split": [rows, tokens, heads, d];
     #                       "heads": [rows, heads, tokens, d]; "turned": [rows, heads, d, tokens]
     heads: int = 0
-    part: Optional[Tuple[int, int]] = None  # number, and how many, of the last dimension
+    part: Optional[Tuple[int, int, int]] = None  # begin, end, and the size, of the last dimension
     function: Optional[Function] = None
     instead: Optional[Tuple[str, Any, Any]] = None  # the layer that it is of two operands, if it is no activation
 
@@ -100,6 +100,7 @@ class Translator(fx.Interpreter):
         self.instead: Dict[int, str] = {}  # what became of functions that are no activations
         self.sources: Dict[str, Source] = {}
         self.activated: Dict[Tuple[str, str], str] = {}  # activations that are layers of their own
+        self.split: Dict[Tuple[str, int, int], str] = {}  # parts of linear layers' results, which are layers of their own
         self.outputs: List[Tuple[str, str]] = []
         self.path = ""
 
@@ -244,8 +245,10 @@ class Translator(fx.Interpreter):
             return self._scaled(n, _Normalized(x, epsilon), weight)
         if name == "scaled_dot_product_attention":
             return self._sdpa(n, args, kwargs)
-        if name in ("chunk", "split", "tensor_split") and isinstance(x, _Value):
+        if name in ("chunk", "split", "tensor_split", "split_with_sizes") and isinstance(x, _Value):
             return self._parts(n, x, concrete)
+        if name in ("getitem", "narrow") and isinstance(x, _Value):
+            return self._slice(n, name, x, concrete)
         if name in _SAMES:
             return x
         if name in _FORMS:
@@ -358,10 +361,31 @@ class Translator(fx.Interpreter):
     # ---- heads
 
     def _parts(self, n: fx.Node, x: _Value, concrete: Any) -> Any:
-        widths = {part.shape[-1] for part in concrete}
-        if len(widths) != 1 or concrete[0].shape[:-1] != self._shape(n.args[0])[:-1] or x.part is not None or x.layout != "rows":
-            raise Refused("the server takes queries, keys and values apart, in three parts of the last dimension, and nothing else")
-        return tuple(x._replace(part=(i, len(concrete))) for i in range(len(concrete)))
+        begin, parts = 0, []
+        for part in concrete:
+            parts.append(self._part(n, x, begin, part))
+            begin += part.shape[-1]
+        return tuple(parts)
+
+    def _slice(self, n: fx.Node, name: str, x: _Value, concrete: Any) -> _Value:
+        """y[..., begin:end], and what else takes columns that lie behind each other."""
+        size = self._shape(n.args[0])[-1]
+        marked = torch.arange(size).expand(self._shape(n.args[0]))
+        args, kwargs = fx.node.map_arg((n.args[1:], {k: v for k, v in n.kwargs.items() if k != "input"}), lambda x: self.env[x])
+        columns = marked[args[0]] if name == "getitem" else torch.narrow(marked, *args, **kwargs)
+        columns = columns.reshape(-1, columns.shape[-1])[0].tolist() if columns.dim() and columns.numel() else []
+        if not columns or columns != list(range(columns[0], columns[-1] + 1)) or columns[-1] - columns[0] + 1 != concrete.shape[-1]:
+            raise Refused("of slices the server has those of the last dimension that leave out nothing in between")
+        return self._part(n, x, columns[0], concrete)
+
+    def _part(self, n: fx.Node, x: _Value, begin: int, concrete: Any) -> _Value:
+        before = self._shape(n.args[0])
+        if concrete.shape[:-1] != before[:-1] or x.layout not in ("rows", "tokens first"):
+            raise Refused("of parts of values the server has those of the last dimension")
+        end, size = begin + concrete.shape[-1], before[-1]
+        if x.part is not None:
+            begin, end, size = begin + x.part[0], end + x.part[0], x.part[2]
+        return x._replace(part=None if end - begin == size else (begin, end, size))
 
     def _form(self, name: str, n: fx.Node, x: Any, concrete: Any) -> Any:
         before, after = self._shape(n.args[0]), tuple(concrete.shape)
@@ -422,8 +446,9 @@ class Translator(fx.Interpreter):
         if len({x.heads for x in (q, k, v)}) != 1 or abs(scale * math.sqrt(width) - 1) > 1e-5:
             raise Refused("the server's attention has as many heads for queries, keys and values, and divides the scores by "
                            "the root of a head's size")
+        third = width * q.heads
         parts = [x.part for x in (q, k, v)]
-        if parts == [(0, 3), (1, 3), (2, 3)] and q.name == k.name == v.name:
+        if parts == [(i * third, (i + 1) * third, 3 * third) for i in range(3)] and q.name == k.name == v.name:
             operands = [q._replace(layout="rows", heads=0, part=None)]
         else:
             operands = [x._replace(layout="rows", heads=0) for x in (q, k, v)]
@@ -467,7 +492,7 @@ class Translator(fx.Interpreter):
     def _settle(self, x: _Value) -> str:
         """What reads x reads the layer of that name: an activation becomes its layer's."""
         if x.part is not None:
-            raise Refused("a part of a value is read: the server takes queries, keys and values apart, and nothing else")
+            x = x._replace(name=self._split(x.name, *x.part[:2]), part=None)
         layer = self.layers.get(x.name)
         activation: Optional[str] = "none"
         if x.function is not None:
@@ -499,6 +524,24 @@ class Translator(fx.Interpreter):
         else:
             layer["activation"] = activation
         return x.name
+
+    def _split(self, name: str, begin: int, end: int) -> str:
+        """A part of a linear layer's result is what a layer with those rows of its weights makes of the same."""
+        found = self.split.get((name, begin, end))
+        if found is not None:
+            return found
+        whole = self.layers.get(name)
+        if whole is None or whole["layer"] != "linear":
+            raise Refused("a part of " + ("an input" if whole is None else f"the result of a layer of kind {whole['layer']}")
+                          + " is read: the server has parts of linear layers' results, and queries, keys and values side by side")
+        made = self.split[name, begin, end] = self._name(f"{name}.{len(self.split)}" if len(name) < NAME_MAX - 3 else "part")
+        self.layers[made] = {"name": made, "layer": "linear", "input": whole["input"], "size": end - begin,
+                             **{option: value for option, value in whole.items() if option in ("bias", "init", "bias_init")}}
+        for what in ("weight", "bias"):
+            source = self.sources.get(whole.get(f"{what}_name", f"{name}.{what}"))
+            if source is not None:
+                self.sources[f"{made}.{what}"] = Source(source.name, source.begin + begin, source.begin + end)
+        return made
 
     def _take_apart(self, name: str) -> None:
         """Of a linear layer that is read before its activation, too, all that have read it so far read a layer of its own."""

@@ -134,6 +134,34 @@ class Apart(nn.Module):
         return functional.gelu(first * active + second + active, approximate="tanh")
 
 
+class Fused(nn.Module):
+    """A gate and what it lets through in one matrix; and columns of which some are read by nothing."""
+
+    def __init__(self, hidden=H):
+        super().__init__()
+        self.gate_up, self.down, self.head = nn.Linear(hidden, 4 * hidden, bias=False), nn.Linear(2 * hidden, hidden), nn.Linear(hidden, 9)
+
+    def forward(self, x):
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        head = self.head(x + self.down(functional.silu(gate) * up))
+        first, rest = head[..., :2], head.narrow(-1, 2, 6)
+        return {"first": functional.relu(first), "sum": rest.split(3, -1)[0] + rest[:, 3:]}
+
+
+class Grouped(nn.Module):
+    """Queries and keys in one matrix, values in another."""
+
+    def __init__(self, hidden=H):
+        super().__init__()
+        self.qk, self.v = nn.Linear(hidden, 2 * hidden), nn.Linear(hidden, hidden)
+
+    def forward(self, x):
+        rows, tokens, size = x.shape
+        q, k = self.qk(x).split(size, dim=2)
+        q, k, v = (part.view(rows, tokens, HEADS, size // HEADS).transpose(1, 2) for part in (q, k, self.v(x)))
+        return ((q @ k.transpose(-2, -1)) / math.sqrt(size // HEADS)).softmax(-1).matmul(v).transpose(1, 2).reshape(rows, tokens, size)
+
+
 X = torch.zeros(3, H)
 TEXT, KEYS = torch.zeros(3, TOKENS, H), torch.zeros(3, TOKENS, dtype=torch.bool)
 ENCODER = {"d_model": H, "nhead": HEADS, "dim_feedforward": 2 * H, "dropout": 0.1, "batch_first": True}
@@ -145,7 +173,7 @@ def multihead():
 
 MODULES = {
     "ffn": lambda: (Ffn(), X), "gated": lambda: (Gated(), X), "multihead": multihead,
-    "apart": lambda: (Apart(), X),
+    "apart": lambda: (Apart(), X), "fused": lambda: (Fused(), X), "grouped": lambda: (Grouped(), TEXT),
     "masked": lambda: (Masked(), (X, torch.zeros(3, H, dtype=torch.int64))),
     "attended": lambda: (Attended(), (TEXT, KEYS)), "crossed": lambda: (Crossed(), (TEXT, KEYS)),
     "encoder": lambda: (nn.TransformerEncoderLayer(activation="gelu", **ENCODER), {"src": TEXT, "src_key_padding_mask": KEYS}),
@@ -172,6 +200,8 @@ def call(module, name, inputs):
     """A module's outputs, as the block's names say where its inputs go."""
     if name == "multihead":
         return list(module(*inputs[:2], c=inputs[2]).values())
+    if name == "fused":
+        return list(module(*inputs).values())
     result = module(inputs[0], src_key_padding_mask=inputs[1]) if name == "encoder" else module(*inputs)
     return [result]
 
@@ -244,6 +274,10 @@ def test_a_checkpoint_goes_back_into_the_module(twins, tmp_path):
     assert not missing.missing_keys
     x, mask = examples(exported)
     assert torch.equal(other(x, mask), module(x, mask))
+    fused, kept = twins[0]["fused"]  # also what nothing reads
+    again = Fused().eval()
+    assert not again.load_state_dict(kept.state_dict(), strict=True).missing_keys
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), fused.parameters()))
     expertd.save_tensors(str(tmp_path / "w"), exported.weights)
     assert all(torch.equal(exported.weights[name], tensor) for name, tensor in expertd.load_tensors(str(tmp_path / "w")).items())
     assert torch.allclose(evaluate(exported.block, exported.weights_of(other), [x, mask])[0], module(x, mask), atol=1e-5)
@@ -253,6 +287,7 @@ class Sub(nn.Module):
     def __init__(self, inner, function=None):
         super().__init__()
         self.inner, self.linear, self.function = inner, nn.Linear(H, H), function
+        self.register_buffer("shift", torch.ones(H))
 
     def forward(self, x):
         return self.inner(self.linear(x)) if self.function is None else self.function(self, x)
@@ -274,7 +309,14 @@ class Mean(nn.Module):
     (Sub(nn.LayerNorm(H, elementwise_affine=False)), "inner", "a weight and a bias"), (Sub(Mean()), "inner", "mean"),
     (Sub(None, lambda m, x: m.linear(m.linear(x))), "linear", "used twice"),
     (Sub(None, lambda m, x: m.linear(x) + functional.relu(m.linear(x))), "linear", "twice"),
-    (Sub(None, lambda m, x: 0.5 * m.linear(x)), "", "activations"), (Sub(None, lambda m, x: m.linear(x)[:, :3]), "", "getitem"),
+    (Sub(None, lambda m, x: 0.5 * m.linear(x)), "", "activations"), (Sub(None, lambda m, x: m.linear(x)[:, ::2]), "", "slices"),
+    (Sub(None, lambda m, x: m.linear(x)[:, 0]), "", "slices"), (Sub(None, lambda m, x: m.linear(x)[:1]), "", "last dimension"),
+    (Sub(None, lambda m, x: m.linear(x[:, :H])[:, :3] + m.linear(x)[:, 3:6]), "linear", "twice"),
+    (Sub(None, lambda m, x: torch.relu(x)[:, :3] + m.linear(x)[:, :3]), "", "a part of an input"),
+    (Sub(None, lambda m, x: (x + m.linear(x))[:, :3]), "", "a part of the result of a layer of kind add"),
+    (Sub(None, lambda m, x: (lambda y: y[:, :3] + y[:, 2:5])(m.linear(x))), "linear", "overlap"),
+    (Sub(None, lambda m, x: (lambda y: {"a": y, "b": y[:, 2:5]})(m.linear(x))), "linear", "whole and in part"),
+    (Sub(None, lambda m, x: m.linear(x) + m.shift), "", "the buffer shift"), (Sub(None, lambda m, x: m.linear(x) * m.shift), "", "the buffer shift"),
     (Sub(None, lambda m, x: m.linear(x).detach()), "", "detach"), (Sub(None, lambda m, x: x), "", "input"),
     (Sub(None, lambda m, x: m.linear(torch.ones(3, H))), "linear", "buffer"),
     (nn.MultiheadAttention(H, HEADS, add_bias_kv=True, batch_first=True), "", ""),
