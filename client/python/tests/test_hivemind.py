@@ -1,6 +1,7 @@
 """expertd.hivemind: hivemind's import paths, and what its own tests assert, written anew."""
 import asyncio
 import importlib
+import inspect
 import time
 
 import pytest
@@ -33,6 +34,45 @@ def test_every_import_path_resolves():
         module = importlib.import_module("expertd.hivemind" + ("." + path if path else ""))
         for name in names.split():
             assert hasattr(module, name), f"{path}.{name}"
+
+
+ARGUMENTS = {  # and their defaults; ... without one
+    "RemoteMixtureOfExperts": dict(in_features=..., grid_size=..., dht=..., uid_prefix=..., k_best=..., k_min=1, forward_timeout=None,
+                                   timeout_after_k_min=None, backward_k_min=1, backward_timeout=None, detect_anomalies=False,
+                                   allow_zero_outputs=False),
+    "RemoteSwitchMixtureOfExperts": dict(grid_size=..., utilization_alpha=0.9, grid_dropout=1.0, jitter_eps=1e-2, k_best=1, k_min=0,
+                                         backward_k_min=0, allow_zero_outputs=True),
+    "MoEBeamSearcher": dict(dht=..., uid_prefix=..., grid_size=..., num_workers=None, negative_caching=True, cache_expiration=300),
+}
+METHODS = {"get_initial_beam": "scores beam_size return_future", "get_active_successors": "prefixes grid_size return_future",
+           "find_best_experts": "grid_scores beam_size return_future", "batch_find_best_experts": "batch_grid_scores beam_size return_future"}
+
+
+@pytest.mark.parametrize("name", list(ARGUMENTS))
+def test_constructors_have_hiveminds_arguments_and_defaults(name):
+    given = inspect.signature(getattr(expertd, name)).parameters
+    for argument, default in ARGUMENTS[name].items():
+        assert given[argument].default == (inspect.Parameter.empty if default is ... else default), argument
+        assert name == "MoEBeamSearcher" or given[argument].kind == inspect.Parameter.KEYWORD_ONLY
+    assert inspect.Parameter.VAR_KEYWORD in {one.kind for one in given.values()}  # for the parent, the searcher, the experts
+    if name == "MoEBeamSearcher":
+        assert list(given)[:6] == list(ARGUMENTS[name])
+        for method, names in METHODS.items():
+            found = inspect.signature(getattr(expertd.MoEBeamSearcher, method)).parameters
+            assert list(found)[1:] == names.split() and found["return_future"].default is False
+    else:
+        dht = expertd.DHT("tcp://127.0.0.1:1")
+        moe = getattr(expertd, name)(in_features=8, grid_size=(4, 5), dht=dht, uid_prefix="ffn.", k_best=2, num_workers=3, cache_expiration=1)
+        assert (moe.proj.in_features, moe.proj.out_features) == (8, 9) and moe.beam_search.uid_prefix == "ffn."
+
+
+def test_experts_are_made_of_lists_and_of_lists_of_lists():
+    from expertd.hivemind.moe.client.expert import batch_create_remote_experts, create_remote_experts
+    info = hivemind.moe.ExpertInfo("ffn.3", "tcp://127.0.0.1:1")
+    for future in (False, True):
+        one, many = create_remote_experts([info, None], return_future=future), batch_create_remote_experts([[info], [], [None]], return_future=future)
+        one, many = (one.result(), many.result()) if future else (one, many)
+        assert (one[0].uid, one[0].peer_id, one[1]) == (*info, None) and [len(row) for row in many] == [1, 0, 1] and many[2][0] is None
 
 
 def test_a_hivemind_program_runs_with_another_import():

@@ -129,6 +129,31 @@ def test_a_switch_adds_the_input_and_its_balancing_loss_has_a_gradient(server):
     assert torch.allclose(torch.stack([u.sum() for u in moe.grid_utilization.split(GRID)]), torch.ones(2))
 
 
+def test_a_switchs_utilization_loss_and_dropout_follow_their_formulas(server):
+    moe = mixture(server, RemoteSwitchMixtureOfExperts, k_best=2, utilization_alpha=0.75, jitter_eps=0.0)
+    x = torch.randn(12, 16)
+    before, counts = moe.grid_utilization.clone(), torch.zeros(6)
+    found = moe.beam_search.search(moe.proj(x), 2)
+    for row in found:
+        for one in row:
+            i, j = map(int, one.uid.split(".")[1:])
+            counts[i] += 1
+            counts[3 + j] += 1
+    _, loss = moe(x)
+    assert torch.allclose(moe.grid_utilization, 0.75 * before + 0.25 * counts / 24)
+    parts = [torch.softmax(part, -1).mean(0) for part in moe.proj(x).split(GRID, -1)]
+    expected = sum((part * used).mean() * 9 for part, used in zip(parts, moe.grid_utilization.split(GRID)))
+    assert torch.allclose(loss, expected, atol=1e-6)
+    scores = moe.proj(x)
+    for kept, least in ((0.0, 1), (0.5, 1), (1.0, 3)):
+        moe.grid_dropout = kept
+        left = [(~part).sum(1) for part in moe._dropped(scores).split(GRID, 1)]
+        assert all(int(part.min()) >= least and (kept or int(part.max()) == 1) for part in left)
+    moe.jitter_eps = 0.3
+    share = moe._gate_input(torch.ones(1000))
+    assert 0.7 <= share.min() < 0.8 and 1.2 < share.max() <= 1.3 and torch.equal(moe.eval()._gate_input(x), x)
+
+
 def test_a_switch_neither_changes_its_input_nor_counts_outside_training(server):
     moe = mixture(server, RemoteSwitchMixtureOfExperts, jitter_eps=0.3, grid_dropout=0.5)
     x = torch.randn(4, 16)
