@@ -16,6 +16,7 @@ enum call_state {
     CALL_FREE,   /* in no hands; kept for the next call */
     CALL_UNSENT, /* waits for a connection, or for room in its queue */
     CALL_SENT,
+    CALL_AWAY,     /* with another frontend of the server (client/siblings.h), in a call of that one's client */
     CALL_PAUSED,   /* refused for want of room; to be sent once more at resend_ns */
     CALL_DONE,     /* ended, and the program was not told yet */
     CALL_REPORTED, /* ended, and the program knows */
@@ -29,6 +30,8 @@ struct expertd_call {
     TAILQ_ENTRY(expertd_call) link;
     struct expertd_call *bucket_next; /* in the table of calls in flight */
     void *user;
+    struct expertd_call *away; /* CALL_AWAY: that call, whose `user` is this one */
+    bool followed;             /* the server has said where it belongs: it is believed once */
     uint64_t request_id;
     uint64_t deadline_ns;
     uint64_t resend_ns;
@@ -63,7 +66,8 @@ static inline bool call_keeps_request(const struct expertd_call *call)
 }
 static inline bool call_in_flight(const struct expertd_call *call)
 {
-    return call->state == CALL_UNSENT || call->state == CALL_SENT || call->state == CALL_PAUSED;
+    return call->state == CALL_UNSENT || call->state == CALL_SENT || call->state == CALL_AWAY ||
+           call->state == CALL_PAUSED;
 }
 
 /* Frees what the call holds of its request, or of its answer (then it is as before its end). */

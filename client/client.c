@@ -2,6 +2,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/random.h>
 
 #include "client/call.h"
@@ -11,6 +12,7 @@
 #include "client/call_reply.h"
 #include "client/call_request.h"
 #include "client/backoff.h"
+#include "client/siblings.h"
 #include "client/struct_size.h"
 #include "common/clock.h"
 #include "common/uid.h"
@@ -21,6 +23,9 @@ static const uint64_t frame_bytes_max = UINT64_C(1) << 31, local_bytes_default =
 
 struct expertd_client {
     struct connection connection;
+    struct siblings siblings;
+    bool is_sibling; /* follows nobody */
+    bool stirred;    /* something was put on its way here since expertd_poll() last received */
     char *endpoint;
     unsigned char id[MESSAGE_CLIENT_ID_SIZE];
     uint32_t deadline_ms;
@@ -93,6 +98,9 @@ static struct expertd_call *new_call(struct expertd_client *client, Expertd__Met
     }
     call->bucket_next = NULL;
     call->user = NULL;
+    call->away = NULL;
+    call->followed = false;
+    call->uid_hash = 0;
     call->method = method;
     call->not_applied = true;
     call->refusals = call->retry_after_ms = 0;
@@ -107,7 +115,8 @@ static struct expertd_call *new_call(struct expertd_client *client, Expertd__Met
 /* Whether the request may have to be sent once more while the call is in flight, or after it. */
 static bool may_resend(const struct expertd_call *call)
 {
-    return call_keeps_request(call) || (call->method == EXPERTD__METHOD__FORWARD && !call->client->impatient);
+    return call_keeps_request(call) || call->method == EXPERTD__METHOD__FORWARD ||
+           call->method == EXPERTD__METHOD__INFO || call->method == EXPERTD__METHOD__CHECKPOINT;
 }
 
 /* -EAGAIN: it has to wait. Else the request is on its way, or lost with the connection. */
@@ -175,6 +184,17 @@ static bool pause_call(struct expertd_client *client, struct expertd_call *call)
     return true;
 }
 
+/* The request says what is left of the call's time. -ENOMEM: nothing has changed. */
+static int set_time_left(struct expertd_call *call, uint64_t now_ns)
+{
+    const uint32_t deadline_ms = call->deadline_ms;
+    const uint64_t left_ns = call->deadline_ns > now_ns ? call->deadline_ns - now_ns : 0;
+    call->deadline_ms = (uint32_t)(left_ns / NS_PER_MS) + 1;
+    const int rc = call_request_set_deadline(call);
+    call->deadline_ms = deadline_ms;
+    return rc;
+}
+
 /* Those whose pause is over wait to be sent, with what is left of their time. */
 static void resume_paused(struct expertd_client *client)
 {
@@ -189,12 +209,7 @@ static void resume_paused(struct expertd_client *client)
                 client->resume_ns = call->resend_ns;
             continue;
         }
-        const uint32_t deadline_ms = call->deadline_ms;
-        const uint64_t left_ns = call->deadline_ns > now_ns ? call->deadline_ns - now_ns : 0;
-        call->deadline_ms = (uint32_t)(left_ns / NS_PER_MS) + 1;
-        const int rc = call_request_set_deadline(call);
-        call->deadline_ms = deadline_ms;
-        if (rc < 0) {
+        if (set_time_left(call, now_ns) < 0) {
             finish(call); /* refused, as it was */
         } else {
             call->retry_after_ms = 0;
@@ -264,6 +279,131 @@ static bool has_tensors(Expertd__Method method)
     return method == EXPERTD__METHOD__FORWARD || method == EXPERTD__METHOD__BACKWARD;
 }
 
+static void progress(struct expertd_client *client, const struct expertd_call *wanted);
+static int launch_until(struct expertd_client *client, struct expertd_call *call, uint64_t deadline_ns);
+
+/* ---- other frontends of the server -------------------------------------------------------------------------------
+ */
+
+/* Gives the call's request to the sibling, under the same id: whoever sent it here has done nothing with it. False: it
+ * cannot be, and the call is as it was. */
+static bool send_away(struct expertd_call *call, struct expertd_client *sibling)
+{
+    const uint64_t now_ns = clock_now_ns();
+    struct expertd_call *twin = now_ns < call->deadline_ns ? new_call(sibling, call->method) : NULL;
+    if (!twin)
+        return false;
+    for (; twin->n_request < call->n_request; twin->n_request++) {
+        zmq_msg_init(&twin->request[twin->n_request]);
+        zmq_msg_copy(&twin->request[twin->n_request], &call->request[twin->n_request]);
+    }
+    twin->request_id = call->request_id;
+    twin->rows = call->rows;
+    twin->uid_hash = call->uid_hash;
+    twin->room_bytes = call->room_bytes;
+    twin->n_gradients = call->n_gradients;
+    twin->n_parts = call->n_parts;
+    twin->deadline_ns = call->deadline_ns;
+    twin->deadline_ms = call->deadline_ms;
+    twin->user = call;
+    if (set_time_left(twin, now_ns) < 0 || launch_until(sibling, twin, call->deadline_ns) < 0) {
+        call_drop_request(twin);
+        return false;
+    }
+    call->away = twin;
+    call->not_applied = call->method != EXPERTD__METHOD__BACKWARD;
+    move(call, CALL_AWAY);
+    return true;
+}
+
+/* The client of the frontend that a refusal names; NULL. */
+static struct expertd_client *sibling_of(struct expertd_client *client, const char *endpoint)
+{
+    bool made;
+    struct expertd_client *sibling =
+        siblings_get(&client->siblings, client->endpoint, endpoint, client->connection.context, &made);
+    struct epoll_event event = {.events = EPOLLIN};
+    if (!sibling || !made)
+        return sibling;
+    sibling->is_sibling = true;
+    /* Its end takes it out again. Not watched, it would be found by the next look at the clock. */
+    (void)epoll_ctl(client->connection.fd, EPOLL_CTL_ADD, sibling->connection.fd, &event);
+    return sibling;
+}
+
+/* After a refusal: the call goes on where the server says that its expert is, if it says so. */
+static bool follow(struct expertd_client *client, struct expertd_call *call, const char *endpoint)
+{
+    if (call->status != EXPERTD_NOT_FOUND || !endpoint || !endpoint[0] || call->followed || client->is_sibling ||
+        call->n_request == 0)
+        return false;
+    struct expertd_client *sibling = sibling_of(client, endpoint);
+    if (!sibling || !send_away(call, sibling))
+        return false;
+    call->followed = true;
+    client->counters.followed++;
+    call_drop_answer(call);
+    if (has_tensors(call->method) && call->n_parts == 0)
+        siblings_learn(&client->siblings, call->uid_hash, sibling);
+    return true;
+}
+
+/* The twin has ended, and so has the call. */
+static void take_twin(struct expertd_call *call, struct expertd_call *twin)
+{
+    call->status = twin->status;
+    call->not_applied = twin->not_applied;
+    call->retry_after_ms = twin->retry_after_ms;
+    call->answer = twin->answer;
+    twin->answer = NULL;
+    call->metadata_bytes = twin->metadata_bytes;
+    memcpy(call->metadata, twin->metadata, twin->metadata_bytes);
+    memcpy(call->message, twin->message, sizeof call->message);
+    for (size_t i = 0; i < twin->n_outputs; i++) {
+        zmq_msg_init(&call->reply[i]);
+        zmq_msg_move(&call->reply[i], &twin->reply[i]);
+        call->outputs[i] = twin->outputs[i];
+        call->outputs[i].data = zmq_msg_data(&call->reply[i]); /* a tiny one has moved */
+    }
+    call->n_outputs = twin->n_outputs;
+}
+
+/* What was looked for where it is not any more goes on at home. */
+static void come_back(struct expertd_client *client, struct expertd_call *call, struct expertd_call *twin)
+{
+    const bool remembered = !call->followed && twin->status == EXPERTD_NOT_FOUND;
+    const bool lost = twin->status == EXPERTD_UNAVAILABLE || twin->status == EXPERTD_NOT_FOUND;
+    call->away = NULL;
+    if (lost)
+        siblings_learn(&client->siblings, call->uid_hash, NULL);
+    if (remembered && call->deadline_ns > clock_now_ns() && set_time_left(call, clock_now_ns()) == 0) {
+        client->stirred = true;
+        if (call->deadline_ns < client->earliest_ns)
+            client->earliest_ns = call->deadline_ns;
+        move(call, CALL_UNSENT);
+        send_waiting(client);
+        return;
+    }
+    take_twin(call, twin);
+    finish(call);
+}
+
+/* Takes in what the siblings have; whether anything was put on its way here. */
+static bool take_back(struct expertd_client *client)
+{
+    client->stirred = false;
+    for (size_t i = 0; i < client->siblings.count; i++) {
+        struct expertd_client *sibling = client->siblings.clients[i];
+        struct expertd_call *twin;
+        progress(sibling, NULL);
+        while ((twin = expertd_next_done(sibling)) != NULL) {
+            come_back(client, twin->user, twin);
+            expertd_call_release(&twin);
+        }
+    }
+    return client->stirred;
+}
+
 /* ---- taking in --------------------------------------------------------------------------------------------------- */
 
 /* Frames' owner: this function. */
@@ -281,7 +421,7 @@ static void take_message(struct expertd_client *client, zmq_msg_t *frames, size_
     } else {
         client->counters.malformed_replies += !call_reply_take(call, header, frames + 1, count - 1, why);
         remember_room(client, call);
-        if (!pause_call(client, call))
+        if (!pause_call(client, call) && !follow(client, call, header->endpoint))
             finish(call);
         if (call->status == EXPERTD_OK && has_tensors(call->method))
             ask_for_local(client); /* after the first answer: whoever makes one call does not need it */
@@ -355,9 +495,7 @@ static void expire(struct expertd_client *client)
     client->earliest_ns = earliest_ns;
 }
 
-/* What is there now, without waiting. If `wanted` has not ended, the last thing that was done to the connection is an
- * attempt to receive that found nothing, as connection_wait() demands. */
-static void progress(struct expertd_client *client, const struct expertd_call *wanted)
+static void progress_here(struct expertd_client *client, const struct expertd_call *wanted)
 {
     receive(client, wanted);
     if (wanted && !call_in_flight(wanted))
@@ -371,16 +509,31 @@ static void progress(struct expertd_client *client, const struct expertd_call *w
     expire(client);
 }
 
+/* What is there now, without waiting. If `wanted` has not ended, the last thing that was done to each connection is an
+ * attempt to receive that found nothing, as connection_wait() demands: here calls are given to siblings, and those are
+ * looked at behind it; what they give back is sent here, and then it begins anew. */
+static void progress(struct expertd_client *client, const struct expertd_call *wanted)
+{
+    do {
+        progress_here(client, wanted);
+        if (wanted && !call_in_flight(wanted))
+            return;
+    } while (client->siblings.count > 0 && take_back(client));
+}
+
 /* ---- making calls ---------------------------------------------------------------------------------------------- */
 
 /* Puts the call, whose request is made, on its way. Its status may be there at once. */
-static int launch(struct expertd_client *client, struct expertd_call *call)
+static int launch_until(struct expertd_client *client, struct expertd_call *call, uint64_t deadline_ns)
 {
-    call->deadline_ns = clock_now_ns() + call->deadline_ms * NS_PER_MS;
+    call->deadline_ns = deadline_ns;
     if (call_table_insert(&client->table, call) < 0) {
         call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "no memory for the call");
         return -ENOMEM;
     }
+    struct expertd_client *sibling = call->n_parts == 0 ? siblings_find(&client->siblings, call->uid_hash) : NULL;
+    if (sibling && send_away(call, sibling))
+        return 0;
     take_news(client); /* before the call could be counted among the lost ones */
     send_waiting(client);
     if (client->count[CALL_UNSENT] >= client->queue_limit) {
@@ -396,6 +549,11 @@ static int launch(struct expertd_client *client, struct expertd_call *call)
     return 0;
 }
 
+static int launch(struct expertd_client *client, struct expertd_call *call)
+{
+    return launch_until(client, call, clock_now_ns() + call->deadline_ms * NS_PER_MS);
+}
+
 int client_make_call(struct expertd_client *client, struct call_request *request, uint32_t deadline_ms,
                      struct expertd_call **result)
 {
@@ -409,7 +567,13 @@ int client_make_call(struct expertd_client *client, struct call_request *request
     request->metadata = client->metadata;
     request->metadata_bytes = client->metadata_bytes;
     request->traceparent = client->traceparent;
-    request->heap = has_tensors(request->method) ? connection_heap(&client->connection) : NULL;
+    const bool tensors = has_tensors(request->method);
+    const char *uid = request->n_parts ? request->parts[0].uid : request->uid;
+    call->uid_hash = tensors && uid ? uid_hash(uid, strlen(uid)) : 0;
+    struct expertd_client *sibling =
+        tensors && !request->many ? siblings_find(&client->siblings, call->uid_hash) : NULL;
+    const struct expertd_client *at = sibling ? sibling : client;
+    request->heap = tensors ? connection_heap(&at->connection) : NULL;
     request->codec = client->codec;
     request->reply_codec = client->reply_codec;
     call->request_id = ++client->last_request_id;
@@ -417,11 +581,8 @@ int client_make_call(struct expertd_client *client, struct call_request *request
     client->counters.calls++;
     call->room_bytes = CONNECTION_NOT_LOCAL;
     const bool made = call_request_make(call, request) == EXPERTD_OK;
-    if (made && has_tensors(request->method)) {
-        const char *uid = request->n_parts ? request->parts[0].uid : request->uid;
-        call->uid_hash = uid ? uid_hash(uid, strlen(uid)) : 0;
-        call->room_bytes = expected_room(client, call, request);
-    }
+    if (made && tensors)
+        call->room_bytes = expected_room(at, call, request);
     if (!made) {
         finish(call);
     } else if (launch(client, call) < 0) {
@@ -442,6 +603,7 @@ int expertd_call_retry(struct expertd_call *call, uint32_t deadline_ms)
         return rc;
     call_drop_answer(call);
     call->refusals = call->retry_after_ms = 0;
+    call->followed = false;
     if (call->state == CALL_DONE)
         discount(call);
     call->client->counters.calls++;
@@ -452,7 +614,8 @@ int expertd_call_retry(struct expertd_call *call, uint32_t deadline_ms)
 
 static size_t in_flight(const struct expertd_client *client)
 {
-    return client->count[CALL_UNSENT] + client->count[CALL_SENT] + client->count[CALL_PAUSED];
+    return client->count[CALL_UNSENT] + client->count[CALL_SENT] + client->count[CALL_AWAY] +
+           client->count[CALL_PAUSED];
 }
 
 /* Milliseconds from now to a time, rounded up so that the time has come when they are over. */
@@ -468,7 +631,11 @@ static uint64_t next_ns(const struct expertd_client *client)
 {
     const uint64_t look_ns = client->count[CALL_SENT] > 0 ? connection_look_ns(&client->connection) : UINT64_MAX;
     const uint64_t resume_ns = client->count[CALL_PAUSED] > 0 ? client->resume_ns : UINT64_MAX;
-    const uint64_t due_ns = look_ns < resume_ns ? look_ns : resume_ns;
+    uint64_t due_ns = look_ns < resume_ns ? look_ns : resume_ns;
+    for (size_t i = 0; client->count[CALL_AWAY] > 0 && i < client->siblings.count; i++) {
+        const uint64_t sibling_ns = next_ns(client->siblings.clients[i]);
+        due_ns = sibling_ns < due_ns ? sibling_ns : due_ns;
+    }
     return due_ns < client->earliest_ns ? due_ns : client->earliest_ns;
 }
 
@@ -551,6 +718,8 @@ void expertd_call_release(struct expertd_call **pointer)
     struct expertd_client *client = call->client;
     if (call_in_flight(call))
         call_table_remove(&client->table, call);
+    if (call->state == CALL_AWAY)
+        expertd_call_release(&call->away);
     if (call->state == CALL_DONE)
         report(call);
     call_drop_request(call);
@@ -595,7 +764,10 @@ static int set_up(struct expertd_client *client, const char *endpoint, const str
     if (getrandom(client->id, sizeof client->id, 0) != (ssize_t)sizeof client->id)
         return -errno;
     memcpy(&client->random, client->id, sizeof client->random);
-    int rc = keys_take(&keys, options->server_key, options->key_file);
+    int rc = siblings_init(&client->siblings, options);
+    if (rc < 0)
+        return rc;
+    rc = keys_take(&keys, options->server_key, options->key_file);
     if (rc == 0)
         rc = connection_open(&client->connection, endpoint, &connection);
     explicit_bzero(&keys, sizeof keys);
@@ -626,6 +798,7 @@ void expertd_client_destroy(struct expertd_client **pointer)
     *pointer = NULL;
     if (!client)
         return;
+    siblings_clear(&client->siblings); /* their calls are twins of these, and their sockets in this one's context */
     for (size_t i = 0; i < CALL_STATES; i++) {
         struct expertd_call *call;
         while ((call = TAILQ_FIRST(&client->calls[i])) != NULL) {
@@ -704,6 +877,12 @@ void expertd_client_read_counters(const struct expertd_client *client, struct ex
 {
     struct expertd_client_counters own = client->counters;
     own.in_flight = in_flight(client);
+    for (size_t i = 0; i < client->siblings.count; i++) {
+        const struct expertd_client_counters *theirs = &client->siblings.clients[i]->counters;
+        own.late_replies += theirs->late_replies;
+        own.malformed_replies += theirs->malformed_replies;
+        own.resent += theirs->resent;
+    }
     own.connects = client->connection.connects;
     own.disconnects = client->connection.disconnects;
     struct_size_give(counters, &own, sizeof own);

@@ -242,7 +242,8 @@ struct expertd_client_counters {
     uint64_t malformed_replies; /* garbage, or in contradiction with themselves */
     uint64_t connects;
     uint64_t disconnects;
-    uint64_t resent; /* requests that a full server refused and that were, or will be, sent once more */
+    uint64_t resent;   /* requests that a full server refused and that were, or will be, sent once more */
+    uint64_t followed; /* that the server has said to be another frontend's of its, and that were sent there */
 };
 /* Fills the counters up to counters->size, which has to be set. */
 EXPERTD_API void expertd_client_read_counters(const struct expertd_client *client,
@@ -386,6 +387,9 @@ struct expertd_list {
     size_t count;
     uint32_t total;      /* that match, before offset and limit */
     uint64_t generation; /* changes whenever the server's list may have changed */
+    /* Of each entry: of the server's frontend that has the expert, and that alone knows whether it is alive; "": of
+     * this one. Calls find their way by themselves. */
+    const char *const *endpoints;
 };
 EXPERTD_API const struct expertd_list *expertd_call_list(const struct expertd_call *call);
 

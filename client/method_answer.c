@@ -62,20 +62,23 @@ const char *method_answer_take_list(void **answer, const Expertd__ExpertList *li
     for (size_t i = 0; i < list->n_experts; i++) {
         if (!uid_valid(list->experts[i]->uid))
             return no_uid;
-        bytes +=
-            sizeof(struct expertd_list_entry) + strlen(list->experts[i]->uid) + strlen(list->experts[i]->device) + 2;
+        bytes += sizeof(struct expertd_list_entry) + sizeof(char *) + strlen(list->experts[i]->uid) +
+                 strlen(list->experts[i]->device) + strlen(list->experts[i]->endpoint) + 3;
     }
     struct expertd_list *copy = malloc(sizeof *copy + bytes);
     if (!copy)
         return no_memory;
     struct expertd_list_entry *entries = (struct expertd_list_entry *)(copy + 1);
-    char *room = (char *)(entries + list->n_experts);
+    const char **endpoints = (const char **)(entries + list->n_experts);
+    char *room = (char *)(endpoints + list->n_experts);
     for (size_t i = 0; i < list->n_experts; i++) {
+        endpoints[i] = store_text(&room, list->experts[i]->endpoint);
         entries[i].uid = store(&room, list->experts[i]->uid);
         entries[i].device = store_text(&room, list->experts[i]->device);
         entries[i].alive = list->experts[i]->alive;
     }
     copy->entries = entries;
+    copy->endpoints = endpoints;
     copy->count = list->n_experts;
     copy->total = list->total;
     copy->generation = list->generation;

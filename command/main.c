@@ -23,8 +23,8 @@
 
 enum { EXIT_USAGE = 2, PATH_SIZE = PATH_MAX + 64 };
 
-static const char *const sections[] = {"server",  "frontend", "dht",     "http", "checkpoint",
-                                       "devices", "blocks",   "experts", NULL};
+static const char *const sections[] = {"server",     "frontend", "frontends", "dht",     "http",
+                                       "checkpoint", "devices",  "blocks",    "experts", NULL};
 
 /* --- the configuration ----------------------------------------------------------------------------------------------
  */
@@ -178,6 +178,21 @@ static char *describe_experts(const struct config *config)
     return fclose(out) == 0 ? text : NULL;
 }
 
+/* "tcp://10.0.0.7:31330 or tcp://10.0.0.7:31340" */
+static char *describe_endpoints(const struct config *config)
+{
+    char *text = NULL;
+    size_t length;
+    FILE *out = open_memstream(&text, &length);
+    if (!out)
+        return NULL;
+    if (config->frontends_count == 0)
+        fputs(config->frontend.advertise, out);
+    for (unsigned i = 0; i < config->frontends_count; i++)
+        fprintf(out, "%s%s", i ? " or " : "", config->frontends[i].advertise);
+    return fclose(out) == 0 ? text : NULL;
+}
+
 /* --- serve ----------------------------------------------------------------------------------------------------------
  */
 
@@ -207,26 +222,41 @@ static int write_file(struct told *told, char path[PATH_SIZE])
     return result;
 }
 
-static int add(struct supervisor *supervisor, const char *program, const char *file, const char *device)
+/* `which`: the value of the flag. */
+static int add(struct supervisor *supervisor, const char *program, const char *file, const char *flag,
+               const char *which)
 {
     char path[PATH_SIZE], name[96];
-    const char *const argv[] = {path, "--config", file, device ? "--device" : NULL, device, NULL};
+    const char *const argv[] = {path, "--config", file, which ? flag : NULL, which, NULL};
     snprintf(path, sizeof path, "%s/%s", machine_programs(), program);
-    snprintf(name, sizeof name, "%s%s%s", program, device ? " of " : "", device ? device : "");
+    snprintf(name, sizeof name, "%s%s%s", program, which ? " of " : "", which ? which : "");
     return supervisor_add(supervisor, name, argv);
 }
 
-/* A runtime for each device that has experts. */
+/* Whether a device of the frontend is served. */
+static bool is_asked(const struct config *config, const struct config_frontend_entry *entry)
+{
+    for (unsigned d = 0; d < config->devices_count; d++)
+        for (unsigned i = 0; i < entry->devices.count; i++)
+            if (strcmp(entry->devices.items[i], config->devices[d].name) == 0 && is_served(config, d))
+                return true;
+    return false;
+}
+
+/* A frontend, or each that has experts; and a runtime for each device that does. */
 static int add_all(struct supervisor *supervisor, const struct config *config, const char *file)
 {
-    int result = add(supervisor, "expertd-frontend", file, NULL);
+    int result = config->frontends_count ? 0 : add(supervisor, "expertd-frontend", file, NULL, NULL);
+    for (unsigned i = 0; result == 0 && i < config->frontends_count; i++)
+        if (is_asked(config, &config->frontends[i]))
+            result = add(supervisor, "expertd-frontend", file, "--frontend", config->frontends[i].name);
     for (unsigned i = 0; result == 0 && i < config->devices_count; i++)
         if (is_served(config, i))
-            result = add(supervisor, "expertd-runtime", file, config->devices[i].name);
+            result = add(supervisor, "expertd-runtime", file, "--device", config->devices[i].name);
     if (result == 0 && !options.no_dht)
-        result = add(supervisor, "expertd-dht", file, NULL);
+        result = add(supervisor, "expertd-dht", file, NULL, NULL);
     if (result == 0 && config->http.start)
-        result = add(supervisor, "expertd-http", file, NULL);
+        result = add(supervisor, "expertd-http", file, NULL, NULL);
     return result;
 }
 
@@ -248,12 +278,13 @@ static int run(struct told *told)
         supervisor_destroy(&supervisor);
         return result == -EINVAL ? EXIT_USAGE : EXIT_FAILURE;
     }
-    char *experts = describe_experts(config);
+    char *experts = describe_experts(config), *endpoints = describe_endpoints(config);
     log_info("server '%s': %s; clients connect to %s%s%s%s%s", config->server.name, experts ? experts : "",
-             config->frontend.advertise, options.no_dht ? "" : ", look-ups to ",
+             endpoints ? endpoints : "", options.no_dht ? "" : ", look-ups to ",
              options.no_dht ? "" : config->dht.listen, config->http.start ? ", HTTP at " : "",
              config->http.start ? config->http.listen : "");
     free(experts);
+    free(endpoints);
     const int status = supervisor_run(supervisor);
     supervisor_destroy(&supervisor);
     return status;
@@ -261,7 +292,8 @@ static int run(struct told *told)
 
 static const struct config_program serve_program = {
     .name = "expertd serve",
-    .purpose = "Runs a whole server in the foreground: expertd-frontend, an expertd-runtime for each device of the "
+    .purpose = "Runs a whole server in the foreground: expertd-frontend (one for each entry of frontends), an "
+               "expertd-runtime for each device of the "
                "configuration, expertd-dht, and with http.start expertd-http. What dies is started again, after longer "
                "and longer pauses; a stop "
                "signal ends all of them, which then save what changed. Flags may be written with underscores. Exit "

@@ -61,7 +61,11 @@ static void print_alert(FILE *out, const struct config *config, const char *prog
                         const char *command)
 {
     char path[4096];
-    fputs("\n[group:expertd]\nprograms=expertd-frontend", out);
+    fputs("\n[group:expertd]\nprograms=", out);
+    if (config->frontends_count == 0)
+        fputs("expertd-frontend", out);
+    for (unsigned i = 0; i < config->frontends_count; i++)
+        fprintf(out, "%sexpertd-frontend-%s", i ? "," : "", config->frontends[i].name);
     for (unsigned i = 0; i < config->devices_count; i++)
         fprintf(out, ",expertd-runtime-%s", config->devices[i].name);
     fprintf(out, "%s%s\n", with_dht ? ",expertd-dht" : "", config->http.start ? ",expertd-http" : "");
@@ -98,7 +102,14 @@ int supervisord_file_print(FILE *out, const struct config *config, const char *p
     print_path(out, folder, 1);
     fputs("/supervisor.sock\n", out);
     snprintf(path, sizeof path, "%s/expertd-frontend", programs);
-    print_program(out, "expertd-frontend", words, folder, 30);
+    if (config->frontends_count == 0)
+        print_program(out, "expertd-frontend", words, folder, 30);
+    words[3] = "--frontend";
+    for (unsigned i = 0; i < config->frontends_count; i++) {
+        words[4] = config->frontends[i].name;
+        snprintf(name, sizeof name, "expertd-frontend-%s", config->frontends[i].name);
+        print_program(out, name, words, folder, 30);
+    }
     snprintf(path, sizeof path, "%s/expertd-runtime", programs);
     words[3] = "--device";
     for (unsigned i = 0; i < config->devices_count; i++) {

@@ -18,6 +18,8 @@
 #include "common/block.h"
 #include "common/config_options.h"
 
+enum { CONFIG_FRONTENDS_MAX = 64 };
+
 struct config_strings {
     const char **items;
     unsigned count;
@@ -40,6 +42,9 @@ struct config_server {
 };
 struct config_frontend {
     CONFIG_FRONTEND_OPTIONS(CONFIG_FIELD)
+};
+struct config_frontend_entry {
+    CONFIG_FRONTEND_ENTRY_OPTIONS(CONFIG_FIELD)
 };
 struct config_dht {
     CONFIG_DHT_OPTIONS(CONFIG_FIELD)
@@ -83,6 +88,8 @@ struct config {
     struct config_dht dht;
     struct config_checkpoint checkpoint;
     struct config_http http;
+    struct config_frontend_entry *frontends; /* none: `frontend` is the one there is (else see common/config_cut.h) */
+    unsigned frontends_count;
     struct config_device *devices;
     unsigned devices_count;
     struct config_expert *experts;
@@ -135,6 +142,9 @@ void config_print_text(FILE *out, const char *text);
 /* Where a process of this box reaches the frontend: the first of frontend.listen, of a wildcard loopback. NULL when out
  * of memory; the configuration owns it. */
 const char *config_frontend_endpoint(struct config *config);
+
+/* The same of an endpoint that is bound. */
+const char *config_local_endpoint(struct config *config, const char *listen);
 
 /* The device's entry by name, NULL if there is none ("" is the first). */
 const struct config_device *config_find_device(const struct config *config, const char *name);

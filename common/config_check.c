@@ -61,9 +61,30 @@ static const char *local_endpoint(struct config_memory **memory, const char *lis
     return port ? config_memory_format(memory, "tcp://127.0.0.1:%s", port) : listen;
 }
 
+const char *config_local_endpoint(struct config *config, const char *listen)
+{
+    return local_endpoint(&config->memory, listen);
+}
+
 const char *config_frontend_endpoint(struct config *config)
 {
     return local_endpoint(&config->memory, config->frontend.listen.items[0]);
+}
+
+/* The first one's endpoints are also those of `frontend`: for who asks any of them. */
+static void complete_frontends(struct config *config)
+{
+    for (unsigned i = 0; i < config->frontends_count; i++) {
+        struct config_frontend_entry *entry = &config->frontends[i];
+        if (!entry->advertise[0] && entry->listen.count)
+            entry->advertise = entry->listen.items[0];
+    }
+    if (config->frontends_count == 0 || config->frontends[0].listen.count == 0)
+        return;
+    if (config->frontend.listen.count == 0)
+        config->frontend.listen = config->frontends[0].listen;
+    if (!config->frontend.advertise[0])
+        config->frontend.advertise = config->frontends[0].advertise;
 }
 
 static int complete_devices(struct config *config)
@@ -94,6 +115,7 @@ int config_complete(struct config *config)
         config->server.run_dir = run_dir(memory);
     if (!config->server.run_dir)
         return -ENOMEM;
+    complete_frontends(config);
     if (config->frontend.listen.count == 0) {
         config->frontend.listen.items = config_memory_alloc(memory, sizeof(char *));
         if (!config->frontend.listen.items)
@@ -165,10 +187,9 @@ static int check_reached(const struct config_source *source, struct config_place
     return check_endpoint(source, place, endpoint, is_derived(endpoint, listen));
 }
 
-static int check_listen(const struct config *config, const struct config_source *source)
+static int check_listen(const struct config_strings *listen, const struct config_source *source,
+                        struct config_place place)
 {
-    const struct config_place place = {"frontend", -1, "listen"};
-    const struct config_strings *listen = &config->frontend.listen;
     for (unsigned i = 0; i < listen->count; i++) {
         const int rc = check_endpoint(source, place, listen->items[i], true);
         if (rc < 0)
@@ -180,10 +201,27 @@ static int check_listen(const struct config *config, const struct config_source 
     return 0;
 }
 
+static int check_advertise(const struct config_source *source, struct config_place place, const char *advertise,
+                           const char *listen)
+{
+    /* Clients of other boxes cannot connect to a wildcard, so it must not come to be advertised. */
+    if (wildcard_port(advertise))
+        return config_source_error(source, place,
+                                   "'%.100s' is no address that a client could connect to: set it to one that this "
+                                   "machine has",
+                                   advertise);
+    if (strcmp(advertise, listen) != 0 && strncmp(advertise, "ipc:", 4) == 0)
+        return config_source_error(source, place,
+                                   "'%.100s' is on this machine alone, and this is where those on others find the "
+                                   "server: tcp://host:port",
+                                   advertise);
+    return check_reached(source, place, advertise, listen);
+}
+
 static int check_frontend(const struct config *config, const struct config_source *source)
 {
     const struct config_frontend *frontend = &config->frontend;
-    const int rc = check_listen(config, source);
+    const int rc = check_listen(&frontend->listen, source, (struct config_place){"frontend", -1, "listen"});
     if (rc < 0)
         return rc;
     const bool group = strncmp(frontend->local, "group ", 6) == 0;
@@ -192,23 +230,12 @@ static int check_frontend(const struct config *config, const struct config_sourc
         return config_source_error(source, (struct config_place){"frontend", -1, "local"},
                                    "'%.100s' is none of: off, same-user, group NAME", frontend->local);
     /* server.run_dir is its owner's alone. */
-    if (group && !frontend->local_path[0])
+    if (group && !frontend->local_path[0] && config->frontends_count == 0)
         return config_source_error(source, (struct config_place){"frontend", -1, "local"},
                                    "with 'group', frontend.local_path has to name the socket, in a folder that the "
                                    "group may enter");
-    /* Clients of other boxes cannot connect to a wildcard, so it must not come to be advertised. */
-    if (wildcard_port(frontend->advertise))
-        return config_source_error(source, (struct config_place){"frontend", -1, "advertise"},
-                                   "'%.100s' is no address that a client could connect to: set it to one that this "
-                                   "machine has",
-                                   frontend->advertise);
-    const struct config_place advertise = {"frontend", -1, "advertise"};
-    if (strcmp(frontend->advertise, frontend->listen.items[0]) != 0 && strncmp(frontend->advertise, "ipc:", 4) == 0)
-        return config_source_error(source, advertise,
-                                   "'%.100s' is on this machine alone, and this is where those on others find the "
-                                   "server: tcp://host:port",
-                                   frontend->advertise);
-    return check_reached(source, advertise, frontend->advertise, frontend->listen.items[0]);
+    return check_advertise(source, (struct config_place){"frontend", -1, "advertise"}, frontend->advertise,
+                           frontend->listen.items[0]);
 }
 
 static bool is_hexadecimal(const char *text, size_t length)
@@ -271,12 +298,12 @@ static int check_dht(const struct config *config, const struct config_source *so
 }
 
 /* What others reach is closed to strangers, or a person has said that it shall not be. */
-static int check_open(const struct config *config, const struct config_source *source, const char *section,
+static int check_open(const struct config *config, const struct config_source *source, struct config_place place,
                       const char *endpoint)
 {
     if (config->server.key_file[0] || config->server.insecure || address_endpoint_is_local(endpoint))
         return 0;
-    return config_source_error(source, (struct config_place){section, -1, "listen"},
+    return config_source_error(source, place,
                                "'%.100s' is reached from other machines, and anybody there could use and train the "
                                "experts: give the server a key (server.key_file, made by `expertctl keygen`), or say "
                                "server.insecure: true",
@@ -293,9 +320,14 @@ static int check_security(const struct config *config, const struct config_sourc
         return config_source_error(source, (struct config_place){"server", -1, without_key},
                                    "says who may connect, which nobody can prove without server.key_file");
     int rc = 0;
-    for (unsigned i = 0; rc == 0 && i < config->frontend.listen.count; i++)
-        rc = check_open(config, source, "frontend", config->frontend.listen.items[i]);
-    return rc == 0 ? check_open(config, source, "dht", config->dht.listen) : rc;
+    for (unsigned i = 0; rc == 0 && i < config->frontend.listen.count && config->frontends_count == 0; i++)
+        rc = check_open(config, source, (struct config_place){"frontend", -1, "listen"},
+                        config->frontend.listen.items[i]);
+    for (unsigned f = 0; f < config->frontends_count; f++)
+        for (unsigned i = 0; rc == 0 && i < config->frontends[f].listen.count; i++)
+            rc = check_open(config, source, (struct config_place){"frontends", (int)f, "listen"},
+                            config->frontends[f].listen.items[i]);
+    return rc == 0 ? check_open(config, source, (struct config_place){"dht", -1, "listen"}, config->dht.listen) : rc;
 }
 
 static int check_http(const struct config *config, const struct config_source *source)
@@ -353,6 +385,141 @@ static int check_devices(const struct config *config, const struct config_source
             return kernel_rc;
     }
     return 0;
+}
+
+/* --- several frontends ----------------------------------------------------------------------------------------------
+ */
+
+/* Under `frontend` stands what all have in common; where each is, it says itself. */
+static int check_common(const struct config *config, const struct config_source *source)
+{
+    const struct config_frontend *common = &config->frontend;
+    const struct config_frontend_entry *first = &config->frontends[0];
+    bool same = common->listen.count == first->listen.count;
+    for (unsigned i = 0; same && i < first->listen.count; i++)
+        same = strcmp(common->listen.items[i], first->listen.items[i]) == 0;
+    const char *other = !same                                              ? "listen"
+                        : strcmp(common->advertise, first->advertise) != 0 ? "advertise"
+                        : common->local_path[0]                            ? "local_path"
+                                                                           : NULL;
+    if (other)
+        return config_source_error(source, (struct config_place){"frontend", -1, other},
+                                   "stands in each entry of frontends, where there are some, and not here");
+    if (strcmp(config->dht.frontend, "none") != 0 && !is_derived(config->dht.frontend, first->listen.items[0]))
+        return config_source_error(source, (struct config_place){"dht", -1, "frontend"},
+                                   "has no place beside frontends: all of them are asked (none: nothing is published)");
+    if (config->http.changes)
+        return config_source_error(source, (struct config_place){"http", -1, "changes"},
+                                   "is for a server with one frontend: of several, expertctl --server %.32s-FRONTEND "
+                                   "load is taken by the one that has the device",
+                                   config->server.name);
+    return 0;
+}
+
+/* Nobody else binds that. */
+static int check_not_bound(const struct config *config, const struct config_source *source, struct config_place place,
+                           const char *endpoint)
+{
+    if (strcmp(endpoint, config->dht.listen) == 0)
+        return config_source_error(source, place, "'%.100s' is dht.listen already", endpoint);
+    for (int other = 0; other < place.index; other++) {
+        const struct config_strings *listen = &config->frontends[other].listen;
+        for (unsigned i = 0; i < listen->count; i++)
+            if (strcmp(listen->items[i], endpoint) == 0)
+                return config_source_error(source, place, "'%.100s' is in frontends[%d].listen already", endpoint,
+                                           other);
+    }
+    return 0;
+}
+
+static int check_places(const struct config *config, const struct config_source *source, int index)
+{
+    const struct config_frontend_entry *entry = &config->frontends[index];
+    const struct config_place listen = {"frontends", index, "listen"}, path = {"frontends", index, "local_path"};
+    if (entry->listen.count == 0)
+        return config_source_error(source, listen, "is needed: each frontend has an endpoint of its own");
+    int rc = check_listen(&entry->listen, source, listen);
+    for (unsigned i = 0; rc == 0 && i < entry->listen.count; i++)
+        rc = check_not_bound(config, source, listen, entry->listen.items[i]);
+    if (rc == 0)
+        rc = check_advertise(source, (struct config_place){"frontends", index, "advertise"}, entry->advertise,
+                             entry->listen.items[0]);
+    if (rc == 0) /* the others name it, and so it has to be known before it is bound */
+        rc = check_endpoint(source, (struct config_place){"frontends", index, "advertise"}, entry->advertise, false);
+    if (rc == 0 && strncmp(config->frontend.local, "group ", 6) == 0 && !entry->local_path[0])
+        return config_source_error(source, path,
+                                   "with frontend.local 'group' it has to be named, in a folder that the group may "
+                                   "enter");
+    for (int other = 0; rc == 0 && entry->local_path[0] && other < index; other++)
+        if (strcmp(config->frontends[other].local_path, entry->local_path) == 0)
+            return config_source_error(source, path, "'%.100s' is frontends[%d].local_path already", entry->local_path,
+                                       other);
+    return rc;
+}
+
+static int check_frontend_name(const struct config *config, const struct config_source *source, int index)
+{
+    const struct config_place place = {"frontends", index, "name"};
+    const char *name = config->frontends[index].name;
+    const int rc = check_name(source, place, name);
+    if (rc < 0)
+        return rc;
+    if (strlen(config->server.name) + 1 + strlen(name) > NAME_MAX_LENGTH)
+        return config_source_error(source, place, "'%s-%s', which its files are called, has more than %d characters",
+                                   config->server.name, name, NAME_MAX_LENGTH);
+    for (int other = 0; other < index; other++)
+        if (strcmp(config->frontends[other].name, name) == 0)
+            return config_source_error(source, place, "'%s' is the name of frontends[%d] already", name, other);
+    return 0;
+}
+
+/* owners: of each device, 1 + the number of its frontend. */
+static int check_owned(const struct config *config, const struct config_source *source, int index, unsigned *owners)
+{
+    const struct config_place place = {"frontends", index, "devices"};
+    const struct config_strings *devices = &config->frontends[index].devices;
+    if (devices->count == 0)
+        return config_source_error(source, place, "is needed: a frontend answers for the experts of some devices");
+    for (unsigned i = 0; i < devices->count; i++) {
+        const struct config_device *device =
+            devices->items[i][0] ? config_find_device(config, devices->items[i]) : NULL;
+        if (!device)
+            return config_source_error(source, place, "there is no device called '%.100s' in the list of devices",
+                                       devices->items[i]);
+        unsigned *owner = &owners[device - config->devices];
+        if (*owner)
+            return config_source_error(source, place,
+                                       "'%s' belongs to frontends[%u] already: a device has one frontend", device->name,
+                                       *owner - 1);
+        *owner = (unsigned)index + 1;
+    }
+    return 0;
+}
+
+static int check_frontends(const struct config *config, const struct config_source *source)
+{
+    if (config->frontends_count == 0)
+        return 0;
+    if (config->frontends_count > CONFIG_FRONTENDS_MAX)
+        return config_source_error(source, (struct config_place){"frontends", CONFIG_FRONTENDS_MAX, NULL},
+                                   "there are at most %d", CONFIG_FRONTENDS_MAX);
+    unsigned *owners = calloc((size_t)config->devices_count + 1, sizeof *owners);
+    if (!owners)
+        return -ENOMEM;
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < (int)config->frontends_count; i++) {
+        rc = check_frontend_name(config, source, i);
+        if (rc == 0)
+            rc = check_places(config, source, i);
+        if (rc == 0)
+            rc = check_owned(config, source, i, owners);
+    }
+    for (unsigned d = 0; rc == 0 && d < config->devices_count; d++)
+        if (!owners[d])
+            rc = config_source_error(source, (struct config_place){"devices", (int)d, "name"},
+                                     "'%s' is in the devices of no entry of frontends", config->devices[d].name);
+    free(owners);
+    return rc == 0 ? check_common(config, source) : rc;
 }
 
 static int check_block(const struct config *config, const struct config_source *source, int index)
@@ -435,6 +602,8 @@ int config_check(const struct config *config, const struct config_source *source
         rc = check_security(config, source);
     if (rc == 0)
         rc = check_devices(config, source);
+    if (rc == 0)
+        rc = check_frontends(config, source);
     for (unsigned i = 0; rc == 0 && i < config->experts_count; i++)
         rc = check_expert(config, source, (int)i);
     if (rc == 0)
@@ -444,26 +613,37 @@ int config_check(const struct config *config, const struct config_source *source
     return rc < 0 ? rc : config_experts_check(config, source);
 }
 
+/* What clients of other machines are to find. */
+static int check_published(const struct config_source *source, struct config_place place, const char *advertise)
+{
+    if (strncmp(advertise, "tcp://", strlen("tcp://")) == 0)
+        return check_endpoint(source, place, advertise, false);
+    return config_source_error(source, place,
+                               "'%.100s' cannot be published: clients of other machines need tcp://host:port (set "
+                               "%s.advertise; or dht.frontend to none, to publish nothing)",
+                               advertise, place.section);
+}
+
 int config_check_needs(const struct config *config, const struct config_source *source, unsigned needs)
 {
     const bool publishes = needs & CONFIG_PUBLISHES && strcmp(config->dht.frontend, "none") != 0;
     const char *advertise = config->frontend.advertise;
     const bool written = strcmp(advertise, config->frontend.listen.items[0]) != 0;
-    if (publishes && strncmp(advertise, "tcp://", strlen("tcp://")) != 0)
-        return config_source_error(source, (struct config_place){"frontend", -1, written ? "advertise" : "listen"},
-                                   "'%.100s' cannot be published: clients of other machines need tcp://host:port (set "
-                                   "frontend.advertise; or dht.frontend to none, to publish nothing)",
-                                   advertise);
+    const char *option = written ? "advertise" : "listen";
+    int rc = 0;
+    if (publishes && config->frontends_count == 0)
+        rc = check_published(source, (struct config_place){"frontend", -1, option}, advertise);
+    for (unsigned i = 0; publishes && rc == 0 && i < config->frontends_count; i++)
+        rc = check_published(source, (struct config_place){"frontends", (int)i, "advertise"},
+                             config->frontends[i].advertise);
     const struct {
         bool needed;
         const char *section, *option, *endpoint;
     } all[] = {
-        {publishes, "frontend", written ? "advertise" : "listen", advertise},
         {publishes, "dht", "frontend", config->dht.frontend},
         {needs & CONFIG_ASKS_FRONTEND, "http", "frontend", config->http.frontend},
         {needs & CONFIG_ASKS_DHT && strcmp(config->http.dht, "none") != 0, "http", "dht", config->http.dht},
     };
-    int rc = 0;
     for (size_t i = 0; rc == 0 && i < sizeof all / sizeof all[0]; i++)
         if (all[i].needed)
             rc = check_endpoint(source, (struct config_place){all[i].section, -1, all[i].option}, all[i].endpoint,

@@ -12,6 +12,7 @@
 
 #include "common/config_diff.h"
 #include "common/log.h"
+#include "common/uid.h"
 
 enum { LIVE_MAX = 64 << 20 };
 static const char head[] = "# expertd live changes of ";
@@ -95,6 +96,17 @@ int config_live_read(struct config *live, const struct config *file)
         result = 1;
     free(text);
     return result == 1 ? 1 : 0;
+}
+
+uint64_t config_live_stamp(const struct config *file)
+{
+    char path[PATH_MAX];
+    struct stat found;
+    if (make_path(path, file, "live.yaml") < 0 || lstat(path, &found) < 0)
+        return 0;
+    const uint64_t words[] = {(uint64_t)found.st_ino, (uint64_t)found.st_mtim.tv_sec, (uint64_t)found.st_mtim.tv_nsec,
+                              (uint64_t)found.st_size};
+    return uid_hash(words, sizeof words) | 1;
 }
 
 int config_live_read_proposal(struct config *live, const struct config *file)

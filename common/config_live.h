@@ -13,6 +13,8 @@
 /* Reads it. `file` is what the program was started with. 1 and *live, complete and checked, to be destroyed; 0: nothing
  * is live but the file. What is damaged, or of another configuration, is logged and counts as nothing. */
 int config_live_read(struct config *live, const struct config *file);
+/* Of the file as it is now: another number when it was written since. 0: there is none. */
+uint64_t config_live_stamp(const struct config *file);
 /* Reads what config_live_propose wrote. 0 or -errno; logged. */
 int config_live_read_proposal(struct config *live, const struct config *file);
 /* The frontend. Writes a text that it wants to become what is live, of the configuration `base`. 0 or -errno. */

@@ -121,6 +121,18 @@
     X(UINT, timeout, 30000, 10, 3600000, "ms", "longest wait for the frontend's answer")                               \
     X(UINT, metrics_experts, 20, 0, 4096, "experts", "experts with metrics of their own: those that did most rows")
 
+/* One entry of the list `frontends`. What they have in common stands under `frontend`. */
+#define CONFIG_FRONTEND_ENTRY_OPTIONS(X)                                                                               \
+    X(STRING, name, "", 0, 0, "", "name of the frontend: its process is started with --frontend NAME")                 \
+    X(STRINGS, devices, 0, 0, 0, "",                                                                                   \
+      "names of the devices whose experts it answers for; each device has one frontend")                               \
+    X(STRINGS, listen, 0, 0, 0, "", "ZeroMQ endpoints to bind, with ports of its own")                                 \
+    X(ENDPOINT, advertise, "", 0, 0, "",                                                                               \
+      "endpoint that is published for clients, and that the other frontends name; default the first of listen, which " \
+      "must then not be a wildcard")                                                                                   \
+    X(PATH, local_path, "", 0, 0, "",                                                                                  \
+      "UNIX socket of clients on this host; default <server.run_dir>/<server.name>-<name>.local")
+
 /* One entry of the list `devices`; a runtime serves one of them. */
 #define CONFIG_DEVICE_OPTIONS(X)                                                                                       \
     X(STRING, name, "", 0, 0, "", "name of the device in this configuration (letters, digits, '-', '_')")              \

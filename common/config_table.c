@@ -29,6 +29,9 @@ static const struct config_option server_options[] = {CONFIG_SERVER_OPTIONS(OPTI
 #define OPTION_RECORD config_frontend
 static const struct config_option frontend_options[] = {CONFIG_FRONTEND_OPTIONS(OPTION)};
 #undef OPTION_RECORD
+#define OPTION_RECORD config_frontend_entry
+static const struct config_option frontend_entry_options[] = {CONFIG_FRONTEND_ENTRY_OPTIONS(OPTION)};
+#undef OPTION_RECORD
 #define OPTION_RECORD config_dht
 static const struct config_option dht_options[] = {CONFIG_DHT_OPTIONS(OPTION)};
 #undef OPTION_RECORD
@@ -71,6 +74,10 @@ const struct config_section config_sections[CONFIG_SECTIONS] = {
     SECTION(dht, "The distributed hash table: how this server's experts are found."),
     SECTION(checkpoint, "Checkpoints of the experts."),
     SECTION(http, "The HTTP gateway expertd-http: metrics, health, a page, and the Open Inference Protocol."),
+    LIST(frontends, frontend_entry,
+         "Several frontends, each a process with endpoints of its own for some of the devices (docs/operating.md). "
+         "None: "
+         "one for all."),
     LIST(devices, device, "The OpenCL devices; each is served by a runtime of its own. None: one called device0."),
     LIST(experts, expert, "The experts; an entry is one, or a grid of them."),
     LIST(blocks, block, "Blocks of your own, made of layers (docs/blocks.md)."),

@@ -51,6 +51,20 @@ struct change_order *change_order_create(const Expertd__RequestHeader *header)
     return order;
 }
 
+const char *change_order_uid(const struct change_order *order)
+{
+    return order->uid;
+}
+
+const char *change_order_device(const struct change_order *order)
+{
+    static const char option[] = "device=";
+    for (size_t i = 0; i < order->settings_count; i++)
+        if (strncmp(order->settings[i], option, strlen(option)) == 0)
+            return order->settings[i] + strlen(option);
+    return NULL;
+}
+
 bool change_order_reloads(const struct change_order *order)
 {
     return order->method == EXPERTD__METHOD__RELOAD;

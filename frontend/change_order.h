@@ -19,6 +19,9 @@ bool change_order_of_owner(int fd);
 struct change_order *change_order_create(const Expertd__RequestHeader *header);
 void change_order_destroy(struct change_order **order); /* nulls */
 
+/* The uid that it names; "": none. And the device that it wants it on; NULL: it names none. */
+const char *change_order_uid(const struct change_order *order);
+const char *change_order_device(const struct change_order *order);
 /* It wants the configuration to be read again. */
 bool change_order_reloads(const struct change_order *order);
 /* Of the others: the configuration that they want, made of what is live, and of the file where they say nothing of an

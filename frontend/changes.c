@@ -9,6 +9,7 @@
 #include <zmq.h>
 
 #include "common/clock.h"
+#include "common/config_cut.h"
 #include "common/config_diff.h"
 #include "common/config_live.h"
 #include "common/log.h"
@@ -17,6 +18,7 @@
 #include "frontend/change.h"
 #include "frontend/change_order.h"
 #include "frontend/device_link.h"
+#include "frontend/elsewhere.h"
 #include "frontend/moves.h"
 #include "frontend/roster.h"
 
@@ -26,6 +28,7 @@ struct changes {
         const struct config_program *program;
         int argc;
         char **argv;
+        const char *frontend;
     } source;
     struct config *file; /* that `live` is changes of; the program's own until a RELOAD */
     struct config *live; /* NULL: `file` */
@@ -33,9 +36,10 @@ struct changes {
     uint64_t *refused; /* by device: what is live and what it has instead, when it refused to be brought to it; 0 */
     struct request_list waiting;
     struct moves *moves;
-    struct change *change;           /* the one that runs */
-    struct request *asker;           /* of it; NULL: nobody, or he has gone */
-    struct config *next, *next_file; /* what it wants */
+    struct change *change;            /* the one that runs */
+    struct request *asker;            /* of it; NULL: nobody, or he has gone */
+    struct config *next, *next_file;  /* what it wants */
+    struct elsewhere *next_elsewhere; /* what the others have, as the file says then; NULL: as before */
     struct config_diff diff;
     uint32_t lost; /* a device whose experts it moves; CHANGE_NONE */
     bool reloads;  /* it is a RELOAD */
@@ -88,6 +92,7 @@ static void forget(struct changes *changes)
     config_diff_free(&changes->diff);
     free_config(&changes->next);
     free_config(&changes->next_file);
+    elsewhere_destroy(&changes->next_elsewhere);
     changes->asker = NULL;
     changes->lost = CHANGE_NONE;
     if (changes->reloads)
@@ -127,8 +132,10 @@ void changes_listen(struct server *server)
                     zmq_strerror(-rc));
 }
 
-void changes_can_reload(struct server *server, const struct config_program *program, int argc, char **argv)
+void changes_can_reload(struct server *server, const struct config_program *program, int argc, char **argv,
+                        const char *frontend)
 {
+    server->changes->source.frontend = frontend;
     server->changes->source.program = program;
     server->changes->source.argc = argc;
     server->changes->source.argv = argv;
@@ -209,6 +216,12 @@ static void take_on(struct changes *changes)
         changes->file = changes->next_file;
         changes->next_file = NULL;
     }
+    if (changes->next_elsewhere) {
+        elsewhere_destroy(&server->elsewhere);
+        server->elsewhere = changes->next_elsewhere;
+        changes->next_elsewhere = NULL;
+        server->list_generation++;
+    }
     struct config *old = changes->live;
     changes->live = changes->next;
     changes->next = NULL;
@@ -276,22 +289,46 @@ static void set_log_level(const struct changes *changes)
         log_open(changes->source.program->name, level);
 }
 
+/* The part of a whole configuration that is this frontend's; the whole is gone then. */
+static int cut(struct changes *changes, struct config *whole)
+{
+    struct config part;
+    const struct config *chosen;
+    int rc = config_cut_frontend(&chosen, &part, whole, changes->source.frontend);
+    if (rc == 0)
+        rc = elsewhere_create(&changes->next_elsewhere, whole, chosen->server.name);
+    if (rc == 0 && chosen == whole)
+        return 0;
+    config_destroy(whole);
+    if (rc == 0)
+        *whole = part;
+    else
+        config_destroy(&part);
+    return rc;
+}
+
 static int read_file(struct changes *changes, char **text)
 {
     struct config *file = calloc(1, sizeof *file);
     if (!file)
         return -ENOMEM;
-    const int rc = config_load(file, changes->source.program, changes->source.argc, changes->source.argv);
+    int rc = config_load(file, changes->source.program, changes->source.argc, changes->source.argv);
     set_log_level(changes);
+    if (rc == 0)
+        rc = cut(changes, file);
     if (rc < 0) {
         free(file);
         return rc;
     }
     changes->next_file = file;
     const char *elsewhere = config_diff_elsewhere(changes->server->config, file);
+    const char *other = elsewhere_changed(changes->server->elsewhere, changes->next_elsewhere);
     if (elsewhere)
         snprintf(changes->note, sizeof changes->note,
                  "what is new in the section '%s' counts from the next start of the programs on", elsewhere);
+    else if (other)
+        snprintf(changes->note, sizeof changes->note, "another frontend has other experts, too: reload --server %.32s",
+                 other);
     *text = print(file);
     return *text ? 0 : -ENOMEM;
 }
@@ -396,12 +433,30 @@ static int propose(struct changes *changes, const char *text, const char *origin
     return rc;
 }
 
+/* Whether the change belongs to another frontend, which is then named: an expert is changed where it is, and loaded
+ * where its device is. */
+static bool belongs_elsewhere(struct changes *changes, const struct change_order *order, char why[CONFIG_EDIT_WHY_SIZE])
+{
+    const struct elsewhere *elsewhere = changes->server->elsewhere;
+    struct elsewhere_expert expert;
+    const char *device = change_order_device(order);
+    const bool known = elsewhere_find(elsewhere, change_order_uid(order), &expert);
+    const char *other = known ? expert.server : device ? elsewhere_server_of(elsewhere, device) : NULL;
+    if (!other || change_order_reloads(order))
+        return false;
+    snprintf(why, CONFIG_EDIT_WHY_SIZE, "%s '%.64s' belongs to another frontend of this server: --server %.32s",
+             known ? "the expert" : "the device", known ? expert.uid : device, other);
+    return true;
+}
+
 static int propose_order(struct changes *changes, const struct change_order *order, struct closing *closing)
 {
     char *text = NULL, why[CONFIG_EDIT_WHY_SIZE] = "";
     const bool reload = change_order_reloads(order);
     int rc = reload ? read_file(changes, &text)
-                    : change_order_edit(order, changes->server->live, file_of(changes), &text, why);
+             : belongs_elsewhere(changes, order, why)
+                 ? -EINVAL
+                 : change_order_edit(order, changes->server->live, file_of(changes), &text, why);
     if (rc == 0)
         rc = propose(changes, text, reload ? "the configuration" : "the change", closing);
     else if (why[0])

@@ -17,8 +17,10 @@ int changes_create(struct changes **changes, struct server *server);
 void changes_destroy(struct changes **changes);
 /* Binds the socket that changes are taken on; without it, which is logged, there are none. */
 void changes_listen(struct server *server);
-/* How the configuration is to be read again; all are kept. Without it RELOAD is UNIMPLEMENTED. */
-void changes_can_reload(struct server *server, const struct config_program *program, int argc, char **argv);
+/* How the configuration is to be read again, and which of its frontends (NULL: the one there is) this is; all are kept.
+ * Without it RELOAD is UNIMPLEMENTED. */
+void changes_can_reload(struct server *server, const struct config_program *program, int argc, char **argv,
+                        const char *frontend);
 
 /* fd: of the connection that it came over. */
 void changes_begin(struct server *server, const struct reply_to *to, const Expertd__RequestHeader *header, int fd,

@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "common/uid.h"
+#include "frontend/inspect.h"
 
 static void end(struct server *server, struct request *request, enum status status, const char *message)
 {
@@ -117,11 +118,8 @@ static enum status choose(struct server *server, const char *uid, struct request
         return STATUS_OK;
     }
     const struct expert_place *place = expert_table_find(server->experts, uid);
-    if (!place) {
-        snprintf(why, why_size, "no expert \"%.64s\" on this server", uid);
-        message_clean(why);
+    if (!place)
         return STATUS_NOT_FOUND;
-    }
     if (device_link_refusal(server->devices[place->device], why, why_size))
         return STATUS_UNAVAILABLE;
     if (place->expert == EXPERT_ABSENT) {
@@ -138,6 +136,10 @@ void checkpoint_begin(struct server *server, const struct reply_to *to, const Ex
 {
     struct request_checkpoint chosen = {0}, *checkpoint = NULL;
     const enum status status = choose(server, header->uid, &chosen);
+    if (status == STATUS_NOT_FOUND) {
+        inspect_unknown(server, to, header->uid);
+        return;
+    }
     if (status != STATUS_OK) {
         reply_status(&server->replier, to, status, chosen.message);
         return;

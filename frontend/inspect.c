@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/uid.h"
+#include "frontend/elsewhere.h"
 #include "frontend/local.h"
 #include "proto/codec.h"
 
@@ -60,6 +61,17 @@ struct listing {
     size_t count;
 };
 
+/* One that matches: its entry, or NULL where it is not on this page. */
+static Expertd__ExpertList__Entry *add_entry(struct listing *listing, uint32_t number, uint32_t offset, uint32_t limit)
+{
+    if (number < offset || listing->count == limit)
+        return NULL;
+    Expertd__ExpertList__Entry *entry = &listing->entries[listing->count];
+    expertd__expert_list__entry__init(entry);
+    listing->pointers[listing->count++] = entry;
+    return entry;
+}
+
 /* The entries from offset on, at most limit of them; returns how many match in all. */
 static uint32_t collect(struct server *server, const char *prefix, uint32_t offset, uint32_t limit,
                         struct listing *listing)
@@ -71,14 +83,24 @@ static uint32_t collect(struct server *server, const char *prefix, uint32_t offs
         const char *uid = expert_table_uid(server->experts, place);
         if (strncmp(uid, prefix, prefix_length) != 0)
             continue;
-        if (total++ < offset || listing->count == limit)
+        Expertd__ExpertList__Entry *entry = add_entry(listing, total++, offset, limit);
+        if (!entry)
             continue;
-        Expertd__ExpertList__Entry *entry = &listing->entries[listing->count];
-        expertd__expert_list__entry__init(entry);
         entry->uid = (char *)(uintptr_t)uid;
         entry->alive = place_alive(server, place);
         entry->device = (char *)(uintptr_t)server->devices[place->device]->name;
-        listing->pointers[listing->count++] = entry;
+    }
+    for (uint32_t i = 0; i < elsewhere_count(server->elsewhere); i++) {
+        struct elsewhere_expert expert;
+        elsewhere_at(server->elsewhere, i, &expert);
+        if (strncmp(expert.uid, prefix, prefix_length) != 0 || expert_table_find(server->experts, expert.uid))
+            continue;
+        Expertd__ExpertList__Entry *entry = add_entry(listing, total++, offset, limit);
+        if (!entry)
+            continue;
+        entry->uid = (char *)(uintptr_t)expert.uid;
+        entry->device = (char *)(uintptr_t)expert.device;
+        entry->endpoint = (char *)(uintptr_t)expert.endpoint;
     }
     return total;
 }
@@ -106,6 +128,20 @@ void inspect_list(struct server *server, const struct reply_to *to, const Expert
     }
     free(listing.entries);
     free(listing.pointers);
+}
+
+void inspect_unknown(struct server *server, const struct reply_to *to, const char *uid)
+{
+    char text[UID_SIZE + 400];
+    struct elsewhere_expert expert;
+    if (elsewhere_find(server->elsewhere, uid, &expert)) {
+        snprintf(text, sizeof text, "expert \"%s\" is at another frontend of this server, at %.256s", expert.uid,
+                 expert.endpoint);
+        reply_elsewhere(&server->replier, to, message_clean(text), expert.endpoint);
+        return;
+    }
+    snprintf(text, sizeof text, "no expert \"%.*s\" on this server", UID_SIZE - 1, uid);
+    reply_status(&server->replier, to, STATUS_NOT_FOUND, message_clean(text));
 }
 
 /* --- INFO -----------------------------------------------------------------------------------------------------------
@@ -224,8 +260,7 @@ void inspect_info(struct server *server, const struct reply_to *to, const Expert
     char text[UID_SIZE + 64];
     const struct expert_place *place = expert_table_find(server->experts, header->uid);
     if (!place) {
-        snprintf(text, sizeof text, "no expert \"%.*s\" on this server", UID_SIZE - 1, header->uid);
-        reply_status(&server->replier, to, STATUS_NOT_FOUND, message_clean(text));
+        inspect_unknown(server, to, header->uid);
         return;
     }
     struct device_link *device = server->devices[place->device];

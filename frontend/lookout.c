@@ -6,6 +6,7 @@
 #include "common/doorbell.h"
 #include "common/log.h"
 #include "common/owner.h"
+#include "frontend/elsewhere.h"
 #include "frontend/local.h"
 #include "frontend/changes.h"
 #include "frontend/results.h"
@@ -51,6 +52,8 @@ static int look_at_names(struct server *server, uint64_t now_ns)
     server->next_names_ns = now_ns + names_ns;
     if (owner_keep(&server->owner_fd, config->run_dir, config->name, "frontend") == -EBUSY)
         return -EBUSY;
+    if (elsewhere_look(server->elsewhere))
+        server->list_generation++;
     local_keep(server->local);
     endpoint_keep(&server->endpoint);
     if (doorbell_fifo_keep(&server->bell_fd, config->run_dir, config->name) != 1)

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "common/config.h"
+#include "common/config_cut.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/owner.h"
@@ -12,44 +13,59 @@
 
 enum { EXIT_USAGE = 2, LEAST_FILES = 48 };
 
-static const char *const sections[] = {"server", "frontend", "devices", "experts", NULL};
+static const char *const sections[] = {"server", "frontend", "frontends", "devices", "experts", NULL};
+static const char *flag_frontend;
+static const struct config_flag flags[] = {
+    {"frontend", "NAME", "which entry of the list `frontends` this is, where the configuration has several",
+     &flag_frontend},
+    {NULL, NULL, NULL, NULL}};
 static const struct config_program program = {
     .name = "expertd-frontend",
     .purpose =
         "Answers clients over ZeroMQ from the experts of this server's runtimes. Exit status: 0 after a stop signal, "
         "1 when it cannot start or go on, 2 for a wrong flag or configuration.",
     .sections = sections,
+    .flags = flags,
 };
 
-int main(int argc, char **argv)
+static int run(const struct config *config, const struct config *whole, int argc, char **argv)
 {
-    struct config config;
-    enum log_level level = LOG_LEVEL_INFO;
-    log_open(program.name, level);
-    if (config_load(&config, &program, argc, argv) < 0)
-        return EXIT_USAGE;
-    if (log_level_parse(config.server.log_level, &level) == 0)
-        log_open(program.name, level);
-
-    notify_open();
     struct server *server = NULL;
     int rc = process_init(program.name);
     if (rc == 0)
-        rc = owner_prepare_run_dir(config.server.run_dir);
+        rc = owner_prepare_run_dir(config->server.run_dir);
     /* The lock is let go of by the process's end. */
     if (rc == 0)
-        rc = owner_acquire(config.server.run_dir, config.server.name, "frontend");
+        rc = owner_acquire(config->server.run_dir, config->server.name, "frontend");
     const int owner_fd = rc;
     if (rc >= 0)
         rc = process_need_files(LEAST_FILES); /* each client is one more */
     if (rc == 0)
-        rc = server_create(&server, &config, owner_fd);
+        rc = server_create(&server, config, whole, owner_fd);
     if (rc == 0) {
-        notify_ready("answers at %s", config.frontend.listen.count ? config.frontend.listen.items[0] : "no endpoint");
-        changes_can_reload(server, &program, argc, argv);
+        notify_ready("answers at %s", config->frontend.listen.count ? config->frontend.listen.items[0] : "no endpoint");
+        changes_can_reload(server, &program, argc, argv, flag_frontend);
         rc = loop_run(server);
     }
     server_destroy(&server);
-    config_destroy(&config);
-    return rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    struct config whole, cut = {0};
+    const struct config *config;
+    enum log_level level = LOG_LEVEL_INFO;
+    log_open(program.name, level);
+    if (config_load(&whole, &program, argc, argv) < 0)
+        return EXIT_USAGE;
+    if (log_level_parse(whole.server.log_level, &level) == 0)
+        log_open(program.name, level);
+    int status = EXIT_USAGE;
+    notify_open();
+    if (config_cut_frontend(&config, &cut, &whole, flag_frontend) == 0)
+        status = run(config, &whole, argc, argv) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    config_destroy(&cut);
+    config_destroy(&whole);
+    return status;
 }

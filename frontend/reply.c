@@ -220,6 +220,15 @@ void reply_status(struct replier *replier, const struct reply_to *to, enum statu
     reply_refusal(replier, to, status, message, 0);
 }
 
+void reply_elsewhere(struct replier *replier, const struct reply_to *to, const char *message, const char *endpoint)
+{
+    Expertd__ReplyHeader header = EXPERTD__REPLY_HEADER__INIT;
+    header.status = EXPERTD__STATUS__NOT_FOUND;
+    header.message = (char *)(uintptr_t)message;
+    header.endpoint = (char *)(uintptr_t)endpoint;
+    reply_header(replier, to, &header);
+}
+
 /* --- with tensors ---------------------------------------------------------------------------------------------------
  */
 

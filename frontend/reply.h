@@ -51,6 +51,8 @@ void reply_status(struct replier *replier, const struct reply_to *to, enum statu
 /* The same for a refusal that is worth coming back from after so many milliseconds. */
 void reply_refusal(struct replier *replier, const struct reply_to *to, enum status status, const char *message,
                    uint32_t retry_after_ms);
+/* NOT_FOUND, as it is at another frontend of this server. */
+void reply_elsewhere(struct replier *replier, const struct reply_to *to, const char *message, const char *endpoint);
 /* The header of an OK without tensors; version and request_id are filled in here. */
 void reply_header(struct replier *replier, const struct reply_to *to, Expertd__ReplyHeader *header);
 

@@ -11,6 +11,7 @@
 #include "common/doorbell.h"
 #include "common/log.h"
 #include "common/memory.h"
+#include "frontend/elsewhere.h"
 #include "frontend/gate.h"
 #include "frontend/group.h"
 #include "frontend/local.h"
@@ -92,7 +93,7 @@ static int open_endpoint(struct server *server)
     return rc;
 }
 
-int server_create(struct server **server, const struct config *config, int owner_fd)
+int server_create(struct server **server, const struct config *config, const struct config *whole, int owner_fd)
 {
     struct server *made = aligned_alloc(64, (sizeof *made + 63) / 64 * 64);
     if (!made) {
@@ -108,6 +109,8 @@ int server_create(struct server **server, const struct config *config, int owner
     made->pressure.budget = pressure_budget(&config->frontend, memory_limit(""));
     incoming_init(&made->incoming);
     int rc = changes_create(&made->changes, made);
+    if (rc == 0)
+        rc = elsewhere_create(&made->elsewhere, whole, config->server.name);
     if (rc == 0)
         rc = create_parts(made);
     if (rc == 0)
@@ -139,6 +142,7 @@ void server_destroy(struct server **server)
     endpoint_close(&old->endpoint, LINGER_MS);
     repeats_destroy(&old->repeats);
     changes_destroy(&old->changes);
+    elsewhere_destroy(&old->elsewhere);
     for (unsigned d = 0; d < old->devices_count; d++)
         device_link_destroy(&old->devices[d]);
     free(old->devices);

@@ -20,10 +20,12 @@
 #include "frontend/share.h"
 #include "proto/message.h"
 
+struct elsewhere;
 struct local;
 struct server {
     const struct config *config; /* as the program was started */
     const struct config *live;   /* whose experts there are: the same, or what it was changed to (frontend/changes.h) */
+    struct elsewhere *elsewhere; /* NULL: this is the one frontend */
     struct changes *changes;
     struct endpoint endpoint;
     void *socket;                    /* the endpoint's */
@@ -63,8 +65,9 @@ struct server {
     void *arena_memory;
 };
 
-/* Binds, and attaches to what is there. Keeps config, and owner_fd, of owner_acquire. 0 or -errno; logs why. */
-int server_create(struct server **server, const struct config *config, int owner_fd);
+/* Binds, and attaches to what is there. Keeps config, and owner_fd, of owner_acquire. `whole` is what config is a part
+ * of where there are several frontends, and else the same. 0 or -errno; logs why. */
+int server_create(struct server **server, const struct config *config, const struct config *whole, int owner_fd);
 void server_destroy(struct server **server);
 
 /* Answers a request for good: its slot still has to be given back. message NULL: none. */

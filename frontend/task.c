@@ -10,7 +10,9 @@
 #include "common/log.h"
 #include "common/uid.h"
 #include "frontend/admission.h"
+#include "frontend/elsewhere.h"
 #include "frontend/group.h"
+#include "frontend/inspect.h"
 #include "frontend/validate.h"
 #include "proto/codec.h"
 
@@ -659,7 +661,12 @@ static void begin_part(struct server *server, struct order *order, const struct 
             status = STATUS_UNAVAILABLE;
         }
     } else {
-        snprintf(order->why, sizeof order->why, "no expert \"%.*s\" on this server", UID_SIZE - 1, part->uid);
+        struct elsewhere_expert other;
+        if (elsewhere_find(server->elsewhere, part->uid, &other))
+            snprintf(order->why, sizeof order->why, "expert \"%s\" is at another frontend, at %.100s", other.uid,
+                     other.endpoint);
+        else
+            snprintf(order->why, sizeof order->why, "no expert \"%.*s\" on this server", UID_SIZE - 1, part->uid);
     }
     if (status != STATUS_OK)
         group_refuse(order->group, order->part, status, message_clean(order->why), order->retry_after_ms);
@@ -701,6 +708,20 @@ static enum status begin_parts(struct server *server, struct order *order)
     return STATUS_OK;
 }
 
+/* Whether all parts' experts are at one other frontend: then the whole request belongs there. */
+static bool belongs_elsewhere(const struct server *server, const Expertd__RequestHeader *header)
+{
+    struct elsewhere_expert first, other;
+    if (!elsewhere_find(server->elsewhere, header->parts[0]->uid, &first))
+        return false;
+    for (size_t p = 0; p < header->n_parts; p++)
+        if (expert_table_find(server->experts, header->parts[p]->uid) ||
+            !elsewhere_find(server->elsewhere, header->parts[p]->uid, &other) ||
+            strcmp(first.endpoint, other.endpoint) != 0)
+            return false;
+    return true;
+}
+
 /* --- either ---------------------------------------------------------------------------------------------------------
  */
 
@@ -713,13 +734,13 @@ void task_begin(struct server *server, const struct reply_to *to, const Expertd_
                           .kind = header->method == EXPERTD__METHOD__BACKWARD ? POOL_BACKWARD : POOL_FORWARD,
                           .now_ns = now_ns,
                           .deadline_ns = deadline_ms ? now_ns + deadline_ms * NS_PER_MS : 0};
-    enum status status = STATUS_NOT_FOUND;
-    if (header->n_parts)
-        status = begin_parts(server, &order);
-    else if (order.place)
-        status = begin(server, &order);
-    else
-        snprintf(order.why, sizeof order.why, "no expert \"%.*s\" on this server", UID_SIZE - 1, header->uid);
+    enum status status;
+    const bool elsewhere = header->n_parts ? belongs_elsewhere(server, header) : !order.place;
+    if (elsewhere) {
+        inspect_unknown(server, to, header->n_parts ? header->parts[0]->uid : header->uid);
+        return;
+    }
+    status = header->n_parts ? begin_parts(server, &order) : begin(server, &order);
     if (status != STATUS_OK)
         reply_refusal(&server->replier, to, status, message_clean(order.why),
                       status == STATUS_RESOURCE_EXHAUSTED ? order.retry_after_ms : 0);

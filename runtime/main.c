@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/config.h"
+#include "common/config_cut.h"
 #include "common/device_loss.h"
 #include "common/log.h"
 #include "common/notify.h"
@@ -102,14 +103,21 @@ static int serve(const struct config *config, const struct config_device *device
 
 int main(int argc, char **argv)
 {
-    struct config config;
+    struct config whole, cut = {0};
+    const struct config *config = &whole;
     enum log_level level;
     log_open(program.name, LOG_LEVEL_INFO);
-    if (config_load(&config, &program, argc, argv) < 0)
+    if (config_load(&whole, &program, argc, argv) < 0)
         return EXIT_USAGE;
     int status = EXIT_USAGE;
-    const struct config_device *device = config_find_device(&config, flag_device ? flag_device : "");
-    if (log_level_parse(config.server.log_level, &level) == 0)
+    const struct config_device *device = config_find_device(&whole, flag_device ? flag_device : "");
+    if (device && config_cut_device(&config, &cut, &whole, device->name) < 0) {
+        config_destroy(&whole);
+        return EXIT_START;
+    }
+    if (device)
+        device = config_find_device(config, device->name);
+    if (log_level_parse(whole.server.log_level, &level) == 0)
         log_open(program.name, level);
     if (!device)
         log_error("the configuration has no device '%s' (--device)", flag_device);
@@ -118,9 +126,10 @@ int main(int argc, char **argv)
     else if (flag_list_devices)
         status = list_devices(device);
     else if (flag_measure)
-        status = measure_device(&config, device) == 0 ? EXIT_SUCCESS : EXIT_START;
+        status = measure_device(config, device) == 0 ? EXIT_SUCCESS : EXIT_START;
     else
-        status = serve(&config, device);
-    config_destroy(&config);
+        status = serve(config, device);
+    config_destroy(&cut);
+    config_destroy(&whole);
     return status;
 }

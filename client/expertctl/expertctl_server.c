@@ -49,6 +49,8 @@ enum exit_code expertctl_ping(struct expertctl *ctl)
 
 /* ---- list ------------------------------------------------------------------------------------------------------ */
 
+enum { FRONTENDS_MAX = 64 };
+
 struct pages {
     struct expertd_call **calls; /* released with the client */
     size_t count;
@@ -95,6 +97,80 @@ static enum exit_code read_list(struct expertctl *ctl, struct expertd_client *cl
     return expertctl_fail_here(ctl, "the list changes faster than it can be read");
 }
 
+static void show_entry(const struct expertctl *ctl, struct json *json, const struct expertd_list_entry *entry,
+                       const char *endpoint)
+{
+    if (ctl->json) {
+        json_open(json, NULL, '{');
+        json_string(json, "uid", entry->uid);
+        json_bool(json, "alive", entry->alive);
+        json_string(json, "device", entry->device);
+        if (endpoint[0])
+            json_string(json, "endpoint", endpoint);
+        json_close(json, '}');
+    } else {
+        printf("%s\t%s\t%s%s%s\n", entry->uid, entry->alive ? "alive" : "down", entry->device, endpoint[0] ? "\t" : "",
+               endpoint);
+    }
+}
+
+/* The entries of the frontend with that endpoint ("": of the one that was asked). How many. */
+static size_t show_pages(const struct expertctl *ctl, struct json *json, const struct pages *pages, const char *of,
+                         const char *named)
+{
+    size_t count = 0;
+    for (size_t p = 0; p < pages->count; p++) {
+        const struct expertd_list *list = expertd_call_list(pages->calls[p]);
+        for (size_t i = 0; i < list->count; i++)
+            if (strcmp(list->endpoints[i], of) == 0) {
+                show_entry(ctl, json, &list->entries[i], named);
+                count++;
+            }
+    }
+    return count;
+}
+
+/* The next endpoint of another frontend behind the `after`th; NULL: there are no more. */
+static const char *other_frontend(const struct pages *pages, size_t after)
+{
+    const char *seen[FRONTENDS_MAX];
+    size_t count = 0;
+    for (size_t p = 0; p < pages->count; p++) {
+        const struct expertd_list *list = expertd_call_list(pages->calls[p]);
+        for (size_t i = 0; i < list->count; i++) {
+            size_t at = list->endpoints[i][0] ? 0 : count + 1;
+            while (at < count && strcmp(seen[at], list->endpoints[i]) != 0)
+                at++;
+            if (at != count || count == FRONTENDS_MAX)
+                continue;
+            if (count == after)
+                return list->endpoints[i];
+            seen[count++] = list->endpoints[i];
+        }
+    }
+    return NULL;
+}
+
+/* What another frontend of the server has, as it says itself; where it does not answer, as the first one knows it: not
+ * alive. How many. */
+static size_t show_other(const struct expertctl *ctl, struct json *json, const struct pages *first,
+                         const char *endpoint)
+{
+    struct expertctl other = *ctl;
+    struct pages pages = {0};
+    enum exit_code code = EXIT_OK;
+    other.endpoint = endpoint;
+    other.json = false; /* why not is said on stderr alone */
+    struct expertd_client *client = expertctl_connect(&other, &code);
+    if (client)
+        code = read_list(&other, client, &pages);
+    const size_t count = code == EXIT_OK ? show_pages(ctl, json, &pages, "", endpoint)
+                                         : show_pages(ctl, json, first, endpoint, endpoint);
+    free(pages.calls);
+    expertd_client_destroy(&client);
+    return count;
+}
+
 enum exit_code expertctl_list(struct expertctl *ctl)
 {
     enum exit_code code = EXIT_OK;
@@ -108,24 +184,13 @@ enum exit_code expertctl_list(struct expertctl *ctl)
         json = expertctl_json_start();
         json_open(&json, "experts", '[');
     }
-    for (size_t p = 0; p < pages.count && code == EXIT_OK; p++) {
-        const struct expertd_list *list = expertd_call_list(pages.calls[p]);
-        for (size_t i = 0; i < list->count; i++) {
-            const struct expertd_list_entry *entry = &list->entries[i];
-            if (ctl->json) {
-                json_open(&json, NULL, '{');
-                json_string(&json, "uid", entry->uid);
-                json_bool(&json, "alive", entry->alive);
-                json_string(&json, "device", entry->device);
-                json_close(&json, '}');
-            } else {
-                printf("%s\t%s\t%s\n", entry->uid, entry->alive ? "alive" : "down", entry->device);
-            }
-        }
-    }
+    size_t total = code == EXIT_OK ? show_pages(ctl, &json, &pages, "", "") : 0;
+    const char *endpoint;
+    for (size_t i = 0; code == EXIT_OK && (endpoint = other_frontend(&pages, i)) != NULL; i++)
+        total += show_other(ctl, &json, &pages, endpoint);
     if (code == EXIT_OK && ctl->json) {
         json_close(&json, ']');
-        json_unsigned(&json, "total", pages.experts);
+        json_unsigned(&json, "total", total);
         expertctl_json_end(&json);
     }
     free(pages.calls);

@@ -51,18 +51,54 @@ static struct expertd_call *answer(struct waiting *waiting, const char *uid)
     return NULL;
 }
 
+/* Experts of the server's other frontends, behind the `own` of the one that is asked in its list, and how many of them
+ * are alive: each is asked for, as only its own frontend knows. False: the list was not to be had. */
+static bool count_others(struct waiting *waiting, uint32_t own, uint64_t *experts, uint64_t *alive)
+{
+    uint32_t offset = own, total = own + 1;
+    *experts = *alive = 0;
+    while (offset < total) {
+        struct expertd_call *page = NULL;
+        if (expertd_list(waiting->client, NULL, offset, 0, ANSWER_MS, &page) < 0)
+            return false;
+        while (expertd_call_wait(page, -1) < 0)
+            ;
+        const struct expertd_list *list = expertd_call_status(page) == EXPERTD_OK ? expertd_call_list(page) : NULL;
+        for (size_t i = 0; list && i < list->count; i++) {
+            if (!list->endpoints[i][0] || clock_now_ns() >= waiting->end_ns)
+                continue;
+            struct expertd_call *call = answer(waiting, list->entries[i].uid);
+            *alive += call && expertd_call_info(call)->alive;
+            ++*experts;
+            expertd_call_release(&call);
+        }
+        total = list ? list->total : 0;
+        offset += list && list->count ? (uint32_t)list->count : total;
+        const bool answered = list != NULL;
+        expertd_call_release(&page);
+        if (!answered)
+            return false;
+    }
+    return true;
+}
+
 static bool server_ready(struct waiting *waiting)
 {
     struct expertd_call *call = answer(waiting, NULL);
     if (!call)
         return false;
     const struct expertd_pong pong = *expertd_call_pong(call);
-    const uint64_t wanted = waiting->ctl->experts_given ? waiting->ctl->experts : pong.experts > 0 ? pong.experts : 1;
+    const uint32_t own = pong.experts;
+    uint64_t others = 0, alive = 0;
     expertd_call_release(&call);
+    if (!count_others(waiting, own, &others, &alive))
+        return false;
+    const uint64_t all = own + others > 0 ? own + others : 1;
+    const uint64_t wanted = waiting->ctl->experts_given ? waiting->ctl->experts : all;
+    alive += pong.experts_alive;
     waiting->status = EXPERTD_DEADLINE_EXCEEDED;
-    snprintf(waiting->missing, sizeof waiting->missing, "%" PRIu32 " of %" PRIu64 " experts are alive",
-             pong.experts_alive, wanted);
-    return pong.experts_alive >= wanted;
+    snprintf(waiting->missing, sizeof waiting->missing, "%" PRIu64 " of %" PRIu64 " experts are alive", alive, wanted);
+    return alive >= wanted;
 }
 
 static bool expert_ready(struct waiting *waiting, const char *uid)

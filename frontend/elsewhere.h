@@ -1,0 +1,35 @@
+/* What the server's other frontends have: uid -> endpoint of the frontend that answers for it, as the configuration
+ * says and, where one of them was changed while it ran, what is live there (common/config_live.h). Nobody is asked, so
+ * whether those experts are alive is not known here. One thread. */
+#ifndef EXPERTD_FRONTEND_ELSEWHERE_H
+#define EXPERTD_FRONTEND_ELSEWHERE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/config.h"
+
+struct elsewhere;
+
+/* own: the name of this frontend's part (config_cut). NULL into *elsewhere where there is one frontend alone; the
+ * functions below take that. `whole` is not kept. 0 or -errno, logged. */
+int elsewhere_create(struct elsewhere **elsewhere, const struct config *whole, const char *own);
+void elsewhere_destroy(struct elsewhere **elsewhere);
+/* Whether another frontend has other experts since; then that is known. */
+bool elsewhere_look(struct elsewhere *elsewhere);
+
+/* One of them, good until the next look. */
+struct elsewhere_expert {
+    const char *uid, *device, *endpoint;
+    const char *server; /* the frontend's server.name: of its socket, for who changes experts */
+};
+/* False: none of them has it. */
+bool elsewhere_find(const struct elsewhere *elsewhere, const char *uid, struct elsewhere_expert *expert);
+uint32_t elsewhere_count(const struct elsewhere *elsewhere);
+void elsewhere_at(const struct elsewhere *elsewhere, uint32_t i, struct elsewhere_expert *expert);
+/* The server.name of the frontend that has the device; NULL. */
+const char *elsewhere_server_of(const struct elsewhere *elsewhere, const char *device);
+/* That of one whose experts the newer configuration has changed; NULL. */
+const char *elsewhere_changed(const struct elsewhere *older, const struct elsewhere *newer);
+
+#endif
