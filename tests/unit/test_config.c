@@ -97,6 +97,11 @@ END_TEST
 #define VOUCHER HEX_64 HEX_64 HEX_64
 
 /* A text, and what the message about it must say. */
+#define TWO_DEVICES "devices: [{name: a}, {name: b}]\n"
+#define FRONTENDS(name, listen, other, other_listen, other_devices)                                                    \
+    "frontends:\n - {name: " name ", devices: [a], listen: [\"" listen "\"]}\n - {name: " other                        \
+    ", devices: [" other_devices "], listen: [\"" other_listen "\"]}\n"
+
 static const struct {
     const char *text;
     const char *message;
@@ -242,6 +247,49 @@ static const struct {
     {"http:\n  dht: \"tcp://h:*\"\n", "box.yaml:2: http.dht: 'tcp://h:*' has no port"},
     {"frontend: {default_deadline: 100}\nexperts: [{uid: a.1, min_batch_size: 2, batch_timeout: 100}]",
      "experts[0].batch_timeout: 100 ms must be below frontend.default_deadline"},
+    /* several frontends */
+    {"frontends:\n - {name: f, listen: [\"tcp://127.0.0.1:1\"]}\n", "box.yaml:2: frontends[0].devices: is needed"},
+    {"devices: [{name: a}]\nfrontends:\n - name: f\n   devices: [a]\n", "box.yaml:3: frontends[0].listen: is needed"},
+    {"devices: [{name: a}]\nfrontends:\n - name: \"f.1\"\n", "box.yaml:3: frontends[0].name: 'f.1' has a character"},
+    {"devices: [{name: a}]\nfrontends:\n - {devices: [a], listen: [\"tcp://127.0.0.1:1\"]}\n",
+     "box.yaml:3: frontends[0].name: '' is not a name"},
+    {TWO_DEVICES "frontends:\n - {name: f, devices: [a], listen: [\"tcp://127.0.0.1:1\"]}\n",
+     "box.yaml:1: devices[1].name: 'b' is in the devices of no entry of frontends"},
+    {TWO_DEVICES "frontends:\n - {name: f, devices: [a, c, b], listen: [\"tcp://127.0.0.1:1\"]}\n",
+     "box.yaml:3: frontends[0].devices: there is no device called 'c'"},
+    {TWO_DEVICES "frontends:\n - {name: f, devices: [a, \"\", b], listen: [\"tcp://127.0.0.1:1\"]}\n",
+     "box.yaml:3: frontends[0].devices: there is no device called ''"},
+    {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "f", "tcp://127.0.0.1:2", "b"),
+     "box.yaml:4: frontends[1].name: 'f' is the name of frontends[0] already"},
+    {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://127.0.0.1:2", "b, a"),
+     "box.yaml:4: frontends[1].devices: 'a' belongs to frontends[0] already"},
+    {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://127.0.0.1:1", "b"),
+     "box.yaml:4: frontends[1].listen: 'tcp://127.0.0.1:1' is in frontends[0].listen already"},
+    {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://127.0.0.1:31331", "b"),
+     "box.yaml:4: frontends[1].listen: 'tcp://127.0.0.1:31331' is dht.listen already"},
+    {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://127.0.0.1:*", "b"),
+     "box.yaml:4: frontends[1].advertise: 'tcp://127.0.0.1:*' has no port"},
+    {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://*:2", "b") "server: {insecure: yes}",
+     "box.yaml:4: frontends[1].advertise: 'tcp://*:2' is no address"},
+    {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://a.b:2", "b"),
+     "box.yaml:4: frontends[1].listen: 'tcp://a.b:2' is reached from other machines"},
+    {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://127.0.0.1:2",
+                           "b") "frontend: {listen: [\"tcp://127.0.0.1:3\"]}",
+     "box.yaml:5: frontend.listen: stands in each entry of frontends"},
+    {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://127.0.0.1:2",
+                           "b") "frontend: {advertise: \"tcp://h:3\"}",
+     "box.yaml:5: frontend.advertise: stands in each entry of frontends"},
+    {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://127.0.0.1:2", "b") "frontend: {local_path: /x}",
+     "box.yaml:5: frontend.local_path: stands in each entry of frontends"},
+    {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://127.0.0.1:2", "b") "frontend: {local: group users}",
+     "frontends[0].local_path: with frontend.local 'group' it has to be named"},
+    {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://127.0.0.1:2", "b") "dht: {frontend: \"tcp://h:9\"}",
+     "box.yaml:5: dht.frontend: has no place beside frontends"},
+    {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://127.0.0.1:2",
+                           "b") "http: {changes: yes, token_file: /t}",
+     "box.yaml:5: http.changes: is for a server with one frontend"},
+    {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "a234567890123456789012345", "tcp://127.0.0.1:2", "b"),
+     "frontends[1].name: 'expertd-a234567890123456789012345', which its files are called, has more than 32"},
     /* uids */
     {"experts:\n - block: nop\n", "box.yaml:2: experts[0]: an expert needs a uid"},
     {"experts: [{uid: ffn}]", "experts[0].uid: 'ffn' is no uid or pattern of uids"},

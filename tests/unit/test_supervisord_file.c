@@ -8,12 +8,13 @@
 static struct config config;
 static char *text;
 static const char *alert;
+static const char *source;
 
 static int print(const char *programs, const char *file, const char *folder, bool with_dht)
 {
-    static const char source[] = "devices: [{name: a}, {name: b}]";
+    const char *yaml = source ? source : "devices: [{name: a}, {name: b}]";
     size_t length;
-    ck_assert_int_eq(config_parse(&config, source, strlen(source), "test"), 0);
+    ck_assert_int_eq(config_parse(&config, yaml, strlen(yaml), "test"), 0);
     FILE *out = open_memstream(&text, &length);
     const int result = supervisord_file_print(out, &config, programs, file, folder, with_dht, alert);
     fclose(out);
@@ -34,6 +35,22 @@ START_TEST(each_device_has_a_runtime)
     ck_assert_int_eq(print("/bin", "/etc/box.yaml", "/run/box", false), 0);
     ck_assert_ptr_null(strstr(text, "expertd-dht"));
     free(text);
+}
+END_TEST
+
+START_TEST(each_frontend_is_a_program)
+{
+    source = "devices: [{name: a}, {name: b}]\n"
+             "frontends: [{name: left, devices: [a], listen: [\"tcp://127.0.0.1:1\"]},"
+             " {name: right, devices: [b], listen: [\"tcp://127.0.0.1:2\"]}]\n";
+    alert = "mail root";
+    ck_assert_int_eq(print("/bin", "/etc/box.yaml", "/run/box", true), 0);
+    ck_assert_ptr_nonnull(strstr(text, "[program:expertd-frontend-right]\ncommand= \"/bin/expertd-frontend\" "
+                                       "\"--config\" \"/etc/box.yaml\" \"--frontend\" \"right\"\n"));
+    ck_assert_ptr_null(strstr(text, "[program:expertd-frontend]"));
+    ck_assert_ptr_nonnull(strstr(text, "programs=expertd-frontend-left,expertd-frontend-right,expertd-runtime-a,"));
+    free(text);
+    source = alert = NULL;
 }
 END_TEST
 
@@ -83,6 +100,7 @@ int main(void)
     Suite *suite = suite_create("supervisord_file");
     TCase *tcase = tcase_create("supervisord_file");
     tcase_add_test(tcase, each_device_has_a_runtime);
+    tcase_add_test(tcase, each_frontend_is_a_program);
     tcase_add_test(tcase, paths_are_escaped);
     tcase_add_test(tcase, with_an_alert_the_programs_are_a_group_that_is_listened_to);
     tcase_add_loop_test(tcase, what_supervisord_cannot_be_told_is_refused, 0, 3);

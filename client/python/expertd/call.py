@@ -10,7 +10,7 @@ from .errors import ExpertdError, error_of
 __all__ = ["Call", "Cancelled"]
 
 UNSENT, SENT, WAITING, DONE = range(4)
-STATUS_UNAVAILABLE, STATUS_RESOURCE_EXHAUSTED, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL = 14, 8, 4, 13
+STATUS_UNAVAILABLE, STATUS_RESOURCE_EXHAUSTED, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_NOT_FOUND = 14, 8, 4, 13, 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 IMPATIENT_RETRY_FOR = 5.0
 
@@ -26,7 +26,7 @@ class Call:
 
     __slots__ = ("connection", "request_id", "header", "frames", "backward", "uid", "deadline", "patient_until", "impatient",
                  "pause", "resend_at", "state", "ever_sent", "parts", "reply", "reply_frames", "error", "rows", "remote",
-                 "went_by", "_ended", "_callbacks")
+                 "went_by", "home", "followed", "leaves", "_ended", "_callbacks")
 
     def __init__(self, header: bytes, frames: Sequence[Any], *, uid: str, backward: bool, timeout: float,
                  retry_for: float, rows: int = 0, parts: int = 0):
@@ -38,6 +38,8 @@ class Call:
         self.uid, self.backward, self.rows = uid, backward, rows
         self.remote = False  # it goes over ZeroMQ, whatever else there is
         self.went_by: Any = None  # the link to shared memory that it was sent by the last time
+        # Of the server's frontends: the one that was asked first, whether its word was followed, and where to that is done next.
+        self.home, self.followed, self.leaves = "", False, ""
         self.deadline = now + timeout
         self.parts = parts  # so many experts are asked; each has its status in the reply, whatever the reply's own is
         # Impatient: a server that is down or full is not waited for, but by a backward that it may have applied.
@@ -59,15 +61,19 @@ class Call:
 
     def wait(self, timeout: Optional[float] = None) -> bool:
         """Whether it has ended within timeout seconds (None: until its own deadline, so always True)."""
-        if self.state != DONE:
-            self.connection.wait(self, timeout)
+        end = None if timeout is None else time.monotonic() + timeout
+        while self.state != DONE and (end is None or time.monotonic() < end or timeout == 0):
+            at = self.connection
+            at.wait(self, None if end is None else max(0.0, end - time.monotonic()))
+            if at is self.connection:
+                break
         return self.state == DONE
 
     def result(self) -> Any:
         """The reply's message, when it is there; raises what went wrong. A KeyboardInterrupt gives up the call."""
         if self.state != DONE:
             try:
-                self.connection.wait(self, None)
+                self.wait()
             except BaseException:
                 self.cancel()
                 raise
@@ -85,15 +91,24 @@ class Call:
 
     def cancel(self) -> bool:
         """Gives up: its answer will be dropped. False if it has ended before. A backward may be applied all the same."""
-        return bool(self.connection.cancel(self))
+        while True:
+            at = self.connection
+            given_up = bool(at.cancel(self))
+            if given_up or at is self.connection:  # else it went on to another one meanwhile
+                return given_up
 
     def add_done_callback(self, function: Callable[["Call"], None]) -> None:
         """Runs function(call) once, when it has ended: at once if it has, else in the thread that takes in the answer,
         which it must not keep."""
-        with self.connection.lock:
-            if self.state != DONE:
-                self._callbacks = (self._callbacks or []) + [function]
-                return
+        while True:
+            at = self.connection
+            with at.lock:
+                if at is not self.connection:  # it went on to another one
+                    continue
+                if self.state != DONE:
+                    self._callbacks = (self._callbacks or []) + [function]
+                    return
+            break
         function(self)
 
     # ---- the connection's side, under its lock

@@ -6,14 +6,14 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
-from . import messages, tags
+from . import keys, messages, tags
 from .call import WAITING, Call
 from .codecs import Codec, codec_number
-from .errors import Internal, InvalidArgument
+from .errors import ExpertdError, Internal, InvalidArgument
 from .info import ExpertInfo, ListEntry, Pong, expert_info
 from .staging import to_host
 from .tensors import from_frames, to_frame
-from .transport import SERVER, transport
+from .transport import SERVER, followable, transport
 
 __all__ = ["Client"]
 
@@ -81,7 +81,24 @@ class Client:
         return Pong(pong.server, pong.software, pong.experts, pong.experts_alive)
 
     def list(self, prefix: str = "", *, timeout: Optional[float] = None) -> List[ListEntry]:
-        """All experts whose uid begins with prefix."""
+        """All experts whose uid begins with prefix, those of the server's other frontends behind the own ones: whether they
+        are alive their frontends are asked."""
+        entries, others = self._listed(prefix, timeout), {}
+        for endpoint in {entry.endpoint for entry in entries if entry.endpoint}:
+            try:
+                found = self._there(endpoint)._listed(prefix, timeout)
+                others.update({(endpoint, e.uid): e.alive for e in found if not e.endpoint})
+            except ExpertdError:
+                pass  # it does not answer: nothing of it is alive
+        return [ListEntry(e.uid, e.alive or others.get((e.endpoint, e.uid), False), e.device, e.endpoint) for e in entries]
+
+    def _there(self, endpoint: str) -> "Client":
+        if not followable(endpoint, self.endpoint):
+            raise InvalidArgument(f"{endpoint!r} is no endpoint of another frontend", endpoint=self.endpoint)
+        keys.same(endpoint, self.endpoint)
+        return Client(endpoint, timeout=self.timeout, retry_for=self.retry_for)
+
+    def _listed(self, prefix: str, timeout: Optional[float]) -> List[ListEntry]:
         while True:
             entries: List[ListEntry] = []
             generation = None
@@ -92,7 +109,7 @@ class Client:
                     generation = page.generation
                 if generation != page.generation:
                     break  # it changed meanwhile: from the beginning
-                entries += [ListEntry(e.uid, e.alive, e.device) for e in page.experts]
+                entries += [ListEntry(e.uid, e.alive, e.device, e.endpoint) for e in page.experts]
                 if len(entries) >= page.total or not page.experts:
                     return entries
 
@@ -138,7 +155,9 @@ class Client:
         """Any method of the protocol, by its number; `extra` is a RequestHeader with further fields. attended: this thread
         waits for it right away."""
         call = self.prepare(method, uid, tensors, extra=extra, requires_grad=requires_grad, timeout=timeout, retry_for=retry_for)
-        transport().connection(self.endpoint, SERVER).start(call, attended)
+        process = transport()
+        there = process.routes.get((self.endpoint, uid)) if tensors and process.routes else None
+        process.connection(there or self.endpoint, SERVER).start(call, attended)
         return call
 
     def start_parts(self, parts: Sequence[Tuple[str, int, int]], tensors: Sequence[torch.Tensor], *, backward: bool,
@@ -181,6 +200,8 @@ class Client:
         seconds = self.timeout if timeout is None else timeout
         if not seconds > 0:
             raise InvalidArgument(f"a timeout of {seconds} s was given; it has to be above 0", endpoint=self.endpoint, uid=uid)
-        return Call(header, [one[3] for one in described], uid=uid, backward=method == _BACKWARD,
+        call = Call(header, [one[3] for one in described], uid=uid, backward=method == _BACKWARD,
                     timeout=min(seconds, LONGEST_TIMEOUT), retry_for=self.retry_for if retry_for is None else retry_for,
                     rows=tensors[0].shape[0] if tensors else 0)
+        call.home = self.endpoint
+        return call

@@ -27,7 +27,7 @@ from typing import Any, Deque, Dict, Iterator, List, Optional, Protocol, Tuple
 import zmq
 
 from . import keys, local
-from .call import (DONE, LONGEST_PAUSE, SENT, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_UNAVAILABLE, UNSENT, WAITING,
+from .call import (DONE, LONGEST_PAUSE, SENT, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_NOT_FOUND, STATUS_UNAVAILABLE, UNSENT, WAITING,
                    Call, Cancelled)
 from .errors import Unavailable, error_of
 
@@ -81,7 +81,10 @@ class Poller(Protocol):
     the connection is: a server knows the client of all of them by one id, and with its checkpoints an expert may take what
     was applied to another endpoint, or be asked there."""
     request_ids: Iterator[int]
+    routes: Dict[Tuple[str, str], str]
 
+    def connection(self, endpoint: str) -> "Connection": ...
+    def follow(self, home: str, uid: str, endpoint: str) -> Optional["Connection"]: ...
     def add(self, fd: int, connection: "Connection") -> None: ...
     def remove(self, fd: int) -> None: ...
     def pause(self, fd: int) -> None: ...
@@ -181,6 +184,8 @@ class Connection:
         """Sends it, now or when there is a connection. Returns at once. `attended`: the thread will wait for it right
         away, so that nobody else has to look after the socket."""
         with self.lock:
+            if call.state == DONE:  # given up on its way here
+                return
             try:
                 call.connection = self
                 call.request_id = call.request_id or next(self._poller.request_ids)
@@ -207,6 +212,8 @@ class Connection:
         with self.lock:
             if call.state == DONE:
                 return False
+            if call.connection is not self:
+                return False  # it has just gone on to another one
             if call is self._driver and self._driver_thread == threading.get_ident():
                 self._hand_back()  # an interrupt may have kept its thread from it
             self._forget(call)
@@ -247,7 +254,7 @@ class Connection:
 
     def _drive(self, call: Call, end: Optional[float]) -> None:
         until = call.deadline if end is None else min(end, call.deadline)
-        while call.state != DONE and not self.closed:
+        while call.state != DONE and call.connection is self and not self.closed:
             left = until - time.monotonic()
             if left > 0:
                 ready = self._poll.poll(min(left, LONGEST_SLEEP) * 1000 + 1)
@@ -534,8 +541,46 @@ class Connection:
             call.state, call.resend_at = WAITING, time.monotonic() + pause * (1 + random.random())
             call.pause = min(2 * call.pause, LONGEST_PAUSE)
             self._wake(call.resend_at)
+        elif self._belongs_elsewhere(call, reply):
+            self._forget(call)
+            self._finished.append(call)
         else:
+            if reply.status in (STATUS_UNAVAILABLE, STATUS_NOT_FOUND):
+                self._poller.routes.pop((call.home, call.uid), None)
             self._end(call, reply.status, reply.message)
+
+    def _belongs_elsewhere(self, call: Call, reply: Any) -> bool:
+        """Whether the call goes on at another frontend of the server: at the one that this one names, once; or at the one
+        that was asked first, when it was remembered to be here and is not. Nothing was done here."""
+        if reply.status != STATUS_NOT_FOUND or call.followed or not call.home:
+            return False
+        if call.home != self.endpoint:
+            call.leaves = call.home
+        elif reply.endpoint and reply.endpoint != self.endpoint:
+            call.followed, call.leaves = True, reply.endpoint
+        call.error = error_of(reply.status, reply.message, endpoint=self.endpoint, uid=call.uid, backward=False)
+        return bool(call.leaves)
+
+    def _move(self, call: Call) -> None:
+        """Without the lock, as another connection's is taken."""
+        endpoint, call.leaves = call.leaves, ""
+        if call.followed:
+            to = self._poller.follow(self.endpoint, call.uid, endpoint)
+        else:
+            self._poller.routes.pop((endpoint, call.uid), None)
+            to = self._poller.connection(endpoint)
+        with self.lock:
+            if call.state == DONE:
+                return
+            if to is None:
+                self._end_as(call, None, (), call.error)
+            else:
+                call.connection, call.state, call.error = to, UNSENT, None
+                call.ever_sent, call.remote, call.went_by = False, False, None
+        if to is not None:
+            to.start(call)
+            if call is self._driver:
+                self._wake_driver()
 
     def _expire(self, call: Call, now: float) -> None:
         if now >= call.deadline:
@@ -584,7 +629,10 @@ class Connection:
             except IndexError:  # another thread was faster
                 return
             try:
-                call.run_callbacks()
+                if call.leaves:
+                    self._move(call)
+                else:
+                    call.run_callbacks()
             except BaseException:
                 if call.has_callbacks():
                     self._finished.append(call)

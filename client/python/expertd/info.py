@@ -73,6 +73,7 @@ class ListEntry:
     uid: str
     alive: bool
     device: str
+    endpoint: str = ""  # of the server's frontend that has it; "": of the one that was asked
 
 
 @dataclass(frozen=True)

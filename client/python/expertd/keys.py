@@ -48,6 +48,12 @@ def learn(endpoint: str, curve_key: bytes) -> None:
         _learned.setdefault(endpoint, zmq.utils.z85.encode(curve_key).decode())
 
 
+def same(endpoint: str, other: str) -> None:
+    """The server at `endpoint` has the key of the one at `other`: it is the same server."""
+    if other in _learned:
+        _learned.setdefault(endpoint, _learned[other])
+
+
 def apply(socket: Any, endpoint: str) -> None:
     """To a socket that is not connected yet."""
     server_key, key_file = _used

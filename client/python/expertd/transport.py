@@ -8,12 +8,13 @@ import os
 import select
 import threading
 import time
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 import zmq
 
-from . import messages
+from . import keys, messages
 from .connection import Connection
+from .errors import ExpertdError
 
 __all__ = ["Transport", "transport"]
 
@@ -23,12 +24,26 @@ _KINDS = {SERVER: (messages.server.ReplyHeader, b"\x30"), DHT: (messages.dht.Rep
 _PING = messages.server.RequestHeader(version=1, method=messages.server.value("Method", "PING")).SerializeToString()
 
 
+ROUTES = 1 << 16
+FOLLOWED = 64  # endpoints
+
+
+def followable(endpoint: str, home: str) -> bool:
+    """Whether what the server at `home` names as another frontend of its is an endpoint that calls may be sent to: tcp://,
+    or ipc:// from this host."""
+    here = home.startswith(("ipc://", "tcp://127.", "tcp://localhost:", "tcp://[::1]:"))
+    return "*" not in endpoint and len(endpoint) < 256 and endpoint.startswith(("tcp://", "ipc://") if here else "tcp://")
+
+
 class Transport:
     """Connections by endpoint, made when they are first asked for; the I/O thread starts with the first."""
 
     def __init__(self) -> None:
         self.client_id = os.urandom(16)  # of this process; the server applies a backward of it once for each request id
         self.request_ids: Iterator[int] = itertools.count(1)  # next() of it is atomic
+        # Where a server's other frontends have experts: (endpoint that was asked, uid) -> endpoint. Learnt from refusals.
+        self.routes: Dict[Tuple[str, str], str] = {}
+        self._followed: Set[Tuple[str, str]] = set()
         self._context = zmq.Context(io_threads=1)
         self._connections: Dict[Tuple[str, str], Connection] = {}
         self._by_fd: Dict[int, Connection] = {}
@@ -56,6 +71,24 @@ class Transport:
                 self._thread = threading.Thread(target=self._run, name="expertd-io", daemon=True)
                 self._thread.start()
             return found
+
+    def follow(self, home: str, uid: str, endpoint: str) -> Optional[Connection]:
+        """The connection that the server at `home` says an expert is to be asked by. None: it is not followed."""
+        pair = (home, endpoint)
+        if not followable(endpoint, home) or (pair not in self._followed and
+                                              sum(one == home for one, _ in self._followed) >= FOLLOWED):
+            return None
+        try:
+            keys.same(endpoint, home)
+            found = self.connection(endpoint)
+        except ExpertdError:
+            return None
+        self._followed.add(pair)
+        if uid:
+            if len(self.routes) >= ROUTES:
+                self.routes.clear()
+            self.routes[(home, uid)] = endpoint
+        return found
 
     def connections(self) -> List[Connection]:
         return list(self._connections.values())

@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""A server with two frontends, each for one of two OpenCL devices: who asks the wrong one is told which is the right one, and
+clients follow; one that is killed disturbs nobody of the other's, and comes back; each takes the changes of its own experts."""
+# timeout: 1200
+import json, os, socket, subprocess, threading
+
+os.environ["POCL_DEVICES"] = "pthread pthread"
+from support_server import BIN, PATIENCE, Client, Server, pb, until, warm_cache, zmq
+
+
+def free_ports(count):
+    """Ports that nobody has now; held together, so that they are different ones."""
+    held = [socket.socket() for _ in range(count)]
+    for one in held:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+class Load(threading.Thread):
+    """Forwards and backwards of one frontend's expert, and what became of them."""
+    IN_FLIGHT = 4
+
+    def __init__(self, endpoint, uid):
+        super().__init__()
+        self.endpoint, self.uid, self.ended, self.error, self.answered = endpoint, uid, threading.Event(), None, 0
+
+    def run(self):
+        client = Client(self.endpoint)
+        try:
+            waiting = set()
+            while not self.ended.is_set() or waiting:
+                while len(waiting) < self.IN_FLIGHT and not self.ended.is_set():
+                    backward = client.last_id % 2
+                    waiting.add(client.send(pb.BACKWARD if backward else pb.FORWARD, self.uid, 1, 4, 2 if backward else 1))
+                reply = client.receive()
+                waiting.remove(reply.request_id)
+                assert reply.status == pb.OK, f"{self.uid}: {reply}"
+                self.answered += 1
+        except BaseException as error:  # for whoever joins
+            self.error = error
+        finally:
+            client.close()
+
+    def finish(self):
+        self.ended.set()
+        self.join()
+        if self.error:
+            raise self.error
+
+
+def expertctl(*arguments, status=0):
+    done = subprocess.run([f"{BIN}/expertctl", *arguments], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == status, f"{arguments}: {done}"
+    return done.stdout if status == 0 else done.stderr
+
+
+def listed(endpoint):
+    client = Client(endpoint)
+    entries = {e.uid: (e.alive, e.device, e.endpoint) for e in client.call(pb.LIST).list.experts}
+    client.close()
+    return entries
+
+
+ports = free_ports(2)
+LEFT, RIGHT = (f"tcp://127.0.0.1:{port}" for port in ports)
+CACHE = warm_cache()
+with Server(['{uid: "l.[0:2]", block: nop, hidden_dim: 4, device: a}', '{uid: "r.[0:2]", block: nop, hidden_dim: 4, device: b}'],
+            devices=f"{{name: a, cache_dir: {CACHE}}}, {{name: b, device: '1', cache_dir: {CACHE}}}") as server:
+    with open(server.config) as file:
+        text = file.read()
+    text = text.replace(f'frontend: {{listen: ["{server.endpoint}"]}}',
+                        f'frontends: [{{name: left, devices: [a], listen: ["{LEFT}"]}}, '
+                        f'{{name: right, devices: [b], listen: ["{RIGHT}"]}}]')
+    with open(server.config, "w") as file:
+        file.write(text)
+    name, server.name = server.name, server.name + "-left"  # for segments(), whose prefix has both runtimes' then
+    server.segments = lambda: [f"/dev/shm/{s}" for s in os.listdir("/dev/shm") if s.startswith(f"expertd.{name}-")]
+    server.start_as("left", "expertd-frontend", "--frontend", "left")
+    server.start_as("right", "expertd-frontend", "--frontend", "right")
+    for device in "ab":
+        server.start_as(f"runtime-{device}", "expertd-runtime", "--device", device)
+    expertctl("--endpoint", LEFT, "wait", "--timeout", str(PATIENCE))  # of both frontends' experts
+
+    # Each of them lists all, and of the others' where they are.
+    assert listed(LEFT) == {"l.0": (True, "a", ""), "l.1": (True, "a", ""), "r.0": (False, "b", RIGHT), "r.1": (False, "b", RIGHT)}
+    assert listed(RIGHT) == {"r.0": (True, "b", ""), "r.1": (True, "b", ""), "l.0": (False, "a", LEFT), "l.1": (False, "a", LEFT)}
+    page = Client(LEFT).call(pb.LIST, list=pb.ListQuery(prefix="", offset=1, limit=2)).list
+    assert [e.uid for e in page.experts] == ["l.1", "r.0"] and page.total == 4, page
+    assert [e["uid"] for e in json.loads(expertctl("--json", "--endpoint", RIGHT, "list"))["experts"] if e["alive"]] == \
+        ["r.0", "r.1", "l.0", "l.1"]
+
+    # The wrong one says which is the right one, and does nothing.
+    left = Client(LEFT)
+    for method, tensors in ((pb.FORWARD, 1), (pb.BACKWARD, 2), (pb.INFO, 0), (pb.CHECKPOINT, 0)):
+        reply = left.call(method, "r.1", 1 if tensors else 0, 4, tensors)
+        assert (reply.status, reply.endpoint) == (pb.NOT_FOUND, RIGHT), reply
+    reply = left.call(pb.FORWARD, "x.0", 1)
+    assert (reply.status, reply.endpoint) == (pb.NOT_FOUND, ""), reply
+    Part = pb.RequestHeader.Part
+    reply = left.call(pb.FORWARD, "", 2, parts=[Part(uid="r.0", rows=1), Part(uid="r.1", rows=1)])
+    assert (reply.status, reply.endpoint) == (pb.NOT_FOUND, RIGHT), reply
+    reply = left.call(pb.FORWARD, "", 2, parts=[Part(uid="l.0", rows=1), Part(uid="r.1", rows=1)])
+    assert [part.status for part in reply.parts] == [pb.OK, pb.NOT_FOUND] and RIGHT in reply.parts[1].message, reply
+
+    # Clients follow.
+    assert "uid: r.1" in expertctl("--endpoint", LEFT, "info", "r.1")
+    bench = json.loads(expertctl("--json", "--endpoint", LEFT, "bench", "r.0", "--concurrency", "4", "--window", "0.1", "--windows", "1"))
+    assert "r.0" in json.dumps(bench)
+    assert "x.0" in expertctl("--endpoint", LEFT, "info", "x.0", status=4)
+
+    # One is killed under load: the other's clients do not notice, and it comes back to its runtime.
+    loads = [Load(LEFT, "l.0"), Load(LEFT, "l.1")]
+    for load in loads:
+        load.start()
+    right = Client(RIGHT)
+    assert right.call(pb.FORWARD, "r.0", 1).status == pb.OK
+    for _ in range(2):
+        server.kill("right")
+        before = [load.answered for load in loads]
+        until(lambda: all(load.answered > was + 100 or load.error for load, was in zip(loads, before)), "the left one answers")
+        assert "r.0\tdown" in expertctl("--timeout", "1", "--endpoint", LEFT, "list", "r.")
+        server.start_as("right", "expertd-frontend", "--frontend", "right")
+        until(lambda: right.call(pb.FORWARD, "r.0", 1).status == pb.OK, "the right one is back")
+    for load in loads:
+        load.finish()
+    assert server.running["runtime-a"].poll() is None and server.running["runtime-b"].poll() is None
+
+    # An expert is changed by the frontend that has it, and the others know of it.
+    def change(frontend, *arguments, status=0):
+        return expertctl("--run-dir", server.run_dir, "--server", f"{name}-{frontend}", *arguments, status=status)
+
+    assert f"--server {name}-right" in change("left", "unload", "r.1", status=5)
+    assert f"--server {name}-right" in change("left", "load", "z.0", "block=nop", "hidden_dim=4", "device=b", status=5)
+    change("right", "unload", "r.1")
+    change("right", "load", "z.0", "block=nop", "hidden_dim=4", "device=b")
+    until(lambda: listed(LEFT).get("z.0") == (False, "b", RIGHT) and "r.1" not in listed(LEFT), "the left one knows")
+    assert "uid: z.0" in expertctl("--endpoint", LEFT, "info", "z.0")
+    with open(server.config, "w") as file:
+        file.write(text.replace('"r.[0:2]"', '"r.[0:3]"'))
+    assert f"another frontend has other experts, too: reload --server {name}-right" in change("left", "reload")
+    assert "2 loaded, 1 unloaded" in change("right", "reload")  # r.1, r.2; z.0
+    until(lambda: listed(LEFT).keys() == {"l.0", "l.1", "r.0", "r.1", "r.2"}, "the left one knows")
+    assert "uid: r.2" in expertctl("--endpoint", LEFT, "info", "r.2")
+
+    # A second one of the same name is refused, and one without a name.
+    for arguments, text in ((["--frontend", "left"], "has a running frontend already"), ([], "--frontend says which this one is (left, right)"),
+                            (["--frontend", "middle"], "it has left, right")):
+        done = subprocess.run([f"{BIN}/expertd-frontend", "--config", server.config, *arguments], capture_output=True, text=True,
+                              timeout=PATIENCE)
+        assert done.returncode and text in done.stderr, done
+    for client in (left, right):
+        client.close()
+    server.stop("left", "right", "runtime-a", "runtime-b")
