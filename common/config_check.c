@@ -633,6 +633,9 @@ int config_check_needs(const struct config *config, const struct config_source *
     int rc = 0;
     if (publishes && config->frontends_count == 0)
         rc = check_published(source, (struct config_place){"frontend", -1, option}, advertise);
+    if (publishes && config->frontends_count > 0)
+        rc = config_source_error(source, (struct config_place){"dht", -1, "frontend"},
+                                 "a server with several frontends is not published: none (expertd serve --no-dht)");
     for (unsigned i = 0; publishes && rc == 0 && i < config->frontends_count; i++)
         rc = check_published(source, (struct config_place){"frontends", (int)i, "advertise"},
                              config->frontends[i].advertise);

@@ -28,7 +28,7 @@ _MESSAGES = {
                          "deadline_ms:uint32=6 client_id:bytes=7 list:ListQuery=8 reply_codecs:Codec*=9 metadata:bytes=10 traceparent:string=11 "
                          "requires_grad:bool*=13 parts:RequestHeader.Part*=20",
         "RequestHeader.Part": "uid:string=1 rows:uint32=2 request_id:uint64=3",
-        "ExpertList.Entry": "uid:string=1 alive:bool=2 device:string=3",
+        "ExpertList.Entry": "uid:string=1 alive:bool=2 device:string=3 endpoint:string=4",
         "ExpertList": "experts:ExpertList.Entry*=1 total:uint32=2 generation:uint64=3",
         "Schema.Field": "name:string=1 dtype:DType=2 row_shape:uint64*=3 codecs:Codec*=4",
         "Schema": "tensors:Schema.Field*=1",
@@ -46,7 +46,7 @@ _MESSAGES = {
         "Pong.Local": "path:string=1 instance:bytes=2",
         "ReplyHeader": "version:uint32=1 request_id:uint64=2 status:Status=3 message:string=4 tensors:Tensor*=5 "
                        "info:ExpertInfo=6 list:ExpertList=7 stats:Stats=8 pong:Pong=9 retry_after_ms:uint32=10 metadata:bytes=11 "
-                       "parts:ReplyHeader.PartResult*=20",
+                       "endpoint:string=13 parts:ReplyHeader.PartResult*=20",
         "ReplyHeader.PartResult": "status:Status=1 message:string=2 retry_after_ms:uint32=3",
     },
     "expertd.dht": {
