@@ -568,7 +568,7 @@ int client_make_call(struct expertd_client *client, struct call_request *request
     request->metadata_bytes = client->metadata_bytes;
     request->traceparent = client->traceparent;
     const bool tensors = has_tensors(request->method);
-    const char *uid = request->n_parts ? request->parts[0].uid : request->uid;
+    const char *uid = request->many && request->parts && request->n_parts ? request->parts[0].uid : request->uid;
     call->uid_hash = tensors && uid ? uid_hash(uid, strlen(uid)) : 0;
     struct expertd_client *sibling =
         tensors && !request->many ? siblings_find(&client->siblings, call->uid_hash) : NULL;
