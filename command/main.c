@@ -243,18 +243,29 @@ static bool is_asked(const struct config *config, const struct config_frontend_e
     return false;
 }
 
+/* One of the program for each frontend that has experts. */
+static int add_each(struct supervisor *supervisor, const struct config *config, const char *program, const char *file)
+{
+    int result = 0;
+    for (unsigned i = 0; result == 0 && i < config->frontends_count; i++)
+        if (is_asked(config, &config->frontends[i]))
+            result = add(supervisor, program, file, "--frontend", config->frontends[i].name);
+    return result;
+}
+
 /* A frontend, or each that has experts; and a runtime for each device that does. */
 static int add_all(struct supervisor *supervisor, const struct config *config, const char *file)
 {
     int result = config->frontends_count ? 0 : add(supervisor, "expertd-frontend", file, NULL, NULL);
-    for (unsigned i = 0; result == 0 && i < config->frontends_count; i++)
-        if (is_asked(config, &config->frontends[i]))
-            result = add(supervisor, "expertd-frontend", file, "--frontend", config->frontends[i].name);
+    if (result == 0)
+        result = add_each(supervisor, config, "expertd-frontend", file);
     for (unsigned i = 0; result == 0 && i < config->devices_count; i++)
         if (is_served(config, i))
             result = add(supervisor, "expertd-runtime", file, "--device", config->devices[i].name);
-    if (result == 0 && !options.no_dht)
+    if (result == 0 && !options.no_dht && (config->frontends_count == 0 || strcmp(config->dht.frontend, "none") == 0))
         result = add(supervisor, "expertd-dht", file, NULL, NULL);
+    else if (result == 0 && !options.no_dht)
+        result = add_each(supervisor, config, "expertd-dht", file);
     if (result == 0 && config->http.start)
         result = add(supervisor, "expertd-http", file, NULL, NULL);
     return result;

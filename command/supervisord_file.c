@@ -56,6 +56,12 @@ static void print_program(FILE *out, const char *name, const char *const *words,
     print_key(out, "stdout_logfile", folder, log);
 }
 
+/* How many frontends have an expertd-dht each; 0: there is one for all. */
+static unsigned directories(const struct config *config)
+{
+    return strcmp(config->dht.frontend, "none") == 0 ? 0 : config->frontends_count;
+}
+
 /* What ends unasked is told to a command, by an event listener. */
 static void print_alert(FILE *out, const struct config *config, const char *programs, const char *folder, bool with_dht,
                         const char *command)
@@ -68,7 +74,10 @@ static void print_alert(FILE *out, const struct config *config, const char *prog
         fprintf(out, "%sexpertd-frontend-%s", i ? "," : "", config->frontends[i].name);
     for (unsigned i = 0; i < config->devices_count; i++)
         fprintf(out, ",expertd-runtime-%s", config->devices[i].name);
-    fprintf(out, "%s%s\n", with_dht ? ",expertd-dht" : "", config->http.start ? ",expertd-http" : "");
+    for (unsigned i = 0; with_dht && i < directories(config); i++)
+        fprintf(out, ",expertd-dht-%s", config->frontends[i].name);
+    fprintf(out, "%s%s\n", with_dht && directories(config) == 0 ? ",expertd-dht" : "",
+            config->http.start ? ",expertd-http" : "");
     snprintf(path, sizeof path, "%s/expertd-alert", programs);
     fputs("\n[eventlistener:expertd-alert]\ncommand=", out);
     print_word(out, path);
@@ -119,8 +128,15 @@ int supervisord_file_print(FILE *out, const struct config *config, const char *p
     }
     words[3] = NULL;
     snprintf(path, sizeof path, "%s/expertd-dht", programs);
-    if (with_dht)
+    if (with_dht && directories(config) == 0)
         print_program(out, "expertd-dht", words, folder, 30);
+    words[3] = "--frontend";
+    for (unsigned i = 0; with_dht && i < directories(config); i++) {
+        words[4] = config->frontends[i].name;
+        snprintf(name, sizeof name, "expertd-dht-%s", config->frontends[i].name);
+        print_program(out, name, words, folder, 30);
+    }
+    words[3] = NULL;
     snprintf(path, sizeof path, "%s/expertd-http", programs);
     if (config->http.start)
         print_program(out, "expertd-http", words, folder, 10);

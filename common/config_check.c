@@ -408,6 +408,10 @@ static int check_common(const struct config *config, const struct config_source 
     if (strcmp(config->dht.frontend, "none") != 0 && !is_derived(config->dht.frontend, first->listen.items[0]))
         return config_source_error(source, (struct config_place){"dht", -1, "frontend"},
                                    "has no place beside frontends: all of them are asked (none: nothing is published)");
+    if (config->dht.voucher[0])
+        return config_source_error(source, (struct config_place){"dht", -1, "voucher"},
+                                   "is for one key, and each of several frontends has one of its own: let the others "
+                                   "have these keys in their dht.trusted");
     if (config->http.changes)
         return config_source_error(source, (struct config_place){"http", -1, "changes"},
                                    "is for a server with one frontend: of several, expertctl --server %.32s-FRONTEND "
@@ -633,9 +637,10 @@ int config_check_needs(const struct config *config, const struct config_source *
     int rc = 0;
     if (publishes && config->frontends_count == 0)
         rc = check_published(source, (struct config_place){"frontend", -1, option}, advertise);
-    if (publishes && config->frontends_count > 0)
-        rc = config_source_error(source, (struct config_place){"dht", -1, "frontend"},
-                                 "a server with several frontends is not published: none (expertd serve --no-dht)");
+    if (publishes && config->frontends_count > 1 && config->dht.port == 0 && config->dht.bootstrap.count == 0)
+        rc = config_source_error(source, (struct config_place){"dht", -1, "port"},
+                                 "has to be a number, as each of several frontends has an expertd-dht, and the others "
+                                 "join by the first one's port (or by dht.bootstrap)");
     for (unsigned i = 0; publishes && rc == 0 && i < config->frontends_count; i++)
         rc = check_published(source, (struct config_place){"frontends", (int)i, "advertise"},
                              config->frontends[i].advertise);

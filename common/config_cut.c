@@ -1,6 +1,7 @@
 #include "common/config_cut.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,12 @@
 #include "common/config_print.h"
 #include "common/config_table.h"
 #include "common/log.h"
+
+/* What a directory is told that the configuration does not say. */
+struct dht_texts {
+    char identity[PATH_MAX + 64], first[320];
+    const char *bootstrap;
+};
 
 static bool has(const struct config_frontend_entry *entry, const char *device)
 {
@@ -25,19 +32,55 @@ unsigned config_cut_owner(const struct config *whole, const char *device)
     return i;
 }
 
+/* The host of tcp://HOST:PORT, which is what clients reach; "127.0.0.1" of another endpoint. */
+static void host_of(const char *endpoint, char *host, size_t size)
+{
+    static const char scheme[] = "tcp://";
+    const char *colon = strrchr(endpoint, ':');
+    if (strncmp(endpoint, scheme, strlen(scheme)) == 0 && colon > endpoint + strlen(scheme))
+        snprintf(host, size, "%.*s", (int)(colon - endpoint - (ptrdiff_t)strlen(scheme)), endpoint + strlen(scheme));
+    else
+        snprintf(host, size, "127.0.0.1");
+}
+
+/* Each frontend's experts are published by a directory of its own, with an identity of its own. The first one's is
+ * where the configuration says; the others have free ports, and join by it unless they join by others anyway. */
+static void set_dht(struct config *one, const struct config *whole, unsigned index, struct dht_texts *texts)
+{
+    if (strcmp(one->dht.frontend, "none") != 0)
+        one->dht.frontend = "";
+    if (index == 0)
+        return;
+    one->dht.listen = "tcp://127.0.0.1:*";
+    one->dht.port = one->dht.tcp_port = 0;
+    if (one->dht.identity_file[0]) {
+        snprintf(texts->identity, sizeof texts->identity, "%s-%s", one->dht.identity_file,
+                 whole->frontends[index].name);
+        one->dht.identity_file = texts->identity;
+    }
+    if (one->dht.bootstrap.count == 0 && whole->dht.port != 0) {
+        char host[256];
+        host_of(whole->frontends[index].advertise, host, sizeof host);
+        snprintf(texts->first, sizeof texts->first, "%s:%u", whole->dht.address[0] ? whole->dht.address : host,
+                 (unsigned)whole->dht.port);
+        texts->bootstrap = texts->first;
+        one->dht.bootstrap = (struct config_strings){&texts->bootstrap, 1};
+    }
+}
+
 /* As text, and from there as any other: what an entry says beside its options (arguments, layers) comes along. */
 static void print(FILE *out, const struct config *whole, unsigned index)
 {
     const struct config_frontend_entry *entry = &whole->frontends[index];
     struct config one = *whole;
+    struct dht_texts texts;
     char name[128];
     snprintf(name, sizeof name, "%s-%s", whole->server.name, entry->name);
     one.server.name = name;
     one.frontend.listen = entry->listen;
     one.frontend.advertise = entry->advertise;
     one.frontend.local_path = entry->local_path;
-    if (strcmp(one.dht.frontend, "none") != 0)
-        one.dht.frontend = "";
+    set_dht(&one, whole, index, &texts);
     one.http.frontend = "";
     for (unsigned s = 0; s < CONFIG_SECTIONS; s++)
         if (!config_sections[s].list || strcmp(config_sections[s].name, "blocks") == 0)

@@ -123,7 +123,8 @@
 
 /* One entry of the list `frontends`. What they have in common stands under `frontend`. */
 #define CONFIG_FRONTEND_ENTRY_OPTIONS(X)                                                                               \
-    X(STRING, name, "", 0, 0, "", "name of the frontend: its process is started with --frontend NAME")                 \
+    X(STRING, name, "", 0, 0, "",                                                                                      \
+      "name of the frontend: its process, and its expertd-dht, are started with --frontend NAME")                      \
     X(STRINGS, devices, 0, 0, 0, "",                                                                                   \
       "names of the devices whose experts it answers for; each device has one frontend")                               \
     X(STRINGS, listen, 0, 0, 0, "", "ZeroMQ endpoints to bind, with ports of its own")                                 \

@@ -3,8 +3,10 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/config.h"
+#include "common/config_cut.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/owner.h"
@@ -15,9 +17,10 @@
 /* EXIT_CONFLICT, sysexits.h's EX_TEMPFAIL: started again it may come through, once the other server has gone. */
 enum { EXIT_USAGE = 2, EXIT_CONFLICT = 75, LEAST_FILES = 48 };
 
-static const char *const sections[] = {"server", "dht", "frontend", NULL};
-static const char *vouch;
+static const char *const sections[] = {"server", "dht", "frontend", "frontends", NULL};
+static const char *vouch, *flag_frontend;
 static const struct config_flag flags[] = {
+    {"frontend", "NAME", "whose experts it publishes, where the configuration has several frontends", &flag_frontend},
     {"vouch", "SERVER_ID", "print what dht.identity_file's key says for that server, for its dht.voucher, and end",
      &vouch},
     {0},
@@ -53,41 +56,49 @@ static int print_voucher(const struct config *config)
     return rc == 0 && fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
-int main(int argc, char **argv)
+static int serve(const struct config *config)
 {
-    struct config config;
-    enum log_level level = LOG_LEVEL_INFO;
-    log_open(program.name, level);
-    if (config_load(&config, &program, argc, argv) < 0)
-        return EXIT_USAGE;
-    if (log_level_parse(config.server.log_level, &level) == 0)
-        log_open(program.name, level);
-
-    if (vouch) {
-        const int status = print_voucher(&config);
-        config_destroy(&config);
-        return status;
-    }
-    notify_open();
     struct loop *loop = NULL;
     bool conflict = false;
     int rc = process_init(program.name);
     if (rc == 0)
-        rc = owner_prepare_run_dir(config.server.run_dir);
+        rc = owner_prepare_run_dir(config->server.run_dir);
     /* The lock is let go of by the process's end. */
     if (rc == 0)
-        rc = owner_acquire(config.server.run_dir, config.server.name, "dht");
+        rc = owner_acquire(config->server.run_dir, config->server.name, "dht");
     const int owner_fd = rc;
     if (rc >= 0)
         rc = process_need_files(LEAST_FILES); /* each client is one more */
     if (rc == 0)
-        rc = loop_create(&loop, &config, owner_fd);
+        rc = loop_create(&loop, config, owner_fd);
     if (rc == 0) {
-        notify_ready("answers at %s", config.dht.listen);
+        notify_ready("answers at %s", config->dht.listen);
         rc = loop_run(loop);
         conflict = rc == -EEXIST;
     }
     loop_destroy(&loop);
-    config_destroy(&config);
     return conflict ? EXIT_CONFLICT : rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+    struct config whole, cut = {0};
+    const struct config *config = &whole;
+    enum log_level level = LOG_LEVEL_INFO;
+    log_open(program.name, level);
+    if (config_load(&whole, &program, argc, argv) < 0)
+        return EXIT_USAGE;
+    if (log_level_parse(whole.server.log_level, &level) == 0)
+        log_open(program.name, level);
+    /* One that publishes nothing is nobody's. */
+    const bool publishes = strcmp(whole.dht.frontend, "none") != 0;
+    int status = EXIT_USAGE;
+    notify_open();
+    if (vouch)
+        status = print_voucher(&whole);
+    else if (!(publishes || flag_frontend) || config_cut_frontend(&config, &cut, &whole, flag_frontend) == 0)
+        status = serve(config);
+    config_destroy(&cut);
+    config_destroy(&whole);
+    return status;
 }

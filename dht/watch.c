@@ -141,6 +141,8 @@ static enum watch_news hear_page(struct watch *watch, const Expertd__ExpertList 
         return WATCH_NOTHING;
     }
     for (size_t i = 0; i < list->n_experts; i++) {
+        if (list->experts[i]->endpoint[0])
+            continue; /* another frontend's, which has a directory of its own */
         const int rc = catalog_add(&watch->catalog, list->experts[i]->uid, list->experts[i]->alive);
         if (rc == -EINVAL)
             log_warning("the frontend lists '%.100s', which is no uid: it is not published", list->experts[i]->uid);

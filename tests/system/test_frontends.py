@@ -64,13 +64,14 @@ def listed(endpoint):
     return entries
 
 
-ports = free_ports(2)
-LEFT, RIGHT = (f"tcp://127.0.0.1:{port}" for port in ports)
+LEFT, RIGHT, DHT, node, node_tcp = free_ports(5)
+LEFT, RIGHT, DHT = (f"tcp://127.0.0.1:{port}" for port in (LEFT, RIGHT, DHT))
 CACHE = warm_cache()
 with Server(['{uid: "l.[0:2]", block: nop, hidden_dim: 4, device: a}', '{uid: "r.[0:2]", block: nop, hidden_dim: 4, device: b}'],
             devices=f"{{name: a, cache_dir: {CACHE}}}, {{name: b, device: '1', cache_dir: {CACHE}}}") as server:
     with open(server.config) as file:
         text = file.read()
+    text += f"dht: {{listen: '{DHT}', port: {node}, tcp_port: {node_tcp}, update_period: 1, expiration: 60}}\n"
     text = text.replace(f'frontend: {{listen: ["{server.endpoint}"]}}',
                         f'frontends: [{{name: left, devices: [a], listen: ["{LEFT}"]}}, '
                         f'{{name: right, devices: [b], listen: ["{RIGHT}"]}}]')
@@ -110,6 +111,18 @@ with Server(['{uid: "l.[0:2]", block: nop, hidden_dim: 4, device: a}', '{uid: "r
     bench = json.loads(expertctl("--json", "--endpoint", LEFT, "bench", "r.0", "--concurrency", "4", "--window", "0.1", "--windows", "1"))
     assert "r.0" in json.dumps(bench)
     assert "x.0" in expertctl("--endpoint", LEFT, "info", "x.0", status=4)
+
+    # The directory has each expert at its own frontend's endpoint, whichever expertd-dht published it.
+    for one in ("left", "right"):
+        server.start_as(f"dht-{one}", "expertd-dht", "--frontend", one)
+
+    def resolved(uid):
+        done = subprocess.run([f"{BIN}/expertctl", "--json", "--dht", DHT, "resolve", uid], capture_output=True, text=True)
+        return [endpoint for endpoint in (LEFT, RIGHT) if endpoint in done.stdout]
+
+    until(lambda: resolved("l.0") == [LEFT], "l.0 is found")
+    until(lambda: resolved("r.1") == [RIGHT], "r.1 is found")
+    server.stop("dht-left", "dht-right")
 
     # One is killed under load: the other's clients do not notice, and it comes back to its runtime.
     loads = [Load(LEFT, "l.0"), Load(LEFT, "l.1")]

@@ -75,6 +75,34 @@ START_TEST(a_device_s_part_is_that_of_its_frontend)
 }
 END_TEST
 
+START_TEST(each_frontend_has_a_directory_and_they_join_by_the_first)
+{
+    parse(two);
+    ck_assert_int_eq(config_cut(&cut, &whole, 0), 0);
+    ck_assert_str_eq(cut.dht.frontend, "tcp://127.0.0.1:1");
+    ck_assert_str_eq(cut.dht.listen, "tcp://127.0.0.1:31331");
+    ck_assert_uint_eq(cut.dht.port, 4222);
+    ck_assert_uint_eq(cut.dht.bootstrap.count, 0);
+    config_destroy(&cut);
+    ck_assert_int_eq(config_cut(&cut, &whole, 1), 0);
+    ck_assert_str_eq(cut.dht.frontend, "tcp://127.0.0.1:2");
+    ck_assert_str_eq(cut.dht.listen, "tcp://127.0.0.1:*");
+    ck_assert_uint_eq(cut.dht.port, 0);
+    ck_assert_uint_eq(cut.dht.bootstrap.count, 1);
+    ck_assert_str_eq(cut.dht.bootstrap.items[0], "127.0.0.1:4222");
+    config_destroy(&cut);
+    config_destroy(&whole);
+    parse("devices: [{name: a}, {name: b}]\n"
+          "dht: {bootstrap: [\"10.0.0.9:4222\"], identity_file: /k/id}\n"
+          "frontends:\n"
+          "  - {name: left, devices: [a], listen: [\"tcp://127.0.0.1:1\"]}\n"
+          "  - {name: right, devices: [b], listen: [\"tcp://127.0.0.1:2\"]}\n");
+    ck_assert_int_eq(config_cut(&cut, &whole, 1), 0);
+    ck_assert_str_eq(cut.dht.bootstrap.items[0], "10.0.0.9:4222"); /* as the first does */
+    ck_assert_str_eq(cut.dht.identity_file, "/k/id-right");
+}
+END_TEST
+
 START_TEST(every_expert_is_in_one_part)
 {
     parse(two);
@@ -119,6 +147,7 @@ int main(void)
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, a_part_has_its_own_devices_experts_endpoints_and_name);
     tcase_add_test(tests, a_device_s_part_is_that_of_its_frontend);
+    tcase_add_test(tests, each_frontend_has_a_directory_and_they_join_by_the_first);
     tcase_add_test(tests, every_expert_is_in_one_part);
     tcase_add_test(tests, one_frontend_is_the_whole);
     tcase_add_test(tests, a_name_that_is_none_or_missing_is_told_those_there_are);

@@ -48,7 +48,10 @@ START_TEST(each_frontend_is_a_program)
     ck_assert_ptr_nonnull(strstr(text, "[program:expertd-frontend-right]\ncommand= \"/bin/expertd-frontend\" "
                                        "\"--config\" \"/etc/box.yaml\" \"--frontend\" \"right\"\n"));
     ck_assert_ptr_null(strstr(text, "[program:expertd-frontend]"));
-    ck_assert_ptr_nonnull(strstr(text, "programs=expertd-frontend-left,expertd-frontend-right,expertd-runtime-a,"));
+    ck_assert_ptr_nonnull(strstr(text, "programs=expertd-frontend-left,expertd-frontend-right,expertd-runtime-a,"
+                                       "expertd-runtime-b,expertd-dht-left,expertd-dht-right\n"));
+    ck_assert_ptr_nonnull(strstr(text, "\"/bin/expertd-dht\" \"--config\" \"/etc/box.yaml\" \"--frontend\" \"left\""));
+    ck_assert_ptr_null(strstr(text, "[program:expertd-dht]"));
     free(text);
     source = alert = NULL;
 }

@@ -23,13 +23,15 @@ static enum watch_news answer(uint64_t id, uint64_t generation, uint32_t total, 
     Expertd__ExpertList list = EXPERTD__EXPERT_LIST__INIT;
     Expertd__ExpertList__Entry entries[8], *all[8];
     static uint8_t frame[4096];
+    static char elsewhere[] = "tcp://127.0.0.1:2";
     char *text = strdup(uids), *rest = text;
     for (char *uid; (uid = strsep(&rest, " "));) {
         if (!*uid)
             continue;
         all[list.n_experts] = &entries[list.n_experts];
         expertd__expert_list__entry__init(all[list.n_experts]);
-        all[list.n_experts]->uid = uid + (*uid == '!');
+        all[list.n_experts]->uid = uid + (*uid == '!' || *uid == '@');
+        all[list.n_experts]->endpoint = *uid == '@' ? elsewhere : all[list.n_experts]->endpoint;
         all[list.n_experts++]->alive = *uid != '!';
     }
     list.experts = all;
@@ -50,6 +52,19 @@ START_TEST(a_new_generation_is_listed_page_by_page)
     ck_assert_int_eq(answer(3, 5, 3, "ffn.1.0"), WATCH_CHANGED);
     struct catalog catalog = watch_take(watch);
     ck_assert_uint_eq(catalog.experts, 3);
+    ck_assert_uint_eq(catalog.alive, 2);
+    catalog_destroy(&catalog);
+}
+END_TEST
+
+/* They have a directory of their own. */
+START_TEST(what_another_frontend_has_is_not_published)
+{
+    ck_assert_int_eq(answer(1, 5, 4, "ffn.0.0"), WATCH_NOTHING);
+    ck_assert_int_eq(answer(2, 5, 4, "ffn.0.0 @ffn.0.1"), WATCH_NOTHING);
+    ck_assert_int_eq(answer(3, 5, 4, "@ffn.0.2 ffn.0.3"), WATCH_CHANGED);
+    struct catalog catalog = watch_take(watch);
+    ck_assert_uint_eq(catalog.experts, 2);
     ck_assert_uint_eq(catalog.alive, 2);
     catalog_destroy(&catalog);
 }
@@ -115,6 +130,7 @@ int main(void)
     TCase *all = tcase_create("watch");
     tcase_add_checked_fixture(all, setup, teardown);
     tcase_add_test(all, a_new_generation_is_listed_page_by_page);
+    tcase_add_test(all, what_another_frontend_has_is_not_published);
     tcase_add_test(all, a_list_that_changes_meanwhile_is_begun_again);
     tcase_add_test(all, a_confirmation_is_as_old_as_its_question);
     tcase_add_test(all, answers_to_other_questions_do_not_count);
