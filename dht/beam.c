@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "dht/prefix.h"
 
 /* What is the same for all steps of one search. */
@@ -13,21 +14,6 @@ struct search {
     uint32_t offset[UID_MAX_DIMS]; /* of each dimension in the scores */
     double rest[UID_MAX_DIMS + 1]; /* the best that the dimensions from this one on can add */
 };
-
-static int grow(void **items, size_t *capacity, size_t item_size, size_t count)
-{
-    if (count <= *capacity)
-        return 0;
-    size_t wanted = *capacity ? *capacity : 256;
-    while (wanted < count)
-        wanted *= 2;
-    void *bigger = realloc(*items, wanted * item_size);
-    if (!bigger)
-        return -ENOMEM;
-    *items = bigger;
-    *capacity = wanted;
-    return 0;
-}
 
 static uint32_t coordinates_of(const struct beam *beam, uint32_t node, uint32_t coordinates[UID_MAX_DIMS])
 {
@@ -60,7 +46,7 @@ static bool before(const struct beam *beam, uint32_t a, uint32_t b)
 
 static int heap_push(struct beam *beam, uint32_t node)
 {
-    if (grow((void **)&beam->heap, &beam->heap_capacity, sizeof *beam->heap, beam->heap_count + 1) != 0)
+    if (ARRAY_RESERVE(beam->heap, beam->heap_capacity, beam->heap_count + 1) != 0)
         return -ENOMEM;
     size_t at = beam->heap_count++;
     for (; at > 0 && before(beam, node, beam->heap[(at - 1) / 2]); at = (at - 1) / 2)
@@ -119,7 +105,7 @@ static int add(struct beam *beam, struct beam_node node)
 {
     if (beam->nodes_count == BEAM_MAX_NODES)
         return -E2BIG;
-    if (grow((void **)&beam->nodes, &beam->nodes_capacity, sizeof *beam->nodes, beam->nodes_count + 1) != 0)
+    if (ARRAY_RESERVE(beam->nodes, beam->nodes_capacity, beam->nodes_count + 1) != 0)
         return -ENOMEM;
     beam->nodes[beam->nodes_count] = node;
     return heap_push(beam, (uint32_t)beam->nodes_count++);
@@ -182,7 +168,7 @@ static int prepare(struct beam *beam, struct search *search, const struct beam_q
         search->rest[d] = search->rest[d + 1] + best;
     }
     beam->nodes_count = beam->heap_count = beam->floor_count = 0;
-    if (grow((void **)&beam->floor, &beam->floor_capacity, sizeof *beam->floor, query->beam_size) != 0)
+    if (ARRAY_RESERVE(beam->floor, beam->floor_capacity, query->beam_size) != 0)
         return -ENOMEM;
     return add(beam, (struct beam_node){.bound = search->rest[0]});
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "dht/prefix.h"
 #include "dht/rendezvous.h"
 
@@ -30,7 +31,7 @@ struct cache_link {
 
 struct cache_entry {
     struct cache *cache;
-    struct cache_entry *newer, *older;
+    TAILQ_ENTRY(cache_entry) by_use;
     struct cache_link **links;
     size_t links_count, links_capacity;
     size_t unsettled, unsure;
@@ -47,7 +48,7 @@ struct cache_entry {
     uint64_t looked_ns; /* the end of the last round */
     uint64_t again_ns;  /* a round is to begin then; 0: none */
     uint64_t watch;     /* the token of the latest round; 0: none */
-    struct cache_waiter *waiters;
+    LIST_HEAD(, cache_waiter) waiters;
     bool peeked;             /* only: those that are found are kept, not asked; */
     bool ready;              /* and these are all */
     struct contact *unasked; /* peeked at, or more than weigh at once */
@@ -65,6 +66,7 @@ struct cache_job {
 void cache_init(struct cache *cache, struct world *world, struct servers *servers, const struct cache_options *options)
 {
     *cache = (struct cache){.options = *options, .world = world, .servers = servers};
+    TAILQ_INIT(&cache->by_use);
 }
 
 /* ---- waiting -------------------------------------------------------------------------------------------------------
@@ -72,21 +74,15 @@ void cache_init(struct cache *cache, struct world *world, struct servers *server
 
 void cache_wait(struct cache_entry *entry, struct cache_waiter *waiter)
 {
-    waiter->next = entry->waiters;
-    waiter->at = &entry->waiters;
-    if (waiter->next)
-        waiter->next->at = &waiter->next;
-    entry->waiters = waiter;
+    waiter->waits_for = entry;
+    LIST_INSERT_HEAD(&entry->waiters, waiter, entry);
 }
 
 void cache_waiter_remove(struct cache_waiter *waiter)
 {
-    if (!waiter->at)
-        return;
-    *waiter->at = waiter->next;
-    if (waiter->next)
-        waiter->next->at = waiter->at;
-    waiter->at = NULL;
+    if (waiter->waits_for)
+        LIST_REMOVE(waiter, entry);
+    waiter->waits_for = NULL;
 }
 
 static bool known(const struct cache_entry *entry, enum cache_need need)
@@ -97,8 +93,8 @@ static bool known(const struct cache_entry *entry, enum cache_need need)
 /* Of a wide entry, whoever waits looks whether what it wants has turned up. */
 static void wake(struct cache_entry *entry)
 {
-    for (struct cache_waiter *waiter = entry->waiters, *next; waiter; waiter = next) {
-        next = waiter->next;
+    for (struct cache_waiter *waiter = LIST_FIRST(&entry->waiters), *next; waiter; waiter = next) {
+        next = LIST_NEXT(waiter, entry);
         if (!entry->wide && !known(entry, waiter->need))
             continue;
         cache_waiter_remove(waiter);
@@ -166,7 +162,8 @@ static void drop_links(struct cache_entry *entry)
 static bool has_link(const struct cache_entry *entry, const struct contact *contact)
 {
     const struct server *server = servers_find(entry->cache->servers, contact);
-    for (const struct server_link *link = server ? server->links : NULL; link; link = link->next)
+    for (const struct server_link *link = server ? LIST_FIRST(&server->links) : NULL; link;
+         link = LIST_NEXT(link, entry))
         if (link->changed == on_changed && ((const struct cache_link *)link)->entry == entry)
             return true;
     return false;
@@ -176,18 +173,9 @@ static void add_link(struct cache_entry *entry, const struct contact *contact, s
 {
     if (has_link(entry, contact))
         return;
-    if (entry->links_count == entry->links_capacity) {
-        const size_t capacity = entry->links_capacity ? 2 * entry->links_capacity : 8;
-        struct cache_link **bigger = realloc(entry->links, capacity * sizeof(struct cache_link *));
-        if (!bigger) {
-            entry->left_out = true;
-            return;
-        }
-        entry->links = bigger;
-        entry->links_capacity = capacity;
-    }
     struct cache_link *link = calloc(1, sizeof *link);
-    if (!link) {
+    if (!link || ARRAY_RESERVE(entry->links, entry->links_capacity, entry->links_count + 1) != 0) {
+        free(link);
         entry->left_out = true;
         return;
     }
@@ -217,17 +205,10 @@ static void keep_unasked(struct cache_entry *entry, const struct contact *contac
         entry->unasked[entry->cache->last_left_out++ % BACKLOG_MAX] = *contact;
         return;
     }
-    if (entry->unasked_count == entry->unasked_capacity) {
-        const size_t capacity = entry->unasked_capacity ? 2 * entry->unasked_capacity : 64;
-        struct contact *bigger = realloc(entry->unasked, capacity * sizeof *bigger);
-        if (!bigger) {
-            entry->left_out = true;
-            return;
-        }
-        entry->unasked = bigger;
-        entry->unasked_capacity = capacity;
-    }
-    entry->unasked[entry->unasked_count++] = *contact;
+    if (ARRAY_RESERVE(entry->unasked, entry->unasked_capacity, entry->unasked_count + 1) == 0)
+        entry->unasked[entry->unasked_count++] = *contact;
+    else
+        entry->left_out = true;
 }
 
 static bool has_room(const struct cache_entry *entry)
@@ -288,20 +269,6 @@ static void touch(struct cache_entry *entry, struct moment now)
 /* ---- entries -------------------------------------------------------------------------------------------------------
  */
 
-static void unlink_entry(struct cache *cache, struct cache_entry *entry)
-{
-    *(entry->newer ? &entry->newer->older : &cache->newest) = entry->older;
-    *(entry->older ? &entry->older->newer : &cache->oldest) = entry->newer;
-}
-
-static void link_newest(struct cache *cache, struct cache_entry *entry)
-{
-    entry->newer = NULL;
-    entry->older = cache->newest;
-    *(cache->newest ? &cache->newest->newer : &cache->oldest) = entry;
-    cache->newest = entry;
-}
-
 static void unwatch(struct cache_entry *entry)
 {
     if (entry->watch)
@@ -312,7 +279,7 @@ static void unwatch(struct cache_entry *entry)
 static void remove_entry(struct cache *cache, struct cache_entry *entry)
 {
     struct cache_job *job;
-    unlink_entry(cache, entry);
+    TAILQ_REMOVE(&cache->by_use, entry, by_use);
     table_remove(&cache->entries, entry->prefix, strlen(entry->prefix));
     if (entry->jobs > 0)
         for (size_t at = 0; (job = table_next(&cache->jobs, &at));)
@@ -328,8 +295,8 @@ static void remove_entry(struct cache *cache, struct cache_entry *entry)
 void cache_destroy(struct cache *cache)
 {
     struct cache_job *job;
-    while (cache->newest)
-        remove_entry(cache, cache->newest);
+    while (!TAILQ_EMPTY(&cache->by_use))
+        remove_entry(cache, TAILQ_FIRST(&cache->by_use));
     for (size_t at = 0; (job = table_next(&cache->jobs, &at));)
         free(job);
     table_destroy(&cache->jobs);
@@ -340,9 +307,9 @@ void cache_destroy(struct cache *cache)
 static bool make_room(struct cache *cache)
 {
     while (cache->entries.count >= cache->options.max_entries) {
-        struct cache_entry *entry = cache->oldest;
-        while (entry && entry->waiters)
-            entry = entry->newer;
+        struct cache_entry *entry = TAILQ_LAST(&cache->by_use, cache_entries);
+        while (entry && !LIST_EMPTY(&entry->waiters))
+            entry = TAILQ_PREV(entry, cache_entries, by_use);
         if (!entry)
             return false;
         remove_entry(cache, entry);
@@ -364,7 +331,7 @@ static struct cache_entry *add_entry(struct cache *cache, const char *prefix, st
         free(entry);
         return NULL;
     }
-    link_newest(cache, entry);
+    TAILQ_INSERT_HEAD(&cache->by_use, entry, by_use);
     return entry;
 }
 
@@ -518,8 +485,9 @@ void cache_on_connected(struct cache *cache, struct moment now)
 {
     cache->met = true;
     cache->next_ns = now.ns;
-    for (struct cache_entry *entry = cache->newest; entry; entry = entry->older)
-        entry->again_ns = now.ns;
+    struct cache_entry *entry;
+    TAILQ_FOREACH(entry, &cache->by_use, by_use)
+    entry->again_ns = now.ns;
 }
 
 /* ---- asking --------------------------------------------------------------------------------------------------------
@@ -528,10 +496,8 @@ void cache_on_connected(struct cache *cache, struct moment now)
 static void use(struct cache *cache, struct cache_entry *entry, struct moment now)
 {
     touch(entry, now);
-    if (entry != cache->newest) {
-        unlink_entry(cache, entry);
-        link_newest(cache, entry);
-    }
+    TAILQ_REMOVE(&cache->by_use, entry, by_use);
+    TAILQ_INSERT_HEAD(&cache->by_use, entry, by_use);
     const uint64_t pause_ns = (entry->wide ? CACHE_REFRESH_WIDE_MS : CACHE_REFRESH_MS) * NS_PER_MS;
     if (entry->jobs > 0 || now.ns < cache->next_refresh_ns || now.ns - entry->looked_ns < pause_ns)
         return;
@@ -609,7 +575,8 @@ static bool outlived(const struct cache *cache, const struct cache_entry *entry,
 {
     const bool empty = entry->links_count + entry->unasked_count == 0 ||
                        !table_find(&cache->world->places, entry->prefix, strlen(entry->prefix));
-    return !entry->waiters && now.ns - entry->used_ns >= (empty ? CACHE_NEGATIVE_S : CACHE_IDLE_S) * NS_PER_S;
+    return LIST_EMPTY(&entry->waiters) &&
+           now.ns - entry->used_ns >= (empty ? CACHE_NEGATIVE_S : CACHE_IDLE_S) * NS_PER_S;
 }
 
 /* Under a wide prefix, while somebody waits for what nobody is known to host: servers that no answer has named, and
@@ -631,14 +598,14 @@ static void take_turns(struct cache_entry *entry)
 static void widen(struct cache_entry *entry, struct moment now)
 {
     const bool was_wide = entry->wide;
-    if (was_wide && entry->waiters && entry->jobs == 0 && !has_room(entry))
+    if (was_wide && !LIST_EMPTY(&entry->waiters) && entry->jobs == 0 && !has_room(entry))
         take_turns(entry);
     feed(entry, now);
     if (!was_wide || entry->jobs > 0)
         return;
     if (entry->unsettled == 0)
         settle_width(entry);
-    if (entry->wide && entry->waiters && entry->unasked_count == 0 && entry->again_ns == 0)
+    if (entry->wide && !LIST_EMPTY(&entry->waiters) && entry->unasked_count == 0 && entry->again_ns == 0)
         entry->again_ns = entry->looked_ns + wide_again_ns;
     for (size_t i = 0; i < entry->links_count; i++)
         entry->links[i]->shown = entry->links[i]->link.server->live;
@@ -650,12 +617,13 @@ uint64_t cache_step(struct cache *cache, struct moment now)
     if (now.ns < cache->next_ns)
         return cache->next_ns;
     cache->next_ns = now.ns + sweep_ns;
-    for (struct cache_entry *entry = cache->newest, *older; entry; entry = older) {
-        older = entry->older;
-        if (entry->waiters)
+    for (struct cache_entry *entry = TAILQ_FIRST(&cache->by_use), *older; entry; entry = older) {
+        older = TAILQ_NEXT(entry, by_use);
+        const bool waited_for = !LIST_EMPTY(&entry->waiters);
+        if (waited_for)
             touch(entry, now);
         /* Also one whose servers were let go of while somebody waits. */
-        if (entry->waiters && !entry->found && !entry->wide && entry->jobs == 0 && entry->again_ns == 0)
+        if (waited_for && !entry->found && !entry->wide && entry->jobs == 0 && entry->again_ns == 0)
             entry->again_ns = now.ns;
         if (!entry->peeked && (entry->wide || entry->unasked_count > 0))
             widen(entry, now);

@@ -30,7 +30,8 @@ struct cache_entry;
 struct cache_waiter {
     void (*wake)(struct cache_waiter *waiter); /* it waits for nothing then; must not call the cache */
     enum cache_need need;
-    struct cache_waiter *next, **at; /* at NULL: it waits for nothing */
+    struct cache_entry *waits_for; /* NULL: nothing */
+    LIST_ENTRY(cache_waiter) entry;
 };
 
 struct cache_options {
@@ -52,10 +53,10 @@ struct cache {
     struct cache_options options;
     struct world *world;
     struct servers *servers;
-    struct table entries; /* prefix -> struct cache_entry */
-    struct cache_entry *newest, *oldest;
-    struct table jobs;    /* token -> struct cache_job */
-    struct table watches; /* token of an entry's latest round -> struct cache_entry */
+    struct table entries;                          /* prefix -> struct cache_entry */
+    TAILQ_HEAD(cache_entries, cache_entry) by_use; /* the latest first */
+    struct table jobs;                             /* token -> struct cache_job */
+    struct table watches;                          /* token of an entry's latest round -> struct cache_entry */
     uint64_t last_token;
     uint64_t next_ns;
     size_t last_left_out;

@@ -96,10 +96,10 @@ static enum lookup_result answer(struct lookup *lookup)
         state->free_before[w + 1] = state->free_before[w] + ranges_members(&state->free[w], UINT64_MAX);
     const uint64_t total = state->free_before[lookup->wants_count];
     const uint64_t count = state->count < total ? state->count : total;
-    uint64_t *numbers = arena_take(&lookup->arena, count * sizeof *numbers);
-    char **uids = arena_take(&lookup->arena, count * sizeof(char *));
-    if (!numbers || !uids)
-        return lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+    uint64_t *numbers = lookup_take(lookup, count * sizeof *numbers);
+    char **uids = lookup_take(lookup, count * sizeof(char *));
+    if (lookup->failed)
+        return LOOKUP_DONE;
     for (uint64_t i = 0; i < count; i++)
         numbers[i] = i;
     if (count < total)
@@ -191,13 +191,11 @@ static void begin(struct lookup *lookup)
                     LOOKUP_MAX_UIDS, LOOKUP_MAX_PREFIXES);
         return;
     }
-    struct state *state = arena_take(&lookup->arena, sizeof *state);
-    if (!state || !(state->free = arena_take(&lookup->arena, prefixes * sizeof *state->free)) ||
-        !(state->free_before = arena_take(&lookup->arena, (prefixes + 1) * sizeof *state->free_before)) ||
-        lookup_make_wants(lookup, prefixes) != 0) {
-        lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+    struct state *state = lookup_take(lookup, sizeof *state);
+    if (!state || !(state->free = lookup_take(lookup, prefixes * sizeof *state->free)) ||
+        !(state->free_before = lookup_take(lookup, (prefixes + 1) * sizeof *state->free_before)) ||
+        lookup_make_wants(lookup, prefixes) != 0)
         return;
-    }
     expertd__dht__draw_result__init(&state->result);
     if (!fill_wants(lookup, &pattern)) {
         lookup_fail(lookup, STATUS_INVALID_ARGUMENT, "the pattern's uids are too long");

@@ -77,16 +77,9 @@ constexpr size_t keys_max = 65536, keys_per_source = 8192, ports_per_source = 64
 
 contact from_endpoint(lt::address const &ip, uint16_t port)
 {
-    contact made = {};
-    if (ip.is_v4()) {
-        made.ip[10] = made.ip[11] = 0xff;
-        auto const bytes = ip.to_v4().to_bytes();
-        std::copy(bytes.begin(), bytes.end(), made.ip + 12);
-    } else {
-        auto const bytes = ip.to_v6().to_bytes();
-        std::copy(bytes.begin(), bytes.end(), made.ip);
-    }
-    contact_set_port(&made, port);
+    endpoint const at(ip, port);
+    contact made;
+    contact_from_socket(&made, reinterpret_cast<sockaddr const *>(at.data()));
     return made;
 }
 
@@ -131,10 +124,22 @@ bool same_host(contact const &a, contact const &b)
 /* ---- what this node keeps for others ------------------------------------------------------------------------------
  */
 
-/* Announcements by key. Used by libtorrent's thread, and by ours, which looks into it as into another node's. */
-class keeper
+void ring(int fd)
+{
+    if (eventfd_write(fd, 1) != 0) {
+        /* Only a counter near 2^64 can refuse: it is readable then. */
+    }
+}
+
+/* Announcements by key, as libtorrent's node keeps them. Used by libtorrent's thread, and by ours, which looks into it
+ * as into another node's. Items, BitTorrent's other kind of value, are not kept. */
+class keeper final : public lt::dht::dht_storage_interface
 {
   public:
+    explicit keeper(int fd) : fd_(fd)
+    {
+    }
+
     /* True: it was not there before. */
     bool announce(node_id const &key, contact const &who, uint64_t now_ns)
     {
@@ -219,12 +224,6 @@ class keeper
         }
     }
 
-    void set_id(node_id const &id)
-    {
-        std::lock_guard<std::mutex> guard(mutex);
-        own_id = id;
-    }
-
     node_id id() const
     {
         std::lock_guard<std::mutex> guard(mutex);
@@ -237,46 +236,10 @@ class keeper
         return keys.size();
     }
 
-  private:
-    struct item {
-        contact who;
-        uint64_t until_ns;
-    };
-
-    void let_go(contact const &who)
-    {
-        auto const source = sources.find(std::string(reinterpret_cast<char const *>(who.ip), sizeof who.ip));
-        if (source != sources.end() && --source->second == 0)
-            sources.erase(source);
-    }
-
-    mutable std::mutex mutex;
-    std::unordered_map<node_id, std::vector<item>> keys;
-    std::unordered_map<std::string, size_t> sources; /* announcements of each IP */
-    std::unordered_map<node_id, uint64_t> watched;   /* -> the token of the latest find */
-    std::vector<std::pair<uint64_t, contact>> fresh;
-    node_id own_id;
-};
-
-void ring(int fd)
-{
-    if (eventfd_write(fd, 1) != 0) {
-        /* Only a counter near 2^64 can refuse: it is readable then. */
-    }
-}
-
-/* How libtorrent's node sees it. Items, BitTorrent's other kind of value, are not kept. */
-class storage final : public lt::dht::dht_storage_interface
-{
-  public:
-    storage(std::shared_ptr<keeper> kept, int fd) : kept_(std::move(kept)), fd_(fd)
-    {
-    }
-
 #if TORRENT_ABI_VERSION == 1
     size_t num_torrents() const override
     {
-        return kept_->count();
+        return count();
     }
     size_t num_peers() const override
     {
@@ -285,13 +248,14 @@ class storage final : public lt::dht::dht_storage_interface
 #endif
     void update_node_ids(std::vector<lt::dht::node_id> const &ids) override
     {
+        std::lock_guard<std::mutex> guard(mutex);
         if (!ids.empty())
-            kept_->set_id(ids.front());
+            own_id = ids.front();
     }
 
     bool get_peers(lt::sha1_hash const &key, bool, bool, lt::address const &requester, lt::entry &reply) const override
     {
-        auto const live = kept_->get(key, clock_now_ns());
+        auto const live = get(key, clock_now_ns());
         lt::entry::list_type values;
         for (auto const &who : live)
             if (contact_is_v4(&who) == requester.is_v4())
@@ -305,7 +269,7 @@ class storage final : public lt::dht::dht_storage_interface
     void announce_peer(lt::sha1_hash const &key, lt::tcp::endpoint const &who, lt::string_view, bool) override
     {
         contact const at = from_endpoint(who.address(), who.port());
-        if (who.port() != 0 && kept_->announce(key, at, clock_now_ns()) && kept_->note_fresh(key, at))
+        if (who.port() != 0 && announce(key, at, clock_now_ns()) && note_fresh(key, at))
             ring(fd_);
     }
 
@@ -335,17 +299,34 @@ class storage final : public lt::dht::dht_storage_interface
     }
     void tick() override
     {
-        kept_->sweep(clock_now_ns());
+        sweep(clock_now_ns());
     }
     lt::dht::dht_storage_counters counters() const override
     {
         lt::dht::dht_storage_counters made;
-        made.torrents = static_cast<std::int32_t>(kept_->count());
+        made.torrents = static_cast<std::int32_t>(count());
         return made;
     }
 
   private:
-    std::shared_ptr<keeper> kept_;
+    struct item {
+        contact who;
+        uint64_t until_ns;
+    };
+
+    void let_go(contact const &who)
+    {
+        auto const source = sources.find(std::string(reinterpret_cast<char const *>(who.ip), sizeof who.ip));
+        if (source != sources.end() && --source->second == 0)
+            sources.erase(source);
+    }
+
+    mutable std::mutex mutex;
+    std::unordered_map<node_id, std::vector<item>> keys;
+    std::unordered_map<std::string, size_t> sources; /* announcements of each IP */
+    std::unordered_map<node_id, uint64_t> watched;   /* -> the token of the latest find */
+    std::vector<std::pair<uint64_t, contact>> fresh;
+    node_id own_id;
     int fd_;
 };
 
@@ -405,7 +386,7 @@ struct known_node {
 
 struct engine {
     std::unique_ptr<lt::session> session;
-    std::shared_ptr<keeper> kept = std::make_shared<keeper>();
+    keeper *kept = nullptr; /* the session's */
     int fd = -1;
     contact reached_at = {};
     bool follows = false; /* the machine's address */
@@ -481,16 +462,11 @@ bool is_silent(engine const &e, known_node const &node)
     return node.silent_ns != 0 && e.now.ns - node.silent_ns < dead_ns;
 }
 
-node_id between(node_id const &a, node_id const &b)
-{
-    return a ^ b;
-}
-
 void add_candidate(engine const &e, find &f, endpoint const &at, node_id const &id)
 {
     if (id == e.kept->id() || at.port() == 0)
         return;
-    node_id const distance = between(id, f.key);
+    node_id const distance = id ^ f.key;
     for (auto const &c : f.candidates)
         if (c.at == at)
             return;
@@ -518,12 +494,12 @@ void seed(engine const &e, find &f)
     for (auto const &node : e.known) {
         if (is_silent(e, node.second))
             continue;
-        near.emplace_back(between(node.second.id, f.key), node.first);
+        near.emplace_back(node.second.id ^ f.key, node.first);
     }
     size_t const count = std::min<size_t>(near.size(), 2 * ENGINE_NEAREST);
     std::partial_sort(near.begin(), near.begin() + static_cast<long>(count), near.end());
     for (size_t i = 0; i < count; i++)
-        add_candidate(e, f, near[i].second, between(near[i].first, f.key));
+        add_candidate(e, f, near[i].second, near[i].first ^ f.key);
 }
 
 /* ---- asking -------------------------------------------------------------------------------------------------------
@@ -992,8 +968,10 @@ int start(engine &e, engine_options const &options)
         e.bootstrap = std::make_unique<contact>(*options.bootstrap);
     lt::session_params params(settings(listen, options.port_mapping), std::vector<std::shared_ptr<lt::plugin>>());
     params.disk_io_constructor = lt::disabled_disk_io_constructor;
-    params.dht_storage_constructor = [kept = e.kept, fd = e.fd](lt::settings_interface const &) {
-        return std::make_unique<storage>(kept, fd);
+    params.dht_storage_constructor = [&e](lt::settings_interface const &) {
+        auto kept = std::make_unique<keeper>(e.fd);
+        e.kept = kept.get();
+        return kept;
     };
     e.session = std::make_unique<lt::session>(std::move(params));
     int rc = await_listening(e);

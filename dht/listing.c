@@ -6,8 +6,8 @@
 
 static int copy(struct lookup *lookup, const struct ranges *set, Expertd__Dht__Range ***list, size_t *count)
 {
-    Expertd__Dht__Range *ranges = arena_take(&lookup->arena, set->count * sizeof *ranges);
-    *list = arena_take(&lookup->arena, set->count * sizeof(Expertd__Dht__Range *));
+    Expertd__Dht__Range *ranges = lookup_take(lookup, set->count * sizeof *ranges);
+    *list = lookup_take(lookup, set->count * sizeof(Expertd__Dht__Range *));
     if (!ranges || !*list || lookup->arena.bytes > LOOKUP_REPLY_MAX) {
         lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "the answer is too large: ask for fewer prefixes at once");
         return -1;
@@ -52,12 +52,10 @@ static void begin(struct lookup *lookup)
                     count);
         return;
     }
-    Expertd__Dht__PrefixContent *contents = arena_take(&lookup->arena, count * sizeof *contents);
-    Expertd__Dht__PrefixContent **list = arena_take(&lookup->arena, count * sizeof(Expertd__Dht__PrefixContent *));
-    if (!contents || !list || lookup_make_wants(lookup, count) != 0) {
-        lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+    Expertd__Dht__PrefixContent *contents = lookup_take(lookup, count * sizeof *contents);
+    Expertd__Dht__PrefixContent **list = lookup_take(lookup, count * sizeof(Expertd__Dht__PrefixContent *));
+    if (!contents || !list || lookup_make_wants(lookup, count) != 0)
         return;
-    }
     for (size_t i = 0; i < count; i++) {
         const char *prefix = request->prefixes[i];
         if (!prefix_valid(prefix)) {

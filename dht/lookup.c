@@ -22,6 +22,14 @@ enum lookup_result lookup_fail(struct lookup *lookup, enum status status, const 
     return LOOKUP_DONE;
 }
 
+void *lookup_take(struct lookup *lookup, size_t size)
+{
+    void *memory = arena_take(&lookup->arena, size);
+    if (!memory)
+        lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+    return memory;
+}
+
 static void wake(struct cache_waiter *waiter)
 {
     struct lookup *lookup = ((struct lookup_want *)waiter)->lookup; /* its first member */
@@ -30,11 +38,9 @@ static void wake(struct cache_waiter *waiter)
 
 int lookup_make_wants(struct lookup *lookup, size_t count)
 {
-    lookup->wants = arena_take(&lookup->arena, count * sizeof *lookup->wants);
-    if (!lookup->wants) {
-        lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+    lookup->wants = lookup_take(lookup, count * sizeof *lookup->wants);
+    if (!lookup->wants)
         return -1;
-    }
     lookup->wants_count = count;
     for (size_t i = 0; i < count; i++) {
         lookup->wants[i].lookup = lookup;
@@ -53,7 +59,7 @@ int lookup_ask_part(struct lookup *lookup, struct lookup_want *want, enum cache_
                     const struct place **place)
 {
     struct cache_entry *entry;
-    if (want->waiter.at && !last)
+    if (want->waiter.waits_for && !last)
         return 0;
     cache_waiter_remove(&want->waiter);
     const int known = cache_find(lookup->cache, want->prefix, need, !want->asked, now, &entry);

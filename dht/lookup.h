@@ -72,6 +72,8 @@ enum lookup_result lookup_run(struct lookup *lookup, struct moment now);
 /* Sets status and message, drops the answer. LOOKUP_DONE. */
 enum lookup_result lookup_fail(struct lookup *lookup, enum status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* Of the lookup's arena, as arena_take; NULL: the lookup has failed. */
+void *lookup_take(struct lookup *lookup, size_t size);
 /* Makes `count` wants. 0 or a failed lookup (-1). */
 int lookup_make_wants(struct lookup *lookup, size_t count);
 /* Asks for the want's prefix. 1: *place has what lives (`last`: as far as is known), 0: waiting, -1: failed. */

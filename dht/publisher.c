@@ -5,10 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <zmq.h>
 
 #include "common/failpoint.h"
 #include "common/log.h"
+#include "dht/frames.h"
 
 enum { ROUTE_MAX = 255, ASK_MAX = 1024, BURST = 64, SEND_WATER = 16, FAREWELL_MS = 500 };
 
@@ -21,7 +23,7 @@ struct page {
 
 /* Who asked. */
 struct subscriber {
-    struct subscriber *next, **back;
+    LIST_ENTRY(subscriber) entry;
     struct dialogue_ask ask;
     uint64_t asked_ns;
     bool introduced, told;
@@ -44,7 +46,7 @@ struct publisher {
     size_t pages_count;
     bool pages_right;
     struct table by_route;
-    struct subscriber *subscribers;
+    LIST_HEAD(, subscriber) subscribers;
     size_t telling; /* subscribers that are still to be told */
     struct announcer *announcer;
     uint64_t next_heartbeat_ns, confirmed_ns, started_ms;
@@ -139,9 +141,7 @@ static void drop_pages(struct publisher *publisher)
 static void drop_subscriber(struct publisher *publisher, struct subscriber *subscriber)
 {
     table_remove(&publisher->by_route, subscriber->route, subscriber->route_size);
-    *subscriber->back = subscriber->next;
-    if (subscriber->next)
-        subscriber->next->back = subscriber->back;
+    LIST_REMOVE(subscriber, entry);
     publisher->telling -= !subscriber->told;
     free(subscriber);
 }
@@ -152,8 +152,8 @@ void publisher_destroy(struct publisher **publisher)
     *publisher = NULL;
     if (!old)
         return;
-    while (old->subscribers)
-        drop_subscriber(old, old->subscribers);
+    while (!LIST_EMPTY(&old->subscribers))
+        drop_subscriber(old, LIST_FIRST(&old->subscribers));
     table_destroy(&old->by_route);
     announcer_destroy(&old->announcer);
     drop_pages(old);
@@ -359,8 +359,8 @@ static void start_telling(struct publisher *publisher, struct subscriber *subscr
 /* Who has been told all is told this too; the others will see it in the catalog. */
 static void tell_news(struct publisher *publisher, zmq_msg_t *message)
 {
-    for (struct subscriber *subscriber = publisher->subscribers, *next; subscriber; subscriber = next) {
-        next = subscriber->next;
+    for (struct subscriber *subscriber = LIST_FIRST(&publisher->subscribers), *next; subscriber; subscriber = next) {
+        next = LIST_NEXT(subscriber, entry);
         if (!subscriber->told)
             continue;
         const int rc = send_to(publisher, subscriber, message);
@@ -380,9 +380,10 @@ static int tell_changes(struct publisher *publisher, const struct catalog *old, 
     size_t count, pages_count = 0;
     int rc = catalog_changes(old, new, &changes, &count);
     publisher->pages_right = false;
-    for (struct subscriber *subscriber = publisher->subscribers; subscriber; subscriber = subscriber->next)
-        if (!subscriber->told)
-            subscriber->introduced = false; /* pages of two catalogs do not mix */
+    struct subscriber *subscriber;
+    LIST_FOREACH(subscriber, &publisher->subscribers, entry)
+    if (!subscriber->told)
+        subscriber->introduced = false; /* pages of two catalogs do not mix */
     for (size_t i = 0; rc == 0 && i < count; i++)
         rc = world_put(publisher->world, &publisher->own, &changes[i]);
     if (rc == 0)
@@ -429,11 +430,7 @@ static struct subscriber *subscriber_for(struct publisher *publisher, zmq_msg_t 
         return NULL;
     }
     subscriber->told = true; /* counted by start_telling */
-    subscriber->next = publisher->subscribers;
-    subscriber->back = &publisher->subscribers;
-    if (subscriber->next)
-        subscriber->next->back = &subscriber->next;
-    publisher->subscribers = subscriber;
+    LIST_INSERT_HEAD(&publisher->subscribers, subscriber, entry);
     return subscriber;
 }
 
@@ -455,26 +452,17 @@ static void take_ask(struct publisher *publisher, zmq_msg_t *route, const struct
     tell_all(publisher, subscriber, now);
 }
 
-/* One message. -EAGAIN: there is none. */
-static int receive(struct publisher *publisher, struct moment now)
+static bool receive(struct publisher *publisher, struct moment now)
 {
-    zmq_msg_t route, frame;
+    struct frames frames;
     struct dialogue_ask ask;
-    int rc = -EAGAIN;
-    zmq_msg_init(&route);
-    zmq_msg_init(&frame);
-    if (zmq_msg_recv(&route, publisher->socket, ZMQ_DONTWAIT) >= 0) {
-        bool more = zmq_msg_more(&route) && zmq_msg_recv(&frame, publisher->socket, ZMQ_DONTWAIT) >= 0;
-        rc = 0;
-        if (more && !zmq_msg_more(&frame) && dialogue_unpack_ask(&ask, zmq_msg_data(&frame), zmq_msg_size(&frame)) == 0)
-            take_ask(publisher, &route, &ask, now);
-        for (more = more && zmq_msg_more(&frame); more; more = zmq_msg_more(&frame))
-            if (zmq_msg_recv(&frame, publisher->socket, ZMQ_DONTWAIT) < 0)
-                break;
-    }
-    zmq_msg_close(&frame);
-    zmq_msg_close(&route);
-    return rc;
+    if (!frames_receive(&frames, publisher->socket))
+        return false;
+    zmq_msg_t *frame = &frames.items[1];
+    if (frames.count == 2 && dialogue_unpack_ask(&ask, zmq_msg_data(frame), zmq_msg_size(frame)) == 0)
+        take_ask(publisher, &frames.items[0], &ask, now);
+    frames_close(&frames);
+    return true;
 }
 
 /* ---- the frontend --------------------------------------------------------------------------------------------------
@@ -536,16 +524,16 @@ void publisher_leave(struct publisher *publisher, struct moment now)
 
 uint64_t publisher_step(struct publisher *publisher, struct moment now)
 {
-    int left = 0;
-    for (int i = 0; i < BURST && (left = receive(publisher, now)) == 0; i++) {
-    }
+    bool left = true;
+    for (int i = 0; i < BURST && left; i++)
+        left = receive(publisher, now);
     if (now.ns >= publisher->next_heartbeat_ns && publisher->state != PUBLISHER_LEAVING) {
         beat(publisher, life_ms(publisher, now));
         publisher->next_heartbeat_ns = now.ns + publisher->options.update_period_ns;
     }
-    for (struct subscriber *subscriber = publisher->subscribers, *next; subscriber && publisher->telling > 0;
-         subscriber = next) {
-        next = subscriber->next;
+    for (struct subscriber *subscriber = LIST_FIRST(&publisher->subscribers), *next;
+         subscriber && publisher->telling > 0; subscriber = next) {
+        next = LIST_NEXT(subscriber, entry);
         if (!subscriber->told)
             tell_all(publisher, subscriber, now);
     }
@@ -554,7 +542,7 @@ uint64_t publisher_step(struct publisher *publisher, struct moment now)
         next_ns = publisher->next_heartbeat_ns;
     if (publisher->telling > 0 && now.ns + retry_ns < next_ns)
         next_ns = now.ns + retry_ns;
-    return left == 0 ? now.ns : next_ns;
+    return left ? now.ns : next_ns;
 }
 
 /* ---- what is there -------------------------------------------------------------------------------------------------

@@ -4,19 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int reserve(struct ranges *set, size_t capacity)
+#include "common/array.h"
+
+static int reserve(struct ranges *set, size_t count)
 {
-    if (capacity <= set->capacity)
-        return 0;
-    size_t wanted = set->capacity ? set->capacity : 4;
-    while (wanted < capacity)
-        wanted *= 2;
-    struct range *items = realloc(set->items, wanted * sizeof *items);
-    if (!items)
-        return -ENOMEM;
-    set->items = items;
-    set->capacity = wanted;
-    return 0;
+    return ARRAY_RESERVE(set->items, set->capacity, count);
 }
 
 int ranges_append(struct ranges *set, uint64_t first, uint64_t end)

@@ -80,7 +80,7 @@ static int group(struct lookup *lookup, struct state *state, size_t count)
     size_t groups = 0;
     for (size_t i = 0; i < count; i++)
         groups += i == 0 || strcmp(state->items[i].prefix, state->items[i - 1].prefix) != 0;
-    state->first = arena_take(&lookup->arena, (groups + 1) * sizeof *state->first);
+    state->first = lookup_take(lookup, (groups + 1) * sizeof *state->first);
     if (!state->first || lookup_make_wants(lookup, groups) != 0)
         return -1;
     size_t at = 0;
@@ -102,14 +102,12 @@ static void begin(struct lookup *lookup)
         lookup_fail(lookup, STATUS_INVALID_ARGUMENT, "RESOLVE takes 1 to %d uids, not %zu", LOOKUP_MAX_UIDS, count);
         return;
     }
-    struct state *state = arena_take(&lookup->arena, sizeof *state);
-    struct item *items = arena_take(&lookup->arena, count * sizeof *items);
-    Expertd__Dht__Resolved *resolved = arena_take(&lookup->arena, count * sizeof *resolved);
-    Expertd__Dht__Resolved **list = arena_take(&lookup->arena, count * sizeof(Expertd__Dht__Resolved *));
-    if (!state || !items || !resolved || !list) {
-        lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+    struct state *state = lookup_take(lookup, sizeof *state);
+    struct item *items = lookup_take(lookup, count * sizeof *items);
+    Expertd__Dht__Resolved *resolved = lookup_take(lookup, count * sizeof *resolved);
+    Expertd__Dht__Resolved **list = lookup_take(lookup, count * sizeof(Expertd__Dht__Resolved *));
+    if (lookup->failed)
         return;
-    }
     for (size_t i = 0; i < count; i++) {
         if (!prefix_of_uid(request->uids[i], items[i].prefix, &items[i].coordinate)) {
             lookup_fail(lookup, STATUS_INVALID_ARGUMENT, "uid %zu of the request is no uid: '%.100s'", i,
@@ -124,10 +122,8 @@ static void begin(struct lookup *lookup)
     qsort(items, count, sizeof *items, compare);
     state->items = items;
     state->resolved = resolved;
-    if (group(lookup, state, count) != 0) {
-        lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+    if (group(lookup, state, count) != 0)
         return;
-    }
     lookup->state = state;
     lookup->reply.resolved = list;
     lookup->reply.n_resolved = count;

@@ -61,9 +61,9 @@ static void wait_for(struct lookup *lookup, struct cache_entry *entry, const cha
         return;
     for (size_t i = 0; i < lookup->wants_count; i++) {
         struct lookup_want *want = &lookup->wants[i];
-        if (want->waiter.at && strcmp(want->prefix, prefix) == 0)
+        if (want->waiter.waits_for && strcmp(want->prefix, prefix) == 0)
             return;
-        if (want->waiter.at)
+        if (want->waiter.waits_for)
             continue;
         memcpy(want->prefix, prefix, strlen(prefix) + 1);
         lookup_wait(want, entry, CACHE_SETTLED);
@@ -125,11 +125,11 @@ static struct numbered *add_expert(struct state *state, const char *prefix, uint
 {
     struct lookup *lookup = state->lookup;
     const struct place *place = world_find(lookup->cache->world, prefix);
-    struct numbered *expert = arena_take(&lookup->arena, sizeof *expert);
+    struct numbered *expert = lookup_take(lookup, sizeof *expert);
     char *text = arena_text(&lookup->arena, uid);
     if (state->result.n_experts == state->experts_capacity) {
         const size_t capacity = state->experts_capacity ? 2 * state->experts_capacity : 64;
-        Expertd__Dht__Resolved **list = arena_take(&lookup->arena, capacity * sizeof(Expertd__Dht__Resolved *));
+        Expertd__Dht__Resolved **list = lookup_take(lookup, capacity * sizeof(Expertd__Dht__Resolved *));
         if (list && state->result.n_experts)
             memcpy(list, state->result.experts, state->result.n_experts * sizeof(Expertd__Dht__Resolved *));
         state->result.experts = list;
@@ -165,12 +165,10 @@ static int answer_row(struct state *state, size_t row, size_t found)
 {
     struct lookup *lookup = state->lookup;
     Expertd__Dht__BeamResult__Row *answer = &state->row[row];
-    answer->experts = arena_take(&lookup->arena, found * sizeof *answer->experts);
-    answer->scores = arena_take(&lookup->arena, found * sizeof *answer->scores);
-    if (!answer->experts || !answer->scores) {
-        lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+    answer->experts = lookup_take(lookup, found * sizeof *answer->experts);
+    answer->scores = lookup_take(lookup, found * sizeof *answer->scores);
+    if (lookup->failed)
         return -1;
-    }
     for (size_t i = 0; i < found; i++) {
         char prefix[UID_SIZE], uid[UID_SIZE];
         if (!name(state, &state->best[i], prefix, uid))
@@ -210,7 +208,7 @@ static int run_row(struct state *state, size_t row)
 static bool waits(const struct lookup *lookup)
 {
     for (size_t i = 0; i < lookup->wants_count; i++)
-        if (lookup->wants[i].waiter.at)
+        if (lookup->wants[i].waiter.waits_for)
             return true;
     return false;
 }
@@ -291,11 +289,11 @@ static void begin(struct lookup *lookup)
         return;
     }
     const size_t rows = query->n_scores / row_scores;
-    struct state *state = arena_take(&lookup->arena, sizeof *state);
-    Expertd__Dht__BeamResult__Row **list = arena_take(&lookup->arena, rows * sizeof(Expertd__Dht__BeamResult__Row *));
-    Expertd__Dht__BeamResult__Row *row = arena_take(&lookup->arena, rows * sizeof *row);
-    bool *done = arena_take(&lookup->arena, rows * sizeof *done);
-    struct beam_best *best = arena_take(&lookup->arena, query->beam_size * sizeof *best);
+    struct state *state = lookup_take(lookup, sizeof *state);
+    Expertd__Dht__BeamResult__Row **list = lookup_take(lookup, rows * sizeof(Expertd__Dht__BeamResult__Row *));
+    Expertd__Dht__BeamResult__Row *row = lookup_take(lookup, rows * sizeof *row);
+    bool *done = lookup_take(lookup, rows * sizeof *done);
+    struct beam_best *best = lookup_take(lookup, query->beam_size * sizeof *best);
     if (!state || !list || !row || !done || !best || ranges_append(&state->anything, 0, RANGES_END_MAX) != 0) {
         lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
         return;

@@ -9,6 +9,7 @@
 #include <zmq.h>
 
 #include "common/log.h"
+#include "dht/frames.h"
 
 enum { BURST = 64, DEAD_LOOKS = 64, WINDOW_MESSAGES = 2000, WINDOW_BYTES = 32 << 20, STATES = SERVER_RESTING + 1 };
 
@@ -24,14 +25,16 @@ static const uint64_t liar_rest_ns = 60 * NS_PER_S;
  * keep the others from being asked. */
 enum { FIRST, AGAIN, TURNS };
 
+LIST_HEAD(server_list, server);
+
 /* An IP, with its servers that wait to be asked. */
 struct servers_source {
     uint8_t ip[CONTACT_IP_SIZE];
     size_t servers, asked;
     struct servers_turn {
         struct servers_source *source;
-        struct server *waiting;
-        struct servers_turn *next, **back; /* in the ring of those with waiting ones; back NULL: not in it */
+        struct server_list waiting;
+        TAILQ_ENTRY(servers_turn) entry; /* in the ring, with waiting ones */
     } turns[TURNS];
 };
 
@@ -40,10 +43,10 @@ struct servers {
     struct world *world;
     struct servers_options options;
     struct table by_contact, by_route, sources;
-    struct server *lists[STATES]; /* all but the waiting ones */
+    struct server_list lists[STATES]; /* all but the waiting ones */
     size_t counts[STATES];
     struct servers_ring {
-        struct servers_turn *first, **end;
+        TAILQ_HEAD(, servers_turn) turns;
         size_t asked;
     } rings[TURNS];
     uint64_t next_ns; /* no server is due before */
@@ -97,7 +100,7 @@ int servers_create(struct servers **servers, void *context, struct world *world,
     made->world = world;
     made->options = *options;
     for (int turn = 0; turn < TURNS; turn++)
-        made->rings[turn].end = &made->rings[turn].first;
+        TAILQ_INIT(&made->rings[turn].turns);
     const int rc = context ? open_sockets(made, context) : 0;
     if (rc != 0)
         servers_destroy(&made);
@@ -201,61 +204,32 @@ static int turn_of(const struct server *server)
     return server->failures + server->timeouts > 0 && !server->proven ? AGAIN : FIRST;
 }
 
-static void leave_ring(struct servers_ring *ring, struct servers_turn *turn)
-{
-    if (!turn->back)
-        return;
-    *turn->back = turn->next;
-    if (turn->next)
-        turn->next->back = turn->back;
-    else
-        ring->end = turn->back;
-    turn->back = NULL;
-}
-
-static void enter_ring(struct servers_ring *ring, struct servers_turn *turn)
-{
-    if (turn->back)
-        return;
-    turn->next = NULL;
-    turn->back = ring->end;
-    *ring->end = turn;
-    ring->end = &turn->next;
-}
-
 static void unlist(struct servers *servers, struct server *server)
 {
     struct servers_turn *turn = &server->source->turns[server->turn];
-    *server->back = server->next;
-    if (server->next)
-        server->next->back = server->back;
+    LIST_REMOVE(server, entry);
     servers->counts[server->state]--;
     if (server->state == SERVER_ASKED) {
         server->source->asked--;
         servers->rings[server->turn].asked--;
     }
-    if (server->state == SERVER_WAITING && !turn->waiting)
-        leave_ring(&servers->rings[server->turn], turn);
+    if (server->state == SERVER_WAITING && LIST_EMPTY(&turn->waiting))
+        TAILQ_REMOVE(&servers->rings[server->turn].turns, turn, entry);
 }
 
 static void enlist(struct servers *servers, struct server *server, enum server_state state)
 {
     server->turn = turn_of(server);
     struct servers_turn *turn = &server->source->turns[server->turn];
-    struct server **list = state == SERVER_WAITING ? &turn->waiting : &servers->lists[state];
+    if (state == SERVER_WAITING && LIST_EMPTY(&turn->waiting))
+        TAILQ_INSERT_TAIL(&servers->rings[server->turn].turns, turn, entry);
+    LIST_INSERT_HEAD(state == SERVER_WAITING ? &turn->waiting : &servers->lists[state], server, entry);
     server->state = state;
-    server->next = *list;
-    server->back = list;
-    if (server->next)
-        server->next->back = &server->next;
-    *list = server;
     servers->counts[state]++;
     if (state == SERVER_ASKED) {
         server->source->asked++;
         servers->rings[server->turn].asked++;
     }
-    if (state == SERVER_WAITING)
-        enter_ring(&servers->rings[server->turn], turn);
 }
 
 static void notify(struct server *server, bool settled, bool sure)
@@ -266,8 +240,8 @@ static void notify(struct server *server, bool settled, bool sure)
     server->settled = settled;
     server->sure = sure;
     server->live = live;
-    for (struct server_link *link = server->links, *next; link; link = next) {
-        next = link->next;
+    for (struct server_link *link = LIST_FIRST(&server->links), *next; link; link = next) {
+        next = LIST_NEXT(link, entry);
         link->changed(link, false);
     }
 }
@@ -367,11 +341,8 @@ static void forget(struct servers *servers, struct server *server)
 
 static void let_go(struct servers *servers, struct server *server)
 {
-    while (server->links) {
-        struct server_link *link = server->links;
-        server->links = link->next;
-        if (link->next)
-            link->next->back = &server->links;
+    for (struct server_link *link; (link = LIST_FIRST(&server->links));) {
+        LIST_REMOVE(link, entry);
         link->server = NULL;
         link->changed(link, true);
     }
@@ -386,7 +357,9 @@ static bool make_room(struct servers *servers, int turn, struct moment now)
     struct server *oldest = NULL;
     if (servers->counts[SERVER_LIVE] + servers->counts[SERVER_ASKED] < servers->options.max_servers)
         return true;
-    for (struct server *server = servers->lists[SERVER_LIVE]; server; server = server->next) {
+    struct server *server;
+    LIST_FOREACH(server, &servers->lists[SERVER_LIVE], entry)
+    {
         /* One that is in use is not let go of: then it is as if there were no room. */
         if (now.ns - server->used_ns < (server->resident.named ? named_use_ns : use_ns) ||
             (server->resident.named && turn == AGAIN))
@@ -425,11 +398,11 @@ static bool forget_dead(struct servers *servers, const struct servers_source *so
 static void keep_budget(struct servers *servers, struct moment now)
 {
     while (servers->world->bytes > servers->options.max_bytes) {
-        struct server *largest = NULL;
+        struct server *server, *largest = NULL;
         for (enum server_state state = SERVER_ASKED; state <= SERVER_LIVE; state++)
-            for (struct server *server = servers->lists[state]; server; server = server->next)
-                if (!largest || server->resident.bytes > largest->resident.bytes)
-                    largest = server;
+            LIST_FOREACH(server, &servers->lists[state], entry)
+        if (!largest || server->resident.bytes > largest->resident.bytes)
+            largest = server;
         if (!largest || largest->resident.bytes == 0)
             return;
         servers->counters.overflow++;
@@ -455,8 +428,10 @@ static bool within_window(struct server *server, size_t size, struct moment now)
 /* Another connection with the same id. *same: and of the same process. */
 static const struct server *find_double(const struct servers *servers, const struct server *server, bool *same)
 {
+    const struct server *other;
     for (enum server_state state = SERVER_ASKED; state <= SERVER_LIVE; state++)
-        for (const struct server *other = servers->lists[state]; other; other = other->next) {
+        LIST_FOREACH(other, &servers->lists[state], entry)
+        {
             if (other == server || !other->introduced ||
                 memcmp(other->resident.id, server->resident.id, SERVER_ID_SIZE) != 0)
                 continue;
@@ -581,52 +556,41 @@ void servers_hear(struct servers *servers, struct server *server, const uint8_t 
     dialogue_tell_destroy(&tell);
 }
 
-/* One message. -EAGAIN: there is none. */
-static int receive(struct servers *servers, struct moment now)
+static bool receive(struct servers *servers, struct moment now)
 {
-    zmq_msg_t route, frame;
-    int rc = -EAGAIN;
-    zmq_msg_init(&route);
-    zmq_msg_init(&frame);
-    if (zmq_msg_recv(&route, servers->socket, ZMQ_DONTWAIT) >= 0) {
-        struct server *server = table_find(&servers->by_route, zmq_msg_data(&route), zmq_msg_size(&route));
-        bool more = zmq_msg_more(&route) && zmq_msg_recv(&frame, servers->socket, ZMQ_DONTWAIT) >= 0;
-        const bool single = more && !zmq_msg_more(&frame);
-        rc = 0;
-        if (server && single)
-            servers_hear(servers, server, zmq_msg_data(&frame), zmq_msg_size(&frame), now);
-        else if (server)
-            call_liar(servers, server, "does not speak as an expertd-dht does", now);
-        for (more = more && !single; more; more = zmq_msg_more(&frame))
-            if (zmq_msg_recv(&frame, servers->socket, ZMQ_DONTWAIT) < 0)
-                break;
-    }
-    zmq_msg_close(&frame);
-    zmq_msg_close(&route);
-    return rc;
+    struct frames frames;
+    if (!frames_receive(&frames, servers->socket))
+        return false;
+    struct server *server =
+        table_find(&servers->by_route, zmq_msg_data(&frames.items[0]), zmq_msg_size(&frames.items[0]));
+    if (server && frames.count == 2)
+        servers_hear(servers, server, zmq_msg_data(&frames.items[1]), zmq_msg_size(&frames.items[1]), now);
+    else if (server)
+        call_liar(servers, server, "does not speak as an expertd-dht does", now);
+    frames_close(&frames);
+    return true;
 }
 
 /* One event: a connection that ended, or did not come to be. */
-static int receive_event(struct servers *servers, struct moment now)
+static bool receive_event(struct servers *servers, struct moment now)
 {
-    char text[CONTACT_TEXT + 16];
-    zmq_msg_t frame;
+    static const char scheme[] = "tcp://";
+    char text[CONTACT_TEXT + sizeof scheme];
+    struct frames frames;
     struct contact contact;
-    zmq_msg_init(&frame);
-    const int first = zmq_msg_recv(&frame, servers->monitor, ZMQ_DONTWAIT);
-    zmq_msg_close(&frame);
-    if (first < 0)
-        return -EAGAIN;
-    const int length = zmq_recv(servers->monitor, text, sizeof text - 1, ZMQ_DONTWAIT);
-    if (length < 0 || length >= (int)sizeof text || strncmp(text, "tcp://", 6) != 0)
-        return 0;
-    text[length] = '\0';
-    if (!contact_parse(&contact, text + 6))
-        return 0;
+    if (!frames_receive(&frames, servers->monitor))
+        return false;
+    const size_t size = frames.count == 2 ? zmq_msg_size(&frames.items[1]) : sizeof text;
+    const bool fits = size < sizeof text;
+    memcpy(text, fits ? zmq_msg_data(&frames.items[1]) : "", fits ? size : 0);
+    text[fits ? size : 0] = '\0';
+    frames_close(&frames);
+    if (strncmp(text, scheme, sizeof scheme - 1) != 0 || !contact_parse(&contact, text + sizeof scheme - 1))
+        return true;
     struct server *server = table_find(&servers->by_contact, &contact, sizeof contact);
     if (server && (server->state == SERVER_ASKED || server->state == SERVER_LIVE))
         break_off(servers, server, now);
-    return 0;
+    return true;
 }
 
 /* ---- time ----------------------------------------------------------------------------------------------------------
@@ -647,7 +611,7 @@ static void take_time(struct servers *servers, struct server *server, struct mom
         rest(servers, server, first_rest_ns, true, now);
         break;
     case SERVER_RESTING:
-        if (!server->links)
+        if (LIST_EMPTY(&server->links))
             forget(servers, server);
         else
             set_state(servers, server, SERVER_WAITING, now);
@@ -663,8 +627,8 @@ static void tick(struct servers *servers, struct moment now)
         return;
     servers->next_ns = UINT64_MAX;
     for (enum server_state state = SERVER_ASKED; state <= SERVER_RESTING; state++)
-        for (struct server *server = servers->lists[state], *next; server; server = next) {
-            next = server->next;
+        for (struct server *server = LIST_FIRST(&servers->lists[state]), *next; server; server = next) {
+            next = LIST_NEXT(server, entry);
             if (now.ns >= server->due_ns)
                 take_time(servers, server, now);
             else
@@ -676,43 +640,41 @@ static void tick(struct servers *servers, struct moment now)
 static void ask_waiting(struct servers *servers, int turn, size_t asked_max, struct moment now)
 {
     struct servers_ring *ring = &servers->rings[turn];
-    struct servers_turn *stop = NULL;
-    while (ring->first && ring->first != stop && servers->counts[SERVER_ASKED] < SERVERS_ASKED_MAX &&
+    struct servers_turn *next, *stop = NULL;
+    while ((next = TAILQ_FIRST(&ring->turns)) && next != stop && servers->counts[SERVER_ASKED] < SERVERS_ASKED_MAX &&
            ring->asked < asked_max) {
-        struct servers_turn *next = ring->first;
         const bool too_many = next->source->asked >= SERVERS_ASKED_OF_IP;
         if (!too_many && !make_room(servers, turn, now))
             return;
-        leave_ring(ring, next);
-        enter_ring(ring, next);
+        TAILQ_REMOVE(&ring->turns, next, entry);
+        TAILQ_INSERT_TAIL(&ring->turns, next, entry);
         if (too_many) {
             if (!stop)
                 stop = next;
             continue;
         }
         stop = NULL;
-        start(servers, next->waiting, now);
+        start(servers, LIST_FIRST(&next->waiting), now);
     }
 }
 
 uint64_t servers_step(struct servers *servers, struct moment now)
 {
     const uint64_t end_ns = clock_now_ns() + step_ns;
-    int left = 1;
-    while (receive_event(servers, now) == 0) {
+    bool left = true;
+    while (receive_event(servers, now)) {
     }
-    for (int i = 0; i < BURST || clock_now_ns() < end_ns; i++)
-        if ((left = receive(servers, now)) != 0)
-            break;
+    for (int i = 0; left && (i < BURST || clock_now_ns() < end_ns); i++)
+        left = receive(servers, now);
     tick(servers, now);
     /* A few of the dead in any case; else those that were never asked would keep them from being anything but dead. */
     const size_t room =
         servers->options.max_servers < SERVERS_ASKED_MAX ? servers->options.max_servers : SERVERS_ASKED_MAX;
     ask_waiting(servers, AGAIN, room / 4 + 1, now);
     ask_waiting(servers, FIRST, SERVERS_ASKED_MAX, now);
-    if (!servers->rings[FIRST].first)
+    if (TAILQ_EMPTY(&servers->rings[FIRST].turns))
         ask_waiting(servers, AGAIN, SERVERS_ASKED_MAX, now);
-    return left == 0 ? now.ns : servers->next_ns;
+    return left ? now.ns : servers->next_ns;
 }
 
 /* ---- links ---------------------------------------------------------------------------------------------------------
@@ -774,11 +736,7 @@ int servers_link(struct servers *servers, const struct contact *contact, struct 
     if (rc != 0)
         return rc;
     link->server = server;
-    link->next = server->links;
-    link->back = &server->links;
-    if (link->next)
-        link->next->back = &link->next;
-    server->links = link;
+    LIST_INSERT_HEAD(&server->links, link, entry);
     return 0;
 }
 
@@ -787,12 +745,10 @@ void servers_unlink(struct servers *servers, struct server_link *link)
     struct server *server = link->server;
     if (!server)
         return;
-    *link->back = link->next;
-    if (link->next)
-        link->next->back = link->back;
+    LIST_REMOVE(link, entry);
     link->server = NULL;
     /* How long it is to be left alone is remembered. */
-    if (!server->links && server->state != SERVER_RESTING)
+    if (LIST_EMPTY(&server->links) && server->state != SERVER_RESTING)
         forget(servers, server);
 }
 

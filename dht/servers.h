@@ -15,6 +15,8 @@
 #ifndef EXPERTD_DHT_SERVERS_H
 #define EXPERTD_DHT_SERVERS_H
 
+#include <sys/queue.h>
+
 #include "dht/contact.h"
 #include "dht/moment.h"
 #include "dht/world.h"
@@ -44,10 +46,10 @@ struct server {
     uint64_t since_ns; /* of the state */
     uint64_t due_ns;   /* ASKED: given up then; RESTING: asked again; LIVE: its life ends */
     uint64_t used_ns;  /* when it was last of use to a look-up */
-    struct server_link *links;
+    LIST_HEAD(, server_link) links;
     struct servers_source *source;
-    struct server *next, **back; /* waiting, of the source; or of its state */
-    uint8_t route[9];            /* of the connection, to ZeroMQ; route[0] 0: none */
+    LIST_ENTRY(server) entry; /* waiting, of the source; or of its state */
+    uint8_t route[9];         /* of the connection, to ZeroMQ; route[0] 0: none */
     uint8_t challenge[CHALLENGE_SIZE];
     uint8_t instance[INSTANCE_SIZE];
     uint64_t started_ms;
@@ -64,7 +66,7 @@ struct server {
 /* Somebody's interest in a server. */
 struct server_link {
     struct server *server;
-    struct server_link *next, **back;
+    LIST_ENTRY(server_link) entry;
     /* The server has become settled, or sure, or is no longer, or lives, or has died; `gone`: it was let go of for
      * another, and the link is undone. Must not call back. */
     void (*changed)(struct server_link *link, bool gone);

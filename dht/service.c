@@ -4,14 +4,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <zmq.h>
 
 #include "common/log.h"
+#include "dht/frames.h"
 #include "dht/lookup_kinds.h"
 #include "proto/binding.h"
 #include "proto/wire.h"
 
-enum { VERSION = 1, ENVELOPE_MAX = 3, FRAMES_MAX = 8, BURST = 64 };
+enum { VERSION = 1, ENVELOPE_MAX = 3, BURST = 64 };
 
 /* A lookup with the way back of its reply. */
 struct call {
@@ -22,7 +24,8 @@ struct call {
     int envelope_count;
     size_t bytes;
     bool runnable;
-    struct call *next, *prev; /* of all that are kept */
+    bool kept;
+    TAILQ_ENTRY(call) entry; /* of all that are kept */
     struct call *next_runnable;
 };
 
@@ -31,7 +34,7 @@ struct service {
     struct cache *cache;
     service_status status;
     void *status_context;
-    struct call kept; /* head of the ring */
+    TAILQ_HEAD(, call) kept; /* the latest last */
     size_t kept_count, kept_bytes;
     struct call *runnable;
     struct service_counters counters;
@@ -50,7 +53,7 @@ int service_create(struct service **service, void *context, const char *endpoint
     made->cache = cache;
     made->status = status;
     made->status_context = status_context;
-    made->kept.next = made->kept.prev = &made->kept;
+    TAILQ_INIT(&made->kept);
     made->socket = zmq_socket(context, ZMQ_ROUTER);
     if (!made->socket || zmq_setsockopt(made->socket, ZMQ_LINGER, &none, sizeof none) != 0 ||
         zmq_setsockopt(made->socket, ZMQ_ROUTER_MANDATORY, &one, sizeof one) != 0 ||
@@ -86,9 +89,8 @@ const struct service_counters *service_counters(const struct service *service)
 
 static void free_call(struct call *call)
 {
-    if (call->next) {
-        call->next->prev = call->prev;
-        call->prev->next = call->next;
+    if (call->kept) {
+        TAILQ_REMOVE(&call->service->kept, call, entry);
         call->service->kept_count--;
         call->service->kept_bytes -= call->bytes;
     }
@@ -106,8 +108,8 @@ void service_destroy(struct service **service)
     *service = NULL;
     if (!old)
         return;
-    while (old->kept.next != &old->kept)
-        free_call(old->kept.next);
+    while (!TAILQ_EMPTY(&old->kept))
+        free_call(TAILQ_FIRST(&old->kept));
     if (old->socket)
         zmq_close(old->socket);
     free(old);
@@ -127,9 +129,8 @@ static void keep(struct call *call, size_t bytes)
 {
     struct service *service = call->service;
     call->bytes = bytes;
-    call->next = &service->kept;
-    call->prev = service->kept.prev;
-    call->prev->next = call->next->prev = call;
+    call->kept = true;
+    TAILQ_INSERT_TAIL(&service->kept, call, entry);
     service->kept_count++;
     service->kept_bytes += bytes;
 }
@@ -273,36 +274,12 @@ static bool envelope_valid(zmq_msg_t *frames, int count)
     return count == 3 && zmq_msg_size(&frames[1]) == 4 && zmq_msg_size(&frames[2]) == 0;
 }
 
-/* One message: at most FRAMES_MAX frames of it are kept, the others are dropped. The number kept; -EAGAIN: none came.
- */
-static int receive(struct service *service, zmq_msg_t *frames, bool *too_many)
-{
-    int count = 0;
-    int more = 1;
-    *too_many = false;
-    while (more) {
-        zmq_msg_t frame;
-        zmq_msg_init(&frame);
-        if (zmq_msg_recv(&frame, service->socket, ZMQ_DONTWAIT) < 0) {
-            zmq_msg_close(&frame);
-            break;
-        }
-        more = zmq_msg_more(&frame);
-        if (count < FRAMES_MAX) {
-            zmq_msg_init(&frames[count]);
-            zmq_msg_move(&frames[count++], &frame);
-        } else {
-            *too_many = true;
-        }
-        zmq_msg_close(&frame);
-    }
-    return count > 0 ? count : -EAGAIN;
-}
-
-static void take_message(struct service *service, zmq_msg_t *frames, int count, bool too_many, struct moment now)
+static void take_message(struct service *service, struct frames *message, struct moment now)
 {
     struct call *call = calloc(1, sizeof *call);
-    const bool valid = count >= 2 && !too_many && count - 1 <= ENVELOPE_MAX && envelope_valid(frames, count - 1);
+    zmq_msg_t *frames = message->items;
+    const int count = message->count;
+    const bool valid = count >= 2 && count - 1 <= ENVELOPE_MAX && envelope_valid(frames, count - 1);
     service->counters.requests++;
     if (!call)
         return;
@@ -325,13 +302,11 @@ static void take_message(struct service *service, zmq_msg_t *frames, int count, 
 
 uint64_t service_step(struct service *service, struct moment now)
 {
-    zmq_msg_t frames[FRAMES_MAX];
-    bool too_many;
-    int count = 0;
-    for (int i = 0; i < BURST && (count = receive(service, frames, &too_many)) > 0; i++) {
-        take_message(service, frames, count, too_many, now);
-        for (int f = 0; f < count; f++)
-            zmq_msg_close(&frames[f]);
+    struct frames frames;
+    bool left = true;
+    for (int i = 0; i < BURST && (left = frames_receive(&frames, service->socket)); i++) {
+        take_message(service, &frames, now);
+        frames_close(&frames);
     }
     struct call *runnable = service->runnable;
     service->runnable = NULL;
@@ -340,9 +315,9 @@ uint64_t service_step(struct service *service, struct moment now)
         runnable->runnable = false;
         run(runnable, now);
     }
-    uint64_t next_ns = count > 0 || service->runnable ? now.ns : UINT64_MAX;
-    for (struct call *call = service->kept.next, *next; call != &service->kept; call = next) {
-        next = call->next;
+    uint64_t next_ns = left || service->runnable ? now.ns : UINT64_MAX;
+    for (struct call *call = TAILQ_FIRST(&service->kept), *next; call; call = next) {
+        next = TAILQ_NEXT(call, entry);
         if (now.ns >= call->lookup.deadline_ns && !call->runnable)
             run(call, now);
         else if (call->lookup.deadline_ns < next_ns)

@@ -1,7 +1,7 @@
 #include "dht/trust.h"
 
 #include <errno.h>
-#include <stdio.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,24 +23,10 @@ struct trust {
 /* --- keys and vouchers ----------------------------------------------------------------------------------------------
  */
 
-static int nibble(char c)
+static int parse_hex(void *bytes, size_t count, const char *text)
 {
-    static const char digits[] = "0123456789abcdef";
-    const char *found = c ? strchr(digits, c | 0x20) : NULL;
-    return found && (c <= '9' || (c | 0x20) >= 'a') ? (int)(found - digits) : -1;
-}
-
-static int parse_hex(uint8_t *bytes, size_t count, const char *text)
-{
-    if (strlen(text) != 2 * count)
-        return -EINVAL;
-    for (size_t i = 0; i < count; i++) {
-        const int high = nibble(text[2 * i]), low = nibble(text[2 * i + 1]);
-        if (high < 0 || low < 0)
-            return -EINVAL;
-        bytes[i] = (uint8_t)(high << 4 | low);
-    }
-    return 0;
+    size_t parsed = 0;
+    return sodium_hex2bin(bytes, count, text, strlen(text), NULL, &parsed, NULL) == 0 && parsed == count ? 0 : -EINVAL;
 }
 
 int server_id_parse(uint8_t id[SERVER_ID_SIZE], const char *text)
@@ -61,23 +47,12 @@ bool voucher_holds(const struct voucher *voucher, const uint8_t id[SERVER_ID_SIZ
 
 const char *voucher_format(const struct voucher *voucher, char text[VOUCHER_TEXT])
 {
-    uint8_t bytes[SERVER_ID_SIZE + SIGNATURE_SIZE];
-    memcpy(bytes, voucher->signer, SERVER_ID_SIZE);
-    memcpy(bytes + SERVER_ID_SIZE, voucher->signature, SIGNATURE_SIZE);
-    for (size_t i = 0; i < sizeof bytes; i++)
-        snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-    return text;
+    return sodium_bin2hex(text, VOUCHER_TEXT, (const uint8_t *)voucher, sizeof *voucher);
 }
 
 int voucher_parse(struct voucher *voucher, const char *text)
 {
-    uint8_t bytes[SERVER_ID_SIZE + SIGNATURE_SIZE];
-    const int rc = parse_hex(bytes, sizeof bytes, text);
-    if (rc == 0) {
-        memcpy(voucher->signer, bytes, SERVER_ID_SIZE);
-        memcpy(voucher->signature, bytes + SERVER_ID_SIZE, SIGNATURE_SIZE);
-    }
-    return rc;
+    return parse_hex(voucher, sizeof *voucher, text);
 }
 
 /* --- entries --------------------------------------------------------------------------------------------------------

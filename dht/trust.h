@@ -3,6 +3,8 @@
 #ifndef EXPERTD_DHT_TRUST_H
 #define EXPERTD_DHT_TRUST_H
 
+#include <assert.h>
+
 #include "common/config.h"
 #include "dht/identity.h"
 
@@ -11,6 +13,7 @@ struct voucher {
     uint8_t signer[SERVER_ID_SIZE];
     uint8_t signature[SIGNATURE_SIZE];
 };
+static_assert(sizeof(struct voucher) == SERVER_ID_SIZE + SIGNATURE_SIZE, "no padding: it is sent as it lies");
 enum { VOUCHER_TEXT = 2 * (SERVER_ID_SIZE + SIGNATURE_SIZE) + 1 };
 
 /* By the identity's key, for a server. 0 or -ENOMEM. */

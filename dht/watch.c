@@ -6,6 +6,7 @@
 #include <zmq.h>
 
 #include "common/log.h"
+#include "dht/frames.h"
 #include "proto/expertd.pb-c.h"
 #include "proto/wire.h"
 
@@ -197,35 +198,17 @@ enum watch_news watch_hear(struct watch *watch, const void *frame, size_t size, 
     return news;
 }
 
-/* One message. -EAGAIN: there is none. */
-static int receive(struct watch *watch, struct moment now, enum watch_news *news)
-{
-    bool first = true;
-    int more = 1;
-    *news = WATCH_NOTHING;
-    while (more) {
-        zmq_msg_t frame;
-        zmq_msg_init(&frame);
-        if (zmq_msg_recv(&frame, watch->socket, ZMQ_DONTWAIT) < 0) {
-            zmq_msg_close(&frame);
-            return -EAGAIN;
-        }
-        more = zmq_msg_more(&frame);
-        if (first)
-            *news = watch_hear(watch, zmq_msg_data(&frame), zmq_msg_size(&frame), now);
-        first = false;
-        zmq_msg_close(&frame);
-    }
-    return 0;
-}
-
 enum watch_news watch_step(struct watch *watch, struct moment now, uint64_t *due_ns)
 {
-    enum watch_news news;
+    struct frames frames;
     *due_ns = now.ns;
-    while (receive(watch, now, &news) == 0)
+    while (frames_receive(&frames, watch->socket)) {
+        const enum watch_news news =
+            watch_hear(watch, zmq_msg_data(&frames.items[0]), zmq_msg_size(&frames.items[0]), now);
+        frames_close(&frames);
         if (news != WATCH_NOTHING)
             return news;
+    }
     if (now.ns >= watch->next_ns) {
         /* A page that did not come: from the beginning. */
         if (watch->request_id)

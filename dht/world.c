@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "dht/prefix.h"
 
 static size_t holding_bytes(const struct holding *holding)
@@ -62,26 +63,15 @@ static struct holding *find_holding(const struct place *place, const struct resi
 
 static struct holding *add_holding(struct world *world, struct place *place, struct resident *server)
 {
-    if (place->count == place->capacity) {
-        const size_t capacity = place->capacity ? 2 * place->capacity : 2;
-        struct holding **bigger = realloc(place->holdings, capacity * sizeof(struct holding *));
-        if (!bigger)
-            return NULL;
-        place->holdings = bigger;
-        place->capacity = capacity;
-    }
-    struct holding *holding = calloc(1, sizeof *holding);
+    struct holding *holding =
+        ARRAY_RESERVE(place->holdings, place->capacity, place->count + 1) == 0 ? calloc(1, sizeof *holding) : NULL;
     if (!holding)
         return NULL;
     holding->place = place;
     holding->server = server;
     holding->at = place->count;
     place->holdings[place->count++] = holding;
-    holding->next = server->holdings;
-    holding->back = &server->holdings;
-    if (holding->next)
-        holding->next->back = &holding->next;
-    server->holdings = holding;
+    LIST_INSERT_HEAD(&server->holdings, holding, entry);
     world->holdings++;
     count_bytes(world, server, 0, holding_bytes(holding));
     return holding;
@@ -94,9 +84,7 @@ static void remove_holding(struct world *world, struct resident *server, struct 
     place->right = false;
     place->holdings[holding->at] = place->holdings[--place->count];
     place->holdings[holding->at]->at = holding->at;
-    *holding->back = holding->next;
-    if (holding->next)
-        holding->next->back = holding->back;
+    LIST_REMOVE(holding, entry);
     ranges_destroy(&holding->experts);
     ranges_destroy(&holding->branches);
     free(holding);
@@ -175,16 +163,16 @@ static int branch_to(struct world *world, struct resident *server, const char *p
 
 int world_branch(struct world *world, struct resident *server)
 {
-    struct holding *last = NULL;
+    struct holding *holding, *last = NULL;
     int rc = 0;
-    for (struct holding *holding = server->holdings; holding; holding = holding->next)
-        ranges_clear(&holding->branches);
+    LIST_FOREACH(holding, &server->holdings, entry)
+    ranges_clear(&holding->branches);
     /* What is added on the way comes before those that are still to be seen. */
-    for (struct holding *holding = server->holdings; holding && rc == 0; holding = holding->next)
-        if (holding->experts.count > 0)
-            rc = branch_to(world, server, holding->place->prefix, &last);
-    for (struct holding *holding = server->holdings, *next; holding; holding = next) {
-        next = holding->next;
+    LIST_FOREACH(holding, &server->holdings, entry)
+    if (holding->experts.count > 0 && rc == 0)
+        rc = branch_to(world, server, holding->place->prefix, &last);
+    for (struct holding *next = LIST_FIRST(&server->holdings); (holding = next);) {
+        next = LIST_NEXT(holding, entry);
         holding->place->right = false;
         ranges_normalize(&holding->branches);
         if (holding->experts.count == 0 && holding->branches.count == 0)
@@ -195,10 +183,8 @@ int world_branch(struct world *world, struct resident *server)
 
 void world_remove(struct world *world, struct resident *server)
 {
-    for (struct holding *holding = server->holdings, *next; holding; holding = next) {
-        next = holding->next;
-        remove_holding(world, server, holding);
-    }
+    while (!LIST_EMPTY(&server->holdings))
+        remove_holding(world, server, LIST_FIRST(&server->holdings));
 }
 
 /* ---- looking -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 #ifndef EXPERTD_DHT_WORLD_H
 #define EXPERTD_DHT_WORLD_H
 
+#include <sys/queue.h>
+
 #include "dht/table.h"
 #include "dht/dialogue.h"
 
@@ -11,9 +13,9 @@ struct place;
 /* What one server hosts under one prefix: coordinates that complete uids, and those that more coordinates follow. */
 struct holding {
     struct place *place;
-    size_t at;                    /* in place->holdings */
-    struct resident *server;      /* whose it is */
-    struct holding *next, **back; /* of the same server */
+    size_t at;               /* in place->holdings */
+    struct resident *server; /* whose it is */
+    LIST_ENTRY(holding) entry;
     struct ranges experts, branches;
 };
 
@@ -32,7 +34,7 @@ struct resident {
     char endpoint[ENDPOINT_SIZE];
     struct curve_key curve_key;
     bool named; /* by an answer, ever: somebody has asked for what it hosts */
-    struct holding *holdings;
+    LIST_HEAD(, holding) holdings;
     size_t bytes; /* of its holdings, about */
 };
 

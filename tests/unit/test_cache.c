@@ -362,7 +362,7 @@ START_TEST(who_waits_is_woken_when_it_is_known_and_not_before)
     world_pass(600);
     world_answer();
     ck_assert_int_eq(woken, 2);
-    ck_assert_ptr_null(sure.at);
+    ck_assert_ptr_null(sure.waits_for);
 }
 END_TEST
 
