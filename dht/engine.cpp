@@ -915,37 +915,35 @@ lt::settings_pack settings(std::string const &listen, bool mapping)
 }
 
 /* Until the port is had, or not. */
-int await_listening(engine &e)
+int take_listening(engine &e, bool &listens)
 {
-    for (uint64_t const end_ns = clock_now_ns() + listen_ms * NS_PER_MS; clock_now_ns() < end_ns;) {
-        std::vector<lt::alert *> alerts;
-        e.session->wait_for_alert(lt::milliseconds(100));
-        e.session->pop_alerts(&alerts);
-        for (auto *alert : alerts) {
-            if (auto *failed = lt::alert_cast<lt::listen_failed_alert>(alert)) {
-                log_error("cannot run a DHT node on UDP port %d of %s (%s): set dht.port, or dht.address", failed->port,
-                          failed->address.to_string().c_str(), failed->error.message().c_str());
-                return failed->error.value() > 0 ? -failed->error.value() : -EADDRINUSE;
-            }
-            auto *listening = lt::alert_cast<lt::listen_succeeded_alert>(alert);
-            if (listening && listening->socket_type == lt::socket_type_t::utp &&
-                same_host(e.reached_at, from_endpoint(listening->address, 0))) {
-                contact_set_port(&e.reached_at, static_cast<uint16_t>(listening->port));
-                return 0;
-            }
+    std::vector<lt::alert *> alerts;
+    e.session->wait_for_alert(lt::milliseconds(listens ? 1 : 100));
+    e.session->pop_alerts(&alerts);
+    for (auto *alert : alerts) {
+        if (auto *failed = lt::alert_cast<lt::listen_failed_alert>(alert)) {
+            log_error("cannot run a DHT node on UDP port %d of %s (%s): set dht.port, or dht.address", failed->port,
+                      failed->address.to_string().c_str(), failed->error.message().c_str());
+            return failed->error.value() > 0 ? -failed->error.value() : -EADDRINUSE;
+        }
+        auto *listening = lt::alert_cast<lt::listen_succeeded_alert>(alert);
+        if (listening && listening->socket_type == lt::socket_type_t::utp &&
+            same_host(e.reached_at, from_endpoint(listening->address, 0))) {
+            contact_set_port(&e.reached_at, static_cast<uint16_t>(listening->port));
+            listens = true;
         }
     }
-    log_error("the DHT node does not come up");
-    return -ETIMEDOUT;
+    return 0;
 }
 
-/* Until then questions would be lost. */
-int await_running(engine const &e)
+/* Until its node runs, too: before, questions would be lost. */
+int await_running(engine &e)
 {
+    bool listens = false;
     for (uint64_t const end_ns = clock_now_ns() + listen_ms * NS_PER_MS; clock_now_ns() < end_ns;) {
-        if (e.session->is_dht_running())
-            return 0;
-        usleep(1000);
+        int const rc = take_listening(e, listens);
+        if (rc != 0 || (listens && e.session->is_dht_running()))
+            return rc;
     }
     log_error("the DHT node does not come up");
     return -ETIMEDOUT;
@@ -974,9 +972,7 @@ int start(engine &e, engine_options const &options)
         return kept;
     };
     e.session = std::make_unique<lt::session>(std::move(params));
-    int rc = await_listening(e);
-    if (rc == 0)
-        rc = await_running(e);
+    int const rc = await_running(e);
     if (rc == 0)
         e.session->set_alert_notify([fd = e.fd] { ring(fd); });
     return rc;

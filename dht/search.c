@@ -3,7 +3,8 @@
  * When the grid's prefix is known, so is all below it, and every row is answered at once. Until then every coordinate
  * of the grid may lead on, and the longer prefixes are asked for as the search comes to them: of a full grid the best
  * few hold the answer, and have few servers. If they do not, the grid is sparse, and the search waits for what is
- * above; unless more servers are there than are connected to. */
+ * above; unless more servers are there than are connected to. That nobody hosts anything is said when it is sure: who
+ * did not answer is asked again first. */
 #include <errno.h>
 #include <math.h>
 #include <string.h>
@@ -39,6 +40,7 @@ struct state {
     size_t experts_capacity;
     struct ranges anything; /* what may follow a wide prefix */
     unsigned round;
+    enum cache_need need;
     /* of the run that is under way */
     struct lookup *lookup;
     struct moment now;
@@ -66,7 +68,7 @@ static void wait_for(struct lookup *lookup, struct cache_entry *entry, const cha
         if (want->waiter.waits_for)
             continue;
         memcpy(want->prefix, prefix, strlen(prefix) + 1);
-        lookup_wait(want, entry, CACHE_SETTLED);
+        lookup_wait(want, entry, ((const struct state *)lookup->state)->need);
         return;
     }
 }
@@ -92,7 +94,7 @@ static int find(void *context, const char *prefix, const struct ranges **experts
         *experts = *branches = &state->anything;
         return 1;
     }
-    const int known = cache_find(lookup->cache, prefix, CACHE_SETTLED, counted, state->now, &entry);
+    const int known = cache_find(lookup->cache, prefix, state->need, counted, state->now, &entry);
     if (known == 0 && !state->last) {
         wait_for(lookup, entry, prefix);
         return lookup->failed ? -1 : 0;
@@ -202,6 +204,10 @@ static int run_row(struct state *state, size_t row)
         lookup_fail(state->lookup, STATUS_RESOURCE_EXHAUSTED, "the grid is too large to be searched");
     if (rc < 0)
         return -1;
+    if (rc == 1 && found == 0 && state->need != CACHE_SURE && !state->last) {
+        state->need = CACHE_SURE;
+        return 0;
+    }
     return rc == 1 ? answer_row(state, row, found) == 0 ? 1 : -1 : 0;
 }
 

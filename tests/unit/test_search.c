@@ -6,6 +6,7 @@ enum { SERVERS = 24, BEAM_MAX = 8 };
 static struct world_server *servers[SERVERS];
 static struct lookup lookup;
 static int woken, runs;
+static struct world_server *slow; /* silent until it has once been given up; NULL: none is */
 
 static void setup(void)
 {
@@ -13,6 +14,7 @@ static void setup(void)
     for (int i = 0; i < SERVERS; i++)
         servers[i] = world_server(i);
     lookup = (struct lookup){0};
+    slow = NULL;
 }
 
 static void teardown(void)
@@ -49,8 +51,11 @@ static const Expertd__Dht__BeamResult *search(uint32_t rows, uint32_t columns, f
     lookup_destroy(&lookup);
     lookup_init(&lookup, &world.cache, &search_kind, &request, world.now);
     lookup.wake = wake;
-    for (runs = 1; lookup_run(&lookup, world.now) != LOOKUP_DONE; runs++) {
-        for (woken = 0; woken == 0;) {
+    enum lookup_result result;
+    for (runs = 1; (result = lookup_run(&lookup, world.now)) != LOOKUP_DONE; runs++) {
+        for (woken = result == LOOKUP_AGAIN; woken == 0;) {
+            if (slow && world_subscription(slow) && world_subscription(slow)->timeouts > 0)
+                slow->silent = false;
             if (world.finds_count > 0)
                 world_answer_find(0);
             else if (!world_answer_asks())
@@ -102,6 +107,19 @@ START_TEST(experts_of_dead_servers_are_passed_over)
     ck_assert_uint_eq(result->rows[0]->n_experts, 2);
     ck_assert_str_eq(uid_at(result, 0), "ffn.0.2");
     ck_assert_str_eq(uid_at(result, 1), "ffn.0.1");
+}
+END_TEST
+
+START_TEST(that_there_is_nothing_is_said_after_who_was_slow_has_been_asked_again)
+{
+    float scores[8] = {0};
+    world_host(servers[0], "ffn.1.2");
+    slow = servers[0];
+    slow->silent = true;
+    const Expertd__Dht__BeamResult *result = search(4, 4, scores, 1);
+    ck_assert_uint_eq(result->rows[0]->n_experts, 1);
+    ck_assert_str_eq(uid_at(result, 0), "ffn.1.2");
+    ck_assert(!slow->silent);
 }
 END_TEST
 
@@ -199,6 +217,7 @@ int main(void)
     tcase_add_test(all, a_grid_whose_best_expert_is_in_the_last_row_is_searched_to_its_end);
     tcase_add_test(all, experts_of_dead_servers_are_passed_over);
     tcase_add_test(all, of_a_full_grid_few_servers_are_asked);
+    tcase_add_test(all, that_there_is_nothing_is_said_after_who_was_slow_has_been_asked_again);
     tcase_add_test(all, where_more_servers_are_than_are_connected_to_longer_prefixes_are_asked_for);
     tcase_add_loop_test(all, a_cold_search_finds_what_an_exhaustive_one_does, 0, 20);
     return world_run(all, "search");
