@@ -515,7 +515,14 @@ static int add_output(struct resolver *resolver, unsigned index)
     struct block_graph *graph = resolver->graph;
     const struct block *block = resolver->block;
     const struct block_output *output = &block->outputs[index];
-    int result = check_name(resolver, "output", output->name, TENSOR_NAME_SIZE, output->line);
+    static const char gradient_prefix[] = "grad_"; /* of schema_gradients() */
+    char gradient[TENSOR_NAME_SIZE];
+    int result =
+        check_name(resolver, "output", output->name, TENSOR_NAME_SIZE + 1 - sizeof gradient_prefix, output->line);
+    snprintf(gradient, sizeof gradient, "%s%s", gradient_prefix, result == 0 ? output->name : "");
+    if (result == 0 && find_input(block, gradient) >= 0)
+        result = refuse(resolver, output->line, "output %s: its gradient would have the name of the input %s",
+                        output->name, gradient);
     if (result == 0 && !is_plain(output->dtype) && !dtype_is_float(output->dtype))
         result =
             refuse(resolver, output->line, "output %s: its dtype must be float32, float16 or bfloat16", output->name);

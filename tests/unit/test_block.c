@@ -150,6 +150,11 @@ static const struct {
      "float32, float16 or bfloat16"},
     {HEAD LAST "    outputs: [{name: y, value: last, dtype: float17}]\nexperts: [{uid: a.0, block: mine}]\n", 6,
      "no dtype 'float17'"},
+    {HEAD LAST "    outputs: [{name: a234567890123456789012345678, value: last}]\nexperts: [{uid: a.0, block: mine}]\n",
+     6, "a name is 1 to 26 letters"}, /* grad_ comes before it */
+    {"blocks:\n  - name: mine\n    inputs: [{name: grad_y, shape: [hidden_dim]}]\n    layers:\n"
+     "      - {name: last, layer: linear, input: grad_y, size: 4}\n" TAIL,
+     6, "output y: its gradient would have the name of the input grad_y"},
     {"blocks:\n  - name: mine\n    inputs: [{name: x}]\n    layers:\n" LAST TAIL, 3, "needs shape"},
     {"blocks:\n  - name: mine\n    inputs: [{name: x, shape: [2, 3, 4, 5, 6, 7, 8]}]\n    layers:\n" LAST TAIL, 3,
      "more than 6 dimensions"},
