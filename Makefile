@@ -92,7 +92,8 @@ OWN_EXPERTS := $(patsubst examples/own_expert/%.c,$(BUILD)/examples/%.so,$(wildc
 # Beside the programs, as it is once installed; what expertd print --supervisord names.
 $(BUILD)/bin/expertd-alert: supervisor/expertd-alert
 	@mkdir -p $(@D)
-	cp $< $@
+	sed -e 's|@VERSION@|$(VERSION)|' $< > $@
+	chmod 755 $@
 
 all: programs $(BUILD)/bin/expertd-alert $(LIBRARIES) $(EXAMPLES) $(OWN_EXPERTS)
 programs: $(PROGRAMS)
@@ -331,9 +332,11 @@ install: all
 	  install -D -m 644 client/python/$$file $(DESTDIR)$(PREFIX)/share/expertd/python/$$file; done
 	install -d $(DESTDIR)$(PREFIX)/lib/expertd
 	install -m 644 scripts/tensor_file.py scripts/torch_file.py $(DESTDIR)$(PREFIX)/lib/expertd
+	sed -e 's|@VERSION@|$(VERSION)|' scripts/command_line.py > $(DESTDIR)$(PREFIX)/lib/expertd/command_line.py
+	chmod 644 $(DESTDIR)$(PREFIX)/lib/expertd/command_line.py
 	install -m 755 scripts/convert-state-dict $(DESTDIR)$(PREFIX)/lib/expertd
 	ln -sf ../lib/expertd/convert-state-dict $(DESTDIR)$(PREFIX)/bin/expertd-convert-state-dict
-	install -m 755 supervisor/expertd-alert $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(BUILD)/bin/expertd-alert $(DESTDIR)$(PREFIX)/bin
 	install -d $(UNITS_IN)
 	set -e; for unit in systemd/*; do sed -e 's|@PREFIX@|$(PREFIX)|g' $$unit >$(UNITS_IN)/$${unit##*/}; done
 	install -D -m 644 completions/expertd.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/expertd
@@ -345,6 +348,8 @@ install: all
 	set -e; for program in $(PROGRAMS); do \
 	  if [ $${program##*/} = expertd ]; then commands='serve dht check plan print'; else commands=; fi; \
 	  scripts/man-page $$program $$commands >$(DESTDIR)$(PREFIX)/share/man/man1/$${program##*/}.1; done
+	scripts/man-page $(BUILD)/bin/expertd-alert >$(DESTDIR)$(PREFIX)/share/man/man1/expertd-alert.1
+	scripts/man-page $(DESTDIR)$(PREFIX)/bin/expertd-convert-state-dict >$(DESTDIR)$(PREFIX)/share/man/man1/expertd-convert-state-dict.1
 	install -m 644 README.md ARCHITECTURE.md LICENSE $(wildcard docs/*.md) docs/page.png docs/soak.svg proto/PROTOCOL.md proto/PROTOCOL-dht.md $(DESTDIR)$(PREFIX)/share/doc/expertd
 	if [ -x $(BUILD)/bin/expertd ]; then $(BUILD)/bin/expertd print --reference >$(DESTDIR)$(PREFIX)/share/doc/expertd/configuration.md; fi
 	@# Programs linked with the library find it when the loader's cache knows it.
@@ -358,7 +363,7 @@ uninstall:
 	  $(addprefix $(UNITS_IN)/,$(notdir $(wildcard systemd/*))) \
 	  $(addprefix $(DESTDIR)$(PREFIX)/share/bash-completion/completions/,$(notdir $(PROGRAMS))) \
 	  $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_expertd \
-	  $(patsubst %,$(DESTDIR)$(PREFIX)/share/man/man1/%.1,$(notdir $(PROGRAMS))) \
+	  $(patsubst %,$(DESTDIR)$(PREFIX)/share/man/man1/%.1,$(notdir $(PROGRAMS)) expertd-alert expertd-convert-state-dict) \
 	  $(DESTDIR)$(PREFIX)/lib/libexpertd.so $(DESTDIR)$(PREFIX)/lib/libexpertd.so.$(SOVERSION) \
 	  $(DESTDIR)$(PREFIX)/lib/libexpertd.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/pkgconfig/libexpertd.pc \
 	  $(DESTDIR)$(PREFIX)/lib/pkgconfig/expertd-runtime.pc

@@ -541,6 +541,8 @@ int main(int argc, char **argv)
             return commands[i].run(argc - 1, argv + 1);
         suggest_offer(&suggest, commands[i].name);
     }
+    suggest_offer(&suggest, "--help");
+    suggest_offer(&suggest, "--version");
     log_error("there is no command '%.100s'%s%s%s (expertd --help)", word, suggest.nearest ? ": is '" : "",
               suggest.nearest ? suggest.nearest : "", suggest.nearest ? "' meant?" : "");
     return EXIT_USAGE;

@@ -515,6 +515,7 @@ enum exit_code expertctl_finish(const struct expertctl *ctl, int made, struct ex
 /* Before argp refuses it: what an option that there is not may have been meant to be. */
 static void suggest_options(int argc, char **argv)
 {
+    static const char *const standard[] = {"help", "usage", "version"}; /* argp's own */
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
         char word[64];
         struct suggest suggest;
@@ -526,8 +527,11 @@ static void suggest_options(int argc, char **argv)
             if (option->name)
                 suggest_offer(&suggest, option->name);
         }
-        if (!known && suggest.nearest && strcmp(word, "help") != 0 && strcmp(word, "usage") != 0 &&
-            strcmp(word, "version") != 0)
+        for (size_t s = 0; s < sizeof standard / sizeof standard[0]; s++) {
+            known = known || strncmp(standard[s], word, strlen(word)) == 0;
+            suggest_offer(&suggest, standard[s]);
+        }
+        if (!known && suggest.nearest)
             fprintf(stderr, "expertctl: there is no --%s; is --%s meant?\n", word, suggest.nearest);
     }
 }

@@ -5,6 +5,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 size_t flags_count(const char *name, const char *text, size_t most)
 {
@@ -79,22 +80,77 @@ static void take(const struct flag *flag, const char *text)
     }
 }
 
+enum { WORD_MAX = 40 };
+
+/* How many letters have to be changed, added or left out to make one word of the other. */
+static size_t edits(const char *from, const char *to)
+{
+    size_t row[WORD_MAX + 1], length = strlen(to);
+    for (size_t j = 0; j <= length; j++) {
+        row[j] = j;
+    }
+    for (size_t i = 1; from[i - 1]; i++) {
+        size_t corner = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= length; j++) {
+            size_t change = corner + (from[i - 1] != to[j - 1]);
+            corner = row[j];
+            size_t add = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
+            row[j] = change < add ? change : add;
+        }
+    }
+    return row[length];
+}
+
+/* Nobody knows this word, or it has a value that it may not have; what may have been meant is said. */
+static void explain_option(const char *word, const struct option *known)
+{
+    size_t length = strcspn(word, "="), least = length / 2 + 1;
+    const char *nearest = NULL;
+    char name[WORD_MAX];
+    snprintf(name, sizeof name, "%.*s", (int)length, word);
+    for (; known->name; known++) {
+        size_t distance = strlen(known->name) < WORD_MAX ? edits(name + strspn(name, "-"), known->name) : WORD_MAX;
+        if (distance < least) {
+            least = distance;
+            nearest = known->name;
+        }
+    }
+    if (nearest && least == 0) {
+        fprintf(stderr, "%s: %s takes no value\n", program_invocation_short_name, name);
+    } else {
+        fprintf(stderr, "%s: there is no option %s%s%s%s\n", program_invocation_short_name, name,
+                nearest ? ": is --" : "", nearest ? nearest : "", nearest ? " meant?" : "");
+    }
+}
+
 void flags_parse(const struct flags *flags, int argc, char **argv)
 {
-    enum { FIRST = 256, HELP = FIRST + FLAGS_MAX }; /* no characters: the only short flag is -h */
-    struct option known[FLAGS_MAX + 2] = {{"help", no_argument, NULL, HELP}};
+    enum { FIRST = 256, HELP = FIRST + FLAGS_MAX, VERSION }; /* no characters: the only short flag is -h */
+    struct option known[FLAGS_MAX + 3] = {{"help", no_argument, NULL, HELP}, {"version", no_argument, NULL, VERSION}};
     const char *given[FLAGS_MAX] = {NULL};
     int option, count = 0;
     for (; flags->all[count].name; count++) {
         const struct flag *flag = &flags->all[count];
         assert(count < FLAGS_MAX);
-        known[count + 1] =
+        known[count + 2] =
             (struct option){flag->name, flag->value ? required_argument : no_argument, NULL, FIRST + count};
     }
-    while ((option = getopt_long(argc, argv, "h", known, NULL)) >= FIRST && option != HELP) {
+    opterr = 0; /* the message is ours */
+    while ((option = getopt_long(argc, argv, ":h", known, NULL)) >= FIRST && option < HELP) {
         given[option - FIRST] = optarg ? optarg : "";
     }
     option = option == 'h' ? HELP : option;
+    if (option == VERSION) {
+        printf("%s %s\n", program_invocation_short_name, EXPERTD_VERSION);
+        exit(0);
+    }
+    if (option == ':') {
+        fprintf(stderr, "%s: %s needs a value\n", program_invocation_short_name, argv[optind - 1]);
+    }
+    if (option == '?') {
+        explain_option(argv[optind - 1], known);
+    }
     size_t words = argc > optind ? (size_t)(argc - optind) : 0;
     if (option != -1 || (flags->words ? words < 1 || words > flags->most_words : words > 0)) {
         print_help(flags, option == HELP ? stdout : stderr);

@@ -27,7 +27,7 @@ struct flags {
 
 enum { FLAGS_MAX = 16 };
 
-/* Reads the command line; --help prints the help and ends the program with 0. */
+/* Reads the command line; --help and --version print and end the program with 0. */
 void flags_parse(const struct flags *flags, int argc, char **argv);
 /* Ends the program after "program: message", for flags that do not go together. */
 _Noreturn void flags_refuse(const char *message);

@@ -148,6 +148,28 @@ START_TEST(unknown_flags_missing_values_and_a_wrong_number_of_words_end_it_with_
 }
 END_TEST
 
+START_TEST(the_nearest_option_is_suggested_and_the_version_told)
+{
+    static const struct {
+        const char *given, *said;
+    } cases[] = {{"--raet=1", "test_flags: there is no option --raet: is --rate meant?\n"},
+                 {"--hlep", "test_flags: there is no option --hlep: is --help meant?\n"},
+                 {"--colour", "test_flags: there is no option --colour\n"},
+                 {"--quiet=yes", "test_flags: --quiet takes no value\n"},
+                 {"--rows", "test_flags: --rows needs a value\n"}};
+    char text[4096];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        ck_assert_int_eq(ended_with(&without_words, (const char *const[]){cases[i].given, NULL}, STDERR_FILENO, text,
+                                    sizeof text),
+                         2);
+        ck_assert_msg(strncmp(text, cases[i].said, strlen(cases[i].said)) == 0, "%s", text);
+    }
+    ck_assert_int_eq(
+        ended_with(&without_words, (const char *const[]){"--version", NULL}, STDOUT_FILENO, text, sizeof text), 0);
+    ck_assert_str_eq(text, "test_flags " EXPERTD_VERSION "\n");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("flags");
@@ -158,6 +180,7 @@ int main(void)
     tcase_add_test(tests, help_comes_from_the_table_with_the_defaults_whatever_is_given);
     tcase_add_test(tests, what_is_no_value_ends_the_program_with_its_flag_and_range);
     tcase_add_test(tests, unknown_flags_missing_values_and_a_wrong_number_of_words_end_it_with_the_help);
+    tcase_add_test(tests, the_nearest_option_is_suggested_and_the_version_told);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
