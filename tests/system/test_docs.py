@@ -6,11 +6,12 @@ import glob
 import os
 import re
 import subprocess
+import tempfile
 
 BUILD = os.path.abspath(os.environ.get("BUILD", "build"))
 PAGES = ["README.md", "ARCHITECTURE.md", *sorted(glob.glob("docs/*.md")), *sorted(glob.glob("proto/*.md"))]
 SOURCES = ["frontend", "runtime", "dht", "common", "pools", "command", "http", "client", "proto"]
-problems = []
+problems, checked = [], []
 
 
 def read(path):
@@ -58,6 +59,19 @@ def check_options(page, text, known):
             problems.append(f"{page}: there is neither an option nor a counter {section}.{option}")
 
 
+def check_configurations(page, text):
+    """A whole configuration, as it stands there, is a good one."""
+    for found in re.findall(r"^```yaml\n(server:.*?^experts:.*?)^```", text, re.M | re.S):
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/{os.path.basename(page)}.yaml"
+            with open(path, "w") as file:
+                file.write(found)
+            said = subprocess.run([f"{BUILD}/bin/expertd", "check", path], capture_output=True, text=True)
+            if said.returncode != 0:
+                problems.append(f"{page}: its configuration is refused: {said.stderr}")
+            checked.append(page)
+
+
 def check_messages(page, sources):
     for line in read(page).splitlines():
         if not line.startswith("| `"):
@@ -77,8 +91,10 @@ assert len(known) >= 8 and "log_level" in known["server"], known
 for page in PAGES:
     text = read(page)
     check_links(page, text)
+    check_configurations(page, text)
     if not page.startswith("proto/"):
         check_options(page, text, known)
+assert "docs/writing-an-expert.md" in checked, checked
 check_messages("docs/troubleshooting.md", sources)
 for problem in problems:
     print(problem)

@@ -27,12 +27,22 @@ for program in expertd expertd-frontend expertd-runtime expertd-dht expertd-http
     "$root/bin/$program" --version | grep -q expert || fail "$program is there"
 done
 /usr/bin/python3 "$root/bin/expertd-convert-state-dict" --help | grep -q usage || fail "the converter finds its modules"
-for program in expertd expertd-frontend expertd-runtime expertd-dht expertd-http expertctl; do
+# Whatever is installed tells its version, what a slip may have meant, and has a page of the manual.
+for program in "$root"/bin/*; do
+    name=${program##*/}
+    "$program" --version | grep -qE ' [0-9]+\.[0-9]+\.[0-9]+$' || fail "$name tells its version: $("$program" --version)"
+    ! "$program" --hlep >"$work/slip" 2>&1 && grep -qE 'is .*help.* meant' "$work/slip" || fail "$name suggests an option: $(cat "$work/slip")"
+    grep -q '^\.SH SYNOPSIS' "$root/share/man/man1/$name.1" || fail "$name has a page"
+done
+for program in expertd expertd-frontend expertd-runtime expertd-dht expertd-http expertctl expertd-alert expertd-convert-state-dict; do
     page=$root/share/man/man1/$program.1
     # Every option of --help has its place in the page.
     flags=$("$root/bin/$program" --help | grep -oE '^ {1,6}-[^ =]*' | grep -oE -- '--[a-z-]+' | sed 's/-/\\\\-/g')
     for flag in $flags; do grep -q -- "$flag" "$page" || fail "$flag is not in the manual of $program"; done
-    [ -e "$root/share/bash-completion/completions/$program" ] || fail "$program is completed"
+    case $program in
+    expertd-alert | expertd-convert-state-dict) ;;
+    *) [ -e "$root/share/bash-completion/completions/$program" ] || fail "$program is completed" ;;
+    esac
     ! command -v man >/dev/null || [ -z "$(man --warnings -l "$page" 2>&1 >/dev/null)" ] || fail "$page: $(man --warnings -l "$page" 2>&1 >/dev/null)"
 done
 completed() { # a line's last word: what it becomes

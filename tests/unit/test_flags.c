@@ -159,9 +159,9 @@ START_TEST(the_nearest_option_is_suggested_and_the_version_told)
                  {"--rows", "test_flags: --rows needs a value\n"}};
     char text[4096];
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        ck_assert_int_eq(ended_with(&without_words, (const char *const[]){cases[i].given, NULL}, STDERR_FILENO, text,
-                                    sizeof text),
-                         2);
+        ck_assert_int_eq(
+            ended_with(&without_words, (const char *const[]){cases[i].given, NULL}, STDERR_FILENO, text, sizeof text),
+            2);
         ck_assert_msg(strncmp(text, cases[i].said, strlen(cases[i].said)) == 0, "%s", text);
     }
     ck_assert_int_eq(
