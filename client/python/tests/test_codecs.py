@@ -1,4 +1,6 @@
 """codecs.py: PROTOCOL.md's formulas, hivemind's bounds, the server's bytes, hostile frames; and experts that use them."""
+import asyncio
+
 import numpy as np
 import pytest
 import torch
@@ -165,6 +167,7 @@ def test_many_calls_say_the_codec(stand_in):
 
 
 def test_as_hivemind_does():
+    asyncio.set_event_loop(asyncio.new_event_loop())  # which it wants when it is imported, and asyncio.run() of another test has taken away
     compression = pytest.importorskip("hivemind.compression", reason="hivemind is not installed")
     from hivemind.proto import runtime_pb2
     x = torch.randn(64, 512)
