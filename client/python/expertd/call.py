@@ -93,7 +93,7 @@ class Call:
         """Gives up: its answer will be dropped. False if it has ended before. A backward may be applied all the same."""
         while True:
             at = self.connection
-            given_up = bool(at.cancel(self))
+            given_up = at is not None and bool(at.cancel(self))
             if given_up or at is self.connection:  # else it went on to another one meanwhile
                 return given_up
 

@@ -160,16 +160,15 @@ class Client:
         process.connection(there or self.endpoint, SERVER).start(call, attended)
         return call
 
-    def start_parts(self, parts: Sequence[Tuple[str, int, int]], tensors: Sequence[torch.Tensor], *, backward: bool,
+    def prepare_parts(self, parts: Sequence[Tuple[str, int, int]], tensors: Sequence[torch.Tensor], *, backward: bool,
                     requires_grad: Optional[Sequence[bool]] = None, timeout: Optional[float] = None,
                     retry_for: Optional[float] = None) -> Call:
         """A forward or backward of several experts in one message (PROTOCOL.md, "Many experts at once"): (uid, rows, request
-        id) of each, whose rows lie behind each other in the tensors. What became of each is in call.reply.parts."""
+        id) of each, whose rows lie behind each other in the tensors; to be started. What became of each is in call.reply.parts."""
         extra = messages.server.RequestHeader(parts=[{"uid": uid, "rows": rows, "request_id": number} for uid, rows, number in parts])
         call = self.prepare(_BACKWARD if backward else _FORWARD, "", tensors, extra=extra, requires_grad=requires_grad,
                             timeout=timeout, retry_for=retry_for)
         call.uid, call.parts = parts[0][0], len(parts)  # all have its schema
-        transport().connection(self.endpoint, SERVER).start(call)
         return call
 
     def prepare_again(self, uid: str, request_id: int, tensors: Sequence[torch.Tensor], *, backward: bool,

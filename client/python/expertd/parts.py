@@ -93,16 +93,18 @@ class _Message:
         try:
             client = Client(first.endpoint, compression=first.compression)
             with tags.under(first.tags):
-                call = client.start_parts([(task.uid, task.rows(), self._uids[task.uid]) for task in self.tasks],
-                                          [_joined(column) for column in zip(*[task.tensors for task in self.tasks])],
-                                          backward=first.backward, requires_grad=first.requires_grad,
-                                          timeout=max(0.001, max(task.left() for task in self.tasks)), retry_for=first.retry_for())
+                call = client.prepare_parts([(task.uid, task.rows(), self._uids[task.uid]) for task in self.tasks],
+                                            [_joined(column) for column in zip(*[task.tensors for task in self.tasks])],
+                                            backward=first.backward, requires_grad=first.requires_grad,
+                                            timeout=max(0.001, max(task.left() for task in self.tasks)), retry_for=first.retry_for())
         except ExpertdError as error:
             self._fail(error)
             return
+        # Before it is on its way: who is interrupted finds it, and gives it up.
+        self._call = call
         for task in self.tasks:
             task.ride(self, call)
-        self._call = call
+        process.connection(first.endpoint).start(call)
         call.add_done_callback(self._ended)
 
     def leave(self) -> None:

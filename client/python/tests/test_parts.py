@@ -7,6 +7,7 @@ from conftest import PATIENCE, echo, refusal
 from expertd.gather import Settings, Target, call_many
 from expertd.parts import MOST_BYTES, _joined, start_all
 from expertd.task import Task
+from expertd.transport import transport
 
 SHAPE = [(torch.float32, (4,))]
 BOTH = Settings(forward_timeout=PATIENCE, backward_timeout=PATIENCE, allow_zero_outputs=True)
@@ -183,3 +184,21 @@ def test_giving_up_one_leaves_the_others_and_giving_up_all_ends_the_message(stan
     for task in tasks:
         with pytest.raises(expertd.ExpertdError, match="CANCELLED"):
             task.outputs()
+
+
+def test_an_interrupt_at_any_moment_of_the_sending_leaves_nothing_behind(stand_in, monkeypatch):
+    silent, x = stand_in(lambda request, frames: None), torch.randn(1, 4)
+    connection = transport().connection(silent.endpoint)
+    start, when = connection.start, []
+
+    def interrupted(call, attended=False):
+        if when[-1] == "before":
+            raise KeyboardInterrupt
+        start(call, attended)
+        raise KeyboardInterrupt
+    monkeypatch.setattr(connection, "start", interrupted)
+    for moment in ("before", "after"):
+        when.append(moment)
+        with pytest.raises(KeyboardInterrupt):
+            call_many(targets(silent.endpoint, "e.0", "e.1"), Settings(), SHAPE, x)  # without a timeout
+        assert connection.in_flight() == 0
