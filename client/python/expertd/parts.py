@@ -51,15 +51,20 @@ def _send(tasks: Iterable[Task]) -> None:
 def _kind(task: Task) -> Any:
     """Tasks of one kind may be parts of one message."""
     try:
-        if codec_number(task.compression) not in _CODECS_BY_ROW or not transport().connection(task.endpoint).knows_parts:
+        if codec_number(task.compression) not in _CODECS_BY_ROW or not transport().connection(_place(task)).knows_parts:
             return task
     except InvalidArgument:  # no codec, no endpoint: it will say so
         return task
     rows = {tensor.shape[0] if tensor.dim() else 0 for tensor in task.tensors}
     if len(rows) != 1 or not 0 < min(rows) < 1 << 32:
         return task
-    return (task.endpoint, task.backward, task.compression, task.requires_grad and tuple(task.requires_grad), task.tags, task.retry_for(),
+    return (_place(task), task.endpoint, task.backward, task.compression, task.requires_grad and tuple(task.requires_grad), task.tags, task.retry_for(),
             tuple([(tensor.dtype, tensor.shape[1:], tensor.device) for tensor in task.tensors]))
+
+
+def _place(task: Task) -> str:
+    """The server, or that of its other frontends which is known to have the expert."""
+    return transport().routes.get((task.endpoint, task.uid)) or task.endpoint
 
 
 class _Message:
@@ -104,7 +109,7 @@ class _Message:
         self._call = call
         for task in self.tasks:
             task.ride(self, call)
-        process.connection(first.endpoint).start(call)
+        process.connection(_place(first)).start(call)
         call.add_done_callback(self._ended)
 
     def leave(self) -> None:
@@ -120,7 +125,7 @@ class _Message:
         if isinstance(error, (InvalidArgument, NotFound)):
             # Refused as a whole, and nothing was done: one expert has another shape or takes fewer rows, or the server knows
             # no parts. Each for itself hears what it is.
-            if isinstance(error, NotFound):
+            if isinstance(error, NotFound) and not call.followed:
                 call.connection.knows_parts = False
             for task in self.tasks:
                 task.send()
@@ -148,6 +153,8 @@ class _Message:
             end = at + task.rows()
             if part.status == 0:
                 task.answer(tuple([y[at:end] for y in outputs]))
+            elif part.status == NotFound.status and ("://" in part.message or _place(task) != task.endpoint):
+                task.send()  # at another of the server's frontends, or no longer there: a message of its own goes after it
             elif task.refuse(part.status, part.message or "the server gives no reason", part.retry_after_ms / 1000, self._uids[task.uid]):
                 going_on.append(task)
             at = end

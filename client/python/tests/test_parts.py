@@ -98,6 +98,26 @@ def test_failed_parts_go_on_together_at_the_next_server(stand_in):
     first.stop = lambda: None
 
 
+def test_experts_of_another_frontend_are_found_there_and_then_asked_there_together(stand_in):
+    def answer(request, frames):
+        if request.parts and any(part.uid == "e.0" for part in request.parts):
+            header, out = with_statuses(request, frames, {"e.1": 5, "e.2": 5})
+            for result in header.parts[1:]:
+                result.message = f"it is at {second.endpoint}"
+            return header, out
+        if request.uid == "e.0":
+            return echo(request, frames)
+        header, out = refusal(5)
+        header.endpoint = second.endpoint
+        return header, out
+    first, second, x = stand_in(answer), stand_in(echo), torch.randn(1, 4)
+    for _ in range(2):
+        mask, y = call_many(targets(first.endpoint, "e.0", "e.1", "e.2"), BOTH, SHAPE, x)
+        assert mask.all() and torch.equal(y[0, 2], x[0])
+    assert [sorted(part.uid for part in r.parts) or [r.uid] for r in second.asked("FORWARD")] in (
+        [["e.1"], ["e.2"], ["e.1", "e.2"]], [["e.2"], ["e.1"], ["e.1", "e.2"]])
+
+
 def test_a_server_that_knows_no_parts_is_asked_one_by_one_from_then_on(stand_in):
     one, x = stand_in(lambda request, frames: echo(request, frames) if request.uid else refusal(5, "no expert")), torch.randn(1, 4)
     for _ in range(2):
