@@ -172,13 +172,6 @@ with Server(EXPERTS, f"max_memory: {BUDGET}", f"tcp://127.0.0.1:{port()}") as se
 
     # A message of many frames, whose end is not seen before it is there, is cut short when it takes too much memory; who
     # has sent as much in whole messages is not.
-    large, block = Keyed(server.endpoint, server_key, folder + "/reader"), bytes(1 << 20)
-    assert large.call(pb.PING).status == pb.OK
-    for _ in range(4):
-        known.socket.send_multipart([block] * (BUDGET >> 21), copy=False)
-        assert known.receive().status == pb.INVALID_ARGUMENT
-    before = known.counters()["frontend.closed.large"]
-
     def is_cut_short():
         large.socket.send_multipart([block] * (16 * BUDGET >> 20), copy=False)
         while known.counters()["frontend.closed.large"] == before:
@@ -186,9 +179,16 @@ with Server(EXPERTS, f"max_memory: {BUDGET}", f"tcp://127.0.0.1:{port()}") as se
                 return not large.receive()
         return True
 
-    until(is_cut_short, "a message of many large frames is ended")
-    large.close()
-    assert known.counters()["frontend.closed.large"] == before + 1
+    if "address" not in os.environ.get("BUILD", ""):  # whose allocator keeps what is freed
+        large, block = Keyed(server.endpoint, server_key, folder + "/reader"), bytes(1 << 20)
+        assert large.call(pb.PING).status == pb.OK
+        for _ in range(12):
+            known.socket.send_multipart([block] * (BUDGET >> 23), copy=False)
+            assert known.receive().status == pb.INVALID_ARGUMENT
+        before = known.counters()["frontend.closed.large"]
+        until(is_cut_short, "a message of many large frames is ended")
+        large.close()
+        assert known.counters()["frontend.closed.large"] == before + 1
 
     # Handshakes that nobody finishes, and a crowd of strangers, keep nobody waiting for good.
     host, number = server.endpoint[len("tcp://"):].split(":")
