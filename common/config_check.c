@@ -365,6 +365,10 @@ static int check_kernel(const struct config_device *device, const struct config_
     if (strcmp(device->precision, "tf32") == 0 && strcmp(kernel, "mma") != 0 && strcmp(kernel, "auto") != 0)
         return config_source_error(source, place,
                                    "%s does not multiply in tf32: choose mma or auto, or precision: fp32", kernel);
+    const bool quantized = strcmp(device->precision, "int8") == 0 || strcmp(device->precision, "int4") == 0;
+    if (quantized && (strcmp(kernel, "mma") == 0 || strcmp(kernel, "amx") == 0))
+        return config_source_error(source, place, "%s does not read weights of precision %s: choose auto, cpu or gpu",
+                                   kernel, device->precision);
     return 0;
 }
 

@@ -85,6 +85,25 @@ static bool has_own_kinds(const struct engine_model *model)
     return model->graph != NULL && model->graph->block->kinds != NULL;
 }
 
+/* What keeps weights in a few bits multiplies with them, and that is all. */
+static int check_quantized(const struct engine_model *model)
+{
+    const struct config_device *device = model->device->config;
+    if (provider_shape(model->device)->quantized == 0 || model->parameters.count == 0)
+        return 0;
+    if (model->parameters.trains)
+        log_error("experts: uid %s: on device %s weights are kept in %s, in which nothing trains: set optimizer: none, "
+                  "or another precision",
+                  model->config->uid, device->name, device->precision);
+    else if (has_own_kinds(model))
+        log_error("experts: uid %s: on device %s weights are kept in %s, which the kernels of block %s do not read: "
+                  "set another precision",
+                  model->config->uid, device->name, device->precision, model->graph->block->name);
+    else
+        return 0;
+    return -EINVAL;
+}
+
 static void model_free(struct engine_model *model)
 {
     if (has_own_kinds(model))
@@ -117,6 +136,8 @@ static int model_make(struct engine_model **out, struct device *device, const st
         result = plan_make(&model->forward, model->graph, provider_shape(device), &model->parameters, false);
     }
     model->parameters.trains = model->parameters.trains && model->parameters.count > 0;
+    if (result == 0)
+        result = check_quantized(model);
     if (result == 0 && !model->parameters.forward_only)
         result = plan_make(&model->backward, model->graph, provider_shape(device), &model->parameters, true);
     if (result != 0) {

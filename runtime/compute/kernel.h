@@ -42,8 +42,9 @@ struct kernel_shape {
     unsigned vec;          /* floats of a vector */
     unsigned panel;        /* floats of a panel's row; a multiple of vec. 0: one panel, of the matrix's columns */
     unsigned tile_rows;    /* rows of the largest tile */
-    unsigned weight_bytes; /* of an element of a matrix that products read as weights: 4, or 2, a half */
+    unsigned weight_bytes; /* of an element of a matrix that products read as weights: 4, or 2, a half; or 1 */
     bool bfloat;           /* of 2: it is a bfloat16 instead */
+    unsigned quantized;    /* of 1: the bits of a number, 8 or 4 (runtime/compute/quantized.h); elements are bytes */
 };
 
 /* An element of 2 bytes: to nearest, ties to even; and back, exactly. */
@@ -76,6 +77,25 @@ static inline uint64_t kernel_panel_width(const struct kernel_shape *shape, uint
 static inline uint64_t kernel_packed_floats(const struct kernel_shape *shape, uint64_t rows, uint64_t columns)
 {
     return kernel_panels(shape, columns) * rows * kernel_panel_width(shape, columns);
+}
+/* Elements of a matrix of weights of which products contract `k` rows, and make n columns. Quantized, it is blocks of
+ * scales and numbers, which differ where it is the transposed one. */
+enum { KERNEL_QUANTIZED_GROUP = 32 };
+static inline uint64_t kernel_quantized_scales(const struct kernel_shape *shape, bool transposed)
+{
+    const uint64_t beside = shape->panel > KERNEL_QUANTIZED_GROUP ? shape->panel / KERNEL_QUANTIZED_GROUP : 1;
+    return transposed ? KERNEL_QUANTIZED_GROUP * beside : shape->panel;
+}
+static inline uint64_t kernel_quantized_block(const struct kernel_shape *shape, bool transposed)
+{
+    return kernel_quantized_scales(shape, transposed) * sizeof(uint16_t) +
+           (uint64_t)KERNEL_QUANTIZED_GROUP * shape->panel * shape->quantized / 8;
+}
+static inline uint64_t kernel_weights(const struct kernel_shape *shape, uint64_t k, uint64_t n, bool transposed)
+{
+    const uint64_t groups = (k + KERNEL_QUANTIZED_GROUP - 1) / KERNEL_QUANTIZED_GROUP;
+    return shape->quantized > 0 ? kernel_panels(shape, n) * groups * kernel_quantized_block(shape, transposed)
+                                : kernel_packed_floats(shape, k, n);
 }
 /* Columns of the weights of a gated product with so many results, each of which has two of them: whole panels. */
 static inline uint64_t kernel_paired_columns(const struct kernel_shape *shape, uint64_t columns)

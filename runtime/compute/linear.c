@@ -34,7 +34,8 @@ int linear_launch_forward(struct device *device, const struct linear_call *call)
 {
     struct kernel_grid grid;
     const cl_int flags =
-        (cl_int)(call->flags | (call->out.rows ? LINEAR_OUT_ROWS : 0) | (call->second.rows ? LINEAR_SECOND_ROWS : 0));
+        (cl_int)(call->flags | (call->out.rows ? LINEAR_OUT_ROWS : 0) | (call->second.rows ? LINEAR_SECOND_ROWS : 0) |
+                 (call->of_gradient ? LINEAR_TRANSPOSED : 0));
     /* An argument must be some buffer, also where the flags say that it is not looked at. */
     const cl_mem bias = call->bias ? call->bias : call->weights;
     const cl_mem second = call->second.buffer ? call->second.buffer : call->weights;

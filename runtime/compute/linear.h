@@ -9,6 +9,8 @@
  *     widen a weight when they read it and round nothing else.
  *   - bf16: the same of bfloat16, of which every one is a number of tf32 and of fp32; where there are matrix units,
  *     all products are made in tf32.
+ *   - int8, int4: weights are numbers of so many bits with a scale for each 32 (runtime/compute/quantized.h), and what
+ *     they are rounded to is multiplied as in fp32.
  * With u = 2^-11 (tf32 and fp16 both have 11 significant bits), a sum of K products differs from the exact one by at
  * most
  *     (2u + u^2 + K 2^-22) * sum |a_i b_i|,
@@ -51,7 +53,8 @@ enum linear_flags {
     LINEAR_SILU = 2048,
     LINEAR_SILU_GRAD = 4096,
     LINEAR_MULTIPLY = 8192,
-    LINEAR_GATED = 16384, /* see struct linear_gate; with a bias, a value kept and an activation alone */
+    LINEAR_GATED = 16384,      /* see struct linear_gate; with a bias, a value kept and an activation alone */
+    LINEAR_TRANSPOSED = 32768, /* the weights are a transposed matrix's, which matters where they are quantized */
     LINEAR_TAKES_SECOND =
         LINEAR_GELU_GRAD | LINEAR_ADD | LINEAR_RELU_GRAD | LINEAR_GELU_ERF_GRAD | LINEAR_SILU_GRAD | LINEAR_MULTIPLY,
 };
@@ -69,9 +72,9 @@ struct linear_gate {
  * kernel_paired_columns() of them, and `save` a place in panels of n columns that is written whatever the flags say. */
 struct linear_call {
     cl_int rows, n, k;
-    unsigned flags; /* LINEAR_OUT_ROWS and LINEAR_SECOND_ROWS are added from the views */
+    unsigned flags; /* LINEAR_OUT_ROWS, _SECOND_ROWS and _TRANSPOSED are added from what follows */
     struct kernel_view a;
-    bool of_gradient;        /* a holds gradients */
+    bool of_gradient;        /* a holds gradients, and the weights are transposed ones */
     cl_mem weights;          /* panels over n: [n / panel][k][panel], of kernel_shape.weight_bytes each */
     cl_ulong weights_offset; /* counts weights */
     struct kernel_view out;  /* its buffer region is neither `second` nor `save` */

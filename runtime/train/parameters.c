@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/compute/quantized.h"
 #include "runtime/device/device_private.h"
 
 /* --- layout ------------------------------------------------------------------------------------------------------- */
@@ -34,14 +35,35 @@ static bool is_second(const struct parameter *item)
     return item->paired && item->lane == 1;
 }
 
-static bool has_halves(const struct parameters *parameters)
+static bool is_narrow(const struct parameters *parameters)
 {
-    return parameters->shape.weight_bytes == sizeof(uint16_t);
+    return parameters->shape.weight_bytes < sizeof(float);
 }
 
 static bool has_masters(const struct parameters *parameters)
 {
-    return parameters->trains || !has_halves(parameters);
+    return parameters->trains || !is_narrow(parameters);
+}
+
+/* What products read of them; in the primary orientation as in the primary part, unless they are quantized. */
+static void place_matrices(struct parameters *parameters)
+{
+    const struct kernel_shape *shape = &parameters->shape;
+    uint64_t at = 0, transposed = 0;
+    for (unsigned i = 0; i < parameters->count; i++) {
+        struct parameter *item = &parameters->items[i];
+        const uint64_t columns = parameters_columns(shape, item);
+        if (item->in == 0)
+            continue;
+        item->at = is_second(item) ? parameters->items[item->partner].at : at;
+        item->transposed = is_second(item) ? parameters->items[item->partner].transposed : transposed;
+        if (is_second(item))
+            continue;
+        at += kernel_weights(shape, item->in, columns, false);
+        transposed += parameters->forward_only ? 0 : kernel_weights(shape, columns, item->in, true);
+    }
+    parameters->matrices_weights = at;
+    parameters->transposed_weights = transposed;
 }
 
 void parameters_layout(struct parameters *parameters, const struct kernel_shape *shape,
@@ -62,17 +84,7 @@ void parameters_layout(struct parameters *parameters, const struct kernel_shape 
     }
     parameters->vectors_floats = at - parameters->vectors_offset;
     parameters->primary_floats = at;
-    at = 0;
-    for (unsigned i = 0; i < parameters->count; i++) {
-        struct parameter *item = &parameters->items[i];
-        if (item->in == 0)
-            continue;
-        item->transposed = is_second(item) ? parameters->items[item->partner].transposed : at;
-        at += is_second(item) || parameters->forward_only
-                  ? 0
-                  : kernel_packed_floats(shape, parameters_columns(shape, item), item->in);
-    }
-    parameters->transposed_floats = at;
+    place_matrices(parameters);
     parameters->moments = optimizer_moments(optimizer);
     for (unsigned m = 0; m < parameters->moments; m++)
         parameters->moment_names[m] = optimizer_moment_name(optimizer, m);
@@ -80,31 +92,37 @@ void parameters_layout(struct parameters *parameters, const struct kernel_shape 
     parameters->accumulates = parameters->trains && optimizer->grad_accumulation > 1;
     for (unsigned i = 0; i < parameters->count; i++) {
         struct parameter *item = &parameters->items[i];
-        item->at = item->offset - (item->in > 0 || has_masters(parameters) ? 0 : parameters->vectors_offset);
+        if (item->in == 0)
+            item->at = item->offset - (has_masters(parameters) ? 0 : parameters->vectors_offset);
     }
+}
+
+static uint64_t matrices_bytes(const struct parameters *parameters)
+{
+    return parameters->matrices_weights * parameters->shape.weight_bytes;
 }
 
 /* Of the parameters themselves, without other copies, in the primary orientation: the masters; or else, one behind the
  * other, the matrices as halves and the vectors. */
 static uint64_t weights_bytes(const struct parameters *parameters)
 {
-    return has_masters(parameters)
-               ? parameters->primary_floats * sizeof(float)
-               : parameters->vectors_offset * sizeof(uint16_t) + parameters->vectors_floats * sizeof(float);
+    return has_masters(parameters) ? parameters->primary_floats * sizeof(float)
+                                   : matrices_bytes(parameters) + parameters->vectors_floats * sizeof(float);
 }
 
 uint64_t parameters_bytes(const struct parameters *parameters)
 {
     const unsigned copies = parameters->moments + (parameters->accumulates ? 1 : 0);
-    const uint64_t beside = has_halves(parameters) && has_masters(parameters) ? parameters->vectors_offset : 0;
+    const uint64_t beside = is_narrow(parameters) && has_masters(parameters) ? parameters->matrices_weights : 0;
     return weights_bytes(parameters) + copies * parameters->primary_floats * sizeof(float) +
-           (beside + parameters->transposed_floats) * parameters->shape.weight_bytes;
+           (beside + parameters->transposed_weights) * parameters->shape.weight_bytes;
 }
 
 /* --- packing ------------------------------------------------------------------------------------------------------ */
 
 /* A tensor of the state dict, (out, in) row-major, to and from panels: over its outputs, or over its inputs. Pads, and
- * what is a partner's, are not touched. `bytes` of a packed element: 4, or 2 of a half or bfloat16. */
+ * what is a partner's, are not touched. `bytes` of a packed element: 4, 2 of a half or bfloat16, or 1 of what is
+ * quantized. */
 struct packing {
     uint64_t out, in;
     uint64_t step, first; /* output c is column c * step + first of the matrix in memory, */
@@ -112,7 +130,7 @@ struct packing {
     uint64_t panel;
     bool over_in;
     size_t bytes;
-    const struct kernel_shape *shape; /* which 2 bytes are */
+    const struct kernel_shape *shape; /* which 2 bytes, and one, are */
 };
 
 static struct packing packing_of(const struct parameters *parameters, const struct parameter *item, bool over_in,
@@ -194,8 +212,27 @@ static inline __attribute__((always_inline)) void convert_kind(const struct pack
         convert_over_out(packing, kind, pack, packed, plain);
 }
 
+static void convert_quantized(const struct packing *packing, void *packed, float *plain, bool pack)
+{
+    const struct quantized matrix = {.shape = packing->shape,
+                                     .out = packing->out,
+                                     .in = packing->in,
+                                     .step = packing->step,
+                                     .first = packing->first,
+                                     .columns = packing->columns,
+                                     .transposed = packing->over_in};
+    if (pack)
+        quantized_pack(&matrix, packed, plain);
+    else
+        quantized_unpack(&matrix, packed, plain);
+}
+
 static void convert(const struct packing *packing, void *packed, float *plain, bool pack)
 {
+    if (packing->bytes == 1) {
+        convert_quantized(packing, packed, plain, pack);
+        return;
+    }
     if (packing->bytes == sizeof(float) && pack)
         convert_kind(packing, PACKED_FLOAT, true, packed, plain);
     else if (packing->bytes == sizeof(float))
@@ -237,7 +274,7 @@ static struct place place_of(const struct parameters *parameters, unsigned index
     const struct parameter *item = &parameters->items[index % parameters->count];
     const unsigned copy = index / parameters->count;
     if (copy == 0 && !has_masters(parameters))
-        return item->in > 0 ? (struct place){parameters->matrices, item->at, sizeof(uint16_t)}
+        return item->in > 0 ? (struct place){parameters->matrices, item->at, parameters->shape.weight_bytes}
                             : (struct place){parameters->vectors, item->at, sizeof(float)};
     const cl_mem buffer = copy == 0                     ? parameters->masters
                           : copy <= parameters->moments ? parameters->moment[copy - 1]
@@ -266,18 +303,29 @@ void parameters_tensor(const struct parameters *parameters, unsigned index, stru
     tensor->dims[1] = item->in;
     tensor->count = item->out * (item->in > 0 ? item->in : 1);
     tensor->is_parameter = copy == 0;
-    tensor->greatest = copy > 0 || item->in == 0 || !has_halves(parameters) ? FLT_MAX
-                       : parameters->shape.bfloat                           ? BFLOAT_GREATEST
-                                                                            : nextafterf(HALF_INFINITE, 0);
+    tensor->greatest = copy > 0 || item->in == 0 || !is_narrow(parameters) ? FLT_MAX
+                       : parameters->shape.quantized > 0 ? quantized_greatest(parameters->shape.quantized)
+                       : parameters->shape.bfloat        ? BFLOAT_GREATEST
+                                                         : nextafterf(HALF_INFINITE, 0);
     /* Adam takes a root of its second moments. */
     tensor->least = copy >= 2 && copy <= parameters->moments ? 0 : -tensor->greatest;
+}
+
+/* That a tensor takes, with its partner, in a place; over_in: in the transposed one. */
+static uint64_t elements_of(const struct parameters *parameters, const struct parameter *item,
+                            const struct place *place, bool over_in)
+{
+    const struct kernel_shape *shape = &parameters->shape;
+    const uint64_t in = item->in > 0 ? item->in : 1, columns = parameters_columns(shape, item);
+    const uint64_t k = over_in ? columns : in, n = over_in ? in : columns;
+    return place->bytes == 1 ? kernel_weights(shape, k, n, over_in) : kernel_packed_floats(shape, k, n);
 }
 
 int parameters_read(struct parameters *parameters, unsigned index, float *values)
 {
     const struct parameter *item = &parameters->items[index % parameters->count];
     const struct place place = place_of(parameters, index);
-    const size_t bytes = primary_floats(parameters, item) * place.bytes;
+    const size_t bytes = elements_of(parameters, item, &place, false) * place.bytes;
     void *packed = malloc(bytes);
     if (packed == NULL)
         return -ENOMEM;
@@ -294,8 +342,7 @@ static int write_place(struct parameters *parameters, const struct parameter *it
                        const float *values, bool over_in)
 {
     const struct packing packing = packing_of(parameters, item, over_in, place->bytes);
-    const uint64_t count = kernel_packed_floats(&parameters->shape, over_in ? packing.columns : packing.in,
-                                                over_in ? packing.in : packing.columns);
+    const uint64_t count = elements_of(parameters, item, place, over_in);
     assert(count > 0);
     void *packed = calloc(count, place->bytes);
     if (packed == NULL)
@@ -393,13 +440,13 @@ static int allocate_weights(struct parameters *parameters)
     } else {
         result = allocate(parameters, parameters->vectors_floats, sizeof(float), "vectors", &parameters->vectors);
     }
-    if (result == 0 && has_halves(parameters)) {
+    if (result == 0 && is_narrow(parameters)) {
         parameters->matrices = NULL;
         result =
-            allocate(parameters, parameters->vectors_offset, weight_bytes, "weights of 16 bits", &parameters->matrices);
+            allocate(parameters, parameters->matrices_weights, weight_bytes, "narrow weights", &parameters->matrices);
     }
     if (result == 0)
-        result = allocate(parameters, parameters->transposed_floats, weight_bytes, "transposed weights",
+        result = allocate(parameters, parameters->transposed_weights, weight_bytes, "transposed weights",
                           &parameters->transposed);
     return result;
 }
@@ -445,7 +492,7 @@ uint64_t parameters_snapshot_bytes(const struct parameters *parameters)
 int parameters_snapshot(struct parameters *parameters, void *memory)
 {
     const size_t bytes = parameters->primary_floats * sizeof(float);
-    const size_t halves = parameters->vectors_offset * sizeof(uint16_t);
+    const size_t matrices = matrices_bytes(parameters);
     int result = 0;
     if (has_masters(parameters)) {
         for (unsigned copy = 0; copy < copies_of(parameters) && result == 0; copy++)
@@ -453,10 +500,10 @@ int parameters_snapshot(struct parameters *parameters, void *memory)
                                  (char *)memory + copy * bytes, bytes);
         return result;
     }
-    if (halves > 0)
-        result = device_read(parameters->device, parameters->matrices, 0, memory, halves);
+    if (matrices > 0)
+        result = device_read(parameters->device, parameters->matrices, 0, memory, matrices);
     if (result == 0 && parameters->vectors_floats > 0)
-        result = device_read(parameters->device, parameters->vectors, 0, (char *)memory + halves,
+        result = device_read(parameters->device, parameters->vectors, 0, (char *)memory + matrices,
                              parameters->vectors_floats * sizeof(float));
     return result;
 }
@@ -467,6 +514,6 @@ void parameters_snapshot_tensor(const struct parameters *parameters, const void 
     const struct place place = place_of(parameters, index);
     const char *copy = (const char *)memory + index / parameters->count * parameters->primary_floats * sizeof(float);
     if (!has_masters(parameters) && item->in == 0)
-        copy += parameters->vectors_offset * sizeof(uint16_t);
+        copy += matrices_bytes(parameters);
     unpack_primary(parameters, item, values, copy + place.offset * place.bytes, place.bytes);
 }

@@ -10,7 +10,11 @@
  * in the same places. What trains has the primary part in fp32 besides, as masters that only the optimizer reads: from
  * one step to the next a weight moves by less than a half shows. They are what tensors and snapshots are of, so that a
  * restart loses nothing. What does not train has no masters; its tensors are the halves, widened. A weight of 65520 or
- * more becomes infinite in halves, and below 2^-14 they are multiples of 2^-24; bfloat16 has a float's range. */
+ * more becomes infinite in halves, and below 2^-14 they are multiples of 2^-24; bfloat16 has a float's range.
+ *
+ * With precision: int8 or int4 the matrices are blocks of scales and numbers (runtime/compute/quantized.h) that only
+ * what does not train can have; an element is a byte there, and what is written is rounded, in both orientations to the
+ * same. */
 #ifndef EXPERTD_RUNTIME_PARAMETERS_H
 #define EXPERTD_RUNTIME_PARAMETERS_H
 
@@ -56,7 +60,8 @@ struct parameters {
     struct parameter items[PARAMETERS_MAX]; /* in the order of the state_dict */
     unsigned count;
     uint64_t primary_floats;
-    uint64_t transposed_floats;              /* the matrices once more, in the orientation that a backward reads */
+    uint64_t matrices_weights;               /* elements of what kernels read as matrices */
+    uint64_t transposed_weights;             /* the same once more, in the orientation that a backward reads */
     uint64_t vectors_offset, vectors_floats; /* all vectors, one behind the other */
     const char *moment_names[OPTIMIZER_MOMENTS_MAX];
     unsigned moments;

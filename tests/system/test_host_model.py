@@ -92,6 +92,9 @@ def refused(folder):
     assert "8 experts" in host_model(f"{folder}/olmoe", "--out", "-", "--memory", 1, "--precision", "fp32")
     text = host_model(f"{folder}/deepseek", "--out", "-", "--memory", 1, "--precision", "fp32", status=1)
     assert "--part K/" in text and "--precision bf16" in text, text
+    # A quarter of that has room.
+    text = host_model(f"{folder}/deepseek", "--out", "-", "--memory", 1, "--precision", "int8")
+    assert "weights in int8" in text and "10 experts, 1 of 1 MiB" in text, text
     print("ok: what is missing")
 
 

@@ -145,7 +145,7 @@ static void orientations_agree(void)
 {
     const size_t panel = parameters->shape.panel;
     float *matrices = read_elements(parameters->matrices, parameters->vectors_offset);
-    float *all_transposed = read_elements(parameters->transposed, parameters->transposed_floats);
+    float *all_transposed = read_elements(parameters->transposed, parameters->transposed_weights);
     for (unsigned p = 0; p < parameters->count; p++) {
         const struct parameter *item = &parameters->items[p];
         if (item->in == 0)

@@ -1,6 +1,6 @@
 /* What all kernels share. Built with -DVEC=n (floats of a vector), -DPANEL=n (floats of a panel's row), -DTILE_ROWS=n; with
  * -DHALF_WEIGHTS the matrices of weights that products read are of halves, in the same places, or with -DBFLOAT_WEIGHTS too of
- * bfloat16.
+ * bfloat16; with -DQUANTIZED_BITS=8 or 4 they are blocks of scales and numbers, as runtime/compute/quantized.h says.
  *
  * A matrix of R rows and C columns "in panels" is [ceil(C / PANEL)][R][PANEL]; its pad columns are 0. A view is a buffer,
  * an offset and two strides, all in floats: element (r, c) lies at
@@ -37,7 +37,19 @@ typedef halves halves_unaligned __attribute__((aligned(2)));
 #endif
 
 /* An element of a matrix of weights, and the greatest value that it can be rounded of. */
-#ifndef HALF_WEIGHTS
+#ifdef QUANTIZED_BITS
+typedef uchar weight;
+#define QUANTIZED_GROUP 32
+/* Scales beside each other in a row of a transposed matrix's panel; and of a block. */
+#define SCALES_BESIDE (PANEL > QUANTIZED_GROUP ? PANEL / QUANTIZED_GROUP : 1)
+#define SCALES(flags) ((flags) & LINEAR_TRANSPOSED ? QUANTIZED_GROUP * SCALES_BESIDE : PANEL)
+#define BLOCK_BYTES(flags) (2 * SCALES(flags) + QUANTIZED_GROUP * PANEL * QUANTIZED_BITS / 8)
+/* Of bytes of two numbers of 4 bits, in a vector of ints: the numbers times 2^28. So they have their sign, and a scale that is as
+ * much smaller does the rest. */
+#define LOWER_NUMBERS(v) ((v) << 28)
+#define UPPER_NUMBERS(v) ((v) << 24 & (int)0xf0000000)
+#define NUMBER_UNIT (QUANTIZED_BITS == 8 ? 1.0f : 0x1p-28f)
+#elif !defined HALF_WEIGHTS
 typedef float weight;
 #define weight_load vec_load
 #define weight_store vec_store
@@ -86,6 +98,13 @@ typedef ushort weight;
 #define weight_store_private half_store_private
 #endif
 
+/* Elements of a panel's first rows; of quantized weights, whole blocks of them. */
+#ifdef QUANTIZED_BITS
+#define WEIGHTS_OF_ROWS(rows, flags) (((rows) + QUANTIZED_GROUP - 1) / QUANTIZED_GROUP * (long)BLOCK_BYTES(flags))
+#else
+#define WEIGHTS_OF_ROWS(rows, flags) ((long)(rows) * PANEL)
+#endif
+
 /* A number of 16 bits: a half, or (brain) the upper half of a float, to which a float is rounded to nearest, ties to even. A NaN
  * stays one. */
 float short_load_one(__global const ushort *p, int brain)
@@ -121,6 +140,7 @@ void short_store_one(float v, __global ushort *p, int brain)
 /* Columns are pairs, a gate beside what it lets through, of which the output has one column each: see `gated`. Neither ADD, MULTIPLY
  * nor a derivative goes with it; `save` is in panels, and there is always one. */
 #define LINEAR_GATED 16384
+#define LINEAR_TRANSPOSED 32768 /* the weights are a transposed matrix's */
 #define LINEAR_ACTIVATION (LINEAR_GELU | LINEAR_RELU | LINEAR_GELU_ERF | LINEAR_SILU)
 #define LINEAR_ACTIVATION_GRAD (LINEAR_GELU_GRAD | LINEAR_RELU_GRAD | LINEAR_GELU_ERF_GRAD | LINEAR_SILU_GRAD)
 #define LINEAR_TAKES_SECOND (LINEAR_ADD | LINEAR_MULTIPLY | LINEAR_ACTIVATION_GRAD)

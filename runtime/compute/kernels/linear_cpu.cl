@@ -80,7 +80,77 @@
             LINEAR_BODY(6, WEIGHTS, LOAD)                                                                              \
         }                                                                                                              \
     }
+#ifdef QUANTIZED_BITS
+typedef GLUE(char, VEC) vec_numbers;
+typedef GLUE(uchar, VEC) vec_bytes;
+typedef GLUE(int, VEC) vec_ints;
+typedef vec_numbers vec_numbers_unaligned __attribute__((aligned(1)));
+typedef vec_bytes vec_bytes_unaligned __attribute__((aligned(1)));
+#if __has_builtin(__builtin_convertvector)
+#define TO_FLOATS(v) __builtin_convertvector(v, vec)
+#define TO_INTS(v) __builtin_convertvector(v, vec_ints)
+#else
+#define TO_FLOATS(v) GLUE(convert_float, VEC)(v)
+#define TO_INTS(v) GLUE(convert_int, VEC)(v)
+#endif
+
+/* The scales of a block's row. */
+#define ROW_SCALES(row)                                                                                                \
+    EACH_VECTOR scale[j] =                                                                                             \
+        transposed ? (vec)(NUMBER_UNIT * short_load_one(scales + (row) * SCALES_BESIDE + j * VEC / QUANTIZED_GROUP, 0)) \
+                   : of_columns[j];
+
+/* A block of a panel's rows in floats. `transposed`, LINEAR_TRANSPOSED or 0, is a constant wherever this is inlined. */
+__attribute__((always_inline)) void widen_block(__global const weight *block, int transposed, float *to)
+{
+    __global const ushort *scales = (__global const ushort *)block;
+    __global const weight *numbers = block + 2 * SCALES(transposed);
+    vec of_columns[NV], scale[NV];
+    EACH_VECTOR of_columns[j] = NUMBER_UNIT * half_load(scales + (transposed ? 0 : j * VEC));
+#if QUANTIZED_BITS == 8
+    for (int at = 0, r = 0; r < QUANTIZED_GROUP; r++, at += PANEL) {
+        ROW_SCALES(r)
+        EACH_VECTOR vec_store_private(
+            TO_FLOATS(*(__global const vec_numbers_unaligned *)(numbers + at + j * VEC)) * scale[j], to + at + j * VEC);
+    }
+#else
+    for (int at = 0, r = 0; r < QUANTIZED_GROUP / 2; r++, at += PANEL) {
+        vec_ints both[NV];
+        EACH_VECTOR both[j] = TO_INTS(*(__global const vec_bytes_unaligned *)(numbers + at + j * VEC));
+        ROW_SCALES(r)
+        EACH_VECTOR vec_store_private(TO_FLOATS(LOWER_NUMBERS(both[j])) * scale[j], to + at + j * VEC);
+        ROW_SCALES(r + QUANTIZED_GROUP / 2)
+        EACH_VECTOR vec_store_private(TO_FLOATS(UPPER_NUMBERS(both[j])) * scale[j],
+                                      to + at + QUANTIZED_GROUP / 2 * PANEL + j * VEC);
+    }
+#endif
+}
+
+void widen_blocks(__global const weight *block, int blocks, int flags, float *to)
+{
+    for (int b = 0; b < blocks; b++, block += BLOCK_BYTES(flags), to += QUANTIZED_GROUP * PANEL) {
+        if (flags & LINEAR_TRANSPOSED)
+            widen_block(block, LINEAR_TRANSPOSED, to);
+        else
+            widen_block(block, 0, to);
+    }
+}
+
+/* All tiles find w widened: as much of it as a first-level cache holds, or more of it for many of them, as with 16 bits. */
+LINEAR_TILE(linear_wide_tile, const float *, vec_load_private)
+#define WIDE_K 512 /* multiples of PANEL and of QUANTIZED_GROUP */
+#define WIDE_FEW_K (PANEL > QUANTIZED_GROUP ? PANEL : QUANTIZED_GROUP)
+#define WIDE_TILES 4
+#define AHEAD_K (4 * WIDE_FEW_K)
+#define WIDE_BEGIN(tiles, most_k)                                                                                      \
+    float wide[WIDE_K * PANEL] __attribute__((aligned(64)));                                                           \
+    const int block_k = (tiles) >= WIDE_TILES ? min(most_k, WIDE_K) : WIDE_FEW_K;
+#define WIDE_BLOCK(from, rows) widen_blocks(from, ((rows) + QUANTIZED_GROUP - 1) / QUANTIZED_GROUP, flags, wide);
+#define ANY_TILE(w, ...) linear_wide_tile(__VA_ARGS__, wide);
+#else
+#define AHEAD_K PANEL
 LINEAR_TILE(linear_tile, __global const weight *, weight_load)
+#endif
 #ifdef HALF_WEIGHTS
 /* Widening takes as long as a third of a step's multiply-adds. Many tiles find w widened for all of them, a part of the panel
  * at a time: a longer one would leave less of the second-level cache, a shorter one bring the sums to the output more often. */
@@ -91,18 +161,18 @@ LINEAR_TILE(linear_wide_tile, const float *, vec_load_private)
     float wide[WIDE_K * PANEL] __attribute__((aligned(64)));                                                           \
     const bool is_wide = (tiles) >= WIDE_TILES;                                                                        \
     const int block_k = is_wide ? min(most_k, WIDE_K) : most_k;
-#define WIDE_BLOCK(from, count)                                                                                        \
+#define WIDE_BLOCK(from, rows)                                                                                         \
     if (is_wide)                                                                                                       \
-        for (int i = 0; i < (count); i += VEC)                                                                         \
+        for (int i = 0; i < (rows) * PANEL; i += VEC)                                                                         \
             vec_store_private(weight_load((from) + i), wide + i);
 #define ANY_TILE(w, ...)                                                                                               \
     if (is_wide)                                                                                                       \
         linear_wide_tile(__VA_ARGS__, wide);                                                                           \
     else                                                                                                               \
         linear_tile(__VA_ARGS__, w);
-#else
+#elif !defined QUANTIZED_BITS
 #define WIDE_BEGIN(tiles, most_k) const int block_k = most_k;
-#define WIDE_BLOCK(from, count)
+#define WIDE_BLOCK(from, rows)
 #define ANY_TILE(w, ...) linear_tile(__VA_ARGS__, w);
 #endif
 
@@ -134,7 +204,7 @@ void linear(int M, int N, int K, int flags, int together, int most_k,
         const long wait_stride = is_gated ? PANEL : out_row_stride;
         __global float *wait =
             is_gated ? save + save_offset + (long)panel * M * PANEL : out + out_offset + panel * out_panel_stride;
-        __global const weight *w = weights + w_offset + (long)panel * K * PANEL;
+        __global const weight *w = weights + w_offset + panel * WEIGHTS_OF_ROWS(K, flags);
         /* Which panel this core takes next is a guess: the others go on as it does. */
         const int ahead = max(1, (int)get_global_size(0) / side_by_side);
         WIDE_BEGIN(tiles, most_k)
@@ -144,18 +214,18 @@ void linear(int M, int N, int K, int flags, int together, int most_k,
             const int begin = k0 == 0 ? TILE_ZERO : columns >= PANEL ? TILE_OUT : TILE_LOCAL;
             const int end = columns < PANEL || (k1 == K && (flags & LINEAR_EPILOGUE) != 0) ? TILE_LOCAL : TILE_OUT;
             /* One tile waits for w itself: it looks ahead. Several meanwhile fetch the block that comes next. */
-            __global const weight *next = w + (long)(k0 + PANEL) * PANEL;
-            int lines = (k1 - k0) * PANEL / CACHE_LINE_WEIGHTS;
+            __global const weight *next = w + WEIGHTS_OF_ROWS(k0 + AHEAD_K, flags);
+            int lines = WEIGHTS_OF_ROWS(k1 - k0, flags) / CACHE_LINE_WEIGHTS;
             if (tiles > 1) {
-                next = k1 < K ? w + (long)k1 * PANEL : w + (long)ahead * K * PANEL;
+                next = w + (k1 < K ? WEIGHTS_OF_ROWS(k1, flags) : ahead * WEIGHTS_OF_ROWS(K, flags));
                 if (k1 < K)
-                    lines = (min(k1 + block_k, K) - k1) * PANEL / CACHE_LINE_WEIGHTS;
+                    lines = WEIGHTS_OF_ROWS(min(k1 + block_k, K) - k1, flags) / CACHE_LINE_WEIGHTS;
                 else if (panel + ahead >= panels)
                     lines = 0;
                 else
-                    lines = min(block_k, K) * PANEL / CACHE_LINE_WEIGHTS;
+                    lines = WEIGHTS_OF_ROWS(min(block_k, K), flags) / CACHE_LINE_WEIGHTS;
             }
-            WIDE_BLOCK(w + (long)k0 * PANEL, (k1 - k0) * PANEL)
+            WIDE_BLOCK(w + WEIGHTS_OF_ROWS(k0, flags), k1 - k0)
             const int fetch = (lines * FETCH_STEPS + tiles * (k1 - k0) - 1) / (tiles * (k1 - k0));
             for (int t = 0, row = first_row, rows; t < tiles; t++, row += rows) {
                 rows = least_rows + (t < larger_tiles);
@@ -164,7 +234,7 @@ void linear(int M, int N, int K, int flags, int together, int most_k,
                 if (begin == TILE_LOCAL)
                     for (int r = 0; r < rows; r++)
                         load_columns(tile[r], to + r * wait_stride, columns);
-                ANY_TILE(w + (long)k0 * PANEL, tile, begin, end, to, wait_stride, rows, k0, k1,
+                ANY_TILE(w + WEIGHTS_OF_ROWS(k0, flags), tile, begin, end, to, wait_stride, rows, k0, k1,
                          a + a_offset + row * a_row_stride, a_row_stride, a_panel_stride,
                          next + (long)lines * t / tiles * CACHE_LINE_WEIGHTS,
                          next + (long)lines * (t + 1) / tiles * CACHE_LINE_WEIGHTS, fetch)

@@ -106,6 +106,37 @@ PART void keep_rows(const float4 *from, __local float *left)
         if (item < T * SLAB / 4 && r < length && c / PANEL < panels)                                                   \
             to[i] = LOAD(matrix + ((long)(c / PANEL) * length + r) * PANEL + c % PANEL);                               \
     }
+/* The same of weights. */
+#ifndef QUANTIZED_BITS
+#define READ_WEIGHTS(to, row) READ_PANELS(TILE_N, RIGHT_FOURS, weight_load_four, to, w, row, K, first_column, panels)
+#else
+PART float4 quantized_four(__global const weight *w, int row, int column, int K, int flags)
+{
+    __global const weight *block =
+        w + column / PANEL * WEIGHTS_OF_ROWS(K, flags) + row / QUANTIZED_GROUP * (long)BLOCK_BYTES(flags);
+    __global const half *scales = (__global const half *)block;
+    __global const weight *numbers = block + 2 * SCALES(flags);
+    const int r = row % QUANTIZED_GROUP, c = column % PANEL;
+    const float4 scale = NUMBER_UNIT * (flags & LINEAR_TRANSPOSED
+                                            ? (float4)(vload_half(r * SCALES_BESIDE + c / QUANTIZED_GROUP, scales))
+                                            : vload_half4(0, scales + c));
+#if QUANTIZED_BITS == 8
+    return convert_float4(*(__global const char4 *)(numbers + r * PANEL + c)) * scale;
+#else
+    const int4 both = convert_int4(*(__global const uchar4 *)(numbers + r % (QUANTIZED_GROUP / 2) * PANEL + c));
+    return convert_float4(r < QUANTIZED_GROUP / 2 ? LOWER_NUMBERS(both) : UPPER_NUMBERS(both)) * scale;
+#endif
+}
+#define READ_WEIGHTS(to, row)                                                                                          \
+    UNROLL for (int i = 0; i < RIGHT_FOURS; i++)                                                                       \
+    {                                                                                                                  \
+        const int item = get_local_id(0) + i * TILE_GROUP, r = (row) + item / (TILE_N / 4);                            \
+        const int c = first_column + item % (TILE_N / 4) * 4;                                                          \
+        to[i] = (float4)(0.0f);                                                                                        \
+        if (item < TILE_N * SLAB / 4 && r < K && c / PANEL < panels)                                                   \
+            to[i] = quantized_four(w, r, c, K, flags);                                                                 \
+    }
+#endif
 #define KEEP_PANELS(T, FOURS, from, to, stride)                                                                        \
     UNROLL for (int i = 0; i < FOURS; i++)                                                                             \
     {                                                                                                                  \
@@ -187,7 +218,7 @@ void linear(int M, int N, int K, int flags, int unused_group, int unused_block,
         UNROLL for (int j = 0; j < SUMS_N / 4; j++) sums[i][j] = (float4)(0.0f);
     }
     read_rows(a_next, a, first_row, M, 0, K, a_row_stride, a_panel_stride, a_aligned);
-    READ_PANELS(TILE_N, RIGHT_FOURS, weight_load_four, w_next, w, 0, K, first_column, panels)
+    READ_WEIGHTS(w_next, 0)
     for (int k = 0; k < K; k += SLAB) {
         __local float *l = left + stage * SLAB * LEFT_STRIDE, *r = right + stage * SLAB * TILE_N;
         keep_rows(a_next, l);
@@ -195,7 +226,7 @@ void linear(int M, int N, int K, int flags, int unused_group, int unused_block,
         barrier(CLK_LOCAL_MEM_FENCE);
         if (k + SLAB < K) {
             read_rows(a_next, a, first_row, M, k + SLAB, K, a_row_stride, a_panel_stride, a_aligned);
-            READ_PANELS(TILE_N, RIGHT_FOURS, weight_load_four, w_next, w, k + SLAB, K, first_column, panels)
+            READ_WEIGHTS(w_next, k + SLAB)
         }
         multiply(sums, l, r, x, y);
         /* With two stages the barrier above is enough: who is past it has done with the slab before. */

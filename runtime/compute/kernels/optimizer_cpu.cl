@@ -69,6 +69,7 @@ void accumulate(ulong count, int overwrite, __global const float *g_buffer, ulon
     }
 }
 
+#ifndef QUANTIZED_BITS /* nothing trains */
 /* block[k][.] of rows [k0, k0 + kn) of a panel, transposed, into the panels over k: [K / PANEL][columns][PANEL]. */
 void store_transposed(const weight *block, int kn, int columns, __global weight *to)
 {
@@ -193,3 +194,4 @@ void step_sgd(int K, int N, float momentum, float rate, float decay, __global fl
                              transposed + transposed_offset + (ulong)block_k * N * PANEL + panel * PANEL * PANEL);
     }
 }
+#endif

@@ -46,6 +46,7 @@ void accumulate(ulong count, int overwrite, __global const float *g_buffer, ulon
         sum[i] = g_buffer[g_offset + i] + (overwrite ? 0.0f : sum[i]);
 }
 
+#ifndef QUANTIZED_BITS /* nothing trains */
 /* block[k][n] of K x N at (k0, n0), WIDTH x WIDTH in local memory with one column more against bank conflicts, to its place in the
  * transposed matrix. */
 void store_transposed(__local const float *block, int k0, int n0, int K, int N, __global weight *transposed)
@@ -154,3 +155,4 @@ void step_sgd(int K, int N, float momentum, float rate, float decay, __global fl
     if (is_matrix)
         store_transposed(block, k0, n0, K, N, transposed + transposed_offset);
 }
+#endif
