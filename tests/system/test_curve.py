@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A server with keys: who is let in, as what, and who is not; strangers, downgrades, floods, a folder that changes."""
 # timeout: 900
-import json, os, socket, subprocess
+import json, os, shutil, socket, subprocess
 
 from support_server import BIN, PATIENCE, Client, Server, pb, until, zmq
 
@@ -226,6 +226,20 @@ with Server(EXPERTS, f"max_memory: {BUDGET}", f"tcp://127.0.0.1:{port()}") as se
     down = expertctl("ping", "--timeout", "1", **with_keys("trainer"))
     assert down.returncode == 3, down
     server.stop()
+
+    # A public key that is not the secret one's would be told to clients.
+    with open(folder + "/server_secret") as file, open(folder + "/mixed_secret", "w") as mixed:
+        os.fchmod(mixed.fileno(), 0o600)
+        mixed.write(file.read().replace(server_key, other_key))
+    shutil.copy(folder + "/other", folder + "/mixed")
+    with open(folder + "/mixed.yaml", "w") as file:
+        file.write(f"server: {{name: x, run_dir: {folder}/run-x, key_file: {folder}/mixed}}\nfrontend: {{listen: ['ipc://{folder}/x']}}\n")
+    started = subprocess.Popen([f"{BIN}/expertd-frontend", "--config", folder + "/mixed.yaml"], stderr=subprocess.PIPE, text=True)
+    try:
+        said = started.communicate(timeout=PATIENCE)[1]
+    finally:
+        started.kill()
+    assert started.returncode == 1 and "is not the secret one's" in said, said
 
     # What others reach has a key, or says that it has none.
     def frontend(server_section, listen):
