@@ -121,25 +121,11 @@ static void forget(struct told *told)
     free(told->argv);
 }
 
-static uint64_t count_experts(const struct config *config, const char *device)
-{
-    uint64_t all = 0, count = 0;
-    char **uids;
-    for (unsigned i = 0; i < config->experts_count; i++) {
-        if ((device && strcmp(config->experts[i].device, device) != 0) ||
-            config_expert_uids(&config->experts[i], &uids, &count) < 0)
-            continue;
-        all += count;
-        free(uids);
-    }
-    return all;
-}
-
 static bool is_served(const struct config *config, unsigned device)
 {
     const char *name = config->devices[device].name;
     /* Of hivemind's options it has chosen the one that there is. */
-    return count_experts(config, name) > 0 &&
+    return config_experts_on(config, name) > 0 &&
            (options_describe_experts(&options) || options_want_device(&options, name));
 }
 
@@ -171,7 +157,7 @@ static char *describe_experts(const struct config *config)
         return NULL;
     for (unsigned i = 0; i < config->devices_count; i++)
         if (is_served(config, i)) {
-            fprintf(out, "%s%" PRIu64 "%s on %s", separator, count_experts(config, config->devices[i].name),
+            fprintf(out, "%s%" PRIu64 "%s on %s", separator, config_experts_on(config, config->devices[i].name),
                     *separator ? "" : " experts", config->devices[i].name);
             separator = ", ";
         }
@@ -318,7 +304,7 @@ static int serve(int argc, char **argv)
     struct told told = {0};
     int status = EXIT_USAGE;
     const int result = tell(&told, &serve_program, argc, argv);
-    if (result == 0 && count_experts(&told.config, NULL) == 0)
+    if (result == 0 && config_experts_on(&told.config, NULL) == 0)
         log_error("the configuration has no experts");
     else if (result == 0)
         status = run(&told);

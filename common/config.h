@@ -153,5 +153,7 @@ const struct config_device *config_find_device(const struct config *config, cons
  * A malloc'd array of *count pointers in one block with their strings: free() it. 0 or -errno; -EEXIST and a logged
  * message when a uid stands twice in the configuration is config_load's check, not this one's. */
 int config_expert_uids(const struct config_expert *expert, char ***uids, uint64_t *count);
+/* How many uids the entries of a device name, all together; device NULL: those of all devices. */
+uint64_t config_experts_on(const struct config *config, const char *device);
 
 #endif

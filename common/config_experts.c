@@ -82,6 +82,29 @@ int config_expert_uids(const struct config_expert *expert, char ***uids, uint64_
     return 0;
 }
 
+/* Only what is left out has to be looked for among the uids. */
+static uint64_t count_uids(const struct config_expert *expert)
+{
+    char text[UID_SIZE], **uids;
+    struct uid_pattern pattern;
+    uint64_t count;
+    if (expert->except.count == 0)
+        return uid_pattern_parse(&pattern, expert->uid, text, sizeof text) == 0 ? expert_count(expert, &pattern) : 0;
+    if (config_expert_uids(expert, &uids, &count) < 0)
+        return 0;
+    free(uids);
+    return count;
+}
+
+uint64_t config_experts_on(const struct config *config, const char *device)
+{
+    uint64_t count = 0;
+    for (unsigned e = 0; e < config->experts_count; e++)
+        if (!device || strcmp(config->experts[e].device, device) == 0)
+            count += count_uids(&config->experts[e]);
+    return count;
+}
+
 /* All uids of the configuration, for the search of one that stands twice: open addressing, NULL is an empty slot. */
 struct uid_set {
     struct {

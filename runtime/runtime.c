@@ -180,16 +180,6 @@ static void say_origins(const struct runtime *runtime)
                     "process");
 }
 
-static uint64_t count_of(const struct config_expert *entry)
-{
-    char **uids = NULL;
-    uint64_t count = 0;
-    if (config_expert_uids(entry, &uids, &count) < 0)
-        return 0;
-    free(uids);
-    return count;
-}
-
 /* Slots for what is loaded while it runs; and, where a lost device's experts go to others, for those of any other one,
  * and for its own that are elsewhere. */
 static uint64_t spare_slots(const struct runtime *runtime)
@@ -197,10 +187,7 @@ static uint64_t spare_slots(const struct runtime *runtime)
     const struct config *config = runtime->config;
     uint64_t most = 0, own = 0;
     for (unsigned d = 0; d < config->devices_count && strcmp(config->server.on_device_loss, "move") == 0; d++) {
-        uint64_t experts = 0;
-        for (unsigned e = 0; e < config->experts_count; e++)
-            if (strcmp(config->experts[e].device, config->devices[d].name) == 0)
-                experts += count_of(&config->experts[e]);
+        const uint64_t experts = config_experts_on(config, config->devices[d].name);
         if (&config->devices[d] == runtime->entry)
             own = experts > runtime->slots ? experts - runtime->slots : 0;
         else

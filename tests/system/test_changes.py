@@ -200,11 +200,12 @@ def test_killed_in_the_middle():
 
 
 def test_found():
-    """The DHT tells of what is loaded, and no more of what is unloaded."""
+    """The DHT tells of what is loaded, and no more of what is unloaded: at once, and not with the next heartbeat, which is an
+    hour away."""
     with Server([STEADY]) as server:
         dht = f"ipc://{server.folder}/dht"
         with open(server.config, "a") as file:
-            file.write(f'dht: {{listen: "{dht}", port: 0, network_id: {os.getpid()}, address: 127.0.0.1}}\n')
+            file.write(f'dht: {{listen: "{dht}", port: 0, network_id: {os.getpid()}, address: 127.0.0.1, update_period: 3600}}\n')
         with open(server.config) as file:
             text = file.read().replace(f'listen: ["{server.endpoint}"]',
                                        f'listen: ["{server.endpoint}"], advertise: "tcp://127.0.0.1:9"')

@@ -486,8 +486,21 @@ START_TEST(an_entry_s_uids_are_its_pattern_or_the_same_draw_of_it_each_time)
     }
     free(uids);
     free(again);
+    ck_assert_uint_eq(config_experts_on(&config, NULL), 58);
+    ck_assert_uint_eq(config_experts_on(&config, config.devices[0].name), 58);
+    ck_assert_uint_eq(config_experts_on(&config, "elsewhere"), 0);
     const struct config_expert bad = {.uid = "nothing"};
     ck_assert_int_eq(config_expert_uids(&bad, &uids, &count), -EINVAL);
+}
+END_TEST
+
+START_TEST(what_is_excepted_is_not_counted)
+{
+    parse_well("devices: [{name: a}, {name: b}]\n"
+               "experts: [{uid: \"f.[0:4]\", except: [f.1, f.2], device: a}, {uid: \"g.[0:5]\", device: b}]");
+    ck_assert_uint_eq(config_experts_on(&config, "a"), 2);
+    ck_assert_uint_eq(config_experts_on(&config, "b"), 5);
+    ck_assert_uint_eq(config_experts_on(&config, NULL), 7);
 }
 END_TEST
 
@@ -750,6 +763,7 @@ int main(void)
     tcase_add_test(tcase, the_sample_is_a_configuration_of_the_defaults);
     tcase_add_test(tcase, a_printed_configuration_gives_itself);
     tcase_add_test(tcase, sixteen_thousand_entries_are_read_and_a_uid_that_stands_twice_is_found);
+    tcase_add_test(tcase, what_is_excepted_is_not_counted);
     tcase_add_test(tcase, an_entry_s_uids_are_its_pattern_or_the_same_draw_of_it_each_time);
     tcase_add_test(tcase, flags_override_the_file_and_the_file_the_defaults);
     tcase_add_test(tcase, a_list_s_flags_replace_the_file_s_list);
