@@ -97,7 +97,7 @@ grep -q 'update_period: 5$' "$work/again.yaml" || fail "hivemind's names are the
 serve "${options[@]}"
 "$bin/expertctl" --timeout 600 wait --experts 4 || fail "four experts are served"
 [ -z "$(part expertd-dht)" ] || fail "there is no dht"
-until grep -qE '"program":"expertd-runtime","pid":[0-9]+,"level":"info","msg":"in [0-9.]+ s: 0 tasks' "$work/serve.log"; do
+until grep -qE '"program":"expertd-runtime","pid":[0-9]+,"level":"info","msg":"statistics","seconds":[0-9.]+,"tasks":0,' "$work/serve.log"; do
     kill -0 "$served" || fail "it reports what it did"
     sleep 0.1
 done
