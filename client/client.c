@@ -84,6 +84,14 @@ static void discount(struct expertd_call *call)
     call->ended_before = UINT64_MAX;
 }
 
+/* In no hands any more, for the next one. */
+static void keep(struct expertd_call *call)
+{
+    call_drop_request(call);
+    call_drop_answer(call);
+    move(call, CALL_FREE);
+}
+
 static struct expertd_call *new_call(struct expertd_client *client, Expertd__Method method)
 {
     struct expertd_call *call = TAILQ_FIRST(&client->calls[CALL_FREE]);
@@ -398,7 +406,7 @@ static bool take_back(struct expertd_client *client)
         progress(sibling, NULL);
         while ((twin = expertd_next_done(sibling)) != NULL) {
             come_back(client, twin->user, twin);
-            expertd_call_release(&twin);
+            keep(twin);
         }
     }
     return client->stirred;
@@ -722,9 +730,7 @@ void expertd_call_release(struct expertd_call **pointer)
         expertd_call_release(&call->away);
     if (call->state == CALL_DONE)
         report(call);
-    call_drop_request(call);
-    call_drop_answer(call);
-    move(call, CALL_FREE);
+    keep(call);
     if (client->count[CALL_FREE] > CALLS_KEPT) {
         TAILQ_REMOVE(&client->calls[CALL_FREE], call, link);
         client->count[CALL_FREE]--;
