@@ -183,8 +183,10 @@ int world_branch(struct world *world, struct resident *server)
 
 void world_remove(struct world *world, struct resident *server)
 {
-    while (!LIST_EMPTY(&server->holdings))
-        remove_holding(world, server, LIST_FIRST(&server->holdings));
+    for (struct holding *holding = LIST_FIRST(&server->holdings), *next; holding; holding = next) {
+        next = LIST_NEXT(holding, entry);
+        remove_holding(world, server, holding);
+    }
 }
 
 /* ---- looking -------------------------------------------------------------------------------------------------------
