@@ -18,10 +18,10 @@ static inline int array_reserve(void *items, size_t *capacity, size_t item_size,
         wanted *= 2;
     void *array;
     memcpy(&array, items, sizeof array);
-    array = reallocarray(array, wanted, item_size);
-    if (!array)
+    void *bigger = reallocarray(array, wanted, item_size);
+    if (!bigger)
         return -ENOMEM;
-    memcpy(items, &array, sizeof array);
+    memcpy(items, &bigger, sizeof bigger);
     *capacity = wanted;
     return 0;
 }

@@ -48,7 +48,7 @@ struct cache_entry {
     uint64_t looked_ns; /* the end of the last round */
     uint64_t again_ns;  /* a round is to begin then; 0: none */
     uint64_t watch;     /* the token of the latest round; 0: none */
-    LIST_HEAD(, cache_waiter) waiters;
+    LIST_HEAD(cache_waiters, cache_waiter) waiters;
     bool peeked;             /* only: those that are found are kept, not asked; */
     bool ready;              /* and these are all */
     struct contact *unasked; /* peeked at, or more than weigh at once */
@@ -486,8 +486,8 @@ void cache_on_connected(struct cache *cache, struct moment now)
     cache->met = true;
     cache->next_ns = now.ns;
     struct cache_entry *entry;
-    TAILQ_FOREACH(entry, &cache->by_use, by_use)
-    entry->again_ns = now.ns;
+    for (entry = TAILQ_FIRST(&cache->by_use); entry; entry = TAILQ_NEXT(entry, by_use))
+        entry->again_ns = now.ns;
 }
 
 /* ---- asking --------------------------------------------------------------------------------------------------------

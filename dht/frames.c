@@ -4,7 +4,9 @@ bool frames_receive(struct frames *frames, void *socket)
 {
     frames->count = 0;
     for (bool more = true; more; frames->count++) {
-        zmq_msg_t dropped, *frame = frames->count < FRAMES_KEPT ? &frames->items[frames->count] : &dropped;
+        zmq_msg_t dropped;
+        zmq_msg_init(&dropped);
+        zmq_msg_t *frame = frames->count < FRAMES_KEPT ? &frames->items[frames->count] : &dropped;
         zmq_msg_init(frame);
         if (zmq_msg_recv(frame, socket, ZMQ_DONTWAIT) < 0) {
             zmq_msg_close(frame);

@@ -46,7 +46,7 @@ struct publisher {
     size_t pages_count;
     bool pages_right;
     struct table by_route;
-    LIST_HEAD(, subscriber) subscribers;
+    LIST_HEAD(subscribers, subscriber) subscribers;
     size_t telling; /* subscribers that are still to be told */
     struct announcer *announcer;
     uint64_t next_heartbeat_ns, confirmed_ns, started_ms;
@@ -381,9 +381,9 @@ static int tell_changes(struct publisher *publisher, const struct catalog *old, 
     int rc = catalog_changes(old, new, &changes, &count);
     publisher->pages_right = false;
     struct subscriber *subscriber;
-    LIST_FOREACH(subscriber, &publisher->subscribers, entry)
-    if (!subscriber->told)
-        subscriber->introduced = false; /* pages of two catalogs do not mix */
+    for (subscriber = LIST_FIRST(&publisher->subscribers); subscriber; subscriber = LIST_NEXT(subscriber, entry))
+        if (!subscriber->told)
+            subscriber->introduced = false; /* pages of two catalogs do not mix */
     for (size_t i = 0; rc == 0 && i < count; i++)
         rc = world_put(publisher->world, &publisher->own, &changes[i]);
     if (rc == 0)

@@ -46,7 +46,7 @@ struct servers {
     struct server_list lists[STATES]; /* all but the waiting ones */
     size_t counts[STATES];
     struct servers_ring {
-        TAILQ_HEAD(, servers_turn) turns;
+        TAILQ_HEAD(servers_turns, servers_turn) turns;
         size_t asked;
     } rings[TURNS];
     uint64_t next_ns; /* no server is due before */
@@ -358,8 +358,7 @@ static bool make_room(struct servers *servers, int turn, struct moment now)
     if (servers->counts[SERVER_LIVE] + servers->counts[SERVER_ASKED] < servers->options.max_servers)
         return true;
     struct server *server;
-    LIST_FOREACH(server, &servers->lists[SERVER_LIVE], entry)
-    {
+    for (server = LIST_FIRST(&servers->lists[SERVER_LIVE]); server; server = LIST_NEXT(server, entry)) {
         /* One that is in use is not let go of: then it is as if there were no room. */
         if (now.ns - server->used_ns < (server->resident.named ? named_use_ns : use_ns) ||
             (server->resident.named && turn == AGAIN))
@@ -400,9 +399,9 @@ static void keep_budget(struct servers *servers, struct moment now)
     while (servers->world->bytes > servers->options.max_bytes) {
         struct server *server, *largest = NULL;
         for (enum server_state state = SERVER_ASKED; state <= SERVER_LIVE; state++)
-            LIST_FOREACH(server, &servers->lists[state], entry)
-        if (!largest || server->resident.bytes > largest->resident.bytes)
-            largest = server;
+            for (server = LIST_FIRST(&servers->lists[state]); server; server = LIST_NEXT(server, entry))
+                if (!largest || server->resident.bytes > largest->resident.bytes)
+                    largest = server;
         if (!largest || largest->resident.bytes == 0)
             return;
         servers->counters.overflow++;
@@ -430,8 +429,7 @@ static const struct server *find_double(const struct servers *servers, const str
 {
     const struct server *other;
     for (enum server_state state = SERVER_ASKED; state <= SERVER_LIVE; state++)
-        LIST_FOREACH(other, &servers->lists[state], entry)
-        {
+        for (other = LIST_FIRST(&servers->lists[state]); other; other = LIST_NEXT(other, entry)) {
             if (other == server || !other->introduced ||
                 memcmp(other->resident.id, server->resident.id, SERVER_ID_SIZE) != 0)
                 continue;

@@ -46,7 +46,7 @@ struct server {
     uint64_t since_ns; /* of the state */
     uint64_t due_ns;   /* ASKED: given up then; RESTING: asked again; LIVE: its life ends */
     uint64_t used_ns;  /* when it was last of use to a look-up */
-    LIST_HEAD(, server_link) links;
+    LIST_HEAD(server_links, server_link) links;
     struct servers_source *source;
     LIST_ENTRY(server) entry; /* waiting, of the source; or of its state */
     uint8_t route[9];         /* of the connection, to ZeroMQ; route[0] 0: none */

@@ -34,7 +34,7 @@ struct service {
     struct cache *cache;
     service_status status;
     void *status_context;
-    TAILQ_HEAD(, call) kept; /* the latest last */
+    TAILQ_HEAD(calls, call) kept; /* the latest last */
     size_t kept_count, kept_bytes;
     struct call *runnable;
     struct service_counters counters;

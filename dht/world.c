@@ -165,12 +165,12 @@ int world_branch(struct world *world, struct resident *server)
 {
     struct holding *holding, *last = NULL;
     int rc = 0;
-    LIST_FOREACH(holding, &server->holdings, entry)
-    ranges_clear(&holding->branches);
+    for (holding = LIST_FIRST(&server->holdings); holding; holding = LIST_NEXT(holding, entry))
+        ranges_clear(&holding->branches);
     /* What is added on the way comes before those that are still to be seen. */
-    LIST_FOREACH(holding, &server->holdings, entry)
-    if (holding->experts.count > 0 && rc == 0)
-        rc = branch_to(world, server, holding->place->prefix, &last);
+    for (holding = LIST_FIRST(&server->holdings); holding; holding = LIST_NEXT(holding, entry))
+        if (holding->experts.count > 0 && rc == 0)
+            rc = branch_to(world, server, holding->place->prefix, &last);
     for (struct holding *next = LIST_FIRST(&server->holdings); (holding = next);) {
         next = LIST_NEXT(holding, entry);
         holding->place->right = false;

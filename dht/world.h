@@ -34,7 +34,7 @@ struct resident {
     char endpoint[ENDPOINT_SIZE];
     struct curve_key curve_key;
     bool named; /* by an answer, ever: somebody has asked for what it hosts */
-    LIST_HEAD(, holding) holdings;
+    LIST_HEAD(holdings, holding) holdings;
     size_t bytes; /* of its holdings, about */
 };
 
