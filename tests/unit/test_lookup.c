@@ -148,9 +148,11 @@ static struct world_server *stranger(int number, bool silent)
 /* Asked again and again, until it is found; be it at the deadline, among what is known. */
 static bool resolves_in(int tries_max, char *uid)
 {
+    static char *uids[1];
+    uids[0] = uid;
     request.method = EXPERTD__DHT__METHOD__RESOLVE;
     request.n_uids = 1;
-    request.uids = &uid;
+    request.uids = uids;
     for (int tries = 0; tries < tries_max; tries++) {
         begin();
         while (lookup_run(&lookup, world.now) != LOOKUP_DONE) {
