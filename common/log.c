@@ -152,9 +152,7 @@ static void keep_text(struct log_burst_cause *cause, const char *message)
 
 static size_t add_text(char *line, const char *text)
 {
-    const size_t length = strlen(text);
-    memcpy(line, text, length);
-    return length;
+    return (size_t)(stpcpy(line, text) - line);
 }
 
 /* As far as they fit; those that are no numbers are left out, as JSON has none. */
