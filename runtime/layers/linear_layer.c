@@ -48,7 +48,11 @@ static void forward(struct plan *plan, struct plan_layer *layer)
     forward.out = plan_write(plan, layer->value);
     if (layer->epilogue != PLAN_PLAIN)
         forward.flags |= layer->epilogue == PLAN_ADD ? LINEAR_ADD : LINEAR_MULTIPLY;
-    if (plan->backward && layer->saves) {
+    /* Where relu is 0 and where it is not tells its slope: what comes out serves as well as what went in. */
+    const bool is_slope = layer->node->settings.activation == BLOCK_RELU && layer->epilogue == PLAN_PLAIN;
+    if (plan->backward && layer->saves && is_slope) {
+        layer->saved[PREACT] = forward.out;
+    } else if (plan->backward && layer->saves) {
         forward.flags |= LINEAR_SAVE;
         forward.save = layer->saved[PREACT] = plan_matrix(plan, value->tokens, value->columns, false);
     }

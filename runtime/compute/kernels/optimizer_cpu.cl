@@ -129,7 +129,11 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
         vec_mask noted = 0;
         if (control[control_offset + 2] == 0.0f)
             continue;
+        __global weight *across = transposed + transposed_offset + (ulong)block_k * N * PANEL + panel * PANEL * PANEL;
         for (int i = 0; i < kn * PANEL; i += VEC) {
+            /* It is written behind this loop, in one go. */
+            if (is_matrix)
+                PREFETCH_TO_WRITE(across + i);
             const vec m0 = vec_load(m + i), v0 = vec_load(v + i), w0 = vec_load(w + i);
             const vec gi = vec_load(g + i) * factor + decay * w0, most0 = amsgrad ? vec_load(greatest + i) : v0;
             const vec m1 = beta1 * m0 + one_minus_beta1 * gi;
@@ -150,8 +154,7 @@ void step_adam(int K, int N, float beta1, float beta2, float one_minus_beta1, fl
         }
         note_held(noted, control, control_offset, offset + at);
         if (is_matrix)
-            store_transposed(block, kn, min(PANEL, N - panel * PANEL),
-                             transposed + transposed_offset + (ulong)block_k * N * PANEL + panel * PANEL * PANEL);
+            store_transposed(block, kn, min(PANEL, N - panel * PANEL), across);
     }
 }
 
@@ -174,7 +177,11 @@ void step_sgd(int K, int N, float momentum, float rate, float decay, __global fl
         vec_mask noted = 0;
         if (control[control_offset + 2] == 0.0f)
             continue;
+        __global weight *across = transposed + transposed_offset + (ulong)block_k * N * PANEL + panel * PANEL * PANEL;
         for (int i = 0; i < kn * PANEL; i += VEC) {
+            /* It is written behind this loop, in one go. */
+            if (is_matrix)
+                PREFETCH_TO_WRITE(across + i);
             const vec w0 = vec_load(w + i), m0 = momentum != 0.0f ? vec_load(m + i) : (vec)0.0f;
             const vec g1 = vec_load(g + i) * factor + decay * w0 + momentum * m0;
             const vec w1 = w0 - rate * g1;
@@ -190,8 +197,7 @@ void step_sgd(int K, int N, float momentum, float rate, float decay, __global fl
         }
         note_held(noted, control, control_offset, offset + at);
         if (is_matrix)
-            store_transposed(block, kn, min(PANEL, N - panel * PANEL),
-                             transposed + transposed_offset + (ulong)block_k * N * PANEL + panel * PANEL * PANEL);
+            store_transposed(block, kn, min(PANEL, N - panel * PANEL), across);
     }
 }
 #endif

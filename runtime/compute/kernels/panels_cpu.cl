@@ -2,11 +2,13 @@
 #define NV (PANEL / VEC)
 #define EACH_VECTOR _Pragma("unroll") for (int j = 0; j < NV; j++)
 
-/* Into the second-level cache. */
+/* Into the second-level cache; and what is going to be written. */
 #if __has_builtin(__builtin_prefetch)
 #define PREFETCH(p) __builtin_prefetch((const void *)(ulong)(p), 0, 2)
+#define PREFETCH_TO_WRITE(p) __builtin_prefetch((const void *)(ulong)(p), 1, 2)
 #else
 #define PREFETCH(p)
+#define PREFETCH_TO_WRITE(p)
 #endif
 #define CACHE_LINE_FLOATS 16
 #define CACHE_LINE_WEIGHTS (64 / (int)sizeof(weight))
