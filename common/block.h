@@ -105,10 +105,11 @@ enum block_init {
 /* What the options of a layer say; each kind has some of them. */
 struct block_settings {
     uint64_t size;  /* outputs of a linear or gated layer */
-    uint64_t heads; /* of attention */
+    uint64_t heads; /* of attention, and of a product of two values */
     double epsilon; /* of norms */
     double scale;
-    unsigned bias; /* 0 or 1 */
+    unsigned bias;      /* 0 or 1 */
+    unsigned transpose; /* of a product of two values: the second one */
     unsigned activation, init, bias_init;
     const char *weight_name, *bias_name; /* in the state dict; NULL: <layer>.weight, <layer>.bias */
     double limit, alpha, up_shift;       /* of a gate (struct linear_gate of runtime/compute/linear.h); limit 0: none */

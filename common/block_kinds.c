@@ -163,6 +163,39 @@ static int attention_shape(const struct block_node *node, const struct block_val
     return 0;
 }
 
+/* [..., m, heads x k] by [..., k, heads x n], or by the transposed of [..., n, heads x k]: [..., m, heads x n]. */
+static int matmul_shape(const struct block_node *node, const struct block_value *values, struct tensor_desc *result,
+                        char problem[BLOCK_PROBLEM_SIZE])
+{
+    char first[96], second[96];
+    const int rc = need_floats(node, values, 2, problem);
+    if (rc != 0)
+        return rc;
+    const struct tensor_desc *a = operand(node, values, 0), *b = operand(node, values, 1);
+    const uint64_t heads = node->settings.heads;
+    tensor_desc_format(a, first, sizeof first);
+    tensor_desc_format(b, second, sizeof second);
+    if (a->ndim < 2 || a->ndim != b->ndim)
+        return refuse(problem, "'%s' is %s and '%s' is %s: it reads rows of [..., m, k] and [..., k, n]", a->name,
+                      first, b->name, second);
+    const unsigned down = a->ndim - 2, across = a->ndim - 1;
+    if (memcmp(a->dims, b->dims, down * sizeof a->dims[0]) != 0)
+        return refuse(problem, "'%s' is %s and '%s' is %s: all dimensions but the last two must be the same", a->name,
+                      first, b->name, second);
+    if (a->dims[across] % heads != 0 || b->dims[across] % heads != 0)
+        return refuse(problem, "'%s' is %s and '%s' is %s: their last dimensions are no multiples of %" PRIu64 " heads",
+                      a->name, first, b->name, second, heads);
+    const uint64_t count = a->dims[across] / heads;
+    if (count != (node->settings.transpose ? b->dims[across] / heads : b->dims[down]))
+        return refuse(problem,
+                      "'%s' is %s and '%s' is %s: each of the %" PRIu64 " heads has %" PRIu64
+                      " columns in the first; the second must have as many %s",
+                      a->name, first, b->name, second, heads, count, node->settings.transpose ? "columns" : "rows");
+    *result = *a;
+    result->dims[across] = node->settings.transpose ? heads * b->dims[down] : b->dims[across];
+    return 0;
+}
+
 static const struct block_option_kind linear_options[] = {
     OPTION("size", BLOCK_OPTION_SIZE, size, NULL, NULL),
     OPTION("bias", BLOCK_OPTION_CHOICE, bias, "true", "false|true"),
@@ -192,6 +225,12 @@ static const struct block_option_kind rms_norm_options[] = {
     OPTION("epsilon", BLOCK_OPTION_NUMBER, epsilon, "1e-6", NULL)};
 static const struct block_option_kind mask_options[] = {OPTION("scale", BLOCK_OPTION_NUMBER, scale, "1", NULL)};
 static const struct block_option_kind attention_options[] = {OPTION("heads", BLOCK_OPTION_SIZE, heads, NULL, NULL)};
+
+static const struct block_option_kind matmul_options[] = {
+    OPTION("heads", BLOCK_OPTION_SIZE, heads, "1", NULL),
+    OPTION("transpose", BLOCK_OPTION_CHOICE, transpose, "none", "none|second"),
+    OPTION("scale", BLOCK_OPTION_NUMBER, scale, "1", NULL),
+};
 
 #define OPTIONS(table) .options = table, .options_count = sizeof(table) / sizeof(table)[0]
 static const struct block_kind kinds[] = {
@@ -233,6 +272,7 @@ static const struct block_kind kinds[] = {
      .takes_mask = true,
      .shape = attention_shape,
      OPTIONS(attention_options)},
+    {.name = "matmul", .operands_min = 2, .operands_max = 2, .shape = matmul_shape, OPTIONS(matmul_options)},
 };
 
 const struct block_kind *block_kind_find(const struct block *block, const char *name)

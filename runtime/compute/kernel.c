@@ -17,6 +17,7 @@ static const char *const names[KERNEL_COUNT] = {
     [KERNEL_GATE_BACKWARD] = "gate_backward",
     [KERNEL_WIDEN_ROWS] = "widen_rows",
     [KERNEL_NARROW_ROWS] = "narrow_rows",
+    [KERNEL_BATCHED_PRODUCT] = "batched_product",
     [KERNEL_ATTENTION] = "attention",
     [KERNEL_ATTENTION_BACKWARD] = "attention_backward",
     [KERNEL_NORM_PARTIALS] = "norm_partials",

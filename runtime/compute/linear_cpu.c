@@ -8,7 +8,8 @@ enum {
     BLOCK_ROWS = 132,   /* by BLOCK_K 528 KiB: of a second-level cache of 2 MiB */
     GRADIENT_ROWS = 48, /* of x and dy, a panel each: 24 KiB */
     MAX_PARTS = 4096,   /* that rows are cut into */
-    QUERY_TILE = 128,   /* attention_cpu.cl has it, too */
+    QUERY_TILE = 128,   /* attention_cpu.cl has it, too, */
+    BATCHED_TILE = 64,  /* and this one batched_cpu.cl */
 };
 
 static const char *const sources[] = {"common",       "shares_cpu",  "panels_cpu",    "linear_cpu",    "rows_cpu",
@@ -70,6 +71,10 @@ static void cpu_grid(const struct device *device, enum kernel kernel, uint64_t r
     case KERNEL_NARROW_ROWS:
         grid->global[0] = at_most((rows + 7) / 8, 64);
         grid->global[1] = kernel_panels(provider_shape(device), n);
+        break;
+    case KERNEL_BATCHED_PRODUCT: /* rows are products, each of k rows and n columns */
+        grid->global[0] = (k + BATCHED_TILE - 1) / BATCHED_TILE;
+        grid->global[1] = rows;
         break;
     case KERNEL_ATTENTION: /* rows are heads, n is tokens */
         grid->global[0] = (n + QUERY_TILE - 1) / QUERY_TILE;

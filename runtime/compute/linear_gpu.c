@@ -8,7 +8,8 @@ enum {
     GROUP = 256,       /* work-items of every group, but for products */
     WIDTH = 32,        /* columns of a group, of kernels that do not take whole rows */
     MAX_GROUPS = 4096, /* of kernels that walk over their data with the grid's stride */
-    QUERY_TILE = 32,   /* attention_gpu.cl has it, too */
+    QUERY_TILE = 32,   /* attention_gpu.cl has it, too, */
+    BATCHED_TILE = 64, /* and this one batched_gpu.cl */
 };
 
 static const char *const sources[] = {"common",      "linear_gpu",    "rows_gpu",      "rms_norm_gpu",
@@ -52,6 +53,9 @@ static void gpu_grid(const struct device *device, enum kernel kernel, uint64_t r
         grid->global[0] =
             GROUP * (rows * WIDTH < (uint64_t)GROUP * MAX_GROUPS ? groups_of(rows * WIDTH, GROUP) : MAX_GROUPS);
         grid->global[1] = groups_of(n, WIDTH);
+        break;
+    case KERNEL_BATCHED_PRODUCT: /* rows are products, each of k rows and n columns */
+        grid->global[0] = GROUP * rows * groups_of(k, BATCHED_TILE) * groups_of(n, BATCHED_TILE);
         break;
     case KERNEL_ATTENTION: /* rows are heads, n is tokens */
         grid->global[0] = GROUP * rows;

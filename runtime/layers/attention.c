@@ -7,18 +7,10 @@
 
 enum { MASKED = 1, KEEPS_STATS = 2 }; /* runtime/compute/kernels/attention_cpu.cl has the same numbers */
 
-/* What attention_cpu.cl calls `at`. */
 static cl_long4 place(const struct device *device, const struct attention_call *call,
-                      const struct attention_operand *operand)
+                      const struct batched_operand *operand)
 {
-    const struct kernel_shape *shape = provider_shape(device);
-    const uint64_t columns = (uint64_t)operand->columns;
-    cl_long4 at = kernel_view_place(&operand->view, columns);
-    cl_long pads = 0;
-    if (!operand->view.rows && operand->first + call->heads * call->width == operand->columns)
-        pads = (cl_long)(kernel_panels(shape, columns) * kernel_panel_width(shape, columns) - columns);
-    at.s[3] = operand->first + (pads << 32);
-    return at;
+    return batched_place(device, operand, call->heads * call->width);
 }
 
 static cl_float scale_of(const struct attention_call *call)

@@ -10,20 +10,14 @@
 #ifndef EXPERTD_RUNTIME_ATTENTION_H
 #define EXPERTD_RUNTIME_ATTENTION_H
 
+#include "runtime/compute/batched.h"
 #include "runtime/compute/kernel.h"
 #include "runtime/device/device.h"
 
-/* Columns [first, first + heads * width) of a matrix of `columns`: queries, keys and values may lie in one. A result
- * that ends with the last column of a matrix in panels has the pad columns behind it cleared. */
-struct attention_operand {
-    struct kernel_view view;
-    cl_int columns, first;
-};
-
 struct attention_call {
     cl_int rows, tokens, heads, width;
-    struct attention_operand q, k, v, out; /* out: written, and read by the backward */
-    cl_mem mask;                           /* NULL: no key is left out */
+    struct batched_operand q, k, v, out; /* out: written, and read by the backward */
+    cl_mem mask;                         /* NULL: no key is left out */
     cl_ulong mask_offset_bytes;
     /* attention_stats_floats: written by a forward, and both by a backward; NULL for a forward that none follows. */
     cl_mem stats;
@@ -36,8 +30,8 @@ static inline uint64_t attention_stats_floats(uint64_t rows, uint64_t tokens, ui
 int attention_forward(struct device *device, const struct attention_call *call);
 
 struct attention_gradients {
-    struct attention_operand out;     /* read */
-    struct attention_operand q, k, v; /* written */
+    struct batched_operand out;     /* read */
+    struct batched_operand q, k, v; /* written */
 };
 int attention_backward(struct device *device, const struct attention_call *call,
                        const struct attention_gradients *gradients);

@@ -10,13 +10,13 @@ static bool in_one(const struct plan_layer *layer)
     return layer->operands_count == 1;
 }
 
-static struct attention_operand operand(const struct plan_run *run, const struct plan_step *step, unsigned role,
-                                        unsigned part)
+static struct batched_operand operand(const struct plan_run *run, const struct plan_step *step, unsigned role,
+                                      unsigned part)
 {
     const struct plan_buffer *buffer = plan_buffer_of(run, step, role);
     const cl_int columns = (cl_int)buffer->columns;
     const bool shared = step->sizes[1] != 0; /* all three in one matrix */
-    return (struct attention_operand){
+    return (struct batched_operand){
         .view = plan_view(run, step, role), .columns = columns, .first = shared ? (cl_int)part * (columns / 3) : 0};
 }
 

@@ -36,6 +36,7 @@ extern const struct layer_kind layer_mask;
 extern const struct layer_kind layer_layer_norm;
 extern const struct layer_kind layer_rms_norm;
 extern const struct layer_kind layer_attention;
+extern const struct layer_kind layer_matmul;
 
 /* Adds the parameter <layer>.<suffix>, or `name` if it is not NULL, and returns its number. in 0: a vector. */
 int layer_parameter(struct plan *plan, const struct plan_layer *layer, const char *name, const char *suffix,

@@ -63,6 +63,21 @@ struct reference_attention {
     float *grad_q, *grad_k, *grad_v;
 };
 void reference_attention(const struct reference_attention *call);
+
+/* The product of two values (docs/blocks.md), and its gradients if `grad` is not NULL. Of each of `matrices` and heads
+ * a[rows][count], b[count][columns] or (b_across) [columns][count], out[rows][columns]; in memory
+ * [matrices][rows][heads] [columns] of each. */
+struct reference_matmul {
+    size_t matrices, heads, rows, columns, count;
+    bool b_across;
+    double scale;
+    const float *a, *b;
+    float *out;
+    const float *grad;
+    float *grad_a, *grad_b;
+};
+void reference_matmul(const struct reference_matmul *call);
+
 void reference_column_sums(size_t rows, size_t columns, const float *data, float *sums);
 
 #endif

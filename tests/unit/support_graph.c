@@ -392,6 +392,36 @@ static void attention(const struct step *step)
     free(slopes);
 }
 
+/* One product of all that make a value of two: y += scale a b, or the gradients of both. */
+static void matmul_term(const struct step *step, size_t y, size_t a, size_t b)
+{
+    const double scale = step->node->settings.scale;
+    if (!step->backward) {
+        step->y[y] += scale * value(step, 0)[a] * value(step, 1)[b];
+        return;
+    }
+    gradient(step, 0)[a] += scale * step->dy[y] * value(step, 1)[b];
+    gradient(step, 1)[b] += scale * step->dy[y] * value(step, 0)[a];
+}
+
+static void matmul(const struct step *step)
+{
+    const struct block_graph *graph = step->support->graph;
+    const struct block_value *a = &graph->values[step->node->operands[0]], *b = &graph->values[step->node->operands[1]];
+    const struct tensor_desc *desc = &a->desc;
+    const size_t heads = step->node->settings.heads, m = desc->dims[desc->ndim - 2], k = a->columns / heads;
+    const size_t n = step->columns / heads, matrices = step->support->rows * a->tokens / m;
+    const bool across = step->node->settings.transpose != 0;
+    if (!step->backward)
+        memset(step->y, 0, matrices * m * step->columns * sizeof *step->y);
+    for (size_t i = 0; i < matrices * m * heads * n * k; i++) {
+        const size_t inner = i % k, column = i / k % n, head = i / k / n % heads, row = i / k / n / heads;
+        const size_t of_b = row / m * (across ? n : k) + (across ? column : inner);
+        matmul_term(step, row * step->columns + head * n + column, row * a->columns + head * k + inner,
+                    of_b * b->columns + (across ? head * k + inner : head * n + column));
+    }
+}
+
 static void run(struct support_graph *support, unsigned number, bool backward)
 {
     const struct block_node *node = &support->graph->nodes[number];
@@ -414,6 +444,8 @@ static void run(struct support_graph *support, unsigned number, bool backward)
         norm(&step);
     else if (is(node, "attention"))
         attention(&step);
+    else if (is(node, "matmul"))
+        matmul(&step);
     else
         elementwise(&step);
 }

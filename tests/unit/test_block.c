@@ -94,6 +94,10 @@ END_TEST
 #define TAIL "    outputs: [{name: y, value: last}]\nexperts: [{uid: a.0, block: mine, hidden_dim: 8}]\n"
 #define LAST "      - {name: last, layer: linear, input: x, size: 4}\n" /* line 5 */
 #define WITH(layers) HEAD layers TAIL
+#define MATRICES(first, second, options)                                                                               \
+    "blocks:\n  - name: b\n    inputs: [{name: x, shape: " first "}, {name: y, shape: " second "}]\n"                  \
+    "    layers: [{name: last, layer: matmul, inputs: [x, y]" options "}]\n    outputs: [{name: y1, value: last}]\n"   \
+    "experts:\n  - {uid: a.0, block: b, hidden_dim: 8}\n" /* the layer is in line 4 */
 
 static const struct {
     const char *text;
@@ -122,6 +126,17 @@ static const struct {
     {WITH("      - {name: b, layer: linear, input: x, size: 3}\n      - {name: last, layer: add, inputs: [x, b]}\n"), 6,
      "must be the same"},
     {WITH("      - {name: last, layer: attention, input: x, heads: 2}\n"), 5, "[tokens, size]"},
+    {WITH("      - {name: last, layer: matmul, inputs: [x, x]}\n"), 5, "rows of [..., m, k] and [..., k, n]"},
+    {WITH("      - {name: last, layer: matmul, input: x}\n"), 5, "reads"},
+    {WITH("      - {name: last, layer: matmul, inputs: [x, x], heads: 0}\n"), 5, "heads"},
+    {WITH("      - {name: last, layer: matmul, inputs: [x, x], transpose: first}\n"), 5, "transpose"},
+    {MATRICES("[4, 6]", "[5, 6]", ""), 4,
+     "each of the 1 heads has 6 columns in the first; the second must have as many rows"},
+    {MATRICES("[4, 6]", "[5, 7]", ", transpose: second"), 4, "the second must have as many columns"},
+    {MATRICES("[4, 6]", "[3, 7]", ", heads: 2"), 4, "no multiples of 2 heads"},
+    {MATRICES("[2, 4, 6]", "[3, 6, 4]", ""), 4, "all dimensions but the last two"},
+    {MATRICES("[2, 4, 6]", "[6, 4]", ""), 4, "[..., m, k] and [..., k, n]"},
+    {MATRICES("[1048576, 1]", "[1048576, 1]", ", transpose: second"), 4, "has more than"},
     {WITH("      - {name: last, layer: linear, input: x, size: 4, mask: x}\n"), 5, "takes no mask"},
     {WITH("      - {name: last, layer: mask, inputs: [x, x]}\n"), 5, "bool or int64"},
     {WITH("      - {name: last, layer: layer_norm, input: x, epsilon: -1}\n"), 5, "negative"},

@@ -182,6 +182,24 @@ static bool add_attention(struct drawing *drawing)
     return true;
 }
 
+/* Of what has tokens: x y^T, head by head; or x y where x has as many columns as y has tokens. */
+static bool add_matmul(struct drawing *drawing)
+{
+    struct drawn *a = pick(drawing), *b = pick_like(drawing, a);
+    if (a->tokens == 0 || a->columns * a->tokens > 400)
+        return false;
+    const bool plain = a->columns % a->tokens == 0 && b->columns % (a->columns / a->tokens) == 0;
+    unsigned heads = plain ? a->columns / a->tokens : 1 + roll(&drawing->dice, 3);
+    while (a->columns % heads != 0)
+        heads--;
+    a->uses++;
+    b->uses++;
+    const struct drawn *y = add_value(drawing, "p", a->tokens, plain ? b->columns : heads * b->tokens);
+    APPEND(drawing->layers, "{name: %s, layer: matmul, inputs: [%s, %s], heads: %u, transpose: %s, scale: 1 / 4}",
+           y->name, a->name, b->name, heads, plain ? "none" : "second");
+    return true;
+}
+
 static void add_activation(struct drawing *drawing)
 {
     static const char *const activations[] = {"relu", "gelu", "gelu_erf", "silu"};
@@ -194,7 +212,7 @@ static void add_activation(struct drawing *drawing)
 
 static void add_layer(struct drawing *drawing)
 {
-    switch (roll(&drawing->dice, 12)) {
+    switch (roll(&drawing->dice, 14)) {
     case 0:
     case 1:
         add_combination(drawing, "add", 2 + roll(&drawing->dice, 3));
@@ -211,6 +229,11 @@ static void add_layer(struct drawing *drawing)
     case 11:
         add_activation(drawing);
         break;
+    case 12:
+    case 13:
+        if (add_matmul(drawing))
+            break;
+        __attribute__((fallthrough));
     case 5:
     case 6:
         if (add_attention(drawing))

@@ -4,21 +4,14 @@
  * registers over the whole of k), and scattered to any view. Between two products whoever calls does what he likes with a tile, so
  * that what is between them is never in memory.
  *
+ * `batched_product` is nothing but that: attention_cpu.cl has more to do in between.
+ *
  * `at` of a matrix: {offset, row_stride, panel_stride, first column + 2^32 * pad columns that the last of them clears}. */
 #define TILE 64 /* the most columns, and rows that are multiplied by, at a time; the stride of a tile's rows */
 #define FIRST_COLUMN(at) ((int)(at).s3)
 #define PAD_COLUMNS(at) ((int)((at).s3 >> 32))
 
-#define PRODUCT_STEP(R, A_ROW, A_STEP)                                                                                 \
-    {                                                                                                                  \
-        vec row[NV];                                                                                                   \
-        EACH_VECTOR row[j] = vec_load_private(b + k * TILE + j * VEC);                                                 \
-        EACH_ROW(R)                                                                                                    \
-        {                                                                                                              \
-            const vec s = (vec)(a[r * A_ROW + k * A_STEP]);                                                            \
-            EACH_VECTOR acc[r][j] = fma(s, row[j], acc[r][j]);                                                         \
-        }                                                                                                              \
-    }
+#define PRODUCT_STEP(R, A_ROW, A_STEP) MULTIPLY_ADD(R, a[r * A_ROW + k * A_STEP], b + k * TILE, vec_load_private)
 #define PRODUCT_BODY(R, A_ROW, A_STEP)                                                                                 \
     case R: {                                                                                                          \
         vec acc[R][NV];                                                                                                \
@@ -41,14 +34,7 @@
 #define PRODUCT_TILE(NAME, A_ROW, A_STEP)                                                                              \
     void NAME(float *c, int zero, const float *a, const float *b, int rows, int count)                                 \
     {                                                                                                                  \
-        switch (rows) {                                                                                                \
-            PRODUCT_BODY(1, A_ROW, A_STEP)                                                                             \
-            PRODUCT_BODY(2, A_ROW, A_STEP)                                                                             \
-            PRODUCT_BODY(3, A_ROW, A_STEP)                                                                             \
-            PRODUCT_BODY(4, A_ROW, A_STEP)                                                                             \
-            PRODUCT_BODY(5, A_ROW, A_STEP)                                                                             \
-            PRODUCT_BODY(6, A_ROW, A_STEP)                                                                             \
-        }                                                                                                              \
+        BY_ROWS(rows, PRODUCT_BODY, A_ROW, A_STEP)                                                                     \
     }
 PRODUCT_TILE(product_tile, TILE, 1)
 PRODUCT_TILE(product_tile_across, 1, TILE)
@@ -144,5 +130,49 @@ void scatter(const float *from, const float *factors, int add, __global float *t
         }
         for (int c = column + columns; c < column + columns + pads; c++)
             row[c / PANEL * at.s2 + c % PANEL] = 0.0f;
+    }
+}
+
+#define FIRST_ACROSS 1
+#define SECOND_ACROSS 2
+
+/* For each of the matrices that lie below each other, and each head, the columns side by side in them:
+ *     out[rows][columns] = scale a b,   a[rows][count], or with FIRST_ACROSS a[count][rows]; b[count][columns], or with
+ * SECOND_ACROSS b[columns][count]. Grid {tiles of rows, matrices * heads}. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1)))
+void batched_product(int rows, int columns, int count, int heads, int flags, float scale, __global const float *a, long4 a_at,
+                     __global const float *b, long4 b_at, __global float *out, long4 out_at, SHARES)
+{
+    float left[TILE * TILE] __attribute__((aligned(64))), right[TILE * TILE] __attribute__((aligned(64)));
+    float sums[TILE * TILE] __attribute__((aligned(64))), factors[TILE];
+    for (int r = 0; r < TILE; r++)
+        factors[r] = scale;
+    EACH_SHARE
+    {
+        const int row = share % grid.x * TILE, rn = min(TILE, rows - row), head = share / grid.x % heads;
+        const long matrix = share / grid.x / heads;
+        for (int column = 0; column < columns; column += TILE) {
+            const int cn = min(TILE, columns - column), is_last = head == heads - 1 && column + TILE >= columns;
+            for (int k = 0; k < count; k += TILE) {
+                const int kn = min(TILE, count - k);
+                if (column > 0 && count <= TILE) {
+                    /* It is there still. */
+                } else if (flags & FIRST_ACROSS) {
+                    gather(left, a, a_at, matrix * count + k, kn, FIRST_COLUMN(a_at) + head * rows + row, rn, 0);
+                } else {
+                    gather(left, a, a_at, matrix * rows + row, rn, FIRST_COLUMN(a_at) + head * count + k, kn, 0);
+                }
+                if (flags & SECOND_ACROSS)
+                    gather_transposed(right, b, b_at, matrix * columns + column, cn, FIRST_COLUMN(b_at) + head * count + k, kn, 0);
+                else
+                    gather(right, b, b_at, matrix * count + k, kn, FIRST_COLUMN(b_at) + head * columns + column, cn, 0);
+                if (flags & FIRST_ACROSS)
+                    tile_product_across(sums, k == 0, left, right, rn, cn, kn);
+                else
+                    tile_product(sums, k == 0, left, right, rn, cn, kn);
+            }
+            scatter(sums, factors, 0, out, out_at, matrix * rows + row, rn, FIRST_COLUMN(out_at) + head * columns + column, cn,
+                    is_last ? PAD_COLUMNS(out_at) : 0);
+        }
     }
 }

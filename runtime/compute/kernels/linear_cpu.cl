@@ -8,7 +8,6 @@
  * second-level cache, from where a tile reads them as fast as it multiplies; between blocks of k the sums wait in the
  * output. Meanwhile the part of w that comes next is fetched from memory, some lines with every few steps of k: what is
  * asked for in one burst waits for its turn, and the tile with it. */
-#define EACH_ROW(R) _Pragma("unroll") for (int r = 0; r < R; r++)
 #define FETCH_STEPS 8 /* of k between two fetches */
 
 /* Where a tile's sums come from and go to. */
@@ -32,16 +31,7 @@
         EACH_ROW(R) EACH_VECTOR tile[r][j] = acc[r][j];                                                                \
     }
 
-#define LINEAR_STEP(R, LOAD)                                                                                           \
-    {                                                                                                                  \
-        vec b[NV];                                                                                                     \
-        EACH_VECTOR b[j] = LOAD(wp + k * PANEL + j * VEC);                                                             \
-        EACH_ROW(R)                                                                                                    \
-        {                                                                                                              \
-            const vec s = (vec)(ap[r * a_row_stride + k]);                                                             \
-            EACH_VECTOR acc[r][j] = fma(s, b[j], acc[r][j]);                                                           \
-        }                                                                                                              \
-    }
+#define LINEAR_STEP(R, LOAD) MULTIPLY_ADD(R, ap[r * a_row_stride + k], wp + k * PANEL, LOAD)
 
 /* acc += a[rows][k0, k1) * w[0, k1 - k0)[panel]; [next, next_end) is fetched, `fetch` lines at a time. */
 #define LINEAR_BODY(R, WEIGHTS, LOAD)                                                                                  \
@@ -71,14 +61,7 @@
               __global const float *a, long a_row_stride, long a_panel_stride, __global const weight *next,            \
               __global const weight *next_end, int fetch, WEIGHTS w)                                                   \
     {                                                                                                                  \
-        switch (rows) {                                                                                                \
-            LINEAR_BODY(1, WEIGHTS, LOAD)                                                                              \
-            LINEAR_BODY(2, WEIGHTS, LOAD)                                                                              \
-            LINEAR_BODY(3, WEIGHTS, LOAD)                                                                              \
-            LINEAR_BODY(4, WEIGHTS, LOAD)                                                                              \
-            LINEAR_BODY(5, WEIGHTS, LOAD)                                                                              \
-            LINEAR_BODY(6, WEIGHTS, LOAD)                                                                              \
-        }                                                                                                              \
+        BY_ROWS(rows, LINEAR_BODY, WEIGHTS, LOAD)                                                                      \
     }
 #ifdef QUANTIZED_BITS
 typedef GLUE(char, VEC) vec_numbers;
@@ -254,18 +237,11 @@ void linear(int M, int N, int K, int flags, int together, int most_k,
 }
 
 /* acc += x[m0, m0 + mn)[R columns]^T * dy[m0, m0 + mn)[panel]. */
-#define GRADIENT_BODY(R)                                                                                               \
+#define GRADIENT_BODY(R, LOAD)                                                                                         \
     case R: {                                                                                                          \
         TILE_BEGIN(R)                                                                                                  \
-        for (int m = 0; m < mn; m++) {                                                                                 \
-            vec b[NV];                                                                                                 \
-            EACH_VECTOR b[j] = vec_load(dy + m * PANEL + j * VEC); \
-            EACH_ROW(R)                                                                                                \
-            {                                                                                                          \
-                const vec s = (vec)(x[m * PANEL + r]);                                                                 \
-                EACH_VECTOR acc[r][j] = fma(s, b[j], acc[r][j]);                                                       \
-            }                                                                                                          \
-        }                                                                                                              \
+        for (int m = 0; m < mn; m++)                                                                                   \
+            MULTIPLY_ADD(R, x[m * PANEL + r], dy + m * PANEL, LOAD)                                                    \
         TILE_END(R)                                                                                                    \
         break;                                                                                                         \
     }
@@ -275,14 +251,7 @@ void gradient_tile(int begin, __global float *out, int rows, int mn, __global co
     const long out_row_stride = PANEL;
     const int end = TILE_OUT;
     vec tile[TILE_ROWS][NV]; /* not used: a gradient is in panels */
-    switch (rows) {
-        GRADIENT_BODY(1)
-        GRADIENT_BODY(2)
-        GRADIENT_BODY(3)
-        GRADIENT_BODY(4)
-        GRADIENT_BODY(5)
-        GRADIENT_BODY(6)
-    }
+    BY_ROWS(rows, GRADIENT_BODY, vec_load)
 }
 
 /* dw[ceil(N / PANEL)][K][PANEL] (+)= x^T dy, x[M][K] and dy[M][N] in panels. Grid {panels of K, panels of N}. */

@@ -13,6 +13,29 @@
 #define CACHE_LINE_FLOATS 16
 #define CACHE_LINE_WEIGHTS (64 / (int)sizeof(weight))
 
+/* A tile's sums, acc[R][NV], are in registers, and for each count of rows there is a body of its own: BY_ROWS makes them all.
+ * One step of k is acc[r] += a b[0, PANEL), with `a` an expression of the row r. */
+#define EACH_ROW(R) _Pragma("unroll") for (int r = 0; r < R; r++)
+#define BY_ROWS(rows, BODY, ...)                                                                                       \
+    switch (rows) {                                                                                                    \
+        BODY(1, __VA_ARGS__)                                                                                           \
+        BODY(2, __VA_ARGS__)                                                                                           \
+        BODY(3, __VA_ARGS__)                                                                                           \
+        BODY(4, __VA_ARGS__)                                                                                           \
+        BODY(5, __VA_ARGS__)                                                                                           \
+        BODY(6, __VA_ARGS__)                                                                                           \
+    }
+#define MULTIPLY_ADD(R, a, b, LOAD)                                                                                    \
+    {                                                                                                                  \
+        vec row_of_b[NV];                                                                                              \
+        EACH_VECTOR row_of_b[j] = LOAD(b + j * VEC);                                                                   \
+        EACH_ROW(R)                                                                                                    \
+        {                                                                                                              \
+            const vec s = (vec)(a);                                                                                    \
+            EACH_VECTOR acc[r][j] = fma(s, row_of_b[j], acc[r][j]);                                                    \
+        }                                                                                                              \
+    }
+
 /* Columns [0, columns) of a panel's row; the others are 0. Only a row-major matrix has fewer than PANEL. */
 void load_columns(vec *v, __global const float *p, int columns)
 {
