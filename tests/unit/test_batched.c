@@ -1,4 +1,4 @@
-// timeout: 900 (at the first run PoCL compiles for minutes)
+// timeout: 3000 (at the first run PoCL compiles for minutes, on a busy machine for many)
 /* Batched strided products of each provider against their plain C reference: in both layouts, at sizes that no tile
  * divides, side by side in wider matrices, and every operand across. Around every result lies NaN that must stay, and
  * pad columns must be 0. */
