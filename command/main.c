@@ -229,17 +229,18 @@ static bool is_asked(const struct config *config, const struct config_frontend_e
     return false;
 }
 
-/* One of the program for each frontend that has experts. */
+/* One of the program for each frontend that has experts; and the first: the others' directories, and who looks experts
+ * up, find what is at its addresses. */
 static int add_each(struct supervisor *supervisor, const struct config *config, const char *program, const char *file)
 {
     int result = 0;
     for (unsigned i = 0; result == 0 && i < config->frontends_count; i++)
-        if (is_asked(config, &config->frontends[i]))
+        if (i == 0 || is_asked(config, &config->frontends[i]))
             result = add(supervisor, program, file, "--frontend", config->frontends[i].name);
     return result;
 }
 
-/* A frontend, or each that has experts; and a runtime for each device that does. */
+/* A frontend, or the first and each that has experts; and a runtime for each device that does. */
 static int add_all(struct supervisor *supervisor, const struct config *config, const char *file)
 {
     int result = config->frontends_count ? 0 : add(supervisor, "expertd-frontend", file, NULL, NULL);

@@ -329,6 +329,9 @@ static int read_file(struct changes *changes, char **text)
     else if (other)
         snprintf(changes->note, sizeof changes->note, "another frontend has other experts, too: reload --server %.32s",
                  other);
+    else if (changes->next_elsewhere && config_diff_fingerprint(file) != config_diff_fingerprint(file_of(changes)))
+        snprintf(changes->note, sizeof changes->note,
+                 "the other frontends know of what is new here when they are reloaded, too");
     *text = print(file);
     return *text ? 0 : -ENOMEM;
 }

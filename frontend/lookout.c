@@ -25,18 +25,20 @@ void lookout_device(struct server *server, struct device_link *device, uint64_t 
     roster_change(server, device, change, now_ns);
 }
 
-static void look_at_devices(struct server *server, uint64_t now_ns)
+/* How many requests wait for them. */
+static uint32_t look_at_devices(struct server *server, uint64_t now_ns)
 {
-    uint32_t in_flight = server->checkpoints.count + changes_running(server);
+    uint32_t in_flight = 0;
     for (unsigned d = 0; d < server->devices_count; d++) {
         lookout_device(server, server->devices[d], now_ns);
         roster_grace(server, server->devices[d], now_ns);
         in_flight += server->devices[d]->in_flight;
     }
     server->looked_ns = now_ns;
-    server->next_look_ns = now_ns + (in_flight ? busy_ns : idle_ns);
+    return in_flight;
 }
 
+/* When all is looked at next stays as it is: else who asks often enough would put it off for ever. */
 void lookout_refresh(struct server *server, uint64_t now_ns)
 {
     if (now_ns - server->looked_ns > fresh_ns)
@@ -70,7 +72,8 @@ static int look_at_names(struct server *server, uint64_t now_ns)
 int lookout_look(struct server *server, uint64_t now_ns)
 {
     log_bursts_settle();
-    look_at_devices(server, now_ns);
+    const uint32_t in_flight = look_at_devices(server, now_ns) + server->checkpoints.count + changes_running(server);
+    server->next_look_ns = now_ns + (in_flight ? busy_ns : idle_ns);
     changes_bring(server);
     return look_at_names(server, now_ns);
 }

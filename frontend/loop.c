@@ -191,7 +191,7 @@ static void tell_alive(struct server *server, uint64_t now_ns)
 {
     uint32_t waiting = 0;
     for (unsigned d = 0; d < server->devices_count; d++)
-        waiting += server->devices[d]->in_flight;
+        waiting += server->devices[d]->state == DEVICE_UP ? server->devices[d]->in_flight : 0; /* else for a restart */
     if (waiting == 0 || server->counters.ended != server->ended_told)
         notify_alive(now_ns);
     server->ended_told = server->counters.ended;

@@ -81,19 +81,28 @@ static void look_for_room(const struct server *server, struct plan *plan)
     }
 }
 
-/* The device with the most room; -1: none has any. */
-static int roomiest(const struct server *server, const struct plan *plan)
+/* Whether the device can have the expert: what is kept in some four or eight bits does not train. */
+static bool takes(const struct server *server, uint32_t device, const struct config_expert *expert)
+{
+    const struct config_device *is = config_find_device(server->live, server->devices[device]->name);
+    const bool quantized = is && (strcmp(is->precision, "int8") == 0 || strcmp(is->precision, "int4") == 0);
+    return !quantized || strcmp(expert->optimizer, "none") == 0;
+}
+
+/* The device with the most room that can have it; -1: none has any. */
+static int roomiest(const struct server *server, const struct plan *plan, const struct config_expert *expert)
 {
     int best = -1;
     for (uint32_t d = 0; d < server->devices_count; d++)
-        if (plan->room[d] > 0 && (best < 0 || plan->room[d] > plan->room[best]))
+        if (plan->room[d] > 0 && (best < 0 || plan->room[d] > plan->room[best]) && takes(server, d, expert))
             best = (int)d;
     return best;
 }
 
-static int place(const struct server *server, struct plan *plan, const char *uid, size_t most)
+static int place(const struct server *server, struct plan *plan, const struct config_expert *expert, const char *uid,
+                 size_t most)
 {
-    const int device = plan->count < most ? roomiest(server, plan) : -1;
+    const int device = plan->count < most ? roomiest(server, plan, expert) : -1;
     if (device < 0) {
         plan->left++;
         return 0;
@@ -125,7 +134,7 @@ static int plan_make(const struct server *server, struct plan *plan, const char 
             continue;
         rc = config_expert_uids(&live->experts[e], &plan->lists[plan->lists_count], &count);
         for (uint64_t u = 0; u < count && rc == 0; u++)
-            rc = place(server, plan, plan->lists[plan->lists_count][u], most);
+            rc = place(server, plan, &live->experts[e], plan->lists[plan->lists_count][u], most);
         plan->lists_count += rc == 0 || count > 0;
     }
     return rc;

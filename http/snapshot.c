@@ -34,6 +34,11 @@ void snapshot_take(struct snapshot *snapshot, struct expertd_client *client, con
     clock_gettime(CLOCK_REALTIME, &now);
     snapshot->wall_s = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
     (void)shm_each(config->server.name, "", add_segment, snapshot);
+    for (unsigned i = 0; i < config->frontends_count; i++) {
+        char name[2 * SHM_NAME_SIZE];
+        snprintf(name, sizeof name, "%s-%s", config->server.name, config->frontends[i].name);
+        (void)shm_each(name, "", add_segment, snapshot);
+    }
     if (statvfs("/dev/shm", &shm) == 0)
         snapshot->shm.free_bytes = (uint64_t)shm.f_bavail * shm.f_frsize;
 }

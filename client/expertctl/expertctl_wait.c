@@ -65,11 +65,13 @@ static bool count_others(struct waiting *waiting, uint32_t own, uint64_t *expert
             ;
         const struct expertd_list *list = expertd_call_status(page) == EXPERTD_OK ? expertd_call_list(page) : NULL;
         for (size_t i = 0; list && i < list->count; i++) {
-            if (!list->endpoints[i][0] || clock_now_ns() >= waiting->end_ns)
+            if (!list->endpoints[i][0])
+                continue;
+            ++*experts;
+            if (clock_now_ns() >= waiting->end_ns)
                 continue;
             struct expertd_call *call = answer(waiting, list->entries[i].uid);
             *alive += call && expertd_call_info(call)->alive;
-            ++*experts;
             expertd_call_release(&call);
         }
         total = list ? list->total : 0;

@@ -3,10 +3,18 @@
 #include "runtime/compute/provider.h"
 #include "runtime/device/device_private.h"
 
+/* As a gradient is, or as weights are: of quantized ones a panel has whole groups, however few its rows are. */
+static uint64_t weight_floats(const struct kernel_shape *shape, const struct linear_size *size)
+{
+    const uint64_t gradient = kernel_packed_floats(shape, size->k, size->n);
+    const uint64_t weights = (kernel_weights(shape, size->k, size->n, false) + sizeof(float) - 1) / sizeof(float);
+    return weights > gradient ? weights : gradient;
+}
+
 uint64_t trial_floats(const struct device *device, uint64_t rows, const struct linear_size *size)
 {
     const struct kernel_shape *shape = provider_shape(device);
-    return kernel_packed_floats(shape, rows, size->k) + kernel_packed_floats(shape, size->k, size->n) +
+    return kernel_packed_floats(shape, rows, size->k) + weight_floats(shape, size) +
            kernel_packed_floats(shape, rows, size->n);
 }
 
@@ -53,7 +61,7 @@ int trial_launch(const struct trial *trial, bool gradient, uint64_t rows, const 
     const struct kernel_shape *shape = provider_shape(device);
     const cl_mem memory = trial->memory;
     const uint64_t weights = kernel_packed_floats(shape, rows, size->k);
-    const uint64_t out = weights + kernel_packed_floats(shape, size->k, size->n);
+    const uint64_t out = weights + weight_floats(shape, size);
     const struct linear_call forward = {
         .rows = (cl_int)rows,
         .n = (cl_int)size->n,

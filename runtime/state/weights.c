@@ -17,7 +17,7 @@
 struct model {
     char *path;
     struct shards *shards;
-    bool left_out; /* it was said that its optimizer's state is */
+    bool looked_beside; /* for an optimizer's state */
 };
 
 struct weights {
@@ -256,14 +256,16 @@ static int load_model(struct expert *expert, struct shards *shards, const char *
 /* What stands beside the parameters of a file of ours, once for each model. */
 static void say_what_is_left_out(struct model *model, const struct expert *expert, const char *uid)
 {
-    const char *state = model->left_out ? NULL : shards_example(model->shards, "optimizer.");
-    if (!state || expert->optimizer.kind == OPTIMIZER_NONE)
+    if (expert->optimizer.kind == OPTIMIZER_NONE || model->looked_beside)
+        return;
+    model->looked_beside = true;
+    const char *state = shards_example(model->shards, "optimizer.");
+    if (!state)
         return;
     log_warning("'%s' has an optimizer's state ('%.200s'): it is left out, and so is the number of updates, where "
                 "parameters are named by `tensors` or a model's layout, as those of '%s' are; both go along with a "
                 "file of one expert, by the parameters' own names",
                 shards_path(model->shards), state, uid);
-    model->left_out = true;
 }
 
 /* --- which of the two --------------------------------------------------------------------------------------------- */

@@ -134,7 +134,7 @@ with Server(['{uid: "l.[0:2]", block: nop, hidden_dim: 4, device: a}', '{uid: "r
         server.kill("right")
         before = [load.answered for load in loads]
         until(lambda: all(load.answered > was + 100 or load.error for load, was in zip(loads, before)), "the left one answers")
-        assert "r.0\tdown" in expertctl("--timeout", "1", "--endpoint", LEFT, "list", "r.")
+        assert "r.0\tdown" in expertctl("--timeout", "20", "--endpoint", LEFT, "list", "r.")
         server.start_as("right", "expertd-frontend", "--frontend", "right")
         until(lambda: right.call(pb.FORWARD, "r.0", 1).status == pb.OK, "the right one is back")
     for load in loads:

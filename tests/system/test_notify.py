@@ -91,6 +91,7 @@ def test_reload(server, frontend):
         file.write("  - {uid: nop.1, bloc: nop}\n")
     refused = reload(server)
     assert refused.returncode != 0 and "bloc" in refused.stderr, refused
+    until(lambda: len(told()) >= begun + 4, "both ends are told")
     said = told()[begun:]
     assert [text.split("\n")[0] for text in said] == ["RELOADING=1", "READY=1"] * 2, said
     times = [int(re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=(\d+)", text)[1]) for text in said[::2]]

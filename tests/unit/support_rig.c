@@ -145,9 +145,14 @@ void rig_close(struct rig *rig)
     munmap(rig->knobs, sizeof *rig->knobs);
 }
 
+bool rig_logged(const struct rig *rig, const char *text)
+{
+    return strstr(read_log(rig), text) != NULL;
+}
+
 void rig_expect_log(const struct rig *rig, const char *text)
 {
-    RIG_WAIT(strstr(read_log(rig), text) != NULL);
+    RIG_WAIT(rig_logged(rig, text));
 }
 
 int rig_run_second(const struct rig *rig, const char *log)

@@ -50,6 +50,7 @@ int rig_end(pid_t *process, int signal_number);
 void rig_close(struct rig *rig);
 /* The frontend's log has a line with this text: waits for it, bounded. */
 void rig_expect_log(const struct rig *rig, const char *text);
+bool rig_logged(const struct rig *rig, const char *text);
 /* Runs the program once more with the rig's configuration; its exit status. */
 int rig_run_second(const struct rig *rig, const char *log);
 

@@ -74,6 +74,14 @@ START_TEST(a_doorbell_that_was_removed_is_made_anew_and_runtimes_find_it)
 }
 END_TEST
 
+START_TEST(who_asks_all_the_time_does_not_keep_it_from_looking_at_the_rest)
+{
+    remove_all("frontend.bell");
+    while (!rig_logged(&rig, "the doorbell in"))
+        ask(EXPERTD__METHOD__PING);
+}
+END_TEST
+
 START_TEST(a_frontend_whose_role_another_took_ends)
 {
     kill(rig.frontend, SIGSTOP);
@@ -101,6 +109,7 @@ int main(void)
     tcase_add_checked_fixture(all, setup, teardown);
     tcase_add_test(all, a_runtime_that_was_just_killed_is_not_called_alive);
     tcase_add_test(all, a_doorbell_that_was_removed_is_made_anew_and_runtimes_find_it);
+    tcase_add_test(all, who_asks_all_the_time_does_not_keep_it_from_looking_at_the_rest);
     tcase_add_test(all, a_frontend_whose_role_another_took_ends);
     Suite *suite = suite_create("lookout");
     suite_add_tcase(suite, all);

@@ -154,7 +154,7 @@ END_TEST
 START_TEST(the_other_one_s_silence_ends_with_the_deadline)
 {
     snprintf(named, sizeof named, "%s", session_free_endpoint());
-    session_forward(3, 300, &session.call);
+    session_forward(3, 3000, &session.call);
     session_finish_as(session.call, EXPERTD_UNAVAILABLE);
     ck_assert_ptr_nonnull(strstr(expertd_call_message(session.call), named));
 }
