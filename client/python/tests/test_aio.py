@@ -18,11 +18,12 @@ def test_the_same_answers_as_the_client(server, client):
     async def ask():
         other = aio.Client(server.endpoint, timeout=PATIENCE)
         return [await other.forward("ffn.0.0", [x]), await other.backward("ffn.0.0", [x], [x]), await other.ping(),
-                await other.list("ffn."), await other.info("nop.0"), sorted(await other.stats())]
+                await other.list("ffn."), await other.info("nop.0"), await other.stats()]
     forward, backward, pong, entries, info, stats = asyncio.run(ask())
     assert torch.equal(forward[0], client.forward("ffn.0.0", [x])[0])
     assert torch.equal(backward[0], client.backward("ffn.0.0", [x], [x])[0])
-    assert (pong, entries, info.block, stats) == (client.ping(), client.list("ffn."), "nop", sorted(client.stats()))
+    assert (pong, entries, info.block) == (client.ping(), client.list("ffn."), "nop")
+    assert stats and set(stats) <= set(client.stats())  # outcomes that come for the first time are counted from then on
     with pytest.raises(expertd.NotFound):
         asyncio.run(aio.Client(server.endpoint).forward("ffn.9.9", [x]))
 

@@ -80,14 +80,15 @@ def test_what_may_have_been_applied_is_repeated_alone_under_its_id(stand_in):
 
 
 def test_failed_parts_go_on_together_at_the_next_server(stand_in):
-    first = stand_in(lambda request, frames: with_statuses(request, frames, {"e.0": 5, "e.2": 8}))
+    first = stand_in(lambda request, frames: with_statuses(request, frames, {"e.0": 5, "e.2": 5}))
     second, x = stand_in(echo), torch.randn(2, 4)
-    for _ in range(2):  # forward; backward
-        tasks = [Task(f"e.{i}", [first.endpoint, second.endpoint], [x], None, timeout=PATIENCE, retry_for=0, patient=False) for i in range(3)]
+    for grads in (None, [x]):  # forward; backward
+        tasks = [Task(f"e.{i}", [first.endpoint, second.endpoint], [x], grads, timeout=PATIENCE, retry_for=0, patient=False) for i in range(3)]
         ended = []
         start_all(tasks, ended.append)
         assert all(torch.equal(task.outputs()[0], x) for task in tasks) and {task.uid for task in ended} >= {"e.1"}
-    for request in second.asked("FORWARD"):
+    for method in ("FORWARD", "BACKWARD"):
+        (request,) = second.asked(method)
         assert [part.uid for part in request.parts] == ["e.0", "e.2"]
     first.stop()
     third = stand_in(echo)
