@@ -84,23 +84,30 @@ static bool count_others(struct waiting *waiting, uint32_t own, uint64_t *expert
     return true;
 }
 
+/* Whether so many are all, or as many as are asked for; what is missing is said as long as nothing else is known. */
+static bool enough(struct waiting *waiting, uint64_t experts, uint64_t alive)
+{
+    const uint64_t all = experts > 0 ? experts : 1;
+    const uint64_t wanted = waiting->ctl->experts_given ? waiting->ctl->experts : all;
+    waiting->status = EXPERTD_DEADLINE_EXCEEDED;
+    snprintf(waiting->missing, sizeof waiting->missing, "%" PRIu64 " of %" PRIu64 " experts are alive", alive, wanted);
+    return alive >= wanted;
+}
+
+/* The others are asked only where it depends on them. */
 static bool server_ready(struct waiting *waiting)
 {
     struct expertd_call *call = answer(waiting, NULL);
     if (!call)
         return false;
     const struct expertd_pong pong = *expertd_call_pong(call);
-    const uint32_t own = pong.experts;
-    uint64_t others = 0, alive = 0;
+    const bool given = waiting->ctl->experts_given;
+    uint64_t others = 0, others_alive = 0;
     expertd_call_release(&call);
-    if (!count_others(waiting, own, &others, &alive))
-        return false;
-    const uint64_t all = own + others > 0 ? own + others : 1;
-    const uint64_t wanted = waiting->ctl->experts_given ? waiting->ctl->experts : all;
-    alive += pong.experts_alive;
-    waiting->status = EXPERTD_DEADLINE_EXCEEDED;
-    snprintf(waiting->missing, sizeof waiting->missing, "%" PRIu64 " of %" PRIu64 " experts are alive", alive, wanted);
-    return alive >= wanted;
+    if (enough(waiting, pong.experts, pong.experts_alive) ? given : !given && pong.experts > 0)
+        return given;
+    return count_others(waiting, pong.experts, &others, &others_alive) &&
+           enough(waiting, pong.experts + others, pong.experts_alive + others_alive);
 }
 
 static bool expert_ready(struct waiting *waiting, const char *uid)

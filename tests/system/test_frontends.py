@@ -66,7 +66,7 @@ def listed(endpoint):
 
 LEFT, RIGHT, DHT, node, node_tcp = free_ports(5)
 LEFT, RIGHT, DHT = (f"tcp://127.0.0.1:{port}" for port in (LEFT, RIGHT, DHT))
-CACHE = warm_cache()
+CACHE = warm_cache("a", "b")
 with Server(['{uid: "l.[0:2]", block: nop, hidden_dim: 4, device: a}', '{uid: "r.[0:2]", block: nop, hidden_dim: 4, device: b}'],
             devices=f"{{name: a, cache_dir: {CACHE}}}, {{name: b, device: '1', cache_dir: {CACHE}}}") as server:
     with open(server.config) as file:
@@ -134,7 +134,7 @@ with Server(['{uid: "l.[0:2]", block: nop, hidden_dim: 4, device: a}', '{uid: "r
         server.kill("right")
         before = [load.answered for load in loads]
         until(lambda: all(load.answered > was + 100 or load.error for load, was in zip(loads, before)), "the left one answers")
-        assert "r.0\tdown" in expertctl("--timeout", "20", "--endpoint", LEFT, "list", "r.")
+        assert "r.0\tdown" in expertctl("--timeout", "4", "--endpoint", LEFT, "list", "r.")
         server.start_as("right", "expertd-frontend", "--frontend", "right")
         until(lambda: right.call(pb.FORWARD, "r.0", 1).status == pb.OK, "the right one is back")
     for load in loads:

@@ -382,15 +382,21 @@ START_TEST(waiting_for_more_than_there_is_ends)
 }
 END_TEST
 
-/* Experts come to life with the third request. */
+/* Experts come to life with the third PING. There is no other frontend, so nothing is listed behind the own ones. */
 static void wake_slowly(void *context, struct router_request *request)
 {
     atomic_int *count = context;
     Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
     Expertd__Pong pong = EXPERTD__PONG__INIT;
-    pong.experts = 3;
-    pong.experts_alive = ++*count < 3 ? 1 : 3;
-    reply.pong = &pong;
+    Expertd__ExpertList list = EXPERTD__EXPERT_LIST__INIT;
+    if (router_header(request)->method == EXPERTD__METHOD__LIST) {
+        list.total = 3;
+        reply.list = &list;
+    } else {
+        pong.experts = 3;
+        pong.experts_alive = ++*count < 3 ? 1 : 3;
+        reply.pong = &pong;
+    }
     router_reply(request, router_header(request), &reply, NULL, 0);
 }
 
