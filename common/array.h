@@ -3,6 +3,7 @@
 #define EXPERTD_COMMON_ARRAY_H
 
 #include <errno.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,8 @@ static inline int array_reserve(void *items, size_t *capacity, size_t item_size,
 {
     if (count <= *capacity)
         return 0;
+    if (count > SIZE_MAX / 2 / item_size)
+        return -ENOMEM;
     size_t wanted = *capacity ? *capacity : ARRAY_FIRST_CAPACITY;
     while (wanted < count)
         wanted *= 2;
