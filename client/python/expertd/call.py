@@ -1,6 +1,7 @@
 """One call: a request, and the answer that it will have. Made by a client, moved on by its connection."""
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import Any, Callable, List, Optional, Sequence
@@ -8,6 +9,8 @@ from typing import Any, Callable, List, Optional, Sequence
 from .errors import ExpertdError, error_of
 
 __all__ = ["Call", "Cancelled"]
+
+_log = logging.getLogger("expertd")
 
 UNSENT, SENT, WAITING, DONE = range(4)
 STATUS_UNAVAILABLE, STATUS_RESOURCE_EXHAUSTED, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_NOT_FOUND = 14, 8, 4, 13, 5
@@ -26,7 +29,7 @@ class Call:
 
     __slots__ = ("connection", "request_id", "header", "frames", "backward", "uid", "deadline", "patient_until", "impatient",
                  "pause", "resend_at", "state", "ever_sent", "parts", "reply", "reply_frames", "error", "rows", "remote",
-                 "went_by", "home", "followed", "leaves", "_ended", "_callbacks")
+                 "went_by", "home", "followed", "leaves", "uncertain", "_ended", "_callbacks")
 
     def __init__(self, header: bytes, frames: Sequence[Any], *, uid: str, backward: bool, timeout: float,
                  retry_for: float, rows: int = 0, parts: int = 0):
@@ -47,6 +50,7 @@ class Call:
         self.patient_until = min(self.deadline, now + (retry_for if retry_for > 0 else IMPATIENT_RETRY_FOR))
         self.pause, self.resend_at = FIRST_PAUSE, 0.0
         self.state, self.ever_sent = UNSENT, False
+        self.uncertain = False  # it was sent before, wherever, and may have been applied
         self.reply: Any = None
         self.reply_frames: Sequence[Any] = ()
         self.error: Optional[ExpertdError] = None
@@ -121,7 +125,7 @@ class Call:
 
     def end_with(self, status: int, message: str) -> None:
         error = error_of(status, message, endpoint=self.connection.endpoint, uid=self.uid,
-                         backward=self.backward and self.ever_sent)
+                         backward=self.backward and self.ever_sent, uncertain=self.uncertain)
         self.end(None, (), error)
 
     def expires(self) -> float:
@@ -151,4 +155,7 @@ class Call:
     def run_callbacks(self) -> None:
         callbacks, self._callbacks = self._callbacks, None
         for function in callbacks or ():
-            function(self)
+            try:
+                function(self)
+            except Exception:  # the program's; the thread has others' calls to look after
+                _log.exception("a callback of a call has failed")

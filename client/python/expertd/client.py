@@ -6,14 +6,14 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
-from . import keys, messages, tags
+from . import messages, tags
 from .call import WAITING, Call
 from .codecs import Codec, codec_number
 from .errors import ExpertdError, Internal, InvalidArgument
 from .info import ExpertInfo, ListEntry, Pong, expert_info
 from .staging import to_host
 from .tensors import from_frames, to_frame
-from .transport import SERVER, followable, transport
+from .transport import SERVER, transport
 
 __all__ = ["Client"]
 
@@ -86,17 +86,14 @@ class Client:
         entries, others = self._listed(prefix, timeout), {}
         for endpoint in {entry.endpoint for entry in entries if entry.endpoint}:
             try:
-                found = self._there(endpoint)._listed(prefix, timeout)
+                if transport().follow(self.endpoint, "", endpoint) is None:
+                    continue  # it is no endpoint that this server may name
+                there = Client(endpoint, timeout=self.timeout, retry_for=self.retry_for)
+                found = there._listed(prefix, timeout)
                 others.update({(endpoint, e.uid): e.alive for e in found if not e.endpoint})
             except ExpertdError:
                 pass  # it does not answer: nothing of it is alive
         return [ListEntry(e.uid, e.alive or others.get((e.endpoint, e.uid), False), e.device, e.endpoint) for e in entries]
-
-    def _there(self, endpoint: str) -> "Client":
-        if not followable(endpoint, self.endpoint):
-            raise InvalidArgument(f"{endpoint!r} is no endpoint of another frontend", endpoint=self.endpoint)
-        keys.same(endpoint, self.endpoint)
-        return Client(endpoint, timeout=self.timeout, retry_for=self.retry_for)
 
     def _listed(self, prefix: str, timeout: Optional[float]) -> List[ListEntry]:
         while True:
@@ -172,11 +169,14 @@ class Client:
         return call
 
     def prepare_again(self, uid: str, request_id: int, tensors: Sequence[torch.Tensor], *, backward: bool,
-                      requires_grad: Optional[Sequence[bool]], timeout: float, retry_for: float) -> Call:
-        """A forward or backward of what was a part, with the id that it had; to be started."""
+                      requires_grad: Optional[Sequence[bool]], timeout: float, retry_for: float, waits: bool, uncertain: bool) -> Call:
+        """A forward or backward of what was a part, with the id that it had; to be started. waits: not before its
+        resend_at, as the server may do it then. uncertain: it may have been applied."""
         call = self.prepare(_BACKWARD if backward else _FORWARD, uid, tensors, requires_grad=requires_grad, timeout=timeout,
                             retry_for=retry_for)
-        call.request_id, call.ever_sent, call.state = request_id, True, WAITING
+        call.request_id, call.uncertain, call.ever_sent = request_id, uncertain, waits or uncertain
+        if waits:
+            call.state = WAITING
         return call
 
     def prepare(self, method: int, uid: str = "", tensors: Sequence[torch.Tensor] = (), *, extra: Any = None,

@@ -103,7 +103,7 @@ class Connection:
         self.calls: Dict[int, Call] = {}  # that have not ended, by request id
         self.late_replies = self.malformed_replies = self.connects = self.losses = self.local_losses = 0
         self.state = CONNECTING
-        self.closed = False
+        self.closed, self.server_key = False, b""  # which the server has to prove; b"": none
         self.knows_parts = True  # until the server says otherwise
         self._stale = False  # a loss was heard of, and no handshake since
         self._tcp_fd, self._taken, self._taken_at = -1, 0, 0.0  # ZeroMQ's socket; what the peer had taken, and when
@@ -123,8 +123,10 @@ class Connection:
             os.set_blocking(fd, False)
         try:
             self._open()
-        except zmq.ZMQError as error:
+        except BaseException as error:
             self.close()
+            if not isinstance(error, zmq.ZMQError):  # of a key that cannot be read
+                raise
             raise error_of(3, f"{endpoint!r} is no endpoint that ZeroMQ can connect to: {error.strerror}",
                            endpoint=endpoint) from None
 
@@ -137,7 +139,7 @@ class Connection:
                               (zmq.HEARTBEAT_IVL, HEARTBEAT_MS), (zmq.HEARTBEAT_TIMEOUT, patience_ms),
                               (zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS), (zmq.RECONNECT_IVL, 50), (zmq.RECONNECT_IVL_MAX, 1000), (zmq.IPV6, 1)):
             self.socket.setsockopt(option, value)
-        keys.apply(self.socket, self.endpoint)
+        self.server_key = keys.apply(self.socket, self.endpoint)
         self.monitor = self.socket.get_monitor_socket(_CONNECTED | _HANDSHAKE | _LOST | _FAILED)
         self.monitor.setsockopt(zmq.LINGER, 0)
         self.socket.connect(self.endpoint)
@@ -408,6 +410,8 @@ class Connection:
                 self._close_link()
                 self._lose()
             self.state = DOWN
+            if keys.is_outdated(self.endpoint, self.server_key):
+                self._reset(DOWN)
             for call in [call for call in self._unsent.values() if call.goes_elsewhere()]:
                 self._end(call, STATUS_UNAVAILABLE, self._why_down)
 
@@ -430,6 +434,7 @@ class Connection:
         now = time.monotonic()
         for call in [call for call in self.calls.values() if call.state == SENT and (link is None or call.went_by is link)]:
             if call.may_try_again(STATUS_UNAVAILABLE, now):
+                call.uncertain = True
                 self._queue(call)
             else:
                 self._end(call, STATUS_UNAVAILABLE, "the connection was lost before the answer came")
@@ -536,6 +541,7 @@ class Connection:
             self._end_as(call, reply, frames, None)
         elif call.may_try_again(reply.status, time.monotonic()):
             self._unsent.pop(call.request_id, None)
+            call.uncertain = call.uncertain or reply.status == STATUS_UNAVAILABLE
             # Not before the server expects to have room, and not all of those at once that were refused together.
             pause = max(call.pause, getattr(reply, "retry_after_ms", 0) / 1000)
             call.state, call.resend_at = WAITING, time.monotonic() + pause * (1 + random.random())
@@ -545,42 +551,53 @@ class Connection:
             self._forget(call)
             self._finished.append(call)
         else:
-            if reply.status in (STATUS_UNAVAILABLE, STATUS_NOT_FOUND):
-                self._poller.routes.pop((call.home, call.uid), None)
             self._end(call, reply.status, reply.message)
 
     def _belongs_elsewhere(self, call: Call, reply: Any) -> bool:
         """Whether the call goes on at another frontend of the server: at the one that this one names, once; or at the one
-        that was asked first, when it was remembered to be here and is not. Nothing was done here."""
+        that was asked first, when it was remembered to be here and is not. Nothing was done here now."""
         if reply.status != STATUS_NOT_FOUND or call.followed or not call.home:
             return False
         if call.home != self.endpoint:
             call.leaves = call.home
         elif reply.endpoint and reply.endpoint != self.endpoint:
             call.followed, call.leaves = True, reply.endpoint
-        call.error = error_of(reply.status, reply.message, endpoint=self.endpoint, uid=call.uid, backward=False)
+        call.error = error_of(reply.status, reply.message, endpoint=self.endpoint, uid=call.uid, backward=call.backward,
+                              uncertain=call.uncertain)
         return bool(call.leaves)
 
     def _move(self, call: Call) -> None:
         """Without the lock, as another connection's is taken."""
         endpoint, call.leaves = call.leaves, ""
-        if call.followed:
-            to = self._poller.follow(self.endpoint, call.uid, endpoint)
-        else:
-            self._poller.routes.pop((endpoint, call.uid), None)
-            to = self._poller.connection(endpoint)
-        with self.lock:
-            if call.state == DONE:
-                return
-            if to is None:
-                self._end_as(call, None, (), call.error)
+        try:
+            if call.followed:
+                to = self._poller.follow(self.endpoint, call.uid, endpoint)
             else:
-                call.connection, call.state, call.error = to, UNSENT, None
-                call.ever_sent, call.remote, call.went_by = False, False, None
-        if to is not None:
-            to.start(call)
-            if call is self._driver:
-                self._wake_driver()
+                self._poller.routes.pop((endpoint, call.uid), None)
+                to = self._poller.connection(endpoint)
+            with self.lock:
+                if call.state == DONE:
+                    return
+                if to is None:
+                    self._end_as(call, None, (), call.error)
+                else:
+                    call.connection, call.state, call.error = to, UNSENT, None
+                    call.ever_sent, call.remote, call.went_by = call.uncertain, False, None
+            if to is not None:
+                to.start(call)
+        except BaseException:  # an interrupt: it goes there all the same
+            self._stay(call, endpoint)
+            raise
+        if to is not None and call is self._driver:
+            self._wake_driver()
+
+    def _stay(self, call: Call, endpoint: str) -> None:
+        """A call that has not been handed over: it will be."""
+        at = call.connection
+        with at.lock:
+            if call.state != DONE and call.connection is at and not call.leaves and call.request_id not in at.calls:
+                call.uncertain = call.uncertain or at is not self and call.ever_sent
+                call.connection, call.leaves = self, endpoint
 
     def _expire(self, call: Call, now: float) -> None:
         if now >= call.deadline:
@@ -590,9 +607,12 @@ class Connection:
             self._end(call, STATUS_UNAVAILABLE, self._why_down)
 
     def _end(self, call: Call, status: int, message: str) -> None:
+        if status in (STATUS_UNAVAILABLE, STATUS_NOT_FOUND) or \
+                status == STATUS_DEADLINE_EXCEEDED and (self.state != UP or not call.ever_sent):
+            self._poller.routes.pop((call.home, call.uid), None)  # the next asks at home where it is
         self._forget(call)
         self._end_as(call, None, (), error_of(status, message, endpoint=self.endpoint, uid=call.uid,
-                                              backward=call.backward and call.ever_sent))
+                                              backward=call.backward and call.ever_sent, uncertain=call.uncertain))
 
     def _end_as(self, call: Call, reply: Any, frames: Any, error: Any) -> None:
         if call.has_callbacks():
@@ -634,7 +654,7 @@ class Connection:
                 else:
                     call.run_callbacks()
             except BaseException:
-                if call.has_callbacks():
+                if call.leaves or call.has_callbacks():
                     self._finished.append(call)
                     self._wake(0.0)
                 raise

@@ -88,12 +88,17 @@ _BY_STATUS: Dict[int, Type[ExpertdError]] = {
 }
 # After these a backward may have been applied, or has been.
 _PERHAPS_APPLIED = {4, 6, 14}
+# These come of the batch that the backward was in; the others are said without a look at what was applied before.
+_OF_THE_BATCH = {10, 13}
 
 
-def error_of(status: int, message: str, *, endpoint: str = "", uid: str = "", backward: bool = False) -> ExpertdError:
-    """The exception for a reply of that status. Numbers that are not known count as INTERNAL."""
+def error_of(status: int, message: str, *, endpoint: str = "", uid: str = "", backward: bool = False,
+             uncertain: bool = False) -> ExpertdError:
+    """The exception for a reply of that status. Numbers that are not known count as INTERNAL. uncertain: the same backward
+    was sent before, and what became of it is not known."""
     kind = _BY_STATUS.get(status, Internal)
-    not_applied = not backward or (status in _BY_STATUS and status not in _PERHAPS_APPLIED)
+    not_applied = not backward or (status in _BY_STATUS and status not in _PERHAPS_APPLIED and
+                                   (not uncertain or status in _OF_THE_BATCH))
     return kind(message, endpoint=endpoint, uid=uid, not_applied=not_applied, status=status)
 
 

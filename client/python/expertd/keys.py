@@ -15,6 +15,7 @@ __all__ = ["use"]
 
 _Z85_KEY = 40
 _learned: Dict[str, str] = {}  # by endpoint
+_inherited: Dict[str, str] = {}  # the same, as another server says: what is learned goes before
 _used: Tuple[Optional[str], Optional[str]] = (None, None)
 
 
@@ -48,15 +49,28 @@ def learn(endpoint: str, curve_key: bytes) -> None:
         _learned.setdefault(endpoint, zmq.utils.z85.encode(curve_key).decode())
 
 
-def same(endpoint: str, other: str) -> None:
-    """The server at `endpoint` has the key of the one at `other`: it is the same server."""
-    if other in _learned:
-        _learned.setdefault(endpoint, _learned[other])
+def same(endpoint: str, other: str, other_key: bytes) -> bool:
+    """The server at `other`, which has proved that key (b"": none), says that the one at `endpoint` is the same server, so
+    that it has the same key. False: it has another."""
+    if endpoint in _learned:
+        return _learned[endpoint].encode() == other_key
+    if other in _learned or other in _inherited:
+        _inherited[endpoint] = other_key.decode()
+    else:
+        _inherited.pop(endpoint, None)
+    return True
 
 
-def apply(socket: Any, endpoint: str) -> None:
-    """To a socket that is not connected yet."""
+def is_outdated(endpoint: str, key: bytes) -> bool:
+    """Whether another key than this one was learned since."""
+    return endpoint in _learned and _learned[endpoint].encode() != key
+
+
+def apply(socket: Any, endpoint: str) -> bytes:
+    """To a socket that is not connected yet. The key that the server has to prove; b"": none."""
     server_key, key_file = _used
-    loaded = _load(_learned.get(endpoint, server_key), key_file)
-    if loaded:
-        socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = loaded
+    loaded = _load(_learned.get(endpoint) or _inherited.get(endpoint) or server_key, key_file)
+    if not loaded:
+        return b""
+    socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = loaded
+    return loaded[0]

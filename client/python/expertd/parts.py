@@ -11,7 +11,7 @@ from . import tags
 from .call import Call
 from .client import Client
 from .codecs import BFLOAT16, FLOAT16, MEANSTD, NONE, codec_number
-from .errors import ExpertdError, Internal, InvalidArgument, NotFound
+from .errors import DeadlineExceeded, ExpertdError, Internal, InvalidArgument, NotFound, Unavailable
 from .task import Task
 from .transport import transport
 
@@ -106,10 +106,11 @@ class _Message:
             self._fail(error)
             return
         # Before it is on its way: who is interrupted finds it, and gives it up.
+        at = call.connection = process.connection(_place(first))
         self._call = call
         for task in self.tasks:
             task.ride(self, call)
-        process.connection(_place(first)).start(call)
+        at.start(call)
         call.add_done_callback(self._ended)
 
     def leave(self) -> None:
@@ -123,12 +124,12 @@ class _Message:
     def _ended(self, call: Call) -> None:
         error = call.error
         if isinstance(error, (InvalidArgument, NotFound)):
-            # Refused as a whole, and nothing was done: one expert has another shape or takes fewer rows, or the server knows
-            # no parts. Each for itself hears what it is.
+            # Refused as a whole, and nothing was done now: one expert has another shape or takes fewer rows, or the server knows
+            # no parts. Each for itself hears what it is, under its id: the message may have been repeated.
             if isinstance(error, NotFound) and not call.followed:
                 call.connection.knows_parts = False
             for task in self.tasks:
-                task.send()
+                task.send(self._uids[task.uid], call.uncertain)
         elif error is not None:
             self._fail(error)
         else:
@@ -147,15 +148,21 @@ class _Message:
         except Internal as error:
             self._fail(error)
             return
+        except Exception as error:  # a tensor without rows
+            self._fail(Internal(f"the reply's tensors are not those of the parts: {error}", not_applied=not call.backward))
+            return
         at = 0
         going_on = []
         for task, part in zip(self.tasks, call.reply.parts):
             end = at + task.rows()
             if part.status == 0:
                 task.answer(tuple([y[at:end] for y in outputs]))
-            elif part.status == NotFound.status and ("://" in part.message or _place(task) != task.endpoint):
-                task.send()  # at another of the server's frontends, or no longer there: a message of its own goes after it
-            elif task.refuse(part.status, part.message or "the server gives no reason", part.retry_after_ms / 1000, self._uids[task.uid]):
+            elif part.status == NotFound.status and (not part.message or "://" in part.message or _place(task) != task.endpoint):
+                # At another of the server's frontends, or no longer there: a message of its own goes after it. Where
+                # many were refused, there was no room to say why.
+                task.send(self._uids[task.uid], call.uncertain)
+            elif task.refuse(part.status, part.message or "the server gives no reason", part.retry_after_ms / 1000,
+                              self._uids[task.uid], call.uncertain):
                 going_on.append(task)
             at = end
         _send(going_on)
@@ -163,6 +170,8 @@ class _Message:
     def _fail(self, error: ExpertdError) -> None:
         going_on = []
         for task in self.tasks:
+            if isinstance(error, (Unavailable, NotFound, DeadlineExceeded)):
+                transport().routes.pop((task.endpoint, task.uid), None)  # the next asks at home where it is
             own = type(error)(error.message, endpoint=task.endpoint, uid=task.uid, not_applied=error.not_applied, status=error.status)
             if task.fail(own):
                 going_on.append(task)

@@ -69,11 +69,17 @@ def move(tensors: Sequence[torch.Tensor], device: torch.device) -> List[torch.Te
 class _Move(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, device: torch.device, *tensors: torch.Tensor) -> Tuple[torch.Tensor, ...]:
-        ctx.device = next(tensor.device for tensor in tensors if tensor.device != device)
+        ctx.devices = [tensor.device for tensor in tensors]
         moved = to_host(tensors) if device.type == "cpu" else to_device(tensors, device)
         ctx.mark_non_differentiable(*(tensor for tensor in moved if not tensor.dtype.is_floating_point))
         return tuple([there.view_as(there) if there is here else there for there, here in zip(moved, tensors)])
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Tuple[Any, ...]:
-        return (None, *(to_host(grads) if ctx.device.type == "cpu" else to_device(grads, ctx.device)))
+        back = list(grads)
+        for device in dict.fromkeys(ctx.devices):  # each to where its tensor was
+            at = [i for i, own in enumerate(ctx.devices) if own == device and grads[i].device != device]
+            some = [grads[i] for i in at]
+            for i, grad in zip(at, to_host(some) if device.type == "cpu" else to_device(some, device)):
+                back[i] = grad
+        return (None, *back)

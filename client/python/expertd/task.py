@@ -128,23 +128,33 @@ class Task:
         """For how long the server that it is at is waited for."""
         return self._retry_for if self._patient and self._next == len(self._endpoints) else 0.0
 
-    def send(self) -> None:
-        """To the server that it has turned to, in a message of its own."""
+    def send(self, request_id: int = 0, uncertain: bool = False) -> None:
+        """To the server that it has turned to, in a message of its own. request_id: of the part that it was there, which
+        was refused; uncertain: and may have been applied before."""
         if self._cancelled:
             self._end(Cancelled("the call was given up", endpoint=self.endpoint, uid=self.uid))
             return
         try:
             with tags.under(self.tags):  # the next server is turned to in whatever thread
-                self._send()
+                self._send(request_id, uncertain)
         except ExpertdError as error:  # an endpoint that is none, a tensor that cannot be sent
+            if self.backward and uncertain:
+                error.not_applied = False
+                self._end(error)
+                return
             self.error = error
             if self.turn():
                 self.send()
 
-    def _send(self) -> None:
+    def _send(self, request_id: int, uncertain: bool) -> None:
         client = Client(self.endpoint, compression=self.compression)
         left = max(self.left(), 0.001)
         count = len(self.tensors)
+        if request_id:
+            call = client.prepare_again(self.uid, request_id, self.tensors, backward=self.backward, requires_grad=self.requires_grad,
+                                        timeout=left, retry_for=self.retry_for(), waits=False, uncertain=uncertain)
+            self._start(call)
+            return
         self._message = None
         if self.backward:
             self._call = client.start_backward(self.uid, self.tensors[:count], (), timeout=left, retry_for=self.retry_for(),
@@ -154,6 +164,16 @@ class Task:
         self._call.add_done_callback(self._call_ended)
         if self._cancelled:
             self._call.cancel()
+
+    def _start(self, call: Call) -> None:
+        """To its server, or that of the other frontends which is known to have the expert."""
+        at = transport().connection(transport().routes.get((self.endpoint, self.uid)) or self.endpoint)
+        call.connection = at  # who waits for it or gives it up finds it there
+        self._message, self._call = None, call
+        at.start(call)
+        call.add_done_callback(self._call_ended)
+        if self._cancelled:
+            call.cancel()
 
     def ride(self, message: Any, call: Call) -> None:
         """It is a part of that message."""
@@ -172,10 +192,10 @@ class Task:
         self._end(error)
         return False
 
-    def refuse(self, status: int, message: str, retry_after: float, request_id: int) -> bool:
+    def refuse(self, status: int, message: str, retry_after: float, request_id: int, uncertain: bool) -> bool:
         """The same of a status of that part. Where the server is to be waited for, or may have applied it, it is repeated
-        alone, under the id that it had."""
-        error = error_of(status, message, endpoint=self.endpoint, uid=self.uid, backward=self.backward)
+        alone, under the id that it had. uncertain: it was sent twice."""
+        error = error_of(status, message, endpoint=self.endpoint, uid=self.uid, backward=self.backward, uncertain=uncertain)
         if self._cancelled:
             self._end(error)
             return False
@@ -184,15 +204,14 @@ class Task:
             with tags.under(self.tags):
                 call = Client(self.endpoint, compression=self.compression).prepare_again(
                     self.uid, request_id, self.tensors, backward=self.backward, requires_grad=self.requires_grad,
-                    timeout=max(self.left(), 0.001), retry_for=self.retry_for())
+                    timeout=max(self.left(), 0.001), retry_for=self.retry_for(), waits=True,
+                    uncertain=uncertain or status == Unavailable.status)
         except ExpertdError:  # the error of the part says more
             pass
         if call is None or not call.may_try_again(status, time.monotonic()):
             return self.fail(error)
         call.resend_at = time.monotonic() + max(call.pause, retry_after) * (1 + random.random())
-        self._message, self._call = None, call
-        transport().connection(self.endpoint).start(call)
-        call.add_done_callback(self._call_ended)
+        self._start(call)
         return False
 
     def _call_ended(self, call: Call) -> None:

@@ -72,6 +72,13 @@ def _elements(shape: Sequence[int]) -> int:
 def from_frames(described: Sequence[Any], frames: Sequence[Any]) -> Tuple[torch.Tensor, ...]:
     """The tensors of a reply; Internal when it contradicts itself. Large ones lie in the memory that ZeroMQ received
     them in."""
+    try:
+        return _from_frames(described, frames)
+    except (RuntimeError, TypeError, OverflowError, ValueError) as error:  # shapes that no tensor can have
+        raise Internal(f"the reply's tensors cannot be made: {error}") from None
+
+
+def _from_frames(described: Sequence[Any], frames: Sequence[Any]) -> Tuple[torch.Tensor, ...]:
     if len(described) != len(frames):
         raise Internal(f"the reply announces {len(described)} tensors and has {len(frames)} frames")
     tensors = []

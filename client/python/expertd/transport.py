@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import logging
 import os
+import re
 import select
 import threading
 import time
@@ -26,12 +28,14 @@ _PING = messages.server.RequestHeader(version=1, method=messages.server.value("M
 
 ROUTES = 1 << 16
 FOLLOWED = 64  # endpoints
+_THIS_HOST = re.compile(r"ipc://|tcp://(127\.[0-9.]+|localhost|\[::1\]):")
+_log = logging.getLogger("expertd")
 
 
 def followable(endpoint: str, home: str) -> bool:
     """Whether what the server at `home` names as another frontend of its is an endpoint that calls may be sent to: tcp://,
     or ipc:// from this host."""
-    here = home.startswith(("ipc://", "tcp://127.", "tcp://localhost:", "tcp://[::1]:"))
+    here = _THIS_HOST.match(home)
     return "*" not in endpoint and len(endpoint) < 256 and endpoint.startswith(("tcp://", "ipc://") if here else "tcp://")
 
 
@@ -75,20 +79,24 @@ class Transport:
     def follow(self, home: str, uid: str, endpoint: str) -> Optional[Connection]:
         """The connection that the server at `home` says an expert is to be asked by. None: it is not followed."""
         pair = (home, endpoint)
-        if not followable(endpoint, home) or (pair not in self._followed and
-                                              sum(one == home for one, _ in self._followed) >= FOLLOWED):
+        if not followable(endpoint, home):
             return None
-        try:
-            keys.same(endpoint, home)
-            found = self.connection(endpoint)
-        except ExpertdError:
-            return None
-        self._followed.add(pair)
-        if uid:
-            if len(self.routes) >= ROUTES:
-                self.routes.clear()
-            self.routes[(home, uid)] = endpoint
-        return found
+        with self._lock:
+            if pair not in self._followed and sum(one == home for one, _ in self._followed) >= FOLLOWED:
+                return None
+            try:
+                key, there = self.connection(home).server_key, self._connections.get((endpoint, SERVER))
+                if (there is not None and there.server_key != key) or not keys.same(endpoint, home, key):
+                    return None  # another server's
+                found = self.connection(endpoint)
+            except (ExpertdError, OSError, ValueError):
+                return None
+            self._followed.add(pair)
+            if uid:
+                if len(self.routes) >= ROUTES:
+                    self.routes.clear()
+                self.routes[(home, uid)] = endpoint
+            return found
 
     def connections(self) -> List[Connection]:
         return list(self._connections.values())
@@ -146,14 +154,25 @@ class Transport:
                     continue
                 connection = self._by_fd.get(fd)
                 if connection is not None:
-                    connection.serve(fd)
+                    try:
+                        connection.serve(fd)
+                    except Exception:  # it has begun anew; the others go on
+                        _log.exception("the connection to %s", connection.endpoint)
             if time.monotonic() >= next_tick:
                 # No wake-up is lost: who has put something before a connection's tick is seen by it, and who does so
                 # after it finds what wake() compares with to be later, and writes to the pipe.
                 self._sleeps_until = float("inf")
-                times = [connection.tick(time.monotonic()) for connection in self.connections()]
+                times = [self._tick(connection) for connection in self.connections()]
                 next_tick = min((when for when in times if when is not None), default=float("inf"))
                 self._sleeps_until = next_tick
+
+    @staticmethod
+    def _tick(connection: Connection) -> Optional[float]:
+        try:
+            return connection.tick(time.monotonic())
+        except Exception:
+            _log.exception("the connection to %s", connection.endpoint)
+            return time.monotonic() + 1.0
 
 
 _transport: Optional[Transport] = None

@@ -47,6 +47,17 @@ def test_only_a_backward_that_was_certainly_refused_counts_as_not_applied(stand_
         assert caught.value.not_applied is not_applied, status
 
 
+def test_a_callback_that_fails_leaves_the_other_calls_their_thread(stand_in):
+    server = stand_in(echo)
+    client, ended = expertd.Client(server.endpoint, timeout=PATIENCE), threading.Event()
+    server.answer, held = (lambda request, frames: echo(request, frames) if held.wait(PATIENCE) else None), threading.Event()
+    calls = [client.start_forward("e.0", [X]) for _ in range(2)]
+    calls[0].add_done_callback(lambda call: 1 / 0)
+    calls[0].add_done_callback(lambda call: calls[1].add_done_callback(lambda call: ended.set()))
+    held.set()
+    assert ended.wait(PATIENCE) and calls[1].done()  # by the I/O thread: nobody waits for the calls
+
+
 def test_a_deadline_is_kept_without_the_server(stand_in):
     server = stand_in(lambda request, frames: None)
     client = expertd.Client(server.endpoint, timeout=0.2)
@@ -136,6 +147,7 @@ def test_hostile_replies_end_their_call_with_a_sentence_and_nothing_else(stand_i
         "frames": (pb.ReplyHeader(version=1, tensors=[pb.Tensor(dtype=1, shape=[2, 4])] * 2), [b"\0" * 32]),
         "bytes": (pb.ReplyHeader(version=1, tensors=[pb.Tensor(dtype=1, shape=[2, 4])]), [b"\0" * 31]),
         "huge": (pb.ReplyHeader(version=1, tensors=[pb.Tensor(dtype=1, shape=[1 << 63, 1 << 63])]), [b"\0" * 32]),
+        "empty": (pb.ReplyHeader(version=1, tensors=[pb.Tensor(dtype=1, shape=[0, 1 << 63])]), [b""]),
         "dims": (pb.ReplyHeader(version=1, tensors=[pb.Tensor(dtype=1, shape=[1] * 9)]), [b"\0" * 4]),
         "dtype": (pb.ReplyHeader(version=1, tensors=[pb.Tensor(dtype=99, shape=[2, 4])]), [b"\0" * 32]),
         "codec": (pb.ReplyHeader(version=1, tensors=[pb.Tensor(dtype=1, shape=[2, 4], codec=99)]), [b"\0" * 32]),

@@ -6,7 +6,9 @@ import torch
 
 import expertd
 from conftest import PATIENCE, StandIn
-from expertd import messages
+from expertd import keys, messages
+from expertd.parts import start_all
+from expertd.task import Task
 from expertd.transport import followable, transport
 
 OK, NOT_FOUND = 0, 5
@@ -23,13 +25,26 @@ class Frontends:
         half = len(request.tensors) // (2 if request.method == messages.server.value("Method", "BACKWARD") else 1)
         return messages.server.ReplyHeader(version=1, status=OK, tensors=request.tensors[:half]), frames[:half]
 
+    def answer_parts(self, request, frames, known):
+        """Of one kind: all are there, or none is."""
+        if all(part.uid in known for part in request.parts):
+            header, out = self.answer(request, frames)
+            for _ in request.parts:
+                header.parts.add()
+            return header, out
+        return messages.server.ReplyHeader(version=1, status=NOT_FOUND, parts=[{"status": NOT_FOUND} for _ in request.parts]), []
+
     def answer_home(self, request, frames):
+        if request.parts:
+            return self.answer_parts(request, frames, self.here)
         if request.uid in self.here:
             return self.answer(request, frames)
         endpoint = self.right.endpoint if self.named is None else self.named
         return messages.server.ReplyHeader(version=1, status=NOT_FOUND, message="it is elsewhere", endpoint=endpoint), []
 
     def answer_right(self, request, frames):
+        if request.parts:
+            return self.answer_parts(request, frames, self.there)
         if request.uid in self.there:
             return self.answer(request, frames)
         return messages.server.ReplyHeader(version=1, status=NOT_FOUND, message="it is not here"), []
@@ -92,7 +107,50 @@ def test_what_is_no_endpoint_is_not_followed(frontends, named):
 
 def test_sockets_of_this_host_are_named_by_servers_of_this_host_alone():
     assert followable("ipc:///x", "tcp://127.0.0.1:1") and not followable("ipc:///x", "tcp://10.0.0.7:1")
+    assert not followable("ipc:///x", "tcp://127.example.org:1") and not followable("ipc:///x", "tcp://127.0.0.1.example.org:1")
     assert followable("tcp://10.0.0.8:1", "tcp://10.0.0.7:1")
+
+
+@pytest.mark.parametrize("names", [["nop.0"], ["nop.0", "nop.1"]])
+def test_a_frontend_that_is_down_is_asked_for_nothing_any_more(frontends, names):
+    frontends.there = set(names)
+
+    def tasks():
+        made = [Task(name, [frontends.home.endpoint], [X], None, timeout=PATIENCE, retry_for=0, patient=False) for name in names]
+        start_all(made)
+        return made
+    for _ in range(2):
+        for task in tasks():
+            assert torch.equal(task.outputs()[0], X)
+    assert [bool(request.parts) for request in frontends.right.requests[len(names):]] == [len(names) > 1]
+    frontends.right.stop()
+    for task in tasks():
+        with pytest.raises(expertd.Unavailable):
+            task.outputs()
+    frontends.right = StandIn(frontends.answer_right)  # the experts have gone on to another one
+    for task in tasks():
+        assert torch.equal(task.outputs()[0], X)
+
+
+def test_a_server_names_no_other_servers_endpoint(frontends, monkeypatch):
+    right, other = frontends.right.endpoint, "tcp://127.0.0.1:1"
+    home = transport().connection(frontends.home.endpoint)
+    for name in ("_learned", "_inherited"):
+        monkeypatch.setattr(keys, name, {})
+    monkeypatch.setattr(home, "server_key", b"")
+    keys.learn(right, bytes(32))
+    assert transport().follow(home.endpoint, "nop.0", right) is None  # which is known to have another key
+    keys._learned.clear()
+    assert keys.same(other, home.endpoint, b"") and not keys._inherited
+    keys.learn(home.endpoint, bytes(range(32)))
+    key = keys._learned[home.endpoint].encode()
+    assert keys.same(other, home.endpoint, key) and keys._inherited[other].encode() == key
+    keys.learn(other, bytes(32))  # goes before what the server says
+    assert keys.is_outdated(other, key) and not keys.same(other, home.endpoint, key)
+    monkeypatch.setattr(home, "server_key", key)
+    keys._learned.pop(right, None)
+    transport().connection(right)
+    assert transport().follow(home.endpoint, "nop.0", right) is None  # which is connected to without that key
 
 
 def test_many_threads_and_callbacks(frontends):

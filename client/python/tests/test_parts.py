@@ -4,6 +4,7 @@ import torch
 
 import expertd
 from conftest import PATIENCE, echo, refusal
+from expertd import messages
 from expertd.gather import Settings, Target, call_many
 from expertd.parts import MOST_BYTES, _joined, start_all
 from expertd.task import Task
@@ -99,12 +100,13 @@ def test_failed_parts_go_on_together_at_the_next_server(stand_in):
     first.stop = lambda: None
 
 
-def test_experts_of_another_frontend_are_found_there_and_then_asked_there_together(stand_in):
+@pytest.mark.parametrize("says", [True, False])  # where many parts are refused, there is no room for the last ones' messages
+def test_experts_of_another_frontend_are_found_there_and_then_asked_there_together(stand_in, says):
     def answer(request, frames):
         if request.parts and any(part.uid == "e.0" for part in request.parts):
             header, out = with_statuses(request, frames, {"e.1": 5, "e.2": 5})
             for result in header.parts[1:]:
-                result.message = f"it is at {second.endpoint}"
+                result.message = f"it is at {second.endpoint}" if says else ""
             return header, out
         if request.uid == "e.0":
             return echo(request, frames)
@@ -117,6 +119,43 @@ def test_experts_of_another_frontend_are_found_there_and_then_asked_there_togeth
         assert mask.all() and torch.equal(y[0, 2], x[0])
     assert [sorted(part.uid for part in r.parts) or [r.uid] for r in second.asked("FORWARD")] in (
         [["e.1"], ["e.2"], ["e.1", "e.2"]], [["e.2"], ["e.1"], ["e.1", "e.2"]])
+
+
+@pytest.mark.parametrize("unanswered", ["part", "message"])
+def test_what_may_have_been_applied_at_one_frontend_goes_to_no_replica(stand_in, unanswered):
+    """Whatever is said of it later: it was sent before, and what became of it is not known."""
+    def answer_home(request, frames):
+        header, out = refusal(5, f"it is at {right.endpoint}")
+        header.endpoint = right.endpoint
+        for _ in request.parts:
+            header.parts.add(status=5)
+        return header, out
+
+    def answer_right(request, frames):
+        backward = request.method == messages.server.value("Method", "BACKWARD")
+        if not backward:
+            return echo(request, frames)
+        if not request.parts:
+            return refusal(5, "it is not here any more")
+        if unanswered == "part":
+            return with_statuses(request, frames, dict.fromkeys(["e.0", "e.1"], 14))
+        return refusal(14 if len(right.asked("BACKWARD")) == 1 else 3)
+    home, right, replica, x = stand_in(answer_home), stand_in(answer_right), stand_in(echo), torch.randn(1, 4)
+
+    def begun(grads):
+        tasks = [Task(f"e.{i}", [home.endpoint, replica.endpoint], [x], grads, timeout=PATIENCE, retry_for=0, patient=False) for i in range(2)]
+        start_all(tasks)
+        return tasks
+    for task in begun(None):
+        assert torch.equal(task.outputs()[0], x)
+    for task in begun([x]):
+        with pytest.raises(expertd.NotFound) as caught:
+            task.outputs()
+        assert not caught.value.not_applied
+    assert not replica.asked("BACKWARD")
+    ids = {part.uid: part.request_id for part in right.asked("BACKWARD")[0].parts}
+    alone = [request for request in right.asked("BACKWARD") if not request.parts]
+    assert {request.uid for request in alone} == {"e.0", "e.1"} and all(request.request_id == ids[request.uid] for request in alone)
 
 
 def test_a_server_that_knows_no_parts_is_asked_one_by_one_from_then_on(stand_in):
@@ -147,16 +186,22 @@ def test_answers_that_contradict_themselves_are_errors(stand_in):
         elif kind == "other columns":
             header.tensors[0].shape[0] = 4
             header.tensors[0].shape[1] = 2
+        elif kind == "no rows":
+            del header.tensors[0].shape[:]
+            out = [frames[0][:4]]
+        elif kind == "no tensor's shape":
+            header.tensors[0].shape[:] = [0, 1 << 63]
+            out = [b""]
         elif kind == "no tensors":
             del header.tensors[:]
             out = []
         elif kind == "a strange status":
             header.parts[0].status = 77
         return header, out
-    kinds = iter(["few parts", "few rows", "no tensors", "other columns", "a strange status", "no tensors", "other columns"])
+    kinds = iter(["few parts", "no rows", "no tensor's shape", "few rows", "no tensors", "other columns", "a strange status", "no tensors", "other columns"])
     one, x = stand_in(answer), torch.randn(1, 4)
     settings = BOTH._replace(k_min=0, backward_k_min=0)
-    for names, answered in ((2, 0), (2, 0), (2, 0), (2, 0), (2, 1), (1, 0), (1, 0)):  # also of one expert alone
+    for names, answered in ((2, 0), (2, 0), (2, 0), (2, 0), (2, 0), (2, 0), (2, 1), (1, 0), (1, 0)):  # also of one expert alone
         mask, _ = call_many(targets(one.endpoint, *["e.0", "e.1"][:names]), settings, SHAPE, x)
         assert int(mask.sum()) == answered
     kinds = iter(["right", "no tensors", "right", "few rows"])

@@ -57,6 +57,13 @@ def test_copies_are_begun_together_and_waited_for_before_the_bytes_are_read(stan
     assert torch.equal(there, x) and cpu is y
 
 
+def test_each_gradient_goes_to_where_its_tensor_was():
+    x, y = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4, device="meta", requires_grad=True)
+    there, _ = staging.move([x, y], torch.device("meta"))
+    grads = staging._Move.backward(there.grad_fn, torch.ones(3, 4), torch.ones(3, 4))
+    assert [grad.device.type for grad in grads[1:]] == ["cpu", "meta"]
+
+
 def test_what_moves_has_its_gradient_on_the_other_side():
     x = torch.randn(2, 3, requires_grad=True)
     assert staging.move([x], torch.device("cpu"))[0] is x
