@@ -82,7 +82,7 @@ static void send_text(const char *text)
 }
 
 /* A line of the message's: one that ended earlier would begin another assignment. */
-static void send_status(const char *lead, const char *format, va_list arguments)
+__attribute__((format(printf, 2, 0))) static void send_status(const char *lead, const char *format, va_list arguments)
 {
     char text[512];
     const size_t length = (size_t)snprintf(text, sizeof text, "%sSTATUS=", lead);
