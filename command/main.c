@@ -15,6 +15,7 @@
 #include "command/supervisor.h"
 #include "command/supervisord_file.h"
 #include "common/config.h"
+#include "common/config_cut.h"
 #include "common/config_reference.h"
 #include "common/log.h"
 #include "common/owner.h"
@@ -220,12 +221,11 @@ static int add(struct supervisor *supervisor, const char *program, const char *f
 }
 
 /* Whether a device of the frontend is served. */
-static bool is_asked(const struct config *config, const struct config_frontend_entry *entry)
+static bool is_asked(const struct config *config, unsigned frontend)
 {
     for (unsigned d = 0; d < config->devices_count; d++)
-        for (unsigned i = 0; i < entry->devices.count; i++)
-            if (strcmp(entry->devices.items[i], config->devices[d].name) == 0 && is_served(config, d))
-                return true;
+        if (is_served(config, d) && config_cut_owner(config, config->devices[d].name) == frontend)
+            return true;
     return false;
 }
 
@@ -235,7 +235,7 @@ static int add_each(struct supervisor *supervisor, const struct config *config, 
 {
     int result = 0;
     for (unsigned i = 0; result == 0 && i < config->frontends_count; i++)
-        if (i == 0 || is_asked(config, &config->frontends[i]))
+        if (i == 0 || is_asked(config, i))
             result = add(supervisor, program, file, "--frontend", config->frontends[i].name);
     return result;
 }
