@@ -49,6 +49,12 @@ _HANDSHAKE = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 _CONNECTED, _LOST = int(zmq.EVENT_CONNECTED), int(zmq.EVENT_DISCONNECTED)
 _FAILED = int(zmq.EVENT_CONNECT_RETRIED) | int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL) \
     | int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL) | int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+_NO_SERVER = "the handshake fails: what listens there is no expertd server, or not the one with that key, or one that asks for keys"
+_WHY_FAILED = {
+    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): "the handshake fails: it does not know this client's key",
+    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): _NO_SERVER,
+    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): _NO_SERVER,
+}
 _EVENTS, _FD, _POLLIN, _POLLOUT = int(zmq.EVENTS), int(zmq.FD), int(zmq.POLLIN), int(zmq.POLLOUT)
 _NOTHING = ((-1, 0),)
 _TCP_INFO = struct.Struct("=52xI64xQ")  # of linux/tcp.h: last_data_recv and bytes_acked
@@ -403,8 +409,11 @@ class Connection:
                 self.connects += 1
                 continue
             self._tcp_fd = -1
+            self._why_down = _WHY_FAILED.get(event, self._why_down)
             if event == _LOST:
-                self._why_down, self._stale = "the connection was lost", True
+                if self.state == UP:  # else its handshake has failed, and that was said
+                    self._why_down = "the connection was lost"
+                self._stale = True
                 self.losses += 1
                 self._receive()  # what had come before
                 self._close_link()

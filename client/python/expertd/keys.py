@@ -5,6 +5,7 @@ FILE_secret beside it. Without a server's key, connections are plain."""
 from __future__ import annotations
 
 import os
+import struct
 from typing import Any, Dict, Optional, Tuple
 
 import zmq
@@ -34,6 +35,10 @@ def _load(server_key: Optional[str], key_file: Optional[str]) -> Optional[Tuple[
     server = server_key.encode()
     if len(server) != _Z85_KEY or os.path.exists(server_key):
         server = zmq.auth.load_certificate(server_key)[0]
+    try:
+        zmq.utils.z85.decode(server)
+    except (KeyError, ValueError, struct.error):
+        raise ValueError(f"{server_key!r} is neither a server's public key, 40 characters of Z85, nor the path of its certificate") from None
     if not key_file:
         public, secret = zmq.curve_keypair()
         return server, public, secret
