@@ -61,7 +61,7 @@ $(foreach f,$(LEFT_OUT),$(info expertd-$f and its tests are left out: one of $($
 # references, which the tests alone have.
 FOLDERS  := $(filter-out $(LEFT_OUT),common proto pools frontend runtime dht client expertctl http command)
 rooms_runtime   := device compute train layers blocks state serve
-MAINS    := frontend/main.c frontend/socket_calls.c runtime/main.c dht/main.c http/main.c client/expertctl/expertctl.c command/main.c
+MAINS    := frontend/main.c proto/socket_calls.c runtime/main.c dht/main.c http/main.c client/expertctl/expertctl.c command/main.c
 REFERENCES := $(wildcard runtime/layers/*_reference.c)
 folder_expertctl := client/expertctl
 src      = $(filter-out $(MAINS) $(REFERENCES),$(wildcard $(foreach d,$(or $(folder_$1),$1),$d/*.c $(patsubst %,$d/%/*.c,$(rooms_$1)))))
@@ -182,7 +182,7 @@ frontend_LINK = $(call pkg_libs,$(frontend_PKGS) $(common_PKGS)) -ldl -lm
 runtime_WITH  = $(runtime_OBJ) $(call libs,pools common)
 runtime_LINK  = -rdynamic $(call pkg_libs,$(runtime_PKGS) $(common_PKGS)) -ldl -lm
 dht_WITH      = $(call libs,dht proto common)
-dht_LINK      = $(call pkg_libs,$(dht_PKGS) $(common_PKGS)) -lstdc++ -lm
+dht_LINK      = $(call pkg_libs,$(dht_PKGS) $(common_PKGS)) -lstdc++ -ldl -lm
 http_WITH     = $(call libs,http client proto common)
 http_LINK     = $(call pkg_libs,$(http_PKGS) $(common_PKGS)) -lm
 command_WITH  = $(call libs,command common)
@@ -193,11 +193,11 @@ expertctl_LINK = $(call pkg_libs,$(expertctl_PKGS) $(common_PKGS)) -lm
 examples_WITH = $(call lib,examples) $(BUILD)/lib/libexpertd.a
 examples_LINK = $(call pkg_libs,$(examples_PKGS)) -lm
 
-$(BUILD)/bin/expertd-frontend: $(BUILD)/obj/frontend/main.o $(BUILD)/obj/frontend/socket_calls.o $(call with,frontend)
+$(BUILD)/bin/expertd-frontend: $(BUILD)/obj/frontend/main.o $(BUILD)/obj/proto/socket_calls.o $(call with,frontend)
 	$(call link,frontend)
 $(BUILD)/bin/expertd-runtime: $(BUILD)/obj/runtime/main.o $(call with,runtime)
 	$(call link,runtime)
-$(BUILD)/bin/expertd-dht: $(BUILD)/obj/dht/main.o $(call with,dht)
+$(BUILD)/bin/expertd-dht: $(BUILD)/obj/dht/main.o $(BUILD)/obj/proto/socket_calls.o $(call with,dht)
 	$(call link,dht)
 $(BUILD)/bin/expertd-http: $(BUILD)/obj/http/main.o $(call with,http)
 	$(call link,http)
@@ -215,7 +215,7 @@ $(BUILD)/examples/%.so: examples/own_expert/%.c examples/own_expert/%.cl $(BUILD
 	cp examples/own_expert/$*.cl $(@D)
 
 # libexpertd needs of common only what has no further package.
-libexpertd_OBJ = $(client_OBJ) $(filter-out %/guard.o %/zap.o,$(proto_OBJ)) $(call obj,$(filter-out common/config%.c common/keyring.c,$(call src,common)))
+libexpertd_OBJ = $(client_OBJ) $(filter-out %/guard.o %/zap.o %/gate.o %/framing.o,$(proto_OBJ)) $(call obj,$(filter-out common/config%.c common/keyring.c,$(call src,common)))
 libexpertd_WITH = $(libexpertd_OBJ)
 libexpertd_LINK = -shared -Wl,-soname,libexpertd.so.$(SOVERSION) -Wl,--version-script=client/libexpertd.map $(call pkg_libs,$(client_PKGS)) -lm
 # One object whose hidden names are local: a program may have a status_name() of its own.

@@ -1,5 +1,7 @@
 #include "dht/frames.h"
 
+#include "proto/gate.h"
+
 bool frames_receive(struct frames *frames, void *socket)
 {
     frames->count = 0;
@@ -16,6 +18,8 @@ bool frames_receive(struct frames *frames, void *socket)
         if (frame == &dropped)
             zmq_msg_close(frame);
     }
+    if (frames->count > 0)
+        gate_heard(zmq_msg_get(&frames->items[0], ZMQ_SRCFD));
     return frames->count > 0;
 }
 

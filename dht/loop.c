@@ -12,11 +12,14 @@
 #include "common/owner.h"
 #include "common/process.h"
 #include "dht/agent.h"
+#include "dht/askers.h"
 #include "dht/service.h"
-#include "proto/guard.h"
 #include "dht/watch.h"
+#include "proto/gate.h"
+#include "proto/guard.h"
 
-enum { POLL_MAX_MS = 1000 };
+/* A message is one frame, and two or three of an envelope; the largest is a request for look-ups. */
+enum { POLL_MAX_MS = 1000, MESSAGE_FRAMES = 16, MESSAGE_BYTES = SERVICE_FRAME_MAX + 4096 };
 
 struct loop {
     struct guard guard; /* who may ask; its address stays */
@@ -31,6 +34,7 @@ struct loop {
     const struct config *config;
     int owner_fd;
     uint64_t next_owner_ns; /* when the lock's name is looked at */
+    uint64_t ended_said;    /* connections that the gate has ended */
 };
 
 /* ---- STATUS --------------------------------------------------------------------------------------------------------
@@ -114,6 +118,8 @@ static int count_all(const struct loop *loop, struct arena *arena, Expertd__Dht_
         {"dht.requests_refused", (double)s->refused},
         {"dht.requests_late", (double)s->late},
         {"dht.replies_unsent", (double)s->unsent},
+        {"dht.replies_unread", (double)s->unread},
+        {"dht.closed_large", (double)gate_ended()},
     };
     return add_counters(arena, status, named, sizeof named / sizeof named[0]);
 }
@@ -218,6 +224,8 @@ int loop_create(struct loop **loop, const struct config *config, int owner_fd)
         }
     }
     int rc = guard_open(&made->guard, &config->server);
+    /* Strangers connect to this process, and it to them; look-ups alone may be encrypted. */
+    gate_set(MESSAGE_FRAMES, MESSAGE_BYTES, guard_is_on(&made->guard), ASKERS_KEPT_BYTES_MAX);
     if (rc == 0)
         made->context = zmq_ctx_new();
     if (rc == 0 && !made->context)
@@ -310,6 +318,18 @@ static uint64_t sooner(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+static void say_ended(struct loop *loop)
+{
+    static struct log_burst burst;
+    const uint64_t ended = gate_ended();
+    if (ended == loop->ended_said || !log_burst_allows(&burst, NULL, NULL))
+        return;
+    log_warning("ended %llu connections on which a message had more than %d frames or %d MiB, or no ZMTP 2 or 3 was "
+                "spoken",
+                (unsigned long long)(ended - loop->ended_said), MESSAGE_FRAMES, MESSAGE_BYTES >> 20);
+    loop->ended_said = ended;
+}
+
 /* The run folder may have been emptied, and another process have taken the role under the lock's name. */
 static int keep_role(struct loop *loop, struct moment now, uint64_t *due_ns)
 {
@@ -320,6 +340,7 @@ static int keep_role(struct loop *loop, struct moment now, uint64_t *due_ns)
         if (owner_keep(&loop->owner_fd, server->run_dir, server->name, "dht") == -EBUSY)
             return -EBUSY;
         service_keep(loop->service);
+        say_ended(loop);
     }
     *due_ns = sooner(*due_ns, loop->next_owner_ns);
     return 0;

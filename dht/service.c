@@ -8,6 +8,7 @@
 #include <zmq.h>
 
 #include "common/log.h"
+#include "dht/askers.h"
 #include "dht/frames.h"
 #include "dht/lookup_kinds.h"
 #include "proto/binding.h"
@@ -19,12 +20,13 @@ enum { VERSION = 1, ENVELOPE_MAX = 3, BURST = 64 };
 struct call {
     struct lookup lookup;
     struct service *service;
+    struct asker *asker;
     Expertd__Dht__Request *request;
     zmq_msg_t envelope[ENVELOPE_MAX]; /* the peer's routing id, and what REQ puts in front */
     int envelope_count;
-    size_t bytes;
+    size_t bytes; /* that its asker is charged for */
     bool runnable;
-    bool kept;
+    bool kept, charged;
     TAILQ_ENTRY(call) entry; /* of all that are kept */
     struct call *next_runnable;
 };
@@ -35,7 +37,7 @@ struct service {
     service_status status;
     void *status_context;
     TAILQ_HEAD(calls, call) kept; /* the latest last */
-    size_t kept_count, kept_bytes;
+    struct askers *askers;
     struct call *runnable;
     struct service_counters counters;
     struct bindings bindings;
@@ -54,6 +56,10 @@ int service_create(struct service **service, void *context, const char *endpoint
     made->status = status;
     made->status_context = status_context;
     TAILQ_INIT(&made->kept);
+    if (askers_create(&made->askers) < 0) {
+        service_destroy(&made);
+        return -ENOMEM;
+    }
     made->socket = zmq_socket(context, ZMQ_ROUTER);
     if (!made->socket || zmq_setsockopt(made->socket, ZMQ_LINGER, &none, sizeof none) != 0 ||
         zmq_setsockopt(made->socket, ZMQ_ROUTER_MANDATORY, &one, sizeof one) != 0 ||
@@ -89,11 +95,10 @@ const struct service_counters *service_counters(const struct service *service)
 
 static void free_call(struct call *call)
 {
-    if (call->kept) {
+    if (call->kept)
         TAILQ_REMOVE(&call->service->kept, call, entry);
-        call->service->kept_count--;
-        call->service->kept_bytes -= call->bytes;
-    }
+    if (call->charged)
+        asker_let_go(call->service->askers, call->asker, call->bytes);
     lookup_destroy(&call->lookup);
     if (call->request)
         expertd__dht__request__free_unpacked(call->request, NULL);
@@ -112,6 +117,7 @@ void service_destroy(struct service **service)
         free_call(TAILQ_FIRST(&old->kept));
     if (old->socket)
         zmq_close(old->socket);
+    askers_destroy(&old->askers);
     free(old);
 }
 
@@ -125,23 +131,50 @@ static void make_runnable(struct lookup *lookup)
     call->service->runnable = call;
 }
 
-static void keep(struct call *call, size_t bytes)
-{
-    struct service *service = call->service;
-    call->bytes = bytes;
-    call->kept = true;
-    TAILQ_INSERT_TAIL(&service->kept, call, entry);
-    service->kept_count++;
-    service->kept_bytes += bytes;
-}
-
 /* ---- replies -------------------------------------------------------------------------------------------------------
  */
 
+/* A reply on its way; its asker is charged for it. */
+struct packed {
+    struct asker *asker; /* NULL: nobody is */
+    size_t size;
+    uint8_t bytes[];
+};
+
 static void free_packed(void *data, void *hint)
 {
-    (void)hint;
-    free(data);
+    struct packed *packed = hint;
+    (void)data;
+    if (packed->asker)
+        asker_credit(packed->asker, packed->size);
+    free(packed);
+}
+
+/* Of one that has too much unread, a short refusal takes the answer's place: so few bytes are nobody's concern. */
+static struct packed *pack(struct call *call, Expertd__Dht__Reply *reply)
+{
+    static char full[] =
+        "answers that this client has not read take too much memory: read them, or ask for less at once";
+    Expertd__Dht__Reply refusal = EXPERTD__DHT__REPLY__INIT;
+    size_t size = expertd__dht__reply__get_packed_size(reply);
+    const bool charged = asker_charge(call->asker, size);
+    if (!charged) {
+        refusal.version = VERSION;
+        refusal.request_id = reply->request_id;
+        refusal.status = STATUS_RESOURCE_EXHAUSTED;
+        refusal.message = full;
+        reply = &refusal;
+        size = expertd__dht__reply__get_packed_size(reply);
+        call->service->counters.unread++;
+    }
+    struct packed *packed = malloc(sizeof *packed + size);
+    if (packed) {
+        *packed = (struct packed){charged ? call->asker : NULL, size};
+        expertd__dht__reply__pack(reply, packed->bytes);
+    } else if (charged) {
+        asker_credit(call->asker, size);
+    }
+    return packed;
 }
 
 /* The peer may be gone, or slow: then its reply is dropped, and counted. */
@@ -152,15 +185,13 @@ static void send_reply(struct call *call)
     zmq_msg_t frame;
     reply->version = VERSION;
     reply->request_id = call->request ? call->request->request_id : 0;
-    const size_t size = expertd__dht__reply__get_packed_size(reply);
-    uint8_t *bytes = malloc(size ? size : 1);
-    if (!bytes) {
+    struct packed *packed = pack(call, reply);
+    if (!packed) {
         service->counters.unsent++;
         return;
     }
-    expertd__dht__reply__pack(reply, bytes);
-    if (zmq_msg_init_data(&frame, bytes, size, free_packed, NULL) != 0) {
-        free(bytes);
+    if (zmq_msg_init_data(&frame, packed->bytes, packed->size, free_packed, packed) != 0) {
+        free_packed(NULL, packed);
         service->counters.unsent++;
         return;
     }
@@ -255,11 +286,12 @@ static void begin(struct call *call, zmq_msg_t *frame, struct moment now)
         return;
     }
     /* What is decoded takes a few times what it took on the wire. */
-    const size_t bytes = sizeof *call + 4 * size + call->lookup.arena.bytes;
-    if (!call->lookup.failed &&
-        (service->kept_count >= SERVICE_KEPT_MAX || service->kept_bytes + bytes > SERVICE_KEPT_BYTES_MAX))
+    call->bytes = sizeof *call + 4 * size + call->lookup.arena.bytes;
+    call->charged = !call->lookup.failed && asker_keep(service->askers, call->asker, call->bytes);
+    if (!call->lookup.failed && !call->charged)
         lookup_fail(&call->lookup, STATUS_RESOURCE_EXHAUSTED, "too many look-ups wait for the DHT: try again later");
-    keep(call, bytes);
+    call->kept = true;
+    TAILQ_INSERT_TAIL(&service->kept, call, entry);
     run(call, now);
 }
 
@@ -281,8 +313,12 @@ static void take_message(struct service *service, struct frames *message, struct
     const int count = message->count;
     const bool valid = count >= 2 && count - 1 <= ENVELOPE_MAX && envelope_valid(frames, count - 1);
     service->counters.requests++;
-    if (!call)
+    if (call)
+        call->asker = askers_find(service->askers, zmq_msg_data(&frames[0]), zmq_msg_size(&frames[0]));
+    if (!call || !call->asker) {
+        free(call);
         return;
+    }
     call->service = service;
     /* Whoever sends something else gets his answer without an envelope that he did not send. */
     call->envelope_count = valid ? count - 1 : count >= 2 && zmq_msg_size(&frames[1]) == 0 ? 2 : 1;
@@ -304,6 +340,7 @@ uint64_t service_step(struct service *service, struct moment now)
 {
     struct frames frames;
     bool left = true;
+    askers_tidy(service->askers);
     for (int i = 0; i < BURST && (left = frames_receive(&frames, service->socket)); i++) {
         take_message(service, &frames, now);
         frames_close(&frames);

@@ -1,8 +1,8 @@
 /* The look-up service: a ZeroMQ ROUTER that takes requests and sends replies (proto/PROTOCOL-dht.md).
  *
  * A request becomes a lookup, which is run at once and mostly done at once; one that waits for the DHT is kept until
- * something that it wants is known, or its deadline comes. What is kept is bounded in number and in bytes. One thread.
- */
+ * something that it wants is known, or its deadline comes. What is kept, and what clients have not read, is bounded, of
+ * all and of each (askers.h). One thread. */
 #ifndef EXPERTD_DHT_SERVICE_H
 #define EXPERTD_DHT_SERVICE_H
 
@@ -11,12 +11,11 @@
 
 enum {
     SERVICE_FRAME_MAX = 16 << 20,
-    SERVICE_KEPT_MAX = 4096,            /* lookups */
-    SERVICE_KEPT_BYTES_MAX = 256 << 20, /* of requests and answers that are kept */
 };
 
 struct service_counters {
     uint64_t requests, refused, late, unsent;
+    uint64_t unread; /* answers in whose place a refusal was sent, as the client had too much unread */
 };
 
 struct service;

@@ -14,7 +14,7 @@
 
 #include "common/log.h"
 #include "frontend/client_peer.h"
-#include "frontend/gate.h"
+#include "proto/gate.h"
 
 enum {
     SPARE_FILES = 16, /* for what is opened now and then: segments, locks */

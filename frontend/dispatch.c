@@ -9,7 +9,7 @@
 #include "frontend/changes.h"
 #include "frontend/checkpoint.h"
 #include "frontend/connections.h"
-#include "frontend/gate.h"
+#include "proto/gate.h"
 #include "frontend/inspect.h"
 #include "frontend/lookout.h"
 #include "frontend/task.h"

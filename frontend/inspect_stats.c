@@ -8,7 +8,7 @@
 #include "common/clock.h"
 #include "common/memory.h"
 #include "frontend/connections.h"
-#include "frontend/gate.h"
+#include "proto/gate.h"
 #include "frontend/inspect.h"
 #include "frontend/local.h"
 #include "frontend/measures.h"

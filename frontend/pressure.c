@@ -8,7 +8,7 @@
 #include "common/memory.h"
 #include "frontend/buffer.h"
 #include "frontend/connections.h"
-#include "frontend/gate.h"
+#include "proto/gate.h"
 
 static const uint64_t budget_least = (uint64_t)64 << 20, budget_most = (uint64_t)4 << 30;
 static const uint64_t unread_most = (uint64_t)1 << 30, keep_most = (uint64_t)256 << 20;

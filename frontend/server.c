@@ -12,7 +12,7 @@
 #include "common/log.h"
 #include "common/memory.h"
 #include "frontend/elsewhere.h"
-#include "frontend/gate.h"
+#include "proto/gate.h"
 #include "frontend/group.h"
 #include "frontend/local.h"
 #include "frontend/changes.h"
@@ -84,7 +84,7 @@ static int open_endpoint(struct server *server)
     if (frame_max < config->max_message)
         log_info("frames may have %" PRIu64 " MiB, as the memory for messages is %" PRIu64 " MiB (frontend.max_memory)",
                  frame_max >> 20, server->pressure.budget >> 20);
-    gate_set(GATE_FRAMES, server->pressure.budget, server->config->server.key_file[0] != 0);
+    gate_set(GATE_FRAMES, server->pressure.budget, server->config->server.key_file[0] != 0, 0);
     const int rc = endpoint_open(&server->endpoint, server->config, frame_max);
     if (rc == 0)
         changes_listen(server);

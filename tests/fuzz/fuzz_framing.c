@@ -2,7 +2,7 @@
  */
 #include <stdlib.h>
 
-#include "frontend/framing.h"
+#include "proto/framing.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -135,7 +135,7 @@ class Liars:
             self.addresses.append((host, s.bind_to_random_port(f"tcp://{host}")))
             self.poller.register(s, zmq.POLLIN)
             self.sockets.append(s)
-        self.kinds = {s: number % 5 for number, s in enumerate(self.sockets)}
+        self.kinds = {s: number % 6 for number, s in enumerate(self.sockets)}
         self.stopping = False
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
@@ -157,6 +157,8 @@ class Liars:
         ask = dht_pb2.Ask.FromString(frame)
         if kind == 0:
             return [os.urandom(200)]
+        if kind == 5:
+            return [[b""] * 2000]  # one message; it might as well have no end
         if kind == 1:
             return [self.introduction(ask, right=False).SerializeToString()]
         if kind == 2:
@@ -173,7 +175,7 @@ class Liars:
                 route, frame = s.recv_multipart()[:2]
                 self.heard += 1
                 for answer in self.answers(self.kinds[s], frame):
-                    s.send_multipart([route, answer])
+                    s.send_multipart([route, *answer] if isinstance(answer, list) else [route, answer])
         for s in self.sockets:
             s.close()
 
@@ -227,6 +229,7 @@ def test_strangers_hide_nobody_and_cost_little():
         expect(sure(new, *known) == right, "a new reader finds what there is, and only says so when it is certain")
         until(lambda: sure(new, "ffn.2.3") == [[frontends[2].endpoint]], "a server that came late is found")
         expect(sure(late, *known) == right, "and it finds the others")
+        expect(new.counter("closed_large") > 0, "and one that says too much at once is not listened to")
         expect(liars.heard > 0 and new.counter("servers_lying") > 0 and new.counter("servers_silent") > 0,
                "strangers have been asked")
         asked, addresses = new.counter("servers_asked"), new.counter("servers_known")

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "frontend/framing.h"
+#include "proto/framing.h"
 
 static const struct framing_limits limits = {.frames = 5, .bytes = 1000};
 static struct framing framing;

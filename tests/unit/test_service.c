@@ -3,6 +3,7 @@
 
 #include "dht_world.h"
 
+#include "dht/askers.h"
 #include "dht/service.h"
 
 static void *context;
@@ -182,10 +183,75 @@ START_TEST(no_more_look_ups_wait_than_there_is_room_for)
     void *dealer = client(ZMQ_DEALER);
     const int none = 0;
     zmq_setsockopt(dealer, ZMQ_SNDHWM, &none, sizeof none);
-    for (uint64_t id = 1; id <= SERVICE_KEPT_MAX + 1; id++)
+    for (uint64_t id = 1; id <= ASKERS_KEPT_MAX + 1; id++)
         ask(dealer, EXPERTD__DHT__METHOD__RESOLVE, id, 60000, "ffn.0.0");
-    check_answer(dealer, SERVICE_KEPT_MAX + 1, STATUS_RESOURCE_EXHAUSTED);
+    Expertd__Dht__Reply *reply = answer(dealer);
+    ck_assert_uint_eq(reply->status, STATUS_RESOURCE_EXHAUSTED);
+    ck_assert_uint_gt(reply->request_id, ASKERS_KEPT_MAX / 2);
+    expertd__dht__reply__free_unpacked(reply, NULL);
+    /* Another one's waits all the same, and is answered. */
+    void *other = client(ZMQ_DEALER);
+    world_host(world_server(1), "ffn.0.0");
+    ask(other, EXPERTD__DHT__METHOD__RESOLVE, 1, 60000, "ffn.0.0");
+    taken(ASKERS_KEPT_MAX + 2);
+    world_answer();
+    check_answer(other, 1, STATUS_OK);
+    zmq_close(other);
     zmq_close(dealer);
+}
+END_TEST
+
+/* Requests whose answers are much larger than they are. */
+static void ask_much(void *socket, uint64_t id)
+{
+    enum { UIDS = 20000 };
+    static char *uids[UIDS], uid[] = "ffn.0.0";
+    Expertd__Dht__Request request = EXPERTD__DHT__REQUEST__INIT;
+    for (size_t i = 0; i < UIDS; i++)
+        uids[i] = uid;
+    request.version = 1;
+    request.request_id = id;
+    request.method = EXPERTD__DHT__METHOD__RESOLVE;
+    request.n_uids = UIDS;
+    request.uids = uids;
+    const size_t size = expertd__dht__request__get_packed_size(&request);
+    uint8_t *bytes = malloc(size);
+    expertd__dht__request__pack(&request, bytes);
+    ck_assert_int_eq(zmq_send(socket, bytes, size, 0), (int)size);
+    free(bytes);
+}
+
+START_TEST(a_client_that_does_not_read_is_refused_and_nobody_else)
+{
+    enum { FEW = 4, MOST = 2000 };
+    const int few = FEW, none = 0, bytes = 1 << 16;
+    void *deaf = zmq_socket(context, ZMQ_DEALER);
+    zmq_setsockopt(deaf, ZMQ_LINGER, &none, sizeof none);
+    zmq_setsockopt(deaf, ZMQ_RCVHWM, &few, sizeof few);
+    zmq_setsockopt(deaf, ZMQ_RCVBUF, &bytes, sizeof bytes);
+    ck_assert_int_eq(zmq_connect(deaf, endpoint), 0);
+    world_host(world_server(1), "ffn.0.0");
+    ask_much(deaf, 1);
+    taken(1);
+    world_answer();
+    check_answer(deaf, 1, STATUS_OK);
+    uint64_t asked = 1;
+    for (; service_counters(service)->unread == 0 && asked < MOST; asked++) {
+        ask_much(deaf, asked + 1);
+        taken(asked + 1);
+    }
+    ck_assert_uint_lt(asked, MOST);
+    void *dealer = client(ZMQ_DEALER);
+    ask(dealer, EXPERTD__DHT__METHOD__RESOLVE, 1, 0, "ffn.0.0");
+    check_answer(dealer, 1, STATUS_OK);
+    /* When it reads, the refusal is the last that it gets, and then it is served again. */
+    for (uint64_t id = 2; id < asked; id++)
+        check_answer(deaf, id, STATUS_OK);
+    check_answer(deaf, asked, STATUS_RESOURCE_EXHAUSTED);
+    ask_much(deaf, asked + 1);
+    check_answer(deaf, asked + 1, STATUS_OK);
+    zmq_close(dealer);
+    zmq_close(deaf);
 }
 END_TEST
 
@@ -199,5 +265,6 @@ int main(void)
     tcase_add_test(all, a_deadline_ends_the_wait);
     tcase_add_test(all, a_client_that_goes_leaves_nothing_behind);
     tcase_add_test(all, no_more_look_ups_wait_than_there_is_room_for);
+    tcase_add_test(all, a_client_that_does_not_read_is_refused_and_nobody_else);
     return world_run(all, "service");
 }

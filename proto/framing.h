@@ -1,8 +1,8 @@
 /* Where a connection is in ZeroMQ's stream (ZMTP 2 and 3), as its bytes are read: what the message that has begun has
  * so far. ZeroMQ bounds a frame, but not a message of many, and hands it on when it is whole; whoever reads along can
  * end it before. Knows no socket. */
-#ifndef EXPERTD_FRONTEND_FRAMING_H
-#define EXPERTD_FRONTEND_FRAMING_H
+#ifndef EXPERTD_PROTO_FRAMING_H
+#define EXPERTD_PROTO_FRAMING_H
 
 #include <stdbool.h>
 #include <stddef.h>

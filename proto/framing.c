@@ -1,4 +1,4 @@
-#include "frontend/framing.h"
+#include "proto/framing.h"
 
 enum framing_place { IN_GREETING, AT_FLAGS, IN_SIZE, IN_FRAME, IN_ERROR };
 /* Of the greeting: the signature's ends, and where the revision is; then a type, or all that ZMTP 3 has. */
