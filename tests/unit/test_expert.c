@@ -99,6 +99,37 @@ START_TEST(staging_holds_two_batches_and_says_busy_to_a_third)
 }
 END_TEST
 
+/* Decay alone would show a step whose gradients are zeros. */
+START_TEST(warming_up_is_no_step_and_leaves_nothing_behind)
+{
+    static const char *const options[] = {"optimizer: adamw, learning_rate: 0.1, weight_decay: 0.5",
+                                          "optimizer: adamw, learning_rate: 0.1, weight_decay: 0.5, "
+                                          "grad_accumulation: 2"};
+    struct training training;
+    training_open(&training, kernels[_i % 2], false, "", 40, 5, options[_i / 2]);
+    const struct config_expert *config = &training.support.config.experts[0];
+    struct expert *cold, *warm;
+    const struct expert_ops *ops = expert_find(config);
+    ck_assert_int_eq(ops->create(&cold, training.support.device, config, 3), 0);
+    ck_assert_int_eq(expert_create(&warm, training.support.device, config, 3), 0);
+    training_check_same(warm, cold);
+    const struct expert_counters none = {0};
+    ck_assert_mem_eq(&warm->counters, &none, sizeof none);
+    ck_assert_uint_eq(warm->accumulated, 0);
+    for (unsigned step = 0; step < 2; step++) {
+        training_fill(&training, step);
+        const struct expert_batch one = training_backward(&training, warm, 0, training.rows);
+        const struct expert_batch other = training_backward(&training, cold, 0, training.rows);
+        ck_assert_int_eq(one.step, other.step);
+        ck_assert_double_eq(one.grad_norm, other.grad_norm);
+    }
+    training_check_same(warm, cold);
+    expert_destroy(&cold);
+    expert_destroy(&warm);
+    training_close(&training);
+}
+END_TEST
+
 static void poison(struct training *training, float value)
 {
     ((float *)training->inputs[1].mapping)[training->hidden + 1] = value;
@@ -225,6 +256,7 @@ int main(void)
     tcase_add_loop_test(all, a_batch_of_several_tasks_steps_as_one_task_of_all_rows_wherever_they_lie, 0, 2);
     tcase_add_loop_test(all, batches_may_be_enqueued_back_to_back_and_one_backward_of_an_expert_at_a_time, 0, 2);
     tcase_add_test(all, staging_holds_two_batches_and_says_busy_to_a_third);
+    tcase_add_loop_test(all, warming_up_is_no_step_and_leaves_nothing_behind, 0, 4);
     tcase_add_loop_test(all, a_batch_with_nan_inf_or_an_overflow_changes_nothing_and_is_counted, 0, 2);
     tcase_add_loop_test(all, accumulated_batches_step_as_one_and_a_poisoned_one_among_them_is_left_out, 0, 2);
     tcase_add_loop_test(all, without_an_optimizer_only_grad_inputs_are_made, 0, 4);
