@@ -165,3 +165,12 @@ const struct config_device *config_find_device(const struct config *config, cons
             return &config->devices[i];
     return NULL;
 }
+
+bool config_device_quantizes(const struct config_device *device)
+{
+    static const char *const precisions[] = {"int8", "int4", "fp8", "mxfp4"};
+    for (unsigned i = 0; i < sizeof precisions / sizeof *precisions; i++)
+        if (strcmp(device->precision, precisions[i]) == 0)
+            return true;
+    return false;
+}

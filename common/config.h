@@ -148,6 +148,8 @@ const char *config_local_endpoint(struct config *config, const char *listen);
 
 /* The device's entry by name, NULL if there is none ("" is the first). */
 const struct config_device *config_find_device(const struct config *config, const char *name);
+/* Whether its precision keeps matrices of weights in a few bits, in which nothing trains. */
+bool config_device_quantizes(const struct config_device *device);
 
 /* The uids that the entry names (all of the pattern, or its draw: the same configuration gives the same uids).
  * A malloc'd array of *count pointers in one block with their strings: free() it. 0 or -errno; -EEXIST and a logged

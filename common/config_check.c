@@ -365,8 +365,7 @@ static int check_kernel(const struct config_device *device, const struct config_
     if (strcmp(device->precision, "tf32") == 0 && strcmp(kernel, "mma") != 0 && strcmp(kernel, "auto") != 0)
         return config_source_error(source, place,
                                    "%s does not multiply in tf32: choose mma or auto, or precision: fp32", kernel);
-    const bool quantized = strcmp(device->precision, "int8") == 0 || strcmp(device->precision, "int4") == 0;
-    if (quantized && (strcmp(kernel, "mma") == 0 || strcmp(kernel, "amx") == 0))
+    if (config_device_quantizes(device) && (strcmp(kernel, "mma") == 0 || strcmp(kernel, "amx") == 0))
         return config_source_error(source, place, "%s does not read weights of precision %s: choose auto, cpu or gpu",
                                    kernel, device->precision);
     return 0;
@@ -578,7 +577,9 @@ static int check_waiting(const struct config *config, const struct config_source
 static int check_expert(const struct config *config, const struct config_source *source, int index)
 {
     const struct config_expert *expert = &config->experts[index];
-    if (!config_find_device(config, expert->device))
+    const struct config_device *device = config_find_device(config, expert->device);
+    const bool trains = strcmp(expert->optimizer, "none") != 0;
+    if (!device)
         return config_source_error(source, (struct config_place){"experts", index, "device"},
                                    "there is no device called '%.100s' in the list of devices", expert->device);
     int rc = check_block(config, source, index);
@@ -586,9 +587,14 @@ static int check_expert(const struct config *config, const struct config_source 
         rc = check_waiting(config, source, index);
     if (rc < 0)
         return rc;
-    if (!expert->backward && strcmp(expert->optimizer, "none") != 0)
+    if (!expert->backward && trains)
         return config_source_error(source, (struct config_place){"experts", index, "backward"},
                                    "false needs optimizer: none: an expert learns from backwards");
+    if (trains && config_device_quantizes(device) && expert->declared && expert->declared->layers_count > 0)
+        return config_source_error(source, (struct config_place){"experts", index, "optimizer"},
+                                   "must be none on device '%s': nothing trains in precision %s, in which it keeps "
+                                   "weights",
+                                   device->name, device->precision);
     const bool scheduled = strcmp(expert->schedule, "none") != 0;
     if (scheduled && expert->total_steps <= expert->warmup_steps)
         return config_source_error(source, (struct config_place){"experts", index, "total_steps"},

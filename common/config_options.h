@@ -144,12 +144,13 @@
     X(CHOICE, linear_kernel, "auto", 0, 0, "auto|cpu|amx|gpu|mma|clblast",                                             \
       "kernel of the linear layer; auto: by the device's class and the precision, and on a CPU with matrix units "     \
       "(AMX) by a measurement; clblast: that library's, where the program was built with it (libclblast-dev)")         \
-    X(CHOICE, precision, "fp32", 0, 0, "fp32|tf32|fp16|bf16|int8|int4",                                                \
+    X(CHOICE, precision, "fp32", 0, 0, "fp32|tf32|fp16|bf16|int8|int4|fp8|mxfp4",                                      \
       "fp16, bf16: matrices of weights are kept in it, on any device; NVIDIA's matrix units, where they are, "         \
       "multiply "                                                                                                      \
       "in fp16 (gradients in tf32), and bf16 in tf32; tf32: those multiply in it, and are needed (compute capability " \
-      "8.0 or more); int8, int4: matrices of weights are kept in so many bits with a scale for each 32, for experts "  \
-      "with optimizer: none; what is summed, vectors and the optimizer's state are always fp32")                       \
+      "8.0 or more); int8, int4: matrices of weights are rounded to so many bits with a scale for each 32, for "       \
+      "experts with optimizer: none; fp8 (E4M3 with a scale for each 128 x 128), mxfp4: the same, kept as a model's "  \
+      "files have them, which must be in it; what is summed, vectors and the optimizer's state are always fp32")       \
     X(CHOICE, tune, "auto", 0, 0, "auto|off|force",                                                                    \
       "measure at the start which tiles of the GPU's products are the fastest, once for each size; auto: not on a "    \
       "CPU; force: anew, and also there")                                                                              \

@@ -85,8 +85,7 @@ static void look_for_room(const struct server *server, struct plan *plan)
 static bool takes(const struct server *server, uint32_t device, const struct config_expert *expert)
 {
     const struct config_device *is = config_find_device(server->live, server->devices[device]->name);
-    const bool quantized = is && (strcmp(is->precision, "int8") == 0 || strcmp(is->precision, "int4") == 0);
-    return !quantized || strcmp(expert->optimizer, "none") == 0;
+    return !is || !config_device_quantizes(is) || strcmp(expert->optimizer, "none") == 0;
 }
 
 /* The device with the most room that can have it; -1: none has any. */

@@ -89,7 +89,7 @@ static bool has_own_kinds(const struct engine_model *model)
 static int check_quantized(const struct engine_model *model)
 {
     const struct config_device *device = model->device->config;
-    if (provider_shape(model->device)->quantized == 0 || model->parameters.count == 0)
+    if (provider_shape(model->device)->quantized == NULL || model->parameters.count == 0)
         return 0;
     if (model->parameters.trains)
         log_error("experts: uid %s: on device %s weights are kept in %s, in which nothing trains: set optimizer: none, "

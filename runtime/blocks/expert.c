@@ -152,9 +152,28 @@ int expert_tensor_read(struct expert *expert, unsigned index, float *values)
     return parameters_read(parameters_of(expert), index, values);
 }
 
+const struct weight_format *expert_tensor_format(const struct expert *expert, unsigned index)
+{
+    struct expert_tensor tensor;
+    parameters_tensor(parameters_of(expert), index, &tensor);
+    const struct weight_format *format = parameters_of(expert)->shape.quantized;
+    return tensor.is_parameter && tensor.ndim == 2 && format != NULL && format->of_files ? format : NULL;
+}
+
 int expert_tensor_write(struct expert *expert, unsigned index, const float *values)
 {
+    const struct weight_format *format = expert_tensor_format(expert, index);
+    if (format != NULL)
+        return device_complain(expert->device, -EINVAL,
+                               "this device keeps weights in %s as a file has them, and these are floats: set another "
+                               "precision",
+                               format->precision);
     return parameters_write(parameters_of(expert), index, values);
+}
+
+int expert_tensor_write_numbers(struct expert *expert, unsigned index, const struct quantized_numbers *numbers)
+{
+    return parameters_write_numbers(parameters_of(expert), index, numbers);
 }
 
 uint64_t expert_snapshot_bytes(const struct expert *expert)

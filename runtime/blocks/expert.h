@@ -52,7 +52,9 @@ struct expert_batch {
 };
 
 struct expert;
-struct parameters; /* runtime/train/parameters.h */
+struct parameters;        /* runtime/train/parameters.h */
+struct weight_format;     /* runtime/compute/weight_format.h */
+struct quantized_numbers; /* runtime/compute/quantized.h */
 
 /* The operations of one kind of block. */
 struct expert_ops {
@@ -128,6 +130,10 @@ int expert_tensor_find(const struct expert *expert, const char *name);
 /* Copies one tensor's count floats out or in (converting to and from the device's packing). Waits for the device. */
 int expert_tensor_read(struct expert *expert, unsigned index, float *values);
 int expert_tensor_write(struct expert *expert, unsigned index, const float *values);
+/* The format in which a file must have the tensor, as it is kept as it is there (precision: fp8, mxfp4): floats are
+ * -EINVAL. NULL: any. */
+const struct weight_format *expert_tensor_format(const struct expert *expert, unsigned index);
+int expert_tensor_write_numbers(struct expert *expert, unsigned index, const struct quantized_numbers *numbers);
 /* Sets the counters, and so the place in the schedule, when a checkpoint is loaded. accumulated is how many batches the
  * "optimizer.gradient" tensors hold. */
 void expert_set_counters(struct expert *expert, const struct expert_counters *counters, unsigned accumulated);

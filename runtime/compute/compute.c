@@ -15,18 +15,13 @@
 static const struct kernel_provider *const providers[] = {&provider_cpu, &provider_amx, &provider_gpu, &provider_mma,
                                                           &provider_clblast};
 
-static bool is_quantized(const char *precision)
-{
-    return strcmp(precision, "int8") == 0 || strcmp(precision, "int4") == 0;
-}
-
 /* The matrix units for what they are there for. Weights of 16 bits are worth their half of the memory on any device. */
 static const char *choose(struct device *device)
 {
     const char *precision = device->config->precision;
     if (strcmp(precision, "tf32") == 0)
         return "mma";
-    if (is_quantized(precision))
+    if (weight_format_find(precision) != NULL)
         return device->info.class == DEVICE_CLASS_CPU ? "cpu" : "gpu";
     if (strcmp(precision, "fp32") != 0 && provider_mma.check(device) == 0)
         return "mma";
@@ -54,10 +49,9 @@ void compute_set_shape(struct device *device)
     compute->provider->shape(&device->info, &compute->shape);
     compute->shape.bfloat = strcmp(device->config->precision, "bf16") == 0;
     compute->shape.weight_bytes = compute->shape.bfloat || strcmp(device->config->precision, "fp16") == 0 ? 2 : 4;
-    if (!is_quantized(device->config->precision))
-        return;
-    compute->shape.weight_bytes = 1;
-    compute->shape.quantized = strcmp(device->config->precision, "int8") == 0 ? 8 : 4;
+    compute->shape.quantized = weight_format_find(device->config->precision);
+    if (compute->shape.quantized != NULL)
+        compute->shape.weight_bytes = 1;
 }
 
 static int take_provider(struct device *device)
@@ -72,7 +66,7 @@ static int take_provider(struct device *device)
                                "linear_kernel %s does not multiply in tf32: set linear_kernel: auto, or precision: "
                                "fp32",
                                config->linear_kernel);
-    if (is_quantized(config->precision) && device->compute->provider != &provider_cpu &&
+    if (device->compute->shape.quantized != NULL && device->compute->provider != &provider_cpu &&
         device->compute->provider != &provider_gpu)
         return device_complain(device, -EINVAL,
                                "linear_kernel %s does not read weights of precision %s: set linear_kernel: auto, or "

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "common/half.h"
+#include "runtime/compute/weight_format.h"
 #include "runtime/device/opencl.h"
 
 enum kernel {
@@ -45,7 +46,7 @@ struct kernel_shape {
     unsigned tile_rows;    /* rows of the largest tile */
     unsigned weight_bytes; /* of an element of a matrix that products read as weights: 4, or 2, a half; or 1 */
     bool bfloat;           /* of 2: it is a bfloat16 instead */
-    unsigned quantized;    /* of 1: the bits of a number, 8 or 4 (runtime/compute/quantized.h); elements are bytes */
+    const struct weight_format *quantized; /* of 1: what its bytes are (runtime/compute/quantized.h); else NULL */
 };
 
 /* An element of 2 bytes: to nearest, ties to even; and back, exactly. */
@@ -80,23 +81,25 @@ static inline uint64_t kernel_packed_floats(const struct kernel_shape *shape, ui
     return kernel_panels(shape, columns) * rows * kernel_panel_width(shape, columns);
 }
 /* Elements of a matrix of weights of which products contract `k` rows, and make n columns. Quantized, it is blocks of
- * scales and numbers, which differ where it is the transposed one. */
-enum { KERNEL_QUANTIZED_GROUP = 32 };
+ * scales and codes, which differ where it is the transposed one. */
+enum { KERNEL_SQUARE_SCALES = 16 /* bytes: two floats, and what keeps codes from crossing cache lines */ };
 static inline uint64_t kernel_quantized_scales(const struct kernel_shape *shape, bool transposed)
 {
-    const uint64_t beside = shape->panel > KERNEL_QUANTIZED_GROUP ? shape->panel / KERNEL_QUANTIZED_GROUP : 1;
-    return transposed ? KERNEL_QUANTIZED_GROUP * beside : shape->panel;
+    const uint64_t beside = shape->panel > WEIGHT_FORMAT_GROUP ? shape->panel / WEIGHT_FORMAT_GROUP : 1;
+    return shape->quantized->square
+               ? KERNEL_SQUARE_SCALES
+               : (transposed ? WEIGHT_FORMAT_GROUP * beside : shape->panel) * shape->quantized->scale_bytes;
 }
 static inline uint64_t kernel_quantized_block(const struct kernel_shape *shape, bool transposed)
 {
-    return kernel_quantized_scales(shape, transposed) * sizeof(uint16_t) +
-           (uint64_t)KERNEL_QUANTIZED_GROUP * shape->panel * shape->quantized / 8;
+    return kernel_quantized_scales(shape, transposed) +
+           (uint64_t)WEIGHT_FORMAT_GROUP * shape->panel * shape->quantized->bits / 8;
 }
 static inline uint64_t kernel_weights(const struct kernel_shape *shape, uint64_t k, uint64_t n, bool transposed)
 {
-    const uint64_t groups = (k + KERNEL_QUANTIZED_GROUP - 1) / KERNEL_QUANTIZED_GROUP;
-    return shape->quantized > 0 ? kernel_panels(shape, n) * groups * kernel_quantized_block(shape, transposed)
-                                : kernel_packed_floats(shape, k, n);
+    const uint64_t groups = (k + WEIGHT_FORMAT_GROUP - 1) / WEIGHT_FORMAT_GROUP;
+    return shape->quantized != NULL ? kernel_panels(shape, n) * groups * kernel_quantized_block(shape, transposed)
+                                    : kernel_packed_floats(shape, k, n);
 }
 /* Columns of the weights of a gated product with so many results, each of which has two of them: whole panels. */
 static inline uint64_t kernel_paired_columns(const struct kernel_shape *shape, uint64_t columns)

@@ -22,8 +22,8 @@ static const char *find_source(const char *name)
 const char *kernel_program_weights(const struct device *device)
 {
     const struct kernel_shape *shape = provider_shape(device);
-    if (shape->quantized > 0)
-        return shape->quantized == 8 ? " -DQUANTIZED_BITS=8" : " -DQUANTIZED_BITS=4";
+    if (shape->quantized != NULL)
+        return shape->quantized->options;
     return shape->bfloat ? " -DHALF_WEIGHTS -DBFLOAT_WEIGHTS" : shape->weight_bytes == 2 ? " -DHALF_WEIGHTS" : "";
 }
 
@@ -57,7 +57,7 @@ int kernel_program_build(struct device *device)
         cl_int error;
         if (k == KERNEL_WEIGHT_GRADIENT && provider->no_gradient_kernel)
             continue;
-        if ((k == KERNEL_STEP_ADAM || k == KERNEL_STEP_SGD) && compute->shape.quantized > 0)
+        if ((k == KERNEL_STEP_ADAM || k == KERNEL_STEP_SGD) && compute->shape.quantized != NULL)
             continue; /* nothing trains */
         compute->kernels[k] = clCreateKernel(compute->program, kernel_name(k), &error);
         if (compute->kernels[k] == NULL)

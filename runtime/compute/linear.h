@@ -9,8 +9,9 @@
  *     widen a weight when they read it and round nothing else.
  *   - bf16: the same of bfloat16, of which every one is a number of tf32 and of fp32; where there are matrix units,
  *     all products are made in tf32.
- *   - int8, int4: weights are numbers of so many bits with a scale for each 32 (runtime/compute/quantized.h), and what
- *     they are rounded to is multiplied as in fp32.
+ *   - int8, int4, fp8, mxfp4: weights are codes of a few bits with scales (runtime/compute/weight_format.h), and what
+ *     they stand for is multiplied as in fp32. On CPUs one row or two multiply sums of 32 products with the scales.
+ *
  * With u = 2^-11 (tf32 and fp16 both have 11 significant bits), a sum of K products differs from the exact one by at
  * most
  *     (2u + u^2 + K 2^-22) * sum |a_i b_i|,

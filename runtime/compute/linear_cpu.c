@@ -12,8 +12,9 @@ enum {
     BATCHED_TILE = 64,  /* and this one batched_cpu.cl */
 };
 
-static const char *const sources[] = {"common",       "shares_cpu",  "panels_cpu",    "linear_cpu",    "rows_cpu",
-                                      "rms_norm_cpu", "batched_cpu", "attention_cpu", "optimizer_cpu", NULL};
+static const char *const sources[] = {"common",   "shares_cpu",   "panels_cpu",  "quantized_cpu", "linear_cpu",
+                                      "rows_cpu", "rms_norm_cpu", "batched_cpu", "attention_cpu", "optimizer_cpu",
+                                      NULL};
 
 /* As many accumulators as the vector registers hold: 24 of 32 with AVX-512, 12 of 16 with AVX2 and SSE. */
 static void cpu_shape(const struct device_info *info, struct kernel_shape *shape)

@@ -1,53 +1,91 @@
 #include "runtime/compute/quantized.h"
 
+#include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 
-enum { GROUP = KERNEL_QUANTIZED_GROUP, HALF_GROUP = GROUP / 2 };
+enum { GROUP = WEIGHT_FORMAT_GROUP, HALF_GROUP = GROUP / 2, FITTING = 64 };
 
-struct group {
-    uint16_t scale;
-    int numbers[GROUP];
-};
-
-float quantized_greatest(unsigned bits)
+static uint64_t groups_of(uint64_t count)
 {
-    const float scale = nextafterf(HALF_INFINITE, 0);
-    return bits == 8 ? 127 * scale : 8 * scale;
+    return (count + GROUP - 1) / GROUP;
 }
 
-static float greatest_of(const float *values, unsigned count)
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* --- numbers ------------------------------------------------------------------------------------------------------ */
+
+int quantized_numbers_create(struct quantized_numbers *numbers, uint64_t out, uint64_t in)
+{
+    numbers->codes = malloc(out * in);
+    numbers->scales = malloc(out * groups_of(in) * sizeof *numbers->scales);
+    if (numbers->codes != NULL && numbers->scales != NULL)
+        return 0;
+    quantized_numbers_destroy(numbers);
+    return -ENOMEM;
+}
+
+void quantized_numbers_destroy(struct quantized_numbers *numbers)
+{
+    free(numbers->codes);
+    free(numbers->scales);
+    *numbers = (struct quantized_numbers){0};
+}
+
+/* Weights that share a scale: outputs [c, end_c), inputs [k, end_k). */
+struct extent {
+    uint64_t c, end_c, k, end_k;
+};
+
+/* Of the greatest magnitude. */
+static float greatest_of(const struct extent *extent, uint64_t in, const float *values)
 {
     float greatest = 0;
-    for (unsigned i = 0; i < count; i++)
-        greatest = fabsf(values[i]) > fabsf(greatest) ? values[i] : greatest;
+    for (uint64_t c = extent->c; c < extent->end_c; c++)
+        for (uint64_t k = extent->k; k < extent->end_k; k++)
+            greatest = fabsf(values[c * in + k]) > fabsf(greatest) ? values[c * in + k] : greatest;
     return greatest;
 }
 
-/* To nearest, halves away from 0. */
-static int round_to_int(float x)
+static void round_extent(const struct weight_format *format, const struct extent *extent, uint64_t in,
+                         const float *values, struct quantized_numbers *numbers)
 {
-    const int whole = (int)x;
-    const float rest = x - (float)whole;
-    return whole + (rest >= 0.5f) - (rest <= -0.5f);
+    float inverse;
+    const float scale = weight_format_scale(format, greatest_of(extent, in, values), &inverse);
+    for (uint64_t c = extent->c; c < extent->end_c; c++) {
+        const uint64_t at = c * in + extent->k;
+        format->codes(values + at, extent->end_k - extent->k, inverse, numbers->codes + at);
+        for (uint64_t k = extent->k; k < extent->end_k; k += GROUP)
+            numbers->scales[c * groups_of(in) + k / GROUP] = scale;
+    }
 }
 
-static int round_to_four_bits(float x)
+void quantized_round(const struct weight_format *format, uint64_t out, uint64_t in, const float *values,
+                     struct quantized_numbers *numbers)
 {
-    const int number = (int)(x + 8.5f) - 8;
-    return number < 7 ? number : 7;
+    const uint64_t down = format->square ? WEIGHT_FORMAT_SQUARE : 1,
+                   along = format->square ? WEIGHT_FORMAT_SQUARE : GROUP;
+    for (uint64_t c = 0; c < out; c += down) {
+        for (uint64_t k = 0; k < in; k += along) {
+            const struct extent extent = {c, least(c + down, out), k, least(k + along, in)};
+            round_extent(format, &extent, in, values, numbers);
+        }
+    }
 }
 
-static struct group round_group(unsigned bits, const float *values, unsigned count)
+bool quantized_fits(const struct weight_format *format, uint64_t out, uint64_t in, const float *scales)
 {
-    struct group group = {0};
-    const float greatest = greatest_of(values, count);
-    const float d = bits == 8 ? fabsf(greatest) / 127 : greatest / -8, inverse = 1 / d;
-    group.scale = half_from_float(d);
-    if (half_to_float(group.scale) == 0)
-        return (struct group){0};
-    for (unsigned i = 0; i < count; i++)
-        group.numbers[i] = bits == 8 ? round_to_int(values[i] * inverse) : round_to_four_bits(values[i] * inverse);
-    return group;
+    const uint64_t groups = groups_of(in), groups_fitting = FITTING / GROUP;
+    for (uint64_t c = 0; format->square && c < out; c++) {
+        const float *of_c = scales + c * groups, *first = scales + c / FITTING * FITTING * groups;
+        for (uint64_t g = 0; g < groups; g++)
+            if (of_c[g] != first[g / groups_fitting * groups_fitting])
+                return false;
+    }
+    return true;
 }
 
 /* --- where a number lies ------------------------------------------------------------------------------------------ */
@@ -56,32 +94,34 @@ static struct group round_group(unsigned bits, const float *values, unsigned cou
 static unsigned char *block_of(const struct quantized *matrix, void *memory, uint64_t row, uint64_t column)
 {
     const uint64_t rows = matrix->transposed ? matrix->columns : matrix->in;
-    const uint64_t groups = (rows + GROUP - 1) / GROUP, panel = column / matrix->shape->panel;
+    const uint64_t panel = column / matrix->shape->panel;
     return (unsigned char *)memory +
-           (panel * groups + row / GROUP) * kernel_quantized_block(matrix->shape, matrix->transposed);
+           (panel * groups_of(rows) + row / GROUP) * kernel_quantized_block(matrix->shape, matrix->transposed);
 }
 
-static uint16_t *scale_of(const struct quantized *matrix, void *memory, uint64_t row, uint64_t column)
+static unsigned char *scale_of(const struct quantized *matrix, void *memory, uint64_t row, uint64_t column)
 {
+    const struct weight_format *format = matrix->shape->quantized;
     const uint64_t panel = matrix->shape->panel, lane = column % panel, beside = panel > GROUP ? panel / GROUP : 1;
-    uint16_t *scales = (uint16_t *)(void *)block_of(matrix, memory, row, column);
-    return scales + (matrix->transposed ? row % GROUP * beside + lane / GROUP : lane);
+    const uint64_t of_group = matrix->transposed ? row % GROUP * beside + lane / GROUP : lane;
+    const uint64_t of_square = (matrix->transposed ? row : column) % 2;
+    return block_of(matrix, memory, row, column) + (format->square ? of_square : of_group) * format->scale_bytes;
 }
 
-static unsigned char *number_of(const struct quantized *matrix, void *memory, uint64_t row, uint64_t column)
+static unsigned char *code_of(const struct quantized *matrix, void *memory, uint64_t row, uint64_t column)
 {
     const struct kernel_shape *shape = matrix->shape;
-    unsigned char *numbers =
-        block_of(matrix, memory, row, column) + kernel_quantized_scales(shape, matrix->transposed) * sizeof(uint16_t);
-    const uint64_t in_block = shape->quantized == 8 ? row % GROUP : row % HALF_GROUP;
-    return numbers + in_block * shape->panel + column % shape->panel;
+    unsigned char *codes = block_of(matrix, memory, row, column) + kernel_quantized_scales(shape, matrix->transposed);
+    const uint64_t in_block = shape->quantized->bits == 8 ? row % GROUP : row % HALF_GROUP;
+    return codes + in_block * shape->panel + column % shape->panel;
 }
 
-static int get(const struct quantized *matrix, void *memory, uint64_t row, uint64_t column)
+static float get(const struct quantized *matrix, void *memory, uint64_t row, uint64_t column)
 {
-    const unsigned char byte = *number_of(matrix, memory, row, column);
-    const unsigned shift = row % GROUP < HALF_GROUP ? 0 : 4;
-    return matrix->shape->quantized == 8 ? (signed char)byte : (int)((byte >> shift & 15U) ^ 8U) - 8;
+    const struct weight_format *format = matrix->shape->quantized;
+    const unsigned byte = *code_of(matrix, memory, row, column);
+    const unsigned code = format->bits == 8 ? byte : row % GROUP < HALF_GROUP ? byte & 15 : byte >> 4;
+    return format->number((uint8_t)code) * format->scale(scale_of(matrix, memory, row, column));
 }
 
 /* --- tensors ------------------------------------------------------------------------------------------------------ */
@@ -97,41 +137,42 @@ static uint64_t column_of(const struct quantized *matrix, uint64_t c, uint64_t k
 }
 
 /* Four bits of it. */
-static void put_half(unsigned char *byte, bool upper, int number)
+static void put_half(unsigned char *byte, bool upper, unsigned code)
 {
     const unsigned shift = upper ? 4 : 0;
-    *byte = (unsigned char)((*byte & ~(15U << shift)) | ((unsigned)number & 15U) << shift);
+    *byte = (unsigned char)((*byte & ~(15U << shift)) | code << shift);
 }
 
 /* Of output c, from input `begin` on: down a panel's column, or along a row of the transposed one, which narrow panels
  * cut. */
-static void put_group(const struct quantized *matrix, void *memory, uint64_t c, uint64_t begin, unsigned count,
-                      const struct group *group)
+static void place_group(const struct quantized *matrix, void *memory, uint64_t c, uint64_t begin, unsigned count,
+                        const uint8_t *from, float scale)
 {
+    const struct weight_format *format = matrix->shape->quantized;
     const unsigned panel = matrix->shape->panel, run = matrix->transposed && panel < GROUP ? panel : GROUP;
     for (unsigned first = 0; first < count; first += run) {
         const uint64_t row = row_of(matrix, c, begin + first), column = column_of(matrix, c, begin + first);
         const unsigned end = count - first < run ? count : first + run;
-        unsigned char *numbers = number_of(matrix, memory, row, column);
-        *scale_of(matrix, memory, row, column) = group->scale;
+        unsigned char *codes = code_of(matrix, memory, row, column);
+        format->keep_scale(scale, scale_of(matrix, memory, row, column));
         for (unsigned i = first; i < end; i++) {
             const size_t eight = matrix->transposed ? i - first : (size_t)i * panel;
             const size_t four = matrix->transposed ? i - first : (size_t)(i % HALF_GROUP) * panel;
-            if (matrix->shape->quantized == 8)
-                numbers[eight] = (unsigned char)group->numbers[i];
+            if (format->bits == 8)
+                codes[eight] = from[i];
             else
-                put_half(numbers + four, (matrix->transposed ? row % GROUP : i) >= HALF_GROUP, group->numbers[i]);
+                put_half(codes + four, (matrix->transposed ? row % GROUP : i) >= HALF_GROUP, from[i]);
         }
     }
 }
 
-void quantized_pack(const struct quantized *matrix, void *memory, const float *values)
+void quantized_place(const struct quantized *matrix, void *memory, const struct quantized_numbers *numbers)
 {
     for (uint64_t c = 0; c < matrix->out; c++) {
         for (uint64_t begin = 0; begin < matrix->in; begin += GROUP) {
-            const unsigned count = (unsigned)(matrix->in - begin < GROUP ? matrix->in - begin : GROUP);
-            const struct group group = round_group(matrix->shape->quantized, values + c * matrix->in + begin, count);
-            put_group(matrix, memory, c, begin, count, &group);
+            const unsigned count = (unsigned)least(matrix->in - begin, GROUP);
+            place_group(matrix, memory, c, begin, count, numbers->codes + c * matrix->in + begin,
+                        numbers->scales[c * groups_of(matrix->in) + begin / GROUP]);
         }
     }
 }
@@ -139,11 +180,7 @@ void quantized_pack(const struct quantized *matrix, void *memory, const float *v
 void quantized_unpack(const struct quantized *matrix, const void *memory, float *values)
 {
     void *readable = (void *)(uintptr_t)memory;
-    for (uint64_t c = 0; c < matrix->out; c++) {
-        for (uint64_t k = 0; k < matrix->in; k++) {
-            const uint64_t row = row_of(matrix, c, k), column = column_of(matrix, c, k);
-            values[c * matrix->in + k] =
-                (float)get(matrix, readable, row, column) * half_to_float(*scale_of(matrix, readable, row, column));
-        }
-    }
+    for (uint64_t c = 0; c < matrix->out; c++)
+        for (uint64_t k = 0; k < matrix->in; k++)
+            values[c * matrix->in + k] = get(matrix, readable, row_of(matrix, c, k), column_of(matrix, c, k));
 }

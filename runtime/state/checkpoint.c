@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "runtime/compute/weight_format.h"
 #include "runtime/state/safetensors.h"
 
 enum { STEP_DIGITS = 20 };
@@ -206,6 +207,14 @@ static int check_tensors(const struct expert *expert, const struct safetensors *
         const struct safetensors_tensor *tensor = safetensors_find(file, wanted.name);
         if (!tensor && !wanted.is_parameter)
             continue;
+        const struct weight_format *format = expert_tensor_format(expert, i);
+        if (format) {
+            log_error("'%s' does not fit the expert: it has the weights as numbers of their own, and device %s keeps "
+                      "them in %s as a model's files have them (docs/models.md): set another precision, int8 or int4 "
+                      "say, which round",
+                      path, expert->config->device, format->precision);
+            return -EINVAL;
+        }
         if (!tensor) {
             log_error("'%s' does not fit the expert: it has no tensor '%s' (expected %s)", path, wanted.name,
                       safetensors_shape_format("F32", wanted.dims, wanted.ndim, expected, sizeof expected));

@@ -140,7 +140,30 @@ const char *stored_shape(const struct stored *stored, char *text, size_t size)
                                     stored->ndim, text, size);
 }
 
+const char *stored_precision(const struct stored *stored)
+{
+    return stored->format == STORED_FP8 ? "fp8" : stored->format == STORED_MXFP4 ? "mxfp4" : NULL;
+}
+
 /* --- reading it --------------------------------------------------------------------------------------------------- */
+
+/* What comes out: values; or, where there are codes, these and a scale for each. */
+struct numbers {
+    float *values;
+    uint8_t *codes;
+};
+
+static struct numbers behind(struct numbers numbers, uint64_t count)
+{
+    return (struct numbers){numbers.values + count, numbers.codes ? numbers.codes + count : NULL};
+}
+
+static inline void put_coded(struct numbers to, size_t i, uint8_t code, float number, float scale)
+{
+    to.values[i] = to.codes ? scale : number * scale;
+    if (to.codes)
+        to.codes[i] = code;
+}
 
 struct reader {
     const struct stored *stored;
@@ -192,7 +215,7 @@ static int read_plain(const struct reader *reader, uint64_t first, size_t count,
 }
 
 /* Of one row of the last dimension, at most PIECE_BYTES. */
-static int read_fp8(const struct reader *reader, uint64_t first, size_t count, float *to)
+static int read_fp8(const struct reader *reader, uint64_t first, size_t count, struct numbers to)
 {
     const struct stored *stored = reader->stored;
     const uint64_t row = first / reader->columns, rows = stored->dims[stored->ndim - 2];
@@ -202,12 +225,13 @@ static int read_fp8(const struct reader *reader, uint64_t first, size_t count, f
     const uint8_t *codes = reader->piece;
     const int rc = read_range(reader, stored->file, stored->tensor, first, count, reader->piece);
     for (size_t i = 0; rc == 0 && i < count; i++)
-        to[i] = small_float_e4m3(codes[i]) * scales[(first % reader->columns + i) / STORED_SCALE_BLOCK];
+        put_coded(to, i, codes[i], small_float_e4m3(codes[i]),
+                  scales[(first % reader->columns + i) / STORED_SCALE_BLOCK]);
     return rc;
 }
 
 /* The same. Numbers may begin inside a block, or a byte. */
-static int read_mxfp4(const struct reader *reader, uint64_t first, size_t count, float *to)
+static int read_mxfp4(const struct reader *reader, uint64_t first, size_t count, struct numbers to)
 {
     const struct stored *stored = reader->stored;
     const uint64_t block = first / MXFP4_BLOCK, blocks = divide_up(first + count, MXFP4_BLOCK) - block;
@@ -219,16 +243,16 @@ static int read_mxfp4(const struct reader *reader, uint64_t first, size_t count,
     for (size_t i = 0; rc == 0 && i < count; i++) {
         const size_t at = first % MXFP4_BLOCK + i;
         const uint8_t code = at % 2 == 0 ? codes[at / 2] & 15 : codes[at / 2] >> 4;
-        to[i] = small_float_e2m1(code) * small_float_e8m0(scales[at / MXFP4_BLOCK]);
+        put_coded(to, i, code, small_float_e2m1(code), small_float_e8m0(scales[at / MXFP4_BLOCK]));
     }
     return rc;
 }
 
 /* `count` numbers from the first-th on. */
-static int read_numbers(const struct reader *reader, uint64_t first, size_t count, float *to)
+static int read_numbers(const struct reader *reader, uint64_t first, size_t count, struct numbers to)
 {
     if (reader->stored->format == STORED_PLAIN)
-        return read_plain(reader, first, count, to);
+        return read_plain(reader, first, count, to.values);
     int rc = 0;
     while (rc == 0 && count > 0) {
         const uint64_t left = reader->columns - first % reader->columns;
@@ -236,7 +260,7 @@ static int read_numbers(const struct reader *reader, uint64_t first, size_t coun
         n = n < PIECE_BYTES / 2 ? n : PIECE_BYTES / 2;
         rc = reader->stored->format == STORED_FP8 ? read_fp8(reader, first, n, to) : read_mxfp4(reader, first, n, to);
         first += n;
-        to += n;
+        to = behind(to, n);
         count -= n;
     }
     return rc;
@@ -260,22 +284,30 @@ static struct runs runs_of(const struct tensor_view *view)
                          : (struct runs){columns, along, rows, down, 1, columns};
 }
 
-static int read_runs(const struct reader *reader, const struct tensor_view *view, float *values)
+static int make_line(struct numbers *line, size_t count, bool codes)
+{
+    *line = (struct numbers){malloc(count * sizeof *line->values), codes ? malloc(count) : NULL};
+    return line->values && (line->codes || !codes) ? 0 : -ENOMEM;
+}
+
+static int read_runs(const struct reader *reader, const struct tensor_view *view, struct numbers numbers)
 {
     const struct runs runs = runs_of(view);
     const bool direct = runs.inner_stride == 1 && runs.to_inner == 1;
     const size_t span = (size_t)((runs.inner - 1) * runs.inner_stride + 1);
-    float *line = direct ? NULL : malloc(span * sizeof *line);
-    if (!direct && !line)
-        return -ENOMEM;
-    int rc = 0;
+    struct numbers line = {0};
+    int rc = direct ? 0 : make_line(&line, span, numbers.codes != NULL);
     for (uint64_t i = 0; rc == 0 && i < runs.outer; i++) {
-        float *to = values + i * runs.to_outer;
+        const struct numbers to = behind(numbers, i * runs.to_outer);
         rc = read_numbers(reader, view->offset + i * runs.outer_stride, span, direct ? to : line);
-        for (uint64_t j = 0; rc == 0 && !direct && j < runs.inner; j++)
-            to[j * runs.to_inner] = line[j * runs.inner_stride];
+        for (uint64_t j = 0; rc == 0 && !direct && j < runs.inner; j++) {
+            to.values[j * runs.to_inner] = line.values[j * runs.inner_stride];
+            if (to.codes)
+                to.codes[j * runs.to_inner] = line.codes[j * runs.inner_stride];
+        }
     }
-    free(line);
+    free(line.values);
+    free(line.codes);
     return rc;
 }
 
@@ -294,8 +326,8 @@ static int read_scales(struct reader *reader)
     return rc;
 }
 
-int stored_read(const struct stored *stored, const struct tensor_view *view, float *values,
-                char error[SHARDS_ERROR_SIZE])
+static int read_part(const struct stored *stored, const struct tensor_view *view, struct numbers numbers,
+                     char error[SHARDS_ERROR_SIZE])
 {
     error[0] = 0;
     if (view->ndim == 0 || view->ndim > 2)
@@ -307,10 +339,22 @@ int stored_read(const struct stored *stored, const struct tensor_view *view, flo
         .stored = stored, .columns = stored->dims[stored->ndim - 1], .piece = malloc(PIECE_BYTES), .error = error};
     int rc = reader.piece ? read_scales(&reader) : -ENOMEM;
     if (rc == 0)
-        rc = read_runs(&reader, view, values);
+        rc = read_runs(&reader, view, numbers);
     if (rc == -ENOMEM)
         snprintf(error, SHARDS_ERROR_SIZE, "there is not enough memory to read it");
     free(reader.scales);
     free(reader.piece);
     return rc;
+}
+
+int stored_read(const struct stored *stored, const struct tensor_view *view, float *values,
+                char error[SHARDS_ERROR_SIZE])
+{
+    return read_part(stored, view, (struct numbers){values, NULL}, error);
+}
+
+int stored_read_codes(const struct stored *stored, const struct tensor_view *view, uint8_t *codes, float *scales,
+                      char error[SHARDS_ERROR_SIZE])
+{
+    return read_part(stored, view, (struct numbers){scales, codes}, error);
 }

@@ -36,5 +36,10 @@ const char *stored_shape(const struct stored *stored, char *text, size_t size);
 /* Reads a part of one or two dimensions, row by row: of as many floats as its dimensions say. */
 int stored_read(const struct stored *stored, const struct tensor_view *view, float *values,
                 char error[SHARDS_ERROR_SIZE]);
+/* The same of a format with codes, STORED_FP8 or STORED_MXFP4: each number's code, in a byte, and its scale. */
+int stored_read_codes(const struct stored *stored, const struct tensor_view *view, uint8_t *codes, float *scales,
+                      char error[SHARDS_ERROR_SIZE]);
+/* "fp8", "mxfp4": the precision that keeps it as it is; NULL: of STORED_PLAIN. */
+const char *stored_precision(const struct stored *stored);
 
 #endif

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 
 #include "common/log.h"
 #include "common/tensor_part.h"
+#include "runtime/compute/quantized.h"
 #include "runtime/state/checkpoint.h"
 #include "runtime/state/layouts.h"
 #include "runtime/state/stored.h"
@@ -165,27 +167,117 @@ static int check_values(struct loading *loading, const struct expert_tensor *wan
     return 0;
 }
 
-static int read_parameter(struct loading *loading, const struct expert_tensor *wanted, float **values)
+/* What was read of a parameter: floats, or the numbers of a format that is kept as it is. */
+struct values {
+    float *floats;
+    const struct weight_format *format; /* NULL: of floats */
+    struct quantized_numbers numbers;
+};
+
+static int say_no_memory(struct loading *loading)
+{
+    snprintf(loading->error, sizeof loading->error, "there is not enough memory to read it");
+    return -ENOMEM;
+}
+
+static int check_format(struct loading *loading, const struct stored *stored, const struct weight_format *format)
+{
+    char shape[128];
+    const char *precision = stored_precision(stored);
+    if (precision && strcmp(precision, format->precision) == 0)
+        return 0;
+    snprintf(loading->error, sizeof loading->error,
+             "'%.200s' is %s, and device %s keeps weights in %s as a file has them: set precision: %s, which keeps "
+             "these, or int8 or int4, to which they are rounded",
+             loading->part.name, stored_shape(stored, shape, sizeof shape), loading->expert->config->device,
+             format->precision, precision ? precision : "bf16");
+    return -EINVAL;
+}
+
+static int check_numbers(struct loading *loading, const struct expert_tensor *wanted,
+                         const struct weight_format *format, const uint8_t *codes, const float *scales)
+{
+    for (uint64_t i = 0; i < wanted->count; i++) {
+        const float value = format->number(codes[i]) * scales[i];
+        if (isfinite(value) && isfinite(scales[i] * format->most))
+            continue;
+        snprintf(loading->error, sizeof loading->error,
+                 "element %" PRIu64
+                 " of what '%.200s' gives for parameter '%s' is %g (code 0x%02x, scale %g), which no "
+                 "weight may be",
+                 i, loading->part.name, wanted->name, (double)value, codes[i], (double)scales[i]);
+        return -EPROTO;
+    }
+    return 0;
+}
+
+/* A scale for each group of an output's inputs, of one for each weight. */
+static int take_scales(struct loading *loading, const struct expert_tensor *wanted, const struct weight_format *format,
+                       const float *scales, float *of_groups)
+{
+    const uint64_t out = wanted->dims[0], in = wanted->dims[1];
+    bool fits = true;
+    for (uint64_t c = 0; c < out; c++) {
+        for (uint64_t k = 0; k < in; k++) {
+            const float scale = scales[c * in + k],
+                        first = scales[c * in + k / WEIGHT_FORMAT_GROUP * WEIGHT_FORMAT_GROUP];
+            fits = fits && scale == first;
+            if (k % WEIGHT_FORMAT_GROUP == 0)
+                *of_groups++ = scale;
+        }
+    }
+    of_groups -= out * ((in + WEIGHT_FORMAT_GROUP - 1) / WEIGHT_FORMAT_GROUP);
+    if (fits && quantized_fits(format, out, in, of_groups))
+        return 0;
+    snprintf(loading->error, sizeof loading->error,
+             "what '%.200s' gives for parameter '%s' begins inside of weights that share a scale, or crosses them: it "
+             "cannot be kept in %s as it is: set precision: bf16",
+             loading->part.name, wanted->name, format->precision);
+    return -EINVAL;
+}
+
+static int read_numbers(struct loading *loading, const struct expert_tensor *wanted, const struct stored *stored,
+                        const struct tensor_view *view, struct values *values)
+{
+    int rc = check_format(loading, stored, values->format);
+    if (rc < 0)
+        return rc;
+    float *scales = malloc(wanted->count * sizeof *scales);
+    if (!scales || quantized_numbers_create(&values->numbers, wanted->dims[0], wanted->dims[1]) < 0) {
+        free(scales);
+        return say_no_memory(loading);
+    }
+    rc = stored_read_codes(stored, view, values->numbers.codes, scales, loading->error);
+    if (rc == 0)
+        rc = check_numbers(loading, wanted, values->format, values->numbers.codes, scales);
+    if (rc == 0)
+        rc = take_scales(loading, wanted, values->format, scales, values->numbers.scales);
+    free(scales);
+    return rc;
+}
+
+static int read_parameter(struct loading *loading, const struct expert_tensor *wanted, struct values *values)
 {
     struct stored stored = {0};
     struct tensor_view view = {0};
     int rc = find_part(loading, wanted, &stored, &view);
     if (rc < 0)
         return rc;
-    *values = malloc(wanted->count * sizeof **values);
-    if (!*values) {
-        snprintf(loading->error, sizeof loading->error, "there is not enough memory to read it");
-        return -ENOMEM;
-    }
-    rc = stored_read(&stored, &view, *values, loading->error);
-    return rc == 0 ? check_values(loading, wanted, *values) : rc;
+    if (values->format)
+        return read_numbers(loading, wanted, &stored, &view, values);
+    values->floats = malloc(wanted->count * sizeof *values->floats);
+    if (!values->floats)
+        return say_no_memory(loading);
+    rc = stored_read(&stored, &view, values->floats, loading->error);
+    return rc == 0 ? check_values(loading, wanted, values->floats) : rc;
 }
 
-static int write_parameters(struct loading *loading, float *const *values, unsigned count)
+static int write_parameters(struct loading *loading, const struct values *values, unsigned count)
 {
     int rc = 0;
     for (unsigned i = 0; i < count && rc == 0; i++)
-        rc = expert_tensor_write(loading->expert, i, values[i]);
+        rc = values[i].format ? expert_tensor_write_numbers(loading->expert, i, &values[i].numbers)
+                              : expert_tensor_write(loading->expert, i, values[i].floats);
     if (rc < 0)
         snprintf(loading->error, sizeof loading->error, "they cannot be loaded into the device: %.200s",
                  device_error(loading->expert->device));
@@ -206,17 +298,20 @@ static unsigned count_parameters(const struct expert *expert)
 static int load_parameters(struct loading *loading)
 {
     const unsigned count = count_parameters(loading->expert);
-    float **values = calloc(count, sizeof *values);
+    struct values *values = calloc(count, sizeof *values);
     int rc = values ? 0 : -ENOMEM;
     for (unsigned i = 0; i < count && rc == 0; i++) {
         struct expert_tensor wanted;
         expert_tensor(loading->expert, i, &wanted);
+        values[i].format = expert_tensor_format(loading->expert, i);
         rc = read_parameter(loading, &wanted, &values[i]);
     }
     if (rc == 0)
         rc = write_parameters(loading, values, count);
-    for (unsigned i = 0; i < count && values; i++)
-        free(values[i]);
+    for (unsigned i = 0; i < count && values; i++) {
+        free(values[i].floats);
+        quantized_numbers_destroy(&values[i].numbers);
+    }
     free(values);
     return rc;
 }

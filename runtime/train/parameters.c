@@ -212,27 +212,20 @@ static inline __attribute__((always_inline)) void convert_kind(const struct pack
         convert_over_out(packing, kind, pack, packed, plain);
 }
 
-static void convert_quantized(const struct packing *packing, void *packed, float *plain, bool pack)
+static struct quantized quantized_of(const struct packing *packing)
 {
-    const struct quantized matrix = {.shape = packing->shape,
-                                     .out = packing->out,
-                                     .in = packing->in,
-                                     .step = packing->step,
-                                     .first = packing->first,
-                                     .columns = packing->columns,
-                                     .transposed = packing->over_in};
-    if (pack)
-        quantized_pack(&matrix, packed, plain);
-    else
-        quantized_unpack(&matrix, packed, plain);
+    return (struct quantized){.shape = packing->shape,
+                              .out = packing->out,
+                              .in = packing->in,
+                              .step = packing->step,
+                              .first = packing->first,
+                              .columns = packing->columns,
+                              .transposed = packing->over_in};
 }
 
+/* Of what is not quantized. */
 static void convert(const struct packing *packing, void *packed, float *plain, bool pack)
 {
-    if (packing->bytes == 1) {
-        convert_quantized(packing, packed, plain, pack);
-        return;
-    }
     if (packing->bytes == sizeof(float) && pack)
         convert_kind(packing, PACKED_FLOAT, true, packed, plain);
     else if (packing->bytes == sizeof(float))
@@ -251,7 +244,11 @@ static void unpack_primary(const struct parameters *parameters, const struct par
                            const void *packed, size_t bytes)
 {
     const struct packing packing = packing_of(parameters, item, false, bytes);
-    convert(&packing, (void *)(uintptr_t)packed, plain, false);
+    const struct quantized matrix = quantized_of(&packing);
+    if (bytes == 1)
+        quantized_unpack(&matrix, packed, plain);
+    else
+        convert(&packing, (void *)(uintptr_t)packed, plain, false);
 }
 
 /* --- tensors by number: the parameters, then each moment of each parameter, then the accumulated gradients ----------
@@ -304,9 +301,9 @@ void parameters_tensor(const struct parameters *parameters, unsigned index, stru
     tensor->count = item->out * (item->in > 0 ? item->in : 1);
     tensor->is_parameter = copy == 0;
     tensor->greatest = copy > 0 || item->in == 0 || !is_narrow(parameters) ? FLT_MAX
-                       : parameters->shape.quantized > 0 ? quantized_greatest(parameters->shape.quantized)
-                       : parameters->shape.bfloat        ? BFLOAT_GREATEST
-                                                         : nextafterf(HALF_INFINITE, 0);
+                       : parameters->shape.quantized != NULL               ? parameters->shape.quantized->greatest
+                       : parameters->shape.bfloat                          ? BFLOAT_GREATEST
+                                                                           : nextafterf(HALF_INFINITE, 0);
     /* Adam takes a root of its second moments. */
     tensor->least = copy >= 2 && copy <= parameters->moments ? 0 : -tensor->greatest;
 }
@@ -336,12 +333,13 @@ int parameters_read(struct parameters *parameters, unsigned index, float *values
     return result;
 }
 
-/* A row-major tensor into the panels of a place, over its `out` or, transposed, over its `in`. Pads are written as
- * zeros, whatever was there; what is a partner's stays. */
+/* A row-major tensor into the panels of a place, over its `out` or, transposed, over its `in`: floats, or, where the
+ * place is quantized, numbers. Pads are written as zeros, whatever was there; what is a partner's stays. */
 static int write_place(struct parameters *parameters, const struct parameter *item, const struct place *place,
-                       const float *values, bool over_in)
+                       const float *values, const struct quantized_numbers *numbers, bool over_in)
 {
     const struct packing packing = packing_of(parameters, item, over_in, place->bytes);
+    const struct quantized matrix = quantized_of(&packing);
     const uint64_t count = elements_of(parameters, item, place, over_in);
     assert(count > 0);
     void *packed = calloc(count, place->bytes);
@@ -349,11 +347,19 @@ static int write_place(struct parameters *parameters, const struct parameter *it
         return -ENOMEM;
     const size_t at = place->offset * place->bytes, bytes = count * place->bytes;
     int result = item->paired ? device_read(parameters->device, place->buffer, at, packed, bytes) : 0;
-    convert(&packing, packed, (float *)(uintptr_t)values, true);
+    if (place->bytes == 1)
+        quantized_place(&matrix, packed, numbers);
+    else
+        convert(&packing, packed, (float *)(uintptr_t)values, true);
     if (result == 0)
         result = device_write(parameters->device, place->buffer, at, packed, bytes);
     free(packed);
     return result;
+}
+
+static bool is_quantized(const struct parameters *parameters, unsigned index)
+{
+    return parameters->shape.quantized != NULL && index < parameters->count && parameters->items[index].in > 0;
 }
 
 int parameters_write(struct parameters *parameters, unsigned index, const float *values)
@@ -363,11 +369,33 @@ int parameters_write(struct parameters *parameters, unsigned index, const float 
     const struct place halves = {parameters->matrices, item->at, parameters->shape.weight_bytes};
     const struct place transposed = {parameters->transposed, item->transposed, parameters->shape.weight_bytes};
     const bool is_matrix = item->in > 0 && index < parameters->count;
-    int result = write_place(parameters, item, &place, values, false);
+    if (is_quantized(parameters, index)) {
+        struct quantized_numbers numbers;
+        int result = quantized_numbers_create(&numbers, item->out, item->in);
+        if (result != 0)
+            return result;
+        quantized_round(parameters->shape.quantized, item->out, item->in, values, &numbers);
+        result = parameters_write_numbers(parameters, index, &numbers);
+        quantized_numbers_destroy(&numbers);
+        return result;
+    }
+    int result = write_place(parameters, item, &place, values, NULL, false);
     if (result == 0 && is_matrix && halves.buffer != place.buffer)
-        result = write_place(parameters, item, &halves, values, false);
+        result = write_place(parameters, item, &halves, values, NULL, false);
     if (result == 0 && is_matrix && !parameters->forward_only)
-        result = write_place(parameters, item, &transposed, values, true);
+        result = write_place(parameters, item, &transposed, values, NULL, true);
+    return result;
+}
+
+int parameters_write_numbers(struct parameters *parameters, unsigned index, const struct quantized_numbers *numbers)
+{
+    assert(is_quantized(parameters, index));
+    const struct parameter *item = &parameters->items[index];
+    const struct place place = place_of(parameters, index);
+    const struct place transposed = {parameters->transposed, item->transposed, parameters->shape.weight_bytes};
+    int result = write_place(parameters, item, &place, NULL, numbers, false);
+    if (result == 0 && !parameters->forward_only)
+        result = write_place(parameters, item, &transposed, NULL, numbers, true);
     return result;
 }
 

@@ -12,16 +12,16 @@
  * restart loses nothing. What does not train has no masters; its tensors are the halves, widened. A weight of 65520 or
  * more becomes infinite in halves, and below 2^-14 they are multiples of 2^-24; bfloat16 has a float's range.
  *
- * With precision: int8 or int4 the matrices are blocks of scales and numbers (runtime/compute/quantized.h) that only
- * what does not train can have; an element is a byte there, and what is written is rounded, in both orientations to the
- * same. */
+ * With precision: int8, int4, fp8 or mxfp4 the matrices are blocks of scales and codes (runtime/compute/quantized.h)
+ * that only what does not train can have; an element is a byte there, and floats that are written are rounded, in both
+ * orientations to the same. */
 #ifndef EXPERTD_RUNTIME_PARAMETERS_H
 #define EXPERTD_RUNTIME_PARAMETERS_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "runtime/compute/kernel.h"
+#include "runtime/compute/quantized.h"
 #include "runtime/train/training.h"
 
 enum {
@@ -109,6 +109,8 @@ unsigned parameters_tensors(const struct parameters *parameters);
 void parameters_tensor(const struct parameters *parameters, unsigned index, struct expert_tensor *tensor);
 int parameters_read(struct parameters *parameters, unsigned index, float *values);
 int parameters_write(struct parameters *parameters, unsigned index, const float *values);
+/* Of a matrix where kernel_shape.quantized is not NULL: as the format has it, which quantized_fits. */
+int parameters_write_numbers(struct parameters *parameters, unsigned index, const struct quantized_numbers *numbers);
 uint64_t parameters_snapshot_bytes(const struct parameters *parameters);
 int parameters_snapshot(struct parameters *parameters, void *memory);
 void parameters_snapshot_tensor(const struct parameters *parameters, const void *memory, unsigned index, float *values);

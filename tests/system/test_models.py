@@ -77,6 +77,28 @@ def every_layout(folder):
         print(f"ok: {checked} experts of {len(made)} models")
 
 
+def kept_as_they_are(folder):
+    """FP8 and MXFP4 in device memory as the files have them."""
+    for precision, names in ("fp8", ("deepseek", "deepseek_2880")), ("mxfp4", ("gptoss", "gptoss_2880")):
+        made = {name: models.make(folder, name) for name in names}
+        entries = [entry(f"{name.replace('_', '-')}.[0:{models.LAYERS}].[0:{models.EXPERTS}]", f"{folder}/{name}", h, i,
+                         GPT_OSS if name.startswith("gptoss") else "") for name, (h, i, _) in made.items()]
+        device = DEVICE.replace("CACHE", f"{folder}/cache").replace("name: cpu0", f"name: cpu0, precision: {precision}")
+        with Server(entries, device=device) as server:
+            server.start().wait_alive()
+            client, random = server.client(), np.random.default_rng(3)
+            for name, (h, i, parts) in made.items():
+                for layer in range(models.LAYERS):
+                    for e, rows in zip(range(models.EXPERTS), (1, 2, 5, 40)):
+                        uid, weights = f"{name.replace('_', '-')}.{layer}.{e}", parts(layer, e)
+                        x = 3 * random.standard_normal((rows, h)).astype("<f4")
+                        y, expected = forward(client, uid, x), models.expert(weights, x.astype("f8"), name.startswith("gptoss"))
+                        assert np.abs(y - expected).max() < 1e-5 * np.abs(expected).max(), f"{uid}, {rows} rows"
+            client.close()
+            server.stop()
+        print(f"ok: {precision}")
+
+
 def refused(what, said, entry_text):
     """A runtime with such an expert ends, and says why."""
     with Server([entry_text], device=DEVICE.replace("CACHE", f"{folder}/cache")) as server:
@@ -104,6 +126,7 @@ def hostile(folder):
 folder = tempfile.mkdtemp(prefix="expertd-models.")
 try:
     every_layout(folder)
+    kept_as_they_are(folder)
     hostile(folder)
 finally:
     shutil.rmtree(folder)

@@ -167,7 +167,7 @@ static const struct {
     {"devices: [{name: a, linear_kernel: aut}]", "'aut' is not one of"},
     {"devices: [{name: a, linear_kernel: auto|cpu}]", "'auto|cpu' is not one of"},
     {"devices: [{name: a, linear_kernel: \"\"}]", "'' is not one of"},
-    {"devices: [{name: a, precision: fp8}]", "'fp8' is not one of fp32|tf32|fp16|bf16|int8|int4"},
+    {"devices: [{name: a, precision: fp6}]", "'fp6' is not one of fp32|tf32|fp16|bf16|int8|int4|fp8|mxfp4"},
     {"experts: [{uid: a.1, optimizer: lamb}]", "experts[0].optimizer"},
     {"experts: [{uid: a.1, schedule: sine}]", "experts[0].schedule"},
     {"server: {log_level: loud}", "server.log_level"},
@@ -215,6 +215,8 @@ static const struct {
      "devices[0].linear_kernel: mma does not read weights of precision int8: choose auto, cpu or gpu"},
     {"devices: [{name: a, linear_kernel: amx, precision: int4}]",
      "devices[0].linear_kernel: amx does not read weights of precision int4"},
+    {"devices: [{name: a, precision: mxfp4}]\nexperts: [{uid: a.1}]",
+     "experts[0].optimizer: must be none on device 'a': nothing trains in precision mxfp4"},
     {"devices: [{name: a, linear_kernel: cpu, precision: tf32}]", "devices[0].linear_kernel: cpu does not multiply in"},
     /* options that would have no effect */
     {"experts: [{uid: a.1, warmup_steps: 5}]",

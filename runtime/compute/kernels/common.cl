@@ -1,6 +1,7 @@
 /* What all kernels share. Built with -DVEC=n (floats of a vector), -DPANEL=n (floats of a panel's row), -DTILE_ROWS=n; with
  * -DHALF_WEIGHTS the matrices of weights that products read are of halves, in the same places, or with -DBFLOAT_WEIGHTS too of
- * bfloat16; with -DQUANTIZED_BITS=8 or 4 they are blocks of scales and numbers, as runtime/compute/quantized.h says.
+ * bfloat16; with -DQUANTIZED_BITS=8 or 4 they are blocks of scales and codes, as runtime/compute/quantized.h says: whole numbers with
+ * halves as scales, or with -DQUANTIZED_FP8 (8) or -DQUANTIZED_MXFP4 (4) small floats.
  *
  * A matrix of R rows and C columns "in panels" is [ceil(C / PANEL)][R][PANEL]; its pad columns are 0. A view is a buffer,
  * an offset and two strides, all in floats: element (r, c) lies at
@@ -40,15 +41,25 @@ typedef halves halves_unaligned __attribute__((aligned(2)));
 #ifdef QUANTIZED_BITS
 typedef uchar weight;
 #define QUANTIZED_GROUP 32
-/* Scales beside each other in a row of a transposed matrix's panel; and of a block. */
+/* Scales beside each other in a row of a transposed matrix's panel; and the bytes of a block's, and of a block. */
 #define SCALES_BESIDE (PANEL > QUANTIZED_GROUP ? PANEL / QUANTIZED_GROUP : 1)
 #define SCALES(flags) ((flags) & LINEAR_TRANSPOSED ? QUANTIZED_GROUP * SCALES_BESIDE : PANEL)
-#define BLOCK_BYTES(flags) (2 * SCALES(flags) + QUANTIZED_GROUP * PANEL * QUANTIZED_BITS / 8)
-/* Of bytes of two numbers of 4 bits, in a vector of ints: the numbers times 2^28. So they have their sign, and a scale that is as
- * much smaller does the rest. */
-#define LOWER_NUMBERS(v) ((v) << 28)
-#define UPPER_NUMBERS(v) ((v) << 24 & (int)0xf0000000)
-#define NUMBER_UNIT (QUANTIZED_BITS == 8 ? 1.0f : 0x1p-28f)
+#ifdef QUANTIZED_FP8
+#define SCALE_BYTES(flags) 16
+#elif defined QUANTIZED_MXFP4
+#define SCALE_BYTES(flags) SCALES(flags)
+#else
+#define SCALE_BYTES(flags) (2 * SCALES(flags))
+#endif
+#define BLOCK_BYTES(flags) (SCALE_BYTES(flags) + QUANTIZED_GROUP * PANEL * QUANTIZED_BITS / 8)
+/* Magnitudes of small floats, of ints with their bits: below 1 in the exponent they are multiples of `unit`. */
+#define SMALL_MAGNITUDE(code, mantissa_bits, exponent, unit, TO_FLOATS, AS_FLOATS)                                     \
+    ((code) < (1 << mantissa_bits) ? TO_FLOATS(code) * unit                                                            \
+                                   : AS_FLOATS(((code) << (23 - mantissa_bits)) + (exponent << 23)))
+#define E4M3_MAGNITUDE(code, TO_FLOATS, AS_FLOATS) SMALL_MAGNITUDE(code, 3, 120, 0x1p-9f, TO_FLOATS, AS_FLOATS)
+#define E2M1_MAGNITUDE(code, TO_FLOATS, AS_FLOATS) SMALL_MAGNITUDE(code, 1, 126, 0.5f, TO_FLOATS, AS_FLOATS)
+/* The bits of a scale of E8M0, of which 0 is 2^-127, a subnormal. */
+#define POWER_BITS(code) max((code) << 23, 0x400000)
 #elif !defined HALF_WEIGHTS
 typedef float weight;
 #define weight_load vec_load

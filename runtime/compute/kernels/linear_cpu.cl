@@ -8,29 +8,6 @@
  * second-level cache, from where a tile reads them as fast as it multiplies; between blocks of k the sums wait in the
  * output. Meanwhile the part of w that comes next is fetched from memory, some lines with every few steps of k: what is
  * asked for in one burst waits for its turn, and the tile with it. */
-#define FETCH_STEPS 8 /* of k between two fetches */
-
-/* Where a tile's sums come from and go to. */
-#define TILE_ZERO 0  /* begin with 0 */
-#define TILE_OUT 1   /* whole panel rows of the output: straight to the registers and back */
-#define TILE_LOCAL 2 /* the array `tile`: what has an epilogue, or fewer columns than a panel */
-
-#define TILE_BEGIN(R)                                                                                            \
-    vec acc[R][NV];                                                                                                    \
-    if (begin == TILE_ZERO) {                                                                                          \
-        EACH_ROW(R) EACH_VECTOR acc[r][j] = 0.0f;                                                                      \
-    } else if (begin == TILE_OUT) {                                                                                    \
-        EACH_ROW(R) EACH_VECTOR acc[r][j] = vec_load(out + r * out_row_stride + j * VEC); \
-    } else {                                                                                                           \
-        EACH_ROW(R) EACH_VECTOR acc[r][j] = tile[r][j];                                                                \
-    }
-#define TILE_END(R)                                                                                                    \
-    if (end == TILE_OUT) {                                                                                             \
-        EACH_ROW(R) EACH_VECTOR vec_store(acc[r][j], out + r * out_row_stride + j * VEC); \
-    } else {                                                                                                           \
-        EACH_ROW(R) EACH_VECTOR tile[r][j] = acc[r][j];                                                                \
-    }
-
 #define LINEAR_STEP(R, LOAD) MULTIPLY_ADD(R, ap[r * a_row_stride + k], wp + k * PANEL, LOAD)
 
 /* acc += a[rows][k0, k1) * w[0, k1 - k0)[panel]; [next, next_end) is fetched, `fetch` lines at a time. */
@@ -64,62 +41,8 @@
         BY_ROWS(rows, LINEAR_BODY, WEIGHTS, LOAD)                                                                      \
     }
 #ifdef QUANTIZED_BITS
-typedef GLUE(char, VEC) vec_numbers;
-typedef GLUE(uchar, VEC) vec_bytes;
-typedef GLUE(int, VEC) vec_ints;
-typedef vec_numbers vec_numbers_unaligned __attribute__((aligned(1)));
-typedef vec_bytes vec_bytes_unaligned __attribute__((aligned(1)));
-#if __has_builtin(__builtin_convertvector)
-#define TO_FLOATS(v) __builtin_convertvector(v, vec)
-#define TO_INTS(v) __builtin_convertvector(v, vec_ints)
-#else
-#define TO_FLOATS(v) GLUE(convert_float, VEC)(v)
-#define TO_INTS(v) GLUE(convert_int, VEC)(v)
-#endif
-
-/* The scales of a block's row. */
-#define ROW_SCALES(row)                                                                                                \
-    EACH_VECTOR scale[j] =                                                                                             \
-        transposed ? (vec)(NUMBER_UNIT * short_load_one(scales + (row) * SCALES_BESIDE + j * VEC / QUANTIZED_GROUP, 0)) \
-                   : of_columns[j];
-
-/* A block of a panel's rows in floats. `transposed`, LINEAR_TRANSPOSED or 0, is a constant wherever this is inlined. */
-__attribute__((always_inline)) void widen_block(__global const weight *block, int transposed, float *to)
-{
-    __global const ushort *scales = (__global const ushort *)block;
-    __global const weight *numbers = block + 2 * SCALES(transposed);
-    vec of_columns[NV], scale[NV];
-    EACH_VECTOR of_columns[j] = NUMBER_UNIT * half_load(scales + (transposed ? 0 : j * VEC));
-#if QUANTIZED_BITS == 8
-    for (int at = 0, r = 0; r < QUANTIZED_GROUP; r++, at += PANEL) {
-        ROW_SCALES(r)
-        EACH_VECTOR vec_store_private(
-            TO_FLOATS(*(__global const vec_numbers_unaligned *)(numbers + at + j * VEC)) * scale[j], to + at + j * VEC);
-    }
-#else
-    for (int at = 0, r = 0; r < QUANTIZED_GROUP / 2; r++, at += PANEL) {
-        vec_ints both[NV];
-        EACH_VECTOR both[j] = TO_INTS(*(__global const vec_bytes_unaligned *)(numbers + at + j * VEC));
-        ROW_SCALES(r)
-        EACH_VECTOR vec_store_private(TO_FLOATS(LOWER_NUMBERS(both[j])) * scale[j], to + at + j * VEC);
-        ROW_SCALES(r + QUANTIZED_GROUP / 2)
-        EACH_VECTOR vec_store_private(TO_FLOATS(UPPER_NUMBERS(both[j])) * scale[j],
-                                      to + at + QUANTIZED_GROUP / 2 * PANEL + j * VEC);
-    }
-#endif
-}
-
-void widen_blocks(__global const weight *block, int blocks, int flags, float *to)
-{
-    for (int b = 0; b < blocks; b++, block += BLOCK_BYTES(flags), to += QUANTIZED_GROUP * PANEL) {
-        if (flags & LINEAR_TRANSPOSED)
-            widen_block(block, LINEAR_TRANSPOSED, to);
-        else
-            widen_block(block, 0, to);
-    }
-}
-
-/* All tiles find w widened: as much of it as a first-level cache holds, or more of it for many of them, as with 16 bits. */
+/* Tiles find w widened: as much of it as a first-level cache holds, or more of it for many of them, as with 16 bits. A tile that
+ * is alone and has few rows widens it itself, in one go. */
 LINEAR_TILE(linear_wide_tile, const float *, vec_load_private)
 #define WIDE_K 512 /* multiples of PANEL and of QUANTIZED_GROUP */
 #define WIDE_FEW_K (PANEL > QUANTIZED_GROUP ? PANEL : QUANTIZED_GROUP)
@@ -127,9 +50,16 @@ LINEAR_TILE(linear_wide_tile, const float *, vec_load_private)
 #define AHEAD_K (4 * WIDE_FEW_K)
 #define WIDE_BEGIN(tiles, most_k)                                                                                      \
     float wide[WIDE_K * PANEL] __attribute__((aligned(64)));                                                           \
-    const int block_k = (tiles) >= WIDE_TILES ? min(most_k, WIDE_K) : WIDE_FEW_K;
-#define WIDE_BLOCK(from, rows) widen_blocks(from, ((rows) + QUANTIZED_GROUP - 1) / QUANTIZED_GROUP, flags, wide);
-#define ANY_TILE(w, ...) linear_wide_tile(__VA_ARGS__, wide);
+    const bool is_few = end_row - first_row <= FEW_ROWS;                                                               \
+    const int block_k = is_few ? K : (tiles) >= WIDE_TILES ? min(most_k, WIDE_K) : WIDE_FEW_K;
+#define WIDE_BLOCK(from, rows)                                                                                         \
+    if (!is_few)                                                                                                       \
+        widen_blocks(from, ((rows) + QUANTIZED_GROUP - 1) / QUANTIZED_GROUP, flags, wide);
+#define ANY_TILE(w, ...)                                                                                               \
+    if (is_few)                                                                                                        \
+        linear_few_tile(__VA_ARGS__, w, flags);                                                                        \
+    else                                                                                                               \
+        linear_wide_tile(__VA_ARGS__, wide);
 #else
 #define AHEAD_K PANEL
 LINEAR_TILE(linear_tile, __global const weight *, weight_load)

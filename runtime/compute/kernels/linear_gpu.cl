@@ -110,22 +110,58 @@ PART void keep_rows(const float4 *from, __local float *left)
 #ifndef QUANTIZED_BITS
 #define READ_WEIGHTS(to, row) READ_PANELS(TILE_N, RIGHT_FOURS, weight_load_four, to, w, row, K, first_column, panels)
 #else
+/* Four codes beside each other in a block's row, and their scales. */
+#if QUANTIZED_BITS == 8
+PART int4 codes_four(__global const weight *codes, int row)
+{
+    return convert_int4(*(__global const uchar4 *)(codes + row * PANEL));
+}
+#else
+PART int4 codes_four(__global const weight *codes, int row)
+{
+    const int4 both = convert_int4(*(__global const uchar4 *)(codes + row % (QUANTIZED_GROUP / 2) * PANEL));
+    return row < QUANTIZED_GROUP / 2 ? both & 15 : both >> 4;
+}
+#endif
+#ifdef QUANTIZED_FP8
+PART float4 numbers_four(int4 codes)
+{
+    return as_float4(as_int4(E4M3_MAGNITUDE(codes & 0x7f, convert_float4, as_float4)) | (codes & 0x80) << 24);
+}
+PART float4 scales_four(__global const weight *block, int row, int column, int flags)
+{
+    const float2 scales = *(__global const float2 *)block;
+    return flags & LINEAR_TRANSPOSED ? (float4)(row % 2 ? scales.y : scales.x) : (float4)(scales, scales);
+}
+#elif defined QUANTIZED_MXFP4
+PART float4 numbers_four(int4 codes)
+{
+    return as_float4(as_int4(E2M1_MAGNITUDE(codes & 7, convert_float4, as_float4)) | (codes & 8) << 28);
+}
+PART float4 scales_four(__global const weight *block, int row, int column, int flags)
+{
+    const int4 codes = flags & LINEAR_TRANSPOSED ? (int4)(block[row * SCALES_BESIDE + column / QUANTIZED_GROUP])
+                                                 : convert_int4(*(__global const uchar4 *)(block + column));
+    return as_float4(POWER_BITS(codes));
+}
+#else
+PART float4 numbers_four(int4 codes)
+{
+    return convert_float4(codes << (32 - QUANTIZED_BITS) >> (32 - QUANTIZED_BITS));
+}
+PART float4 scales_four(__global const weight *block, int row, int column, int flags)
+{
+    __global const half *scales = (__global const half *)block;
+    return flags & LINEAR_TRANSPOSED ? (float4)(vload_half(row * SCALES_BESIDE + column / QUANTIZED_GROUP, scales))
+                                     : vload_half4(0, scales + column);
+}
+#endif
 PART float4 quantized_four(__global const weight *w, int row, int column, int K, int flags)
 {
     __global const weight *block =
         w + column / PANEL * WEIGHTS_OF_ROWS(K, flags) + row / QUANTIZED_GROUP * (long)BLOCK_BYTES(flags);
-    __global const half *scales = (__global const half *)block;
-    __global const weight *numbers = block + 2 * SCALES(flags);
     const int r = row % QUANTIZED_GROUP, c = column % PANEL;
-    const float4 scale = NUMBER_UNIT * (flags & LINEAR_TRANSPOSED
-                                            ? (float4)(vload_half(r * SCALES_BESIDE + c / QUANTIZED_GROUP, scales))
-                                            : vload_half4(0, scales + c));
-#if QUANTIZED_BITS == 8
-    return convert_float4(*(__global const char4 *)(numbers + r * PANEL + c)) * scale;
-#else
-    const int4 both = convert_int4(*(__global const uchar4 *)(numbers + r % (QUANTIZED_GROUP / 2) * PANEL + c));
-    return convert_float4(r < QUANTIZED_GROUP / 2 ? LOWER_NUMBERS(both) : UPPER_NUMBERS(both)) * scale;
-#endif
+    return numbers_four(codes_four(block + SCALE_BYTES(flags) + c, r)) * scales_four(block, r, c, flags);
 }
 #define READ_WEIGHTS(to, row)                                                                                          \
     UNROLL for (int i = 0; i < RIGHT_FOURS; i++)                                                                       \

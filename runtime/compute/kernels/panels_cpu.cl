@@ -36,6 +36,29 @@
         }                                                                                                              \
     }
 
+#define FETCH_STEPS 8 /* of k between two fetches */
+
+/* Where a tile's sums come from and go to. */
+#define TILE_ZERO 0  /* begin with 0 */
+#define TILE_OUT 1   /* whole panel rows of the output: straight to the registers and back */
+#define TILE_LOCAL 2 /* the array `tile`: what has an epilogue, or fewer columns than a panel */
+
+#define TILE_BEGIN(R)                                                                                            \
+    vec acc[R][NV];                                                                                                    \
+    if (begin == TILE_ZERO) {                                                                                          \
+        EACH_ROW(R) EACH_VECTOR acc[r][j] = 0.0f;                                                                      \
+    } else if (begin == TILE_OUT) {                                                                                    \
+        EACH_ROW(R) EACH_VECTOR acc[r][j] = vec_load(out + r * out_row_stride + j * VEC); \
+    } else {                                                                                                           \
+        EACH_ROW(R) EACH_VECTOR acc[r][j] = tile[r][j];                                                                \
+    }
+#define TILE_END(R)                                                                                                    \
+    if (end == TILE_OUT) {                                                                                             \
+        EACH_ROW(R) EACH_VECTOR vec_store(acc[r][j], out + r * out_row_stride + j * VEC); \
+    } else {                                                                                                           \
+        EACH_ROW(R) EACH_VECTOR tile[r][j] = acc[r][j];                                                                \
+    }
+
 /* Columns [0, columns) of a panel's row; the others are 0. Only a row-major matrix has fewer than PANEL. */
 void load_columns(vec *v, __global const float *p, int columns)
 {
