@@ -874,6 +874,11 @@ bool expertd_client_connected(const struct expertd_client *client)
     return client->connection.up;
 }
 
+bool client_call_connected(const struct expertd_call *call)
+{
+    return (call->away ? call->away : call)->client->connection.up;
+}
+
 int expertd_client_fd(const struct expertd_client *client)
 {
     return client->connection.fd;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "client/backoff.h"
+#include "client/client.h"
 #include "common/clock.h"
 
 enum {
@@ -138,8 +139,7 @@ uint32_t remote_attempt_remaining_ms(const struct expertd_task *task)
 static void called(struct expertd_task *task)
 {
     const bool elsewhere = !task->fixed && !(task->backward && task->patient);
-    task->wake_ns =
-        elsewhere && !expertd_client_connected(task->server->client) ? clock_now_ns() + CONNECT_MS * NS_PER_MS : 0;
+    task->wake_ns = elsewhere && !client_call_connected(task->call) ? clock_now_ns() + CONNECT_MS * NS_PER_MS : 0;
     task->server->calls++;
     expertd_call_set_user(task->call, task);
     move(task, TASK_CALLED);

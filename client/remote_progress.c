@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/client.h"
 #include "client/remote_attempt.h"
 #include "common/clock.h"
 
@@ -138,7 +139,7 @@ static bool take_time(struct expertd_dht *dht)
         if (task->wake_ns == 0 || task->wake_ns > now_ns)
             continue;
         any = true;
-        if (expertd_client_connected(task->server->client))
+        if (client_call_connected(task->call))
             task->wake_ns = 0;
         else
             remote_attempt_not_connected(task);

@@ -92,19 +92,26 @@ int supervisor_add(struct supervisor *supervisor, const char *name, const char *
 }
 
 /* The child, with all signals blocked: one that comes now would be taken by our handler, and never reach the program. A
- * supervisor that is killed takes its programs along, which then save what they have. */
+ * supervisor that is killed takes its programs along, which then save what they have: by SIGHUP, which does not hurry
+ * those that are saving already (common/process.c), unless that is ignored. */
 static void become(const struct program *program, pid_t parent)
 {
     static const int caught[] = {SIGTERM, SIGINT, SIGHUP};
     struct sigaction action;
     sigset_t none;
-    for (size_t i = 0; i < sizeof caught / sizeof caught[0]; i++)
-        if (sigaction(caught[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+    int farewell = SIGHUP;
+    for (size_t i = 0; i < sizeof caught / sizeof caught[0]; i++) {
+        const bool ignored = sigaction(caught[i], NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+        if (!ignored)
             signal(caught[i], SIG_DFL);
+        else if (caught[i] == SIGHUP)
+            farewell = SIGTERM;
+    }
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    prctl(PR_SET_PDEATHSIG, (unsigned long)farewell);
     if (getppid() == parent)
         execv(program->argv[0], program->argv);
     log_error("cannot start %s: %s", program->argv[0], strerror(errno));

@@ -82,6 +82,39 @@ bool address_endpoint_is_local(const char *endpoint)
     return false;
 }
 
+/* "*": all of IPv4; "[::]": all there are. The length of what stands in the endpoint; 0: it has no port. */
+static size_t bound_host(const char *endpoint, char host[ADDRESS_HOST_SIZE])
+{
+    static const char *const same[][2] = {{"0.0.0.0", "*"}, {"[::0]", "[::]"}, {"localhost", "127.0.0.1"}};
+    const char *port = strrchr(endpoint, ':');
+    const size_t length = port && (size_t)(port - endpoint) < ADDRESS_HOST_SIZE ? (size_t)(port - endpoint) : 0;
+    memcpy(host, endpoint, length);
+    host[length] = 0;
+    for (size_t i = 0; i < sizeof same / sizeof same[0]; i++)
+        if (strcmp(host, same[i][0]) == 0)
+            strcpy(host, same[i][1]);
+    return length;
+}
+
+static bool stands_for(const char *host, const char *other)
+{
+    return strcmp(host, "[::]") == 0 || (strcmp(host, "*") == 0 && other[0] != '[') || strcmp(host, other) == 0;
+}
+
+bool address_endpoints_overlap(const char *one, const char *other)
+{
+    static const char tcp[] = "tcp://";
+    char hosts[2][ADDRESS_HOST_SIZE];
+    if (strncmp(one, tcp, strlen(tcp)) != 0 || strncmp(other, tcp, strlen(tcp)) != 0)
+        return strcmp(one, other) == 0;
+    one += strlen(tcp);
+    other += strlen(tcp);
+    const size_t lengths[] = {bound_host(one, hosts[0]), bound_host(other, hosts[1])};
+    const unsigned port = lengths[0] && lengths[1] ? parse_port(one + lengths[0] + 1) : 0;
+    return port && port == parse_port(other + lengths[1] + 1) &&
+           (stands_for(hosts[0], hosts[1]) || stands_for(hosts[1], hosts[0]));
+}
+
 const char *address_endpoint_problem(const char *endpoint, bool for_binding)
 {
     static const char tcp[] = "tcp://", ipc[] = "ipc://", inproc[] = "inproc://";

@@ -110,8 +110,8 @@ struct config_flag {
     const char **value; /* set to the argument, or to "" for a flag without one; unchanged if it is not given */
 };
 
-/* What a program does with endpoints, which then have to be complete. */
-enum config_needs { CONFIG_PUBLISHES = 1, CONFIG_ASKS_FRONTEND = 2, CONFIG_ASKS_DHT = 4 };
+/* What a program does with endpoints, which then have to be complete; and whether the files have to be there. */
+enum config_needs { CONFIG_PUBLISHES = 1, CONFIG_ASKS_FRONTEND = 2, CONFIG_ASKS_DHT = 4, CONFIG_HAS_FILES = 8 };
 
 struct config_program {
     const char *name;    /* "expertd-runtime" */

@@ -195,8 +195,9 @@ static int check_listen(const struct config_strings *listen, const struct config
         if (rc < 0)
             return rc;
         for (unsigned j = 0; j < i; j++)
-            if (strcmp(listen->items[i], listen->items[j]) == 0 && !strstr(listen->items[i], ":*"))
-                return config_source_error(source, place, "'%.100s' stands twice", listen->items[i]);
+            if (address_endpoints_overlap(listen->items[i], listen->items[j]))
+                return config_source_error(source, place, "'%.100s' cannot be bound beside '%.100s'", listen->items[i],
+                                           listen->items[j]);
     }
     return 0;
 }
@@ -218,10 +219,26 @@ static int check_advertise(const struct config_source *source, struct config_pla
     return check_reached(source, place, advertise, listen);
 }
 
+/* A UNIX socket of its own kind, which ZeroMQ's cannot share. */
+static int check_local_path(const struct config *config, const struct config_strings *listen,
+                            const struct config_source *source, struct config_place place, const char *path)
+{
+    static const char ipc[] = "ipc://";
+    for (unsigned i = 0; path[0] && i <= listen->count; i++) {
+        const char *endpoint = i < listen->count ? listen->items[i] : config->dht.listen;
+        if (strncmp(endpoint, ipc, strlen(ipc)) == 0 && strcmp(endpoint + strlen(ipc), path) == 0)
+            return config_source_error(source, place, "'%.100s' is the path of '%.100s' already", path, endpoint);
+    }
+    return 0;
+}
+
 static int check_frontend(const struct config *config, const struct config_source *source)
 {
     const struct config_frontend *frontend = &config->frontend;
-    const int rc = check_listen(&frontend->listen, source, (struct config_place){"frontend", -1, "listen"});
+    int rc = check_listen(&frontend->listen, source, (struct config_place){"frontend", -1, "listen"});
+    if (rc == 0)
+        rc = check_local_path(config, &frontend->listen, source, (struct config_place){"frontend", -1, "local_path"},
+                              frontend->local_path);
     if (rc < 0)
         return rc;
     const bool group = strncmp(frontend->local, "group ", 6) == 0;
@@ -236,6 +253,31 @@ static int check_frontend(const struct config *config, const struct config_sourc
                                    "group may enter");
     return check_advertise(source, (struct config_place){"frontend", -1, "advertise"}, frontend->advertise,
                            frontend->listen.items[0]);
+}
+
+/* What another program of the server is to bind, the frontend cannot have. A directory that publishes nothing may be
+ * alone, with a frontend that nobody has thought of. */
+static int check_beside_frontend(const struct config *config, const struct config_source *source,
+                                 struct config_place place, const char *endpoint)
+{
+    const bool alone = strcmp(config->dht.frontend, "none") == 0 && config->frontend.listen.items[0] == default_listen;
+    for (unsigned i = 0; !alone && i < config->frontend.listen.count; i++)
+        if (address_endpoints_overlap(endpoint, config->frontend.listen.items[i]))
+            return config_source_error(source, place, "'%.100s' cannot be bound beside '%.100s' of frontend.listen",
+                                       endpoint, config->frontend.listen.items[i]);
+    return 0;
+}
+
+/* At which other directories ask. */
+static int check_directory_port(const struct config *config, const struct config_source *source)
+{
+    const struct config_place place = {"dht", -1, "tcp_port"};
+    char endpoint[32];
+    snprintf(endpoint, sizeof endpoint, "tcp://[::]:%" PRIu64, config->dht.tcp_port);
+    if (config->dht.tcp_port && address_endpoints_overlap(endpoint, config->dht.listen))
+        return config_source_error(source, place, "%" PRIu64 " is that of dht.listen, '%.100s'", config->dht.tcp_port,
+                                   config->dht.listen);
+    return config->dht.tcp_port ? check_beside_frontend(config, source, place, endpoint) : 0;
 }
 
 static bool is_hexadecimal(const char *text, size_t length)
@@ -272,10 +314,10 @@ static int check_dht(const struct config *config, const struct config_source *so
     const struct config_dht *dht = &config->dht;
     struct address address;
     int rc = check_endpoint(source, (struct config_place){"dht", -1, "listen"}, dht->listen, true);
-    for (unsigned i = 0; rc == 0 && i < config->frontend.listen.count; i++)
-        if (strcmp(dht->listen, config->frontend.listen.items[i]) == 0)
-            rc = config_source_error(source, (struct config_place){"dht", -1, "listen"},
-                                     "'%.100s' is in frontend.listen already", dht->listen);
+    if (rc == 0)
+        rc = check_beside_frontend(config, source, (struct config_place){"dht", -1, "listen"}, dht->listen);
+    if (rc == 0)
+        rc = check_directory_port(config, source);
     for (unsigned i = 0; rc == 0 && i < dht->bootstrap.count; i++)
         if (address_parse(&address, dht->bootstrap.items[i]) < 0)
             rc = config_source_error(source, (struct config_place){"dht", -1, "bootstrap"},
@@ -330,6 +372,21 @@ static int check_security(const struct config *config, const struct config_sourc
     return rc == 0 ? check_open(config, source, (struct config_place){"dht", -1, "listen"}, config->dht.listen) : rc;
 }
 
+/* Where nothing is said of HTTP nobody needs it, perhaps. */
+static int check_http_place(const struct config *config, const struct config_source *source)
+{
+    static const char standard[] = "127.0.0.1:31332";
+    const struct config_place place = {"http", -1, "listen"};
+    char endpoint[300];
+    if (!config->http.start && strcmp(config->http.listen, standard) == 0)
+        return 0;
+    snprintf(endpoint, sizeof endpoint, "tcp://%.280s", config->http.listen);
+    if (address_endpoints_overlap(endpoint, config->dht.listen))
+        return config_source_error(source, place, "'%.100s' cannot be bound beside dht.listen, '%.100s'",
+                                   config->http.listen, config->dht.listen);
+    return check_beside_frontend(config, source, place, endpoint);
+}
+
 static int check_http(const struct config *config, const struct config_source *source)
 {
     struct address address;
@@ -338,6 +395,9 @@ static int check_http(const struct config *config, const struct config_source *s
                                    "'%.100s' is no address with a port: write 127.0.0.1:31332, or [address]:port for "
                                    "IPv6",
                                    config->http.listen);
+    const int taken = check_http_place(config, source);
+    if (taken < 0)
+        return taken;
     if (config->http.changes && !config->http.token_file[0])
         return config_source_error(source, (struct config_place){"http", -1, "changes"},
                                    "needs token_file: else any page in a browser on this machine could load experts");
@@ -427,14 +487,15 @@ static int check_common(const struct config *config, const struct config_source 
 static int check_not_bound(const struct config *config, const struct config_source *source, struct config_place place,
                            const char *endpoint)
 {
-    if (strcmp(endpoint, config->dht.listen) == 0)
-        return config_source_error(source, place, "'%.100s' is dht.listen already", endpoint);
+    if (address_endpoints_overlap(endpoint, config->dht.listen))
+        return config_source_error(source, place, "'%.100s' cannot be bound beside dht.listen, '%.100s'", endpoint,
+                                   config->dht.listen);
     for (int other = 0; other < place.index; other++) {
         const struct config_strings *listen = &config->frontends[other].listen;
         for (unsigned i = 0; i < listen->count; i++)
-            if (strcmp(listen->items[i], endpoint) == 0)
-                return config_source_error(source, place, "'%.100s' is in frontends[%d].listen already", endpoint,
-                                           other);
+            if (address_endpoints_overlap(listen->items[i], endpoint))
+                return config_source_error(source, place, "'%.100s' cannot be bound beside '%.100s' of frontends[%d]",
+                                           endpoint, listen->items[i], other);
     }
     return 0;
 }
@@ -457,6 +518,8 @@ static int check_places(const struct config *config, const struct config_source 
         return config_source_error(source, path,
                                    "with frontend.local 'group' it has to be named, in a folder that the group may "
                                    "enter");
+    if (rc == 0)
+        rc = check_local_path(config, &entry->listen, source, path, entry->local_path);
     for (int other = 0; rc == 0 && entry->local_path[0] && other < index; other++)
         if (strcmp(config->frontends[other].local_path, entry->local_path) == 0)
             return config_source_error(source, path, "'%.100s' is frontends[%d].local_path already", entry->local_path,
@@ -666,5 +729,5 @@ int config_check_needs(const struct config *config, const struct config_source *
         if (all[i].needed)
             rc = check_endpoint(source, (struct config_place){all[i].section, -1, all[i].option}, all[i].endpoint,
                                 false);
-    return rc;
+    return rc == 0 && needs & CONFIG_HAS_FILES ? config_files_check(config, source) : rc;
 }

@@ -12,6 +12,8 @@ int config_complete(struct config *config);
 int config_check(const struct config *config, const struct config_source *source);
 /* What only some programs need, which need it whole (enum config_needs). */
 int config_check_needs(const struct config *config, const struct config_source *source, unsigned needs);
+/* CONFIG_HAS_FILES: that the files which it names can be read. Each that cannot is said. */
+int config_files_check(const struct config *config, const struct config_source *source);
 /* Options that would have no effect beside the others, and say something else than their default. */
 int config_idle_check(const struct config *config, const struct config_source *source);
 /* The experts' part of it: patterns, counts, and that no uid stands twice. */

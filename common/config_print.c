@@ -6,17 +6,27 @@
 #include "common/config_print.h"
 #include "common/config_tree.h"
 #include "common/config_value.h"
+#include "common/utf8.h"
 
 void config_print_text(FILE *out, const char *text)
 {
     fputc('"', out);
-    for (const unsigned char *at = (const unsigned char *)text; *at; at++)
+    for (const unsigned char *at = (const unsigned char *)text; *at;) {
+        uint32_t character = *at;
+        const size_t length = utf8_decode(at, &character);
+        /* Of YAML's line breaks, and of what no YAML may have as it is, some are no ASCII. */
+        const bool special = length > 1 && (character <= 0x9f || character == 0x2028 || character == 0x2029 ||
+                                            character == 0xfeff || character == 0xfffe || character == 0xffff);
         if (*at == '"' || *at == '\\')
             fprintf(out, "\\%c", *at);
         else if (*at < ' ' || *at == 0x7f)
             fprintf(out, "\\x%02x", *at);
+        else if (special)
+            fprintf(out, "\\u%04x", (unsigned)character);
         else
-            fputc(*at, out);
+            fwrite(at, 1, length ? length : 1, out);
+        at += length ? length : 1;
+    }
     fputc('"', out);
 }
 

@@ -8,17 +8,52 @@ struct walk {
     yaml_parser_t parser;
     yaml_event_t event;
     bool failed;
-    bool cut; /* it failed at a text that has a zero byte, where C ends */
+    const char *refused; /* it failed at an event of which this is to be said; NULL */
     const struct config_visitor *visitor;
 };
+
+/* YAML's own of a text, a number or a collection say what a value is anyway. Others ask for something to be done with
+ * it (!ENV, !include, !!binary), and who writes one expects that. */
+static bool is_known_tag(const yaml_char_t *tag)
+{
+    static const char own[] = "tag:yaml.org,2002:", *const names[] = {"str", "int", "float", "bool", "seq", "map"};
+    const char *text = (const char *)tag;
+    if (!text || strcmp(text, "!") == 0)
+        return true;
+    for (size_t i = 0; strncmp(text, own, strlen(own)) == 0 && i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(text + strlen(own), names[i]) == 0)
+            return true;
+    return false;
+}
+
+static const yaml_char_t *event_tag(const yaml_event_t *event)
+{
+    switch (event->type) {
+    case YAML_SCALAR_EVENT:
+        return event->data.scalar.tag;
+    case YAML_SEQUENCE_START_EVENT:
+        return event->data.sequence_start.tag;
+    case YAML_MAPPING_START_EVENT:
+        return event->data.mapping_start.tag;
+    default:
+        return NULL;
+    }
+}
+
+/* Where C would end a text, and what would be left out of one. */
+static const char *refusal(const yaml_event_t *event)
+{
+    if (event->type == YAML_SCALAR_EVENT && strlen((const char *)event->data.scalar.value) != event->data.scalar.length)
+        return "a text with a zero byte";
+    return is_known_tag(event_tag(event)) ? NULL : "a tag (!...) means nothing here: write the value itself";
+}
 
 static bool next(struct walk *walk)
 {
     yaml_event_delete(&walk->event);
     walk->failed = !yaml_parser_parse(&walk->parser, &walk->event);
-    walk->cut = !walk->failed && walk->event.type == YAML_SCALAR_EVENT &&
-                strlen((const char *)walk->event.data.scalar.value) != walk->event.data.scalar.length;
-    walk->failed |= walk->cut;
+    walk->refused = walk->failed ? NULL : refusal(&walk->event);
+    walk->failed |= walk->refused != NULL;
     return !walk->failed && walk->event.type != YAML_STREAM_END_EVENT;
 }
 
@@ -159,9 +194,9 @@ void config_walk(const struct config_source *source, const struct config_visitor
     if (!source->text || !yaml_parser_initialize(&walk.parser))
         return;
     yaml_parser_set_input_string(&walk.parser, (const unsigned char *)source->text, source->length);
-    if (walk_stream(&walk, end) && walk.cut) {
+    if (walk_stream(&walk, end) && walk.refused) {
         end->problem_line = event_line(&walk);
-        snprintf(end->problem, sizeof end->problem, "a text with a zero byte");
+        snprintf(end->problem, sizeof end->problem, "%s", walk.refused);
     } else if (walk.failed) {
         end->problem_line = failed_line(source, &walk.parser);
         snprintf(end->problem, sizeof end->problem, "%s", walk.parser.problem ? walk.parser.problem : "not YAML");

@@ -21,7 +21,7 @@ void device_loss_note(const char *run_dir, const char *server, const char *devic
     char path[PATH_MAX];
     int rc = make_path(path, run_dir, server, device);
     if (rc == 0) {
-        const int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
+        const int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, S_IRUSR | S_IWUSR);
         rc = fd < 0 ? -errno : 0;
         if (fd >= 0)
             close(fd);

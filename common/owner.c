@@ -129,9 +129,15 @@ static int acquire(const char *run_dir, const char *server, const char *role, bo
     return rc;
 }
 
+static int take(const char *run_dir, const char *server, const char *role, bool say)
+{
+    const int rc = prepare(run_dir, say);
+    return rc == 0 ? acquire(run_dir, server, role, say) : rc;
+}
+
 int owner_acquire(const char *run_dir, const char *server, const char *role)
 {
-    return acquire(run_dir, server, role, true);
+    return take(run_dir, server, role, true);
 }
 
 /* A failure that lasts is said when it begins, and then once in so long a time. */
@@ -146,12 +152,6 @@ static bool says_again(int error)
     last = error;
     next_ns = now_ns + pause_ns;
     return error != 0;
-}
-
-static int take_again(const char *run_dir, const char *server, const char *role, bool say)
-{
-    const int rc = prepare(run_dir, say);
-    return rc == 0 ? acquire(run_dir, server, role, say) : rc;
 }
 
 int owner_keep(int *owner_fd, const char *run_dir, const char *server, const char *role)
@@ -172,9 +172,9 @@ int owner_keep(int *owner_fd, const char *run_dir, const char *server, const cha
                         run_dir, strerror(-rc), server);
         return rc;
     }
-    int fd = take_again(run_dir, server, role, false);
+    int fd = take(run_dir, server, role, false);
     if (fd < 0 && fd != -EBUSY && says_again(fd))
-        fd = take_again(run_dir, server, role, true);
+        fd = take(run_dir, server, role, true);
     if (fd < 0)
         return fd;
     log_warning("the lock file %s/%s.%s.lock was removed: made anew", run_dir, server, role);

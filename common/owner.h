@@ -10,8 +10,8 @@
 /* Makes run_dir (mode 0700) if it is missing; refuses one that another user owns or may write to. 0 or -errno; logs
  * why. */
 int owner_prepare_run_dir(const char *run_dir);
-/* Takes the role. The descriptor (>= 0) to keep open for life; -EBUSY if a live process has it: then a message
- * that names its pid was logged. */
+/* Prepares run_dir, and takes the role. The descriptor (>= 0) to keep open for life; -EBUSY if a live process has it;
+ * another -errno. Logs why, and whose it is. */
 int owner_acquire(const char *run_dir, const char *server, const char *role);
 /* To be called now and then: whether the lock file's name still leads to the file that is locked. If not (the run
  * folder was emptied or removed), a second owner could come in, so the role is taken once more under that name. 0: it

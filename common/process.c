@@ -120,12 +120,24 @@ static int catch_signals(void)
         if (sigaction(stop_signals[i], &action, NULL) != 0)
             return -errno;
     }
+    /* A reader that went, and a file that may not grow any more (ulimit -f), are errors of the call. */
     action = (struct sigaction){.sa_handler = SIG_IGN};
-    return sigaction(SIGPIPE, &action, NULL) == 0 ? 0 : -errno;
+    return sigaction(SIGPIPE, &action, NULL) == 0 && sigaction(SIGXFSZ, &action, NULL) == 0 ? 0 : -errno;
+}
+
+void process_open_standard(void)
+{
+    int fd;
+    do {
+        fd = open("/dev/null", O_RDWR);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd > STDERR_FILENO)
+        close(fd);
 }
 
 int process_init(const char *program)
 {
+    process_open_standard();
     /* Refused by C libraries that know a limit of half an arena; sanitizers' allocators ignore both. */
     if (!mallopt(M_MMAP_THRESHOLD, KEEP_BYTES))
         (void)mallopt(M_MMAP_THRESHOLD, KEEP_BYTES_OLD_GLIBC);

@@ -3,8 +3,9 @@
  * SIGTERM, SIGINT and SIGHUP (the terminal was closed) ask for a clean end. What ends a group tells its processes more
  * than once, so a SIGTERM or SIGINT ends the process at once, with a line in the log and 128 + signal, only when it
  * comes 3 s after the first signal or later, or is the terminal's second ^C. SIGHUP stays ignored where it was (nohup).
- * SIGPIPE is ignored. Large heap blocks are kept by the process (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD), since giving them
- * back costs a page fault per page at the next use. One thread, at start, before any other is created. */
+ * SIGPIPE and SIGXFSZ are ignored: they are errors of the calls. Large heap blocks are kept by the process
+ * (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD), since giving them back costs a page fault per page at the next use. One thread,
+ * at start, before any other is created. */
 #ifndef EXPERTD_COMMON_PROCESS_H
 #define EXPERTD_COMMON_PROCESS_H
 
@@ -12,6 +13,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Opens /dev/null in the place of standard input, output and error where one is closed: else the next file that is
+ * opened would get what is printed and logged. */
+void process_open_standard(void);
 /* Sets all of the above up. The stop signals are then caught by a handler that is async-signal-safe. */
 int process_init(const char *program);
 /* True once a stop signal has come. Any thread. */

@@ -195,6 +195,32 @@ bool shm_named(const char *name, size_t size, const void *content, size_t conten
     return same;
 }
 
+int shm_hold(const char *name)
+{
+    struct stat info;
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    const int fd = open_own_segment(name, &info);
+    if (fd < 0 || fcntl(fd, F_OFD_SETLK, &lock) == 0)
+        return fd;
+    const int rc = errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+    close(fd);
+    return rc;
+}
+
+bool shm_held(const char *name, int hold_fd)
+{
+    struct stat info, held;
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    const int fd = open_own_segment(name, &info);
+    if (fd < 0)
+        return false;
+    const bool own =
+        hold_fd >= 0 && fstat(hold_fd, &held) == 0 && held.st_ino == info.st_ino && held.st_dev == info.st_dev;
+    const bool other = !own && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+    close(fd);
+    return other;
+}
+
 uint64_t shm_changes(void)
 {
     struct stat info;

@@ -30,6 +30,11 @@ int shm_remove(const char *name); /* 0, or -errno; -ENOENT too. An empty folder 
 /* Whether the name leads to a segment of `size` bytes; of which, if `content` is not NULL, the first bytes are these.
  */
 bool shm_named(const char *name, size_t size, const void *content, size_t content_bytes);
+/* A segment has one holder at a time, until it closes the descriptor or ends, whatever becomes of the name. The
+ * descriptor, or -errno: -EBUSY, another has it; -ENOENT, -EPERM as of shm_attach_segment(). */
+int shm_hold(const char *name);
+/* Whether the segment that the name leads to now has a holder other than that of hold_fd (-1: of none). */
+bool shm_held(const char *name, int hold_fd);
 /* When a segment, of anybody, was last made or removed: a number that changes with it. 0: not known. */
 uint64_t shm_changes(void);
 /* Where a person finds it; text of at least SHM_NAME_SIZE + 16 bytes. Returns text. */

@@ -89,7 +89,13 @@ static int read_key(const char *file, int fd, uint8_t seed[SEED_SIZE])
     char text[KEY_FILE_MAX + 1];
     size_t length = 0;
     struct stat info;
-    int rc = fstat(fd, &info) == 0 ? read_file(fd, text, KEY_FILE_MAX, &length) : -errno;
+    int rc = fstat(fd, &info) == 0 ? 0 : -errno;
+    if (rc == 0 && !S_ISREG(info.st_mode)) {
+        log_error("dht.identity_file '%s' is no regular file", file);
+        return -EINVAL;
+    }
+    if (rc == 0)
+        rc = read_file(fd, text, KEY_FILE_MAX, &length);
     if (rc != 0) {
         log_error("cannot read dht.identity_file '%s': %s", file, strerror(-rc));
         return rc;
@@ -133,7 +139,7 @@ static int write_key(const uint8_t seed[SEED_SIZE], const char *file)
 static int load_or_make(const char *file, uint8_t seed[SEED_SIZE])
 {
     for (int attempt = 0; attempt < 2; attempt++) {
-        const int fd = open(file, O_RDONLY | O_CLOEXEC);
+        const int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would wait */
         if (fd >= 0) {
             const int rc = read_key(file, fd, seed);
             close(fd);

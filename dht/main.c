@@ -61,8 +61,6 @@ static int serve(const struct config *config)
     struct loop *loop = NULL;
     bool conflict = false;
     int rc = process_init(program.name);
-    if (rc == 0)
-        rc = owner_prepare_run_dir(config->server.run_dir);
     /* The lock is let go of by the process's end. */
     if (rc == 0)
         rc = owner_acquire(config->server.run_dir, config->server.name, "dht");
@@ -84,12 +82,8 @@ int main(int argc, char **argv)
 {
     struct config whole, cut = {0};
     const struct config *config = &whole;
-    enum log_level level = LOG_LEVEL_INFO;
-    log_open(program.name, level);
     if (config_load(&whole, &program, argc, argv) < 0)
         return EXIT_USAGE;
-    if (log_level_parse(whole.server.log_level, &level) == 0)
-        log_open(program.name, level);
     /* One that publishes nothing is nobody's. */
     const bool publishes = strcmp(whole.dht.frontend, "none") != 0;
     int status = EXIT_USAGE;

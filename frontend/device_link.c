@@ -202,9 +202,16 @@ bool device_link_lost(struct device_link *device)
 
 static enum device_change try_attach(struct device_link *device, uint64_t now_ns)
 {
-    static struct log_burst burst;
+    static struct log_burst burst, foreign;
     unsigned left_out = 0;
     struct control *control;
+    if (control_held(device->server, device->name) && !role_taken(device)) {
+        if (log_burst_allows(&foreign, &left_out, device->name))
+            log_warning("device '%s' is served by a runtime with another server.run_dir than '%s', of another server "
+                        "called '%s': two servers on one box need two names (%u more like it)",
+                        device->name, device->run_dir, device->server, left_out);
+        return DEVICE_SAME;
+    }
     const int rc = control_attach(&control, device->server, device->name, true);
     if (rc < 0) {
         if (rc != -ENOENT && rc != -EAGAIN && log_burst_allows(&burst, &left_out, strerror(-rc)))

@@ -18,6 +18,7 @@
 #include "frontend/local_client.h"
 #include "frontend/server.h"
 #include "frontend/task.h"
+#include "proto/binding.h"
 
 enum { EVENTS = 64, PACKETS = 8, DESCRIPTORS = 4, GROUPS_MOST = 1024, BACKLOG = 64, BURST_BYTES = 1 << 20 };
 
@@ -72,7 +73,8 @@ static int find_place(struct local *local, const struct config *config)
     return -ENAMETOOLONG;
 }
 
-/* Mode 0600 from its first moment on. Whoever holds the frontend's role removes what an earlier one left. */
+/* Mode 0600 from its first moment on. Whoever holds the frontend's role removes what an earlier one left; but not what
+ * another server listens at, whose frontend.local_path may be the same. */
 static int listen_there(struct local *local)
 {
     struct stat status;
@@ -80,9 +82,9 @@ static int listen_there(struct local *local)
     const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    int rc = 0;
-    if (lstat(path, &status) == 0 && (!S_ISSOCK(status.st_mode) || unlink(path) != 0))
-        rc = -EEXIST;
+    int rc = binding_check(path);
+    if (rc == 0 && unlink(path) != 0 && errno != ENOENT)
+        rc = -errno;
     if (rc == 0 && (fchmod(fd, 0600) != 0 || bind(fd, (struct sockaddr *)&local->address, sizeof local->address) != 0 ||
                     (local->by_group && (chown(path, (uid_t)-1, local->group) != 0 || chmod(path, 0660) != 0)) ||
                     lstat(path, &status) != 0 || listen(fd, BACKLOG) != 0))

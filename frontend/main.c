@@ -3,7 +3,6 @@
 
 #include "common/config.h"
 #include "common/config_cut.h"
-#include "common/log.h"
 #include "common/notify.h"
 #include "common/owner.h"
 #include "common/process.h"
@@ -32,8 +31,6 @@ static int run(const struct config *config, const struct config *whole, int argc
 {
     struct server *server = NULL;
     int rc = process_init(program.name);
-    if (rc == 0)
-        rc = owner_prepare_run_dir(config->server.run_dir);
     /* The lock is let go of by the process's end. */
     if (rc == 0)
         rc = owner_acquire(config->server.run_dir, config->server.name, "frontend");
@@ -55,12 +52,8 @@ int main(int argc, char **argv)
 {
     struct config whole, cut = {0};
     const struct config *config;
-    enum log_level level = LOG_LEVEL_INFO;
-    log_open(program.name, level);
     if (config_load(&whole, &program, argc, argv) < 0)
         return EXIT_USAGE;
-    if (log_level_parse(whole.server.log_level, &level) == 0)
-        log_open(program.name, level);
     int status = EXIT_USAGE;
     notify_open();
     if (config_cut_frontend(&config, &cut, &whole, flag_frontend) == 0)

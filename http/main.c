@@ -49,12 +49,8 @@ static int serve(const struct config *config)
 int main(int argc, char **argv)
 {
     struct config config;
-    enum log_level level = LOG_LEVEL_INFO;
-    log_open(program.name, level);
     if (config_load(&config, &program, argc, argv) < 0)
         return EXIT_USAGE;
-    if (log_level_parse(config.server.log_level, &level) == 0)
-        log_open(program.name, level);
     int rc = process_init(program.name);
     if (rc == 0) /* each thread has a connection to the frontend, and the history one */
         rc = process_need_files(LEAST_FILES + FILES_PER_THREAD * ((unsigned)config.http.threads + 1));

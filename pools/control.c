@@ -22,6 +22,7 @@ struct control {
     size_t mapped_bytes;
     uint64_t generation;
     uint32_t experts_count, words;
+    int hold_fd; /* the runtime's, as long as it has the segment; else -1 */
     char server[CONTROL_NAME_SIZE], device[CONTROL_NAME_SIZE];
     unsigned char constants[offsetof(struct control_shared, runtime)]; /* as they were when it was opened */
 };
@@ -89,6 +90,7 @@ static int open_view(struct control **control, struct control_shared *shared, co
         return -ENOMEM;
     char *base = (char *)shared;
     made->shared = shared;
+    made->hold_fd = -1;
     made->ready = (_Atomic uint64_t *)(void *)(base + header->ready_offset);
     made->done = (_Atomic uint64_t *)(void *)(base + header->done_offset);
     made->experts = (struct control_expert_shared *)(void *)(base + header->experts_offset);
@@ -163,6 +165,22 @@ static void retire_old(const char *name)
     shm_detach(mapping, bytes);
 }
 
+bool control_held(const char *server, const char *device)
+{
+    char name[SHM_NAME_SIZE];
+    return control_segment(name, server, device) == 0 && shm_held(name, -1);
+}
+
+int control_check_free(const char *server, const char *device)
+{
+    if (!control_held(server, device))
+        return 0;
+    log_error("another server called '%s' has a running runtime for a device '%s', with another server.run_dir: give "
+              "one of them another server.name",
+              server, device);
+    return -EBUSY;
+}
+
 /* --- making, finding ------------------------------------------------------------------------------------------------
  */
 
@@ -173,6 +191,8 @@ int control_remove(const char *server, const char *device)
     const int rc = control_segment(name, server, device);
     if (rc != 0)
         return rc;
+    if (shm_held(name, -1))
+        return -EBUSY;
     retire_old(name);
     return remove_all(server, device, &newest);
 }
@@ -185,6 +205,9 @@ int control_create(struct control **control, const char *server, const char *dev
     if (experts_count > CONTROL_MAX_EXPERTS)
         return -EINVAL;
     int rc = control_segment(name, server, device);
+    if (rc != 0)
+        return rc;
+    rc = control_check_free(server, device);
     if (rc != 0)
         return rc;
     retire_old(name);
@@ -220,6 +243,8 @@ int control_create(struct control **control, const char *server, const char *dev
         shm_remove(name);
         return rc;
     }
+    /* Should its name be another's by now, or gone, control_fault will tell. */
+    (*control)->hold_fd = shm_hold(name);
     atomic_store_explicit(&(*control)->shared->runtime.pid, (uint32_t)getpid(), memory_order_relaxed);
     return 0;
 }
@@ -293,7 +318,14 @@ int control_adopt(struct control **control, const char *server, const char *devi
 {
     uint64_t found;
     struct control *made = NULL;
-    const int rc = open_existing(&made, server, device, &found);
+    char name[SHM_NAME_SIZE];
+    int rc = control_segment(name, server, device);
+    const int hold_fd = rc == 0 ? shm_hold(name) : rc;
+    rc = hold_fd < 0 ? hold_fd : open_existing(&made, server, device, &found);
+    if (made)
+        made->hold_fd = hold_fd;
+    else if (hold_fd >= 0)
+        close(hold_fd);
     if (rc != 0)
         return rc == -EAGAIN || rc == -EPROTO || rc == -EPERM ? -ESTALE : rc;
     if (found != fingerprint || made->experts_count != experts_count) {
@@ -320,8 +352,13 @@ void control_retire(struct control **control)
 {
     struct control *old = *control;
     uint64_t newest;
+    char name[SHM_NAME_SIZE];
     if (!old)
         return;
+    if (control_segment(name, old->server, old->device) == 0 && shm_held(name, old->hold_fd)) {
+        control_abandon(control);
+        return;
+    }
     atomic_store_explicit(&old->shared->runtime.state, CONTROL_RETIRED, memory_order_release);
     (void)remove_all(old->server, old->device, &newest);
     control_detach(control);
@@ -418,6 +455,8 @@ void control_detach(struct control **control)
     if (!old)
         return;
     shm_detach(old->shared, old->mapped_bytes);
+    if (old->hold_fd >= 0)
+        close(old->hold_fd);
     free(old);
 }
 

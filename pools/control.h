@@ -13,12 +13,18 @@ struct pool_layout;
 /* Runtime. Makes the device's control segment of the next generation, in state CREATING. First removes this device's
  * leftovers of earlier generations (an old READY one is RETIRED before); other devices and servers are never touched.
  * Generations grow, and no two are the same even when nothing of the last one is left. -EINVAL: a name that is too
- * long, or has white space or a '/' in it, or (a device's) a '.'; -EEXIST (something lies there that is not ours to
- * remove: logged), -ENOSPC, -ENOMEM. */
+ * long, or has white space or a '/' in it, or (a device's) a '.'; -EBUSY (another runtime lives that has it: logged),
+ * -EEXIST (something lies there that is not ours to remove: logged), -ENOSPC, -ENOMEM. */
 int control_create(struct control **control, const char *server, const char *device, uint64_t fingerprint,
                    uint32_t experts_count);
-/* Runtime, after a restart. -ENOENT: there is none; -ESTALE: not READY, another fingerprint or count, or not sane. All
- * pools are ready then, and after control_attach by a frontend all are done: what took the bits may have died. */
+/* Whether a living runtime has the device's control segment. A runtime has its role first (common/owner.h); so one that
+ * has the segment and not the role is that of another server, of the same name, whose run_dir is another one. */
+bool control_held(const char *server, const char *device);
+/* Runtime: 0, or -EBUSY where it is held, logged. */
+int control_check_free(const char *server, const char *device);
+/* Runtime, after a restart. -ENOENT: there is none; -EBUSY: another runtime lives that has it; -ESTALE: not READY,
+ * another fingerprint or count, or not sane. All pools are ready then, and after control_attach by a frontend all are
+ * done: what took the bits may have died. */
 int control_adopt(struct control **control, const char *server, const char *device, uint64_t fingerprint,
                   uint32_t experts_count);
 /* Runtime that ends cleanly before it adopted or created: retires and removes what a killed one of this device left, so

@@ -1,9 +1,13 @@
 #include "proto/binding.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "common/log.h"
@@ -17,8 +21,32 @@ static const char *path_of(const char *endpoint)
                                                                                                             : NULL;
 }
 
+int binding_check(const char *path)
+{
+    struct stat found;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (lstat(path, &found) != 0 || strlen(path) >= sizeof address.sun_path)
+        return 0;
+    if (!S_ISSOCK(found.st_mode))
+        return -EEXIST;
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    /* One of another type, or whose queue is full, is listened at. */
+    const bool left = connect(fd, (const struct sockaddr *)&address, sizeof address) != 0 &&
+                      (errno == ECONNREFUSED || errno == ENOENT);
+    close(fd);
+    return left ? 0 : -EADDRINUSE;
+}
+
 int bindings_bind(struct bindings *bindings, void *socket, const char *endpoint)
 {
+    const int taken = path_of(endpoint) ? binding_check(path_of(endpoint)) : 0;
+    if (taken < 0) {
+        errno = -taken;
+        return -1;
+    }
     if (zmq_bind(socket, endpoint) != 0)
         return -1;
     if (path_of(endpoint) && strlen(endpoint) < BINDING_SIZE && bindings->count < BINDINGS_MAX)

@@ -10,7 +10,11 @@ struct bindings {
     unsigned count;
 };
 
-/* zmq_bind(), and remembers the name if it is one. 0 or -1 with errno, as zmq_bind(). */
+/* What is in the way of a socket under that path. 0: nothing, or a socket at which nobody listens, which may be
+ * removed; -EADDRINUSE: somebody listens there; -EEXIST: it is no socket, and so nobody's to remove. */
+int binding_check(const char *path);
+/* zmq_bind(), and remembers the name if it is one. 0 or -1 with errno, as zmq_bind(), which would remove whatever file
+ * has the name: EADDRINUSE or EEXIST instead. */
 int bindings_bind(struct bindings *bindings, void *socket, const char *endpoint);
 /* Now and then: a name that is gone is bound once more. Clients that are connected stay so. What somebody else has put
  * there is left alone. */

@@ -105,8 +105,6 @@ int main(int argc, char **argv)
 {
     struct config whole, cut = {0};
     const struct config *config = &whole;
-    enum log_level level;
-    log_open(program.name, LOG_LEVEL_INFO);
     if (config_load(&whole, &program, argc, argv) < 0)
         return EXIT_USAGE;
     int status = EXIT_USAGE;
@@ -117,8 +115,6 @@ int main(int argc, char **argv)
     }
     if (device)
         device = config_find_device(config, device->name);
-    if (log_level_parse(whole.server.log_level, &level) == 0)
-        log_open(program.name, level);
     if (!device)
         log_error("the configuration has no device '%s' (--device)", flag_device);
     else if (process_init(program.name) < 0)

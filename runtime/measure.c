@@ -13,7 +13,7 @@
 
 enum { ROWS = 256, WIDTH = 1024, BEST_OF = 3, MOST_LAUNCHES = 1 << 16 };
 static const uint64_t long_enough_ns = 50 * NS_PER_MS;
-static const struct linear_size size = {WIDTH, WIDTH};
+static const struct linear_size size = {.n = WIDTH, .k = WIDTH};
 
 static int launch(const struct trial *trial, unsigned launches, uint64_t *took_ns)
 {
@@ -65,7 +65,8 @@ static int measure_room(const struct device *device, const struct config *config
         *room = own == 0 ? UINT32_MAX : budget > workspace ? (budget - workspace) / own : 0;
         return 0;
     }
-    return -EINVAL;
+    log_error("the configuration puts no expert on device '%s', of which its memory could have room", entry->name);
+    return -ENOENT;
 }
 
 int measure_device(const struct config *config, const struct config_device *entry)
@@ -81,13 +82,11 @@ int measure_device(const struct config *config, const struct config_device *entr
         result = compute_open(device);
     if (device && result == 0) {
         result = measure_room(device, config, entry, &room);
-        if (result == -EINVAL)
-            log_error("the configuration puts no expert on device '%s', of which its memory could have room",
-                      entry->name);
         if (result == 0)
             result = measure_speed(device, &gflops);
-        if (result < 0 && result != -EINVAL)
-            log_error("device '%s' cannot be measured: %s", entry->name, device_error(device));
+        if (result < 0 && result != -ENOENT)
+            log_error("device '%s' cannot be measured: %s", entry->name,
+                      *device_error(device) ? device_error(device) : strerror(-result));
         compute_close(device);
     }
     if (result != -EIO) /* else the driver may have refused what it had kept */

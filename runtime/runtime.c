@@ -307,7 +307,7 @@ static bool adopt_segments(struct runtime *runtime)
         return true;
     if (rc == 0)
         control_detach(&runtime->control);
-    if (rc != -ENOENT)
+    if (rc != -ENOENT && rc != -EBUSY)
         log_info("the segments that the last runtime left do not fit the configuration, or are damaged: making new "
                  "ones; what was queued there is answered UNAVAILABLE");
     return false;
@@ -317,10 +317,10 @@ static int create_segments(struct runtime *runtime)
 {
     int rc = control_create(&runtime->control, runtime->config->server.name, runtime->entry->name,
                             fingerprint_of(runtime), runtime->slots);
-    if (rc < 0)
+    if (rc < 0 && rc != -EBUSY)
         log_error("cannot make the control segment: %s%s", strerror(-rc),
                   rc == -ENOSPC ? " (is /dev/shm large enough?)" : "");
-    else
+    else if (rc == 0)
         rc = open_pools(runtime, false);
     if (rc < 0)
         control_retire(&runtime->control);
@@ -374,12 +374,11 @@ static int take_role(struct runtime *runtime)
 {
     const struct config_server *server = &runtime->config->server;
     char role[128];
-    int rc = owner_prepare_run_dir(server->run_dir);
-    if (rc < 0)
-        return rc;
     role_of(runtime, role, sizeof role);
     runtime->owner_fd = owner_acquire(server->run_dir, server->name, role);
-    return runtime->owner_fd < 0 ? runtime->owner_fd : 0;
+    if (runtime->owner_fd < 0)
+        return runtime->owner_fd;
+    return control_check_free(server->name, runtime->entry->name); /* before minutes are spent on what it is to serve */
 }
 
 struct checkpointer_expert runtime_checkpointer_expert(const struct runtime *runtime, uint32_t slot)

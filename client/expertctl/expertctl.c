@@ -1,5 +1,6 @@
 /* expertctl's main: options, the table of commands, and how they end. */
 #include "client/expertctl/expertctl.h"
+#include "common/process.h"
 #include "common/suggest.h"
 
 #include <argp.h>
@@ -548,11 +549,13 @@ int main(int argc, char **argv)
         .count = 1,
         .arguments = calloc((size_t)argc + 1, sizeof(char *)),
     };
+    process_open_standard();
     if (!ctl.arguments)
         return EXIT_LOCAL;
     argp_program_version = "expertctl " EXPERTD_VERSION;
     argp_err_exit_status = EXIT_USAGE;
-    signal(SIGPIPE, SIG_IGN); /* a reader that has gone is a write error */
+    signal(SIGPIPE, SIG_IGN); /* a reader that has gone is a write error, and so is a file that may not grow */
+    signal(SIGXFSZ, SIG_IGN);
     suggest_options(argc, argv);
     argp_parse(&parser, argc, argv, 0, NULL, &ctl);
     expertd_tune_allocator();

@@ -192,18 +192,20 @@ static uint64_t products_memory(const struct device *device, struct engine_model
     return linear_layer_memory(device, model->chunk_rows * plan_tokens(plan), plan->sizes, plan->sizes_count);
 }
 
-static void engine_memory(const struct device *device, const struct config_expert *config, uint64_t *own,
-                          uint64_t *workspace)
+static int engine_memory(const struct device *device, const struct config_expert *config, uint64_t *own,
+                         uint64_t *workspace)
 {
     struct engine_model *model;
     *own = *workspace = 0;
     /* Nothing is changed on the device by making one; it only names it. */
-    if (model_make(&model, (struct device *)(uintptr_t)device, config) != 0)
-        return;
+    const int result = model_make(&model, (struct device *)(uintptr_t)device, config);
+    if (result != 0)
+        return result;
     *own = parameters_bytes(&model->parameters);
     *workspace = model->workspace_floats * sizeof(float) + device_staging_memory(device, model->staging_bytes) +
                  products_memory(device, model);
     model_free(model);
+    return 0;
 }
 
 static void engine_destroy(struct expert **expert)

@@ -37,8 +37,7 @@ int expert_memory(const struct device *device, const struct config_expert *confi
     const struct expert_ops *ops = find_or_say(config);
     if (ops == NULL)
         return -EINVAL;
-    ops->memory(device, config, own, workspace);
-    return 0;
+    return ops->memory(device, config, own, workspace);
 }
 
 int expert_create(struct expert **expert, struct device *device, const struct config_expert *config, uint64_t seed)

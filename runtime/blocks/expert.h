@@ -61,8 +61,9 @@ struct expert_ops {
     const char *name;
     /* The tensors of one row. -EINVAL with a logged message if config asks for what the block cannot be. */
     int (*schema)(const struct config_expert *config, struct schema *inputs, struct schema *outputs);
-    /* Device memory of one expert (own), and what all experts of a device share (workspace: the largest one counts). */
-    void (*memory)(const struct device *device, const struct config_expert *config, uint64_t *own, uint64_t *workspace);
+    /* Device memory of one expert (own), and what all experts of a device share (workspace: the largest one counts). An
+     * expert that cannot be is an error. */
+    int (*memory)(const struct device *device, const struct config_expert *config, uint64_t *own, uint64_t *workspace);
     /* Allocates, and initialises the parameters from seed: the same seed gives the same values on every device. Those
      * of an entry with weights are zeros until they are loaded. */
     int (*create)(struct expert **expert, struct device *device, const struct config_expert *config, uint64_t seed);

@@ -16,12 +16,13 @@ struct nop {
     uint64_t delay_ns;
 };
 
-static void nop_memory(const struct device *device, const struct config_expert *config, uint64_t *own,
-                       uint64_t *workspace)
+static int nop_memory(const struct device *device, const struct config_expert *config, uint64_t *own,
+                      uint64_t *workspace)
 {
     (void)device;
     (void)config;
     *own = *workspace = 0;
+    return 0;
 }
 
 static int nop_create(struct expert **out, struct device *device, const struct config_expert *config, uint64_t seed)

@@ -98,6 +98,7 @@ struct linear_gradient_call {
 /* A layer's k inputs and n outputs. */
 struct linear_size {
     uint64_t n, k;
+    bool frozen; /* nothing asks for the gradient of its weights */
 };
 
 /* How a provider makes products. */

@@ -255,7 +255,7 @@ static int compare_ns(const void *a, const void *b)
 
 static int time_product(const struct trial *trial, uint64_t rows, uint64_t least_rows, uint64_t *took_ns)
 {
-    const struct linear_size size = {TRIAL_WIDTH, TRIAL_WIDTH};
+    const struct linear_size size = {.n = TRIAL_WIDTH, .k = TRIAL_WIDTH};
     trial->device->compute->amx->least_rows = least_rows;
     const uint64_t start_ns = clock_now_ns();
     int result = trial_launch(trial, false, rows, &size);
@@ -289,7 +289,7 @@ static int is_faster(const struct trial *trial, uint64_t rows, bool *faster)
  * other tenants' among it, cannot be known otherwise. */
 static int choose_least_rows(struct device *device)
 {
-    const struct linear_size size = {TRIAL_WIDTH, TRIAL_WIDTH};
+    const struct linear_size size = {.n = TRIAL_WIDTH, .k = TRIAL_WIDTH};
     struct trial trial;
     bool faster = true;
     uint64_t least_rows = UINT64_MAX;

@@ -257,7 +257,7 @@ static int each_step(struct search *search, const struct linear_size *sizes, uns
                 .rows = (cl_int)(most < search->rows ? most : search->rows),
                 .size = &sizes[s],
             };
-            if (class_first_row[class] <= search->rows)
+            if (class_first_row[class] <= search->rows && !(step.product == TUNING_GRADIENT && sizes[s].frozen))
                 result = visit(search, &step);
         }
     }
@@ -320,7 +320,7 @@ static int run_search(struct search *search, const struct linear_size *sizes, un
 /* The first launch, which PoCL compiles at, is of the smallest product. */
 static int launch_once(struct device *device, enum tuning_product product, unsigned tile)
 {
-    static const struct linear_size smallest = {1, 1};
+    static const struct linear_size smallest = {.n = 1, .k = 1};
     struct tuner *tuner = device->compute->tuner;
     struct trial trial;
     if (tuner->warm[product][tile] || device->workspace_bytes < sizeof(float) * trial_floats(device, 1, &smallest))

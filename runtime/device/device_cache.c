@@ -176,7 +176,7 @@ void device_cache_begin(const struct config_device *config)
             "none of them (%s)%s%s",
             config->name, opened,
             result == 0 ? "" : ", of which some cannot be removed: ", result == 0 ? "" : strerror(-result));
-    const int fd = open(mark, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    const int fd = open(mark, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
     begun = fd >= 0 && (!marked || result == 0);
     if (fd >= 0)
         close(fd);
@@ -199,10 +199,13 @@ bool device_cache_knows_drivers(uint64_t print)
     /* Who writes no mark neither empties the folder after a start that they ended, nor has the next one empty it. */
     if (!begun || !drivers_path(path))
         return false;
-    FILE *file = fopen(path, "re");
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    FILE *file = fd >= 0 ? fdopen(fd, "r") : NULL;
     const bool read = file != NULL && fscanf(file, "%" SCNx64, &known) == 1;
     if (file != NULL)
         fclose(file);
+    else if (fd >= 0)
+        close(fd);
     return read && known == print;
 }
 
@@ -212,7 +215,7 @@ void device_cache_note_drivers(uint64_t print)
     if (!drivers_path(path))
         return;
     /* Not written, or cut short, it is another number: they are tried again. */
-    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
     if (fd >= 0) {
         dprintf(fd, "%016" PRIx64 "\n", print);
         close(fd);

@@ -107,7 +107,7 @@ void plan_note_product(struct plan *plan, uint64_t n, uint64_t k)
             return;
     }
     if (grow(plan, (void **)&plan->sizes, plan->sizes_count, &plan->sizes_room, sizeof *plan->sizes))
-        plan->sizes[plan->sizes_count++] = (struct linear_size){.n = n, .k = k};
+        plan->sizes[plan->sizes_count++] = (struct linear_size){.n = n, .k = k, .frozen = !plan->trains};
 }
 
 /* --- element by element ------------------------------------------------------------------------------------------- */

@@ -354,9 +354,13 @@ static int finish(struct executor *executor, struct flight *flight)
     /* Nothing of it has run; maybe it only lay behind a batch that failed. */
     if (rc == -EAGAIN)
         rc = run(executor, flight);
+    if (rc < 0) {
+        rc = fail(executor, flight->index, &flight->batch, rc);
+        if (rc == 0) /* else the device never ended it */
+            set_pace(executor, flight);
+        return rc;
+    }
     set_pace(executor, flight);
-    if (rc < 0)
-        return fail(executor, flight->index, &flight->batch, rc);
     if (flight->index % 2 == POOL_BACKWARD && flight->work.step == EXPERT_STEP_SKIPPED && flight->batch.tasks > 1) {
         expert_uncount_skipped(backend_of(executor, flight->index)->expert);
         return redo_one_by_one(executor, flight);

@@ -89,14 +89,18 @@ static int add_step(struct steps *steps, uint64_t step)
     return 0;
 }
 
-/* The steps of the files "<step>.safetensors<end>", newest first; a folder that is not there has none. Free items. */
+/* The steps of the files "<step>.safetensors<end>", newest first; a folder that is not there has none, but one that a
+ * link leads to may be away for a while. Free items. */
 static int list_steps(const char *folder, const char *end, struct steps *steps)
 {
     int rc = 0;
+    struct stat link;
     *steps = (struct steps){0};
     DIR *directory = opendir(folder);
-    if (!directory)
-        return errno == ENOENT ? 0 : -errno;
+    if (!directory) {
+        rc = -errno;
+        return rc == -ENOENT && lstat(folder, &link) != 0 ? 0 : rc;
+    }
     const struct dirent *entry;
     while (rc == 0 && (entry = readdir(directory)) != NULL) {
         uint64_t step;
@@ -390,6 +394,24 @@ static void set_aside(const char *folder, const struct steps *steps, unsigned co
     }
 }
 
+/* A file that is called after more updates than it has (a copy of an older one, say) would be the newest at every
+ * start, whatever is saved after it: it gets its own name. */
+static void correct_name(const struct expert *expert, const char *folder, uint64_t step)
+{
+    char path[PATH_MAX], right[PATH_MAX];
+    const uint64_t updates = expert->counters.updates;
+    if (updates >= step || make_file_path(path, folder, step, "") < 0 || make_file_path(right, folder, updates, "") < 0)
+        return;
+    const bool renamed = rename(path, right) == 0;
+    if (renamed)
+        (void)unlink(path); /* of two names of one file rename(2) leaves both */
+    if (renamed)
+        log_warning("checkpoint '%s' is after %" PRIu64 " updates, and is called '%s' now", path, updates, right);
+    else
+        log_warning("checkpoint '%s' is after %" PRIu64 " updates, and cannot be called so: %s", path, updates,
+                    strerror(errno));
+}
+
 static int refuse_damaged(const char *uid, const char *folder, unsigned count)
 {
     log_error(
@@ -418,6 +440,8 @@ static int load_newest(struct expert *expert, const char *folder, const char *ui
     }
     if (owned)
         set_aside(folder, steps, bad);
+    if (owned && rc == 1)
+        correct_name(expert, folder, steps->items[tried - 1]);
     return rc;
 }
 

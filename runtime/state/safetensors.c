@@ -16,7 +16,7 @@
 #include "runtime/state/checksum.h"
 #include "runtime/state/json_text.h"
 
-enum { LENGTH_BYTES = 8, MAX_DEPTH = 5, PIECE_BYTES = 1 << 16 };
+enum { LENGTH_BYTES = 8, MAX_DEPTH = 5, PIECE_BYTES = 1 << 16, BEGINNING = 4096 };
 
 static const char metadata_name[] = "__metadata__";
 
@@ -30,13 +30,18 @@ static const struct {
     {"version https://git-lfs", 23, "it is a Git LFS pointer, whose file was never fetched (git lfs pull)"},
     {"PK\3\4", 4, "it is a zip archive, as PyTorch's .pt are: scripts/convert-state-dict converts it"},
     {"\x80\2", 2, "it is a pickle, as old .pt of PyTorch are: scripts/convert-state-dict converts it"},
+    {"\x80\3", 2, "it is a pickle, as old .pt of PyTorch are: scripts/convert-state-dict converts it"},
+    {"\x80\4", 2, "it is a pickle, as old .pt of PyTorch are: scripts/convert-state-dict converts it"},
+    {"\x80\5", 2, "it is a pickle, as old .pt of PyTorch are: scripts/convert-state-dict converts it"},
     {"GGUF", 4, "it is a GGUF file"},
     {"\x89HDF", 4, "it is an HDF5 file"},
     {"\x93NUMPY", 6, "it is a NumPy array"},
+    {"\x7f\x45LF", 4, "it is a program or a shared object (ELF)"},
     {"\x1f\x8b", 2, "it is compressed (gzip)"},
     {"\x28\xb5\x2f\xfd", 4, "it is compressed (zstd)"},
-    {"<!DOCTYPE", 9, "it is a web page"},
-    {"<html", 5, "it is a web page"},
+    {"\xfd\x37zXZ", 5, "it is compressed (xz)"},
+    {"BZh", 3, "it is compressed (bzip2)"},
+    {"7z\xbc\xaf", 4, "it is an archive (7-Zip)"},
 };
 
 struct safetensors {
@@ -300,31 +305,55 @@ static int check_header(const struct safetensors *file, char *error)
                   text, expected);
 }
 
+static bool is_text(const char *start, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if (!((start[i] >= ' ' && start[i] <= '~') || start[i] == '\n' || start[i] == '\r' || start[i] == '\t'))
+            return false;
+    return length > 0;
+}
+
+bool safetensors_other(const void *bytes, size_t length, char what[SAFETENSORS_ERROR_SIZE])
+{
+    static const char mark[] = "\xef\xbb\xbf"; /* of UTF-8 */
+    enum { SHOWN = 60 };
+    char start[BEGINNING] = "";
+    length = length < sizeof start ? length : sizeof start - 1;
+    memcpy(start, bytes, length);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (length >= others[i].length && memcmp(start, others[i].bytes, others[i].length) == 0)
+            return refuse(what, "%s", others[i].what) < 0;
+    const char *text = start + (strncmp(start, mark, strlen(mark)) == 0 ? strlen(mark) : 0);
+    text += strspn(text, " \t\r\n");
+    const size_t left = length - (size_t)(text - start), line = strcspn(text, "\r\n");
+    if (*text == '<')
+        return refuse(what, "it is a web page, or other XML: what was downloaded is no file but an answer") < 0;
+    if (*text == '{' && strstr(text, "\"weight_map\""))
+        return refuse(what, "it is the index of a model in several files (shards): give the one that has the tensors") <
+               0;
+    if (*text == '{' || *text == '[')
+        return refuse(what, "it is JSON text, no safetensors file") < 0;
+    return is_text(text, left < SHOWN ? left : SHOWN) &&
+           refuse(what, "it is text, which begins '%.*s'", line < SHOWN ? (int)line : SHOWN, text) < 0;
+}
+
 /* Why the length of a header makes no sense, if its first bytes tell. */
 static int refuse_other(const struct safetensors *file, uint64_t file_bytes, char *error)
 {
-    char start[4096] = "";
-    const size_t length = file_bytes < sizeof start - 1 ? (size_t)file_bytes : sizeof start - 1;
+    char start[BEGINNING];
+    const size_t length = file_bytes < sizeof start ? (size_t)file_bytes : sizeof start;
     const int rc = read_at(file, 0, start, length, error);
-    if (rc < 0)
-        return rc;
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        if (length >= others[i].length && memcmp(start, others[i].bytes, others[i].length) == 0)
-            return refuse(error, "%s", others[i].what);
-    const char *text = start + strspn(start, " \t\r\n");
-    if (*text == '{' && strstr(text, "\"weight_map\""))
-        return refuse(error, "it is the index of a model in several files (shards): give the one that has the tensors");
-    if (*text == '{' || *text == '[')
-        return refuse(error, "it is JSON text, no safetensors file");
-    return 0;
+    return rc == 0 && safetensors_other(start, length, error) ? -EPROTO : rc;
 }
 
 static int read_header(struct safetensors *file, uint64_t file_bytes, char *error)
 {
     unsigned char length_bytes[LENGTH_BYTES];
-    if (file_bytes < LENGTH_BYTES)
+    int rc = file_bytes < LENGTH_BYTES ? refuse_other(file, file_bytes, error) : 0;
+    if (rc == 0 && file_bytes < LENGTH_BYTES)
         return refuse(error, "it is no safetensors file, or lacks its end (%" PRIu64 " bytes)", file_bytes);
-    int rc = read_at(file, 0, length_bytes, sizeof length_bytes, error);
+    if (rc == 0)
+        rc = read_at(file, 0, length_bytes, sizeof length_bytes, error);
     if (rc < 0)
         return rc;
     const uint64_t length = little_endian(length_bytes);

@@ -9,6 +9,7 @@
 #ifndef EXPERTD_RUNTIME_SAFETENSORS_H
 #define EXPERTD_RUNTIME_SAFETENSORS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,6 +40,8 @@ int safetensors_open(struct safetensors **file, const char *path, char error[SAF
 /* The same from memory, which must outlive *file. */
 int safetensors_parse(struct safetensors **file, const void *bytes, size_t length, char error[SAFETENSORS_ERROR_SIZE]);
 void safetensors_close(struct safetensors **file);
+/* What a file that begins so is, if it is one of those that are given by mistake, as an error's sentence. */
+bool safetensors_other(const void *bytes, size_t length, char what[SAFETENSORS_ERROR_SIZE]);
 
 unsigned safetensors_count(const struct safetensors *file);
 const struct safetensors_tensor *safetensors_tensor(const struct safetensors *file, unsigned index);

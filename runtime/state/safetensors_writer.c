@@ -135,7 +135,10 @@ static int start_file(struct safetensors_writer *writer, const struct safetensor
     if (rc == 0 && (unsigned)json_object_object_length(header) != count + 1)
         rc = -EEXIST;
     if (rc == 0) {
-        writer->fd = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+        /* What a write that was cut short has left, or somebody has put there. */
+        if (unlink(writer->temporary) != 0 && errno == EISDIR)
+            (void)rmdir(writer->temporary);
+        writer->fd = open(writer->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         rc = writer->fd < 0 ? -errno : write_header(writer, header);
     }
     json_object_put(header);

@@ -80,8 +80,11 @@ static int parse_index(struct shards *shards, const char *bytes, size_t length, 
     const int rc = json_text_parse(&shards->index, bytes, length, MAX_DEPTH, "it", problem, sizeof problem);
     if (rc == -ENOMEM)
         return refuse(error, rc, "there is not enough memory for the index '%.*s'", SHOWN, shards->path);
-    if (rc < 0)
-        return refuse(error, rc, "'%.*s' is no index of a model: %s", SHOWN, shards->path, problem);
+    if (rc < 0) {
+        char what[SAFETENSORS_ERROR_SIZE];
+        const bool other = length > 0 && *bytes != '{' && safetensors_other(bytes, length, what);
+        return refuse(error, rc, "'%.*s' is no index of a model: %s", SHOWN, shards->path, other ? what : problem);
+    }
     return check_map(shards, error);
 }
 

@@ -137,7 +137,13 @@ refused "not by both" serve --config "$box/expertd.yaml" --num_experts 4
 printf 'devices: [{name: a}, {name: b}, {name: a}]\n' >"$work/twice.yaml"
 refused "twice.yaml:1: devices[2].name" check "$work/twice.yaml"
 sed -i 's/block: nop, hidden_dim: 8, max_batch_size: 16, device: two/hidden_dim: 8, weights: "w\/{uid}.safetensors"/' "$box/expertd.yaml"
-refused "experts[1].weights: cannot read '$box/w/nop.1.safetensors'" check "$box/expertd.yaml"
+refused "$box/expertd.yaml:$(grep -n weights "$box/expertd.yaml" | cut -d: -f1): experts[1].weights: cannot read '$box/w/nop.1.safetensors'" \
+    check "$box/expertd.yaml"
+printf 'server: {key_file: k, clients: c}\nhttp: {token_file: t}\nexperts:\n- uid: a.0\n  block: own.so\n' >"$work/files.yaml"
+for what in "1: server.key_file: cannot read '$work/k'" "1: server.clients: cannot read '$work/c'" "2: http.token_file: cannot read '$work/t'" \
+    "5: experts[0].block: cannot read '$work/own.so'"; do
+    refused "$work/files.yaml:$what" check "$work/files.yaml"
+done
 refused "the configuration has no experts" serve --config /dev/null
 for command in "" serve check plan print; do
     "$bin/expertd" $command --help >"$work/help.log" || fail "$command --help"

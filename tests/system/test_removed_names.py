@@ -122,6 +122,10 @@ def a_role_that_another_took(server):
     runtime = server.running["runtime"]
     runtime.send_signal(19)
     remove_run_dir(server)
+    refused = subprocess.run([f"{BIN}/expertd-runtime", "--config", server.config], capture_output=True, text=True, timeout=PATIENCE)
+    assert refused.returncode == 1 and "another server.name" in refused.stderr, refused  # it has its segments still
+    for segment in server.segments():
+        os.unlink(segment)
     with subprocess.Popen([f"{BIN}/expertd-runtime", "--config", server.config], stderr=subprocess.PIPE) as other:
         until(lambda: glob.glob(server.run_dir + "/*runtime.device0.lock"), "the other one has the role")
         until(lambda: b"ready" in other.stderr.readline(), "the other one serves")
@@ -133,6 +137,24 @@ def a_role_that_another_took(server):
         assert other.wait(PATIENCE) == 0
     server.start("runtime")
     server.wait_alive()
+
+
+def another_run_dir(server):
+    """A second server of the same name, as of a shell with another XDG_RUNTIME_DIR: neither of its programs touches the first."""
+    second = ["--config", server.config, "--server-run-dir", f"{server.folder}/other", "--frontend-listen", f"ipc://{server.folder}/second"]
+    said = server.log("runtime").count("made anew")
+    segments = set(server.segments())
+    refused = subprocess.run([f"{BIN}/expertd-runtime", *second], capture_output=True, text=True, timeout=PATIENCE)
+    assert refused.returncode == 1 and "another server.name" in refused.stderr, refused
+    with open(f"{server.folder}/second.log", "w") as log:
+        server.running["second"] = subprocess.Popen([f"{BIN}/expertd-frontend", *second], stderr=log)
+    until(lambda: "two servers on one box need two names" in server.log("second"), "the second frontend says why it has no experts")
+    works(server)
+    server.stop("second")
+    taken = subprocess.run([f"{BIN}/expertd-frontend", *second[:-1], server.endpoint], capture_output=True, text=True, timeout=PATIENCE)
+    assert taken.returncode == 1 and "Address already in use" in taken.stderr, taken
+    works(server)
+    assert server.log("runtime").count("made anew") == said and segments == set(server.segments())
 
 
 def overwritten_state(server):
@@ -212,7 +234,7 @@ with Server(EXPERTS) as server:
     server.start()
     server.wait_alive()
     for case in (removed_segments, one_removed_pool, removed_and_crashed, removed_run_dir, removed_run_dir_of_the_dht,
-                 a_role_that_another_took, overwritten_state, damaged_pools, planted_names, truncated_segments):
+                 a_role_that_another_took, another_run_dir, overwritten_state, damaged_pools, planted_names, truncated_segments):
         case(server)
         print(case.__name__, flush=True)
     server.stop()

@@ -1,6 +1,6 @@
 # Every way in which a person or a supervisor ends a server saves what was trained and leaves no segment behind.
 # timeout: 900
-import glob, os, pty, shutil, signal, subprocess, sys, tempfile, termios, time
+import glob, os, pty, resource, shutil, signal, subprocess, sys, tempfile, termios, time
 
 root = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 build = os.path.abspath(os.path.join(root, os.environ.get("BUILD", "build")))
@@ -163,8 +163,29 @@ int fsync(int fd)
 """
 
 
-def cut_short(command):
-    """Whoever presses ^C again will not wait for what is being saved."""
+def learn():
+    subprocess.run([expertctl, "--timeout", str(HANG), "wait", "ffn.0"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([expertctl, "--timeout", str(HANG), "backward", "ffn.0", "-i", f"{work}/x.npy", "-g", f"{work}/x.npy",
+                    "-o", f"{work}/dx.npy"], check=True, stdout=subprocess.DEVNULL)
+
+
+def is_ours(pid):
+    try:
+        return work.encode() in open(f"/proc/{pid}/cmdline", "rb").read()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def clean(pid, parts):
+    for part in parts + programs(pid) + [pid]:
+        if is_ours(part):
+            os.kill(part, signal.SIGKILL)
+    for segment in glob.glob(f"/dev/shm/expertd.{name}*"):
+        os.unlink(segment)
+
+
+def on_slow_disk(command, end):
+    """The command, and its runtime, which waits for the disk as it saves; for end(pid, terminal, runtime, hold)."""
     with open(f"{work}/slow_disk.c", "w") as file:
         file.write(SLOW_DISK)
     hold = f"{work}/hold"
@@ -172,30 +193,72 @@ def cut_short(command):
     os.environ["LD_PRELOAD"] = f"{work}/slow_disk.so"
     pid, terminal = on_terminal(command)
     del os.environ["LD_PRELOAD"]
+    parts = []
     try:
-        subprocess.run([expertctl, "--timeout", str(HANG), "wait", "ffn.0"], check=True, stdout=subprocess.DEVNULL)
-        subprocess.run([expertctl, "--timeout", str(HANG), "backward", "ffn.0", "-i", f"{work}/x.npy", "-g", f"{work}/x.npy",
-                        "-o", f"{work}/dx.npy"], check=True, stdout=subprocess.DEVNULL)
+        learn()
         parts = programs(pid)
         runtime = next(part for part in parts if program(part) == "expertd-runtime")
         open(hold, "w").close()
-        press(1)(pid, terminal, parts)
-        wait_for("the runtime saves", lambda: os.path.exists(f"{hold}.waits"))
-        time.sleep(0.5)  # longer than a key bounces
-        assert not gone(runtime), "the runtime waits for the disk"
-        press(1)(pid, terminal, parts)
-        _, status = os.waitpid(pid, 0)
-        wait_for("the end of the runtime", lambda: gone(runtime))
-        said = open(f"{work}/log").read()
-        assert f"expertd-runtime[{runtime}] warning: a second stop signal: ending at once" in said, said
-        assert os.waitstatus_to_exitcode(status) in (128 + signal.SIGINT, -signal.SIGINT), os.waitstatus_to_exitcode(status)
-        print("a second ^C: ok")
+        end(pid, terminal, runtime, hold)
     finally:
-        for part in programs(pid) + [pid] if not gone(pid) else []:
-            os.kill(part, signal.SIGKILL)
+        clean(pid, parts)
         os.close(terminal)
-        for segment in glob.glob(f"/dev/shm/expertd.{name}*"):
-            os.unlink(segment)
+        for path in (hold, f"{hold}.waits"):
+            if os.path.exists(path):
+                os.unlink(path)
+
+
+def pressed_again(pid, terminal, runtime, hold):
+    """Whoever presses ^C again will not wait for what is being saved."""
+    press(1)(pid, terminal, [])
+    wait_for("the runtime saves", lambda: os.path.exists(f"{hold}.waits"))
+    time.sleep(0.5)  # longer than a key bounces
+    assert not gone(runtime), "the runtime waits for the disk"
+    press(1)(pid, terminal, [])
+    _, status = os.waitpid(pid, 0)
+    wait_for("the end of the runtime", lambda: gone(runtime))
+    said = open(f"{work}/log").read()
+    assert f"expertd-runtime[{runtime}] warning: a second stop signal: ending at once" in said, said
+    assert os.waitstatus_to_exitcode(status) in (128 + signal.SIGINT, -signal.SIGINT), os.waitstatus_to_exitcode(status)
+    print("a second ^C: ok")
+
+
+def supervisor_killed(pid, terminal, runtime, hold):
+    """A supervisor that was waited for too long is killed, and those whom it had told to end are not hurried by that."""
+    before = updates()
+    os.kill(pid, signal.SIGTERM)
+    wait_for("the runtime saves", lambda: os.path.exists(f"{hold}.waits"))
+    time.sleep(3.5)  # a stop signal that comes after 3 s is a second wish
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    time.sleep(0.5)
+    assert not gone(runtime), "the runtime still saves"
+    os.unlink(hold)
+    wait_for("the end of the runtime", lambda: gone(runtime))
+    assert updates() == before + 1, (before, updates())
+    print("SIGKILL to the one that had told the others to end: ok")
+
+
+def no_room(command):
+    """A checkpoint that cannot be written, for one reason or another, ends no runtime before its time; and the status says so."""
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # no file has its log
+    parts = []
+    try:
+        learn()
+        parts = programs(server.pid)
+        runtime = next(part for part in parts if program(part) == "expertd-runtime")
+        resource.prlimit(runtime, resource.RLIMIT_FSIZE, (512, 512))
+        failed = subprocess.run([expertctl, "--timeout", str(HANG), "checkpoint", "ffn.0"], capture_output=True, text=True)
+        assert failed.returncode and "File too large" in failed.stderr, failed
+        learn()
+        server.terminate()
+        said, _ = server.communicate(timeout=HANG)
+        assert server.returncode == 4, (server.returncode, said)
+        assert "lost: 2 updates" in said, said
+        print("a limit of files' sizes: ok")
+    finally:
+        clean(server.pid, parts)
+        server.wait()
 
 
 try:
@@ -214,8 +277,10 @@ try:
         supervisor = [shutil.which("supervisord"), "-n", "-c", f"{work}/supervisord.conf"]
         case("^C on supervisord", supervisor, press(1), [0])
         case("SIGTERM to supervisord", supervisor, lambda pid, terminal, parts: os.kill(pid, signal.SIGTERM), [0])
+    no_room(start)
     if "address" not in build:  # whose library has to be the first that is loaded
-        cut_short(start)
+        on_slow_disk(start, pressed_again)
+        on_slow_disk(start, supervisor_killed)
 finally:
     shutil.rmtree(work, ignore_errors=True)
 print("signals: ok")

@@ -108,6 +108,36 @@ START_TEST(only_this_machine_reaches_what_is_local)
 }
 END_TEST
 
+START_TEST(what_cannot_be_bound_beside_each_other_overlaps)
+{
+    static const struct {
+        const char *one, *other;
+        bool overlap;
+    } cases[] = {{"tcp://127.0.0.1:1", "tcp://127.0.0.1:1", true},
+                 {"tcp://127.0.0.1:1", "tcp://127.0.0.1:2", false},
+                 {"tcp://127.0.0.1:1", "tcp://127.0.0.2:1", false},
+                 {"tcp://*:1", "tcp://10.0.0.7:1", true},
+                 {"tcp://0.0.0.0:1", "tcp://box1:1", true},
+                 {"tcp://*:1", "tcp://0.0.0.0:1", true},
+                 {"tcp://*:1", "tcp://[::1]:1", false},
+                 {"tcp://[::]:1", "tcp://[::1]:1", true},
+                 {"tcp://[::]:1", "tcp://*:1", true},
+                 {"tcp://[::]:1", "tcp://127.0.0.1:1", true},
+                 {"tcp://localhost:1", "tcp://127.0.0.1:1", true},
+                 {"tcp://127.0.0.1:*", "tcp://127.0.0.1:*", false},
+                 {"tcp://*", "tcp://*", false},
+                 {"ipc:///x", "ipc:///x", true},
+                 {"ipc:///x", "ipc:///y", false},
+                 {"ipc://x:1", "tcp://x:1", false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        ck_assert_msg(address_endpoints_overlap(cases[i].one, cases[i].other) == cases[i].overlap, "%s, %s",
+                      cases[i].one, cases[i].other);
+        ck_assert_msg(address_endpoints_overlap(cases[i].other, cases[i].one) == cases[i].overlap, "%s, %s",
+                      cases[i].other, cases[i].one);
+    }
+}
+END_TEST
+
 START_TEST(an_endpoint_is_what_another_process_can_reach)
 {
     ck_assert_msg(!address_endpoint_problem(endpoints[_i].endpoint, false) == endpoints[_i].connects, "%s",
@@ -139,6 +169,7 @@ int main(void)
     tcase_add_test(tcase, a_host_has_room_or_is_refused);
     tcase_add_loop_test(tcase, an_endpoint_is_what_another_process_can_reach, 0, COUNT_OF(endpoints));
     tcase_add_test(tcase, a_socket_s_path_has_its_length);
+    tcase_add_test(tcase, what_cannot_be_bound_beside_each_other_overlaps);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -1,10 +1,13 @@
 /* A socket whose name is removed is found again by those who come later; those who are connected notice nothing. */
 #include <check.h>
+#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -91,6 +94,53 @@ START_TEST(so_is_one_whose_folder_comes_back_later)
 }
 END_TEST
 
+static int bind_another(void)
+{
+    struct bindings others = {0};
+    void *other = zmq_socket(context, ZMQ_REP);
+    const int rc = bindings_bind(&others, other, endpoint) == 0 ? 0 : -errno;
+    zmq_close(other);
+    return rc;
+}
+
+START_TEST(what_somebody_listens_at_is_not_taken_over)
+{
+    ck_assert_int_eq(binding_check(path), -EADDRINUSE);
+    ck_assert_int_eq(bind_another(), -EADDRINUSE);
+    void *late = connect_client();
+    ask(late);
+    zmq_close(late);
+    /* A socket of another kind is listened at as well; and when nobody does, what is left of it is in nobody's way. */
+    ck_assert_int_eq(unlink(path), 0);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    ck_assert_int_eq(bind(fd, (const struct sockaddr *)&address, sizeof address), 0);
+    ck_assert_int_eq(listen(fd, 1), 0);
+    ck_assert_int_eq(bind_another(), -EADDRINUSE);
+    close(fd);
+    ck_assert(is_socket());
+    ck_assert_int_eq(binding_check(path), 0);
+    ck_assert_int_eq(bind_another(), 0);
+}
+END_TEST
+
+START_TEST(a_file_that_is_no_socket_stays)
+{
+    struct stat found;
+    ck_assert_int_eq(unlink(path), 0);
+    FILE *file = fopen(path, "w");
+    ck_assert(file && fputs("precious", file) >= 0 && fclose(file) == 0);
+    ck_assert_int_eq(bind_another(), -EEXIST);
+    ck_assert(stat(path, &found) == 0 && found.st_size == 8);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(symlink("/dev/null", path), 0);
+    ck_assert_int_eq(bind_another(), -EEXIST);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(binding_check(path), 0);
+}
+END_TEST
+
 START_TEST(what_is_no_name_is_left_alone)
 {
     ck_assert_int_eq(bindings_bind(&bindings, server, "tcp://127.0.0.1:*"), 0);
@@ -113,6 +163,8 @@ int main(void)
     tcase_add_checked_fixture(all, set_up, tear_down);
     tcase_add_test(all, a_name_that_was_removed_is_made_anew);
     tcase_add_test(all, so_is_one_whose_folder_comes_back_later);
+    tcase_add_test(all, what_somebody_listens_at_is_not_taken_over);
+    tcase_add_test(all, a_file_that_is_no_socket_stays);
     tcase_add_test(all, what_is_no_name_is_left_alone);
     Suite *suite = suite_create("binding");
     suite_add_tcase(suite, all);

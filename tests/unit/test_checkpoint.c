@@ -249,6 +249,25 @@ START_TEST(a_damaged_newest_one_is_set_aside_and_the_one_before_is_taken)
 }
 END_TEST
 
+START_TEST(one_that_is_called_after_more_updates_than_it_has_does_not_stay_the_newest)
+{
+    char from[256], to[256];
+    struct expert *expert = make_expert(1);
+    ck_assert_int_eq(save(expert, "ffn.0", 5, 3), 0);
+    path_of(from, "ffn.0", 5);
+    path_of(to, "ffn.0", 900);
+    ck_assert_int_eq(link(from, to), 0);
+    log_capture();
+    ck_assert_int_eq(load(expert, "ffn.0"), 1);
+    expect_logged("00900.safetensors' is after 5 updates");
+    ck_assert_uint_eq(expert->counters.updates, 5);
+    ck_assert_int_eq(save(expert, "ffn.0", 6, 3), 0);
+    ck_assert_int_eq(load(expert, "ffn.0"), 1);
+    ck_assert_uint_eq(expert->counters.updates, 6);
+    expert_destroy(&expert);
+}
+END_TEST
+
 static void truncate_step(unsigned step, off_t length)
 {
     char path[256];
@@ -633,6 +652,43 @@ START_TEST(a_folder_that_cannot_be_written_is_an_error)
 }
 END_TEST
 
+START_TEST(a_folder_that_is_away_is_not_one_that_is_empty)
+{
+    struct expert *expert = make_expert(1);
+    char link[256], place[300];
+    snprintf(link, sizeof link, "%s/ffn.0", dir);
+    snprintf(place, sizeof place, "%s/mounted", dir);
+    ck_assert_int_eq(symlink(place, link), 0);
+    log_capture();
+    ck_assert_int_eq(load(expert, "ffn.0"), -ENOENT);
+    expect_logged("cannot look for checkpoints of 'ffn.0'");
+    ck_assert_int_eq(save(expert, "ffn.0", 1, 1), -ENOENT);
+    ck_assert_int_eq(mkdir(place, 0700), 0);
+    ck_assert_int_eq(load(expert, "ffn.0"), 0);
+    ck_assert_int_eq(save(expert, "ffn.0", 1, 1), 0);
+    ck_assert_int_eq(load(expert, "ffn.0"), 1);
+    expert_destroy(&expert);
+}
+END_TEST
+
+START_TEST(what_lies_under_a_temporary_name_is_in_nobodys_way)
+{
+    struct expert *expert = make_expert(1);
+    char path[256], temporary[300];
+    ck_assert_int_eq(save(expert, "ffn.0", 1, 3), 0);
+    path_of(path, "ffn.0", 2);
+    snprintf(temporary, sizeof temporary, "%s.tmp", path);
+    ck_assert_int_eq(mkfifo(temporary, 0600), 0); /* a writer would wait for its reader */
+    ck_assert_int_eq(save(expert, "ffn.0", 2, 3), 0);
+    ck_assert_int_eq(symlink("/nowhere", temporary), 0);
+    ck_assert_int_eq(save(expert, "ffn.0", 2, 3), 0);
+    ck_assert_int_eq(mkdir(temporary, 0700), 0);
+    ck_assert_int_eq(save(expert, "ffn.0", 2, 3), 0);
+    ck_assert_str_eq(files_of("ffn.0"), "001.safetensors 002.safetensors ");
+    expert_destroy(&expert);
+}
+END_TEST
+
 /* Writes checkpoints until it is killed. It forks, so it calls nothing of OpenCL. */
 static void write_for_ever(const struct expert *expert, struct expert_snapshot *snapshot)
 {
@@ -703,6 +759,7 @@ int main(void)
     tcase_add_test(all, the_file_says_what_it_is);
     tcase_add_test(all, the_history_is_bounded_and_the_newest_is_loaded);
     tcase_add_test(all, a_damaged_newest_one_is_set_aside_and_the_one_before_is_taken);
+    tcase_add_test(all, one_that_is_called_after_more_updates_than_it_has_does_not_stay_the_newest);
     tcase_add_test(all, when_all_are_damaged_every_start_is_refused);
     tcase_add_test(all, a_person_may_decide_to_start_anew);
     tcase_add_test(all, a_flipped_bit_of_a_header_makes_it_a_damaged_one);
@@ -717,6 +774,8 @@ int main(void)
     tcase_add_test(all, what_the_file_knows_of_another_optimizer_is_said_to_be_left_out);
     tcase_add_test(all, a_uid_cannot_leave_the_folder);
     tcase_add_test(all, a_folder_that_cannot_be_written_is_an_error);
+    tcase_add_test(all, a_folder_that_is_away_is_not_one_that_is_empty);
+    tcase_add_test(all, what_lies_under_a_temporary_name_is_in_nobodys_way);
     tcase_add_test(all, a_kill_in_the_middle_of_a_write_leaves_a_valid_newest_one);
     tcase_add_test(all, what_an_earlier_write_could_not_remove_goes_with_the_next);
     Suite *suite = suite_create("checkpoint");

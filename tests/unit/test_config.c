@@ -139,6 +139,11 @@ static const struct {
     {"frontend:\n  listen:\n    - \"ipc://a\\u0000\"\n", "box.yaml:3: a text with a zero byte"},
     {"\"server\\0x\": {name: a}\n", "box.yaml:1: a text with a zero byte"},
     {"server: {\"name\\0x\": a}\n", "box.yaml:1: a text with a zero byte"},
+    {"server:\n  name: !ENV NAME\n", "box.yaml:2: a tag (!...) means nothing here"},
+    {"server:\n  name: !!binary Ym94\n", "box.yaml:2: a tag (!...) means nothing here"},
+    {"experts:\n  - !include expert.yaml\n", "box.yaml:2: a tag (!...) means nothing here"},
+    {"experts:\n  - uid: ffn.0\n    arguments: !x {inner: 4}\n", "box.yaml:3: a tag (!...) means nothing here"},
+    {"--- !document\nserver: {name: a}\n", "box.yaml:1: a tag (!...) means nothing here"},
     {"frontend: {local: group people}\n", "box.yaml:1: frontend.local: with 'group'"},
     {"server:\n  nmae: x\n", "there is no option 'nmae' here: is 'name' meant?"},
     {"expert: []\n", "box.yaml:1: there is no option 'expert' here: is 'experts' meant?"},
@@ -206,8 +211,21 @@ static const struct {
     {"experts: [{uid: a.1, schedule: linear, warmup_steps: 9, total_steps: 9}]", "experts[0].total_steps: 9 must"},
     {"dht:\n  update_period: 300\n  expiration: 30\n", "box.yaml:3: dht.expiration: 30 s must be above update_period"},
     {"dht: {expiration: 30}\n", "dht.expiration: 30 s must be above update_period, which is 30 s"},
-    {"frontend: {listen: [\"tcp://a:1\"]}\ndht: {listen: \"tcp://a:1\"}", "box.yaml:2: dht.listen: 'tcp://a:1' is in"},
-    {"frontend: {listen: [\"tcp://a:1\", \"tcp://a:1\"]}", "frontend.listen: 'tcp://a:1' stands twice"},
+    {"frontend: {listen: [\"tcp://a:1\"]}\ndht: {listen: \"tcp://a:1\"}",
+     "box.yaml:2: dht.listen: 'tcp://a:1' cannot be bound beside 'tcp://a:1' of frontend.listen"},
+    {"dht:\n  listen: \"tcp://*:31330\"\n", "box.yaml:2: dht.listen: 'tcp://*:31330' cannot be bound beside"},
+    {"frontend: {listen: [\"tcp://127.0.0.1:5\", \"tcp://0.0.0.0:5\"]}\nserver: {insecure: true}\n",
+     "box.yaml:1: frontend.listen: 'tcp://0.0.0.0:5' cannot be bound beside 'tcp://127.0.0.1:5'"},
+    {"http:\n  listen: \"127.0.0.1:31330\"\n",
+     "box.yaml:2: http.listen: 'tcp://127.0.0.1:31330' cannot be bound beside"},
+    {"http:\n  listen: \"localhost:31331\"\n", "box.yaml:2: http.listen: 'localhost:31331' cannot be bound beside dht"},
+    {"http: {start: true}\ndht:\n  listen: \"tcp://127.0.0.1:31332\"\n", "http.listen: '127.0.0.1:31332' cannot be"},
+    {"dht:\n  tcp_port: 31331\n", "box.yaml:2: dht.tcp_port: 31331 is that of dht.listen"},
+    {"dht:\n  tcp_port: 31330\n", "box.yaml:2: dht.tcp_port: 'tcp://[::]:31330' cannot be bound beside"},
+    {"frontend:\n  listen: [\"ipc:///x\"]\n  local_path: /x\n", "box.yaml:3: frontend.local_path: '/x' is the path of"},
+    {"dht: {listen: \"ipc:///x\"}\nfrontend: {local_path: /x}\n", "box.yaml:2: frontend.local_path: '/x' is the path"},
+    {"frontend: {listen: [\"tcp://a:1\", \"tcp://a:1\"]}",
+     "frontend.listen: 'tcp://a:1' cannot be bound beside 'tcp://a:1'"},
     {"devices: [{name: a, linear_kernel: clblast, precision: fp16}]", "devices[0].linear_kernel: clblast takes fp32"},
     {"devices: [{name: a, linear_kernel: mma}]",
      "devices[0].linear_kernel: mma multiplies in tf32 or fp16 (bf16: weights)"},
@@ -270,9 +288,10 @@ static const struct {
     {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://127.0.0.1:2", "b, a"),
      "box.yaml:4: frontends[1].devices: 'a' belongs to frontends[0] already"},
     {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://127.0.0.1:1", "b"),
-     "box.yaml:4: frontends[1].listen: 'tcp://127.0.0.1:1' is in frontends[0].listen already"},
+     "box.yaml:4: frontends[1].listen: 'tcp://127.0.0.1:1' cannot be bound beside 'tcp://127.0.0.1:1' of frontends[0]"},
     {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://127.0.0.1:31331", "b"),
-     "box.yaml:4: frontends[1].listen: 'tcp://127.0.0.1:31331' is dht.listen already"},
+     "box.yaml:4: frontends[1].listen: 'tcp://127.0.0.1:31331' cannot be bound beside dht.listen, "
+     "'tcp://127.0.0.1:31331'"},
     {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://127.0.0.1:*", "b"),
      "box.yaml:4: frontends[1].advertise: 'tcp://127.0.0.1:*' has no port"},
     {TWO_DEVICES FRONTENDS("f", "tcp://127.0.0.1:1", "g", "tcp://*:2", "b") "server: {insecure: yes}",
@@ -423,7 +442,7 @@ START_TEST(a_printed_configuration_gives_itself)
 {
     char *text[2] = {NULL, NULL};
     size_t length[2];
-    parse_well("server: {insecure: true, run_dir: \"/tmp/a \\\"b\\\" \\\\ \\x01 # {c}: \u00fc\"}\n"
+    parse_well("server: {insecure: true, run_dir: \"/tmp/a \\\"b\\\" \\\\ \\x01 # {c}: \u00fc\\N\\L\\ufeff\"}\n"
                "frontend: {listen: [\"tcp://*:1\", \"ipc:///tmp/'x'\"], advertise: \"tcp://a:1\"}\n"
                "dht: {update_period: 0.1, expiration: 0.30000000000000004, port_mapping: yes, bootstrap: [\"a:1\"]}\n"
                "devices: [{name: a}, {name: b, platform: \"null\", device: \"0x1: # \"}]\n"
@@ -436,7 +455,7 @@ START_TEST(a_printed_configuration_gives_itself)
         parse_well(text[i]);
     }
     ck_assert_str_eq(text[0], text[1]);
-    ck_assert_str_eq(config.server.run_dir, "/tmp/a \"b\" \\ \x01 # {c}: \u00fc");
+    ck_assert_str_eq(config.server.run_dir, "/tmp/a \"b\" \\ \x01 # {c}: \u00fc\xc2\x85\u2028\ufeff");
     ck_assert_str_eq(config.devices[1].platform, "null");
     ck_assert_double_eq(config.dht.expiration, 0.30000000000000004);
     ck_assert_uint_eq(config.experts[0].seed, UINT64_MAX);

@@ -118,11 +118,12 @@ START_TEST(the_next_generation_retires_the_last_one)
     }
     ck_assert_int_eq(count_segments(), 5);
     ck_assert(!control_retired(frontend));
-    struct control *second = make(2); /* without a farewell of the first */
+    const uint64_t generation = control_generation(first);
+    control_detach(&first); /* without a farewell */
+    struct control *second = make(2);
     ck_assert(control_retired(frontend));
     ck_assert_int_eq(count_segments(), 1);
-    ck_assert_uint_gt(control_generation(second), control_generation(first));
-    control_detach(&first);
+    ck_assert_uint_gt(control_generation(second), generation);
     control_retire(&second);
     struct control *third = make(1);
     ck_assert_uint_gt(control_generation(third), control_generation(frontend));
@@ -180,10 +181,14 @@ START_TEST(a_runtime_adopts_only_what_fits)
     struct control *control, *adopted;
     ck_assert_int_eq(adopt(&adopted, 77, 2), -ENOENT);
     control = make(2);
+    control_detach(&control);                          /* as one that is killed */
     ck_assert_int_eq(adopt(&adopted, 77, 2), -ESTALE); /* not ready */
+    control = make(2);
     control_publish(control);
     atomic_store(&control_page(control)->runtime.busy_since_ns, 5);
     control_count(control, CONTROL_TASKS, 3);
+    control_detach(&control);
+    control = attach(false);
     ck_assert_int_eq(adopt(&adopted, 78, 2), -ESTALE);
     ck_assert_int_eq(adopt(&adopted, 77, 3), -ESTALE);
     ck_assert_int_eq(adopt(&adopted, 77, 2), 0);
@@ -277,11 +282,57 @@ START_TEST(everything_is_looked_at_after_a_start)
     struct control *frontend = attach(true);
     ck_assert_uint_eq(control_take_done(frontend, (control_visit *const[]){see}, 1, &seen), 66);
     ck_assert(!control_any_ready(control));
+    control_detach(&control); /* as one that is killed */
     ck_assert_int_eq(adopt(&adopted, 77, 33), 0);
     ck_assert_uint_eq(control_take_ready(adopted, (control_visit *const[]){see}, 1, &seen), 66);
     control_detach(&frontend);
-    control_detach(&adopted);
+    control_retire(&adopted);
+}
+END_TEST
+
+static void remove_control(void)
+{
+    char name[SHM_NAME_SIZE];
+    ck_assert_int_eq(shm_name(name, support_server(), "%s.control", device), 0);
+    ck_assert_int_eq(shm_remove(name), 0);
+}
+
+START_TEST(a_device_has_one_runtime_at_a_time)
+{
+    struct control *other = NULL;
+    ck_assert(!control_held(support_server(), device));
+    struct control *control = make(1);
+    control_publish(control);
+    struct control *frontend = attach(true);
+    ck_assert(control_held(support_server(), device));
+    ck_assert_int_eq(control_check_free(support_server(), device), -EBUSY);
+    ck_assert_int_eq(adopt(&other, 77, 1), -EBUSY);
+    ck_assert_int_eq(control_create(&other, support_server(), device, 77, 1), -EBUSY);
+    ck_assert_int_eq(control_remove(support_server(), device), -EBUSY);
+    ck_assert(!control_retired(frontend) && !control_fault(control) && count_segments() == 1);
+    control_detach(&control);
+    ck_assert(!control_held(support_server(), device));
+    ck_assert_int_eq(adopt(&other, 77, 1), 0);
+    ck_assert(control_held(support_server(), device));
+    control_detach(&frontend);
+    control_retire(&other);
+    ck_assert(!control_held(support_server(), device));
+}
+END_TEST
+
+START_TEST(who_lost_the_name_leaves_what_another_has_there)
+{
+    struct control *control = make(1), *again = NULL;
+    control_publish(control);
+    remove_control();
+    ck_assert_ptr_nonnull(control_fault(control));
+    struct control *other = make(1);
+    control_publish(other);
+    ck_assert_int_eq(control_create(&again, support_server(), device, 77, 1), -EBUSY);
     control_retire(&control);
+    ck_assert_ptr_null(control_fault(other));
+    ck_assert_int_eq(count_segments(), 1);
+    control_retire(&other);
 }
 END_TEST
 
@@ -410,15 +461,14 @@ START_TEST(a_damaged_segment_is_refused)
         break;
     }
     ck_assert_int_eq(attach_error(), -EPROTO);
+    control_detach(&control);
     if (!adoptable)
         ck_assert_int_eq(adopt(&adopted, 77, 5), -ESTALE);
-    struct control *next = make(5); /* and is replaced */
-    ck_assert(control_retired(control));
-    control_publish(next);
+    control = make(5); /* it is replaced */
+    control_publish(control);
     struct control *frontend = attach(true);
     control_detach(&frontend);
-    control_detach(&control);
-    control_retire(&next);
+    control_retire(&control);
 }
 END_TEST
 
@@ -637,6 +687,8 @@ int main(void)
     tcase_add_test(all, marks_are_taken_once_and_in_order);
     tcase_add_test(all, pools_are_prepared_together_before_each_is_visited);
     tcase_add_test(all, everything_is_looked_at_after_a_start);
+    tcase_add_test(all, a_device_has_one_runtime_at_a_time);
+    tcase_add_test(all, who_lost_the_name_leaves_what_another_has_there);
     tcase_add_test(all, no_mark_is_missed);
     tcase_add_loop_test(all, a_damaged_segment_is_refused, 0, 24);
     tcase_add_test(all, names_that_could_be_confused_are_refused);

@@ -292,8 +292,10 @@ START_TEST(a_lost_device_leaves_the_tasks_to_the_next_runtime)
     support_frontend_put(&frontend, 0, 1, 1);
     step();
     finish_error = -ENODEV;
+    uint64_t sum;
     ck_assert_int_eq(executor_step(executor, &retry_ns), -ENODEV);
     ck_assert_int_eq(pool_next_result(frontend.pools[0], &result), 0);
+    ck_assert_uint_eq(measured(POOL_FORWARD, CONTROL_COMPUTE_TIME, &sum), 0); /* nobody computed it */
 }
 END_TEST
 

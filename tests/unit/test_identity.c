@@ -102,6 +102,19 @@ START_TEST(what_is_no_key_is_refused_and_left_alone)
 }
 END_TEST
 
+START_TEST(what_is_no_file_is_refused_and_not_waited_for)
+{
+    struct identity *identity;
+    ck_assert_int_eq(mkfifo(file, 0600), 0);
+    ck_assert_int_eq(identity_create(&identity, file), -EINVAL);
+    ck_assert_ptr_null(identity);
+    ck_assert_int_eq(unlink(file), 0);
+    ck_assert_int_eq(mkdir(file, 0700), 0);
+    ck_assert_int_eq(identity_create(&identity, file), -EINVAL);
+    ck_assert_int_eq(rmdir(file), 0);
+}
+END_TEST
+
 START_TEST(only_the_signer_signs)
 {
     struct identity *one, *two;
@@ -144,6 +157,7 @@ int main(void)
     tcase_add_test(all, a_key_file_is_made_and_read_again);
     tcase_add_test(all, keys_that_others_made_are_read);
     tcase_add_test(all, what_is_no_key_is_refused_and_left_alone);
+    tcase_add_test(all, what_is_no_file_is_refused_and_not_waited_for);
     tcase_add_test(all, only_the_signer_signs);
     tcase_add_test(all, what_another_left_behind_is_in_nobodys_way);
     return world_run(all, "identity");

@@ -60,7 +60,7 @@ END_TEST
 
 START_TEST(sizes_are_made_ready_once_and_take_no_memory_for_good)
 {
-    static const struct linear_size sizes[] = {{40, 10}, {10, 40}};
+    static const struct linear_size sizes[] = {{.n = 40, .k = 10}, {.n = 10, .k = 40}};
     support_device_open(&support, "clblast", false, "", "hidden_dim: 10");
     struct device *device = support.device;
     const uint64_t used = device_memory_used(device), bytes = device->info.memory_bytes;
@@ -71,7 +71,7 @@ START_TEST(sizes_are_made_ready_once_and_take_no_memory_for_good)
     ck_assert_int_eq(linear_layer_prepare(device, 300, sizes, 2), 0);
     ck_assert_str_eq(device_error(device), "");
     /* Another size, for which there is no room, is slow at first, and no reason not to start. */
-    static const struct linear_size large[] = {{4000, 1000}};
+    static const struct linear_size large[] = {{.n = 4000, .k = 1000}};
     ck_assert_int_eq(linear_layer_prepare(device, 300, large, 1), 0);
     ck_assert_str_ne(device_error(device), "");
     device->info.memory_bytes = bytes;

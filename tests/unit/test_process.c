@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <utmp.h>
@@ -263,6 +264,34 @@ START_TEST(a_broken_pipe_is_an_error_and_not_the_end)
 }
 END_TEST
 
+START_TEST(what_is_opened_is_never_taken_for_the_log)
+{
+    const int said = dup(STDERR_FILENO);
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        close(fd);
+    const int rc = process_init("test");
+    const int next = dup(said);
+    dup2(said, STDERR_FILENO);
+    ck_assert_int_eq(rc, 0);
+    ck_assert_int_gt(next, STDERR_FILENO);
+}
+END_TEST
+
+START_TEST(a_file_that_may_not_grow_is_an_error_and_not_the_end)
+{
+    char path[] = "/tmp/test-process.XXXXXX";
+    const struct rlimit limit = {1, 1};
+    const int fd = mkstemp(path);
+    ck_assert_int_ge(fd, 0);
+    unlink(path);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    ck_assert_int_eq(write(fd, "xy", 2), 1);
+    ck_assert_int_eq(write(fd, "y", 1), -1);
+    ck_assert_int_eq(errno, EFBIG);
+    close(fd);
+}
+END_TEST
+
 static struct doorbell_word bell;
 
 static void *sleep_until_stopped(void *slept_too_long)
@@ -339,6 +368,8 @@ int main(void)
     tcase_add_test(tcase, a_signal_that_is_raised_again_is_no_key_where_there_is_no_terminal);
     tcase_add_test(tcase, who_was_started_to_outlive_its_terminal_does);
     tcase_add_test(tcase, a_broken_pipe_is_an_error_and_not_the_end);
+    tcase_add_test(tcase, what_is_opened_is_never_taken_for_the_log);
+    tcase_add_test(tcase, a_file_that_may_not_grow_is_an_error_and_not_the_end);
     tcase_add_test(tcase, a_thread_that_sleeps_on_the_futex_is_woken);
     tcase_add_test(tcase, a_futex_that_was_taken_back_is_left_alone);
     tcase_add_test(tcase, large_blocks_stay_with_the_process);

@@ -1,7 +1,9 @@
 #include <check.h>
 #include <errno.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/remote_attempt.h"
 #include "common/clock.h"
@@ -102,6 +104,78 @@ START_TEST(a_deadline_that_has_passed_ends_a_task)
 }
 END_TEST
 
+/* A server of two frontends, of which the first names the second, which has the expert. */
+static atomic_int backwards_there;
+static atomic_bool there_waits;
+
+static void answer_at_home(void *named, struct router_request *request)
+{
+    const Expertd__RequestHeader *header = router_header(request);
+    Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
+    if (header->method != EXPERTD__METHOD__BACKWARD) {
+        router_nop(NULL, request);
+        return;
+    }
+    reply.status = EXPERTD__STATUS__NOT_FOUND;
+    reply.message = (char *)(uintptr_t) "it is at another frontend";
+    reply.endpoint = named;
+    router_reply(request, header, &reply, NULL, 0);
+}
+
+static void answer_there(void *context, struct router_request *request)
+{
+    const bool backward = router_header(request)->method == EXPERTD__METHOD__BACKWARD;
+    if (backward)
+        atomic_fetch_add(&backwards_there, 1);
+    while (backward && atomic_load(&there_waits))
+        usleep(1000);
+    router_nop(context, request);
+}
+
+static void start_backward(void)
+{
+    static float g[EXPERTS_OUT] = {1, 2};
+    const struct expertd_tensor input = expertd_tensor_f32(x, 1, EXPERTS_IN),
+                                gradient = expertd_tensor_f32(g, 1, EXPERTS_OUT);
+    const struct remote_task_request request = {
+        .uid = uid, .backward = true, .tensors = {&input, &gradient}, .count = {1, 1}, .deadline_ms = 500000};
+    ck_assert_int_eq(remote_task_start(dht, &request, &task), 0);
+}
+
+START_TEST(a_backward_that_is_at_another_frontend_is_given_to_nobody_else_when_the_first_goes_down)
+{
+    char named[256];
+    struct router *there = router_start(NULL, answer_there, NULL);
+    snprintf(named, sizeof named, "%s", router_endpoint(there));
+    struct router *home = router_start(NULL, answer_at_home, named);
+    fake_dht_add(&known, uid, router_endpoint(home));
+    start_backward();
+    ck_assert_int_eq(expertd_task_wait(task, -1), 0);
+    ck_assert_int_eq(task->status, EXPERTD_OK);
+    ck_assert_int_eq(atomic_load(&backwards_there), 1);
+    struct expertd_client *client = task->server->client;
+    expertd_task_release(&task);
+    router_stop(&home);
+    while (expertd_client_connected(client))
+        ck_assert_int_ge(expertd_poll(client, 1), 0);
+    fake_dht_add(&known, uid, router_endpoint(servers[1].router)); /* another server has it as well */
+    atomic_store(&there_waits, true);
+    start_backward();
+    while (atomic_load(&backwards_there) < 2)
+        ck_assert_int_ge(expertd_dht_poll(dht, 1), 0);
+    task->wake_ns = 1; /* the time in which a connection had to come is over */
+    for (int i = 0; i < 50; i++)
+        ck_assert_int_ge(expertd_dht_poll(dht, 1), 0);
+    ck_assert_int_eq(task->state, TASK_CALLED);
+    atomic_store(&there_waits, false);
+    ck_assert_int_eq(expertd_task_wait(task, -1), 0);
+    ck_assert_int_eq(task->status, EXPERTD_OK);
+    ck_assert_int_eq(atomic_load(&backwards_there), 2);
+    ck_assert_int_eq(atomic_load(&servers[1].backwards), 0);
+    router_stop(&there);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("remote_attempt");
@@ -111,6 +185,7 @@ int main(void)
     tcase_add_test(tests, the_impatient_end_when_all_servers_have_failed);
     tcase_add_test(tests, pauses_grow_and_end_with_the_deadline);
     tcase_add_test(tests, a_deadline_that_has_passed_ends_a_task);
+    tcase_add_test(tests, a_backward_that_is_at_another_frontend_is_given_to_nobody_else_when_the_first_goes_down);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

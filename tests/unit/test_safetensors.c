@@ -177,7 +177,18 @@ START_TEST(what_is_taken_for_weights_at_times_is_recognised)
         {"GGUF..............", "GGUF"},
         {"\x93NUMPY..............", "NumPy"},
         {"<!DOCTYPE html><html>", "web page"},
-        {"of some other kind", "no safetensors file, or lacks its end"},
+        {"\r\n<!doctype html>\n<html>", "web page"},
+        {"\xef\xbb\xbf<?xml version=\"1.0\"?><Error>", "web page"},
+        {"<h1>404", "web page"},
+        {"Entry not found", "it is text, which begins 'Entry not found'"},
+        {"404: Not Found\nmore", "it is text, which begins '404: Not Found'"},
+        {"oops", "it is text, which begins 'oops'"},
+        {"[]", "JSON"},
+        {"\x80\4\x95..............", "convert-state-dict"},
+        {"\x7f\x45LF\2\1\1..............", "shared object"},
+        {"BZh91AY&SY.......", "bzip2"},
+        {"\1\2\3", "no safetensors file, or lacks its end (3 bytes)"},
+        {"\1\2\3\4\5\6\7\x18..........", "no safetensors file, or lacks its end"},
     };
     struct safetensors *file;
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {

@@ -111,6 +111,9 @@ static const struct {
     const char *index, *said;
 } bad[] = {
     {"", "no index of a model"},
+    {"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "no index of a model: it is a Git LFS pointer"},
+    {"<!doctype html>", "no index of a model: it is a web page"},
+    {"Repository not found", "no index of a model: it is text, which begins 'Repository not found'"},
     {"{}", "weight_map"},
     {"{\"weight_map\":[]}", "weight_map"},
     {"{\"weight_map\":{\"a\":1}}", "names no file for tensor 'a'"},

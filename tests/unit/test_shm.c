@@ -273,6 +273,30 @@ START_TEST(a_name_is_known_to_lead_there_or_not)
 }
 END_TEST
 
+START_TEST(a_segment_has_one_holder_whoever_has_its_name)
+{
+    void *mapping;
+    ck_assert_int_eq(shm_hold(segment("held")), -ENOENT);
+    ck_assert(!shm_held(segment("held"), -1));
+    ck_assert_int_eq(shm_create_segment(segment("held"), PAGE, PAGE, &mapping), 0);
+    ck_assert(!shm_held(segment("held"), -1));
+    const int first = shm_hold(segment("held"));
+    ck_assert_int_ge(first, 0);
+    ck_assert(shm_held(segment("held"), -1) && !shm_held(segment("held"), first));
+    ck_assert_int_eq(shm_hold(segment("held")), -EBUSY);
+    ck_assert_int_eq(shm_remove(segment("held")), 0);
+    shm_detach(mapping, PAGE);
+    ck_assert_int_eq(shm_create_segment(segment("held"), PAGE, PAGE, &mapping), 0);
+    const int second = shm_hold(segment("held"));
+    ck_assert_int_ge(second, 0);
+    ck_assert(shm_held(segment("held"), first) && !shm_held(segment("held"), second));
+    close(second);
+    ck_assert(!shm_held(segment("held"), first));
+    close(first);
+    shm_detach(mapping, PAGE);
+}
+END_TEST
+
 START_TEST(a_folder_in_the_way_is_removed_if_it_is_empty)
 {
     char path[SHM_NAME_SIZE + 16], inside[SHM_NAME_SIZE + 32];
@@ -306,6 +330,7 @@ int main(void)
     tcase_add_test(tcase, each_visits_the_server_s_own_segments_and_they_may_be_removed);
     tcase_add_test(tcase, a_name_is_known_to_lead_there_or_not);
     tcase_add_test(tcase, a_folder_in_the_way_is_removed_if_it_is_empty);
+    tcase_add_test(tcase, a_segment_has_one_holder_whoever_has_its_name);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

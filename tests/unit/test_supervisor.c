@@ -140,8 +140,8 @@ START_TEST(a_supervisor_that_is_killed_takes_its_programs_along)
     if (other == 0) {
         char script[128];
         struct supervisor *its;
-        snprintf(script, sizeof script, "trap 'echo >>saved; exit 0' TERM; echo up >&%d; while :; do sleep 0.05; done",
-                 ends[1]);
+        snprintf(script, sizeof script,
+                 "trap 'echo >>saved; exit 0' TERM HUP; echo up >&%d; while :; do sleep 0.05; done", ends[1]);
         const char *const argv[] = {"/bin/sh", "-c", script, NULL};
         if (supervisor_create(&its, &limits) != 0 || supervisor_add(its, "sleeper", argv) != 0)
             _exit(1);

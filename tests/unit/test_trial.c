@@ -10,7 +10,7 @@
 #include "unit/support_device.h"
 
 static const char *const kernels[] = {"cpu", "gpu"};
-static const struct linear_size sizes[] = {{70, 5}, {5, 70}, {33, 33}};
+static const struct linear_size sizes[] = {{.n = 70, .k = 5}, {.n = 5, .k = 70}, {.n = 33, .k = 33}};
 static struct support_device support;
 
 START_TEST(each_size_and_row_count_runs_within_the_operands)
@@ -77,7 +77,7 @@ END_TEST
 
 START_TEST(operands_that_do_not_fit_are_refused)
 {
-    static const struct linear_size vast[] = {{4194304, 1048576}};
+    static const struct linear_size vast[] = {{.n = 4194304, .k = 1048576}};
     struct trial trial;
     support_device_open(&support, kernels[_i], false, "", "hidden_dim: 8");
     ck_assert_int_eq(trial_open(&trial, support.device, 1, vast, 1), -ENOMEM);

@@ -12,7 +12,7 @@
 #include "unit/support_device.h"
 
 enum { H = 32, INNER = 128, ROWS = 70 };
-static const struct linear_size sizes[] = {{INNER, H}, {H, INNER}};
+static const struct linear_size sizes[] = {{.n = INNER, .k = H}, {.n = H, .k = INNER}};
 #define EXPERT "hidden_dim: 32, max_batch_size: 70"
 
 static struct support_device support;
@@ -96,6 +96,20 @@ START_TEST(a_forced_search_finds_a_tile_for_each_class_and_keeps_it)
     const uint64_t left_ns = tuner->left_ns;
     prepare();
     ck_assert_uint_eq(tuner->left_ns, left_ns);
+    end();
+}
+END_TEST
+
+START_TEST(where_nothing_trains_no_gradient_is_searched_for)
+{
+    static const struct linear_size frozen[] = {{.n = INNER, .k = H, .frozen = true},
+                                                {.n = H, .k = INNER, .frozen = true}};
+    begin("tune: force, tune_time: 500", false);
+    ck_assert_int_eq(tuner_prepare(support.device, ROWS, frozen, 2), 0);
+    ck_assert_uint_eq(found(), 2 * 3);
+    ck_assert_int_eq(tuning_find(&tuner->tuning, TUNING_GRADIENT, 0, INNER, H), TUNING_NONE);
+    for (unsigned tile = 0; tile < TILE_COUNT; tile++)
+        ck_assert(!tuner->warm[TUNING_GRADIENT][tile]);
     end();
 }
 END_TEST
@@ -251,6 +265,7 @@ int main(void)
     TCase *all = tcase_create("tuner");
     tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
     tcase_add_test(all, a_forced_search_finds_a_tile_for_each_class_and_keeps_it);
+    tcase_add_test(all, where_nothing_trains_no_gradient_is_searched_for);
     tcase_add_test(all, each_precision_has_a_file_of_its_own);
     tcase_add_test(all, the_next_start_takes_what_was_kept);
     tcase_add_test(all, a_hostile_file_is_ignored_and_replaced);
