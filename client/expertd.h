@@ -407,7 +407,7 @@ struct expertd_histogram {
 /* How long tasks took: sums, in ns. */
 struct expertd_times {
     uint64_t request_ns; /* from arrival to reply, of the tasks that are counted as done */
-    uint64_t tasks;      /* that were in a batch, however they ended, since the runtime made its segments */
+    uint64_t tasks;      /* that were in a batch, however they ended, since the frontend attached to the pool */
     uint64_t batches;
     uint64_t queue_ns;   /* of these tasks, until their batch was taken */
     uint64_t compute_ns; /* of these tasks: the time of the batch that each was in */

@@ -24,7 +24,7 @@
 
 enum { EXIT_USAGE = 2, PATH_SIZE = PATH_MAX + 64 };
 
-static const char *const sections[] = {"server",     "frontend", "frontends", "dht",     "http",
+static const char *const sections[] = {"server",     "frontend", "frontends", "dht",     "http", "metrics",
                                        "checkpoint", "devices",  "blocks",    "experts", NULL};
 
 /* --- the configuration ----------------------------------------------------------------------------------------------

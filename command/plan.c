@@ -19,7 +19,7 @@
 
 enum { EXIT_USAGE = 2, PATH_SIZE = PATH_MAX + 64, EXPERTS_A_DEVICE = 8 };
 
-static const char *const sections[] = {"server", "frontend", "dht", "http", "checkpoint", NULL};
+static const char *const sections[] = {"server", "frontend", "dht", "http", "metrics", "checkpoint", NULL};
 static const char *flag_print, *flag_out;
 static struct planner_choice choice;
 

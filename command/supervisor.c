@@ -182,8 +182,10 @@ static void on_end(struct supervisor *supervisor, struct program *program, int w
         }
         return;
     }
+    /* What has run before may again when somebody has mended its configuration, or the upgrade is over; and the others
+     * need not end for it. */
     const bool hopeless =
-        !killed && (number == STATUS_USAGE || number == STATUS_NO_PROGRAM || (first && number == STATUS_CANNOT_START));
+        first && !killed && (number == STATUS_USAGE || number == STATUS_NO_PROGRAM || number == STATUS_CANNOT_START);
     if (hopeless) {
         log_error("%s cannot start (exit status %d): ending all", program->name, number);
         end_all(supervisor, number);

@@ -20,9 +20,9 @@ int supervisor_create(struct supervisor **supervisor, const struct supervisor_li
 /* A program to keep running, found at argv[0]; `name` is for the log. Both are copied. 0 or -ENOMEM. */
 int supervisor_add(struct supervisor *supervisor, const char *name, const char *const *argv);
 /* Runs them until a stop signal, and returns when all have ended: 0, or the first exit status that was not (128 + the
- * signal that killed it). It also ends all, with that status, when one is started for the first time and cannot start
- * (exit status 1, before it has lived for well_ns), and when one refuses its configuration or flags (2): starting again
- * would change neither. */
+ * signal that killed it). It also ends all, with that status, when one that is started for the first time cannot start
+ * before it has lived for well_ns: exit status 1, 2 (it refuses its configuration or flags) or 127 (there is no such
+ * program). One that could once is started again whatever it ends with, and the others go on. */
 int supervisor_run(struct supervisor *supervisor);
 void supervisor_destroy(struct supervisor **supervisor);
 

@@ -88,27 +88,48 @@ static char *folder_of(const char *file)
     return absolute;
 }
 
+/* What the file seems to say of the log's format, where no flag has: what is wrong in it is said in it, too. */
+static void guess_log_format(const struct config_source *source)
+{
+    static const char key[] = "log_format:";
+    char word[16];
+    size_t length = 0;
+    enum log_format format;
+    const char *end = source->text + source->length, *at = memmem(source->text, source->length, key, strlen(key));
+    if (!at || log_get_format() != LOG_FORMAT_TEXT)
+        return;
+    for (at += strlen(key); at < end && (*at == ' ' || *at == '\t' || *at == '"' || *at == '\''); at++)
+        ;
+    for (; at < end && *at >= 'a' && *at <= 'z' && length + 1 < sizeof word; at++)
+        word[length++] = *at;
+    word[length] = 0;
+    if (log_format_parse(word, &format) == 0)
+        log_set_format(format);
+}
+
 /* The file's text (if there is one), the flags, then what hangs on both. */
 static int load(struct config *config, const struct config_program *program, int argc, char **argv,
                 const struct config_source *source)
 {
     enum log_level level;
     enum log_format format;
+    if (source->text)
+        guess_log_format(source);
     int rc = source->text ? config_yaml_read(config, source) : 0;
     if (rc == 0)
         rc = config_flags_apply(config, program, argc, argv);
     if (rc == 0)
+        rc = log_format_parse(config->server.log_format, &format);
+    if (rc == 0) { /* and what the checks find is said in it */
+        log_set_format(format);
         rc = finish(config, source);
+    }
     if (rc == 0)
         rc = config_check_needs(config, source, program->needs);
     if (rc == 0)
         rc = log_level_parse(config->server.log_level, &level);
     if (rc == 0)
-        rc = log_format_parse(config->server.log_format, &format);
-    if (rc == 0) {
         log_open(program->name, level);
-        log_set_format(format);
-    }
     return rc;
 }
 

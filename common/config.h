@@ -52,6 +52,9 @@ struct config_dht {
 struct config_http {
     CONFIG_HTTP_OPTIONS(CONFIG_FIELD)
 };
+struct config_metrics {
+    CONFIG_METRICS_OPTIONS(CONFIG_FIELD)
+};
 struct config_checkpoint {
     CONFIG_CHECKPOINT_OPTIONS(CONFIG_FIELD)
 };
@@ -88,6 +91,7 @@ struct config {
     struct config_dht dht;
     struct config_checkpoint checkpoint;
     struct config_http http;
+    struct config_metrics metrics;
     struct config_frontend_entry *frontends; /* none: `frontend` is the one there is (else see common/config_cut.h) */
     unsigned frontends_count;
     struct config_device *devices;
@@ -145,6 +149,11 @@ const char *config_frontend_endpoint(struct config *config);
 
 /* The same of an endpoint that is bound. */
 const char *config_local_endpoint(struct config *config, const char *listen);
+
+/* What metrics.experts says ("top 20", "all", "none"), as how many experts at most have metrics of their own. 0 or
+ * -EINVAL. */
+enum { CONFIG_METRICS_EXPERTS_MAX = 4096 };
+int config_metrics_experts(const char *text, uint32_t *count);
 
 /* The device's entry by name, NULL if there is none ("" is the first). */
 const struct config_device *config_find_device(const struct config *config, const char *name);

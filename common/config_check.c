@@ -387,6 +387,30 @@ static int check_http_place(const struct config *config, const struct config_sou
     return check_beside_frontend(config, source, place, endpoint);
 }
 
+int config_metrics_experts(const char *text, uint32_t *count)
+{
+    static const char top[] = "top ";
+    *count = strcmp(text, "all") == 0 ? CONFIG_METRICS_EXPERTS_MAX : 0;
+    if (*count > 0 || strcmp(text, "none") == 0)
+        return 0;
+    if (strncmp(text, top, strlen(top)) != 0)
+        return -EINVAL;
+    const char *at = text + strlen(top);
+    for (; *at >= '0' && *at <= '9' && *count <= CONFIG_METRICS_EXPERTS_MAX; at++)
+        *count = 10 * *count + (uint32_t)(*at - '0');
+    return *at || *count < 1 || *count > CONFIG_METRICS_EXPERTS_MAX ? -EINVAL : 0;
+}
+
+static int check_metrics(const struct config *config, const struct config_source *source)
+{
+    uint32_t count;
+    if (config_metrics_experts(config->metrics.experts, &count) == 0)
+        return 0;
+    return config_source_error(source, (struct config_place){"metrics", -1, "experts"},
+                               "'%.100s' is none of: top N (of 1 to %d), all, none", config->metrics.experts,
+                               CONFIG_METRICS_EXPERTS_MAX);
+}
+
 static int check_http(const struct config *config, const struct config_source *source)
 {
     struct address address;
@@ -675,6 +699,8 @@ int config_check(const struct config *config, const struct config_source *source
         rc = check_dht(config, source);
     if (rc == 0)
         rc = check_http(config, source);
+    if (rc == 0)
+        rc = check_metrics(config, source);
     if (rc == 0)
         rc = check_security(config, source);
     if (rc == 0)

@@ -66,20 +66,43 @@ static int way_out(const struct config_program *program)
     return -EINVAL;
 }
 
-/* getopt has said what is wrong with the argument; if it is a name that is no flag's, what may be meant is said here.
- */
-static int refuse(const struct config_program *program, const struct flags *flags, const char *argument)
+/* What an argument that getopt_long does not take has wrong, and what may be meant: in the log, as all that is said. */
+static int refuse(const struct config_program *program, const struct flags *flags, const char *argument, int option)
 {
     char name[FLAG_NAME_SIZE];
     struct suggest suggest;
-    snprintf(name, sizeof name, "%.*s", (int)strcspn(argument + strspn(argument, "-"), "="),
-             argument + strspn(argument, "-"));
+    unsigned beginnings = 0;
+    if (option > ' ' && option <= '~') { /* of one letter */
+        log_error("there is no flag '-%c'", option);
+        return way_out(program);
+    }
+    argument += strspn(argument, "-");
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(argument, "="), argument);
     suggest_begin(&suggest, name);
-    for (unsigned i = 0; i < flags->count; i++)
+    for (unsigned i = 0; i < flags->count; i++) {
         suggest_offer(&suggest, flags->table[i].name);
-    if (argument[0] == '-' && suggest.nearest && suggest.distance > 0)
-        log_error("is --%s meant?", suggest.nearest);
+        beginnings += strncmp(flags->table[i].name, name, strlen(name)) == 0;
+    }
+    if (option != 0)
+        log_error(strchr(argument, '=') ? "--%s takes no value" : "--%s needs a value", name);
+    else if (beginnings > 1)
+        log_error("--%s is the beginning of several flags: write it out", name);
+    else if (suggest.nearest)
+        log_error("there is no flag '--%s': is --%s meant?", name, suggest.nearest);
+    else
+        log_error("there is no flag '--%s'", name);
     return way_out(program);
+}
+
+/* As soon as it is known, so that what is wrong with the rest is said in it. */
+static void take_log_format(const struct flags *flags, int flag, const char *value)
+{
+    const int number = flag - FLAG_OPTION;
+    enum log_format format;
+    if (strcmp(flags->names[number / CONFIG_SECTION_OPTIONS_MAX][number % CONFIG_SECTION_OPTIONS_MAX],
+               "server-log-format") == 0 &&
+        log_format_parse(value, &format) == 0)
+        log_set_format(format);
 }
 
 static void print_and_exit(const struct config_program *program, int flag)
@@ -100,10 +123,11 @@ int config_flags_begin(const struct config_program *program, int argc, char **ar
     int asked = 0;
     int flag;
     *file = NULL;
+    opterr = 0; /* refuse() says it */
     optind = 0; /* glibc: begin anew, also after an earlier call */
     while (rc == 0 && (flag = getopt_long(argc, argv, "h", flags->table, NULL)) != -1) {
         if (flag == '?')
-            rc = refuse(program, flags, argv[optind - 1]);
+            rc = refuse(program, flags, argv[optind - 1], optopt);
         else if (flag == 'h')
             asked = FLAG_HELP;
         else if (flag == FLAG_CONFIG)
@@ -112,6 +136,8 @@ int config_flags_begin(const struct config_program *program, int argc, char **ar
             asked = flag;
         else if (flag < FLAG_OPTION)
             *program->flags[flag - FLAG_PROGRAM].value = optarg ? optarg : "";
+        else
+            take_log_format(flags, flag, optarg);
     }
     if (rc == 0 && optind < argc) {
         log_error("'%s' is no flag", argv[optind]);

@@ -118,8 +118,11 @@
     X(UINT, threads, 4, 1, 64, "threads", "requests that are worked on at once")                                       \
     X(UINT, max_body, 67108864, 1024, 4294967296, "bytes",                                                             \
       "largest request; all together are at most so many times threads")                                               \
-    X(UINT, timeout, 30000, 10, 3600000, "ms", "longest wait for the frontend's answer")                               \
-    X(UINT, metrics_experts, 20, 0, 4096, "experts", "experts with metrics of their own: those that did most rows")
+    X(UINT, timeout, 30000, 10, 3600000, "ms", "longest wait for the frontend's answer")
+
+#define CONFIG_METRICS_OPTIONS(X)                                                                                      \
+    X(STRING, experts, "top 20", 0, 0, "",                                                                             \
+      "experts with metrics of their own: \"top N\" (the N that did most rows), all (4096 at most), none")
 
 /* One entry of the list `frontends`. What they have in common stands under `frontend`. */
 #define CONFIG_FRONTEND_ENTRY_OPTIONS(X)                                                                               \

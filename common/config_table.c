@@ -41,6 +41,9 @@ static const struct config_option checkpoint_options[] = {CONFIG_CHECKPOINT_OPTI
 #define OPTION_RECORD config_http
 static const struct config_option http_options[] = {CONFIG_HTTP_OPTIONS(OPTION)};
 #undef OPTION_RECORD
+#define OPTION_RECORD config_metrics
+static const struct config_option metrics_options[] = {CONFIG_METRICS_OPTIONS(OPTION)};
+#undef OPTION_RECORD
 #define OPTION_RECORD config_device
 static const struct config_option device_options[] = {CONFIG_DEVICE_OPTIONS(OPTION)};
 #undef OPTION_RECORD
@@ -74,6 +77,7 @@ const struct config_section config_sections[CONFIG_SECTIONS] = {
     SECTION(dht, "The distributed hash table: how this server's experts are found."),
     SECTION(checkpoint, "Checkpoints of the experts."),
     SECTION(http, "The HTTP gateway expertd-http: metrics, health, a page, and the Open Inference Protocol."),
+    SECTION(metrics, "What expertd-http's /metrics tells."),
     LIST(frontends, frontend_entry,
          "Several frontends, each a process with endpoints of its own for some of the devices (docs/operating.md). "
          "None: "

@@ -45,7 +45,7 @@ struct config_section {
 };
 
 enum {
-    CONFIG_SECTIONS = 9,
+    CONFIG_SECTIONS = 10,
     CONFIG_SECTION_OPTIONS_MAX = 40, /* pinned by an assertion in config_table.c */
 };
 extern const struct config_section config_sections[CONFIG_SECTIONS];

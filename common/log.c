@@ -66,6 +66,11 @@ void log_set_format(enum log_format format)
     line_format = format;
 }
 
+enum log_format log_get_format(void)
+{
+    return line_format;
+}
+
 int log_format_parse(const char *name, enum log_format *format)
 {
     static const char *const names[] = {"text", "logfmt", "json"};

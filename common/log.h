@@ -15,6 +15,7 @@ int log_level_parse(const char *name, enum log_level *level);
  * for programs, both with time (RFC 3339, UTC), level, program, pid and msg. */
 enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_LOGFMT, LOG_FORMAT_JSON };
 void log_set_format(enum log_format format);
+enum log_format log_get_format(void);
 /* "text", "logfmt", "json" to a format; -EINVAL for anything else. */
 int log_format_parse(const char *name, enum log_format *format);
 

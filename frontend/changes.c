@@ -282,11 +282,16 @@ static char *print(const struct config *config)
     return fclose(out) == 0 ? text : NULL;
 }
 
-static void set_log_level(const struct changes *changes)
+/* As it was: what the file says of it counts from the next start. */
+static void set_log(const struct changes *changes)
 {
+    const struct config_server *server = &changes->server->config->server;
     enum log_level level;
-    if (log_level_parse(changes->server->config->server.log_level, &level) == 0)
+    enum log_format format;
+    if (log_level_parse(server->log_level, &level) == 0)
         log_open(changes->source.program->name, level);
+    if (log_format_parse(server->log_format, &format) == 0)
+        log_set_format(format);
 }
 
 /* The part of a whole configuration that is this frontend's; the whole is gone then. */
@@ -313,7 +318,7 @@ static int read_file(struct changes *changes, char **text)
     if (!file)
         return -ENOMEM;
     int rc = config_load(file, changes->source.program, changes->source.argc, changes->source.argv);
-    set_log_level(changes);
+    set_log(changes);
     if (rc == 0)
         rc = cut(changes, file);
     if (rc < 0) {
@@ -379,6 +384,68 @@ static bool all_there(struct changes *changes)
     return true;
 }
 
+static int by_uid(const void *a, const void *b)
+{
+    const struct config_diff_item *const *left = a, *const *right = b;
+    return strcmp((*left)->uid, (*right)->uid);
+}
+
+/* Experts that would go from a device to another, whose checkpoints the one still has when the other wants them. */
+struct torn {
+    const struct config_diff_item *from, *to; /* of the first */
+    size_t count;
+};
+
+static bool learns(const struct config_expert *expert)
+{
+    return strcmp(expert->optimizer, "none") != 0;
+}
+
+/* 0 or -ENOMEM. */
+static int find_torn(const struct config_diff *diff, struct torn *torn)
+{
+    const struct config_diff_item **gone = calloc(diff->count + 1, sizeof(struct config_diff_item *));
+    size_t count = 0;
+    *torn = (struct torn){0};
+    if (!gone)
+        return -ENOMEM;
+    for (size_t i = 0; i < diff->count; i++)
+        if (diff->items[i].difference == CONFIG_REMOVED && learns(diff->items[i].old))
+            gone[count++] = &diff->items[i];
+    qsort(gone, count, sizeof *gone, by_uid);
+    for (size_t i = 0; i < diff->count; i++) {
+        const struct config_diff_item *to = &diff->items[i];
+        const bool comes = to->difference == CONFIG_ADDED && learns(to->new);
+        const struct config_diff_item *const *from = comes ? bsearch(&to, gone, count, sizeof *gone, by_uid) : NULL;
+        if (from && torn->count++ == 0) {
+            torn->from = *from;
+            torn->to = to;
+        }
+    }
+    free(gone);
+    return 0;
+}
+
+/* What has learned moves in two steps. */
+static int refuse_torn(struct changes *changes)
+{
+    char text[CONTROL_WHY_SIZE], others[48] = "";
+    struct torn torn;
+    if (!changes->reloads || !changes->server->config->checkpoint.dir[0])
+        return 0;
+    const int rc = find_torn(&changes->diff, &torn);
+    if (rc < 0 || torn.count == 0)
+        return rc;
+    if (torn.count > 1)
+        snprintf(others, sizeof others, " (and %zu more, likewise)", torn.count - 1);
+    snprintf(text, sizeof text,
+             "'%.64s' trains, and does not go from device '%.32s' to '%.32s' in one step, as its checkpoints have one "
+             "owner at a time: expertctl unload %.64s%s, then reload again",
+             torn.to->uid, torn.from->old->device, torn.to->new->device, torn.to->uid, others);
+    change_refuse(changes->change, STATUS_INVALID_ARGUMENT, text);
+    return -EBUSY;
+}
+
 /* Uids that are about to go. */
 struct closing {
     char **uids;
@@ -422,6 +489,8 @@ static int propose(struct changes *changes, const char *text, const char *origin
         rc = config_diff_make(&changes->diff, changes->server->live, changes->next, NULL);
     if (rc == 0 && !all_there(changes))
         rc = -ENODEV;
+    if (rc == 0)
+        rc = refuse_torn(changes);
     if (rc == 0) {
         const int written = config_live_propose(changes->server->config,
                                                 changes->next_file ? changes->next_file : file_of(changes), text);

@@ -79,6 +79,7 @@ static int attach_pool(struct device_link *device, uint32_t index, struct pool_l
         free(made);
         return rc;
     }
+    made->before = pool_measured(made->pool);
     *link = device->pools[index] = made;
     return 0;
 }

@@ -38,6 +38,7 @@ struct pool_link {
     uint64_t served_ns;          /* the last results, if more were to come */
     uint64_t tasks, rows;        /* done with OK since it was attached */
     uint64_t request_ns;         /* of these tasks, from the request's arrival to the reply, all together */
+    struct pool_measures before; /* what the pool had measured when it was attached: of an earlier frontend's tasks */
 };
 
 struct device_link {

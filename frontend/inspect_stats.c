@@ -116,11 +116,24 @@ static void add_frontend(struct gathering *gathering, const struct server *serve
     add(gathering, (double)server->pressure.budget, "frontend.max_memory");
 }
 
-static void add_device(struct gathering *gathering, const struct device_link *device)
+/* How long the request has waited that came first of those in the device's pools. */
+static double oldest_seconds(const struct device_link *device, uint64_t now_ns)
+{
+    uint64_t began_ns = now_ns;
+    for (uint32_t p = 0; device->in_flight > 0 && device->pools && p < 2 * device->experts_count; p++) {
+        const struct request *first = device->pools[p] ? device->pools[p]->requests.first : NULL;
+        if (first && first->began_ns < began_ns)
+            began_ns = first->began_ns;
+    }
+    return (double)(now_ns - began_ns) / (double)NS_PER_S;
+}
+
+static void add_device(struct gathering *gathering, const struct device_link *device, uint64_t now_ns)
 {
     add(gathering, device->state == DEVICE_UP, "device.%s.alive", device->name);
     add(gathering, device->control != NULL, "device.%s.attached", device->name);
     add(gathering, device->in_flight, "device.%s.in_flight", device->name);
+    add(gathering, oldest_seconds(device, now_ns), "device.%s.oldest_s", device->name);
     add(gathering, (double)device->restarts, "device.%s.restarts", device->name);
     if (!device->control)
         return;
@@ -141,12 +154,13 @@ void inspect_stats(struct server *server, const struct reply_to *to, const Exper
                                   .names = malloc(capacity * NAME_SIZE),
                                   .capacity = capacity};
     struct measures *measures = NULL;
+    const uint64_t now_ns = clock_now_ns();
     Expertd__Stats stats = EXPERTD__STATS__INIT;
     if (gathering.counters && gathering.pointers && gathering.names &&
-        measures_gather(&measures, server, header->list, clock_now_ns(), &stats) == 0) {
+        measures_gather(&measures, server, header->list, now_ns, &stats) == 0) {
         add_frontend(&gathering, server);
         for (unsigned d = 0; d < server->devices_count; d++)
-            add_device(&gathering, server->devices[d]);
+            add_device(&gathering, server->devices[d], now_ns);
         Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
         stats.n_counters = gathering.count;
         stats.counters = gathering.pointers;

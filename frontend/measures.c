@@ -89,15 +89,22 @@ static void add_pool(Expertd__Stats__Expert *message, const struct pool_link *li
     }
 }
 
+/* Since the pool was attached, as what else is counted of it. The page is the runtime's: what stands there may be
+ * anything. */
+static uint64_t since(uint64_t before, uint64_t now)
+{
+    return now > before ? now - before : 0;
+}
+
 static Expertd__Stats__Times *fill_times(Expertd__Stats__Times *times, const struct pool_link *link)
 {
     const struct pool_measures measured = pool_measured(link->pool);
     expertd__stats__times__init(times);
     times->request_ns = link->request_ns;
-    times->tasks = measured.tasks;
-    times->batches = measured.batches;
-    times->queue_ns = measured.queue_ns;
-    times->compute_ns = measured.compute_ns;
+    times->tasks = since(link->before.tasks, measured.tasks);
+    times->batches = since(link->before.batches, measured.batches);
+    times->queue_ns = since(link->before.queue_ns, measured.queue_ns);
+    times->compute_ns = since(link->before.compute_ns, measured.compute_ns);
     return times;
 }
 

@@ -12,7 +12,7 @@
 
 enum { EXIT_USAGE = 2, LEAST_FILES = 48, FILES_PER_THREAD = 12 };
 
-static const char *const sections[] = {"server", "http", "frontend", "dht", NULL};
+static const char *const sections[] = {"server", "http", "metrics", "frontend", "dht", NULL};
 static const struct config_program program = {
     .name = "expertd-http",
     .purpose =

@@ -5,9 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "http/usage.h"
+#include "http/processes.h"
 
 enum { LABELS_SIZE = 512 };
 
@@ -76,6 +75,10 @@ static const struct metric metrics[] = {
      {{true, "generation", 0, 0, 0}}},
     {"expertd_device_experts", "gauge", "Experts of the device.", {{true, "experts", 0, 0, 0}}},
     {"expertd_device_pending_requests", "gauge", "Requests that wait for the device.", {{true, "in_flight", 0, 0, 0}}},
+    {"expertd_device_oldest_request_seconds",
+     "gauge",
+     "How long the oldest of them has waited in its pool.",
+     {{true, "oldest_s", 0, 0, 0}}},
     {"expertd_device_busy_seconds_total",
      "counter",
      "Time with a batch on the device.",
@@ -439,36 +442,6 @@ static void write_server(struct text *text, const struct snapshot *snapshot)
 /* --- processes -------------------------------------------------------------------------------------------------------
  */
 
-struct process {
-    char program[24], device[64]; /* device "": it has none */
-    struct usage usage;
-};
-
-static bool add_process(struct process *process, double pid, const char *program, const char *device, size_t length)
-{
-    snprintf(process->program, sizeof process->program, "%s", program);
-    snprintf(process->device, sizeof process->device, "%.*s", (int)length, device);
-    return pid >= 1 && pid < 1e9 && usage_read(&process->usage, (long)pid, program);
-}
-
-/* Those that the frontend and the directory name. One that is elsewhere, or another user's, is left out. */
-static size_t list_processes(struct process *processes, size_t room, const struct snapshot *snapshot, double dht_pid)
-{
-    size_t count = add_process(processes, (double)getpid(), "expertd-http", "", 0);
-    for (size_t i = 0; snapshot->stats && i < snapshot->stats->count && count < room; i++) {
-        const struct expertd_counter *counter = &snapshot->stats->counters[i];
-        const char *device;
-        size_t length = 0;
-        const char *rest = split(counter->name, &device, &length);
-        if (rest && strcmp(rest, "pid") == 0)
-            count += add_process(&processes[count], counter->value, device ? "expertd-runtime" : "expertd-frontend",
-                                 device ? device : "", length);
-    }
-    if (count < room)
-        count += add_process(&processes[count], dht_pid, "expertd-dht", "", 0);
-    return count;
-}
-
 static double cpu_seconds(const struct usage *usage)
 {
     return usage->cpu_seconds;
@@ -507,9 +480,7 @@ static const struct {
     {"process_threads", "gauge", "Threads.", threads},
 };
 
-enum { PROCESSES_MAX = 64 };
-
-static void write_process(struct text *text, const char *name, const struct process *process, double value)
+static void write_process(struct text *text, const char *name, const struct listed_process *process, double value)
 {
     struct labels labels = {0};
     label_text(&labels, "program", process->program);
@@ -520,18 +491,10 @@ static void write_process(struct text *text, const char *name, const struct proc
     text_free(&labels.text);
 }
 
-static void take_dht_pid(void *context, const char *name, double value)
-{
-    if (strcmp(name, "dht.pid") == 0)
-        *(double *)context = value;
-}
-
 void metrics_write_processes(struct text *text, const struct snapshot *snapshot, struct history *history)
 {
-    double dht_pid = 0;
-    (void)history_dht(history, take_dht_pid, &dht_pid);
-    struct process *processes = calloc(PROCESSES_MAX, sizeof *processes);
-    const size_t count = processes ? list_processes(processes, PROCESSES_MAX, snapshot, dht_pid) : 0;
+    struct listed_process *processes = calloc(PROCESSES_MAX, sizeof *processes);
+    const size_t count = processes ? processes_list(processes, snapshot, history) : 0;
     for (size_t m = 0; m < sizeof process_metrics / sizeof process_metrics[0] && count > 0; m++) {
         head(text, process_metrics[m].name, process_metrics[m].type, process_metrics[m].help);
         for (size_t i = 0; i < count; i++)
@@ -556,6 +519,8 @@ static const struct dht_metric {
     {"dht.experts_alive", "expertd_dht_experts_published", "gauge", "Experts that are published as alive."},
     {"dht.requests", "expertd_dht_requests_total", "counter", "Questions to the directory."},
     {"dht.announcements", "expertd_dht_announcements_total", "counter", "Announcements that were made."},
+    {"dht.announcements_unheard", "expertd_dht_publish_failures_total", "counter",
+     "Announcements that no other node took; all, of a directory that is alone."},
     {"dht.servers_lost", "expertd_dht_servers_lost_total", "counter", "Servers whose connection broke."},
     {"dht.untrusted", "expertd_dht_untrusted_total", "counter", "Claims that were not believed (dht.trusted)."},
 };

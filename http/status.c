@@ -2,7 +2,9 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 
+#include "http/processes.h"
 #include "http/snapshot.h"
 
 static void write_number(struct text *text, double value)
@@ -79,6 +81,36 @@ static void write_dht(struct text *text, struct history *history)
     text_add(text, history_dht(history, write_dht_counter, &list) ? "}" : ",\"dht\":null");
 }
 
+static void write_process(struct text *text, const struct listed_process *process)
+{
+    text_add(text, "{\"program\":");
+    text_add_json(text, process->program);
+    text_add(text, ",\"device\":");
+    text_add_json(text, process->device);
+    text_add(text, ",\"pid\":%ld,\"cpu_seconds\":", process->pid);
+    write_number(text, process->usage.cpu_seconds);
+    text_add(text, ",\"start_time_seconds\":");
+    write_number(text, process->usage.start_time_seconds);
+    text_add(text, ",\"resident_bytes\":%" PRIu64 ",\"open_fds\":", process->usage.resident_bytes);
+    write_number(text, process->usage.open_fds);
+    text_add(text, ",\"threads\":");
+    write_number(text, process->usage.threads);
+    text_add(text, "}");
+}
+
+static void write_processes(struct text *text, const struct snapshot *snapshot, struct history *history)
+{
+    struct listed_process *processes = calloc(PROCESSES_MAX, sizeof *processes);
+    const size_t count = processes ? processes_list(processes, snapshot, history) : 0;
+    text_add(text, ",\"processes\":[");
+    for (size_t i = 0; i < count; i++) {
+        text_add(text, "%s", i ? "," : "");
+        write_process(text, &processes[i]);
+    }
+    text_add(text, "]");
+    free(processes);
+}
+
 static void write_status(struct text *text, const struct snapshot *snapshot, struct history *history)
 {
     const struct expertd_stats *stats = snapshot->stats;
@@ -91,6 +123,7 @@ static void write_status(struct text *text, const struct snapshot *snapshot, str
         snapshot->pong->experts, snapshot->pong->experts_alive, snapshot->shm.used_bytes, snapshot->shm.free_bytes);
     write_counters(text, stats);
     write_dht(text, history);
+    write_processes(text, snapshot, history);
     text_add(text, ",\"histograms\":[");
     for (size_t i = 0; i < stats->histograms_count; i++) {
         text_add(text, "%s", i ? "," : "");

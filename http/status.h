@@ -1,5 +1,5 @@
-/* The server's state as JSON, for the page and for scripts: counters, histograms, and all experts with their figures.
- */
+/* The server's state as JSON, for the page and for scripts: processes, counters, histograms, and all experts with their
+ * figures. */
 #ifndef EXPERTD_HTTP_STATUS_H
 #define EXPERTD_HTTP_STATUS_H
 

@@ -70,9 +70,10 @@ static void answer_metrics(struct web *web, const struct request *request, struc
 {
     (void)request;
     struct snapshot snapshot;
+    uint32_t experts = 0;
+    (void)config_metrics_experts(web->config->metrics.experts, &experts); /* was checked when it was read */
     struct expertd_client *client = upstream_take(web->upstream);
-    snapshot_take(&snapshot, client, web->config, (uint32_t)web->config->http.metrics_experts,
-                  upstream_patience_ms(web->upstream));
+    snapshot_take(&snapshot, client, web->config, experts, upstream_patience_ms(web->upstream));
     metrics_write(&response->body, &snapshot);
     metrics_write_dht(&response->body, web->history);
     metrics_write_processes(&response->body, &snapshot, web->history);

@@ -1,5 +1,6 @@
 """Stands in for a home's router that lets ports in when it is asked: `nat-pmp` (RFC 6886) or `upnp` (an Internet gateway device),
-at an address. After each change it prints what is let in: `mapped: PROTOCOL/OUTSIDE>INSIDE ...`."""
+at an address. After each change it prints what is let in: `mapped: PROTOCOL/OUTSIDE>INSIDE ...`. Its error output has a line
+for each packet that comes, before anything is made of it."""
 import http.server
 import re
 import socket
@@ -20,6 +21,10 @@ def change(protocol, outside, inside):
     print("mapped:", " ".join(f"{p}/{o}>{i}" for (p, o), i in sorted(mapped.items())), flush=True)
 
 
+def hear(packet):
+    print("asked:", packet[:40], file=sys.stderr, flush=True)
+
+
 def nat_pmp():
     begun = time.monotonic()
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -27,6 +32,7 @@ def nat_pmp():
     print("ready", flush=True)
     while True:
         request, client = server.recvfrom(1100)
+        hear(request)
         if len(request) < 2:
             continue
         version, operation = request[:2]
@@ -92,6 +98,7 @@ def upnp():
     print("ready", flush=True)
     while True:
         request, client = server.recvfrom(2048)
+        hear(request)
         if request.startswith(b"M-SEARCH"):
             server.sendto(f"HTTP/1.1 200 OK\r\nST: upnp:rootdevice\r\nUSN: uuid:1::upnp:rootdevice\r\nCACHE-CONTROL: max-age=1800\r\n"
                           f"LOCATION: http://{address}:{gateway.server_port}/device.xml\r\n\r\n".encode(), client)

@@ -43,6 +43,34 @@ timeout 600 "$bin/expertd-dht" --config "$work/wrong.yaml" 2>"$work/said"
 status=$?
 { [ $status = 2 ] && grep -qF "$work/wrong.yaml:3: frontend.listen: " "$work/said"; } || fail "$status, $(cat "$work/said")"
 
+# Where the log is JSON each line is, whatever keeps a program from starting.
+in_json() { # EXIT-STATUS WORDS COMMAND...
+    local status=$1 words=$2 program=$3
+    shift 3
+    timeout 600 "$bin/$program" "$@" 2>"$work/said"
+    [ $? = "$status" ] || fail "$program $*: it says $(cat "$work/said")"
+    /usr/bin/python3 - "$words" "$work/said" <<'PY' || fail "$program $*: its lines are no JSON, or lack '$words': $(cat "$work/said")"
+import json, sys
+with open(sys.argv[2]) as file:
+    lines = [json.loads(line) for line in file]
+assert any(sys.argv[1] in line["msg"] for line in lines), lines
+PY
+}
+head_of() { printf 'server: {name: refused-%s, run_dir: "%s/run", log_format: json, insecure: true}\n%b\n' $$ "$work" "$1" >"$work/json.yaml"; }
+head_of 'dht: {bootstrap: ["::1"]}'
+for program in expertd-frontend expertd-runtime expertd-dht expertd-http; do
+    [ -x "$bin/$program" ] || continue
+    in_json 2 "json.yaml:2: dht.bootstrap: " $program --config "$work/json.yaml"
+    in_json 2 "is --server-name meant?" $program --server-log-format json --server-nam=x --server-nmae y
+done
+in_json 2 "json.yaml:2: dht.bootstrap: " expertd check "$work/json.yaml"
+in_json 2 "cannot read the configuration" expertd serve --config "$work/none.yaml" --server_log_format=json
+head_of 'frontend: {lisen: ["tcp://127.0.0.1:1"]}'
+in_json 2 "there is no option 'lisen' here" expertd-frontend --config "$work/json.yaml"
+head_of "frontend: {listen: [\"ipc://$work/none/such\"]}\\ndht: {listen: \"ipc://$work/d\", port: 0}\\ndevices: [{name: device0, cache_dir: \"$(tests/cache take)\"}]\\nexperts: [{uid: nop.0, block: nop}]"
+in_json 1 "cannot listen on ipc://$work/none/such" expertd-frontend --config "$work/json.yaml"
+in_json 1 "cannot start (exit status 1): ending all" expertd serve --config "$work/json.yaml"
+
 mkdir "$work/box" "$work/elsewhere"
 cat >"$work/box/expertd.yaml" <<YAML
 server: {name: files-$$, run_dir: run, log_level: debug}

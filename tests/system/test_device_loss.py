@@ -102,6 +102,18 @@ def main():
                 run(server, "load", uid)
             assert [device_of(client, uid) for uid in MOVED] == ["away"] * 3
             assert updates(client, "ffn.2") == 2 and train(client, "ffn.2")[0] == pb.OK
+
+            # A reload moves what trains in two steps, and says so.
+            with open(server.config) as file:
+                text = file.read()
+            with open(server.config, "w") as file:
+                file.write(text.replace("learning_rate: 0.125, device: away", "learning_rate: 0.125, device: here"))
+            run(server, "reload", status=5, said="expertctl unload ffn.0 (and 2 more, likewise), then reload again")
+            assert [device_of(client, uid) for uid in MOVED] == ["away"] * 3, "what is refused changes nothing"
+            for uid in MOVED:
+                run(server, "unload", uid)
+            assert run(server, "reload")["loaded"] == 3
+            assert [device_of(client, uid) for uid in MOVED] == ["here"] * 3 and updates(client, "ffn.2") == 3
         finally:
             load.end()
             client.close()

@@ -107,6 +107,28 @@ ended_with 0 "after SIGINT"
 grep -q '"program":"expertd-frontend"' "$work/serve.log" && ! grep -qE '^20[0-9-]+ ' "$work/serve.log" || fail "all lines are JSON"
 grep '^{' "$work/serve.log" | /usr/bin/python3 -c 'import json, sys; all(json.loads(line)["msg"] for line in sys.stdin)' || fail "which a program reads"
 
+# Each of hivemind-server's options, in both spellings: the same configuration, and what it says is in it.
+all=(--num_experts 4 --expert_pattern 'ffn.[0:32].[0:256]' --expert_cls ffn --hidden_dim 64 --host_maddrs /ip4/0.0.0.0/tcp/31399
+    --announce_maddrs /ip4/10.0.0.7/tcp/31399 --no_relay --use_auto_relay --num_handlers 8 --min_batch_size 2 --max_batch_size 32
+    --device cpu --optimizer adam --scheduler linear --num_warmup_steps 10 --num_training_steps 100 --clip_grad_norm 1.5
+    --update_period 7 --expiration 21 --initial_peers 10.0.0.8:4222 /ip4/10.0.0.9/tcp/4223 --increase_file_limit
+    --compression MEANSTD_16BIT --checkpoint_dir /var/lib/one --stats_report_interval 11 --identity_path /var/lib/id.pem --server_insecure true)
+hyphens=()
+for word in "${all[@]}"; do
+    [[ $word != --* ]] || word=${word//_/-}
+    hyphens+=("$word")
+done
+"$bin/expertd" print "${all[@]}" >"$work/underscores.yaml" 2>"$work/all.log" || fail "hivemind's options, with underscores"
+"$bin/expertd" print "${hyphens[@]}" >"$work/hyphens.yaml" 2>>"$work/all.log" || fail "and with hyphens"
+cmp "$work/underscores.yaml" "$work/hyphens.yaml" || fail "both spellings are the same"
+for said in 'count: 4' 'uid: "ffn.\[0:32\].\[0:256\]"' 'block: "ffn"' 'hidden_dim: 64' 'listen: \["tcp://0.0.0.0:31399"\]' 'advertise: "tcp://10.0.0.7:31399"' \
+    'min_batch_size: 2' 'max_batch_size: 32' 'optimizer: "adam"' 'schedule: "linear"' 'warmup_steps: 10' 'total_steps: 100' 'clip_norm: 1.5' \
+    'update_period: 7' 'expiration: 21' 'bootstrap: \["10.0.0.8:4222", "10.0.0.9:4223"\]' 'compression: "meanstd_16bit"' 'dir: "/var/lib/one"' \
+    'stats_interval: 11' 'identity_file: "/var/lib/id.pem"'; do
+    grep -q " $said\$" "$work/underscores.yaml" || fail "the configuration has no '$said': $(cat "$work/underscores.yaml")"
+done
+"$bin/expertd" print --expert_uids ffn.1 ffn.2 --optimizer none --device cpu 2>>"$work/all.log" | grep -c 'uid: "ffn.[12]"' | grep -qx 2 || fail "--expert_uids"
+
 # supervisord runs the same, from a folder whose name it would misread.
 if command -v supervisord >/dev/null; then
     "$bin/expertd" print --supervisord --config "$box/expertd.yaml" >"$work/supervisord.conf" || fail "print --supervisord"
@@ -133,6 +155,7 @@ refused "is 'serve' meant?" sevre
 refused "is --num-experts meant?" serve --num_expertz 4
 refused "what is it about?" serve
 refused "write it out, as --initial-peers" print --num_experts 4 --initial_peer 10.0.0.7:4222
+refused "there is no Python here" print --num_experts 4 --custom_module_path x.py
 refused "not by both" serve --config "$box/expertd.yaml" --num_experts 4
 printf 'devices: [{name: a}, {name: b}, {name: a}]\n' >"$work/twice.yaml"
 refused "twice.yaml:1: devices[2].name" check "$work/twice.yaml"

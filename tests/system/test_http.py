@@ -34,7 +34,7 @@ def free_port():
 ROUTER, HTTP, DHT = free_port(), free_port(), free_port()
 
 
-def configure(name, http):
+def configure(name, http, experts="top 2"):
     path = f"{work}/{name}.yaml"
     with open(path, "w") as file:
         file.write(
@@ -42,6 +42,7 @@ def configure(name, http):
             f'frontend: {{listen: ["tcp://127.0.0.1:{ROUTER}"]}}\n'
             f'dht: {{listen: "tcp://127.0.0.1:{DHT}", port: 0}}\n'
             f"http: {http}\n"
+            f"metrics: {{experts: {experts}}}\n"
             f"devices: [{{name: device0, cache_dir: {warm_cache()}}}]\n"
             "experts: [{uid: 'nop.[0:3]', block: nop, hidden_dim: 8, max_batch_size: 16}]\n"
         )
@@ -219,6 +220,10 @@ def test_browser():
         page.until("Object.fromEntries([...document.querySelectorAll('#experts tbody tr')].map(r => [r.cells[0].textContent, "
                    "r.cells[2].textContent]))['nop.1'].match(/[kM]$/)", "rows of the expert under load")
         assert page.run("[...document.querySelectorAll('#devices h3')].map(h => h.textContent)")[0] == "device0"
+        wanted = [["expertd-http", "–"], ["expertd-frontend", "–"], ["expertd-runtime", "device0"], ["expertd-dht", "–"]]
+        page.until("(rows => rows.every(r => / %$/.test(r.cells[4].textContent)) && JSON.stringify(rows.map(r => [r.cells[0].textContent, "
+                   f"r.cells[1].textContent])) === {json.dumps(json.dumps(wanted, separators=(',', ':'), ensure_ascii=False))})"
+                   "([...$('processes').tBodies[0].rows])", "processes, and what each takes of a CPU")
         assert page.run("document.querySelectorAll('#latency svg rect').length") > 10
         # Who stands on a button keeps it over the polls, and what is read aloud is not said again.
         page.run("""
@@ -261,7 +266,7 @@ def test_browser():
         load.wait()
 
 
-def test_page():
+def test_page(http):
     """The page is whole, and what it asks for is what it shows; in a browser where there is one."""
     status, page = get("/")
     assert status == 200 and page.startswith("<!DOCTYPE html>") and page.rstrip().endswith("</html>")
@@ -286,6 +291,9 @@ def test_page():
     for expert in state["experts"]:
         for field in set(re.findall(r"\be\.([a-z_]+)\b", page)) - {"includes", "append", "message"}:
             assert field in expert or field in ("textContent", "className"), f"the page reads {field}, which is not told"
+    for field in set(re.findall(r"\bp\.([a-z_]+)\b", page)) - {"load"}:
+        assert all(field in process for process in state["processes"]), f"the page reads {field}, which is not told"
+    assert len({process["pid"] for process in state["processes"]}) == 3 and state["processes"][0]["pid"] == http.pid, state["processes"]
     if support_browser.PATH:
         test_browser()
     dht.send_signal(signal.SIGTERM)
@@ -313,7 +321,7 @@ def samples(text):
 
 
 def test():
-    config = configure("open", f'{{listen: "127.0.0.1:{HTTP}", metrics_experts: 2, max_body: 65536}}')
+    config = configure("open", f'{{listen: "127.0.0.1:{HTTP}", max_body: 65536}}')
     http = start("expertd-http", config)
     wait_for("the gateway listens", lambda: get("/livez")[0] == 200)
     # Nothing behind it: it lives, is not ready, and says so at once.
@@ -355,6 +363,7 @@ def test():
     assert found['expertd_batch_rows_sum{device="device0",method="forward"}'] == 20
     assert found['expertd_expert_rows_total{uid="nop.1",device="device0",method="forward"}'] == 20
     assert sum("expertd_expert_pending_requests" in name for name in found) == 2, "no more experts than configured"
+    assert found['expertd_device_oldest_request_seconds{device="device0"}'] == 0
     assert found["expertd_shm_used_bytes"] > 0
     closed = sum(v for k, v in found.items() if k.startswith("expertd_batches_closed_total"))
     assert closed == found['expertd_batches_total{device="device0"}'] == 5
@@ -362,7 +371,7 @@ def test():
         subprocess.run(["promtool", "check", "metrics"], input=get("/metrics")[1], text=True, check=True)
 
     test_inference()
-    test_page()
+    test_page(http)
 
     # What is not there, or not asked for in the right way.
     assert get("/nothing")[0] == 404
@@ -422,6 +431,17 @@ def test():
     assert change("other.0/load", b'{"parameters": {"block": {}}}')[0] == 400
     assert "hidden_dim" in change("other.0/load", b'{"parameters": {"hiden_dim": 4}}')[1]
     assert get("/v2/repository/models/nop.1/load", token="a-secret-of-some-length")[0] == 405
+    def experts_told(words):
+        """Over how many experts metrics tell, with those words in metrics.experts."""
+        nonlocal http
+        http.send_signal(signal.SIGTERM)
+        assert http.wait(LONG) == 0
+        http = start("expertd-http", configure("words", f'{{listen: "127.0.0.1:{HTTP}"}}', words))
+        wait_for("the gateway listens", lambda: get("/livez")[0] == 200)
+        found = metrics_when("the frontend tells", lambda found: "expertd_uptime_seconds" in found)
+        return sum("expertd_expert_pending_requests" in name for name in found)
+
+    assert (experts_told("none"), experts_told("all"), experts_told("top 1")) == (0, 4, 1)
     os.chmod(f"{work}/token", 0o644)
     assert start("expertd-http", f"{work}/token.yaml").wait(LONG) == 1
     assert "can be read by others" in open(f"{work}/expertd-http.log").read()

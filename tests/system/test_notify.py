@@ -4,13 +4,15 @@
 done, that the configuration is read again, that they end."""
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 
-from support_server import BIN, PATIENCE, Server, pb, until
+from support_server import BIN, PATIENCE, ROOT, Server, pb, until
 
 WATCHDOG_US = 40000  # a program feeds it four times in that at most
 
@@ -118,7 +120,50 @@ def test_watchdog(server, frontend):
     frontend.until_fed("it feeds again")
 
 
-with Server(["{uid: nop.0, block: nop, hidden_dim: 4, max_batch_size: 8}"]) as server:
+def test_runtime_watchdog(server, runtime):
+    """A runtime whose batch does not end is not alive, though others are asked and its loop turns."""
+    client, other = server.client(), server.client()
+
+    def works():
+        for _ in range(8):
+            client.send(pb.FORWARD, "nop.0", 1)
+        return all(client.receive().status == pb.OK for _ in range(8)) and runtime.fed() > fed + 1
+
+    fed = runtime.fed()
+    until(works, "a runtime feeds its watchdog while work completes")
+    runtime.until_fed("and while there is none")
+    with open(HOLD, "w"):
+        pass
+    client.send(pb.FORWARD, "held.0", 200)  # so many rows that it looks out for others' meanwhile
+    until(lambda: os.path.exists(HOLD + ".begun"), "the batch is on the device")
+    fed = runtime.fed()
+    for asked in range(2):
+        end = time.monotonic() + 4 * WATCHDOG_US / 1e6
+        while time.monotonic() < end:  # time enough for it to do wrong
+            assert other.call(pb.STATS).stats.counters
+        client.send(pb.FORWARD, "nop.0", 1)
+    until(lambda: other.counters()["device.device0.in_flight"] == 3, "all of them wait")
+    assert runtime.fed() == fed, "fed, while a batch does not end"
+    os.unlink(HOLD)
+    assert [client.receive().status for _ in range(3)] == [pb.OK] * 3
+    runtime.until_fed("it feeds again")
+
+
+def compile_block(folder):
+    """tests/system/held_block.c, as docs/writing-an-expert.md says, but of the source tree."""
+    with open(f"{ROOT}/Makefile") as file:
+        version = re.search(r"^VERSION *:= *(\S+)", file.read(), re.M)[1]
+    flags = subprocess.check_output(["pkg-config", "--cflags", "OpenCL"], text=True)
+    subprocess.run(["gcc", "-std=gnu11", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", f'-DEXPERTD_VERSION="{version}"',
+                    f"-I{ROOT}", f"-I{BIN}/../gen", *shlex.split(flags), "-o", f"{folder}/held.so",
+                    f"{ROOT}/tests/system/held_block.c"], check=True)
+    return f"{folder}/held.so"
+
+
+folder = tempfile.TemporaryDirectory()
+HOLD = os.environ["EXPERTD_TEST_HOLD"] = f"{folder.name}/hold"
+HELD = f"{{uid: held.0, block: {compile_block(folder.name)}, hidden_dim: 4, max_batch_size: 256, optimizer: none}}"
+with folder, Server([HELD, "{uid: nop.0, block: nop, hidden_dim: 4, max_batch_size: 8}"]) as server:
     frontend = start(server, "frontend")
     assert first_said(frontend, "READY=1").split("\n")[1] == f"STATUS=answers at {server.endpoint}"
     runtime = start(server, "runtime")
@@ -126,7 +171,7 @@ with Server(["{uid: nop.0, block: nop, hidden_dim: 4, max_batch_size: 8}"]) as s
     assert first_said(frontend, "STATUS=") == f"STATUS=answers at {server.endpoint}, 1 of 1 devices up"
     server.wait_alive()
     test_watchdog(server, frontend)
-    runtime.until_fed("an idle runtime feeds its watchdog")
+    test_runtime_watchdog(server, runtime)
     test_reload(server, frontend)
     told = {"frontend": frontend, "runtime": runtime}
     for program, what, *arguments in (("dht", "answers at ", "--dht-listen", f"ipc://{server.folder}/dht", "--dht-port", "0", "--dht-frontend", "none"),

@@ -29,14 +29,25 @@ end() {
     kill -TERM "${pids[-1]}" && wait "${pids[-1]}" || fail "the directory does not end well"
     unset 'pids[-1]' # the router is the last again
 }
+mark() { # a packet to the router's port, and waits until it has come
+    local deadline=$((SECONDS + 250)) port=5351
+    [ "$1" = nat-pmp ] || port=1900
+    ip netns exec "$far" python3 -c 'import socket, sys; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"mark", ("10.203.0.2", int(sys.argv[1])))' $port
+    until grep -q mark "$work/$1.asked"; do
+        [ $SECONDS -lt $deadline ] || fail "the router ($1) hears nothing"
+        sleep 0.1
+    done
+}
 for router in nat-pmp upnp; do
-    ip netns exec "$near" python3 tests/system/support_router.py $router 10.203.0.2 >"$work/$router.log" 2>&1 &
+    ip netns exec "$near" python3 tests/system/support_router.py $router 10.203.0.2 >"$work/$router.log" 2>"$work/$router.asked" &
     pids+=($!)
     says $router '^ready$' "the router does not begin"
+    # Whatever it sends would be sent at its start; and what is sent afterwards comes afterwards.
     directory plain-$router false
     says expertd-dht-plain-$router "publishing" "the directory does not begin"
     end
-    [ "$(cat "$work/$router.log")" = ready ] || fail "the router is asked without dht.port_mapping"
+    mark $router
+    [ "$(cat "$work/$router.asked")" = "asked: b'mark'" ] || fail "the router is asked without dht.port_mapping: $(cat "$work/$router.asked")"
 
     directory mapping-$router true
     says $router ' tcp/31340>31330' "the frontend's port is not let in"
@@ -45,6 +56,7 @@ for router in nat-pmp upnp; do
     says expertd-dht-mapping-$router "the router lets port [0-9]* in" "the directory does not say so"
     end
     says $router '^mapped: $' "ports are let in for nobody"
+    [ "$(wc -l <"$work/$router.asked")" -gt 1 ] || fail "what the router is asked is not heard"
     kill -TERM "${pids[-1]}"
 done
 echo "port mapping: ok"

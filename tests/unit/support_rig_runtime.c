@@ -138,6 +138,7 @@ static void run(struct fake *fake, uint32_t p, const struct pool_batch *batch)
         if (unwanted >> i & 1)
             memset((char *)pool_output(pool, i) + offset, 0xee, batch->rows * row_bytes);
     }
+    pool_measure(pool, batch->tasks, 3 * batch->tasks, 5);
     if (fake->knobs->fail) {
         pool_complete(pool, batch, STATUS_INTERNAL, "CL_OUT_OF_RESOURCES");
     } else if (header->kind == POOL_BACKWARD && fake->knobs->skip_step) {

@@ -268,6 +268,16 @@ static const struct {
      "box.yaml:2: frontend.advertise: 'ipc:///run/x' is on this machine alone"},
     {"dht:\n  frontend: \"tcp://127.0.0.1:*\"\n", "box.yaml:2: dht.frontend: 'tcp://127.0.0.1:*' has no port"},
     {"http:\n  frontend: \"tcp://h:*\"\n", "box.yaml:2: http.frontend: 'tcp://h:*' has no port"},
+    {"metrics:\n  experts: top\n", "box.yaml:2: metrics.experts: 'top' is none of: top N (of 1 to 4096), all, none"},
+    {"metrics: {experts: top 0}", "metrics.experts: 'top 0' is none of"},
+    {"metrics: {experts: top 4097}", "metrics.experts: 'top 4097' is none of"},
+    {"metrics: {experts: top 42949672970}", "metrics.experts: 'top 42949672970' is none of"},
+    {"metrics: {experts: top -1}", "metrics.experts: 'top -1' is none of"},
+    {"metrics: {experts: top5}", "metrics.experts: 'top5' is none of"},
+    {"metrics: {experts: \"top 5 \"}", "metrics.experts: 'top 5 ' is none of"},
+    {"metrics: {experts: 5}", "metrics.experts: '5' is none of"},
+    {"metrics: {experts: All}", "metrics.experts: 'All' is none of"},
+    {"metrics: {experts: \"\"}", "metrics.experts: '' is none of"},
     {"http:\n  dht: \"tcp://h:*\"\n", "box.yaml:2: http.dht: 'tcp://h:*' has no port"},
     {"frontend: {default_deadline: 100}\nexperts: [{uid: a.1, min_batch_size: 2, batch_timeout: 100}]",
      "experts[0].batch_timeout: 100 ms must be below frontend.default_deadline"},
@@ -598,6 +608,23 @@ START_TEST(flags_override_the_file_and_the_file_the_defaults)
 }
 END_TEST
 
+static const struct {
+    const char *text;
+    uint32_t count;
+} metrics[] = {{"top 1", 1}, {"top 20", 20}, {"top 4096", 4096}, {"all", 4096}, {"none", 0}};
+
+START_TEST(experts_with_metrics_are_top_n_all_or_none)
+{
+    char text[64];
+    uint32_t count = 77;
+    snprintf(text, sizeof text, "metrics: {experts: %s}", metrics[_i].text);
+    ck_assert_int_eq(config_parse(&config, text, strlen(text), "box.yaml"), 0);
+    ck_assert_str_eq(config.metrics.experts, metrics[_i].text);
+    ck_assert_int_eq(config_metrics_experts(config.metrics.experts, &count), 0);
+    ck_assert_uint_eq(count, metrics[_i].count);
+}
+END_TEST
+
 START_TEST(a_relative_path_is_relative_to_its_file)
 {
     char folder[] = "/tmp/test-config.XXXXXX", file[64], expected[128];
@@ -690,7 +717,12 @@ static const struct {
     {"--config", "/nonexistent/x.yaml", "cannot read the configuration '/nonexistent/x.yaml': No such file"},
     {"--config", "/tmp", "cannot read the configuration '/tmp': Is a directory"},
     {"--config", "/dev/zero", "/dev/zero: larger than"},
-    {"--list-devices=x", NULL, "--help shows every flag"},
+    {"--list-devices=x", NULL, "--list-devices takes no value"},
+    {"--server-name", NULL, "--server-name needs a value"},
+    {"--frontend-l", "x", "--frontend-l is the beginning of several flags"},
+    {"--qqqqqqqqqqqqqqqqqqq", NULL, "there is no flag '--qqqqqqqqqqqqqqqqqqq'"},
+    {"-q", NULL, "there is no flag '-q'"},
+    {"--devcie", NULL, "--help shows every flag"},
 };
 
 START_TEST(wrong_flags_are_refused_with_a_message)
@@ -779,6 +811,7 @@ int main(void)
     tcase_add_loop_test(tcase, errors_name_file_line_and_option, 0, COUNT_OF(errors));
     tcase_add_loop_test(tcase, null_is_the_default_of_every_option, 0, 5);
     tcase_add_test(tcase, a_word_in_quotes_is_no_null);
+    tcase_add_loop_test(tcase, experts_with_metrics_are_top_n_all_or_none, 0, sizeof metrics / sizeof metrics[0]);
     tcase_add_loop_test(tcase, a_relative_path_is_relative_to_its_file, 0, 2);
     tcase_add_test(tcase, a_path_of_a_flag_is_relative_to_where_one_stands);
     tcase_add_test(tcase, the_sample_is_a_configuration_of_the_defaults);

@@ -105,6 +105,31 @@ START_TEST(the_experts_that_did_most_rows_come_first)
 }
 END_TEST
 
+static void expect_counted(unsigned forwards)
+{
+    const Expertd__Stats__Expert *expert = stats("nop.1", 0)->experts[0];
+    ck_assert_uint_eq(expert->forward_tasks, forwards);
+    ck_assert_uint_eq(expert->forward->tasks, forwards);
+    ck_assert_uint_eq(expert->forward->batches, forwards);
+    ck_assert_uint_eq(expert->forward->queue_ns, 3 * forwards);
+    ck_assert_uint_eq(expert->forward->compute_ns, 5 * forwards);
+}
+
+/* The pool is older than the frontend, and knows of more. */
+START_TEST(all_counts_of_an_expert_are_of_one_age)
+{
+    call(EXPERTD__METHOD__FORWARD, "nop.1", 5);
+    expect_counted(5);
+    ask_close(&one);
+    ck_assert_int_eq(rig_end(&rig.frontend, SIGKILL), 128 + SIGKILL);
+    rig_start_frontend(&rig);
+    ask_open(&one, &rig, ZMQ_DEALER);
+    ask_until_up(&one);
+    call(EXPERTD__METHOD__FORWARD, "nop.1", 2);
+    expect_counted(2);
+}
+END_TEST
+
 START_TEST(what_waits_is_pending_and_has_an_age)
 {
     rig.knobs->hold = 1;
@@ -124,6 +149,7 @@ int main(void)
     tcase_add_checked_fixture(all, setup, teardown);
     tcase_add_test(all, every_request_that_was_done_is_in_one_bucket);
     tcase_add_test(all, the_experts_that_did_most_rows_come_first);
+    tcase_add_test(all, all_counts_of_an_expert_are_of_one_age);
     tcase_add_test(all, what_waits_is_pending_and_has_an_age);
     Suite *suite = suite_create("measures");
     suite_add_tcase(suite, all);

@@ -120,13 +120,14 @@ END_TEST
 START_TEST(what_cannot_start_again_is_tried_again)
 {
     char script[192];
-    snprintf(
-        script, sizeof script,
-        "echo >>starts; case $(wc -l <starts) in 1) kill -KILL $$ ;; [2-4]) exit 1 ;; 5) exit 3 ;; esac; kill -TERM %d",
-        getpid());
+    snprintf(script, sizeof script,
+             "echo >>starts; case $(wc -l <starts) in 1) kill -KILL $$ ;; [2-4]) exit 1 ;; 5) exit 3 ;; 6) exit 2 ;; "
+             "7) exit "
+             "127 ;; esac; kill -TERM %d",
+             getpid());
     add("unlucky", script);
     ck_assert_int_eq(supervisor_run(supervisor), 0);
-    ck_assert_int_eq(lines("starts"), 6);
+    ck_assert_int_eq(lines("starts"), 8);
 }
 END_TEST
 
