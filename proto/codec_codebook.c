@@ -221,7 +221,7 @@ bool codec_quantile_encode(const float *from, uint64_t elements, void *frame)
  * largest value of a block would come back smaller if it is negative. */
 enum { HALF_CELLS = 32767, CELLS = 2 * HALF_CELLS + 1, DECADES = 7 };
 static float dynamic_map[CODES];
-static uint8_t nearest[CELLS];
+static uint8_t nearest[CELLS + 1]; /* 16 bits, whatever they are, are an index */
 static pthread_once_t made = PTHREAD_ONCE_INIT;
 
 static void make_dynamic_map(void)
@@ -311,11 +311,17 @@ CODEC_VECTORS static float largest_of(const float *x, uint64_t count)
     return value;
 }
 
-/* Cells first, of a few elements at a time, which vectors do; then their codes. */
+/* Cells first, of a few elements at a time, which vectors do; then their codes. Adding 2^23 rounds to an integer, which
+ * is in the low bits then. Where others can write to the numbers, one may be larger by now than the largest was, or
+ * NaN: its bits are those of some cell, while a conversion to an integer would be undefined. */
 CODEC_VECTORS static void find_cells(const float *x, uint64_t count, float largest, uint16_t *cells)
 {
-    for (uint64_t i = 0; i < count; i++)
-        cells[i] = (uint16_t)(int32_t)((x[i] / largest + 1) * HALF_CELLS + 0.5F);
+    for (uint64_t i = 0; i < count; i++) {
+        const float at = (x[i] / largest + 1) * HALF_CELLS + 0x1p23F;
+        uint32_t bits;
+        memcpy(&bits, &at, sizeof bits);
+        cells[i] = (uint16_t)bits;
+    }
 }
 
 bool codec_blockwise_encode(const float *from, uint64_t elements, void *frame)

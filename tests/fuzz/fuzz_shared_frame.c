@@ -16,7 +16,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 
-enum { COLUMNS = 64, ROWS = 16, NUMBERS = ROWS * COLUMNS * sizeof(float), MEMORY = 1 << 14, PLACES = 8, TURNS = 4 };
+enum { COLUMNS = 16, ROWS = 8, NUMBERS = ROWS * COLUMNS * sizeof(float), MEMORY = 1 << 14, PLACES = 8, TURNS = 2 };
 
 static uint8_t *memory; /* the numbers first; a frame ends where it does, so that the sanitizer sees it */
 static struct pool *pool;
