@@ -153,6 +153,10 @@ static int model_make(struct engine_model **out, struct device *device, const st
     const uint64_t backward = plan_place(largest_plan(model), model->chunk_rows);
     model->workspace_floats = forward > backward ? forward : backward;
     model->staging_bytes = staging_bytes(model);
+    /* On a device with memory of its own each batch has a slot for its rows, of which there are two; own kernels know
+     * nothing of groups. */
+    model->groups = linear_layer_groups(device) && !device_stages_rows(device) && plan_groups(&model->forward) &&
+                    !has_own_kinds(model);
     return 0;
 }
 
@@ -409,6 +413,54 @@ static int engine_forward(struct expert *expert, struct expert_batch *batch)
     return begin((struct engine_expert *)expert, batch, false, false);
 }
 
+/* Rows of a group are in the workspace together. */
+static struct expert_group engine_group_of(const struct expert *expert)
+{
+    const struct engine_model *model = ((const struct engine_expert *)expert)->model;
+    return model->groups ? (struct expert_group){model, model->chunk_rows} : (struct expert_group){0};
+}
+
+_Static_assert((int)EXPERT_GROUP <= (int)PLAN_GROUP, "a group of batches is one of runs");
+
+static int enqueue_group(struct expert *const *experts, struct expert_batch *const *batches, unsigned count)
+{
+    struct plan_run runs[EXPERT_GROUP] = {{0}};
+    struct device_rows rows[EXPERT_GROUP][PLAN_TENSORS_MAX];
+    uint64_t first_row = 0;
+    int result = 0;
+    for (unsigned i = 0; i < count && result == 0; i++) {
+        struct engine_expert *engine = (struct engine_expert *)experts[i];
+        runs[i].device = experts[i]->device;
+        runs[i].plan = &engine->model->forward;
+        runs[i].parameters = &engine->parameters;
+        runs[i].rows = (cl_int)batches[i]->rows;
+        runs[i].first_row = first_row;
+        first_row += batches[i]->rows;
+        result = take_rows(engine, batches[i], false, runs[i].inputs, rows[i], runs[i].results);
+    }
+    if (result == 0)
+        result = plan_enqueue_group(runs, count);
+    for (unsigned i = 0; i < count && result == 0; i++)
+        result = return_rows((struct engine_expert *)experts[i], batches[i], false, rows[i]);
+    return result;
+}
+
+static int engine_forward_group(struct expert *const *experts, struct expert_batch *const *batches, unsigned count)
+{
+    struct device *device = experts[0]->device;
+    const struct engine_model *model = ((const struct engine_expert *)experts[0])->model;
+    int result = device_reserve_workspace(device, model->workspace_floats * sizeof(float));
+    if (result == 0)
+        result = enqueue_group(experts, batches, count);
+    if (result == 0)
+        result = device_mark(device, &batches[0]->done);
+    for (unsigned i = 1; i < count && result == 0; i++) {
+        batches[i]->done = batches[0]->done;
+        clRetainEvent(batches[i]->done);
+    }
+    return result;
+}
+
 static int engine_backward(struct expert *expert, struct expert_batch *batch)
 {
     if (((struct engine_expert *)expert)->parameters.forward_only) /* nobody asks: the frontend refuses */
@@ -486,6 +538,8 @@ const struct expert_ops expert_engine = {
     .create = engine_create,
     .warm = engine_warm,
     .forward = engine_forward,
+    .group_of = engine_group_of,
+    .forward_group = engine_forward_group,
     .backward = engine_backward,
     .finish = engine_finish,
     .parameters = engine_parameters,

@@ -61,23 +61,36 @@ void expert_destroy(struct expert **expert)
         (*expert)->ops->destroy(expert);
 }
 
-int expert_forward(struct expert *expert, struct expert_batch *batch)
+static void begin(struct expert_batch *batch, bool backward)
 {
     batch->step = EXPERT_STEP_NONE;
     batch->grad_norm = 0;
     batch->done = NULL;
     batch->ready_ns = 0;
-    batch->backward = false;
+    batch->backward = backward;
+}
+
+int expert_forward(struct expert *expert, struct expert_batch *batch)
+{
+    begin(batch, false);
     return expert->ops->forward(expert, batch);
+}
+
+struct expert_group expert_group_of(const struct expert *expert)
+{
+    return expert->ops->group_of != NULL ? expert->ops->group_of(expert) : (struct expert_group){0};
+}
+
+int expert_forward_group(struct expert *const *experts, struct expert_batch *const *batches, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        begin(batches[i], false);
+    return experts[0]->ops->forward_group(experts, batches, count);
 }
 
 int expert_backward(struct expert *expert, struct expert_batch *batch)
 {
-    batch->step = EXPERT_STEP_NONE;
-    batch->grad_norm = 0;
-    batch->done = NULL;
-    batch->ready_ns = 0;
-    batch->backward = true;
+    begin(batch, true);
     if (expert->backward_in_flight)
         return device_complain(expert->device, -EBUSY, "a backward batch of this expert is in flight");
     const int result = expert->ops->backward(expert, batch);

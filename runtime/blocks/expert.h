@@ -26,6 +26,7 @@
 
 enum {
     EXPERT_IN_FLIGHT = 2,
+    EXPERT_GROUP = 8, /* forwards that are enqueued together, at most */
 };
 
 struct expert_batch {
@@ -56,6 +57,12 @@ struct parameters;        /* runtime/train/parameters.h */
 struct weight_format;     /* runtime/compute/weight_format.h */
 struct quantized_numbers; /* runtime/compute/quantized.h */
 
+/* With whom an expert's forwards can be enqueued together. */
+struct expert_group {
+    const void *kin; /* experts that have the same; NULL: with nobody */
+    uint64_t rows;   /* of all batches together, at most */
+};
+
 /* The operations of one kind of block. */
 struct expert_ops {
     const char *name;
@@ -71,6 +78,9 @@ struct expert_ops {
     int (*warm)(struct expert *expert);
     int (*forward)(struct expert *expert, struct expert_batch *batch);
     int (*backward)(struct expert *expert, struct expert_batch *batch);
+    /* As expert_group_of and expert_forward_group; NULL: none of its forwards goes with another. */
+    struct expert_group (*group_of)(const struct expert *expert);
+    int (*forward_group)(struct expert *const *experts, struct expert_batch *const *batches, unsigned count);
     int (*finish)(struct expert *expert, struct expert_batch *batch);
     struct parameters *(*parameters)(struct expert *expert); /* NULL: the block has none */
     void (*destroy)(struct expert **expert);
@@ -115,6 +125,12 @@ void expert_destroy(struct expert **expert); /* finish its batches first */
 
 int expert_forward(struct expert *expert, struct expert_batch *batch);
 int expert_backward(struct expert *expert, struct expert_batch *batch);
+struct expert_group expert_group_of(const struct expert *expert);
+/* Enqueues forwards of 1 to EXPERT_GROUP different experts of one group in as few launches as the device can make of
+ * them: between two of them none of its units waits for the others. Each batch's outputs are what they are by itself,
+ * and each is finished by itself; but they are done at the same time. An error says that none of them is enqueued, and
+ * one of expert_finish may be due to any of them: then each is to be tried by itself. */
+int expert_forward_group(struct expert *const *experts, struct expert_batch *const *batches, unsigned count);
 int expert_finish(struct expert *expert, struct expert_batch *batch);
 /* After expert_finish of a backward whose step was applied: a tensor of which a value would have become NaN or
  * infinite, and was left as it was; NULL: there is none. */

@@ -3,6 +3,7 @@
 #include <assert.h>
 static const char *const names[KERNEL_COUNT] = {
     [KERNEL_LINEAR] = "linear",
+    [KERNEL_LINEAR_GROUP] = "linear_group",
     [KERNEL_WEIGHT_GRADIENT] = "weight_gradient",
     [KERNEL_LAYER_NORM] = "layer_norm",
     [KERNEL_LAYER_NORM_BACKWARD] = "layer_norm_backward",

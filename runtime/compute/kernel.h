@@ -14,6 +14,7 @@
 
 enum kernel {
     KERNEL_LINEAR,
+    KERNEL_LINEAR_GROUP, /* of providers that have it */
     KERNEL_WEIGHT_GRADIENT,
     KERNEL_LAYER_NORM,
     KERNEL_LAYER_NORM_BACKWARD,

@@ -57,6 +57,8 @@ int kernel_program_build(struct device *device)
         cl_int error;
         if (k == KERNEL_WEIGHT_GRADIENT && provider->no_gradient_kernel)
             continue;
+        if (k == KERNEL_LINEAR_GROUP && !provider->groups)
+            continue;
         if ((k == KERNEL_STEP_ADAM || k == KERNEL_STEP_SGD) && compute->shape.quantized != NULL)
             continue; /* nothing trains */
         compute->kernels[k] = clCreateKernel(compute->program, kernel_name(k), &error);

@@ -25,6 +25,21 @@ int linear_layer_forward(struct device *device, const struct linear_call *call)
     return products(device)->forward(device, call);
 }
 
+int linear_layer_group(struct device *device, const struct linear_call *calls, unsigned count)
+{
+    int result = 0;
+    if (count > 1 && linear_layer_groups(device))
+        return products(device)->group(device, calls, count);
+    for (unsigned i = 0; i < count && result == 0; i++)
+        result = linear_layer_forward(device, &calls[i]);
+    return result;
+}
+
+bool linear_layer_groups(const struct device *device)
+{
+    return products(device)->group != NULL && device->compute->groups;
+}
+
 int linear_layer_gradient(struct device *device, const struct linear_gradient_call *call)
 {
     return products(device)->gradient(device, call);

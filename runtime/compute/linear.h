@@ -101,9 +101,16 @@ struct linear_size {
     bool frozen; /* nothing asks for the gradient of its weights */
 };
 
+enum {
+    LINEAR_GROUP = 8,        /* calls of a group at most; runtime/compute/kernels/linear_group_cpu.cl has it, too */
+    LINEAR_GROUP_ROWS = 128, /* of one of them, at most: with more it is as well launched alone */
+};
+
 /* How a provider makes products. */
 struct linear_products {
     int (*forward)(struct device *device, const struct linear_call *call);
+    /* As linear_layer_group; NULL: one launch for each. */
+    int (*group)(struct device *device, const struct linear_call *calls, unsigned count);
     int (*gradient)(struct device *device, const struct linear_gradient_call *call);
     /* Either of these may be NULL. */
     int (*prepare)(struct device *device, uint64_t rows, const struct linear_size *sizes, unsigned count);
@@ -121,6 +128,11 @@ uint64_t linear_layer_memory(const struct device *device, uint64_t rows, const s
 
 /* Enqueue on the device's provider. */
 int linear_layer_forward(struct device *device, const struct linear_call *call);
+/* The same of 1 to LINEAR_GROUP calls that differ in their rows and places alone, in as few launches as the provider
+ * can make of them. What each gives is bit for bit what it gives by itself. None reads what another one writes. */
+int linear_layer_group(struct device *device, const struct linear_call *calls, unsigned count);
+/* Whether that is ever fewer launches than calls. */
+bool linear_layer_groups(const struct device *device);
 int linear_layer_gradient(struct device *device, const struct linear_gradient_call *call);
 /* What providers whose kernels take the common arguments have as forward and gradient. */
 int linear_launch_forward(struct device *device, const struct linear_call *call);

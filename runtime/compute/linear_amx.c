@@ -16,6 +16,7 @@
 #include "common/log.h"
 #include "runtime/compute/kernel_launch.h"
 #include "runtime/compute/linear.h"
+#include "runtime/compute/linear_group.h"
 #include "runtime/compute/providers.h"
 #include "runtime/compute/trial.h"
 #include "runtime/device/device_private.h"
@@ -35,9 +36,9 @@ enum {
     CPUID_AMX_TILE = 1 << 24,
 };
 
-static const char *const sources[] = {"common",   "shares_cpu",   "panels_cpu",  "linear_cpu",    "linear_amx",
-                                      "rows_cpu", "rms_norm_cpu", "batched_cpu", "attention_cpu", "optimizer_cpu",
-                                      NULL};
+static const char *const sources[] = {"common",           "shares_cpu",    "panels_cpu",    "linear_cpu",
+                                      "linear_group_cpu", "linear_amx",    "rows_cpu",      "rms_norm_cpu",
+                                      "batched_cpu",      "attention_cpu", "optimizer_cpu", NULL};
 
 static const char *const kernel_names[AMX_KERNELS] = {
     [AMX_LINEAR] = "linear_tiles",
@@ -215,6 +216,21 @@ static int amx_forward(struct device *device, const struct linear_call *call)
         result = split_rows(device, call);
     of_planes.a = (struct kernel_view){.buffer = device->compute->amx->planes};
     return result == 0 ? linear_launch_forward(device, &of_planes) : result;
+}
+
+/* Those that are too small for the units go together. */
+static int amx_group(struct device *device, const struct linear_call *calls, unsigned count)
+{
+    struct linear_call small[LINEAR_GROUP];
+    unsigned smalls = 0;
+    int result = 0;
+    for (unsigned i = 0; i < count && result == 0; i++) {
+        if ((uint64_t)calls[i].rows < device->compute->amx->least_rows)
+            small[smalls++] = calls[i];
+        else
+            result = amx_forward(device, &calls[i]);
+    }
+    return result == 0 && smalls > 0 ? linear_group_launch(device, small, smalls) : result;
 }
 
 static int amx_gradient(struct device *device, const struct linear_gradient_call *call)
@@ -405,7 +421,8 @@ static int amx_open(struct device *device)
         if (device->compute->amx->kernels[i] == NULL)
             return device_fail(device, error, kernel_names[i]);
     }
-    return amx_probe(device);
+    const int result = amx_probe(device);
+    return result == 0 ? linear_group_open(device) : result;
 }
 
 static void amx_close(struct device *device)
@@ -425,6 +442,7 @@ static void amx_close(struct device *device)
 static const struct linear_products products = {
     .memory = amx_memory,
     .forward = amx_forward,
+    .group = amx_group,
     .gradient = amx_gradient,
     .prepare = amx_prepare,
 };
@@ -432,6 +450,7 @@ static const struct linear_products products = {
 const struct kernel_provider provider_amx = {
     .name = "amx",
     .shares = true,
+    .groups = true,
     .sources = sources,
     .check = amx_check,
     .options = amx_options,

@@ -1,5 +1,6 @@
 /* The provider for CPU devices: runtime/compute/kernels/linear_cpu.cl. */
 #include "runtime/compute/linear.h"
+#include "runtime/compute/linear_group.h"
 #include "runtime/compute/providers.h"
 #include "runtime/device/device_private.h"
 
@@ -12,9 +13,9 @@ enum {
     BATCHED_TILE = 64,  /* and this one batched_cpu.cl */
 };
 
-static const char *const sources[] = {"common",   "shares_cpu",   "panels_cpu",  "quantized_cpu", "linear_cpu",
-                                      "rows_cpu", "rms_norm_cpu", "batched_cpu", "attention_cpu", "optimizer_cpu",
-                                      NULL};
+static const char *const sources[] = {"common",      "shares_cpu",       "panels_cpu",    "quantized_cpu",
+                                      "linear_cpu",  "linear_group_cpu", "rows_cpu",      "rms_norm_cpu",
+                                      "batched_cpu", "attention_cpu",    "optimizer_cpu", NULL};
 
 /* As many accumulators as the vector registers hold: 24 of 32 with AVX-512, 12 of 16 with AVX2 and SSE. */
 static void cpu_shape(const struct device_info *info, struct kernel_shape *shape)
@@ -52,6 +53,11 @@ static void cpu_grid(const struct device *device, enum kernel kernel, uint64_t r
     switch (kernel) {
     case KERNEL_LINEAR:
         linear_grid(device, rows, n, grid);
+        break;
+    case KERNEL_LINEAR_GROUP: /* rows are members */
+        grid->global[0] = rows;
+        grid->global[1] = kernel_panels(provider_shape(device), n);
+        grid->block = BLOCK_K;
         break;
     case KERNEL_WEIGHT_GRADIENT:
         grid->global[0] = kernel_panels(provider_shape(device), k);
@@ -107,14 +113,17 @@ static void cpu_grid(const struct device *device, enum kernel kernel, uint64_t r
 
 static const struct linear_products products = {
     .forward = linear_launch_forward,
+    .group = linear_group_launch,
     .gradient = linear_launch_gradient,
 };
 
 const struct kernel_provider provider_cpu = {
     .name = "cpu",
     .shares = true,
+    .groups = true,
     .sources = sources,
     .shape = cpu_shape,
     .grid = cpu_grid,
+    .open = linear_group_open,
     .products = &products,
 };

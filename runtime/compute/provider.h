@@ -21,6 +21,7 @@ struct kernel_provider {
     const char *name;
     bool shares;                /* a launch is a work-item for each core, which take the grid's shares:
                                    runtime/compute/kernels/shares_cpu.cl */
+    bool groups;                /* there is KERNEL_LINEAR_GROUP: runtime/compute/linear_group.h */
     const char *const *sources; /* of runtime/compute/kernels/, in order; NULL ends */
     bool no_gradient_kernel;    /* no product needs KERNEL_WEIGHT_GRADIENT, and the sources have none */
     /* 0, or -EINVAL with the error for people where the device has not what the provider or the precision needs; NULL:
@@ -55,6 +56,7 @@ struct compute {
     struct kernel_shape shape;
     cl_program program;
     cl_kernel kernels[KERNEL_COUNT];
+    bool groups;              /* its products can be launched together */
     cl_mem shares;            /* two counters: runtime/compute/kernels/shares_cpu.cl */
     cl_mem control, partials; /* of the optimizer: PROVIDER_CONTROL_FLOATS and PROVIDER_PARTIALS */
     /* Of the providers that have them; NULL. */

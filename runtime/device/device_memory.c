@@ -1,5 +1,6 @@
 /* A device's memory: buffers within a budget. */
 #include <errno.h>
+#include <stdlib.h>
 
 #include <sys/mman.h>
 
@@ -19,7 +20,10 @@ uint64_t device_memory_budget(const struct device *device)
     return wanted > 0 && wanted < most ? wanted : most;
 }
 
-enum { LARGE_PAGE = 2 << 20 };
+enum {
+    LARGE_PAGE = 2 << 20,
+    LEAST_ALIGNMENT = 128, /* the largest OpenCL type's: kernels may rely on it */
+};
 
 static double mebibytes(uint64_t bytes)
 {
@@ -43,19 +47,41 @@ static void *map_large_pages(size_t bytes)
     return start;
 }
 
+static void *take_host_memory(size_t bytes)
+{
+    return bytes < LARGE_PAGE ? aligned_alloc(LEAST_ALIGNMENT, shm_round_up(bytes, LEAST_ALIGNMENT))
+                              : map_large_pages(bytes);
+}
+
+static void give_host_memory(void *memory, size_t bytes)
+{
+    if (bytes < LARGE_PAGE)
+        free(memory);
+    else
+        munmap(memory, shm_round_up(bytes, LARGE_PAGE));
+}
+
 static cl_mem create_buffer(struct device *device, size_t bytes, cl_int *error)
 {
-    if (device->info.class != DEVICE_CLASS_CPU || bytes < LARGE_PAGE)
+    if (device->info.class != DEVICE_CLASS_CPU)
         return clCreateBuffer(device->context, CL_MEM_READ_WRITE, bytes, NULL, error);
-    void *memory = map_large_pages(bytes);
+    void *memory = take_host_memory(bytes);
     *error = CL_OUT_OF_HOST_MEMORY;
     if (memory == NULL)
         return NULL;
     const cl_mem buffer =
         clCreateBuffer(device->context, CL_MEM_READ_WRITE | CL_MEM_USE_HOST_PTR, bytes, memory, error);
     if (buffer == NULL)
-        munmap(memory, shm_round_up(bytes, LARGE_PAGE));
+        give_host_memory(memory, bytes);
     return buffer;
+}
+
+void *device_address(const struct device *device, cl_mem buffer)
+{
+    void *memory = NULL;
+    if (device->info.class == DEVICE_CLASS_CPU)
+        clGetMemObjectInfo(buffer, CL_MEM_HOST_PTR, sizeof memory, &memory, NULL);
+    return memory;
 }
 
 int device_zero(struct device *device, size_t bytes, const char *what, cl_mem buffer)
@@ -102,7 +128,7 @@ void device_release(struct device *device, cl_mem *buffer)
         clFinish(device->queue);
     clReleaseMemObject(*buffer);
     if (memory != NULL)
-        munmap(memory, shm_round_up(bytes, LARGE_PAGE));
+        give_host_memory(memory, bytes);
     device->memory_used -= bytes;
     *buffer = NULL;
 }

@@ -86,6 +86,8 @@ int device_complain(struct device *device, int result, const char *format, ...) 
 /* A zeroed buffer, its pages touched. `what` names it in the error. -ENOMEM if the device's budget does not hold it. */
 int device_allocate(struct device *device, size_t bytes, const char *what, cl_mem *buffer);
 void device_release(struct device *device, cl_mem *buffer);
+/* Where a buffer, or that over a slab, lies in this process: kernels of a CPU device find it there. NULL elsewhere. */
+void *device_address(const struct device *device, cl_mem buffer);
 /* Zeroes all of a buffer; waits for it. */
 int device_zero(struct device *device, size_t bytes, const char *what, cl_mem buffer);
 /* The same as part of a large buffer, so that thousands of experts are a few allocations; for what lives as long as an

@@ -36,6 +36,7 @@ enum {
     PLAN_VALUES_MAX = BLOCK_VALUES_MAX + BLOCK_LAYERS_MAX, /* and partial sums */
     PLAN_LAYERS_MAX = 2 * BLOCK_LAYERS_MAX,
     PLAN_TENSORS_MAX = 2 * SCHEMA_MAX_TENSORS,
+    PLAN_GROUP = LINEAR_GROUP,
 };
 /* Beside a bit for each result: what is done whichever of them are wanted. */
 #define PLAN_ALWAYS (UINT32_C(1) << 31)
@@ -61,10 +62,12 @@ struct plan;
 struct plan_run;
 struct plan_step;
 typedef int plan_launch(const struct plan_run *run, const struct plan_step *step);
+typedef int plan_launch_group(const struct plan_run *runs, unsigned count, const struct plan_step *step);
 
 /* One launch. What the buffers and parameters are, and what the other fields mean, is the launcher's. */
 struct plan_step {
     plan_launch *launch;
+    plan_launch_group *launch_group; /* the same of several runs; NULL: one after the other */
     int buffers[PLAN_STEP_BUFFERS];
     int parameters[PLAN_STEP_PARAMETERS];
     unsigned makes;      /* roles of the buffers that it writes, a bit each; 0: it writes something else, too */
@@ -211,14 +214,20 @@ struct plan_run {
     struct device *device;
     const struct plan *plan;
     const struct parameters *parameters;
-    cl_int rows;       /* of the chunk, of the block */
-    cl_int accumulate; /* parameter gradients are added to those of the chunks before */
-    uint32_t unwanted; /* results that are not to be made, a bit each; their rows may be written all the same */
+    cl_int rows;        /* of the chunk, of the block */
+    uint64_t first_row; /* those of other runs that are in the workspace, too, before these */
+    cl_int accumulate;  /* parameter gradients are added to those of the chunks before */
+    uint32_t unwanted;  /* results that are not to be made, a bit each; their rows may be written all the same */
     struct plan_rows inputs[PLAN_TENSORS_MAX], results[PLAN_TENSORS_MAX];
 };
 
 /* Enqueues all of it for one chunk. */
 int plan_enqueue(const struct plan_run *run);
+/* Enqueues 1 to PLAN_GROUP runs of one plan, with parameters of their own, step by step: all rows together are those of
+ * one chunk, at most, and a run's first_row is the sum of the rows of those before it. Only where plan_groups. */
+int plan_enqueue_group(const struct plan_run *runs, unsigned count);
+/* Whether a group is fewer launches than its runs by themselves. */
+bool plan_groups(const struct plan *plan);
 
 const struct plan_buffer *plan_buffer_of(const struct plan_run *run, const struct plan_step *step, unsigned role);
 /* The matrix, for kernels; and how many rows it has. A buffer of PLAN_NONE is an empty view. */

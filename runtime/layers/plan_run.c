@@ -12,11 +12,20 @@ cl_int plan_view_rows(const struct plan_run *run, const struct plan_step *step, 
     return run->rows * (cl_int)plan_buffer_of(run, step, role)->tokens;
 }
 
+/* Floats of a matrix in the workspace that are other runs'. */
+static uint64_t before(const struct plan_run *run, const struct plan_buffer *buffer)
+{
+    const uint64_t rows = run->first_row * buffer->tokens;
+    return rows == 0      ? 0
+           : buffer->rows ? rows * buffer->columns
+                          : kernel_packed_floats(run->plan->shape, rows, buffer->columns);
+}
+
 struct device_rows plan_rows_of(const struct plan_run *run, const struct plan_step *step, unsigned role)
 {
     const struct plan_buffer *buffer = plan_buffer_of(run, step, role);
     if (buffer->place == PLAN_WORKSPACE)
-        return (struct device_rows){.buffer = run->device->workspace, .offset = buffer->offset};
+        return (struct device_rows){.buffer = run->device->workspace, .offset = buffer->offset + before(run, buffer)};
     const struct plan_rows *rows = buffer->place == PLAN_INPUT ? run->inputs : run->results;
     return (struct device_rows){.buffer = rows[buffer->tensor].buffer,
                                 .offset = rows[buffer->tensor].offset_bytes / sizeof(float)};
@@ -62,4 +71,31 @@ int plan_enqueue(const struct plan_run *run)
             result = step->launch(run, step);
     }
     return result;
+}
+
+int plan_enqueue_group(const struct plan_run *runs, unsigned count)
+{
+    const struct plan *plan = runs[0].plan;
+    int result = 0;
+    for (unsigned i = 0; i < plan->steps_count && result == 0; i++) {
+        const struct plan_step *step = &plan->steps[i];
+        if (step->launch_group != NULL) {
+            result = step->launch_group(runs, count, step);
+            continue;
+        }
+        for (unsigned r = 0; r < count && result == 0; r++)
+            result = step->launch(&runs[r], step);
+    }
+    return result;
+}
+
+bool plan_groups(const struct plan *plan)
+{
+    bool any = false;
+    for (unsigned i = 0; i < plan->steps_count; i++)
+        any = any || plan->steps[i].launch_group != NULL;
+    /* What is there once whatever the rows are is one run's. */
+    for (unsigned i = 0; i < plan->buffers_count; i++)
+        any = any && plan->buffers[i].fixed_floats == 0;
+    return any && !plan->backward;
 }

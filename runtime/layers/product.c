@@ -18,7 +18,7 @@ static struct plan_step *add(struct plan *plan, plan_launch *launch, const struc
     return step;
 }
 
-static int launch_product(const struct plan_run *run, const struct plan_step *step)
+static struct linear_call product_call(const struct plan_run *run, const struct plan_step *step)
 {
     const struct parameters *p = run->parameters;
     const struct kernel_view save = plan_view(run, step, SAVE);
@@ -39,12 +39,27 @@ static int launch_product(const struct plan_run *run, const struct plan_step *st
     };
     if (step->gate != NULL)
         call.gate = *step->gate;
+    return call;
+}
+
+static int launch_product(const struct plan_run *run, const struct plan_step *step)
+{
+    const struct linear_call call = product_call(run, step);
     return linear_layer_forward(run->device, &call);
+}
+
+static int launch_products(const struct plan_run *runs, unsigned count, const struct plan_step *step)
+{
+    struct linear_call calls[PLAN_GROUP];
+    for (unsigned i = 0; i < count; i++)
+        calls[i] = product_call(&runs[i], step);
+    return linear_layer_group(runs[0].device, calls, count);
 }
 
 void product_forward(struct plan *plan, const struct product *product, const struct product_forward *forward)
 {
     struct plan_step *step = add(plan, launch_product, product);
+    step->launch_group = launch_products;
     step->flags = forward->flags | (product->bias != PLAN_NONE ? LINEAR_BIAS : 0);
     step->gate = forward->gate;
     plan_use(plan, X, forward->x);

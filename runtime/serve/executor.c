@@ -18,28 +18,36 @@
 /* The end of a batch is looked for without a pause for so long. */
 static const uint64_t spin_ns = 100 * NS_PER_US;
 
+enum {
+    FLIGHTS = EXPERT_IN_FLIGHT * EXPERT_GROUP,
+    GROUP_ROWS = 64, /* of a batch that is enqueued together with others, at most */
+};
+
 /* A batch on its way through the device. */
 struct flight {
     uint32_t index; /* of its pool */
     struct pool_batch batch;
     struct expert_batch work;
     uint64_t started_ns;
-    uint64_t queue_ns; /* of all its tasks together */
-    bool watched;      /* its end rings the runtime's bell */
+    uint64_t queue_ns;  /* of all its tasks together */
+    uint32_t place, of; /* it is number `place` of `of` batches that were enqueued together */
+    bool watched;       /* its end rings the runtime's bell */
 };
 
 struct executor {
     struct executor_setup setup;
     struct control_shared *page;
     struct scheduler *scheduler;
-    struct pace *paces;                      /* of the pools */
-    struct completion *completion;           /* of batches during which others may come */
-    struct flight flights[EXPERT_IN_FLIGHT]; /* a ring: the oldest at `oldest` */
+    struct pace *paces;             /* of the pools */
+    struct completion *completion;  /* of batches during which others may come */
+    struct flight flights[FLIGHTS]; /* a ring: the oldest at `oldest` */
     uint32_t oldest, in_flight;
+    uint32_t launches;      /* in flight: of one batch, or of some together */
     struct flight *delayed; /* done, but to be answered later (expert_batch.ready_ns); of a pool one at most */
     uint32_t delayed_count, delayed_room;
     uint64_t now_ns;      /* of this step */
     uint64_t finished_ns; /* when the last batch was */
+    uint64_t took_ns;     /* each batch of the launch that is being finished */
     uint64_t busy_ns;     /* a batch has been in flight, and that is not counted yet, since; 0: there is none */
     struct {
         int fd;
@@ -144,9 +152,8 @@ static void complete(struct executor *executor, uint32_t index, const struct poo
     scheduler_notice(executor->scheduler, index, executor->now_ns);
 }
 
-static int enqueue(struct executor *executor, struct flight *flight)
+static void set_work(struct executor *executor, struct flight *flight)
 {
-    struct backend *backend = backend_of(executor, flight->index);
     struct backend_pool *side = side_of(executor, flight->index);
     flight->work = (struct expert_batch){
         .first_row = flight->batch.row,
@@ -155,6 +162,12 @@ static int enqueue(struct executor *executor, struct flight *flight)
         .outputs = side->outputs,
         .unwanted = flight->index % 2 == POOL_BACKWARD ? pool_batch_unwanted(side->pool, &flight->batch) : 0,
     };
+}
+
+static int enqueue(struct executor *executor, struct flight *flight)
+{
+    const struct backend *backend = backend_of(executor, flight->index);
+    set_work(executor, flight);
     if (FAILPOINT("batch"))
         return CL_OUT_OF_HOST_MEMORY;
     return flight->index % 2 == POOL_FORWARD ? expert_forward(backend->expert, &flight->work)
@@ -333,26 +346,30 @@ static void measure_taken(struct executor *executor, struct flight *flight, bool
     }
 }
 
-/* How long the device took for it, not counting the batch before, and what came meanwhile. */
+/* How long the device took for it, not counting the batch before, and what came meanwhile. Of batches that were done
+ * together it is each one's part. */
 static void set_pace(struct executor *executor, const struct flight *flight)
 {
     const uint64_t now_ns = clock_now_ns();
     const uint64_t from_ns = flight->started_ns > executor->finished_ns ? flight->started_ns : executor->finished_ns;
+    if (flight->place == 0)
+        executor->took_ns = (now_ns - from_ns) / flight->of;
     const uint32_t queued = pool_tasks_queued(side_of(executor, flight->index)->pool);
     const uint64_t queued_rows = (uint64_t)queued * flight->batch.rows / flight->batch.tasks;
     pace_completed(&executor->paces[flight->index], flight->batch.rows,
-                   queued_rows < UINT32_MAX ? (uint32_t)queued_rows : UINT32_MAX, now_ns - from_ns, now_ns);
+                   queued_rows < UINT32_MAX ? (uint32_t)queued_rows : UINT32_MAX, executor->took_ns, now_ns);
     control_measure(executor->setup.control, (enum pool_kind)(flight->index % 2), CONTROL_COMPUTE_TIME,
-                    now_ns - from_ns);
-    pool_measure(side_of(executor, flight->index)->pool, flight->batch.tasks, flight->queue_ns, now_ns - from_ns);
+                    executor->took_ns);
+    pool_measure(side_of(executor, flight->index)->pool, flight->batch.tasks, flight->queue_ns, executor->took_ns);
     executor->finished_ns = now_ns;
 }
 
 static int finish(struct executor *executor, struct flight *flight)
 {
     int rc = wait_for(executor, flight);
-    /* Nothing of it has run; maybe it only lay behind a batch that failed. */
-    if (rc == -EAGAIN)
+    /* Nothing of it has run; maybe it only lay behind a batch that failed. Or it was one of those that failed, of which
+     * each is now to show by itself whether it does. */
+    if (rc == -EAGAIN || (rc < 0 && rc != -ENODEV && flight->of > 1))
         rc = run(executor, flight);
     if (rc < 0) {
         rc = fail(executor, flight->index, &flight->batch, rc);
@@ -383,11 +400,22 @@ static int finish(struct executor *executor, struct flight *flight)
 static int finish_oldest(struct executor *executor)
 {
     struct flight flight = executor->flights[executor->oldest];
-    executor->oldest = (executor->oldest + 1) % EXPERT_IN_FLIGHT;
+    executor->oldest = (executor->oldest + 1) % FLIGHTS;
     executor->in_flight--;
+    if (flight.place + 1 == flight.of)
+        executor->launches--;
     const int rc = finish(executor, &flight);
     if (rc == 0)
         set_busy(executor, executor->in_flight > 0);
+    return rc;
+}
+
+/* And those that are done together with it. */
+static int finish_oldest_launch(struct executor *executor)
+{
+    int rc = finish_oldest(executor);
+    while (rc == 0 && executor->in_flight > 0 && executor->flights[executor->oldest].place > 0)
+        rc = finish_oldest(executor);
     return rc;
 }
 
@@ -452,21 +480,27 @@ int executor_drain(struct executor *executor)
     return rc == 0 ? finish_delayed(executor, true, &next_ns) : rc;
 }
 
+/* The slot of what is enqueued next: it stays where it is, though finishing moves `oldest` towards it. */
+static struct flight *slot_of(struct executor *executor, uint32_t behind)
+{
+    return &executor->flights[(executor->oldest + executor->in_flight + behind) % FLIGHTS];
+}
+
 static int start(struct executor *executor, const struct flight *flight)
 {
-    /* The slot stays where it is: finishing moves `oldest` towards it. */
-    struct flight *slot = &executor->flights[(executor->oldest + executor->in_flight) % EXPERT_IN_FLIGHT];
+    struct flight *slot = slot_of(executor, 0);
     *slot = *flight;
-    slot->started_ns = executor->now_ns;
-    slot->watched = false;
-    measure_taken(executor, slot, pace_took(&executor->paces[slot->index], slot->batch.rows));
+    slot->place = 0;
+    slot->of = 1;
     set_busy(executor, true);
     int rc = enqueue(executor, slot);
     if (rc == 0) {
-        if (set_aside(executor, slot))
+        if (set_aside(executor, slot)) {
             set_busy(executor, executor->in_flight > 0);
-        else
-            executor->in_flight++;
+            return 0;
+        }
+        executor->in_flight++;
+        executor->launches++;
         return 0;
     }
     /* A pool's batches are completed in order, so the others come first, whether this one is to be tried again or not.
@@ -479,11 +513,96 @@ static int start(struct executor *executor, const struct flight *flight)
         rc = enqueue(executor, slot);
     if (rc == 0) {
         executor->in_flight++;
+        executor->launches++;
         return 0;
     }
     rc = fail(executor, slot->index, &slot->batch, rc);
     if (rc == 0)
         set_busy(executor, false);
+    return rc;
+}
+
+/* --- batches that are enqueued together ----------------------------------------------------------------------------
+ */
+
+/* Batches that were taken one after the other. */
+struct taken {
+    struct flight flights[EXPERT_GROUP];
+    uint32_t count;
+    uint64_t rows;
+    struct expert_group group; /* that the first one's expert is of; none, of a backward */
+};
+
+/* With so many rows it costs little to be by itself, and it would keep the others waiting. */
+static bool goes_with_others(const struct flight *flight)
+{
+    return flight->batch.rows <= GROUP_ROWS;
+}
+
+/* Whether there may be another one behind those. */
+static bool has_room(const struct taken *taken)
+{
+    return taken->count == 0 || (taken->count < EXPERT_GROUP && taken->rows < taken->group.rows &&
+                                 goes_with_others(&taken->flights[taken->count - 1]));
+}
+
+static bool may_join(struct executor *executor, const struct taken *taken, uint32_t index)
+{
+    if (taken->count == 0)
+        return true;
+    if (index % 2 != POOL_FORWARD || expert_group_of(backend_of(executor, index)->expert).kin != taken->group.kin)
+        return false;
+    for (uint32_t i = 0; i < taken->count; i++) {
+        if (taken->flights[i].index == index)
+            return false;
+    }
+    return true;
+}
+
+static void add_taken(struct executor *executor, struct taken *taken)
+{
+    struct flight *flight = &taken->flights[taken->count++];
+    flight->started_ns = executor->now_ns;
+    flight->watched = false;
+    measure_taken(executor, flight, pace_took(&executor->paces[flight->index], flight->batch.rows));
+    taken->rows += flight->batch.rows;
+    if (taken->count == 1 && flight->index % 2 == POOL_FORWARD)
+        taken->group = expert_group_of(backend_of(executor, flight->index)->expert);
+}
+
+static int start_together(struct executor *executor, const struct taken *taken, uint32_t count)
+{
+    struct expert *experts[EXPERT_GROUP];
+    struct expert_batch *batches[EXPERT_GROUP];
+    for (uint32_t i = 0; i < count; i++) {
+        struct flight *slot = slot_of(executor, i);
+        *slot = taken->flights[i];
+        slot->place = i;
+        slot->of = count;
+        set_work(executor, slot);
+        experts[i] = backend_of(executor, slot->index)->expert;
+        batches[i] = &slot->work;
+    }
+    if (FAILPOINT("batch"))
+        return CL_OUT_OF_HOST_MEMORY;
+    set_busy(executor, true);
+    const int rc = expert_forward_group(experts, batches, count);
+    if (rc != 0)
+        return rc;
+    executor->in_flight += count;
+    executor->launches++;
+    return 0;
+}
+
+/* Only the last one can be one that does not go with the others. What cannot be started together goes one by one. */
+static int start_taken(struct executor *executor, const struct taken *taken)
+{
+    const struct flight *last = &taken->flights[taken->count - 1];
+    const uint32_t fit = taken->count - (taken->rows > taken->group.rows || !goes_with_others(last));
+    const uint32_t together = fit > 1 && start_together(executor, taken, fit) == 0 ? fit : 0;
+    int rc = 0;
+    for (uint32_t i = together; i < taken->count && rc == 0; i++)
+        rc = start(executor, &taken->flights[i]);
     return rc;
 }
 
@@ -496,7 +615,7 @@ static bool may_take(struct executor *executor, uint32_t index, struct scheduler
     const struct pace *pace = &executor->paces[index];
     *wish = (struct scheduler_wish){.rows = pace->until_ns > 0 ? pace->rows : 0, .until_ns = pace->until_ns};
     for (uint32_t i = 0; i < executor->in_flight; i++) {
-        const uint32_t other = executor->flights[(executor->oldest + i) % EXPERT_IN_FLIGHT].index;
+        const uint32_t other = executor->flights[(executor->oldest + i) % FLIGHTS].index;
         if (other / 2 != index / 2)
             continue;
         /* One step after the other; and what became of the first one decides what of the next ones is to run. */
@@ -510,19 +629,26 @@ static bool may_take(struct executor *executor, uint32_t index, struct scheduler
 
 static int take(struct executor *executor, uint64_t *retry_ns)
 {
-    struct flight flight;
+    struct taken taken;
     struct scheduler_wish wish;
-    while (scheduler_next(executor->scheduler, executor->now_ns, &flight.index, retry_ns) == 1) {
-        if (!may_take(executor, flight.index, &wish))
-            return 0;
-        if (scheduler_take(executor->scheduler, flight.index, &wish, executor->now_ns, &flight.batch) == 1) {
-            const int rc = start(executor, &flight);
-            return rc < 0 ? rc : 1;
-        }
-        if (wish.until_ns == UINT64_MAX)
-            return 0;
+    uint32_t index;
+    taken.count = 0;
+    taken.rows = 0;
+    taken.group = (struct expert_group){0};
+    while (has_room(&taken) && scheduler_next(executor->scheduler, executor->now_ns, &index, retry_ns) == 1) {
+        struct flight *flight = &taken.flights[taken.count];
+        if (!may_take(executor, index, &wish) || !may_join(executor, &taken, index))
+            break;
+        flight->index = index;
+        if (scheduler_take(executor->scheduler, index, &wish, executor->now_ns, &flight->batch) == 1)
+            add_taken(executor, &taken);
+        else if (wish.until_ns == UINT64_MAX)
+            break;
     }
-    return 0;
+    if (taken.count == 0)
+        return 0;
+    const int rc = start_taken(executor, &taken);
+    return rc < 0 ? rc : 1;
 }
 
 static void fetch_handles(uint32_t pool, void *context)
@@ -599,7 +725,7 @@ int executor_step(struct executor *executor, uint64_t *retry_ns)
         return -ENODEV;
     (void)control_take_ready(executor->setup.control, ready_stages, sizeof ready_stages / sizeof ready_stages[0],
                              executor);
-    if (executor->in_flight < EXPERT_IN_FLIGHT) {
+    if (executor->launches < EXPERT_IN_FLIGHT) {
         const int rc = take(executor, retry_ns);
         if (rc != 0)
             return rc;
@@ -608,13 +734,13 @@ int executor_step(struct executor *executor, uint64_t *retry_ns)
     if (executor->in_flight == 0)
         return 0;
     /* What comes now is hidden behind the batch that computes: its upload, or at least its launch. */
-    if (executor->in_flight < EXPERT_IN_FLIGHT) {
+    if (executor->launches < EXPERT_IN_FLIGHT) {
         const bool done = device_stages_rows(executor->setup.device) ? await_oldest(executor, *retry_ns)
                                                                      : sleep_with_oldest(executor, *retry_ns);
         if (!done)
             return 1;
     }
-    const int rc = finish_oldest(executor);
+    const int rc = finish_oldest_launch(executor);
     return rc < 0 ? rc : 1;
 }
 

@@ -24,14 +24,14 @@ static const struct {
                  {"mma", 0, "precision: tf32"},
                  {"cpu", 0, "precision: fp16"},
                  {"clblast", 0, ""}};
-enum { PROVIDERS = sizeof providers / sizeof providers[0], GUARD = 1000, BUFFERS = 16 };
+enum { PROVIDERS = sizeof providers / sizeof providers[0], GUARD = 1000, BUFFERS = 64 };
 
 static struct support_device support;
 static struct device *device;
 static cl_mem buffers[BUFFERS];
 static unsigned n_buffers;
 
-static void begin(int index)
+__attribute__((unused)) static void begin(int index)
 {
     support_device_open(&support, providers[index].kernel, false, providers[index].options, "hidden_dim: 8");
     if (providers[index].vector_width != 0)
@@ -100,7 +100,8 @@ static float *take(const struct kernel_view *view, size_t rows, size_t columns)
     return plain;
 }
 
-static void is(const struct kernel_view *view, size_t rows, size_t columns, const float *expected, const char *what)
+__attribute__((unused)) static void is(const struct kernel_view *view, size_t rows, size_t columns,
+                                       const float *expected, const char *what)
 {
     float *found = take(view, rows, columns);
     const double error = support_error(found, expected, rows * columns);

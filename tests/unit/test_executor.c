@@ -15,8 +15,13 @@ static char diary[256];                 /* "+0" expert 0 was given a batch, "-0"
 static int forward_error, finish_error; /* an -EAGAIN is of the next call only, unless it is */
 static bool lasting;
 static bool busy_once;
-static bool accumulating; /* steps come later */
-static uint64_t later_ns; /* batches of expert 0 are to be answered no earlier */
+static bool accumulating;   /* steps come later */
+static uint64_t later_ns;   /* batches of expert 0 are to be answered no earlier */
+static uint64_t group_rows; /* of forwards that go together, at most; 0: none do */
+static int group_error;     /* why they cannot be enqueued */
+static bool group_fails;    /* on the device, where nobody knows which of them is to blame */
+static int broken = -1;     /* an expert that fails by itself, too */
+enum { OF_GROUP = 1 };      /* of a batch's `staging` */
 
 static void note(char what, const struct expert *expert)
 {
@@ -40,6 +45,10 @@ static int fake_compute(struct expert *expert, struct expert_batch *batch)
         forward_error = result == -EAGAIN && !lasting ? 0 : result;
         return result;
     }
+    if (broken >= 0 && expert == backends[broken].expert) {
+        note('!', expert);
+        return -EIO;
+    }
     note('+', expert);
     batch->ready_ns = expert == backends[0].expert ? later_ns : 0;
     const float *in = (const float *)batch->inputs[0].mapping + batch->first_row * HIDDEN;
@@ -48,9 +57,32 @@ static int fake_compute(struct expert *expert, struct expert_batch *batch)
     return 0;
 }
 
+static struct expert_group fake_group_of(const struct expert *expert)
+{
+    return group_rows > 0 ? (struct expert_group){expert->ops, group_rows} : (struct expert_group){0};
+}
+
+static int fake_forward_group(struct expert *const *experts, struct expert_batch *const *batches, unsigned count)
+{
+    strcat(diary, group_error ? "[x" : "[");
+    for (unsigned i = 0; i < count && !group_error; i++) {
+        const int was = broken;
+        broken = -1;
+        ck_assert_int_eq(fake_compute(experts[i], batches[i]), 0);
+        broken = was;
+        batches[i]->staging = OF_GROUP;
+    }
+    strcat(diary, "]");
+    return group_error;
+}
+
 static int fake_finish(struct expert *expert, struct expert_batch *batch)
 {
     note('-', expert);
+    if (group_fails && batch->staging == OF_GROUP) {
+        batch->staging = 0;
+        return -EIO;
+    }
     if (finish_error) {
         const int result = finish_error;
         finish_error = result == -EAGAIN && !lasting ? 0 : result;
@@ -77,6 +109,12 @@ static void use_fakes(void)
     fake_ops = *backends[0].expert->ops;
     fake_ops.forward = fake_ops.backward = fake_compute;
     fake_ops.finish = fake_finish;
+    fake_ops.group_of = fake_group_of;
+    fake_ops.forward_group = fake_forward_group;
+    group_rows = 0;
+    group_error = 0;
+    group_fails = false;
+    broken = -1;
     for (int i = 0; i < EXPERTS; i++)
         backends[i].expert->ops = &fake_ops;
     diary[0] = 0;
@@ -446,6 +484,143 @@ START_TEST(a_batch_is_answered_when_its_time_has_come)
 }
 END_TEST
 
+/* --- forwards that are enqueued together -----------------------------------------------------------------------------
+ */
+
+static void use_groups(uint64_t rows)
+{
+    use_fakes();
+    group_rows = rows;
+}
+
+/* A forward of each expert, oldest first in this order, with its number as value. */
+static void put_each(uint64_t task[EXPERTS], uint32_t rows)
+{
+    for (uint32_t i = 0; i < EXPERTS; i++)
+        task[i] = support_frontend_put(&frontend, 2 * i + FORWARD, rows, (float)i);
+}
+
+static void expect_each(const uint64_t task[EXPERTS])
+{
+    for (uint32_t i = 0; i < EXPERTS; i++)
+        support_frontend_expect(&frontend, 2 * i + FORWARD, task[i], STATUS_OK, (float)i);
+}
+
+START_TEST(forwards_of_one_kin_that_are_ready_go_together_oldest_first)
+{
+    uint64_t task[EXPERTS], sum;
+    use_groups(64);
+    put_each(task, 2);
+    step();
+    ck_assert_str_eq(diary, "[+0+1+2]");
+    step(); /* what was done together is finished together, but each is answered by itself */
+    ck_assert_str_eq(diary, "[+0+1+2]-0-1-2");
+    expect_each(task);
+    ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_BATCHES), EXPERTS);
+    ck_assert_uint_eq(measured(POOL_FORWARD, CONTROL_COMPUTE_TIME, &sum), EXPERTS);
+    ck_assert_uint_eq(atomic_load(&control_page(frontend.control)->runtime.busy_since_ns), 0);
+    put_each(task, 1);
+    run_all();
+    ck_assert_str_eq(diary, "[+0+1+2]-0-1-2[+0+1+2]-0-1-2");
+    expect_each(task);
+}
+END_TEST
+
+START_TEST(two_launches_are_in_flight_whatever_they_hold)
+{
+    use_groups(64);
+    support_frontend_put(&frontend, 0, 1, 0);
+    support_frontend_put(&frontend, 2, 1, 0);
+    step();
+    support_frontend_put(&frontend, 4, 1, 0);
+    step();
+    support_frontend_put(&frontend, 4, MAX_ROWS, 0);
+    step(); /* a third one has to wait */
+    ck_assert_str_eq(diary, "[+0+1]+2-0-1");
+    run_all();
+    ck_assert_str_eq(diary, "[+0+1]+2-0-1+2-2-2");
+}
+END_TEST
+
+START_TEST(a_backward_or_the_same_expert_again_ends_a_group)
+{
+    use_groups(64);
+    support_frontend_put(&frontend, 2 + FORWARD, 1, 0);
+    support_frontend_put(&frontend, 4 + FORWARD, 1, 0);
+    support_frontend_put(&frontend, BACKWARD, 1, 0);
+    support_frontend_put(&frontend, FORWARD, 1, 0);
+    run_all();
+    ck_assert_str_eq(diary, "[+1+2]+0-1-2-0+0-0");
+    use_groups(64);
+    support_frontend_put(&frontend, 2, MAX_ROWS, 0);
+    support_frontend_put(&frontend, 2, MAX_ROWS, 0);
+    support_frontend_put(&frontend, 4, 1, 0);
+    run_all();
+    ck_assert_str_eq(diary, "+1[+1+2]-1-1-2");
+}
+END_TEST
+
+START_TEST(a_group_has_no_more_rows_than_its_experts_can_have_together)
+{
+    uint64_t task[EXPERTS];
+    use_groups(12);
+    task[0] = support_frontend_put(&frontend, 0, 4, 0);
+    task[1] = support_frontend_put(&frontend, 2, 4, 1);
+    task[2] = support_frontend_put(&frontend, 4, MAX_ROWS, 2);
+    run_all();
+    ck_assert_str_eq(diary, "[+0+1]+2-0-1-2");
+    expect_each(task);
+    diary[0] = 0;
+    put_each(task, MAX_ROWS);
+    run_all();
+    ck_assert_str_eq(diary, "+0+1-0+2-1-2");
+    expect_each(task);
+}
+END_TEST
+
+START_TEST(what_cannot_be_enqueued_together_goes_one_by_one)
+{
+    uint64_t task[EXPERTS];
+    use_groups(64);
+    group_error = -EIO;
+    put_each(task, 1);
+    run_all();
+    ck_assert_str_eq(diary, "[x]+0+1+2-0-1-2");
+    expect_each(task);
+    ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_FAILED_TASKS), 0);
+}
+END_TEST
+
+START_TEST(of_a_group_that_failed_only_who_fails_alone_is_refused)
+{
+    uint64_t task[EXPERTS];
+    use_groups(64);
+    group_fails = true;
+    broken = 1;
+    put_each(task, 1);
+    run_all();
+    ck_assert_str_eq(diary, "[+0+1+2]-0+0-0-1!1-2+2-2");
+    support_frontend_expect(&frontend, 0, task[0], STATUS_OK, 0);
+    support_frontend_expect(&frontend, 2, task[1], STATUS_INTERNAL, NAN);
+    support_frontend_expect(&frontend, 4, task[2], STATUS_OK, 2);
+    ck_assert_uint_eq(support_frontend_counter(&frontend, CONTROL_FAILED_TASKS), 1);
+}
+END_TEST
+
+START_TEST(a_lost_device_leaves_a_whole_group_to_the_next_runtime)
+{
+    uint64_t task[EXPERTS], retry_ns;
+    struct pool_result result;
+    use_groups(64);
+    put_each(task, 1);
+    step();
+    finish_error = -ENODEV;
+    ck_assert_int_eq(executor_step(executor, &retry_ns), -ENODEV);
+    for (uint32_t i = 0; i < EXPERTS; i++)
+        ck_assert_int_eq(pool_next_result(frontend.pools[2 * i], &result), 0);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("executor");
@@ -469,7 +644,18 @@ int main(void)
     tcase_add_test(all, what_was_queued_before_the_executor_came_is_found);
     tcase_add_test(all, a_batch_that_is_answered_later_keeps_its_own_pool_waiting_and_no_other);
     tcase_add_test(all, a_batch_is_answered_when_its_time_has_come);
+    TCase *groups = tcase_create("groups");
+    tcase_set_timeout(groups, 200);
+    tcase_add_checked_fixture(groups, set_up, tear_down);
+    tcase_add_test(groups, forwards_of_one_kin_that_are_ready_go_together_oldest_first);
+    tcase_add_test(groups, two_launches_are_in_flight_whatever_they_hold);
+    tcase_add_test(groups, a_backward_or_the_same_expert_again_ends_a_group);
+    tcase_add_test(groups, a_group_has_no_more_rows_than_its_experts_can_have_together);
+    tcase_add_test(groups, what_cannot_be_enqueued_together_goes_one_by_one);
+    tcase_add_test(groups, of_a_group_that_failed_only_who_fails_alone_is_refused);
+    tcase_add_test(groups, a_lost_device_leaves_a_whole_group_to_the_next_runtime);
     Suite *suite = suite_create("executor");
     suite_add_tcase(suite, all);
+    suite_add_tcase(suite, groups);
     return support_pool_main(suite);
 }

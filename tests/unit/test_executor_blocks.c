@@ -161,6 +161,100 @@ START_TEST(merged_tasks_are_one_task_of_all_rows_for_every_block_and_provider)
 }
 END_TEST
 
+/* --- batches that go together ---------------------------------------------------------------------------------------
+ */
+
+static unsigned grouped; /* batches */
+static int (*forward_group)(struct expert *const *, struct expert_batch *const *, unsigned);
+
+static int count_group(struct expert *const *experts, struct expert_batch *const *batches, unsigned count)
+{
+    grouped += count;
+    return forward_group(experts, batches, count);
+}
+
+/* Forwards of so many rows of all experts that are there at once. */
+static void run_together(const uint32_t rows[EXPERTS], uint32_t poisoned)
+{
+    static struct expert_ops ops;
+    struct pool_result result;
+    uint64_t task[EXPERTS];
+    ops = *backends[0].expert->ops;
+    forward_group = ops.forward_group;
+    ops.forward_group = count_group;
+    grouped = 0;
+    for (uint32_t i = 0; i < EXPERTS; i++) {
+        struct pool *pool = frontend.pools[2 * i];
+        backends[i].expert->ops = &ops;
+        task[i] = support_frontend_put(&frontend, 2 * i, rows[i], 0);
+        for (uint32_t t = 0; t < pool_header(pool)->inputs.count; t++)
+            fill_rows(pool, t);
+        const struct tensor_desc *desc = &pool_header(pool)->inputs.tensors[0];
+        for (size_t v = 0; i == poisoned && v < rows[i] * tensor_row_bytes(desc) / sizeof(float); v++)
+            ((float *)pool_input(pool, 0))[v] = NAN;
+    }
+    run_all();
+    for (uint32_t i = 0; i < EXPERTS; i++) {
+        ck_assert_int_eq(support_frontend_wait(&frontend, 2 * i, task[i], &result), STATUS_OK);
+        ck_assert_uint_eq(result.row, 0);
+    }
+}
+
+static void expect_first_rows(const struct pool *pool, const struct schema *outputs, char *const alone[], uint32_t rows)
+{
+    for (uint32_t i = 0; i < outputs->count; i++)
+        ck_assert_mem_eq(pool_output(pool, i), alone[i], rows * tensor_row_bytes(&outputs->tensors[i]));
+}
+
+/* Other rows than those of an expert's own batch touch neither its results nor, if they are NaN, anybody's. */
+START_TEST(batches_that_go_together_are_bit_for_bit_what_they_are_alone)
+{
+    static const uint32_t rows[EXPERTS] = {MAX_ROWS, 1, 3};
+    static const uint32_t all[] = {MAX_ROWS};
+    const struct {
+        const char *kernel, *options, *block;
+    } worlds[] = {
+        {"cpu", "", blocks[0]},
+        {"cpu", "", blocks[1]},
+        {"cpu", "", blocks[2]},
+        {"cpu", "", blocks[3]},
+        {"cpu", "", blocks[4]},
+        {"amx", "", blocks[4]},
+        {"cpu", "precision: fp16", blocks[4]},
+    };
+    char text[1200];
+    snprintf(text, sizeof text, "max_batch_size: 16, queue_rows: 32, optimizer: none, %s", worlds[_i].block);
+    for (uint32_t poisoned = 0; poisoned <= EXPERTS; poisoned += EXPERTS) {
+        char *alone[SCHEMA_MAX_TENSORS] = {NULL};
+        start_with(worlds[_i].kernel, false, worlds[_i].options, text);
+        make_alike(1, 0);
+        make_alike(2, 0);
+        struct pool *first = run_tasks(FORWARD, all, 1);
+        const struct schema *outputs = &pool_header(first)->outputs;
+        for (uint32_t i = 0; i < outputs->count; i++) {
+            const size_t bytes = MAX_ROWS * tensor_row_bytes(&outputs->tensors[i]);
+            alone[i] = memcpy(malloc(bytes), pool_output(first, i), bytes);
+        }
+        tear_down();
+        start_with(worlds[_i].kernel, false, worlds[_i].options, text);
+        make_alike(1, 0);
+        make_alike(2, 0);
+        run_together(rows, poisoned);
+        ck_assert_uint_eq(grouped, EXPERTS);
+        outputs = &pool_header(frontend.pools[0])->outputs;
+        for (uint32_t i = 0; i < EXPERTS; i++) {
+            if (i != poisoned)
+                expect_first_rows(frontend.pools[2 * i], outputs, alone, rows[i]);
+        }
+        if (poisoned == 0)
+            ck_assert(isnan(*(const float *)pool_output(frontend.pools[0], 0)));
+        for (uint32_t i = 0; i < outputs->count; i++)
+            free(alone[i]);
+        tear_down();
+    }
+}
+END_TEST
+
 /* What the healthy ones of a batch do is what they do alone, one by one. */
 START_TEST(a_poisoned_task_leaves_the_expert_to_the_healthy_ones_of_its_batch)
 {
@@ -269,6 +363,9 @@ int main(void)
     tcase_set_timeout(each, 800); /* kernels are compiled at the first run */
     tcase_add_loop_test(each, merged_tasks_are_one_task_of_all_rows_for_every_block_and_provider, 0,
                         support_device_has_clblast() ? PROVIDERS : PROVIDERS - 1);
+    TCase *together = tcase_create("together");
+    tcase_set_timeout(together, 200);
+    tcase_add_loop_test(together, batches_that_go_together_are_bit_for_bit_what_they_are_alone, 0, 7);
     TCase *large = tcase_create("large batches");
     tcase_add_checked_fixture(large, set_up_large, tear_down);
     tcase_add_test(large, a_task_that_comes_while_a_batch_computes_is_put_beside_it);
@@ -282,6 +379,7 @@ int main(void)
     Suite *suite = suite_create("executor_blocks");
     suite_add_tcase(suite, real);
     suite_add_tcase(suite, each);
+    suite_add_tcase(suite, together);
     suite_add_tcase(suite, large);
     suite_add_tcase(suite, staged);
     return support_pool_main(suite);

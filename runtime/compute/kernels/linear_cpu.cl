@@ -89,10 +89,74 @@ LINEAR_TILE(linear_wide_tile, const float *, vec_load_private)
 #define ANY_TILE(w, ...) linear_tile(__VA_ARGS__, w);
 #endif
 
-/* out[M][N] = epilogue(a[M][K] * w), w in panels over N: [ceil(N / PANEL)][K][PANEL]. `second` and `save` are not `out`
- * (the sums wait there, or in `save` of a gated product), and bias is padded to whole panels. most_k, the longest block of k, is a multiple of PANEL.
- * Grid {groups of rows, panels}; a group's rows are those that an even division gives. The shares of `together` groups come
- * one behind the other for the same panel, so that the cores meet w at the same time. */
+/* One share of out[M][N] = epilogue(a[M][K] * w), w in panels over N: [ceil(N / PANEL)][K][PANEL]. `second` and `save` are not
+ * `out` (the sums wait there, or in `save` of a gated product), and bias is padded to whole panels. most_k, the longest block of
+ * k, is a multiple of PANEL. The cell is of a grid {groups of rows, panels}; a group's rows are those that an even division gives. */
+void linear_share(int3 cell, int2 grid, int M, int N, int K, int flags, int most_k,
+            __global const float *a, long a_row_stride, long a_panel_stride, __global const weight *weights,
+            __global float *out, long out_row_stride, long out_panel_stride, __global const float *bias,
+            __global const float *second, long second_row_stride, long second_panel_stride, __global float *save, float4 gate)
+{
+    const int groups = grid.x, panels = grid.y;
+    const int group = cell.x, panel = cell.y, side_by_side = cell.z;
+    const int first_row = (long)M * group / groups, end_row = (long)M * (group + 1) / groups;
+    /* As many rows in each tile, or one less. */
+    const int tiles = (end_row - first_row + TILE_ROWS - 1) / TILE_ROWS;
+    const int least_rows = (end_row - first_row) / tiles, larger_tiles = (end_row - first_row) % tiles;
+    /* Where the sums wait: in the output, or where they are kept if that is narrower. */
+    const bool is_gated = (flags & LINEAR_GATED) != 0;
+    const int columns = flags & LINEAR_OUT_ROWS && !is_gated ? N - panel * PANEL : PANEL;
+    const long wait_stride = is_gated ? PANEL : out_row_stride;
+    __global float *wait =
+        is_gated ? save + (long)panel * M * PANEL : out + panel * out_panel_stride;
+    __global const weight *w = weights + panel * WEIGHTS_OF_ROWS(K, flags);
+    /* Which panel this core takes next is a guess: the others go on as it does. */
+    const int ahead = max(1, (int)get_global_size(0) / side_by_side);
+    WIDE_BEGIN(tiles, most_k)
+
+    for (int k0 = 0; k0 < K; k0 += block_k) {
+        const int k1 = min(k0 + block_k, K);
+        const int begin = k0 == 0 ? TILE_ZERO : columns >= PANEL ? TILE_OUT : TILE_LOCAL;
+        const int end = columns < PANEL || (k1 == K && (flags & LINEAR_EPILOGUE) != 0) ? TILE_LOCAL : TILE_OUT;
+        /* One tile waits for w itself: it looks ahead. Several meanwhile fetch the block that comes next. */
+        __global const weight *next = w + WEIGHTS_OF_ROWS(k0 + AHEAD_K, flags);
+        int lines = WEIGHTS_OF_ROWS(k1 - k0, flags) / CACHE_LINE_WEIGHTS;
+        if (tiles > 1) {
+            next = w + (k1 < K ? WEIGHTS_OF_ROWS(k1, flags) : ahead * WEIGHTS_OF_ROWS(K, flags));
+            if (k1 < K)
+                lines = WEIGHTS_OF_ROWS(min(k1 + block_k, K) - k1, flags) / CACHE_LINE_WEIGHTS;
+            else if (panel + ahead >= panels)
+                lines = 0;
+            else
+                lines = WEIGHTS_OF_ROWS(min(block_k, K), flags) / CACHE_LINE_WEIGHTS;
+        }
+        WIDE_BLOCK(w + WEIGHTS_OF_ROWS(k0, flags), k1 - k0)
+        const int fetch = (lines * FETCH_STEPS + tiles * (k1 - k0) - 1) / (tiles * (k1 - k0));
+        for (int t = 0, row = first_row, rows; t < tiles; t++, row += rows) {
+            rows = least_rows + (t < larger_tiles);
+            __global float *to = wait + row * wait_stride;
+            vec tile[TILE_ROWS][NV];
+            if (begin == TILE_LOCAL)
+                for (int r = 0; r < rows; r++)
+                    load_columns(tile[r], to + r * wait_stride, columns);
+            ANY_TILE(w + WEIGHTS_OF_ROWS(k0, flags), tile, begin, end, to, wait_stride, rows, k0, k1,
+                     a + row * a_row_stride, a_row_stride, a_panel_stride,
+                     next + (long)lines * t / tiles * CACHE_LINE_WEIGHTS,
+                     next + (long)lines * (t + 1) / tiles * CACHE_LINE_WEIGHTS, fetch)
+            if (end == TILE_OUT)
+                continue;
+            for (int r = 0; r < rows; r++) {
+                if (k1 == K)
+                    finish_row(tile[r], flags, gate, M, N, panel, row + r, out, out_row_stride, out_panel_stride,
+                               bias, second, second_row_stride, second_panel_stride, save);
+                else
+                    store_columns(tile[r], to + r * wait_stride, columns);
+            }
+        }
+    }
+}
+
+/* The shares of `together` groups come one behind the other for the same panel, so that the cores meet w at the same time. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void linear(int M, int N, int K, int flags, int together, int most_k,
             __global const float *a, ulong a_offset, long a_row_stride, long a_panel_stride,
@@ -103,67 +167,9 @@ void linear(int M, int N, int K, int flags, int together, int most_k,
             __global float *save, ulong save_offset, float4 gate, SHARES)
 {
     EACH_SHARE
-    {
-        const int groups = grid.x, panels = grid.y;
-        const int3 cell = cell_together(share, grid, together);
-        const int group = cell.x, panel = cell.y, side_by_side = cell.z;
-        const int first_row = (long)M * group / groups, end_row = (long)M * (group + 1) / groups;
-        /* As many rows in each tile, or one less. */
-        const int tiles = (end_row - first_row + TILE_ROWS - 1) / TILE_ROWS;
-        const int least_rows = (end_row - first_row) / tiles, larger_tiles = (end_row - first_row) % tiles;
-        /* Where the sums wait: in the output, or where they are kept if that is narrower. */
-        const bool is_gated = (flags & LINEAR_GATED) != 0;
-        const int columns = flags & LINEAR_OUT_ROWS && !is_gated ? N - panel * PANEL : PANEL;
-        const long wait_stride = is_gated ? PANEL : out_row_stride;
-        __global float *wait =
-            is_gated ? save + save_offset + (long)panel * M * PANEL : out + out_offset + panel * out_panel_stride;
-        __global const weight *w = weights + w_offset + panel * WEIGHTS_OF_ROWS(K, flags);
-        /* Which panel this core takes next is a guess: the others go on as it does. */
-        const int ahead = max(1, (int)get_global_size(0) / side_by_side);
-        WIDE_BEGIN(tiles, most_k)
-
-        for (int k0 = 0; k0 < K; k0 += block_k) {
-            const int k1 = min(k0 + block_k, K);
-            const int begin = k0 == 0 ? TILE_ZERO : columns >= PANEL ? TILE_OUT : TILE_LOCAL;
-            const int end = columns < PANEL || (k1 == K && (flags & LINEAR_EPILOGUE) != 0) ? TILE_LOCAL : TILE_OUT;
-            /* One tile waits for w itself: it looks ahead. Several meanwhile fetch the block that comes next. */
-            __global const weight *next = w + WEIGHTS_OF_ROWS(k0 + AHEAD_K, flags);
-            int lines = WEIGHTS_OF_ROWS(k1 - k0, flags) / CACHE_LINE_WEIGHTS;
-            if (tiles > 1) {
-                next = w + (k1 < K ? WEIGHTS_OF_ROWS(k1, flags) : ahead * WEIGHTS_OF_ROWS(K, flags));
-                if (k1 < K)
-                    lines = WEIGHTS_OF_ROWS(min(k1 + block_k, K) - k1, flags) / CACHE_LINE_WEIGHTS;
-                else if (panel + ahead >= panels)
-                    lines = 0;
-                else
-                    lines = WEIGHTS_OF_ROWS(min(block_k, K), flags) / CACHE_LINE_WEIGHTS;
-            }
-            WIDE_BLOCK(w + WEIGHTS_OF_ROWS(k0, flags), k1 - k0)
-            const int fetch = (lines * FETCH_STEPS + tiles * (k1 - k0) - 1) / (tiles * (k1 - k0));
-            for (int t = 0, row = first_row, rows; t < tiles; t++, row += rows) {
-                rows = least_rows + (t < larger_tiles);
-                __global float *to = wait + row * wait_stride;
-                vec tile[TILE_ROWS][NV];
-                if (begin == TILE_LOCAL)
-                    for (int r = 0; r < rows; r++)
-                        load_columns(tile[r], to + r * wait_stride, columns);
-                ANY_TILE(w + WEIGHTS_OF_ROWS(k0, flags), tile, begin, end, to, wait_stride, rows, k0, k1,
-                         a + a_offset + row * a_row_stride, a_row_stride, a_panel_stride,
-                         next + (long)lines * t / tiles * CACHE_LINE_WEIGHTS,
-                         next + (long)lines * (t + 1) / tiles * CACHE_LINE_WEIGHTS, fetch)
-                if (end == TILE_OUT)
-                    continue;
-                for (int r = 0; r < rows; r++) {
-                    if (k1 == K)
-                        finish_row(tile[r], flags, gate, M, N, panel, row + r, out + out_offset, out_row_stride, out_panel_stride,
-                                   bias + bias_offset, second + second_offset, second_row_stride, second_panel_stride,
-                                   save + save_offset);
-                    else
-                        store_columns(tile[r], to + r * wait_stride, columns);
-                }
-            }
-        }
-    }
+    linear_share(cell_together(share, grid, together), grid, M, N, K, flags, most_k, a + a_offset, a_row_stride, a_panel_stride,
+                 weights + w_offset, out + out_offset, out_row_stride, out_panel_stride, bias + bias_offset,
+                 second + second_offset, second_row_stride, second_panel_stride, save + save_offset, gate);
 }
 
 /* acc += x[m0, m0 + mn)[R columns]^T * dy[m0, m0 + mn)[panel]. */
