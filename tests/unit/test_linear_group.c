@@ -36,7 +36,7 @@ static cl_mem put_weights(int n, int k, unsigned stream)
         else if (shape->weight_bytes == sizeof(uint16_t))
             ((uint16_t *)(void *)memory)[i] = kernel_weight_from_float(shape, values[i]);
         else
-            memory[i] = (unsigned char)(0x2c + i * stream % 4);
+            memory[i] = (unsigned char)(0x7a + i * stream % 2);
     }
     const cl_mem buffer = put(memory, bytes);
     free(memory);
@@ -105,12 +105,13 @@ static const struct {
     {"cpu", "precision: fp16", 0},
     {"cpu", "precision: bf16", 0},
     {"cpu", "precision: int4", 0},
+    {"cpu", "precision: mxfp4", 0},
 };
 enum { WORLDS = sizeof worlds / sizeof worlds[0] };
 
 static void open_world(int index)
 {
-    support_device_open(&support, worlds[index].kernel, false, worlds[index].options, "hidden_dim: 8");
+    support_device_open(&support, worlds[index].kernel, false, worlds[index].options, "hidden_dim: 8, optimizer: none");
     if (worlds[index].vector_width != 0)
         support_device_narrow(&support, worlds[index].vector_width);
     device = support.device;
