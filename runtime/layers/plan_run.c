@@ -16,9 +16,9 @@ cl_int plan_view_rows(const struct plan_run *run, const struct plan_step *step, 
 static uint64_t before(const struct plan_run *run, const struct plan_buffer *buffer)
 {
     const uint64_t rows = run->first_row * buffer->tokens;
-    return rows == 0      ? 0
-           : buffer->rows ? rows * buffer->columns
-                          : kernel_packed_floats(run->plan->shape, rows, buffer->columns);
+    if (rows == 0)
+        return 0;
+    return buffer->rows ? rows * buffer->columns : kernel_packed_floats(run->plan->shape, rows, buffer->columns);
 }
 
 struct device_rows plan_rows_of(const struct plan_run *run, const struct plan_step *step, unsigned role)

@@ -90,7 +90,8 @@ static void is_alike(const struct member *member, const char *what)
         ck_assert_msg(memcmp(&together[i], &alone[i], sizeof alone[i]) == 0, "%s, %zu rows: %g is not %g at %zu", what,
                       rows, (double)together[i], (double)alone[i], i);
     }
-    ck_assert_msg(numbers > 0, "%s: nothing was computed", what);
+    /* Large sums below 0 are 0 behind an activation. */
+    ck_assert_msg(numbers > 0 || (member->alone.flags & LINEAR_GELU), "%s: nothing was computed", what);
     free(together);
     free(alone);
 }
