@@ -190,6 +190,17 @@ with Server(EXPERTS, f"max_memory: {BUDGET}", f"tcp://127.0.0.1:{port()}") as se
         large.close()
         assert known.counters()["frontend.closed.large"] == before + 1
 
+        # At the look-ups' socket, too: there nobody needs so much in any number of messages.
+        def closed_by_dht():
+            done = expertctl("stats", "--json", EXPERTD_DHT=f"ipc://{folder}/dht", **with_keys("trainer"))
+            assert done.returncode == 0, done
+            return json.loads(done.stdout)["dht"]["dht.closed_large"]
+
+        before, large = closed_by_dht(), Keyed(f"ipc://{folder}/dht", server_key, folder + "/reader")
+        large.socket.send_multipart([block * 8] * 48, copy=False)
+        until(lambda: closed_by_dht() == before + 1, "a message of many large frames is ended there")
+        large.close()
+
     # Handshakes that nobody finishes, and a crowd of strangers, keep nobody waiting for good.
     host, number = server.endpoint[len("tcp://"):].split(":")
     half = [socket.create_connection((host, int(number))) for _ in range(200)]
