@@ -66,6 +66,11 @@ def check_configurations(page, text):
             path = f"{folder}/{os.path.basename(page)}.yaml"
             with open(path, "w") as file:
                 file.write(found)
+            for clients in re.findall(r"clients: ([^\s,}]+)", found):  # what the page says to make before
+                os.makedirs(f"{folder}/{clients}")
+            for key in re.findall(r"key_file: ([^\s,}]+)", found):
+                os.makedirs(os.path.dirname(f"{folder}/{key}"), exist_ok=True)
+                subprocess.run([f"{BUILD}/bin/expertctl", "keygen", f"{folder}/{key}"], check=True, stdout=subprocess.DEVNULL)
             said = subprocess.run([f"{BUILD}/bin/expertd", "check", path], capture_output=True, text=True)
             if said.returncode != 0:
                 problems.append(f"{page}: its configuration is refused: {said.stderr}")
