@@ -22,6 +22,12 @@ static const struct product products[] = {
 enum { PRODUCTS = sizeof products / sizeof products[0], MOST_ROWS = 40 };
 static const int rows_of[LINEAR_GROUP] = {1, 6, 7, MOST_ROWS, 2, 18, 1, 13};
 
+/* Of weights in few bits: then a byte is one, else a half. */
+static bool is_scale_a_power(void)
+{
+    return strcmp(device->config->precision, "mxfp4") == 0;
+}
+
 /* Bits that are numbers whatever weights are, and not the same from one to the next. */
 static cl_mem put_weights(int n, int k, unsigned stream)
 {
@@ -36,7 +42,7 @@ static cl_mem put_weights(int n, int k, unsigned stream)
         else if (shape->weight_bytes == sizeof(uint16_t))
             ((uint16_t *)(void *)memory)[i] = kernel_weight_from_float(shape, values[i]);
         else
-            memory[i] = (unsigned char)(0x7a + i * stream % 2);
+            memory[i] = (unsigned char)((is_scale_a_power() ? 0x7a : 0x2c) + i * stream % 2);
     }
     const cl_mem buffer = put(memory, bytes);
     free(memory);
@@ -90,8 +96,7 @@ static void is_alike(const struct member *member, const char *what)
         ck_assert_msg(memcmp(&together[i], &alone[i], sizeof alone[i]) == 0, "%s, %zu rows: %g is not %g at %zu", what,
                       rows, (double)together[i], (double)alone[i], i);
     }
-    /* Large sums below 0 are 0 behind an activation. */
-    ck_assert_msg(numbers > 0 || (member->alone.flags & LINEAR_GELU), "%s: nothing was computed", what);
+    ck_assert_msg(numbers > 0, "%s: nothing was computed", what);
     free(together);
     free(alone);
 }
