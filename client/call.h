@@ -16,13 +16,15 @@ enum call_state {
     CALL_FREE,   /* in no hands; kept for the next call */
     CALL_UNSENT, /* waits for a connection, or for room in its queue */
     CALL_SENT,
-    CALL_AWAY,     /* with another frontend of the server (client/siblings.h), in a call of that one's client */
-    CALL_PAUSED,   /* refused for want of room; to be sent once more at resend_ns */
-    CALL_DONE,     /* ended, and the program was not told yet */
-    CALL_REPORTED, /* ended, and the program knows */
+    CALL_AWAY,      /* with other frontends of the server, in calls of their clients: its legs (client/away.h) */
+    CALL_PAUSED,    /* refused for want of room; to be sent once more at resend_ns */
+    CALL_LEG_ENDED, /* a leg that has ended, and that the call it is of has not taken yet */
+    CALL_DONE,      /* ended, and the program was not told yet */
+    CALL_REPORTED,  /* ended, and the program knows */
     CALL_STATES,
 };
 
+struct away;
 TAILQ_HEAD(call_list, expertd_call);
 
 struct expertd_call {
@@ -30,8 +32,9 @@ struct expertd_call {
     TAILQ_ENTRY(expertd_call) link;
     struct expertd_call *bucket_next; /* in the table of calls in flight */
     void *user;
-    struct expertd_call *away; /* CALL_AWAY: that call, whose `user` is this one */
-    bool followed;             /* the server has said where it belongs: it is believed once */
+    struct expertd_call *leg_of; /* of a leg; NULL */
+    struct away *away;           /* CALL_AWAY: its legs */
+    bool followed;               /* the server has said where it belongs: it is believed once */
     uint64_t request_id;
     uint64_t deadline_ns;
     uint64_t resend_ns;

@@ -5,32 +5,76 @@
 
 #include "client/call.h"
 
-bool call_parts_take(void **answer, const Expertd__ReplyHeader *header)
+static char *add_text(char **at, const char *text)
 {
-    static const char no_reason[] = "the server gives no reason";
+    const size_t bytes = strlen(text) + 1;
+    char *copy = memcpy(*at, text, bytes);
+    *at += bytes;
+    return copy;
+}
+
+/* They take the place of *answer; the texts are copied. */
+static bool put(void **answer, const struct call_part *parts, size_t count)
+{
     size_t bytes = 0;
-    struct call_parts *parts;
-    for (size_t p = 0; p < header->n_parts; p++)
-        bytes += strlen(header->parts[p]->message) + 1;
-    parts = malloc(sizeof *parts + header->n_parts * sizeof parts->parts[0] + bytes);
-    if (!parts)
+    for (size_t p = 0; p < count; p++)
+        bytes += strlen(parts[p].message) + strlen(parts[p].endpoint) + 2;
+    struct call_parts *made = malloc(sizeof *made + count * sizeof made->parts[0] + bytes);
+    if (!made)
         return false;
-    char *text = (char *)&parts->parts[header->n_parts];
-    parts->count = header->n_parts;
-    for (size_t p = 0; p < header->n_parts; p++) {
-        const Expertd__ReplyHeader__PartResult *result = header->parts[p];
-        const size_t length = strlen(result->message);
-        const enum expertd_status status = (enum expertd_status)result->status;
-        const bool known = strcmp(expertd_status_name(status), "UNKNOWN") != 0;
-        parts->parts[p].status = known ? status : EXPERTD_INTERNAL;
-        parts->parts[p].retry_after_ms = result->retry_after_ms;
-        memcpy(text, result->message, length + 1);
-        parts->parts[p].message = length > 0 || status == EXPERTD_OK ? message_clean(text) : no_reason;
-        text += length + 1;
+    char *text = (char *)&made->parts[count];
+    made->count = count;
+    for (size_t p = 0; p < count; p++) {
+        made->parts[p] = parts[p];
+        made->parts[p].message = message_clean(add_text(&text, parts[p].message));
+        made->parts[p].endpoint = add_text(&text, parts[p].endpoint);
     }
     free(*answer);
-    *answer = parts;
+    *answer = made;
     return true;
+}
+
+static struct call_part part_of(const Expertd__ReplyHeader *header, size_t p, bool backward)
+{
+    const Expertd__ReplyHeader__PartResult *result = header->parts[p];
+    const enum expertd_status status = (enum expertd_status)result->status;
+    const bool known = strcmp(expertd_status_name(status), "UNKNOWN") != 0;
+    const bool named = status == EXPERTD_NOT_FOUND && result->frontend > 0 && result->frontend <= header->n_endpoints;
+    const bool said = result->message[0] || status == EXPERTD_OK;
+    return (struct call_part){
+        .status = known ? status : EXPERTD_INTERNAL,
+        .retry_after_ms = result->retry_after_ms,
+        .not_applied = !backward || call_nothing_done(known ? status : EXPERTD_INTERNAL),
+        .message = said ? result->message : "the server gives no reason",
+        .endpoint = named ? header->endpoints[result->frontend - 1] : "",
+    };
+}
+
+bool call_parts_take(void **answer, const Expertd__ReplyHeader *header, bool backward)
+{
+    struct call_part parts[MESSAGE_MAX_PARTS];
+    for (size_t p = 0; p < header->n_parts; p++)
+        parts[p] = part_of(header, p, backward);
+    return put(answer, parts, header->n_parts);
+}
+
+bool call_parts_begin(void **answer, size_t count)
+{
+    struct call_part parts[MESSAGE_MAX_PARTS];
+    for (size_t p = 0; p < count; p++)
+        parts[p] = (struct call_part){
+            .status = EXPERTD_UNAVAILABLE, .not_applied = true, .message = "it was not asked", .endpoint = ""};
+    return put(answer, parts, count);
+}
+
+bool call_parts_say(void **answer, const uint32_t *numbers, const struct call_part *parts, size_t count)
+{
+    struct call_part all[MESSAGE_MAX_PARTS];
+    const struct call_parts *before = *answer;
+    memcpy(all, before->parts, before->count * sizeof all[0]);
+    for (size_t i = 0; i < count; i++)
+        all[numbers[i]] = parts[i];
+    return put(answer, all, before->count);
 }
 
 /* ---- what programs see of them --------------------------------------------------------------------------------- */
@@ -80,5 +124,5 @@ bool expertd_call_part_not_applied(const struct expertd_call *call, size_t part)
     const struct call_parts *parts = parts_of(call);
     if (part >= call->n_parts || call->method != EXPERTD__METHOD__BACKWARD)
         return true;
-    return parts ? call_nothing_done(parts->parts[part].status) : call->not_applied;
+    return parts ? parts->parts[part].not_applied : call->not_applied;
 }

@@ -7,17 +7,24 @@
 #include "client/expertd.h"
 #include "proto/message.h"
 
+struct call_part {
+    enum expertd_status status;
+    uint32_t retry_after_ms;
+    bool not_applied;
+    const char *message;
+    const char *endpoint; /* of the server's frontend that has the part's expert; "": none was named */
+};
 struct call_parts {
-    size_t count;
-    struct {
-        enum expertd_status status;
-        uint32_t retry_after_ms;
-        const char *message;
-    } parts[];
+    size_t count; /* at most MESSAGE_MAX_PARTS */
+    struct call_part parts[];
 };
 
-/* Makes them of a reply, in one allocation. Statuses that are not known here are INTERNAL, texts are made printable.
- * False: no memory. */
-bool call_parts_take(void **answer, const Expertd__ReplyHeader *header);
+/* Makes them of a reply, in one allocation, which takes the place of *answer. Statuses that are not known here are
+ * INTERNAL, texts are made printable. False: no memory. */
+bool call_parts_take(void **answer, const Expertd__ReplyHeader *header, bool backward);
+/* The same of parts that nobody has been asked for yet, which is what they say. */
+bool call_parts_begin(void **answer, size_t count);
+/* Says something else of `count` of them, by their numbers. False: no memory, and nothing has changed. */
+bool call_parts_say(void **answer, const uint32_t *numbers, const struct call_part *parts, size_t count);
 
 #endif

@@ -2,60 +2,26 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/random.h>
 
-#include "client/call.h"
-#include "client/client.h"
-#include "client/connection.h"
-#include "client/expertd.h"
+#include "client/away.h"
+#include "client/backoff.h"
 #include "client/call_reply.h"
 #include "client/call_request.h"
-#include "client/backoff.h"
-#include "client/siblings.h"
+#include "client/client.h"
+#include "client/client_private.h"
+#include "client/expertd.h"
 #include "client/struct_size.h"
 #include "common/clock.h"
 #include "common/uid.h"
 #include "proto/codec.h"
 
-enum { DEADLINE_MS = 30000, QUEUE_LIMIT = 1000, HEARTBEAT_MS = 2000, CALLS_KEPT = 64, ROOMS = 256, ROOM_ALIGN = 64 };
+enum { DEADLINE_MS = 30000, QUEUE_LIMIT = 1000, HEARTBEAT_MS = 2000, CALLS_KEPT = 64, ROOM_ALIGN = 64 };
 static const uint64_t frame_bytes_max = UINT64_C(1) << 31, local_bytes_default = UINT64_C(256) << 20;
-
-struct expertd_client {
-    struct connection connection;
-    struct siblings siblings;
-    bool is_sibling; /* follows nobody */
-    bool stirred;    /* something was put on its way here since expertd_poll() last received */
-    char *endpoint;
-    unsigned char id[MESSAGE_CLIENT_ID_SIZE];
-    uint32_t deadline_ms;
-    uint32_t queue_limit;
-    uint32_t codec, reply_codec;
-    uint64_t last_request_id;
-    uint64_t random;    /* of pauses */
-    uint64_t resume_ns; /* no call that is paused goes on earlier */
-    bool impatient;
-    uint64_t earliest_ns; /* no deadline in flight is earlier; it may be that of a call that has ended */
-    int ended;            /* calls that neither expertd_poll() has counted nor the program has fetched */
-    uint64_t polls;       /* that have counted some */
-    size_t count[CALL_STATES];
-    struct call_list calls[CALL_STATES];
-    struct call_table table;
-    struct decoder decoder;
-    struct expertd_client_counters counters;
-    size_t metadata_bytes;
-    unsigned char metadata[MESSAGE_METADATA_MAX];
-    char traceparent[56];
-    uint64_t asked_connects; /* where the server's shared memory is was asked on the connection of that number */
-    uint64_t spin_ns;
-    struct {
-        uint64_t uid_hash, row_bytes;
-    } rooms[ROOMS]; /* what a row of an expert's outputs takes */
-};
 
 /* ---- a call's way ---------------------------------------------------------------------------------------------- */
 
-static void move(struct expertd_call *call, enum call_state state)
+void client_move(struct expertd_call *call, enum call_state state)
 {
     struct expertd_client *client = call->client;
     TAILQ_REMOVE(&client->calls[call->state], call, link);
@@ -65,15 +31,21 @@ static void move(struct expertd_call *call, enum call_state state)
     client->count[state]++;
 }
 
-/* The call has its status; it was in flight, or on its way into it. */
-static void finish(struct expertd_call *call)
+void client_finish(struct expertd_call *call)
 {
-    call_table_remove(&call->client->table, call);
+    struct expertd_client *client = call->client;
+    call_table_remove(&client->table, call);
     if (!call_keeps_request(call))
         call_drop_request(call);
-    move(call, CALL_DONE);
-    call->client->ended++;
-    call->ended_before = call->client->polls;
+    away_forget(call);
+    if (call->leg_of) {
+        client->own_legs -= call->leg_of->client == client;
+        client_move(call, CALL_LEG_ENDED);
+        return;
+    }
+    client_move(call, CALL_DONE);
+    client->ended++;
+    call->ended_before = client->polls;
 }
 
 /* A call that was DONE is to be counted no more, if it was not yet. */
@@ -84,15 +56,14 @@ static void discount(struct expertd_call *call)
     call->ended_before = UINT64_MAX;
 }
 
-/* In no hands any more, for the next one. */
-static void keep(struct expertd_call *call)
+void client_keep(struct expertd_call *call)
 {
     call_drop_request(call);
     call_drop_answer(call);
-    move(call, CALL_FREE);
+    client_move(call, CALL_FREE);
 }
 
-static struct expertd_call *new_call(struct expertd_client *client, Expertd__Method method)
+struct expertd_call *client_new_call(struct expertd_client *client, Expertd__Method method)
 {
     struct expertd_call *call = TAILQ_FIRST(&client->calls[CALL_FREE]);
     if (!call) {
@@ -106,6 +77,7 @@ static struct expertd_call *new_call(struct expertd_client *client, Expertd__Met
     }
     call->bucket_next = NULL;
     call->user = NULL;
+    call->leg_of = NULL;
     call->away = NULL;
     call->followed = false;
     call->uid_hash = 0;
@@ -154,7 +126,7 @@ static void fail_unsent(struct expertd_call *call, int rc)
 {
     call_set_status(call, EXPERTD_UNAVAILABLE, "%s: the request could not be sent: %s", call->client->endpoint,
                     strerror(-rc));
-    finish(call);
+    client_finish(call);
 }
 
 /* In the order in which they came, for as long as ZeroMQ takes them. */
@@ -169,7 +141,7 @@ static void send_waiting(struct expertd_client *client)
             fail_unsent(call, rc);
         } else {
             call->not_applied = call->method != EXPERTD__METHOD__BACKWARD;
-            move(call, CALL_SENT);
+            client_move(call, CALL_SENT);
         }
     }
 }
@@ -188,12 +160,11 @@ static bool pause_call(struct expertd_client *client, struct expertd_call *call)
     if (client->count[CALL_PAUSED] == 0 || resend_ns < client->resume_ns)
         client->resume_ns = resend_ns;
     client->counters.resent++;
-    move(call, CALL_PAUSED);
+    client_move(call, CALL_PAUSED);
     return true;
 }
 
-/* The request says what is left of the call's time. -ENOMEM: nothing has changed. */
-static int set_time_left(struct expertd_call *call, uint64_t now_ns)
+int client_set_time_left(struct expertd_call *call, uint64_t now_ns)
 {
     const uint32_t deadline_ms = call->deadline_ms;
     const uint64_t left_ns = call->deadline_ns > now_ns ? call->deadline_ns - now_ns : 0;
@@ -217,12 +188,12 @@ static void resume_paused(struct expertd_client *client)
                 client->resume_ns = call->resend_ns;
             continue;
         }
-        if (set_time_left(call, now_ns) < 0) {
-            finish(call); /* refused, as it was */
+        if (client_set_time_left(call, now_ns) < 0) {
+            client_finish(call); /* refused, as it was */
         } else {
             call->retry_after_ms = 0;
             call->message[0] = 0;
-            move(call, CALL_UNSENT);
+            client_move(call, CALL_UNSENT);
         }
     }
 }
@@ -260,8 +231,8 @@ static uint64_t expected_room(const struct expertd_client *client, const struct 
                               const struct call_request *request)
 {
     uint64_t bytes = ROOM_ALIGN;
-    const uint64_t known = client->rooms[call->uid_hash % ROOMS].uid_hash == call->uid_hash
-                               ? client->rooms[call->uid_hash % ROOMS].row_bytes
+    const uint64_t known = client->rooms[call->uid_hash % CLIENT_ROOMS].uid_hash == call->uid_hash
+                               ? client->rooms[call->uid_hash % CLIENT_ROOMS].row_bytes
                                : 0;
     if (request->method == EXPERTD__METHOD__FORWARD && known)
         return bytes + (uint64_t)EXPERTD_MAX_TENSORS / 2 * ROOM_ALIGN + known * call->rows;
@@ -278,138 +249,13 @@ static void remember_room(struct expertd_client *client, const struct expertd_ca
         return;
     for (size_t i = 0; i < call->n_outputs; i++)
         row_bytes += call->outputs[i].bytes / call->rows;
-    client->rooms[call->uid_hash % ROOMS].uid_hash = call->uid_hash;
-    client->rooms[call->uid_hash % ROOMS].row_bytes = row_bytes;
+    client->rooms[call->uid_hash % CLIENT_ROOMS].uid_hash = call->uid_hash;
+    client->rooms[call->uid_hash % CLIENT_ROOMS].row_bytes = row_bytes;
 }
 
-static bool has_tensors(Expertd__Method method)
+bool client_has_tensors(Expertd__Method method)
 {
     return method == EXPERTD__METHOD__FORWARD || method == EXPERTD__METHOD__BACKWARD;
-}
-
-static void progress(struct expertd_client *client, const struct expertd_call *wanted);
-static int launch_until(struct expertd_client *client, struct expertd_call *call, uint64_t deadline_ns);
-
-/* ---- other frontends of the server -------------------------------------------------------------------------------
- */
-
-/* Gives the call's request to the sibling, under the same id: whoever sent it here has done nothing with it. False: it
- * cannot be, and the call is as it was. */
-static bool send_away(struct expertd_call *call, struct expertd_client *sibling)
-{
-    const uint64_t now_ns = clock_now_ns();
-    struct expertd_call *twin = now_ns < call->deadline_ns ? new_call(sibling, call->method) : NULL;
-    if (!twin)
-        return false;
-    for (; twin->n_request < call->n_request; twin->n_request++) {
-        zmq_msg_init(&twin->request[twin->n_request]);
-        zmq_msg_copy(&twin->request[twin->n_request], &call->request[twin->n_request]);
-    }
-    twin->request_id = call->request_id;
-    twin->rows = call->rows;
-    twin->uid_hash = call->uid_hash;
-    twin->room_bytes = call->room_bytes;
-    twin->n_gradients = call->n_gradients;
-    twin->n_parts = call->n_parts;
-    twin->deadline_ns = call->deadline_ns;
-    twin->deadline_ms = call->deadline_ms;
-    twin->user = call;
-    if (set_time_left(twin, now_ns) < 0 || launch_until(sibling, twin, call->deadline_ns) < 0) {
-        call_drop_request(twin);
-        return false;
-    }
-    call->away = twin;
-    call->not_applied = call->method != EXPERTD__METHOD__BACKWARD;
-    move(call, CALL_AWAY);
-    return true;
-}
-
-/* The client of the frontend that a refusal names; NULL. */
-static struct expertd_client *sibling_of(struct expertd_client *client, const char *endpoint)
-{
-    bool made;
-    struct expertd_client *sibling =
-        siblings_get(&client->siblings, client->endpoint, endpoint, client->connection.context, &made);
-    struct epoll_event event = {.events = EPOLLIN};
-    if (!sibling || !made)
-        return sibling;
-    sibling->is_sibling = true;
-    /* Its end takes it out again. Not watched, it would be found by the next look at the clock. */
-    (void)epoll_ctl(client->connection.fd, EPOLL_CTL_ADD, sibling->connection.fd, &event);
-    return sibling;
-}
-
-/* After a refusal: the call goes on where the server says that its expert is, if it says so. */
-static bool follow(struct expertd_client *client, struct expertd_call *call, const char *endpoint)
-{
-    if (call->status != EXPERTD_NOT_FOUND || !endpoint || !endpoint[0] || call->followed || client->is_sibling ||
-        call->n_request == 0)
-        return false;
-    struct expertd_client *sibling = sibling_of(client, endpoint);
-    if (!sibling || !send_away(call, sibling))
-        return false;
-    call->followed = true;
-    client->counters.followed++;
-    call_drop_answer(call);
-    if (has_tensors(call->method) && call->n_parts == 0)
-        siblings_learn(&client->siblings, call->uid_hash, sibling);
-    return true;
-}
-
-/* The twin has ended, and so has the call. */
-static void take_twin(struct expertd_call *call, struct expertd_call *twin)
-{
-    call->status = twin->status;
-    call->not_applied = twin->not_applied;
-    call->retry_after_ms = twin->retry_after_ms;
-    call->answer = twin->answer;
-    twin->answer = NULL;
-    call->metadata_bytes = twin->metadata_bytes;
-    memcpy(call->metadata, twin->metadata, twin->metadata_bytes);
-    memcpy(call->message, twin->message, sizeof call->message);
-    for (size_t i = 0; i < twin->n_outputs; i++) {
-        zmq_msg_init(&call->reply[i]);
-        zmq_msg_move(&call->reply[i], &twin->reply[i]);
-        call->outputs[i] = twin->outputs[i];
-        call->outputs[i].data = zmq_msg_data(&call->reply[i]); /* a tiny one has moved */
-    }
-    call->n_outputs = twin->n_outputs;
-}
-
-/* What was looked for where it is not any more goes on at home. */
-static void come_back(struct expertd_client *client, struct expertd_call *call, struct expertd_call *twin)
-{
-    const bool remembered = !call->followed && twin->status == EXPERTD_NOT_FOUND;
-    const bool lost = twin->status == EXPERTD_UNAVAILABLE || twin->status == EXPERTD_NOT_FOUND;
-    call->away = NULL;
-    if (lost)
-        siblings_learn(&client->siblings, call->uid_hash, NULL);
-    if (remembered && call->deadline_ns > clock_now_ns() && set_time_left(call, clock_now_ns()) == 0) {
-        client->stirred = true;
-        if (call->deadline_ns < client->earliest_ns)
-            client->earliest_ns = call->deadline_ns;
-        move(call, CALL_UNSENT);
-        send_waiting(client);
-        return;
-    }
-    take_twin(call, twin);
-    finish(call);
-}
-
-/* Takes in what the siblings have; whether anything was put on its way here. */
-static bool take_back(struct expertd_client *client)
-{
-    client->stirred = false;
-    for (size_t i = 0; i < client->siblings.count; i++) {
-        struct expertd_client *sibling = client->siblings.clients[i];
-        struct expertd_call *twin;
-        progress(sibling, NULL);
-        while ((twin = expertd_next_done(sibling)) != NULL) {
-            come_back(client, twin->user, twin);
-            keep(twin);
-        }
-    }
-    return client->stirred;
 }
 
 /* ---- taking in --------------------------------------------------------------------------------------------------- */
@@ -429,9 +275,9 @@ static void take_message(struct expertd_client *client, zmq_msg_t *frames, size_
     } else {
         client->counters.malformed_replies += !call_reply_take(call, header, frames + 1, count - 1, why);
         remember_room(client, call);
-        if (!pause_call(client, call) && !follow(client, call, header->endpoint))
-            finish(call);
-        if (call->status == EXPERTD_OK && has_tensors(call->method))
+        if (!pause_call(client, call) && !away_follow(call, header->endpoint))
+            client_finish(call);
+        if (call->status == EXPERTD_OK && client_has_tensors(call->method))
             ask_for_local(client); /* after the first answer: whoever makes one call does not need it */
     }
 }
@@ -461,7 +307,7 @@ static bool take_news(struct expertd_client *client)
     while ((call = TAILQ_FIRST(&client->calls[CALL_SENT])) != NULL) {
         call_set_status(call, EXPERTD_UNAVAILABLE, "%s: the connection was lost before the answer came%s",
                         client->endpoint, call->not_applied ? "" : "; the backward may have been applied");
-        finish(call);
+        client_finish(call);
     }
     return true;
 }
@@ -481,7 +327,7 @@ static void expire_call(struct expertd_call *call)
         call_set_status(call, EXPERTD_UNAVAILABLE, "%s: no connection within %u ms: %s", call->client->endpoint,
                         call->deadline_ms,
                         connection->handshake ? connection->handshake : "is a server running there?");
-    finish(call);
+    client_finish(call);
 }
 
 static void expire(struct expertd_client *client)
@@ -517,55 +363,60 @@ static void progress_here(struct expertd_client *client, const struct expertd_ca
     expire(client);
 }
 
-/* What is there now, without waiting. If `wanted` has not ended, the last thing that was done to each connection is an
- * attempt to receive that found nothing, as connection_wait() demands: here calls are given to siblings, and those are
- * looked at behind it; what they give back is sent here, and then it begins anew. */
-static void progress(struct expertd_client *client, const struct expertd_call *wanted)
+/* If `wanted` has not ended, the last thing that was done to each connection is an attempt to receive that found
+ * nothing, as connection_wait() demands: here calls are given to siblings, and those are looked at behind it; what that
+ * puts on its way, here or there, is sent, and then it begins anew. */
+void client_progress(struct expertd_client *client, const struct expertd_call *wanted)
 {
     do {
         progress_here(client, wanted);
         if (wanted && !call_in_flight(wanted))
             return;
-    } while (client->siblings.count > 0 && take_back(client));
+    } while (client->siblings.count > 0 && away_take_back(client));
 }
 
 /* ---- making calls ---------------------------------------------------------------------------------------------- */
 
-/* Puts the call, whose request is made, on its way. Its status may be there at once. */
-static int launch_until(struct expertd_client *client, struct expertd_call *call, uint64_t deadline_ns)
+void client_queue(struct expertd_call *call)
 {
+    struct expertd_client *client = call->client;
+    if (call->deadline_ns < client->earliest_ns)
+        client->earliest_ns = call->deadline_ns;
+    client_move(call, CALL_UNSENT);
+    send_waiting(client);
+}
+
+int client_launch(struct expertd_call *call, uint64_t deadline_ns)
+{
+    struct expertd_client *client = call->client;
     call->deadline_ns = deadline_ns;
+    if (away_begin(call))
+        return 0;
     if (call_table_insert(&client->table, call) < 0) {
         call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "no memory for the call");
         return -ENOMEM;
     }
-    struct expertd_client *sibling = call->n_parts == 0 ? siblings_find(&client->siblings, call->uid_hash) : NULL;
-    if (sibling && send_away(call, sibling))
-        return 0;
     take_news(client); /* before the call could be counted among the lost ones */
     send_waiting(client);
     if (client->count[CALL_UNSENT] >= client->queue_limit) {
         call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "%s: %u requests wait to be sent already", client->endpoint,
                         client->queue_limit);
-        finish(call);
+        client_finish(call);
         return 0;
     }
-    move(call, CALL_UNSENT);
-    if (call->deadline_ns < client->earliest_ns)
-        client->earliest_ns = call->deadline_ns;
-    send_waiting(client);
+    client_queue(call);
     return 0;
 }
 
-static int launch(struct expertd_client *client, struct expertd_call *call)
+static int launch(struct expertd_call *call)
 {
-    return launch_until(client, call, clock_now_ns() + call->deadline_ms * NS_PER_MS);
+    return client_launch(call, clock_now_ns() + call->deadline_ms * NS_PER_MS);
 }
 
 int client_make_call(struct expertd_client *client, struct call_request *request, uint32_t deadline_ms,
                      struct expertd_call **result)
 {
-    struct expertd_call *call = new_call(client, request->method);
+    struct expertd_call *call = client_new_call(client, request->method);
     *result = NULL;
     if (!call) {
         call_request_free_tensors(request);
@@ -575,7 +426,7 @@ int client_make_call(struct expertd_client *client, struct call_request *request
     request->metadata = client->metadata;
     request->metadata_bytes = client->metadata_bytes;
     request->traceparent = client->traceparent;
-    const bool tensors = has_tensors(request->method);
+    const bool tensors = client_has_tensors(request->method);
     const char *uid = request->many && request->parts && request->n_parts ? request->parts[0].uid : request->uid;
     call->uid_hash = tensors && uid ? uid_hash(uid, strlen(uid)) : 0;
     struct expertd_client *sibling =
@@ -592,9 +443,9 @@ int client_make_call(struct expertd_client *client, struct call_request *request
     if (made && tensors)
         call->room_bytes = expected_room(at, call, request);
     if (!made) {
-        finish(call);
-    } else if (launch(client, call) < 0) {
-        call_drop_request(call);
+        client_finish(call);
+    } else if (launch(call) < 0) {
+        client_keep(call);
         return -ENOMEM;
     }
     *result = call;
@@ -615,7 +466,7 @@ int expertd_call_retry(struct expertd_call *call, uint32_t deadline_ms)
     if (call->state == CALL_DONE)
         discount(call);
     call->client->counters.calls++;
-    return launch(call->client, call);
+    return launch(call);
 }
 
 /* ---- waiting --------------------------------------------------------------------------------------------------- */
@@ -640,8 +491,9 @@ static uint64_t next_ns(const struct expertd_client *client)
     const uint64_t look_ns = client->count[CALL_SENT] > 0 ? connection_look_ns(&client->connection) : UINT64_MAX;
     const uint64_t resume_ns = client->count[CALL_PAUSED] > 0 ? client->resume_ns : UINT64_MAX;
     uint64_t due_ns = look_ns < resume_ns ? look_ns : resume_ns;
-    for (size_t i = 0; client->count[CALL_AWAY] > 0 && i < client->siblings.count; i++) {
-        const uint64_t sibling_ns = next_ns(client->siblings.clients[i]);
+    for (size_t i = 0; i < client->siblings.count; i++) {
+        const struct expertd_client *sibling = client->siblings.clients[i];
+        const uint64_t sibling_ns = in_flight(sibling) > 0 ? next_ns(sibling) : UINT64_MAX;
         due_ns = sibling_ns < due_ns ? sibling_ns : due_ns;
     }
     return due_ns < client->earliest_ns ? due_ns : client->earliest_ns;
@@ -649,7 +501,10 @@ static uint64_t next_ns(const struct expertd_client *client)
 
 int expertd_client_timeout_ms(const struct expertd_client *client)
 {
-    return in_flight(client) ? until_ms(next_ns(client)) : -1;
+    size_t count = in_flight(client);
+    for (size_t i = 0; i < client->siblings.count && count == 0; i++)
+        count = in_flight(client->siblings.clients[i]);
+    return count > 0 ? until_ms(next_ns(client)) : -1;
 }
 
 /* Until `wanted` (NULL: any call) has ended or the time has come. -EINTR for a signal. */
@@ -657,7 +512,7 @@ static int await(struct expertd_client *client, const struct expertd_call *wante
 {
     uint64_t end_ns = UINT64_MAX, spin_until_ns = 0;
     for (;;) {
-        progress(client, wanted);
+        client_progress(client, wanted);
         if (wanted ? !call_in_flight(wanted) : client->ended > 0 || in_flight(client) == 0)
             return 0;
         if (timeout_ms == 0)
@@ -696,7 +551,7 @@ int expertd_poll(struct expertd_client *client, int timeout_ms)
 static void report(struct expertd_call *call)
 {
     discount(call);
-    move(call, CALL_REPORTED);
+    client_move(call, CALL_REPORTED);
 }
 
 int expertd_call_wait(struct expertd_call *call, int timeout_ms)
@@ -724,13 +579,14 @@ void expertd_call_release(struct expertd_call **pointer)
     if (!call)
         return;
     struct expertd_client *client = call->client;
-    if (call_in_flight(call))
+    if (call_in_flight(call)) {
         call_table_remove(&client->table, call);
-    if (call->state == CALL_AWAY)
-        expertd_call_release(&call->away);
+        client->own_legs -= call->leg_of && call->leg_of->client == client;
+    }
+    away_drop(call);
     if (call->state == CALL_DONE)
         report(call);
-    keep(call);
+    client_keep(call);
     if (client->count[CALL_FREE] > CALLS_KEPT) {
         TAILQ_REMOVE(&client->calls[CALL_FREE], call, link);
         client->count[CALL_FREE]--;
@@ -812,6 +668,7 @@ void expertd_client_destroy(struct expertd_client **pointer)
             if (i != CALL_FREE) {
                 call_drop_request(call);
                 call_drop_answer(call);
+                away_forget(call);
             }
             free(call);
         }
@@ -876,7 +733,7 @@ bool expertd_client_connected(const struct expertd_client *client)
 
 bool client_call_connected(const struct expertd_call *call)
 {
-    return (call->away ? call->away : call)->client->connection.up;
+    return call->away ? away_connected(call) : call->client->connection.up;
 }
 
 int expertd_client_fd(const struct expertd_client *client)
@@ -887,7 +744,7 @@ int expertd_client_fd(const struct expertd_client *client)
 void expertd_client_read_counters(const struct expertd_client *client, struct expertd_client_counters *counters)
 {
     struct expertd_client_counters own = client->counters;
-    own.in_flight = in_flight(client);
+    own.in_flight = in_flight(client) - client->own_legs;
     for (size_t i = 0; i < client->siblings.count; i++) {
         const struct expertd_client_counters *theirs = &client->siblings.clients[i]->counters;
         own.late_replies += theirs->late_replies;

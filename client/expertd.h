@@ -216,6 +216,10 @@ EXPERTD_API bool expertd_client_local(const struct expertd_client *client);
  * also after the client's end; or as a tensor's data with free_fn = expertd_memory_free and this hint. -ENOMEM. */
 EXPERTD_API int expertd_memory_new(struct expertd_client *client, size_t bytes, void **data, void **hint);
 EXPERTD_API void expertd_memory_free(void *data, void *hint);
+/* A client of another frontend of the same server, at an endpoint that expertd_pong or expertd_list names, with the
+ * same options: for what each frontend knows of its own experts alone. It belongs to `client`, whose thread's it is,
+ * and goes with it. NULL: that is no endpoint which this server may name, or there is no memory. */
+EXPERTD_API struct expertd_client *expertd_client_frontend(struct expertd_client *client, const char *endpoint);
 /* Whether a connection stood when answers were last taken in. */
 EXPERTD_API bool expertd_client_connected(const struct expertd_client *client);
 
@@ -316,7 +320,9 @@ struct expertd_part {
 enum { EXPERTD_MAX_PARTS = 512 };
 /* A forward, or backward, of several experts of one server in one message, whose tensors have the same dtypes and row
  * shapes. The call is OK when one part is; its outputs have as many rows as the inputs, and zeros for the parts that
- * are not OK: look at each part's status. Else it has a part's status, or that of the request as a whole. */
+ * are not OK: look at each part's status. Else it has a part's status, or that of the request as a whole. Where the
+ * server has several frontends, each gets its own experts' parts, once it is known which they are; of tensors with a
+ * codec other than FLOAT16 and BFLOAT16 these travel as they were decoded. */
 EXPERTD_API int expertd_forward_parts(struct expertd_client *client, const struct expertd_part *parts, size_t n_parts,
                                       const struct expertd_tensor *inputs, size_t n_inputs, uint32_t deadline_ms,
                                       struct expertd_call **call);
@@ -369,11 +375,16 @@ EXPERTD_API bool expertd_call_part_not_applied(const struct expertd_call *call, 
 
 /* ---- what the other methods answer (NULL unless the call is OK and of that method) ----------------------------- */
 
+struct expertd_frontend {
+    const char *server, *endpoint;
+};
 struct expertd_pong {
     const char *server;   /* its name */
     const char *software; /* "expertd 0.1.0" */
-    uint32_t experts;
+    uint32_t experts;     /* of the frontend that answers, as all here */
     uint32_t experts_alive;
+    const struct expertd_frontend *frontends; /* the server's others, if it has several */
+    size_t frontends_count;
 };
 EXPERTD_API const struct expertd_pong *expertd_call_pong(const struct expertd_call *call);
 

@@ -29,10 +29,20 @@ static char *store_text(char **room, const char *text)
 
 const char *method_answer_take_pong(void **answer, const Expertd__Pong *pong)
 {
-    struct expertd_pong *copy = malloc(sizeof *copy + strlen(pong->server) + strlen(pong->software) + 2);
+    size_t bytes = strlen(pong->server) + strlen(pong->software) + 2;
+    for (size_t i = 0; i < pong->n_frontends; i++)
+        bytes += strlen(pong->frontends[i]->server) + strlen(pong->frontends[i]->endpoint) + 2;
+    struct expertd_pong *copy = malloc(sizeof *copy + pong->n_frontends * sizeof *copy->frontends + bytes);
     if (!copy)
         return no_memory;
-    char *room = (char *)(copy + 1);
+    struct expertd_frontend *frontends = (struct expertd_frontend *)(copy + 1);
+    char *room = (char *)(frontends + pong->n_frontends);
+    for (size_t i = 0; i < pong->n_frontends; i++) {
+        frontends[i].server = store_text(&room, pong->frontends[i]->server);
+        frontends[i].endpoint = store_text(&room, pong->frontends[i]->endpoint);
+    }
+    copy->frontends = frontends;
+    copy->frontends_count = pong->n_frontends;
     copy->server = store_text(&room, pong->server);
     copy->software = store_text(&room, pong->software);
     copy->experts = pong->experts;

@@ -168,6 +168,15 @@ void elsewhere_at(const struct elsewhere *elsewhere, uint32_t i, struct elsewher
     describe(elsewhere, expert_table_at(elsewhere->experts, i), expert);
 }
 
+bool elsewhere_frontend(const struct elsewhere *elsewhere, unsigned i, const char **server, const char **endpoint)
+{
+    if (!elsewhere || i >= elsewhere->count)
+        return false;
+    *server = elsewhere->siblings[i].part.server.name;
+    *endpoint = elsewhere->siblings[i].part.frontend.advertise;
+    return true;
+}
+
 const char *elsewhere_server_of(const struct elsewhere *elsewhere, const char *device)
 {
     const uint32_t d = elsewhere ? find_device(elsewhere, device) : 0;

@@ -27,6 +27,8 @@ struct elsewhere_expert {
 bool elsewhere_find(const struct elsewhere *elsewhere, const char *uid, struct elsewhere_expert *expert);
 uint32_t elsewhere_count(const struct elsewhere *elsewhere);
 void elsewhere_at(const struct elsewhere *elsewhere, uint32_t i, struct elsewhere_expert *expert);
+/* The frontends themselves, by number from 0 on; false behind the last. */
+bool elsewhere_frontend(const struct elsewhere *elsewhere, unsigned i, const char **server, const char **endpoint);
 /* The server.name of the frontend that has the device; NULL. */
 const char *elsewhere_server_of(const struct elsewhere *elsewhere, const char *device);
 /* That of one whose experts the newer configuration has changed; NULL. */

@@ -5,16 +5,19 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/config.h"
 #include "common/log.h"
 #include "frontend/request.h"
 
-/* Bytes of all parts' messages in one reply: its header has to go to a client on this host, too. */
+/* Bytes of all endpoints and of parts' messages in one reply: its header has to go to a client on this host, too. */
 enum { TEXTS_MAX = 4096, PART_MAX = 16, PARTS_MAX = TEXTS_MAX + MESSAGE_MAX_PARTS * PART_MAX, TEXT_MAX = 320 };
+enum { ENDPOINT_BYTES = 4 /* beside its text */, ENDPOINTS_MAX = CONFIG_FRONTENDS_MAX };
 _Static_assert((int)PARTS_MAX <= (int)REPLY_MORE_MAX, "a reply takes what is said of the parts");
 
 struct part {
     uint64_t row;
     uint32_t rows, retry_after_ms;
+    uint32_t frontend; /* which of the group's endpoints, from 1 on; 0: none */
     enum status status;
     char *message; /* malloc'd; NULL: none */
 };
@@ -28,6 +31,8 @@ struct group {
     uint32_t open, count;  /* parts that go on; all */
     bool closed;
     uint8_t codecs[SCHEMA_MAX_TENSORS];
+    char *endpoints[ENDPOINTS_MAX]; /* of other frontends that have experts of parts, each once */
+    uint32_t endpoints_count, endpoints_bytes;
     struct part parts[];
 };
 
@@ -85,11 +90,12 @@ static int weight(enum status status)
 static void describe_parts(const struct group *group, Expertd__ReplyHeader__PartResult *results,
                            Expertd__ReplyHeader__PartResult **pointers)
 {
-    size_t texts = 0;
+    size_t texts = group->endpoints_bytes;
     for (uint32_t p = 0; p < group->count; p++) {
         const struct part *part = &group->parts[p];
         expertd__reply_header__part_result__init(&results[p]);
         results[p].status = (Expertd__Status)part->status;
+        results[p].frontend = part->frontend;
         if (part->status == STATUS_RESOURCE_EXHAUSTED)
             results[p].retry_after_ms = part->retry_after_ms;
         const size_t length = part->message ? strlen(part->message) : 0;
@@ -105,8 +111,10 @@ static void send_failure(struct replier *replier, const struct group *group, Exp
 {
     const struct part *worst = &group->parts[0];
     uint32_t retry_after_ms = 0;
+    bool together = worst->frontend != 0;
     for (uint32_t p = 0; p < group->count; p++) {
         const struct part *part = &group->parts[p];
+        together &= part->frontend == group->parts[0].frontend;
         if (weight(part->status) > weight(worst->status))
             worst = part;
         if (part->retry_after_ms > retry_after_ms)
@@ -115,6 +123,8 @@ static void send_failure(struct replier *replier, const struct group *group, Exp
     header->status = (Expertd__Status)worst->status;
     header->message = worst->message ? worst->message : (char *)(uintptr_t) "no part was done";
     header->retry_after_ms = worst->status == STATUS_RESOURCE_EXHAUSTED ? retry_after_ms : 0;
+    if (together) /* then the whole request belongs there */
+        header->endpoint = group->endpoints[worst->frontend - 1];
     reply_header(replier, &group->to, header);
 }
 
@@ -154,6 +164,8 @@ static void finish(struct replier *replier, struct group *group)
     describe_parts(group, results, pointers);
     header.n_parts = group->count;
     header.parts = pointers;
+    header.n_endpoints = group->endpoints_count;
+    header.endpoints = group->endpoints;
     if (!group->to.peer->gone && group->answer)
         send_rows(replier, group, &header);
     else if (!group->to.peer->gone)
@@ -167,6 +179,8 @@ static void finish(struct replier *replier, struct group *group)
     notes_free(&group->to.notes);
     for (uint32_t p = 0; p < group->count; p++)
         free(group->parts[p].message);
+    for (uint32_t e = 0; e < group->endpoints_count; e++)
+        free(group->endpoints[e]);
     if (group->answer)
         buffer_release(group->answer);
     free(group);
@@ -206,6 +220,22 @@ void group_refuse(struct group *group, uint32_t part, enum status status, const 
     free(of->message);
     const size_t length = message ? strlen(message) : 0;
     of->message = message ? strndup(message, length < TEXT_MAX ? length : TEXT_MAX) : NULL;
+}
+
+void group_refer(struct group *group, uint32_t part, const char *endpoint)
+{
+    uint32_t at = 0;
+    while (at < group->endpoints_count && strcmp(group->endpoints[at], endpoint) != 0)
+        at++;
+    if (at == group->endpoints_count) {
+        const size_t bytes = strlen(endpoint) + ENDPOINT_BYTES;
+        char *copy = at < ENDPOINTS_MAX && group->endpoints_bytes + bytes <= TEXTS_MAX ? strdup(endpoint) : NULL;
+        if (!copy)
+            return; /* its message says where */
+        group->endpoints[group->endpoints_count++] = copy;
+        group->endpoints_bytes += (uint32_t)bytes;
+    }
+    group->parts[part].frontend = at + 1;
 }
 
 /* The rows of all parts, once one has some. */

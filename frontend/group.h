@@ -32,6 +32,8 @@ void group_end(struct replier *replier, struct request *request);
 
 /* What is to be said of a part. Message NULL: none. */
 void group_refuse(struct group *group, uint32_t part, enum status status, const char *message, uint32_t retry_after_ms);
+/* With a refusal: the part's expert is at another frontend of this server, at that endpoint, which is copied. */
+void group_refer(struct group *group, uint32_t part, const char *endpoint);
 /* Copies its rows of each output from data[i]. False: there is no memory for the reply; nothing was said. */
 bool group_take_rows(struct replier *replier, struct group *group, uint32_t part, const void *const *data);
 /* The same of the answer of a BACKWARD that was applied, now or before (frontend/repeats.h). Where it is not this

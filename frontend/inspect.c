@@ -48,6 +48,15 @@ void inspect_ping(struct server *server, const struct reply_to *to)
         local.instance = (ProtobufCBinaryData){LOCAL_INSTANCE, (uint8_t *)(uintptr_t)local_instance(server->local)};
         pong.local = &local;
     }
+    Expertd__Pong__Frontend others[CONFIG_FRONTENDS_MAX], *pointers[CONFIG_FRONTENDS_MAX];
+    const char *name, *endpoint;
+    for (unsigned i = 0; i < CONFIG_FRONTENDS_MAX && elsewhere_frontend(server->elsewhere, i, &name, &endpoint); i++) {
+        expertd__pong__frontend__init(&others[i]);
+        others[i].server = (char *)(uintptr_t)name;
+        others[i].endpoint = (char *)(uintptr_t)endpoint;
+        pointers[pong.n_frontends++] = &others[i];
+    }
+    pong.frontends = pointers;
     header.pong = &pong;
     reply_header(&server->replier, to, &header);
 }
@@ -130,18 +139,27 @@ void inspect_list(struct server *server, const struct reply_to *to, const Expert
     free(listing.pointers);
 }
 
+const char *inspect_where(const struct server *server, const char *uid, char *why, size_t size)
+{
+    struct elsewhere_expert expert;
+    const bool elsewhere = elsewhere_find(server->elsewhere, uid, &expert);
+    if (elsewhere)
+        snprintf(why, size, "expert \"%s\" is at another frontend of this server, at %.256s", expert.uid,
+                 expert.endpoint);
+    else
+        snprintf(why, size, "no expert \"%.*s\" on this server", UID_SIZE - 1, uid);
+    message_clean(why);
+    return elsewhere ? expert.endpoint : NULL;
+}
+
 void inspect_unknown(struct server *server, const struct reply_to *to, const char *uid)
 {
     char text[UID_SIZE + 400];
-    struct elsewhere_expert expert;
-    if (elsewhere_find(server->elsewhere, uid, &expert)) {
-        snprintf(text, sizeof text, "expert \"%s\" is at another frontend of this server, at %.256s", expert.uid,
-                 expert.endpoint);
-        reply_elsewhere(&server->replier, to, message_clean(text), expert.endpoint);
-        return;
-    }
-    snprintf(text, sizeof text, "no expert \"%.*s\" on this server", UID_SIZE - 1, uid);
-    reply_status(&server->replier, to, STATUS_NOT_FOUND, message_clean(text));
+    const char *endpoint = inspect_where(server, uid, text, sizeof text);
+    if (endpoint)
+        reply_elsewhere(&server->replier, to, text, endpoint);
+    else
+        reply_status(&server->replier, to, STATUS_NOT_FOUND, text);
 }
 
 /* --- INFO -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@
 #include "common/log.h"
 #include "common/uid.h"
 #include "frontend/admission.h"
-#include "frontend/elsewhere.h"
 #include "frontend/group.h"
 #include "frontend/inspect.h"
 #include "frontend/validate.h"
@@ -661,12 +660,9 @@ static void begin_part(struct server *server, struct order *order, const struct 
             status = STATUS_UNAVAILABLE;
         }
     } else {
-        struct elsewhere_expert other;
-        if (elsewhere_find(server->elsewhere, part->uid, &other))
-            snprintf(order->why, sizeof order->why, "expert \"%s\" is at another frontend, at %.100s", other.uid,
-                     other.endpoint);
-        else
-            snprintf(order->why, sizeof order->why, "no expert \"%.*s\" on this server", UID_SIZE - 1, part->uid);
+        const char *endpoint = inspect_where(server, part->uid, order->why, sizeof order->why);
+        if (endpoint)
+            group_refer(order->group, order->part, endpoint);
     }
     if (status != STATUS_OK)
         group_refuse(order->group, order->part, status, message_clean(order->why), order->retry_after_ms);
@@ -708,20 +704,6 @@ static enum status begin_parts(struct server *server, struct order *order)
     return STATUS_OK;
 }
 
-/* Whether all parts' experts are at one other frontend: then the whole request belongs there. */
-static bool belongs_elsewhere(const struct server *server, const Expertd__RequestHeader *header)
-{
-    struct elsewhere_expert first, other;
-    if (!elsewhere_find(server->elsewhere, header->parts[0]->uid, &first))
-        return false;
-    for (size_t p = 0; p < header->n_parts; p++)
-        if (expert_table_find(server->experts, header->parts[p]->uid) ||
-            !elsewhere_find(server->elsewhere, header->parts[p]->uid, &other) ||
-            strcmp(first.endpoint, other.endpoint) != 0)
-            return false;
-    return true;
-}
-
 /* --- either ---------------------------------------------------------------------------------------------------------
  */
 
@@ -735,9 +717,8 @@ void task_begin(struct server *server, const struct reply_to *to, const Expertd_
                           .now_ns = now_ns,
                           .deadline_ns = deadline_ms ? now_ns + deadline_ms * NS_PER_MS : 0};
     enum status status;
-    const bool elsewhere = header->n_parts ? belongs_elsewhere(server, header) : !order.place;
-    if (elsewhere) {
-        inspect_unknown(server, to, header->n_parts ? header->parts[0]->uid : header->uid);
+    if (!header->n_parts && !order.place) {
+        inspect_unknown(server, to, header->uid);
         return;
     }
     status = header->n_parts ? begin_parts(server, &order) : begin(server, &order);

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "client/expertctl/expertctl.h"
+#include "client/frontends.h"
 #include "common/clock.h"
 
 static const double default_timeout_s = 10;
@@ -48,8 +49,6 @@ enum exit_code expertctl_ping(struct expertctl *ctl)
 }
 
 /* ---- list ------------------------------------------------------------------------------------------------------ */
-
-enum { FRONTENDS_MAX = 64 };
 
 struct pages {
     struct expertd_call **calls; /* released with the client */
@@ -130,45 +129,53 @@ static size_t show_pages(const struct expertctl *ctl, struct json *json, const s
     return count;
 }
 
-/* The next endpoint of another frontend behind the `after`th; NULL: there are no more. */
-static const char *other_frontend(const struct pages *pages, size_t after)
-{
-    const char *seen[FRONTENDS_MAX];
-    size_t count = 0;
-    for (size_t p = 0; p < pages->count; p++) {
-        const struct expertd_list *list = expertd_call_list(pages->calls[p]);
-        for (size_t i = 0; i < list->count; i++) {
-            size_t at = list->endpoints[i][0] ? 0 : count + 1;
-            while (at < count && strcmp(seen[at], list->endpoints[i]) != 0)
-                at++;
-            if (at != count || count == FRONTENDS_MAX)
-                continue;
-            if (count == after)
-                return list->endpoints[i];
-            seen[count++] = list->endpoints[i];
-        }
-    }
-    return NULL;
-}
-
 /* What another frontend of the server has, as it says itself; where it does not answer, as the first one knows it: not
  * alive. How many. */
 static size_t show_other(const struct expertctl *ctl, struct json *json, const struct pages *first,
-                         const char *endpoint)
+                         struct expertd_client *client)
 {
-    struct expertctl other = *ctl;
+    struct expertctl quiet = *ctl;
     struct pages pages = {0};
-    enum exit_code code = EXIT_OK;
-    other.endpoint = endpoint;
-    other.json = false; /* why not is said on stderr alone */
-    struct expertd_client *client = expertctl_connect(&other, &code);
-    if (client)
-        code = read_list(&other, client, &pages);
-    const size_t count = code == EXIT_OK ? show_pages(ctl, json, &pages, "", endpoint)
-                                         : show_pages(ctl, json, first, endpoint, endpoint);
+    const char *endpoint = expertd_client_endpoint(client);
+    quiet.json = false; /* why not is said on stderr alone */
+    const bool answered = read_list(&quiet, client, &pages) == EXIT_OK;
+    const size_t count =
+        answered ? show_pages(ctl, json, &pages, "", endpoint) : show_pages(ctl, json, first, endpoint, endpoint);
     free(pages.calls);
-    expertd_client_destroy(&client);
     return count;
+}
+
+/* What is at endpoints that cannot be asked from here. */
+static size_t show_unreachable(const struct expertctl *ctl, struct json *json, struct expertd_client *client,
+                               const struct pages *pages)
+{
+    size_t count = 0;
+    for (size_t p = 0; p < pages->count; p++) {
+        const struct expertd_list *list = expertd_call_list(pages->calls[p]);
+        for (size_t i = 0; i < list->count; i++)
+            if (list->endpoints[i][0] && !expertd_client_frontend(client, list->endpoints[i])) {
+                show_entry(ctl, json, &list->entries[i], list->endpoints[i]);
+                count++;
+            }
+    }
+    return count;
+}
+
+/* The other frontends that the list names. */
+static void learn(struct frontends *frontends, const struct pages *pages)
+{
+    for (size_t p = 0; p < pages->count; p++) {
+        const struct expertd_list *list = expertd_call_list(pages->calls[p]);
+        for (size_t i = 0; i < list->count; i++) {
+            struct expertd_client *other =
+                list->endpoints[i][0] ? expertd_client_frontend(frontends->clients[0], list->endpoints[i]) : NULL;
+            size_t at = 0;
+            while (at < frontends->count && frontends->clients[at] != other)
+                at++;
+            if (other && at == frontends->count && at < FRONTENDS_MAX)
+                frontends->clients[frontends->count++] = other;
+        }
+    }
 }
 
 enum exit_code expertctl_list(struct expertctl *ctl)
@@ -176,8 +183,10 @@ enum exit_code expertctl_list(struct expertctl *ctl)
     enum exit_code code = EXIT_OK;
     struct expertd_client *client = expertctl_connect(ctl, &code);
     struct pages pages = {0};
+    struct frontends frontends;
     if (!client)
         return code;
+    frontends_begin(&frontends, client);
     code = read_list(ctl, client, &pages);
     struct json json = {0};
     if (code == EXIT_OK && ctl->json) {
@@ -185,9 +194,11 @@ enum exit_code expertctl_list(struct expertctl *ctl)
         json_open(&json, "experts", '[');
     }
     size_t total = code == EXIT_OK ? show_pages(ctl, &json, &pages, "", "") : 0;
-    const char *endpoint;
-    for (size_t i = 0; code == EXIT_OK && (endpoint = other_frontend(&pages, i)) != NULL; i++)
-        total += show_other(ctl, &json, &pages, endpoint);
+    if (code == EXIT_OK)
+        learn(&frontends, &pages);
+    for (size_t f = 1; f < frontends.count; f++)
+        total += show_other(ctl, &json, &pages, frontends.clients[f]);
+    total += code == EXIT_OK ? show_unreachable(ctl, &json, client, &pages) : 0;
     if (code == EXIT_OK && ctl->json) {
         json_close(&json, ']');
         json_unsigned(&json, "total", total);
@@ -332,16 +343,40 @@ enum exit_code expertctl_info(struct expertctl *ctl)
 
 /* ---- checkpoint ------------------------------------------------------------------------------------------------ */
 
+/* Of one expert, wherever it is; or, uid NULL, of all, at all frontends at once. */
+static enum exit_code checkpoint(struct expertctl *ctl, struct frontends *frontends, const char *uid)
+{
+    struct expertd_call *calls[FRONTENDS_MAX];
+    const uint32_t deadline_ms = expertctl_timeout_ms(ctl, checkpoint_timeout_s);
+    const size_t count = uid ? 1 : frontends->count;
+    enum exit_code code = EXIT_OK;
+    int made[FRONTENDS_MAX];
+    for (size_t f = 0; f < count; f++)
+        made[f] = expertd_checkpoint(frontends->clients[f], uid, deadline_ms, &calls[f]);
+    for (size_t f = 0; f < count; f++) {
+        const enum exit_code own = expertctl_finish(ctl, made[f], &calls[f]);
+        code = code == EXIT_OK ? own : code;
+    }
+    return code;
+}
+
 enum exit_code expertctl_checkpoint(struct expertctl *ctl)
 {
     enum exit_code code = EXIT_OK;
     struct expertd_client *client = expertctl_connect(ctl, &code);
     struct expertd_call *call;
+    struct frontends frontends;
+    const char *uid = ctl->n_arguments ? ctl->arguments[0] : NULL;
     if (!client)
         return code;
-    const char *uid = ctl->n_arguments ? ctl->arguments[0] : NULL;
-    code = expertctl_finish(
-        ctl, expertd_checkpoint(client, uid, expertctl_timeout_ms(ctl, checkpoint_timeout_s), &call), &call);
+    frontends_begin(&frontends, client);
+    if (!uid) {
+        code = expertctl_finish(ctl, expertd_ping(client, expertctl_timeout_ms(ctl, default_timeout_s), &call), &call);
+        if (code == EXIT_OK)
+            frontends_learn(&frontends, expertd_call_pong(call));
+    }
+    if (code == EXIT_OK)
+        code = checkpoint(ctl, &frontends, uid);
     if (code == EXIT_OK && ctl->json) {
         struct json json = expertctl_json_start();
         expertctl_json_end(&json);

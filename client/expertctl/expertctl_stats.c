@@ -1,4 +1,4 @@
-/* stats: a server's counters, once or again and again. */
+/* stats: a server's counters, of all its frontends, once or again and again. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -7,6 +7,7 @@
 
 #include "client/expertctl/expertctl.h"
 #include "client/expertctl/rates.h"
+#include "client/frontends.h"
 #include "common/clock.h"
 
 static const double default_timeout_s = 10, default_interval_s = 1;
@@ -39,27 +40,96 @@ static void json_stats(struct json *json, const struct expertd_stats *stats)
     json_close(json, ']');
 }
 
-static enum exit_code ask(struct expertctl *ctl, struct expertd_client *client, struct expertd_call **call)
+/* What all frontends of the server say. The one that is connected to has to answer; why another one does not is said,
+ * and *code is of that. False: there is no look. */
+static bool ask(const struct expertctl *ctl, struct frontends *frontends, struct frontends_look *look,
+                enum exit_code *code)
 {
-    return expertctl_finish(ctl, expertd_stats(client, expertctl_timeout_ms(ctl, default_timeout_s), call), call);
+    struct expertctl quiet = *ctl;
+    const int rc =
+        frontends_look(frontends, look, NULL, FRONTENDS_NO_EXPERTS, expertctl_timeout_ms(ctl, default_timeout_s));
+    *code = EXIT_OK;
+    if (rc < 0) {
+        *code = expertctl_fail_here(ctl, strerror(-rc));
+        return false;
+    }
+    quiet.json = false; /* the answer that there is is on stdout */
+    for (size_t f = 0; f < look->count; f++) {
+        const struct expertd_call *call = look->stats[f];
+        if (expertd_call_status(call) != EXPERTD_OK)
+            *code = expertctl_fail(f ? &quiet : ctl, expertd_call_status(call), expertd_call_message(call));
+        if (f == 0 && *code != EXIT_OK) {
+            frontends_release(look);
+            return false;
+        }
+    }
+    if (!frontends_sum(look)) {
+        *code = expertctl_fail_here(ctl, strerror(ENOMEM));
+        frontends_release(look);
+        return false;
+    }
+    return true;
+}
+
+static const char *name_of(const struct frontends_look *look, size_t frontend)
+{
+    const struct expertd_pong *pong = frontends_pong(look, frontend);
+    return pong ? pong->server : "?";
+}
+
+/* All together, and where there are several each by itself, too. */
+static void json_look(struct json *json, const struct frontends *frontends, struct frontends_look *look)
+{
+    json_stats(json, frontends_sum(look));
+    if (look->count < 2)
+        return;
+    json_open(json, "frontends", '[');
+    for (size_t f = 0; f < look->count; f++) {
+        const struct expertd_stats *stats = frontends_stats(look, f);
+        json_open(json, NULL, '{');
+        json_string(json, "server", name_of(look, f));
+        json_string(json, "endpoint", expertd_client_endpoint(frontends->clients[f]));
+        json_string(json, "status", expertd_status_name(expertd_call_status(look->stats[f])));
+        if (stats)
+            json_stats(json, stats);
+        json_close(json, '}');
+    }
+    json_close(json, ']');
+}
+
+/* Of several frontends, which one's the lines below are. */
+static void show_head(const struct frontends *frontends, const struct frontends_look *look, size_t frontend)
+{
+    if (look->count > 1)
+        printf("# %s at %s\n", name_of(look, frontend), expertd_client_endpoint(frontends->clients[frontend]));
 }
 
 /* ---- once -------------------------------------------------------------------------------------------------------- */
 
-static enum exit_code show(struct expertctl *ctl, const struct expertd_stats *stats)
+static enum exit_code show(struct expertctl *ctl, struct frontends *frontends)
 {
     struct json json = {0};
-    enum exit_code code = EXIT_OK;
+    struct frontends_look look;
+    enum exit_code code;
+    if (!ask(ctl, frontends, &look, &code))
+        return code;
     if (ctl->json) {
         json = expertctl_json_start();
-        json_stats(&json, stats);
+        json_look(&json, frontends, &look);
     }
-    for (size_t i = 0; i < stats->count && !ctl->json; i++)
-        printf("%s %.15g\n", stats->counters[i].name, stats->counters[i].value);
-    if (ctl->dht_given)
-        code = expertctl_dht_status(ctl, ctl->json ? &json : NULL);
+    for (size_t f = 0; f < look.count && !ctl->json; f++) {
+        const struct expertd_stats *stats = frontends_stats(&look, f);
+        show_head(frontends, &look, f);
+        for (size_t i = 0; stats && i < stats->count; i++)
+            printf("%s %.15g\n", stats->counters[i].name, stats->counters[i].value);
+    }
+    if (ctl->dht_given) {
+        const enum exit_code asked = expertctl_dht_status(ctl, ctl->json ? &json : NULL);
+        code = code == EXIT_OK ? asked : code;
+    }
     if (ctl->json)
         expertctl_json_end(&json);
+    frontends_release(&look);
     return code;
 }
 
@@ -76,12 +146,6 @@ static void stop(int signal_number)
 /* What has changed since `before`, and by how much a second; all there is where there is no before. */
 static void show_changes(const struct expertd_stats *before, const struct expertd_stats *now, double seconds)
 {
-    const time_t wall = time(NULL);
-    struct tm local;
-    char text[32];
-    localtime_r(&wall, &local);
-    strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &local);
-    puts(text);
     for (size_t i = 0; i < now->count; i++) {
         const struct expertd_counter *counter = &now->counters[i];
         double old = 0;
@@ -92,13 +156,30 @@ static void show_changes(const struct expertd_stats *before, const struct expert
     }
 }
 
-static void show_line(const struct expertd_stats *stats)
+static void show_all_changes(const struct frontends *frontends, const struct frontends_look *before,
+                             const struct frontends_look *now, double seconds)
+{
+    const time_t wall = time(NULL);
+    struct tm local;
+    char text[32];
+    localtime_r(&wall, &local);
+    strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &local);
+    puts(text);
+    for (size_t f = 0; f < now->count; f++) {
+        const struct expertd_stats *stats = frontends_stats(now, f);
+        show_head(frontends, now, f);
+        if (stats)
+            show_changes(frontends_stats(before, f), stats, seconds);
+    }
+}
+
+static void show_line(const struct frontends *frontends, struct frontends_look *look)
 {
     struct timespec wall;
     struct json json = expertctl_json_start();
     clock_gettime(CLOCK_REALTIME, &wall);
     json_number(&json, "time", (double)wall.tv_sec + (double)wall.tv_nsec / 1e9);
-    json_stats(&json, stats);
+    json_look(&json, frontends, look);
     expertctl_json_end(&json);
 }
 
@@ -113,25 +194,24 @@ static void pause_until(uint64_t end_ns)
 }
 
 /* A server that does not answer is said, and asked again: its restart is what one may be watching for. */
-static enum exit_code watch(struct expertctl *ctl, struct expertd_client *client)
+static enum exit_code watch(struct expertctl *ctl, struct frontends *frontends)
 {
     const struct sigaction action = {.sa_handler = stop};
     const double interval_s = ctl->interval_s > 0 ? ctl->interval_s : default_interval_s;
-    struct expertd_call *before = NULL, *now;
+    struct frontends_look before = {0}, now;
     uint64_t before_ns = 0, next_ns = clock_now_ns();
     enum exit_code code = EXIT_OK;
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     for (uint32_t times = 0; !stopped && (!ctl->count_given || times < ctl->count); times++) {
-        code = ask(ctl, client, &now);
+        const bool answered = ask(ctl, frontends, &now, &code);
         const uint64_t now_ns = clock_now_ns();
-        if (code == EXIT_OK) {
-            const struct expertd_stats *stats = expertd_call_stats(now);
+        if (answered) {
             if (ctl->json)
-                show_line(stats);
+                show_line(frontends, &now);
             else
-                show_changes(before ? expertd_call_stats(before) : NULL, stats, (double)(now_ns - before_ns) / 1e9);
-            expertd_call_release(&before);
+                show_all_changes(frontends, &before, &now, (double)(now_ns - before_ns) / 1e9);
+            frontends_release(&before);
             before = now;
             before_ns = now_ns;
         }
@@ -142,7 +222,7 @@ static enum exit_code watch(struct expertctl *ctl, struct expertd_client *client
         if (!ctl->count_given || times + 1 < ctl->count)
             pause_until(next_ns);
     }
-    expertd_call_release(&before);
+    frontends_release(&before);
     return stopped ? EXIT_OK : code;
 }
 
@@ -152,16 +232,11 @@ enum exit_code expertctl_stats(struct expertctl *ctl)
     if (!ctl->watch && (ctl->count_given || ctl->interval_s > 0))
         return expertctl_usage(ctl, "--count and --interval are for stats --watch");
     struct expertd_client *client = expertctl_connect(ctl, &code);
-    struct expertd_call *call;
+    struct frontends frontends;
     if (!client)
         return code;
-    if (ctl->watch) {
-        code = watch(ctl, client);
-    } else {
-        code = ask(ctl, client, &call);
-        if (code == EXIT_OK)
-            code = show(ctl, expertd_call_stats(call));
-    }
+    frontends_begin(&frontends, client);
+    code = ctl->watch ? watch(ctl, &frontends) : show(ctl, &frontends);
     expertd_client_destroy(&client);
     return code;
 }

@@ -15,20 +15,23 @@
 #include "client/expertctl/expertctl.h"
 #include "client/expertctl/rates.h"
 #include "client/expertctl/top_table.h"
+#include "client/frontends.h"
 #include "common/clock.h"
 
 enum { LOOK_TIMEOUT_MS = 5000, LINE_SIZE = 512, FILTER_SIZE = EXPERTD_MAX_UID + 1, ESCAPE = 27, REPAINT = 12 };
 static const double shortest_s = 0.1, longest_s = 60;
 
-/* A look at the server: two questions, and what they were answered. */
+/* A look at the server, at all its frontends. */
 struct look {
-    struct expertd_call *ping, *stats;
-    uint64_t at_ns; /* when the counters came */
+    struct frontends_look all;
+    const struct expertd_stats *sum; /* of those that answered; NULL: there was no look yet */
+    uint64_t at_ns;                  /* when the counters came */
 };
 
 struct top {
     struct expertctl *ctl;
     struct expertd_client *client;
+    struct frontends frontends;
     struct look before, now, next; /* next: on its way, as far as its calls are */
     bool asking, paused, typing;
     uint64_t next_ns; /* when to look again */
@@ -52,58 +55,75 @@ static void stop(int signal_number)
 
 static void release(struct look *look)
 {
-    expertd_call_release(&look->ping);
-    expertd_call_release(&look->stats);
+    frontends_release(&look->all);
+    look->sum = NULL;
 }
 
 static void ask(struct top *top)
 {
     const char *prefix = top->ctl->n_arguments ? top->ctl->arguments[0] : NULL;
-    if (expertd_ping(top->client, LOOK_TIMEOUT_MS, &top->next.ping) < 0 ||
-        expertd_stats_experts(top->client, prefix, 0, LOOK_TIMEOUT_MS, &top->next.stats) < 0) {
-        release(&top->next);
+    if (frontends_ask(&top->frontends, &top->next.all, prefix, 0, LOOK_TIMEOUT_MS) < 0) {
         snprintf(top->trouble, sizeof top->trouble, "%s", strerror(ENOMEM));
         return;
     }
     top->asking = true;
 }
 
-static const struct expertd_stats *stats_of(const struct look *look)
-{
-    return look->stats ? expertd_call_stats(look->stats) : NULL;
-}
-
 static void make_table(struct top *top)
 {
     const double seconds = (double)(top->now.at_ns - top->before.at_ns) / (double)NS_PER_S;
     top_table_clear(&top->table);
-    if (top->now.stats && top_table_make(&top->table, stats_of(&top->before), stats_of(&top->now), seconds) < 0)
+    if (top->now.sum && top_table_make(&top->table, top->before.sum, top->now.sum, seconds) < 0)
         snprintf(top->trouble, sizeof top->trouble, "%s", strerror(ENOMEM));
     top_table_sort(&top->table, top->column, top->reversed);
 }
 
-/* Takes in what has come. A look that failed leaves the last one on the screen, with the reason. */
+/* Why there is no look; NULL: there is one. */
+static const struct expertd_call *failed(const struct frontends_look *look, size_t frontend)
+{
+    return expertd_call_status(look->pings[frontend]) != EXPERTD_OK   ? look->pings[frontend]
+           : expertd_call_status(look->stats[frontend]) != EXPERTD_OK ? look->stats[frontend]
+                                                                      : NULL;
+}
+
+static void note_trouble(struct top *top, size_t frontend, const struct expertd_call *call)
+{
+    snprintf(top->trouble, sizeof top->trouble, "%s: %s%s%s", expertd_status_name(expertd_call_status(call)),
+             expertd_call_message(call), frontend ? "; not shown: " : "",
+             frontend ? expertd_client_endpoint(top->frontends.clients[frontend]) : "");
+}
+
+static void forget_before(struct top *top)
+{
+    release(&top->before);
+    top->before.at_ns = 0;
+}
+
+/* Takes in what has come. A look that failed leaves the last one on the screen, with the reason; one that a frontend is
+ * missing in shows the others. */
 static bool take(struct top *top)
 {
     (void)expertd_poll(top->client, 0);
-    if (!top->asking || !expertd_call_done(top->next.ping) || !expertd_call_done(top->next.stats))
+    if (!top->asking || !frontends_answered(&top->next.all))
         return false;
-    const struct expertd_call *failed = expertd_call_status(top->next.ping) != EXPERTD_OK    ? top->next.ping
-                                        : expertd_call_status(top->next.stats) != EXPERTD_OK ? top->next.stats
-                                                                                             : NULL;
     top->asking = false;
     top->trouble[0] = 0;
-    if (failed) {
-        snprintf(top->trouble, sizeof top->trouble, "%s: %s", expertd_status_name(expertd_call_status(failed)),
-                 expertd_call_message(failed));
+    for (size_t f = top->next.all.count; f-- > 0;)
+        if (failed(&top->next.all, f))
+            note_trouble(top, f, failed(&top->next.all, f));
+    if (failed(&top->next.all, 0)) {
         release(&top->next);
         return true;
     }
     release(&top->before);
     top->before = top->now;
     top->now = top->next;
+    top->now.sum = frontends_sum(&top->now.all);
     top->now.at_ns = clock_now_ns();
     top->next = (struct look){0};
+    frontends_learn(&top->frontends, frontends_pong(&top->now.all, 0)); /* for the next one */
+    if (top->before.all.count != top->now.all.count)
+        forget_before(top); /* what was not asked then has not begun now */
     make_table(top);
     return true;
 }
@@ -166,14 +186,22 @@ static double refused(const struct span *span)
 
 static int draw_server(const struct top *top, const struct span *span)
 {
-    const struct expertd_pong *pong = expertd_call_pong(top->now.ping);
-    char age[48];
+    char age[48], frontends[48] = "";
+    uint64_t experts = 0, alive = 0;
+    for (size_t f = 0; f < top->now.all.count; f++) {
+        const struct expertd_pong *pong = frontends_pong(&top->now.all, f);
+        experts += pong ? pong->experts : 0;
+        alive += pong ? pong->experts_alive : 0;
+    }
+    if (top->now.all.count > 1)
+        snprintf(frontends, sizeof frontends, " (%zu frontends)", top->now.all.count);
     double uptime_s = 0, in_flight = 0;
     (void)rates_find(span->now, "frontend.uptime_s", &uptime_s);
     (void)rates_find(span->now, "frontend.in_flight", &in_flight);
     format_age(age, sizeof age, uptime_s);
-    line(0, A_BOLD, "%s at %s: %" PRIu32 " of %" PRIu32 " experts alive, up %s, every %g s%s", pong->server,
-         top->ctl->endpoint, pong->experts_alive, pong->experts, age, top->interval_s, top->paused ? ", PAUSED" : "");
+    line(0, A_BOLD, "%s at %s%s: %" PRIu64 " of %" PRIu64 " experts alive, up %s, every %g s%s",
+         frontends_pong(&top->now.all, 0)->server, top->ctl->endpoint, frontends, alive, experts, age, top->interval_s,
+         top->paused ? ", PAUSED" : "");
     if (top->trouble[0]) {
         line(1, A_REVERSE, "no answer: %s", top->trouble);
         return 2;
@@ -299,7 +327,7 @@ static void draw_experts(int y, struct top *top)
 
 static void draw(struct top *top)
 {
-    const struct span span = {stats_of(&top->before), stats_of(&top->now),
+    const struct span span = {top->before.sum, top->now.sum,
                               top->before.at_ns ? (double)(top->now.at_ns - top->before.at_ns) / (double)NS_PER_S : 1};
     erase();
     if (!span.now) {
@@ -473,6 +501,7 @@ enum exit_code expertctl_top(struct expertctl *ctl)
     top.client = expertctl_connect(ctl, &code);
     if (!top.client)
         return code;
+    frontends_begin(&top.frontends, top.client);
     code = run_in_terminal(&top);
     release(&top.before);
     release(&top.now);

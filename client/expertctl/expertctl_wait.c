@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "client/expertctl/expertctl.h"
+#include "client/frontends.h"
 #include "common/clock.h"
 
 static const double default_timeout_s = 60;
@@ -14,6 +15,7 @@ enum { PAUSE_MS = 50, ANSWER_MS = 1000 };
 struct waiting {
     struct expertctl *ctl;
     struct expertd_client *client;
+    struct frontends frontends; /* of the server, the client's first */
     uint64_t end_ns;
     bool answered;              /* something is known of the server, if only that it does not answer */
     enum expertd_status status; /* of what is missing */
@@ -22,14 +24,13 @@ struct waiting {
 
 /* Asks one thing, no longer than a second, so that a server that hangs is not the last one asked. NULL: no answer, and
  * why is noted. */
-static struct expertd_call *answer(struct waiting *waiting, const char *uid)
+static struct expertd_call *answer(struct waiting *waiting, struct expertd_client *client, const char *uid)
 {
     struct expertd_call *call;
     const uint64_t now_ns = clock_now_ns();
     const uint64_t left_ms = now_ns < waiting->end_ns ? (waiting->end_ns - now_ns) / NS_PER_MS + 1 : 1;
     const uint32_t deadline_ms = left_ms < ANSWER_MS ? (uint32_t)left_ms : ANSWER_MS;
-    const int rc = uid ? expertd_info(waiting->client, uid, deadline_ms, &call)
-                       : expertd_ping(waiting->client, deadline_ms, &call);
+    const int rc = uid ? expertd_info(client, uid, deadline_ms, &call) : expertd_ping(client, deadline_ms, &call);
     if (rc < 0)
         return NULL;
     while (expertd_call_wait(call, -1) < 0)
@@ -51,37 +52,21 @@ static struct expertd_call *answer(struct waiting *waiting, const char *uid)
     return NULL;
 }
 
-/* Experts of the server's other frontends, behind the `own` of the one that is asked in its list, and how many of them
- * are alive: each is asked for, as only its own frontend knows. False: the list was not to be had. */
-static bool count_others(struct waiting *waiting, uint32_t own, uint64_t *experts, uint64_t *alive)
+/* Experts of the server's other frontends, and how many of them are alive. False: one does not answer, so that it is
+ * not known how many there are. */
+static bool count_others(struct waiting *waiting, uint64_t *experts, uint64_t *alive)
 {
-    uint32_t offset = own, total = own + 1;
+    bool known = true;
     *experts = *alive = 0;
-    while (offset < total) {
-        struct expertd_call *page = NULL;
-        if (expertd_list(waiting->client, NULL, offset, 0, ANSWER_MS, &page) < 0)
-            return false;
-        while (expertd_call_wait(page, -1) < 0)
-            ;
-        const struct expertd_list *list = expertd_call_status(page) == EXPERTD_OK ? expertd_call_list(page) : NULL;
-        for (size_t i = 0; list && i < list->count; i++) {
-            if (!list->endpoints[i][0])
-                continue;
-            ++*experts;
-            if (clock_now_ns() >= waiting->end_ns)
-                continue;
-            struct expertd_call *call = answer(waiting, list->entries[i].uid);
-            *alive += call && expertd_call_info(call)->alive;
-            expertd_call_release(&call);
-        }
-        total = list ? list->total : 0;
-        offset += list && list->count ? (uint32_t)list->count : total;
-        const bool answered = list != NULL;
-        expertd_call_release(&page);
-        if (!answered)
-            return false;
+    for (size_t i = 1; i < waiting->frontends.count; i++) {
+        struct expertd_call *call = answer(waiting, waiting->frontends.clients[i], NULL);
+        const struct expertd_pong *pong = call ? expertd_call_pong(call) : NULL;
+        known &= pong != NULL;
+        *experts += pong ? pong->experts : 0;
+        *alive += pong ? pong->experts_alive : 0;
+        expertd_call_release(&call);
     }
-    return true;
+    return known;
 }
 
 /* Whether so many are all, or as many as are asked for; what is missing is said as long as nothing else is known. */
@@ -97,22 +82,26 @@ static bool enough(struct waiting *waiting, uint64_t experts, uint64_t alive)
 /* The others are asked only where it depends on them. */
 static bool server_ready(struct waiting *waiting)
 {
-    struct expertd_call *call = answer(waiting, NULL);
-    if (!call)
-        return false;
-    const struct expertd_pong pong = *expertd_call_pong(call);
+    struct expertd_call *call = answer(waiting, waiting->client, NULL);
     const bool given = waiting->ctl->experts_given;
     uint64_t others = 0, others_alive = 0;
+    if (!call)
+        return false;
+    const struct expertd_pong *pong = expertd_call_pong(call);
+    const uint64_t own = pong->experts, own_alive = pong->experts_alive;
+    frontends_learn(&waiting->frontends, pong);
     expertd_call_release(&call);
-    if (enough(waiting, pong.experts, pong.experts_alive) ? given : !given && pong.experts > 0)
+    if (enough(waiting, own, own_alive) ? given : !given && own > 0)
         return given;
-    return count_others(waiting, pong.experts, &others, &others_alive) &&
-           enough(waiting, pong.experts + others, pong.experts_alive + others_alive);
+    const bool known = count_others(waiting, &others, &others_alive);
+    if (!known && !given)
+        return false; /* whose answer is missing was noted */
+    return enough(waiting, own + others, own_alive + others_alive);
 }
 
 static bool expert_ready(struct waiting *waiting, const char *uid)
 {
-    struct expertd_call *call = answer(waiting, uid);
+    struct expertd_call *call = answer(waiting, waiting->client, uid);
     if (!call)
         return false;
     const bool alive = expertd_call_info(call)->alive;
@@ -145,6 +134,7 @@ enum exit_code expertctl_wait(struct expertctl *ctl)
     bool done = false;
     if (!waiting.client)
         return code;
+    frontends_begin(&waiting.frontends, waiting.client);
     while (!(done = ready(&waiting, &experts_seen)) && clock_now_ns() < waiting.end_ns) {
         const struct timespec pause = {.tv_nsec = PAUSE_MS * (long)NS_PER_MS};
         nanosleep(&pause, NULL);

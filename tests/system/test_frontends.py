@@ -103,14 +103,28 @@ with Server(['{uid: "l.[0:2]", block: nop, hidden_dim: 4, device: a}', '{uid: "r
     Part = pb.RequestHeader.Part
     reply = left.call(pb.FORWARD, "", 2, parts=[Part(uid="r.0", rows=1), Part(uid="r.1", rows=1)])
     assert (reply.status, reply.endpoint) == (pb.NOT_FOUND, RIGHT), reply
-    reply = left.call(pb.FORWARD, "", 2, parts=[Part(uid="l.0", rows=1), Part(uid="r.1", rows=1)])
-    assert [part.status for part in reply.parts] == [pb.OK, pb.NOT_FOUND] and RIGHT in reply.parts[1].message, reply
+    assert [(part.status, part.frontend) for part in reply.parts] == [(pb.NOT_FOUND, 1)] * 2 and list(reply.endpoints) == [RIGHT], reply
+    reply = left.call(pb.FORWARD, "", 3, parts=[Part(uid="l.0", rows=1), Part(uid="r.1", rows=1), Part(uid="x.0", rows=1)])
+    assert [(part.status, part.frontend) for part in reply.parts] == [(pb.OK, 0), (pb.NOT_FOUND, 1), (pb.NOT_FOUND, 0)], reply
+    assert list(reply.endpoints) == [RIGHT] and RIGHT in reply.parts[1].message and not reply.endpoint, reply
+    assert [(other.server, other.endpoint) for other in left.call(pb.PING).pong.frontends] == [(f"{name}-right", RIGHT)]
 
     # Clients follow.
     assert "uid: r.1" in expertctl("--endpoint", LEFT, "info", "r.1")
     bench = json.loads(expertctl("--json", "--endpoint", LEFT, "bench", "r.0", "--concurrency", "4", "--window", "0.1", "--windows", "1"))
     assert "r.0" in json.dumps(bench)
     assert "x.0" in expertctl("--endpoint", LEFT, "info", "x.0", status=4)
+
+    # To who looks it is one server.
+    stats = json.loads(expertctl("--json", "--endpoint", RIGHT, "stats"))
+    each = {one["endpoint"]: one["counters"] for one in stats["frontends"]}
+    assert each.keys() == {LEFT, RIGHT} and "device.a.steps" in each[LEFT] and "device.a.steps" not in each[RIGHT], each
+    assert {"device.a.steps", "device.b.steps"} < stats["counters"].keys(), stats["counters"]
+    for counter in ("frontend.requests.ping", "frontend.requests.forward"):
+        assert stats["counters"][counter] == each[LEFT][counter] + each[RIGHT][counter]
+    heads = [line for line in expertctl("--endpoint", LEFT, "stats").splitlines() if line.startswith("# ")]
+    assert heads == [f"# {name}-left at {LEFT}", f"# {name}-right at {RIGHT}"], heads
+    assert expertctl("--endpoint", LEFT, "checkpoint", status=1).count("INTERNAL") == 2  # there is no folder for them
 
     # The directory has each expert at its own frontend's endpoint, whichever expertd-dht published it.
     for one in ("left", "right"):

@@ -201,7 +201,7 @@ START_TEST(statuses_and_texts_of_a_stranger_are_made_harmless)
     results[1].message = (char *)(uintptr_t) "\033[2Jgone";
     header.n_parts = 2;
     header.parts = pointers;
-    ck_assert(call_parts_take(&taken, &header));
+    ck_assert(call_parts_take(&taken, &header, true));
     const struct call_parts *parts = taken;
     ck_assert_int_eq(parts->parts[0].status, EXPERTD_INTERNAL);
     ck_assert_str_eq(parts->parts[0].message, "the server gives no reason");

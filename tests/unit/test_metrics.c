@@ -11,7 +11,8 @@ static struct text text;
 
 static void write_stats(const struct expertd_stats *stats)
 {
-    static const struct expertd_pong pong = {"box1", "expertd 9", 4, 3};
+    static const struct expertd_pong pong = {
+        .server = "box1", .software = "expertd 9", .experts = 4, .experts_alive = 3};
     const struct snapshot snapshot = {
         .pong = stats ? &pong : NULL, .stats = stats, .wall_s = 1000, .shm = {.used_bytes = 4096, .free_bytes = 1}};
     text_free(&text);

@@ -42,12 +42,14 @@ _MESSAGES = {
         "ExpertInfo.Argument": "name:string=1 value:double=2",
         "Stats.Counter": "name:string=1 value:double=2",
         "Stats": "counters:Stats.Counter*=1",
-        "Pong": "server:string=1 software:string=2 experts:uint32=3 experts_alive:uint32=4 local:Pong.Local=5",
+        "Pong": "server:string=1 software:string=2 experts:uint32=3 experts_alive:uint32=4 local:Pong.Local=5 "
+                "frontends:Pong.Frontend*=6",
+        "Pong.Frontend": "server:string=1 endpoint:string=2",
         "Pong.Local": "path:string=1 instance:bytes=2",
         "ReplyHeader": "version:uint32=1 request_id:uint64=2 status:Status=3 message:string=4 tensors:Tensor*=5 "
                        "info:ExpertInfo=6 list:ExpertList=7 stats:Stats=8 pong:Pong=9 retry_after_ms:uint32=10 metadata:bytes=11 "
-                       "endpoint:string=13 parts:ReplyHeader.PartResult*=20",
-        "ReplyHeader.PartResult": "status:Status=1 message:string=2 retry_after_ms:uint32=3",
+                       "endpoint:string=13 parts:ReplyHeader.PartResult*=20 endpoints:string*=21",
+        "ReplyHeader.PartResult": "status:Status=1 message:string=2 retry_after_ms:uint32=3 frontend:uint32=4",
     },
     "expertd.dht": {
         "BeamQuery": "prefix:string=1 grid_size:uint32*=2 scores:float*=3 beam_size:uint32=4",

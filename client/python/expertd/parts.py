@@ -32,8 +32,8 @@ def start_all(tasks: Sequence[Task], callback: Optional[Callable[[Task], None]] 
     _send([task for task in tasks if task.turn()])
 
 
-def _send(tasks: Iterable[Task]) -> None:
-    """Tasks that have turned to a server."""
+def _send(tasks: Iterable[Task], numbers: Optional[Dict[Task, int]] = None) -> None:
+    """Tasks that have turned to a server; `numbers`: the request ids that they have already."""
     open_messages: Dict[Any, List["_Message"]] = {}
     messages: List[_Message] = []
     for task in tasks:
@@ -43,7 +43,7 @@ def _send(tasks: Iterable[Task]) -> None:
             message = _Message()
             rooms.append(message)
             messages.append(message)
-        message.add(task)
+        message.add(task, numbers[task] if numbers else 0)
     for message in messages:
         message.send()
 
@@ -82,18 +82,18 @@ class _Message:
         return (len(self.tasks) < MOST_PARTS and task.uid not in self._uids and self._names + _name_bytes(task) <= MOST_NAMES
                 and self._bytes + _tensor_bytes(task) <= MOST_BYTES)
 
-    def add(self, task: Task) -> None:
+    def add(self, task: Task, number: int) -> None:
         self.tasks.append(task)
-        self._uids[task.uid] = 0
+        self._uids[task.uid] = number
         self._names, self._bytes = self._names + _name_bytes(task), self._bytes + _tensor_bytes(task)
 
     def send(self) -> None:
         if len(self.tasks) == 1:
-            self.tasks[0].send()
+            self.tasks[0].send(self._uids[self.tasks[0].uid])
             return
         first, process = self.tasks[0], transport()
-        for uid in self._uids:
-            self._uids[uid] = next(process.request_ids)
+        for uid, number in self._uids.items():
+            self._uids[uid] = number or next(process.request_ids)
         self._waiting = len(self.tasks)
         try:
             client = Client(first.endpoint, compression=first.compression)
@@ -152,20 +152,23 @@ class _Message:
             self._fail(Internal(f"the reply's tensors are not those of the parts: {error}", not_applied=not call.backward))
             return
         at = 0
-        going_on = []
+        going_on, turning = [], {}  # type: List[Task], Dict[Task, int]
         for task, part in zip(self.tasks, call.reply.parts):
             end = at + task.rows()
             if part.status == 0:
                 task.answer(tuple([y[at:end] for y in outputs]))
+            elif part.status == NotFound.status and _turns(task, part, call):
+                turning[task] = self._uids[task.uid]
             elif part.status == NotFound.status and (not part.message or "://" in part.message or _place(task) != task.endpoint):
-                # At another of the server's frontends, or no longer there: a message of its own goes after it. Where
-                # many were refused, there was no room to say why.
+                # Perhaps at another of the server's frontends: a message of its own goes after it. Where many were
+                # refused, there was no room to say why; and of frontends of before only the message said where.
                 task.send(self._uids[task.uid], call.uncertain)
             elif task.refuse(part.status, part.message or "the server gives no reason", part.retry_after_ms / 1000,
                               self._uids[task.uid], call.uncertain):
                 going_on.append(task)
             at = end
         _send(going_on)
+        _send(turning, turning)
 
     def _fail(self, error: ExpertdError) -> None:
         going_on = []
@@ -176,6 +179,20 @@ class _Message:
             if task.fail(own):
                 going_on.append(task)
         _send(going_on)
+
+
+def _turns(task: Task, part: Any, call: Call) -> bool:
+    """Whether what was not there goes on, together with others, at another of the server's frontends: where that which was
+    asked first says that it is, for which it is believed once; or there, when it was only remembered to be elsewhere."""
+    if call.followed or call.uncertain or task.followed:
+        return False
+    if call.connection.endpoint != task.endpoint:
+        transport().routes.pop((task.endpoint, task.uid), None)
+        return True
+    if not 0 < part.frontend <= len(call.reply.endpoints):
+        return False
+    task.followed = True
+    return transport().follow(task.endpoint, task.uid, call.reply.endpoints[part.frontend - 1]) is not None
 
 
 def _name_bytes(task: Task) -> int:

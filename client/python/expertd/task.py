@@ -61,6 +61,7 @@ class Task:
         self._deadline, self._retry_for, self._patient = time.monotonic() + timeout, retry_for, patient
         self._call: Optional[Call] = None
         self._message: Any = None  # whose part it is now
+        self.followed = False  # the server that it has turned to has said, of a part, which other frontend has the expert
         self._outputs: Optional[Tuple[torch.Tensor, ...]] = None
         self._next = 0
         self._cancelled = False
@@ -117,6 +118,7 @@ class Task:
                                      Unavailable("no server is known", uid=self.uid)))
             return False
         self.endpoint = self._endpoints[self._next]
+        self.followed = False
         self._next += 1
         return True
 

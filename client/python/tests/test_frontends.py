@@ -25,18 +25,25 @@ class Frontends:
         half = len(request.tensors) // (2 if request.method == messages.server.value("Method", "BACKWARD") else 1)
         return messages.server.ReplyHeader(version=1, status=OK, tensors=request.tensors[:half]), frames[:half]
 
-    def answer_parts(self, request, frames, known):
-        """Of one kind: all are there, or none is."""
-        if all(part.uid in known for part in request.parts):
-            header, out = self.answer(request, frames)
-            for _ in request.parts:
-                header.parts.add()
-            return header, out
-        return messages.server.ReplyHeader(version=1, status=NOT_FOUND, parts=[{"status": NOT_FOUND} for _ in request.parts]), []
+    def answer_parts(self, request, frames, known, names=""):
+        """Zeros for what is not there, of which `names` says where it is."""
+        header, (frame, *more) = self.answer(request, frames)
+        values, at = torch.frombuffer(bytearray(frame), dtype=torch.float32).reshape(-1, 4), 0
+        for part in request.parts:
+            found = part.uid in known
+            header.parts.add(status=OK if found else NOT_FOUND, message="" if found else "it is not here", frontend=bool(names) and not found)
+            if not found:
+                values[at:at + part.rows] = 0
+            at += part.rows
+        if names:
+            header.endpoints.append(names)
+        if all(part.status for part in header.parts):
+            return messages.server.ReplyHeader(version=1, status=NOT_FOUND, parts=header.parts, endpoints=header.endpoints), []
+        return header, [values.numpy().tobytes(), *more]
 
     def answer_home(self, request, frames):
         if request.parts:
-            return self.answer_parts(request, frames, self.here)
+            return self.answer_parts(request, frames, self.here, self.right.endpoint if self.named is None else self.named)
         if request.uid in self.here:
             return self.answer(request, frames)
         endpoint = self.right.endpoint if self.named is None else self.named
@@ -122,7 +129,7 @@ def test_a_frontend_that_is_down_is_asked_for_nothing_any_more(frontends, names)
     for _ in range(2):
         for task in tasks():
             assert torch.equal(task.outputs()[0], X)
-    assert [bool(request.parts) for request in frontends.right.requests[len(names):]] == [len(names) > 1]
+    assert [bool(request.parts) for request in frontends.right.requests[-1:]] == [len(names) > 1]
     frontends.right.stop()
     for task in tasks():
         with pytest.raises(expertd.Unavailable):
@@ -130,6 +137,49 @@ def test_a_frontend_that_is_down_is_asked_for_nothing_any_more(frontends, names)
     frontends.right = StandIn(frontends.answer_right)  # the experts have gone on to another one
     for task in tasks():
         assert torch.equal(task.outputs()[0], X)
+
+
+def tasks_of(frontends, names, backward=False):
+    made = [Task(name, [frontends.home.endpoint], [X + number], [X] if backward else None, timeout=PATIENCE, retry_for=0, patient=False)
+            for number, name in enumerate(names)]
+    start_all(made)
+    for number, task in enumerate(made):
+        assert torch.equal(task.outputs()[0], X + number)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_parts_go_on_together_and_then_go_there_at_once(frontends, backward):
+    names = ["nop.0", "nop.1", "nop.2", "nop.3"]
+    frontends.there, frontends.here = {"nop.0", "nop.3"}, {"nop.1", "nop.2"}
+    for turn in range(1, 4):
+        tasks_of(frontends, names, backward)
+        assert frontends.count() == (turn, turn)
+        assert [len(request.parts) for request in frontends.right.requests] == [2] * turn
+    assert [len(request.parts) for request in frontends.home.requests] == [4, 2, 2]
+    ids = {part.uid: part.request_id for part in frontends.home.requests[0].parts}
+    for part in frontends.right.requests[0].parts:  # at most once, wherever it is applied
+        assert part.request_id == ids[part.uid]
+
+
+def test_parts_that_are_not_there_any_more_are_looked_for_at_home(frontends):
+    names = ["nop.0", "nop.1", "nop.2"]
+    frontends.there, frontends.here = {"nop.0", "nop.1"}, {"nop.2"}
+    tasks_of(frontends, names)
+    frontends.there, frontends.here = {"nop.0"}, {"nop.1", "nop.2"}
+    tasks_of(frontends, names)
+    tasks_of(frontends, names)
+    assert sorted(part.uid for part in frontends.home.requests[-1].parts) == ["nop.1", "nop.2"]
+    assert frontends.right.requests[-1].uid == "nop.0"
+
+
+def test_a_part_that_nobody_has_hurts_no_other(frontends):
+    frontends.there, frontends.here = {"nop.0"}, {"nop.1"}
+    made = [Task(name, [frontends.home.endpoint], [X], None, timeout=PATIENCE, retry_for=0, patient=False) for name in ("nop.0", "nop.1", "nop.9")]
+    start_all(made)
+    for task in made[:2]:
+        assert torch.equal(task.outputs()[0], X)
+    with pytest.raises(expertd.NotFound):
+        made[2].outputs()
 
 
 def test_a_server_names_no_other_servers_endpoint(frontends, monkeypatch):

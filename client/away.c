@@ -1,0 +1,568 @@
+#include "client/away.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "client/call_cut.h"
+#include "client/call_parts.h"
+#include "client/client.h"
+#include "client/client_private.h"
+#include "common/clock.h"
+#include "common/uid.h"
+
+enum { LEGS_MAX = SIBLINGS_MAX + 1 /* and the client itself */, ROOM_SPARE = EXPERTD_MAX_TENSORS * 64 };
+
+/* A part of a call for many experts. */
+struct part {
+    uint64_t row, uid_hash;
+    uint32_t rows;
+    struct expertd_client *at; /* where it was asked last; NULL: it does not go on */
+    bool turned;               /* the frontend that the call was made at has said where it is: it is believed once */
+};
+
+struct leg {
+    struct expertd_call *call; /* NULL: it has been taken in */
+    uint32_t *numbers;         /* of the call's parts, ascending; NULL: all of the call */
+    size_t count;
+};
+
+/* Of a call for one expert the one leg has its whole request. */
+struct away {
+    struct leg legs[LEGS_MAX];
+    size_t count, open;
+    size_t n_parts;
+    struct part parts[];
+};
+
+/* ---- legs ---------------------------------------------------------------------------------------------------------
+ */
+
+/* Before it has legs: one of them may be here, with its id. */
+static void go_away(struct expertd_call *call)
+{
+    struct expertd_client *client = call->client;
+    client->stirred = true;
+    call->not_applied = call->method != EXPERTD__METHOD__BACKWARD;
+    call_table_remove(&client->table, call);
+    client_move(call, CALL_AWAY);
+}
+
+static struct away *away_of(struct expertd_call *call)
+{
+    return call->away = calloc(1, sizeof *call->away + call->n_parts * sizeof call->away->parts[0]);
+}
+
+static void clear_legs(struct away *away)
+{
+    for (size_t i = 0; i < away->count; i++)
+        free(away->legs[i].numbers);
+    away->count = away->open = 0;
+}
+
+void away_forget(struct expertd_call *call)
+{
+    if (call->away)
+        clear_legs(call->away);
+    free(call->away);
+    call->away = NULL;
+}
+
+void away_drop(struct expertd_call *call)
+{
+    for (size_t i = 0; call->away && i < call->away->count; i++)
+        if (call->away->legs[i].call)
+            expertd_call_release(&call->away->legs[i].call);
+    away_forget(call);
+}
+
+bool away_connected(const struct expertd_call *call)
+{
+    for (size_t i = 0; i < call->away->count; i++)
+        if (!call->away->legs[i].call || call->away->legs[i].call->client->connection.up)
+            return true;
+    return false;
+}
+
+static void copy_request(struct expertd_call *to, const struct expertd_call *from)
+{
+    for (; to->n_request < from->n_request; to->n_request++) {
+        zmq_msg_init(&to->request[to->n_request]);
+        zmq_msg_copy(&to->request[to->n_request], (zmq_msg_t *)(uintptr_t)&from->request[to->n_request]);
+    }
+    to->rows = from->rows;
+    to->uid_hash = from->uid_hash;
+    to->n_gradients = from->n_gradients;
+    to->n_parts = from->n_parts;
+}
+
+/* A share of the call's room, and some for what its tensors begin at. */
+static uint64_t room_of(const struct expertd_call *call, uint64_t rows)
+{
+    if (call->room_bytes == CONNECTION_NOT_LOCAL || rows == call->rows)
+        return call->room_bytes;
+    return call->room_bytes / call->rows * rows + ROOM_SPARE;
+}
+
+/* One more leg, at that client; `numbers`, which is its own then, are of the parts of `header`, the call's request;
+ * NULL: all of it. False: it cannot be, and numbers are freed. */
+static bool add_leg(struct expertd_call *call, struct expertd_client *at, const Expertd__RequestHeader *header,
+                    uint32_t *numbers, size_t count)
+{
+    const uint64_t now_ns = clock_now_ns();
+    struct away *away = call->away;
+    struct expertd_call *leg = now_ns < call->deadline_ns ? client_new_call(at, call->method) : NULL;
+    bool made = leg != NULL;
+    if (made && (!numbers || count == call->n_parts))
+        copy_request(leg, call);
+    else if (made)
+        made = call_cut(leg, call, header, numbers, count, connection_heap(&at->connection));
+    if (made) {
+        leg->request_id = call->request_id;
+        leg->room_bytes = room_of(call, leg->rows);
+        leg->deadline_ns = call->deadline_ns;
+        leg->deadline_ms = call->deadline_ms;
+        leg->leg_of = call;
+        at->own_legs += at == call->client;
+        made = client_set_time_left(leg, now_ns) == 0 && client_launch(leg, call->deadline_ns) == 0;
+        at->own_legs -= !made && at == call->client;
+    }
+    if (made) {
+        away->legs[away->count++] = (struct leg){leg, numbers, count};
+        away->open++;
+        return true;
+    }
+    if (leg)
+        call_drop_request(leg);
+    free(numbers);
+    return false;
+}
+
+/* The client of the frontend that an answer names; NULL. */
+static struct expertd_client *sibling_of(struct expertd_client *client, const char *endpoint)
+{
+    bool made;
+    struct expertd_client *sibling =
+        siblings_get(&client->siblings, client->endpoint, endpoint, client->connection.context, &made);
+    struct epoll_event event = {.events = EPOLLIN};
+    if (!sibling || !made)
+        return sibling;
+    sibling->is_sibling = true;
+    /* Its end takes it out again. Not watched, it would be found by the next look at the clock. */
+    (void)epoll_ctl(client->connection.fd, EPOLL_CTL_ADD, sibling->connection.fd, &event);
+    return sibling;
+}
+
+struct expertd_client *expertd_client_frontend(struct expertd_client *client, const char *endpoint)
+{
+    return client->is_sibling ? NULL : sibling_of(client, endpoint);
+}
+
+/* ---- whole requests -----------------------------------------------------------------------------------------------
+ */
+
+/* Gives the call's request to the sibling: whoever sent it here has done nothing with it. False: it cannot be, and the
+ * call, which is in no table, has no legs. */
+static bool send_whole(struct expertd_call *call, struct expertd_client *sibling)
+{
+    const bool not_applied = call->not_applied;
+    if (!away_of(call))
+        return false;
+    go_away(call);
+    if (add_leg(call, sibling, NULL, NULL, 0))
+        return true;
+    call->not_applied = not_applied;
+    away_forget(call);
+    return false;
+}
+
+static bool follow_whole(struct expertd_call *call, const char *endpoint)
+{
+    struct expertd_client *client = call->client;
+    if (call->status != EXPERTD_NOT_FOUND || !endpoint || !endpoint[0] || call->followed)
+        return false;
+    struct expertd_client *sibling = sibling_of(client, endpoint);
+    if (!sibling || !send_whole(call, sibling))
+        return false;
+    call->followed = true;
+    client->counters.followed++;
+    call_drop_answer(call);
+    if (client_has_tensors(call->method) && call->n_parts == 0)
+        siblings_learn(&client->siblings, call->uid_hash, sibling);
+    return true;
+}
+
+static void take_metadata(struct expertd_call *call, const struct expertd_call *leg)
+{
+    call->metadata_bytes = leg->metadata_bytes;
+    memcpy(call->metadata, leg->metadata, leg->metadata_bytes);
+}
+
+static void take_outputs(struct expertd_call *call, struct expertd_call *leg)
+{
+    for (size_t i = 0; i < leg->n_outputs; i++) {
+        zmq_msg_init(&call->reply[i]);
+        zmq_msg_move(&call->reply[i], &leg->reply[i]);
+        call->outputs[i] = leg->outputs[i];
+        call->outputs[i].data = zmq_msg_data(&call->reply[i]); /* a tiny one has moved */
+    }
+    call->n_outputs = leg->n_outputs;
+}
+
+/* What has come of the leg is the call's. */
+static void take_whole(struct expertd_call *call, struct expertd_call *leg)
+{
+    call->status = leg->status;
+    call->not_applied = leg->not_applied;
+    call->retry_after_ms = leg->retry_after_ms;
+    call->answer = leg->answer;
+    leg->answer = NULL;
+    take_metadata(call, leg);
+    memcpy(call->message, leg->message, sizeof call->message);
+    take_outputs(call, leg);
+}
+
+/* What was looked for where it is not any more goes on at home. */
+static void whole_ended(struct expertd_call *call, struct expertd_call *leg)
+{
+    struct expertd_client *client = call->client;
+    const uint64_t now_ns = clock_now_ns();
+    const bool remembered = !call->followed && leg->status == EXPERTD_NOT_FOUND;
+    const bool lost = leg->status == EXPERTD_UNAVAILABLE || leg->status == EXPERTD_NOT_FOUND;
+    if (lost)
+        siblings_learn(&client->siblings, call->uid_hash, NULL);
+    if (remembered && call->deadline_ns > now_ns && client_set_time_left(call, now_ns) == 0 &&
+        call_table_insert(&client->table, call) == 0) {
+        client->stirred = true;
+        client_queue(call);
+        return;
+    }
+    take_whole(call, leg);
+    client_finish(call);
+}
+
+/* ---- parts --------------------------------------------------------------------------------------------------------
+ */
+
+/* A request of one's own, decoded; `memory` is to be freed, also where it is NULL for want of that. */
+static Expertd__RequestHeader *decode(const struct expertd_call *call, void **memory)
+{
+    struct message_arena arena;
+    Expertd__RequestHeader *header = NULL;
+    const char *why;
+    zmq_msg_t *frame = (zmq_msg_t *)(uintptr_t)&call->request[0];
+    *memory = malloc(MESSAGE_REQUEST_ARENA);
+    if (!*memory)
+        return NULL;
+    message_arena_init(&arena, *memory, MESSAGE_REQUEST_ARENA);
+    if (message_decode_request(&arena, zmq_msg_data(frame), zmq_msg_size(frame), &header, &why) < 0)
+        return NULL;
+    return header->n_parts == call->n_parts && call_cut_possible(call, header) ? header : NULL;
+}
+
+/* The parts, all of them here. False: no memory. */
+static bool begin_parts(struct expertd_call *call, const Expertd__RequestHeader *header)
+{
+    struct away *away = away_of(call);
+    uint64_t row = 0;
+    if (!away)
+        return false;
+    away->n_parts = call->n_parts;
+    for (size_t p = 0; p < call->n_parts; p++) {
+        const Expertd__RequestHeader__Part *part = header->parts[p];
+        away->parts[p] = (struct part){
+            .row = row, .rows = part->rows, .uid_hash = uid_hash(part->uid, strlen(part->uid)), .at = call->client};
+        row += part->rows;
+    }
+    return true;
+}
+
+/* Says of parts what is not an answer's. */
+static void say(struct expertd_call *call, const uint32_t *numbers, size_t count, struct call_part what)
+{
+    struct call_part parts[MESSAGE_MAX_PARTS];
+    for (size_t i = 0; i < count; i++)
+        parts[i] = what;
+    (void)call_parts_say(&call->answer, numbers, parts, count); /* else they were not asked, which is true as well */
+}
+
+/* A leg for each client at which parts that go on (parts[].at) are. How many there are. */
+static size_t start_legs(struct expertd_call *call, const Expertd__RequestHeader *header)
+{
+    struct away *away = call->away;
+    bool started[MESSAGE_MAX_PARTS] = {false};
+    const bool not_applied = call->not_applied;
+    clear_legs(away);
+    go_away(call);
+    for (size_t first = 0; first < away->n_parts && away->count < LEGS_MAX; first++) {
+        struct expertd_client *at = away->parts[first].at;
+        uint32_t *numbers = at && !started[first] ? malloc(away->n_parts * sizeof *numbers) : NULL;
+        size_t count = 0;
+        if (!numbers)
+            continue;
+        for (size_t p = first; p < away->n_parts; p++) {
+            if (away->parts[p].at != at)
+                continue;
+            started[p] = true;
+            numbers[count++] = (uint32_t)p;
+        }
+        (void)add_leg(call, at, header, numbers, count);
+    }
+    if (away->count == 0)
+        call->not_applied = not_applied;
+    return away->count;
+}
+
+/* Whether parts are known to be at other frontends, and are asked there from now on. */
+static bool begin_at_siblings(struct expertd_call *call)
+{
+    void *memory;
+    bool elsewhere = false;
+    struct expertd_client *client = call->client;
+    const Expertd__RequestHeader *header = decode(call, &memory);
+    if (header && begin_parts(call, header)) {
+        for (size_t p = 0; p < call->n_parts; p++) {
+            struct expertd_client *at = siblings_find(&client->siblings, call->away->parts[p].uid_hash);
+            call->away->parts[p].at = at ? at : client;
+            elsewhere |= at != NULL;
+        }
+        elsewhere = elsewhere && call_parts_begin(&call->answer, call->n_parts) && start_legs(call, header) > 0;
+    }
+    free(memory);
+    if (!elsewhere) {
+        call_drop_answer(call);
+        away_forget(call);
+    }
+    return elsewhere;
+}
+
+/* Where a part goes on after what was said of it; NULL: it has ended. */
+static struct expertd_client *next_of(struct expertd_call *call, size_t p)
+{
+    struct expertd_client *client = call->client;
+    struct part *part = &call->away->parts[p];
+    const struct call_part *said = &((const struct call_parts *)call->answer)->parts[p];
+    if (!part->at)
+        return NULL;
+    const bool lost = said->status == EXPERTD_NOT_FOUND || said->status == EXPERTD_UNAVAILABLE;
+    if (part->at != client && lost)
+        siblings_learn(&client->siblings, part->uid_hash, NULL);
+    if (said->status != EXPERTD_NOT_FOUND || part->turned)
+        return NULL;
+    if (part->at != client)
+        return client; /* where it was looked for it is not any more */
+    struct expertd_client *sibling = said->endpoint[0] ? sibling_of(client, said->endpoint) : NULL;
+    if (sibling) {
+        part->turned = true;
+        siblings_learn(&client->siblings, part->uid_hash, sibling);
+    }
+    return sibling;
+}
+
+/* Whether parts go on, once there is an answer for each. */
+static bool go_on(struct expertd_call *call)
+{
+    void *memory = NULL;
+    size_t count = 0, turned = 0;
+    if (clock_now_ns() >= call->deadline_ns)
+        return false;
+    const Expertd__RequestHeader *header = call->away ? NULL : decode(call, &memory);
+    if (!call->away && (!header || !begin_parts(call, header))) {
+        free(memory);
+        return false;
+    }
+    for (size_t p = 0; p < call->n_parts; p++) {
+        const bool before = call->away->parts[p].turned;
+        call->away->parts[p].at = next_of(call, p);
+        count += call->away->parts[p].at != NULL;
+        turned += call->away->parts[p].turned && !before;
+    }
+    if (count > 0 && !header)
+        header = decode(call, &memory);
+    count = count > 0 && header ? start_legs(call, header) : 0;
+    free(memory);
+    call->client->counters.followed += count > 0 && turned > 0;
+    return count > 0;
+}
+
+static bool any_named(const struct call_parts *parts)
+{
+    for (size_t p = 0; p < parts->count; p++)
+        if (parts->parts[p].endpoint[0])
+            return true;
+    return false;
+}
+
+/* Rows of zeros for what comes of the legs, of tensors like the leg's. False: no memory. */
+static bool make_outputs(struct expertd_call *call, const struct expertd_call *leg)
+{
+    for (; call->n_outputs < leg->n_outputs; call->n_outputs++) {
+        struct expertd_tensor *output = &call->outputs[call->n_outputs];
+        zmq_msg_t *frame = &call->reply[call->n_outputs];
+        *output = leg->outputs[call->n_outputs];
+        output->bytes = output->bytes / leg->rows * call->rows;
+        output->shape[0] = call->rows;
+        if (zmq_msg_init_size(frame, output->bytes) < 0)
+            return false;
+        output->data = zmq_msg_data(frame);
+        memset(zmq_msg_data(frame), 0, output->bytes);
+    }
+    return true;
+}
+
+static bool same_outputs(const struct expertd_call *call, const struct expertd_call *leg)
+{
+    bool same = call->n_outputs == leg->n_outputs;
+    for (size_t i = 0; i < leg->n_outputs && same; i++) {
+        const struct expertd_tensor *a = &call->outputs[i], *b = &leg->outputs[i];
+        same = a->dtype == b->dtype && a->ndim == b->ndim &&
+               memcmp(&a->shape[1], &b->shape[1], (a->ndim - 1) * sizeof a->shape[0]) == 0;
+    }
+    return same;
+}
+
+/* The rows of the leg's parts to where they are among the call's. What is wrong with them; NULL. */
+static const char *place_outputs(struct expertd_call *call, struct expertd_call *leg, const struct leg *of)
+{
+    const struct call_parts *said = leg->answer;
+    const bool first = call->n_outputs == 0;
+    if (leg->status != EXPERTD_OK || leg->n_outputs == 0)
+        return NULL;
+    if (first && of->count == call->n_parts) {
+        take_outputs(call, leg);
+        return NULL;
+    }
+    if (first && !make_outputs(call, leg))
+        return "there is no memory for its answer";
+    if (!same_outputs(call, leg))
+        return "its answer has other shapes than that of the parts at another frontend";
+    for (size_t i = 0; i < leg->n_outputs; i++) {
+        const uint64_t bytes = leg->outputs[i].bytes / leg->rows;
+        unsigned char *to = zmq_msg_data(&call->reply[i]);
+        const unsigned char *from = leg->outputs[i].data;
+        for (size_t j = 0; j < of->count; j++) {
+            const struct part *part = &call->away->parts[of->numbers[j]];
+            if (said->parts[j].status == EXPERTD_OK)
+                memcpy(to + part->row * bytes, from, part->rows * bytes);
+            from += part->rows * bytes;
+        }
+    }
+    return NULL;
+}
+
+/* What the leg's answer says of its parts is said of the call's. */
+static void take_leg(struct expertd_call *call, struct expertd_call *leg, const struct leg *of)
+{
+    const struct call_parts *said = leg->answer;
+    const char *problem = place_outputs(call, leg, of);
+    take_metadata(call, leg);
+    if (problem || !said || said->count != of->count)
+        say(call, of->numbers, of->count,
+            (struct call_part){.status = problem ? EXPERTD_INTERNAL : leg->status,
+                               .retry_after_ms = problem ? 0 : leg->retry_after_ms,
+                               .not_applied = leg->not_applied,
+                               .message = problem ? problem : leg->message,
+                               .endpoint = ""});
+    else
+        (void)call_parts_say(&call->answer, of->numbers, said->parts, of->count);
+}
+
+/* Which part's status is that of a call of which no part is OK: PROTOCOL.md, "Many experts at once". */
+static int weight(const struct call_part *part)
+{
+    return part->status == EXPERTD_RESOURCE_EXHAUSTED ? 0 : call_nothing_done(part->status) ? 1 : 2;
+}
+
+static void end_parts(struct expertd_call *call)
+{
+    const struct call_parts *parts = call->answer;
+    const struct call_part *worst = &parts->parts[0];
+    uint32_t retry_after_ms = 0;
+    bool ok = false, not_applied = true;
+    for (size_t p = 0; p < parts->count; p++) {
+        const struct call_part *part = &parts->parts[p];
+        ok |= part->status == EXPERTD_OK;
+        not_applied &= part->not_applied;
+        retry_after_ms = part->retry_after_ms > retry_after_ms ? part->retry_after_ms : retry_after_ms;
+        if (weight(part) > weight(worst))
+            worst = part;
+    }
+    if (ok) {
+        call->status = EXPERTD_OK;
+        call->message[0] = 0;
+    } else {
+        call_set_status(call, worst->status, "%s", worst->message);
+        while (call->n_outputs > 0)
+            zmq_msg_close(&call->reply[--call->n_outputs]);
+    }
+    call->not_applied = call->method != EXPERTD__METHOD__BACKWARD || not_applied;
+    call->retry_after_ms = call->status == EXPERTD_RESOURCE_EXHAUSTED ? retry_after_ms : 0;
+    client_finish(call);
+}
+
+static void leg_of_parts_ended(struct expertd_call *call, struct expertd_call *leg)
+{
+    struct away *away = call->away;
+    for (size_t i = 0; i < away->count; i++) {
+        if (away->legs[i].call != leg)
+            continue;
+        take_leg(call, leg, &away->legs[i]);
+        away->legs[i].call = NULL;
+        away->open--;
+    }
+    if (away->open == 0 && !go_on(call))
+        end_parts(call);
+}
+
+/* ---- all of them --------------------------------------------------------------------------------------------------
+ */
+
+bool away_begin(struct expertd_call *call)
+{
+    struct expertd_client *client = call->client;
+    if (call->leg_of || !client->siblings.routes || !client_has_tensors(call->method))
+        return false;
+    if (call->n_parts > 0)
+        return begin_at_siblings(call);
+    struct expertd_client *sibling = siblings_find(&client->siblings, call->uid_hash);
+    return sibling && send_whole(call, sibling);
+}
+
+bool away_follow(struct expertd_call *call, const char *endpoint)
+{
+    if (call->leg_of || call->client->is_sibling || call->n_request == 0)
+        return false;
+    if (call->n_parts == 0 || !call->answer)
+        return follow_whole(call, endpoint);
+    if (!any_named(call->answer) || !go_on(call)) {
+        away_forget(call);
+        return false;
+    }
+    return true;
+}
+
+static void take_ended(struct expertd_client *client)
+{
+    struct expertd_call *leg;
+    while ((leg = TAILQ_FIRST(&client->calls[CALL_LEG_ENDED])) != NULL) {
+        struct expertd_call *call = leg->leg_of;
+        if (call->away->n_parts > 0) {
+            leg_of_parts_ended(call, leg);
+        } else {
+            away_forget(call);
+            whole_ended(call, leg);
+        }
+        client_keep(leg);
+    }
+}
+
+bool away_take_back(struct expertd_client *client)
+{
+    client->stirred = false;
+    for (size_t i = 0; i < client->siblings.count; i++) {
+        client_progress(client->siblings.clients[i], NULL);
+        take_ended(client->siblings.clients[i]);
+    }
+    take_ended(client);
+    return client->stirred;
+}

@@ -1,0 +1,63 @@
+/* A client's inside, for client.c, which moves its calls, and away.c, for those that go on at other frontends of its
+ * server. */
+#ifndef EXPERTD_CLIENT_CLIENT_PRIVATE_H
+#define EXPERTD_CLIENT_CLIENT_PRIVATE_H
+
+#include "client/call.h"
+#include "client/connection.h"
+#include "client/decoder.h"
+#include "client/siblings.h"
+
+enum { CLIENT_ROOMS = 256 };
+
+struct expertd_client {
+    struct connection connection;
+    struct siblings siblings;
+    bool is_sibling; /* follows nobody */
+    bool stirred;    /* something was put on its way, here or at a sibling, since away_take_back() began to look */
+    char *endpoint;
+    unsigned char id[MESSAGE_CLIENT_ID_SIZE];
+    uint32_t deadline_ms;
+    uint32_t queue_limit;
+    uint32_t codec, reply_codec;
+    uint64_t last_request_id;
+    uint64_t random;    /* of pauses */
+    uint64_t resume_ns; /* no call that is paused goes on earlier */
+    bool impatient;
+    uint64_t earliest_ns; /* no deadline in flight is earlier; it may be that of a call that has ended */
+    int ended;            /* calls that neither expertd_poll() has counted nor the program has fetched */
+    uint64_t polls;       /* that have counted some */
+    size_t count[CALL_STATES];
+    size_t own_legs; /* of those in flight, that are legs of others of these */
+    struct call_list calls[CALL_STATES];
+    struct call_table table;
+    struct decoder decoder;
+    struct expertd_client_counters counters;
+    size_t metadata_bytes;
+    unsigned char metadata[MESSAGE_METADATA_MAX];
+    char traceparent[56];
+    uint64_t asked_connects; /* where the server's shared memory is was asked on the connection of that number */
+    uint64_t spin_ns;
+    struct {
+        uint64_t uid_hash, row_bytes;
+    } rooms[CLIENT_ROOMS]; /* what a row of an expert's outputs takes */
+};
+
+/* A call in no state but CALL_FREE, with nothing in it. NULL: no memory. */
+struct expertd_call *client_new_call(struct expertd_client *client, Expertd__Method method);
+void client_move(struct expertd_call *call, enum call_state state);
+/* The call, which is in no hands any more, is kept for the next one. */
+void client_keep(struct expertd_call *call);
+/* The call has its status, and has ended. */
+void client_finish(struct expertd_call *call);
+/* Puts the call, whose request is made, on its way. Its status may be there at once. -ENOMEM: it is as it was. */
+int client_launch(struct expertd_call *call, uint64_t deadline_ns);
+/* The call, which is in the table, waits to be sent to where it was made; and is sent, if that can be. */
+void client_queue(struct expertd_call *call);
+/* The request says what is left of the call's time. -ENOMEM: nothing has changed. */
+int client_set_time_left(struct expertd_call *call, uint64_t now_ns);
+/* What is there now, without waiting. */
+void client_progress(struct expertd_client *client, const struct expertd_call *wanted);
+bool client_has_tensors(Expertd__Method method);
+
+#endif

@@ -1,0 +1,543 @@
+/* Calls at the wrong frontend: two servers, of which one names the other; and calls for many experts, of which each has
+ * some. */
+#include <check.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/unit/support_session.h"
+
+static struct router *right; /* has nop.0, which the session's server has not */
+static atomic_int at_home, at_right, right_has_it;
+static uint64_t ids[2]; /* of the last request at home, and at the right one */
+static char named[256]; /* the endpoint that home names */
+
+static void answer_right(void *context, struct router_request *request)
+{
+    const Expertd__RequestHeader *header = router_header(request);
+    if (header->method != EXPERTD__METHOD__PING) {
+        ids[1] = header->request_id;
+        atomic_fetch_add(&at_right, 1);
+    }
+    if (!atomic_load(&right_has_it) && header->method != EXPERTD__METHOD__PING)
+        router_reply_status(request, header, EXPERTD__STATUS__NOT_FOUND, "not here any more");
+    else
+        router_nop(context, request);
+}
+
+/* Names the other one, or when nothing is named has the expert itself. */
+static void answer_home(void *context, struct router_request *request)
+{
+    const Expertd__RequestHeader *header = router_header(request);
+    Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
+    if (header->method != EXPERTD__METHOD__PING) {
+        ids[0] = header->request_id;
+        atomic_fetch_add(&at_home, 1);
+    }
+    if (!named[0] || header->method == EXPERTD__METHOD__PING) {
+        router_nop(context, request);
+        return;
+    }
+    reply.status = EXPERTD__STATUS__NOT_FOUND;
+    reply.message = (char *)(uintptr_t) "it is at another frontend";
+    reply.endpoint = named;
+    router_reply(request, header, &reply, NULL, 0);
+}
+
+static void set_up(void)
+{
+    session_open();
+    right = router_start(NULL, answer_right, NULL);
+    snprintf(named, sizeof named, "%s", router_endpoint(right));
+    atomic_store(&at_home, 0);
+    atomic_store(&at_right, 0);
+    atomic_store(&right_has_it, 1);
+    session_start(answer_home, NULL);
+}
+
+static void tear_down(void)
+{
+    session_close();
+    router_stop(&right);
+}
+
+static void forward_as(enum expertd_status status)
+{
+    session_forward(3, SESSION_LONG_MS, &session.call);
+    session_finish_as(session.call, status);
+}
+
+START_TEST(a_call_follows_and_the_next_goes_there_at_once)
+{
+    for (int i = 1; i <= 3; i++) {
+        forward_as(EXPERTD_OK);
+        ck_assert_uint_eq(expertd_call_output_count(session.call), 1);
+        ck_assert_mem_eq(expertd_call_output(session.call, 0)->data, session_floats, 48);
+        expertd_call_release(&session.call);
+        ck_assert_int_eq(atomic_load(&at_home), 1);
+        ck_assert_int_eq(atomic_load(&at_right), i);
+    }
+    struct expertd_client_counters counters = {.size = sizeof counters};
+    expertd_client_read_counters(session.client, &counters);
+    ck_assert_uint_eq(counters.followed, 1);
+    ck_assert_uint_eq(counters.in_flight, 0);
+    ck_assert_uint_eq(counters.calls, 3);
+}
+END_TEST
+
+START_TEST(a_backward_keeps_its_id_and_can_be_repeated)
+{
+    session_backward(SESSION_LONG_MS, &session.call);
+    session_finish_as(session.call, EXPERTD_OK);
+    ck_assert_uint_eq(ids[0], ids[1]);
+    const uint64_t id = ids[1];
+    ck_assert_int_eq(expertd_call_retry(session.call, SESSION_LONG_MS), 0);
+    session_finish_as(session.call, EXPERTD_OK);
+    ck_assert_uint_eq(ids[1], id);
+    ck_assert_int_eq(atomic_load(&at_right), 2);
+    ck_assert(!expertd_call_not_applied(session.call));
+}
+END_TEST
+
+START_TEST(info_and_checkpoint_follow_too)
+{
+    ck_assert_int_eq(expertd_info(session.client, "nop.0", SESSION_LONG_MS, &session.call), 0);
+    session_finish_as(session.call, EXPERTD_OK);
+    ck_assert_str_eq(expertd_call_info(session.call)->uid, "nop.0");
+    expertd_call_release(&session.call);
+    ck_assert_int_eq(expertd_checkpoint(session.client, "nop.0", SESSION_LONG_MS, &session.call), 0);
+    session_finish_as(session.call, EXPERTD_OK);
+    ck_assert_int_eq(atomic_load(&at_right), 2);
+}
+END_TEST
+
+START_TEST(what_is_not_there_any_more_is_looked_for_at_home)
+{
+    forward_as(EXPERTD_OK);
+    expertd_call_release(&session.call);
+    atomic_store(&right_has_it, 0);
+    named[0] = 0;
+    forward_as(EXPERTD_OK); /* remembered to be at the right one, which says no, and then at home */
+    expertd_call_release(&session.call);
+    ck_assert_int_eq(atomic_load(&at_right), 2);
+    ck_assert_int_eq(atomic_load(&at_home), 2);
+    forward_as(EXPERTD_OK); /* which is remembered */
+    ck_assert_int_eq(atomic_load(&at_right), 2);
+}
+END_TEST
+
+START_TEST(nobody_is_sent_round_in_circles)
+{
+    atomic_store(&right_has_it, 0);
+    forward_as(EXPERTD_NOT_FOUND);
+    ck_assert_str_eq(expertd_call_message(session.call), "not here any more");
+    ck_assert(expertd_call_not_applied(session.call));
+    ck_assert_int_eq(atomic_load(&at_home), 1);
+    ck_assert_int_eq(atomic_load(&at_right), 1);
+    expertd_call_release(&session.call);
+    snprintf(named, sizeof named, "%s", router_endpoint(session.router)); /* itself */
+    forward_as(EXPERTD_NOT_FOUND);
+    ck_assert_int_le(atomic_load(&at_home), 4);
+}
+END_TEST
+
+START_TEST(what_is_no_endpoint_is_not_followed)
+{
+    static const char *const strange[] = {"tcp://*:1", "inproc://x",  "ipc://", "tcp://h",
+                                          "nonsense",  "pgm://a;b:1", "\n"};
+    snprintf(named, sizeof named, "%s", strange[_i]);
+    forward_as(EXPERTD_NOT_FOUND);
+    ck_assert_str_eq(expertd_call_message(session.call), "it is at another frontend");
+}
+END_TEST
+
+START_TEST(the_other_one_s_silence_ends_with_the_deadline)
+{
+    snprintf(named, sizeof named, "%s", session_free_endpoint());
+    session_forward(3, 3000, &session.call);
+    session_finish_as(session.call, EXPERTD_UNAVAILABLE);
+    ck_assert_ptr_nonnull(strstr(expertd_call_message(session.call), named));
+}
+END_TEST
+
+START_TEST(calls_that_are_away_can_be_given_up)
+{
+    snprintf(named, sizeof named, "%s", session_free_endpoint());
+    for (int i = 0; i < 3; i++) {
+        session_forward(3, SESSION_LONG_MS, &session.call);
+        while (atomic_load(&at_home) == 0)
+            expertd_poll(session.client, 10);
+        expertd_poll(session.client, 50);
+        expertd_call_release(&session.call);
+    }
+    session_forward(3, SESSION_LONG_MS, &session.call);
+    expertd_client_destroy(&session.client); /* with one of them */
+    session.call = NULL;
+}
+END_TEST
+
+START_TEST(many_calls_at_once_all_come_back)
+{
+    enum { CALLS = 500 };
+    static struct expertd_call *calls[CALLS];
+    for (int i = 0; i < CALLS; i++)
+        session_forward(1 + i % 3, SESSION_LONG_MS, &calls[i]);
+    for (int i = 0; i < CALLS; i++) {
+        session_finish_as(calls[i], EXPERTD_OK);
+        expertd_call_release(&calls[i]);
+    }
+    ck_assert_int_eq(atomic_load(&at_right), CALLS);
+}
+END_TEST
+
+/* ---- many experts at once -----------------------------------------------------------------------------------------
+ */
+
+enum { ROWS = 12, APPLIED = 512 };
+
+/* A frontend that has some experts, and names the other one for the rest. */
+struct frontend {
+    struct router *router;
+    const char *has;              /* "ac": part.a and part.c */
+    const char *names;            /* an endpoint, for what it has not; "" */
+    bool short_answer;            /* of one column less */
+    atomic_int messages;          /* of parts, that came */
+    size_t parts;                 /* of the last one */
+    uint64_t applied[APPLIED][2]; /* backward: which part's letter, and the id */
+    int n_applied;
+    unsigned char client_id[MESSAGE_CLIENT_ID_SIZE];
+};
+static struct frontend here, there;
+static float rows[ROWS * 4];
+
+static bool has(const struct frontend *frontend, const Expertd__RequestHeader__Part *part)
+{
+    return strchr(frontend->has, part->uid[strlen("part.")]) != NULL;
+}
+
+/* Its rows doubled, or zeros. */
+static void answer_rows(const struct frontend *frontend, const Expertd__RequestHeader *header, const float *from,
+                        float *to, uint64_t columns)
+{
+    for (size_t p = 0; p < header->n_parts; p++) {
+        for (uint64_t row = 0; row < header->parts[p]->rows; row++, from += 4, to += columns)
+            for (uint64_t c = 0; c < columns; c++)
+                to[c] = has(frontend, header->parts[p]) ? 2 * from[c] : 0;
+    }
+}
+
+static void note_applied(struct frontend *frontend, const Expertd__RequestHeader *header)
+{
+    for (size_t p = 0; p < header->n_parts; p++) {
+        if (!has(frontend, header->parts[p]))
+            continue;
+        const uint64_t id = header->parts[p]->request_id ? header->parts[p]->request_id : header->request_id;
+        frontend->applied[frontend->n_applied][0] = (uint64_t)header->parts[p]->uid[strlen("part.")];
+        frontend->applied[frontend->n_applied++][1] = id;
+    }
+    ck_assert_uint_eq(header->client_id.len, MESSAGE_CLIENT_ID_SIZE);
+    memcpy(frontend->client_id, header->client_id.data, MESSAGE_CLIENT_ID_SIZE);
+}
+
+static void answer_parts(void *context, struct router_request *request)
+{
+    struct frontend *frontend = context;
+    const Expertd__RequestHeader *header = router_header(request);
+    Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
+    Expertd__ReplyHeader__PartResult results[8], *pointers[8];
+    char *endpoints[] = {(char *)(uintptr_t)frontend->names};
+    float answer[ROWS * 4];
+    uint64_t shape[] = {0, frontend->short_answer ? 3 : 4};
+    Expertd__Tensor tensor = EXPERTD__TENSOR__INIT, *tensors[] = {&tensor};
+    if (header->method == EXPERTD__METHOD__PING) {
+        router_nop(NULL, request);
+        return;
+    }
+    frontend->messages++;
+    frontend->parts = header->n_parts;
+    reply.status = EXPERTD__STATUS__NOT_FOUND;
+    for (size_t p = 0; p < header->n_parts; p++) {
+        expertd__reply_header__part_result__init(&results[p]);
+        pointers[p] = &results[p];
+        shape[0] += header->parts[p]->rows;
+        if (has(frontend, header->parts[p])) {
+            reply.status = EXPERTD__STATUS__OK;
+            continue;
+        }
+        results[p].status = EXPERTD__STATUS__NOT_FOUND;
+        results[p].message = (char *)(uintptr_t) "it is not here";
+        results[p].frontend = frontend->names[0] ? 1 : 0;
+    }
+    ck_assert_uint_eq(zmq_msg_size(&request->frames[1]), shape[0] * 4 * sizeof(float));
+    if (header->method == EXPERTD__METHOD__BACKWARD)
+        note_applied(frontend, header);
+    answer_rows(frontend, header, zmq_msg_data(&request->frames[1]), answer, shape[1]);
+    reply.parts = pointers;
+    reply.n_parts = header->n_parts;
+    reply.endpoints = endpoints;
+    reply.n_endpoints = frontend->names[0] ? 1 : 0;
+    tensor.dtype = EXPERTD__DTYPE__FLOAT32;
+    tensor.shape = shape;
+    tensor.n_shape = 2;
+    reply.tensors = tensors;
+    reply.n_tensors = reply.status == EXPERTD__STATUS__OK;
+    const struct router_frame frame = {answer, shape[0] * shape[1] * sizeof(float)};
+    router_reply(request, header, &reply, &frame, reply.n_tensors);
+}
+
+static void set_up_parts(void)
+{
+    session_open();
+    there = (struct frontend){.has = "bd", .names = ""};
+    there.router = router_start(NULL, answer_parts, &there);
+    here = (struct frontend){.has = "ac", .names = router_endpoint(there.router)};
+    session_start(answer_parts, &here);
+    for (int i = 0; i < ROWS * 4; i++)
+        rows[i] = (float)(i + 1);
+}
+
+static void tear_down_parts(void)
+{
+    session_close();
+    router_stop(&there.router);
+}
+
+static const struct expertd_part four_parts[] = {
+    {"part.b", 2, 0}, {"part.a", 1, 0}, {"part.c", 4, 0}, {"part.d", 5, 71}};
+
+static struct expertd_call *ask_parts(const struct expertd_part *parts, size_t count, bool backward)
+{
+    struct expertd_call *call;
+    uint64_t n = 0;
+    for (size_t p = 0; p < count; p++)
+        n += parts[p].rows;
+    const struct expertd_tensor input = expertd_tensor_f32(rows, n, 4);
+    if (backward)
+        ck_assert_int_eq(
+            expertd_backward_parts(session.client, parts, count, &input, 1, &input, 1, SESSION_LONG_MS, &call), 0);
+    else
+        ck_assert_int_eq(expertd_forward_parts(session.client, parts, count, &input, 1, SESSION_LONG_MS, &call), 0);
+    return call;
+}
+
+/* All are there, each at its place. */
+static void expect_all(struct expertd_call *call, size_t count)
+{
+    session_finish_as(call, EXPERTD_OK);
+    ck_assert_uint_eq(expertd_call_part_count(call), count);
+    for (size_t p = 0; p < count; p++)
+        ck_assert_int_eq(expertd_call_part_status(call, p), EXPERTD_OK);
+    ck_assert_uint_eq(expertd_call_output_count(call), 1);
+    const struct expertd_tensor *output = expertd_call_output(call, 0);
+    for (uint64_t i = 0; i < output->shape[0] * 4; i++)
+        ck_assert_float_eq(((const float *)output->data)[i], 2 * rows[i]);
+}
+
+START_TEST(parts_go_on_where_they_are_said_to_be_and_then_go_there_at_once)
+{
+    for (int i = 1; i <= 3; i++) {
+        struct expertd_call *call = ask_parts(four_parts, 4, false);
+        expect_all(call, 4);
+        ck_assert_uint_eq(expertd_call_output(call, 0)->shape[0], ROWS);
+        expertd_call_release(&call);
+        ck_assert_int_eq(here.messages, i);
+        ck_assert_int_eq(there.messages, i);
+        ck_assert_uint_eq(here.parts, i == 1 ? 4 : 2);
+        ck_assert_uint_eq(there.parts, 2);
+    }
+    struct expertd_client_counters counters = {.size = sizeof counters};
+    expertd_client_read_counters(session.client, &counters);
+    ck_assert_uint_eq(counters.followed, 1);
+    ck_assert_uint_eq(counters.in_flight, 0);
+    ck_assert_uint_eq(counters.calls, 3);
+}
+END_TEST
+
+START_TEST(a_message_whose_parts_are_all_elsewhere_goes_there_whole)
+{
+    static const struct expertd_part parts[] = {{"part.d", 3, 0}, {"part.b", 2, 0}};
+    for (int i = 1; i <= 2; i++) {
+        struct expertd_call *call = ask_parts(parts, 2, false);
+        expect_all(call, 2);
+        expertd_call_release(&call);
+        ck_assert_int_eq(here.messages, 1);
+        ck_assert_int_eq(there.messages, i);
+    }
+}
+END_TEST
+
+/* The first that is known of a part's id, among what was applied anywhere. */
+static uint64_t id_of(char letter, int *times)
+{
+    uint64_t id = 0;
+    *times = 0;
+    for (int f = 0; f < 2; f++) {
+        const struct frontend *frontend = f ? &there : &here;
+        for (int i = 0; i < frontend->n_applied; i++) {
+            if (frontend->applied[i][0] != (uint64_t)letter)
+                continue;
+            ck_assert(*times == 0 || id == frontend->applied[i][1]);
+            id = frontend->applied[i][1];
+            ++*times;
+        }
+    }
+    return id;
+}
+
+START_TEST(parts_of_a_backward_keep_their_ids_wherever_they_go)
+{
+    int times;
+    struct expertd_call *call = ask_parts(four_parts, 4, true);
+    const uint64_t id = expertd_call_request_id(call);
+    for (int i = 1; i <= 3; i++) { /* the second and third time they are repeats */
+        expect_all(call, 4);
+        for (const char *letter = "abc"; *letter; letter++) {
+            ck_assert_uint_eq(id_of(*letter, &times), id);
+            ck_assert_int_eq(times, i);
+        }
+        ck_assert_uint_eq(id_of('d', &times), 71);
+        ck_assert_int_eq(times, i);
+        ck_assert_mem_eq(here.client_id, there.client_id, MESSAGE_CLIENT_ID_SIZE);
+        for (size_t p = 0; p < 4; p++)
+            ck_assert(!expertd_call_part_not_applied(call, p));
+        ck_assert_int_eq(expertd_call_retry(call, SESSION_LONG_MS), 0);
+    }
+    session_finish_as(call, EXPERTD_OK);
+    expertd_call_release(&call);
+}
+END_TEST
+
+START_TEST(parts_that_are_not_there_any_more_are_looked_for_at_home)
+{
+    struct expertd_call *call = ask_parts(four_parts, 4, false);
+    expect_all(call, 4);
+    expertd_call_release(&call);
+    here.has = "abcd"; /* both sleep: nothing was asked */
+    there.has = "d";
+    call = ask_parts(four_parts, 4, false);
+    expect_all(call, 4);
+    expertd_call_release(&call);
+    ck_assert_int_eq(there.messages, 2);
+    ck_assert_int_eq(here.messages, 3); /* a and c; then b */
+    call = ask_parts(four_parts, 4, false);
+    expect_all(call, 4);
+    expertd_call_release(&call);
+    ck_assert_uint_eq(here.parts, 3);
+    ck_assert_uint_eq(there.parts, 1);
+}
+END_TEST
+
+START_TEST(a_part_that_nobody_has_hurts_no_other_and_goes_round_no_circle)
+{
+    there.has = "d";
+    there.names = router_endpoint(session.router);
+    struct expertd_call *call = ask_parts(four_parts, 4, false);
+    session_finish_as(call, EXPERTD_OK);
+    ck_assert_int_eq(expertd_call_part_status(call, 0), EXPERTD_NOT_FOUND);
+    ck_assert_str_eq(expertd_call_part_message(call, 0), "it is not here");
+    const float *output = expertd_call_output(call, 0)->data;
+    for (int i = 0; i < ROWS * 4; i++)
+        ck_assert_float_eq(output[i], i < 2 * 4 ? 0 : 2 * rows[i]);
+    expertd_call_release(&call);
+    ck_assert_int_eq(here.messages, 1);
+    ck_assert_int_eq(there.messages, 1);
+}
+END_TEST
+
+START_TEST(a_frontend_that_is_silent_costs_its_parts_alone)
+{
+    struct expertd_call *call;
+    const struct expertd_tensor input = expertd_tensor_f32(rows, ROWS, 4);
+    here.names = session_free_endpoint();
+    ck_assert_int_eq(expertd_backward_parts(session.client, four_parts, 4, &input, 1, &input, 1, 3000, &call), 0);
+    session_finish_as(call, EXPERTD_OK);
+    for (size_t p = 0; p < 4; p++) {
+        ck_assert_int_eq(expertd_call_part_status(call, p), p % 3 ? EXPERTD_OK : EXPERTD_UNAVAILABLE);
+        ck_assert(expertd_call_part_not_applied(call, p) == (p % 3 == 0)); /* it was never sent */
+    }
+    ck_assert_ptr_nonnull(strstr(expertd_call_part_message(call, 3), here.names));
+    expertd_call_release(&call);
+}
+END_TEST
+
+START_TEST(answers_of_other_shapes_are_no_answers)
+{
+    there.short_answer = true;
+    struct expertd_call *call = ask_parts(four_parts, 4, false);
+    session_finish_as(call, EXPERTD_OK);
+    for (size_t p = 0; p < 4; p++)
+        ck_assert_int_eq(expertd_call_part_status(call, p), p % 3 ? EXPERTD_OK : EXPERTD_INTERNAL);
+    expertd_call_release(&call);
+}
+END_TEST
+
+START_TEST(parts_that_are_away_can_be_given_up)
+{
+    here.names = session_free_endpoint();
+    for (int i = 0; i < 3; i++) {
+        struct expertd_call *call = ask_parts(four_parts, 4, i % 2);
+        do
+            expertd_poll(session.client, 10);
+        while (here.messages <= i);
+        expertd_poll(session.client, 10);
+        expertd_call_release(&call);
+    }
+    session.call = ask_parts(four_parts, 4, true);
+    expertd_client_destroy(&session.client); /* with one of them */
+}
+END_TEST
+
+START_TEST(many_messages_at_once_all_come_back)
+{
+    enum { CALLS = 100 };
+    static struct expertd_call *calls[CALLS];
+    struct expertd_client_counters counters = {.size = sizeof counters};
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < CALLS; i++)
+            calls[i] = ask_parts(four_parts, 4, i % 2);
+        expertd_client_read_counters(session.client, &counters);
+        ck_assert_uint_eq(counters.in_flight, CALLS);
+        for (int i = 0; i < CALLS; i++) {
+            expect_all(calls[i], 4);
+            expertd_call_release(&calls[i]);
+        }
+        here.n_applied = there.n_applied = 0;
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("away");
+    TCase *tests = tcase_create("away");
+    tcase_add_checked_fixture(tests, set_up, tear_down);
+    tcase_set_timeout(tests, 600);
+    tcase_add_test(tests, a_call_follows_and_the_next_goes_there_at_once);
+    tcase_add_test(tests, a_backward_keeps_its_id_and_can_be_repeated);
+    tcase_add_test(tests, info_and_checkpoint_follow_too);
+    tcase_add_test(tests, what_is_not_there_any_more_is_looked_for_at_home);
+    tcase_add_test(tests, nobody_is_sent_round_in_circles);
+    tcase_add_loop_test(tests, what_is_no_endpoint_is_not_followed, 0, 7);
+    tcase_add_test(tests, the_other_one_s_silence_ends_with_the_deadline);
+    tcase_add_test(tests, calls_that_are_away_can_be_given_up);
+    tcase_add_test(tests, many_calls_at_once_all_come_back);
+    suite_add_tcase(suite, tests);
+    TCase *parts = tcase_create("parts");
+    tcase_add_checked_fixture(parts, set_up_parts, tear_down_parts);
+    tcase_set_timeout(parts, 600);
+    tcase_add_test(parts, parts_go_on_where_they_are_said_to_be_and_then_go_there_at_once);
+    tcase_add_test(parts, a_message_whose_parts_are_all_elsewhere_goes_there_whole);
+    tcase_add_test(parts, parts_of_a_backward_keep_their_ids_wherever_they_go);
+    tcase_add_test(parts, parts_that_are_not_there_any_more_are_looked_for_at_home);
+    tcase_add_test(parts, a_part_that_nobody_has_hurts_no_other_and_goes_round_no_circle);
+    tcase_add_test(parts, a_frontend_that_is_silent_costs_its_parts_alone);
+    tcase_add_test(parts, answers_of_other_shapes_are_no_answers);
+    tcase_add_test(parts, parts_that_are_away_can_be_given_up);
+    tcase_add_test(parts, many_messages_at_once_all_come_back);
+    suite_add_tcase(suite, parts);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
