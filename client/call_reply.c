@@ -159,7 +159,9 @@ static const char *take_parts(struct expertd_call *call, const Expertd__ReplyHea
         return NULL;
     if (header->n_parts != call->n_parts)
         return "it has not a status for each part";
-    return call_parts_take(&call->answer, header, call->method == EXPERTD__METHOD__BACKWARD) ? NULL : "no memory for its parts";
+    return call_parts_take(&call->answer, header, call->method == EXPERTD__METHOD__BACKWARD)
+               ? NULL
+               : "no memory for its parts";
 }
 
 /* The server's own sentence, for a terminal: it may be long, and may be anything. */

@@ -95,8 +95,17 @@ struct expertd_call *client_new_call(struct expertd_client *client, Expertd__Met
 /* Whether the request may have to be sent once more while the call is in flight, or after it. */
 static bool may_resend(const struct expertd_call *call)
 {
-    return call_keeps_request(call) || call->method == EXPERTD__METHOD__FORWARD ||
-           call->method == EXPERTD__METHOD__INFO || call->method == EXPERTD__METHOD__CHECKPOINT;
+    switch (call->method) {
+    case EXPERTD__METHOD__FORWARD:
+    case EXPERTD__METHOD__INFO:
+    case EXPERTD__METHOD__CHECKPOINT:
+    case EXPERTD__METHOD__LOAD:
+    case EXPERTD__METHOD__UNLOAD:
+    case EXPERTD__METHOD__SET:
+        return true; /* at another frontend of the server, if the expert is there */
+    default:
+        return call_keeps_request(call);
+    }
 }
 
 /* -EAGAIN: it has to wait. Else the request is on its way, or lost with the connection. */

@@ -30,7 +30,7 @@ int frontends_ask(const struct frontends *frontends, struct frontends_look *look
         struct expertd_client *client = frontends->clients[look->count];
         struct expertd_call **stats = &look->stats[look->count];
         int rc = expertd_ping(client, deadline_ms, &look->pings[look->count]);
-        if (rc == 0)
+        if (rc == 0 && experts != FRONTENDS_PING_ALONE)
             rc = experts == FRONTENDS_NO_EXPERTS ? expertd_stats(client, deadline_ms, stats)
                                                  : expertd_stats_experts(client, prefix, experts, deadline_ms, stats);
         if (rc < 0) {
@@ -62,7 +62,8 @@ int frontends_look(struct frontends *frontends, struct frontends_look *look, con
     rc = frontends_ask(frontends, look, prefix, experts, deadline_ms);
     for (size_t i = 0; i < look->count; i++) {
         wait_for(look->pings[i]);
-        wait_for(look->stats[i]);
+        if (look->stats[i])
+            wait_for(look->stats[i]);
     }
     return rc;
 }
@@ -70,9 +71,17 @@ int frontends_look(struct frontends *frontends, struct frontends_look *look, con
 bool frontends_answered(const struct frontends_look *look)
 {
     for (size_t i = 0; i < look->count; i++)
-        if (!expertd_call_done(look->pings[i]) || !expertd_call_done(look->stats[i]))
+        if (!expertd_call_done(look->pings[i]) || (look->stats[i] && !expertd_call_done(look->stats[i])))
             return false;
     return true;
+}
+
+static void free_sum(struct frontends_look *look)
+{
+    for (size_t i = 0; i < sizeof look->memory / sizeof look->memory[0]; i++) {
+        free(look->memory[i]);
+        look->memory[i] = NULL;
+    }
 }
 
 void frontends_release(struct frontends_look *look)
@@ -81,8 +90,7 @@ void frontends_release(struct frontends_look *look)
         expertd_call_release(&look->pings[i]);
         expertd_call_release(&look->stats[i]);
     }
-    for (size_t i = 0; i < sizeof look->memory / sizeof look->memory[0]; i++)
-        free(look->memory[i]);
+    free_sum(look);
     *look = (struct frontends_look){0};
 }
 
@@ -93,7 +101,7 @@ const struct expertd_pong *frontends_pong(const struct frontends_look *look, siz
 
 const struct expertd_stats *frontends_stats(const struct frontends_look *look, size_t frontend)
 {
-    return frontend < look->count ? expertd_call_stats(look->stats[frontend]) : NULL;
+    return frontend < look->count && look->stats[frontend] ? expertd_call_stats(look->stats[frontend]) : NULL;
 }
 
 /* ---- adding up ----------------------------------------------------------------------------------------------------
@@ -188,8 +196,10 @@ static bool add_up(struct frontends_look *look)
     look->memory[0] = all_counters;
     look->memory[1] = all_histograms;
     look->memory[2] = all_experts;
-    if (!all_counters || !all_histograms || !all_experts)
+    if (!all_counters || !all_histograms || !all_experts) {
+        free_sum(look);
         return false;
+    }
     uint64_t *counts = (uint64_t *)(void *)(all_histograms + histograms + 1);
     look->sum = (struct expertd_stats){.counters = all_counters, .histograms = all_histograms, .experts = all_experts};
     for (size_t f = 0; f < look->count; f++) {

@@ -18,9 +18,10 @@ void frontends_begin(struct frontends *frontends, struct expertd_client *client)
 /* And the others that it names. */
 void frontends_learn(struct frontends *frontends, const struct expertd_pong *pong);
 
-enum { FRONTENDS_NO_EXPERTS = UINT32_MAX };
+#define FRONTENDS_NO_EXPERTS UINT32_MAX
+#define FRONTENDS_PING_ALONE (UINT32_MAX - 1)
 
-/* What they were asked, and have answered: PING and STATS of each. Zeroed is empty. */
+/* What they were asked, and have answered: PING of each, and STATS if that was asked for. Zeroed is empty. */
 struct frontends_look {
     size_t count;
     struct expertd_call *pings[FRONTENDS_MAX], *stats[FRONTENDS_MAX];
@@ -28,8 +29,8 @@ struct frontends_look {
     bool summed;
     void *memory[3]; /* that it lies in, beside the calls */
 };
-/* Puts the questions on their way; experts (their number, 0: 4096; FRONTENDS_NO_EXPERTS) whose uid begins with prefix
- * (NULL: all) are asked for, too. -ENOMEM, and then there is no look. */
+/* Puts the questions on their way. experts: at most so many of each (0: 4096; FRONTENDS_NO_EXPERTS) whose uid begins
+ * with prefix (NULL: all) are asked for, too; or FRONTENDS_PING_ALONE. -ENOMEM, and then there is no look. */
 int frontends_ask(const struct frontends *frontends, struct frontends_look *look, const char *prefix, uint32_t experts,
                   uint32_t deadline_ms);
 /* The same, of all that there are now, and waits: first the one that knows the others is asked for them. `frontends`

@@ -288,7 +288,7 @@ static bool is_hexadecimal(const char *text, size_t length)
 /* Keys of servers, and what one key says of another (dht/trust.h). */
 static int check_trust(const struct config_dht *dht, const struct config_source *source)
 {
-    enum { KEY_DIGITS = 64, VOUCHER_DIGITS = 192 };
+    enum { KEY_DIGITS = 64 };
     for (unsigned i = 0; i < dht->trusted.count; i++) {
         const char *text = dht->trusted.items[i], *blank = strrchr(text, ' ');
         if (!is_hexadecimal(blank ? blank + 1 : text, KEY_DIGITS))
@@ -297,13 +297,19 @@ static int check_trust(const struct config_dht *dht, const struct config_source 
                                        "a key",
                                        text, KEY_DIGITS);
     }
-    const struct config_place place = {"dht", -1, "voucher"};
-    if (!dht->voucher[0])
+    return 0;
+}
+
+static int check_voucher(const struct config *config, const struct config_source *source, struct config_place place,
+                         const char *voucher)
+{
+    enum { VOUCHER_DIGITS = 192 };
+    if (!voucher[0])
         return 0;
-    if (!is_hexadecimal(dht->voucher, VOUCHER_DIGITS))
+    if (!is_hexadecimal(voucher, VOUCHER_DIGITS))
         return config_source_error(
             source, place, "is none: it has %d hexadecimal digits, and expertd-dht --vouch makes it", VOUCHER_DIGITS);
-    if (!dht->identity_file[0])
+    if (!config->dht.identity_file[0])
         return config_source_error(source, place,
                                    "is for the key of dht.identity_file, and without one each start has another");
     return 0;
@@ -330,6 +336,8 @@ static int check_dht(const struct config *config, const struct config_source *so
                                  dht->expiration, dht->update_period);
     if (rc == 0)
         rc = check_trust(dht, source);
+    if (rc == 0)
+        rc = check_voucher(config, source, (struct config_place){"dht", -1, "voucher"}, dht->voucher);
     if (rc < 0 || strcmp(dht->frontend, "none") == 0)
         return rc;
     if (wildcard_port(dht->frontend))
@@ -496,14 +504,10 @@ static int check_common(const struct config *config, const struct config_source 
         return config_source_error(source, (struct config_place){"dht", -1, "frontend"},
                                    "has no place beside frontends: all of them are asked (none: nothing is published)");
     if (config->dht.voucher[0])
-        return config_source_error(source, (struct config_place){"dht", -1, "voucher"},
-                                   "is for one key, and each of several frontends has one of its own: let the others "
-                                   "have these keys in their dht.trusted");
-    if (config->http.changes)
-        return config_source_error(source, (struct config_place){"http", -1, "changes"},
-                                   "is for a server with one frontend: of several, expertctl --server %.32s-FRONTEND "
-                                   "load is taken by the one that has the device",
-                                   config->server.name);
+        return config_source_error(
+            source, (struct config_place){"dht", -1, "voucher"},
+            "is for one key, and each of several frontends has one of its own: it stands in each "
+            "entry of frontends");
     return 0;
 }
 
@@ -531,6 +535,8 @@ static int check_places(const struct config *config, const struct config_source 
     if (entry->listen.count == 0)
         return config_source_error(source, listen, "is needed: each frontend has an endpoint of its own");
     int rc = check_listen(&entry->listen, source, listen);
+    if (rc == 0)
+        rc = check_voucher(config, source, (struct config_place){"frontends", index, "voucher"}, entry->voucher);
     for (unsigned i = 0; rc == 0 && i < entry->listen.count; i++)
         rc = check_not_bound(config, source, listen, entry->listen.items[i]);
     if (rc == 0)

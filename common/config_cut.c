@@ -49,6 +49,7 @@ static void set_dht(struct config *one, const struct config *whole, unsigned ind
 {
     if (strcmp(one->dht.frontend, "none") != 0)
         one->dht.frontend = "";
+    one->dht.voucher = whole->frontends[index].voucher;
     if (index == 0)
         return;
     one->dht.listen = "tcp://127.0.0.1:*";

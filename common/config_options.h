@@ -135,7 +135,10 @@
       "endpoint that is published for clients, and that the other frontends name; default the first of listen, which " \
       "must then not be a wildcard")                                                                                   \
     X(PATH, local_path, "", 0, 0, "",                                                                                  \
-      "UNIX socket of clients on this host; default <server.run_dir>/<server.name>-<name>.local")
+      "UNIX socket of clients on this host; default <server.run_dir>/<server.name>-<name>.local")                      \
+    X(STRING, voucher, "", 0, 0, "",                                                                                   \
+      "as dht.voucher, for the key of this frontend's expertd-dht: dht.identity_file of the first, "                   \
+      "<dht.identity_file>-<name> of the others")
 
 /* One entry of the list `devices`; a runtime serves one of them. */
 #define CONFIG_DEVICE_OPTIONS(X)                                                                                       \

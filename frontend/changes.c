@@ -334,9 +334,6 @@ static int read_file(struct changes *changes, char **text)
     else if (other)
         snprintf(changes->note, sizeof changes->note, "another frontend has other experts, too: reload --server %.32s",
                  other);
-    else if (changes->next_elsewhere && config_diff_fingerprint(file) != config_diff_fingerprint(file_of(changes)))
-        snprintf(changes->note, sizeof changes->note,
-                 "the other frontends know of what is new here when they are reloaded, too");
     *text = print(file);
     return *text ? 0 : -ENOMEM;
 }
@@ -505,19 +502,47 @@ static int propose(struct changes *changes, const char *text, const char *origin
     return rc;
 }
 
-/* Whether the change belongs to another frontend, which is then named: an expert is changed where it is, and loaded
- * where its device is. */
-static bool belongs_elsewhere(struct changes *changes, const struct change_order *order, char why[CONFIG_EDIT_WHY_SIZE])
+/* The server.name of the frontend that the change belongs to, where that is another one: an expert is changed where it
+ * is, and loaded where its device is, or where the configuration has it. NULL: it belongs here. */
+static const char *owner_of(const struct changes *changes, const struct change_order *order)
 {
     const struct elsewhere *elsewhere = changes->server->elsewhere;
+    const char *uid = change_order_uid(order), *device = change_order_device(order);
     struct elsewhere_expert expert;
-    const char *device = change_order_device(order);
-    const bool known = elsewhere_find(elsewhere, change_order_uid(order), &expert);
-    const char *other = known ? expert.server : device ? elsewhere_server_of(elsewhere, device) : NULL;
-    if (!other || change_order_reloads(order))
+    if (!elsewhere || change_order_reloads(order))
+        return NULL;
+    if (elsewhere_find(elsewhere, uid, &expert))
+        return expert.server;
+    if (device)
+        return elsewhere_server_of(elsewhere, device);
+    return expert_table_find(changes->server->experts, uid) ? NULL : elsewhere_server_of_entry(elsewhere, uid);
+}
+
+/* Where changes of the frontend of that name are taken: its UNIX socket; where clients prove who they are, its endpoint
+ * for them. */
+static void say_where(const struct server *server, const char *name, char endpoint[PATH_MAX + 16])
+{
+    const char *other, *advertise;
+    snprintf(endpoint, PATH_MAX + 16, "ipc://%s/%s.socket", server->config->server.run_dir, name);
+    for (unsigned i = 0;
+         guard_is_on(&server->endpoint.guard) && elsewhere_frontend(server->elsewhere, i, &other, &advertise); i++)
+        if (strcmp(other, name) == 0)
+            snprintf(endpoint, PATH_MAX + 16, "%s", advertise);
+}
+
+/* Whether the change belongs to another frontend, as its asker is told then. */
+static bool belongs_elsewhere(struct changes *changes, struct request *request)
+{
+    char text[CONFIG_EDIT_WHY_SIZE], endpoint[PATH_MAX + 16];
+    struct server *server = changes->server;
+    const char *owner = owner_of(changes, request->change);
+    if (!owner)
         return false;
-    snprintf(why, CONFIG_EDIT_WHY_SIZE, "%s '%.64s' belongs to another frontend of this server: --server %.32s",
-             known ? "the expert" : "the device", known ? expert.uid : device, other);
+    snprintf(text, sizeof text, "'%.64s' belongs to another frontend of this server: --server %.32s",
+             change_order_uid(request->change), owner);
+    say_where(server, owner, endpoint);
+    reply_elsewhere(&server->replier, &request->to, message_clean(text), endpoint);
+    settle(server, request);
     return true;
 }
 
@@ -526,9 +551,7 @@ static int propose_order(struct changes *changes, const struct change_order *ord
     char *text = NULL, why[CONFIG_EDIT_WHY_SIZE] = "";
     const bool reload = change_order_reloads(order);
     int rc = reload ? read_file(changes, &text)
-             : belongs_elsewhere(changes, order, why)
-                 ? -EINVAL
-                 : change_order_edit(order, changes->server->live, file_of(changes), &text, why);
+                    : change_order_edit(order, changes->server->live, file_of(changes), &text, why);
     if (rc == 0)
         rc = propose(changes, text, reload ? "the configuration" : "the change", closing);
     else if (why[0])
@@ -547,6 +570,8 @@ static void start(struct changes *changes, struct request *request)
 {
     struct closing closing = {0};
     char said[CONTROL_WHY_SIZE];
+    if (belongs_elsewhere(changes, request))
+        return;
     changes->asker = request;
     changes->note[0] = 0;
     changes->reloads = change_order_reloads(request->change);
@@ -711,6 +736,25 @@ void changes_look(struct server *server)
         request_list_remove(&changes->waiting, request);
         start(changes, request);
     }
+}
+
+void changes_refresh_elsewhere(struct server *server)
+{
+    struct changes *changes = server->changes;
+    struct elsewhere *newer = NULL;
+    struct config *whole = changes->source.program ? calloc(1, sizeof *whole) : NULL;
+    if (!whole)
+        return;
+    const int rc = config_load(whole, changes->source.program, changes->source.argc, changes->source.argv);
+    set_log_level(changes);
+    if (rc == 0 && elsewhere_create(&newer, whole, server->config->server.name) == 0 && newer) {
+        elsewhere_destroy(&server->elsewhere);
+        server->elsewhere = newer;
+        server->list_generation++;
+    }
+    if (rc == 0)
+        config_destroy(whole);
+    free(whole);
 }
 
 uint32_t changes_running(const struct server *server)

@@ -29,6 +29,9 @@ void changes_begin(struct server *server, const struct reply_to *to, const Exper
 void changes_look(struct server *server);
 /* Now and then: brings a runtime that has other experts than what is live to that, and moves a lost device's. */
 void changes_bring(struct server *server);
+/* Another frontend has read a newer configuration: what that says of the others is taken over, as far as it can be
+ * read. */
+void changes_refresh_elsewhere(struct server *server);
 /* How many wait or run. */
 uint32_t changes_running(const struct server *server);
 void changes_expire(struct server *server, struct request *request);

@@ -14,6 +14,7 @@
 struct sibling {
     struct config part;
     uint64_t stamp; /* of what is live there, as it was read */
+    bool strange;   /* which is no change of `part` */
 };
 
 struct elsewhere {
@@ -64,6 +65,7 @@ static void fill(struct elsewhere *elsewhere)
         /* Before it is read: what is written meanwhile is read the next time. */
         sibling->stamp = config_live_stamp(&sibling->part);
         const bool changed = sibling->stamp != 0 && config_live_read(&live, &sibling->part) == 1;
+        sibling->strange = sibling->stamp != 0 && !changed;
         if (add_experts(elsewhere, changed ? &live : &sibling->part) < 0)
             log_error("not enough memory to know what the frontend '%s' has", sibling->part.server.name);
         if (changed)
@@ -79,6 +81,14 @@ bool elsewhere_look(struct elsewhere *elsewhere)
     if (changed)
         fill(elsewhere);
     return changed;
+}
+
+bool elsewhere_outdated(const struct elsewhere *elsewhere)
+{
+    for (unsigned s = 0; elsewhere && s < elsewhere->count; s++)
+        if (elsewhere->siblings[s].strange)
+            return true;
+    return false;
 }
 
 /* --- life -----------------------------------------------------------------------------------------------------------
@@ -175,6 +185,29 @@ bool elsewhere_frontend(const struct elsewhere *elsewhere, unsigned i, const cha
     *server = elsewhere->siblings[i].part.server.name;
     *endpoint = elsewhere->siblings[i].part.frontend.advertise;
     return true;
+}
+
+static bool has_entry(const struct config *part, const char *uid)
+{
+    bool found = false;
+    for (unsigned e = 0; e < part->experts_count && !found; e++) {
+        char **uids = NULL;
+        uint64_t count = 0;
+        if (config_expert_uids(&part->experts[e], &uids, &count) < 0)
+            continue;
+        for (uint64_t u = 0; u < count && !found; u++)
+            found = strcmp(uids[u], uid) == 0;
+        free(uids);
+    }
+    return found;
+}
+
+const char *elsewhere_server_of_entry(const struct elsewhere *elsewhere, const char *uid)
+{
+    for (unsigned s = 0; elsewhere && s < elsewhere->count; s++)
+        if (has_entry(&elsewhere->siblings[s].part, uid))
+            return elsewhere->siblings[s].part.server.name;
+    return NULL;
 }
 
 const char *elsewhere_server_of(const struct elsewhere *elsewhere, const char *device)

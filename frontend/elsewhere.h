@@ -17,6 +17,8 @@ int elsewhere_create(struct elsewhere **elsewhere, const struct config *whole, c
 void elsewhere_destroy(struct elsewhere **elsewhere);
 /* Whether another frontend has other experts since; then that is known. */
 bool elsewhere_look(struct elsewhere *elsewhere);
+/* Whether one of them has, as far as is known, read another configuration than this is of. */
+bool elsewhere_outdated(const struct elsewhere *elsewhere);
 
 /* One of them, good until the next look. */
 struct elsewhere_expert {
@@ -29,6 +31,8 @@ uint32_t elsewhere_count(const struct elsewhere *elsewhere);
 void elsewhere_at(const struct elsewhere *elsewhere, uint32_t i, struct elsewhere_expert *expert);
 /* The frontends themselves, by number from 0 on; false behind the last. */
 bool elsewhere_frontend(const struct elsewhere *elsewhere, unsigned i, const char **server, const char **endpoint);
+/* The server.name of the frontend that has the expert in the configuration, live or not; NULL. */
+const char *elsewhere_server_of_entry(const struct elsewhere *elsewhere, const char *uid);
 /* The server.name of the frontend that has the device; NULL. */
 const char *elsewhere_server_of(const struct elsewhere *elsewhere, const char *device);
 /* That of one whose experts the newer configuration has changed; NULL. */

@@ -54,8 +54,11 @@ static int look_at_names(struct server *server, uint64_t now_ns)
     server->next_names_ns = now_ns + names_ns;
     if (owner_keep(&server->owner_fd, config->run_dir, config->name, "frontend") == -EBUSY)
         return -EBUSY;
-    if (elsewhere_look(server->elsewhere))
+    if (elsewhere_look(server->elsewhere)) {
         server->list_generation++;
+        if (elsewhere_outdated(server->elsewhere))
+            changes_refresh_elsewhere(server);
+    }
     local_keep(server->local);
     endpoint_keep(&server->endpoint);
     if (doorbell_fifo_keep(&server->bell_fd, config->run_dir, config->name) != 1)

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "client/dht_client.h"
+#include "client/frontends.h"
 #include "common/clock.h"
 #include "common/log.h"
 
@@ -14,6 +15,10 @@ enum { PATIENCE_MS = 500, DHT_COUNTERS = 128 };
 
 struct sample {
     double wall_s, asked, in_flight, refused;
+};
+/* What a frontend has counted: of one that does not answer now what it said last, so that a sum does not fall. */
+struct counted {
+    double asked, refused;
 };
 struct dht_counter {
     char name[48];
@@ -23,7 +28,8 @@ struct dht_counter {
 struct history {
     struct upstream *upstream;
     const struct config *config;
-    struct dht_client *dht; /* NULL: http.dht is none. The thread's alone */
+    struct dht_client *dht;                /* NULL: http.dht is none. The thread's alone */
+    struct counted counted[FRONTENDS_MAX]; /* likewise */
     pthread_t thread;
     bool runs;
     pthread_mutex_t lock; /* of all below */
@@ -54,17 +60,35 @@ static void add_counter(struct sample *sample, const struct expertd_counter *cou
         sample->refused += counter->value;
 }
 
-/* Whether the frontend answered. */
-static bool ask_frontend(struct history *history, struct sample *sample)
+static void add_frontend(struct history *history, size_t frontend, const struct expertd_stats *stats,
+                         struct sample *sample)
 {
-    struct expertd_call *call = NULL;
-    struct expertd_client *client = upstream_take(history->upstream);
-    const bool answered = expertd_stats(client, PATIENCE_MS, &call) == 0 && upstream_wait(call);
-    const struct expertd_stats *stats = answered ? expertd_call_stats(call) : NULL;
-    *sample = (struct sample){.wall_s = (double)clock_wall_ns() / NS_PER_S};
+    struct sample own = {0};
+    struct counted *counted = &history->counted[frontend];
     for (size_t i = 0; stats && i < stats->count; i++)
-        add_counter(sample, &stats->counters[i]);
-    expertd_call_release(&call);
+        add_counter(&own, &stats->counters[i]);
+    if (stats)
+        *counted = (struct counted){own.asked, own.refused};
+    sample->asked += counted->asked;
+    sample->refused += counted->refused;
+    sample->in_flight += own.in_flight;
+}
+
+/* Whether the frontend answered; and what it, and the server's others, have counted. */
+static bool ask_frontends(struct history *history, struct sample *sample)
+{
+    struct frontends frontends;
+    struct frontends_look look;
+    struct expertd_client *client = upstream_take(history->upstream);
+    frontends_begin(&frontends, client);
+    bool answered = frontends_look(&frontends, &look, NULL, FRONTENDS_NO_EXPERTS, PATIENCE_MS) == 0;
+    *sample = (struct sample){.wall_s = (double)clock_wall_ns() / NS_PER_S};
+    if (answered) {
+        for (size_t f = 0; f < look.count; f++)
+            add_frontend(history, f, frontends_stats(&look, f), sample);
+        answered = frontends_stats(&look, 0) != NULL;
+        frontends_release(&look);
+    }
     upstream_give(history->upstream, client);
     return answered;
 }
@@ -117,7 +141,7 @@ static void *run(void *context)
     struct history *history = context;
     struct sample sample;
     do {
-        if (ask_frontend(history, &sample))
+        if (ask_frontends(history, &sample))
             keep(history, &sample);
         if (history->dht)
             ask_dht(history);

@@ -10,7 +10,7 @@
 #include "common/process.h"
 #include "http/web.h"
 
-enum { EXIT_USAGE = 2, LEAST_FILES = 48, FILES_PER_THREAD = 12 };
+enum { EXIT_USAGE = 2, LEAST_FILES = 48, FILES_PER_THREAD = 12, FILES_PER_FRONTEND = 6 };
 
 static const char *const sections[] = {"server", "http", "metrics", "frontend", "dht", NULL};
 static const struct config_program program = {
@@ -52,8 +52,10 @@ int main(int argc, char **argv)
     if (config_load(&config, &program, argc, argv) < 0)
         return EXIT_USAGE;
     int rc = process_init(program.name);
-    if (rc == 0) /* each thread has a connection to the frontend, and the history one */
-        rc = process_need_files(LEAST_FILES + FILES_PER_THREAD * ((unsigned)config.http.threads + 1));
+    if (rc ==
+        0) /* each thread has a connection to the frontend, and to the others if there are some; the history, too */
+        rc = process_need_files(LEAST_FILES + (FILES_PER_THREAD + FILES_PER_FRONTEND * config.frontends_count) *
+                                                  ((unsigned)config.http.threads + 1));
     if (rc == 0)
         rc = serve(&config);
     config_destroy(&config);

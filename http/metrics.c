@@ -225,8 +225,26 @@ static void label_source(struct labels *labels, const char *name, const char *va
     label_text(labels, second + 1, value[length] ? value + length + 1 : "");
 }
 
+/* What has counters of its own: the server, or where there are several each of its frontends, of which what is no
+ * device's has a label. */
+struct view {
+    const char *frontend; /* NULL: there is one alone */
+    const struct expertd_stats *stats;
+};
+
+static size_t list_views(const struct snapshot *snapshot, struct view views[FRONTENDS_MAX])
+{
+    size_t count = 0;
+    if (snapshot->frontends_count == 0 && snapshot->stats)
+        views[count++] = (struct view){NULL, snapshot->stats};
+    for (size_t f = 0; f < snapshot->frontends_count; f++)
+        if (snapshot->frontends[f].stats)
+            views[count++] = (struct view){snapshot->frontends[f].name, snapshot->frontends[f].stats};
+    return count;
+}
+
 static void write_sample(struct text *text, const struct metric *metric, const struct source *source,
-                         const struct expertd_counter *counter, bool *headed)
+                         const char *frontend, const struct expertd_counter *counter, bool *headed)
 {
     const char *device, *star;
     size_t device_length = 0;
@@ -239,20 +257,23 @@ static void write_sample(struct text *text, const struct metric *metric, const s
     *headed = true;
     if (device)
         label(&labels, "device", device, device_length);
+    else if (frontend)
+        label_text(&labels, "frontend", frontend);
     if (source->label)
         label_source(&labels, source->label, source->value ? source->value : star ? star : "");
     sample(text, metric->name, &labels, counter->value * (source->scale != 0 ? source->scale : 1));
     text_free(&labels.text);
 }
 
-static void write_metric(struct text *text, const struct metric *metric, const struct expertd_stats *stats)
+static void write_metric(struct text *text, const struct metric *metric, const struct view *views, size_t views_count)
 {
     const size_t most = sizeof metric->sources / sizeof metric->sources[0];
     bool headed = false;
-    for (size_t s = 0; s < most && metric->sources[s].rest; s++) {
-        for (size_t i = 0; i < stats->count; i++)
-            write_sample(text, metric, &metric->sources[s], &stats->counters[i], &headed);
-    }
+    for (size_t s = 0; s < most && metric->sources[s].rest; s++)
+        for (size_t v = 0; v < views_count; v++)
+            for (size_t i = 0; i < views[v].stats->count; i++)
+                write_sample(text, metric, &metric->sources[s], views[v].frontend, &views[v].stats->counters[i],
+                             &headed);
 }
 
 static void write_checkpoint_ages(struct text *text, const struct snapshot *snapshot)
@@ -297,25 +318,28 @@ static void write_buckets(struct text *text, const char *name, const struct labe
     text_add(text, "%s_count{%s} %" PRIu64 "\n", name, labels->text.data, sum);
 }
 
-static void write_histogram(struct text *text, const struct histogram_metric *metric, const struct expertd_stats *stats)
+static void write_histogram(struct text *text, const struct histogram_metric *metric, const struct view *view,
+                            bool *headed)
 {
-    bool headed = false;
-    for (size_t i = 0; i < stats->histograms_count; i++) {
+    for (size_t i = 0; i < view->stats->histograms_count; i++) {
+        const struct expertd_histogram *histogram = &view->stats->histograms[i];
         const char *device;
         size_t device_length = 0;
-        const char *method = split(stats->histograms[i].name, &device, &device_length);
+        const char *method = split(histogram->name, &device, &device_length);
         const char *dot = method ? strchr(method, '.') : NULL;
         struct labels labels = {0};
         if (!dot || (device != NULL) != metric->device || strcmp(dot + 1, metric->rest) != 0)
             continue;
-        if (!headed)
+        if (!*headed)
             head(text, metric->name, "histogram", metric->help);
-        headed = true;
+        *headed = true;
         if (device)
             label(&labels, "device", device, device_length);
+        else if (view->frontend)
+            label_text(&labels, "frontend", view->frontend);
         label(&labels, "method", method, (size_t)(dot - method));
         if (labels.text.data)
-            write_buckets(text, metric->name, &labels, &stats->histograms[i]);
+            write_buckets(text, metric->name, &labels, histogram);
         text_free(&labels.text);
     }
 }
@@ -419,6 +443,18 @@ static void one(struct text *text, const char *name, const char *type, const cha
     sample(text, name, NULL, value);
 }
 
+static void write_frontends(struct text *text, const struct snapshot *snapshot)
+{
+    if (snapshot->frontends_count > 0)
+        head(text, "expertd_frontend_up", "gauge", "Of each of several frontends, 1: it answers.");
+    for (size_t f = 0; f < snapshot->frontends_count; f++) {
+        struct labels labels = {0};
+        label_text(&labels, "frontend", snapshot->frontends[f].name);
+        sample(text, "expertd_frontend_up", &labels, snapshot->frontends[f].stats != NULL);
+        text_free(&labels.text);
+    }
+}
+
 static void write_server(struct text *text, const struct snapshot *snapshot)
 {
     struct labels labels = {0};
@@ -429,14 +465,15 @@ static void write_server(struct text *text, const struct snapshot *snapshot)
     sample(text, "expertd_build_info", &labels, 1);
     text_free(&labels.text);
     one(text, "expertd_up", "gauge", "1: the frontend answers.", snapshot->pong != NULL);
+    write_frontends(text, snapshot);
     one(text, "expertd_shm_used_bytes", "gauge", "Shared memory that the server's segments take.",
         (double)snapshot->shm.used_bytes);
     one(text, "expertd_shm_free_bytes", "gauge", "What is left of the file system that they are in.",
         (double)snapshot->shm.free_bytes);
     if (!snapshot->pong)
         return;
-    one(text, "expertd_experts", "gauge", "Experts of the configuration.", snapshot->pong->experts);
-    one(text, "expertd_experts_alive", "gauge", "Those whose runtime is alive.", snapshot->pong->experts_alive);
+    one(text, "expertd_experts", "gauge", "Experts of the configuration.", (double)snapshot->experts);
+    one(text, "expertd_experts_alive", "gauge", "Those whose runtime is alive.", (double)snapshot->experts_alive);
 }
 
 /* --- processes -------------------------------------------------------------------------------------------------------
@@ -486,6 +523,8 @@ static void write_process(struct text *text, const char *name, const struct list
     label_text(&labels, "program", process->program);
     if (process->device[0])
         label_text(&labels, "device", process->device);
+    if (process->frontend[0])
+        label_text(&labels, "frontend", process->frontend);
     if (!isnan(value))
         sample(text, name, &labels, value);
     text_free(&labels.text);
@@ -540,13 +579,18 @@ void metrics_write_dht(struct text *text, struct history *history)
 
 void metrics_write(struct text *text, const struct snapshot *snapshot)
 {
+    struct view views[FRONTENDS_MAX];
     write_server(text, snapshot);
     if (!snapshot->stats)
         return;
+    const size_t count = list_views(snapshot, views);
     for (size_t i = 0; i < sizeof metrics / sizeof metrics[0]; i++)
-        write_metric(text, &metrics[i], snapshot->stats);
+        write_metric(text, &metrics[i], views, count);
     write_checkpoint_ages(text, snapshot);
-    for (size_t i = 0; i < sizeof histogram_metrics / sizeof histogram_metrics[0]; i++)
-        write_histogram(text, &histogram_metrics[i], snapshot->stats);
+    for (size_t i = 0; i < sizeof histogram_metrics / sizeof histogram_metrics[0]; i++) {
+        bool headed = false;
+        for (size_t v = 0; v < count; v++)
+            write_histogram(text, &histogram_metrics[i], &views[v], &headed);
+    }
     write_experts(text, snapshot->stats);
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/frontends.h"
 #include "http/datatype.h"
 #include "http/infer_request.h"
 #include "http/repository.h"
@@ -269,13 +270,20 @@ static void write_statistics(struct text *text, const struct expertd_expert_stat
     text_add(text, "},\"pending\":%" PRIu32 "}", expert->pending);
 }
 
-/* Of one model, or of all (uid NULL). */
+/* Of one model, or of all (uid NULL), at whatever frontend they are. */
 static void answer_statistics(struct response *response, struct upstream *upstream, struct expertd_client *client,
                               const char *uid)
 {
-    struct expertd_call *call = NULL;
-    if (settle(response, expertd_stats_experts(client, uid, 0, upstream_patience_ms(upstream), &call), &call)) {
-        const struct expertd_stats *stats = expertd_call_stats(call);
+    struct frontends frontends;
+    struct frontends_look look;
+    frontends_begin(&frontends, client);
+    if (frontends_look(&frontends, &look, uid, 0, upstream_patience_ms(upstream)) < 0) {
+        fail(response, 503, "no memory");
+        return;
+    }
+    const bool asked = expertd_call_status(look.stats[0]) == EXPERTD_OK;
+    const struct expertd_stats *stats = asked ? frontends_sum(&look) : NULL;
+    if (stats) {
         bool first = true;
         text_add(&response->body, "{\"model_stats\":[");
         for (size_t i = 0; i < stats->experts_count; i++) {
@@ -288,30 +296,62 @@ static void answer_statistics(struct response *response, struct upstream *upstre
         text_add(&response->body, "]}");
         if (uid && first)
             fail(response, 404, "there is no such model");
+    } else if (asked) {
+        fail(response, 503, "no memory");
+    } else {
+        fail(response, http_status(expertd_call_status(look.stats[0])), expertd_call_message(look.stats[0]));
     }
-    expertd_call_release(&call);
+    frontends_release(&look);
 }
 
-static void answer_index(struct response *response, struct upstream *upstream, struct expertd_client *client)
+static void write_entry(struct text *text, const struct expertd_list_entry *entry, bool alive, bool *first)
+{
+    text_add(text, "%s{\"name\":", *first ? "" : ",");
+    *first = false;
+    text_add_json(text, entry->uid);
+    text_add(text, ",\"version\":\"%s\",\"state\":\"%s\",\"reason\":\"%s\"}", version, alive ? "READY" : "UNAVAILABLE",
+             alive ? "" : "the runtime is not alive");
+}
+
+/* The entries of the list of the frontend at `client` that name this endpoint ("": its own). False: why not is said. */
+static bool write_list(struct response *response, struct upstream *upstream, struct expertd_client *client,
+                       const char *endpoint, bool *first)
 {
     uint32_t seen = 0, total = 1;
-    text_add(&response->body, "[");
     while (seen < total && response->status == 200) {
         struct expertd_call *call = NULL;
         if (settle(response, expertd_list(client, NULL, seen, 0, upstream_patience_ms(upstream), &call), &call)) {
             const struct expertd_list *list = expertd_call_list(call);
-            for (size_t i = 0; i < list->count; i++) {
-                text_add(&response->body, "%s{\"name\":", seen + i ? "," : "");
-                text_add_json(&response->body, list->entries[i].uid);
-                text_add(&response->body, ",\"version\":\"%s\",\"state\":\"%s\",\"reason\":\"%s\"}", version,
-                         list->entries[i].alive ? "READY" : "UNAVAILABLE",
-                         list->entries[i].alive ? "" : "the runtime is not alive");
-            }
+            for (size_t i = 0; i < list->count; i++)
+                if (strcmp(list->endpoints[i], endpoint) == 0)
+                    write_entry(&response->body, &list->entries[i], list->entries[i].alive, first);
             seen += (uint32_t)list->count;
             total = list->count > 0 ? list->total : 0;
         }
         expertd_call_release(&call);
     }
+    return response->status == 200;
+}
+
+/* Each frontend says of its own whether they are alive; of one that does not answer, none is. */
+static void answer_index(struct response *response, struct upstream *upstream, struct expertd_client *client)
+{
+    struct frontends frontends;
+    struct frontends_look look;
+    bool first = true;
+    frontends_begin(&frontends, client);
+    if (frontends_look(&frontends, &look, NULL, FRONTENDS_PING_ALONE, upstream_patience_ms(upstream)) < 0) {
+        fail(response, 503, "no memory");
+        return;
+    }
+    text_add(&response->body, "[");
+    (void)write_list(response, upstream, client, "", &first);
+    for (size_t f = 1; f < look.count && response->status == 200; f++) {
+        const bool up = frontends_pong(&look, f) != NULL;
+        (void)write_list(response, upstream, up ? frontends.clients[f] : client,
+                         up ? "" : expertd_client_endpoint(frontends.clients[f]), &first);
+    }
+    frontends_release(&look);
     if (response->status == 200)
         text_add(&response->body, "]");
 }

@@ -11,7 +11,8 @@
 enum { PROCESSES_MAX = 64 };
 
 struct listed_process {
-    char program[24], device[64]; /* device "": it has none */
+    char program[24], device[64];
+    char frontend[64]; /* of several; as device, "": it has none */
     long pid;
     struct usage usage;
 };

@@ -18,19 +18,32 @@ static int add_segment(const char *name, void *context)
     return 0;
 }
 
+static void fill(struct snapshot *snapshot, const struct frontends *frontends)
+{
+    struct frontends_look *look = &snapshot->look;
+    snapshot->pong = frontends_pong(look, 0);
+    snapshot->stats = snapshot->pong && frontends_stats(look, 0) ? frontends_sum(look) : NULL;
+    snapshot->frontends_count = look->count > 1 ? look->count : 0;
+    for (size_t f = 0; f < look->count; f++) {
+        const struct expertd_pong *pong = frontends_pong(look, f);
+        snapshot->experts += pong ? pong->experts : 0;
+        snapshot->experts_alive += pong ? pong->experts_alive : 0;
+        snapshot->frontends[f].name = pong ? pong->server : expertd_client_endpoint(frontends->clients[f]);
+        snapshot->frontends[f].stats = frontends_stats(look, f);
+    }
+}
+
 void snapshot_take(struct snapshot *snapshot, struct expertd_client *client, const struct config *config,
                    uint32_t experts, uint32_t timeout_ms)
 {
     struct timespec now;
     struct statvfs shm;
+    struct frontends frontends;
     *snapshot = (struct snapshot){0};
-    if (expertd_ping(client, timeout_ms, &snapshot->calls[0]) == 0 && upstream_wait(snapshot->calls[0]))
-        snapshot->pong = expertd_call_pong(snapshot->calls[0]);
-    if (snapshot->pong &&
-        (experts > 0 ? expertd_stats_experts(client, NULL, experts, timeout_ms, &snapshot->calls[1])
-                     : expertd_stats(client, timeout_ms, &snapshot->calls[1])) == 0 &&
-        upstream_wait(snapshot->calls[1]))
-        snapshot->stats = expertd_call_stats(snapshot->calls[1]);
+    frontends_begin(&frontends, client);
+    if (frontends_look(&frontends, &snapshot->look, NULL, experts > 0 ? experts : FRONTENDS_NO_EXPERTS, timeout_ms) ==
+        0)
+        fill(snapshot, &frontends);
     clock_gettime(CLOCK_REALTIME, &now);
     snapshot->wall_s = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
     (void)shm_each(config->server.name, "", add_segment, snapshot);
@@ -45,6 +58,5 @@ void snapshot_take(struct snapshot *snapshot, struct expertd_client *client, con
 
 void snapshot_release(struct snapshot *snapshot)
 {
-    expertd_call_release(&snapshot->calls[0]);
-    expertd_call_release(&snapshot->calls[1]);
+    frontends_release(&snapshot->look);
 }

@@ -5,16 +5,23 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "client/frontends.h"
 #include "http/upstream.h"
 
 struct snapshot {
-    const struct expertd_pong *pong;   /* NULL: the frontend did not answer */
-    const struct expertd_stats *stats; /* NULL likewise */
-    double wall_s;                     /* seconds since 1970, for ages */
+    const struct expertd_pong *pong;   /* of http.frontend; NULL: it did not answer */
+    const struct expertd_stats *stats; /* of all frontends of the server that answered, added up; NULL likewise */
+    uint64_t experts, experts_alive;   /* of these frontends */
+    struct {
+        const char *name;                  /* its server's, or its endpoint if it did not answer */
+        const struct expertd_stats *stats; /* NULL: it did not answer */
+    } frontends[FRONTENDS_MAX];            /* where there are several, each by itself */
+    size_t frontends_count;
+    double wall_s; /* seconds since 1970, for ages */
     struct {
         uint64_t used_bytes, free_bytes; /* of the server's segments in /dev/shm, and of that file system */
     } shm;
-    struct expertd_call *calls[2]; /* what the above lies in */
+    struct frontends_look look; /* what the above lies in */
 };
 
 enum { SNAPSHOT_ALL_EXPERTS = 4096 };

@@ -87,6 +87,8 @@ static void write_process(struct text *text, const struct listed_process *proces
     text_add_json(text, process->program);
     text_add(text, ",\"device\":");
     text_add_json(text, process->device);
+    text_add(text, ",\"frontend\":");
+    text_add_json(text, process->frontend);
     text_add(text, ",\"pid\":%ld,\"cpu_seconds\":", process->pid);
     write_number(text, process->usage.cpu_seconds);
     text_add(text, ",\"start_time_seconds\":");
@@ -111,6 +113,18 @@ static void write_processes(struct text *text, const struct snapshot *snapshot, 
     free(processes);
 }
 
+/* Where there are several: which they are, and whether they answer. */
+static void write_frontends(struct text *text, const struct snapshot *snapshot)
+{
+    text_add(text, ",\"frontends\":[");
+    for (size_t f = 0; f < snapshot->frontends_count; f++) {
+        text_add(text, "%s{\"name\":", f ? "," : "");
+        text_add_json(text, snapshot->frontends[f].name);
+        text_add(text, ",\"up\":%s}", snapshot->frontends[f].stats ? "true" : "false");
+    }
+    text_add(text, "]");
+}
+
 static void write_status(struct text *text, const struct snapshot *snapshot, struct history *history)
 {
     const struct expertd_stats *stats = snapshot->stats;
@@ -118,9 +132,10 @@ static void write_status(struct text *text, const struct snapshot *snapshot, str
     text_add_json(text, snapshot->pong->server);
     text_add(text, ",\"software\":");
     text_add_json(text, snapshot->pong->software);
-    text_add(
-        text, ",\"experts_total\":%" PRIu32 ",\"alive\":%" PRIu32 ",\"shm_used\":%" PRIu64 ",\"shm_free\":%" PRIu64,
-        snapshot->pong->experts, snapshot->pong->experts_alive, snapshot->shm.used_bytes, snapshot->shm.free_bytes);
+    text_add(text,
+             ",\"experts_total\":%" PRIu64 ",\"alive\":%" PRIu64 ",\"shm_used\":%" PRIu64 ",\"shm_free\":%" PRIu64,
+             snapshot->experts, snapshot->experts_alive, snapshot->shm.used_bytes, snapshot->shm.free_bytes);
+    write_frontends(text, snapshot);
     write_counters(text, stats);
     write_dht(text, history);
     write_processes(text, snapshot, history);

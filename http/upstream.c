@@ -36,8 +36,10 @@ struct expertd_client *upstream_own(const struct upstream *upstream)
     struct expertd_client_options options;
     char endpoint[PATH_MAX + 64];
     const struct config_server *server = &upstream->config->server;
+    const bool several = upstream->config->frontends_count > 0; /* any of them says which is the right one */
     set_options(&options, upstream->config);
-    const int length = snprintf(endpoint, sizeof endpoint, "ipc://%s/%s.socket", server->run_dir, server->name);
+    const int length = snprintf(endpoint, sizeof endpoint, "ipc://%s/%s%s%s.socket", server->run_dir, server->name,
+                                several ? "-" : "", several ? upstream->config->frontends[0].name : "");
     if (length < 0 || (size_t)length >= sizeof endpoint || expertd_client_new(&client, endpoint, &options) < 0)
         return NULL;
     return client;

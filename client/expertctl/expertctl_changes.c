@@ -1,5 +1,6 @@
 /* Commands that change which experts a server has. */
 #include <errno.h>
+#include <glob.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
@@ -8,6 +9,7 @@
 #include <unistd.h>
 
 #include "client/expertctl/expertctl.h"
+#include "client/frontends.h"
 #include "common/run_dir.h"
 
 static const double default_timeout_s = 600; /* an expert's first kernels may have to be compiled */
@@ -37,18 +39,41 @@ void expertctl_add_setting(struct expertctl *ctl, const char *option, const char
         ctl->too_many_settings = true;
 }
 
+/* Where the frontend of that name takes changes on this box; "": the path is too long. */
+static void socket_of(const struct expertctl *ctl, const char *name, char endpoint[PATH_MAX + 128])
+{
+    char folder[PATH_MAX];
+    endpoint[0] = 0;
+    if (ctl->run_dir || run_dir_default(folder, sizeof folder) == 0)
+        snprintf(endpoint, PATH_MAX + 128, "ipc://%s/%.96s.socket", ctl->run_dir ? ctl->run_dir : folder, name);
+}
+
+/* Of a server with several frontends: the socket of one of them, which knows the others. */
+static void find_frontend(char endpoint[PATH_MAX + 128])
+{
+    static const char scheme[] = "ipc://", ending[] = ".socket";
+    char pattern[PATH_MAX + 128];
+    glob_t found;
+    const char *path = endpoint + strlen(scheme);
+    if (access(path, F_OK) == 0)
+        return;
+    snprintf(pattern, sizeof pattern, "%.*s-*%s", (int)(strlen(path) - strlen(ending)), path, ending);
+    if (glob(pattern, 0, NULL, &found) == 0 && found.gl_pathc > 0)
+        snprintf(endpoint, PATH_MAX + 128, "%s%s", scheme, found.gl_pathv[0]);
+    globfree(&found);
+}
+
 /* Over the socket of the server of this box, unless another endpoint was given. */
 static struct expertd_client *connect_as_owner(struct expertctl *ctl, enum exit_code *code)
 {
     static char endpoint[PATH_MAX + 128];
-    char folder[PATH_MAX];
     if (!ctl->endpoint_given) {
-        if (!ctl->run_dir && run_dir_default(folder, sizeof folder) < 0) {
+        socket_of(ctl, ctl->server ? ctl->server : "expertd", endpoint);
+        if (!endpoint[0]) {
             *code = expertctl_usage(ctl, "the run folder's path is too long: give --run-dir");
             return NULL;
         }
-        snprintf(endpoint, sizeof endpoint, "ipc://%s/%.64s.socket", ctl->run_dir ? ctl->run_dir : folder,
-                 ctl->server ? ctl->server : "expertd");
+        find_frontend(endpoint);
         ctl->endpoint = endpoint;
     }
     return expertctl_connect(ctl, code);
@@ -133,13 +158,67 @@ enum exit_code expertctl_unload(struct expertctl *ctl)
     return finish(ctl, made, client, &call);
 }
 
+/* The server's other frontends, where a whole server and not one of them was named. */
+static enum exit_code learn(struct expertctl *ctl, struct frontends *frontends)
+{
+    struct expertd_call *call;
+    char endpoint[PATH_MAX + 128];
+    const enum exit_code code = expertctl_finish(
+        ctl, expertd_ping(frontends->clients[0], expertctl_timeout_ms(ctl, default_timeout_s), &call), &call);
+    if (code != EXIT_OK)
+        return code;
+    const struct expertd_pong *pong = expertd_call_pong(call);
+    const bool one = ctl->server && strcmp(ctl->server, pong->server) == 0;
+    if (ctl->endpoint_given && pong->frontends_count > 0)
+        frontends_learn(frontends, pong); /* an operator, from wherever */
+    for (size_t i = 0; !ctl->endpoint_given && !one && i < pong->frontends_count; i++) {
+        socket_of(ctl, pong->frontends[i].server, endpoint);
+        struct expertd_client *other = expertd_client_frontend(frontends->clients[0], endpoint);
+        if (other && frontends->count < FRONTENDS_MAX)
+            frontends->clients[frontends->count++] = other;
+    }
+    expertd_call_release(&call);
+    return EXIT_OK;
+}
+
+/* All of them read the configuration again, one after the other: what is said of the others then is past. */
+static enum exit_code reload(struct expertctl *ctl, const struct frontends *frontends)
+{
+    static const char others[] = "another frontend";
+    char note[1024] = "";
+    struct expertd_changes all = {.note = note};
+    enum exit_code code = EXIT_OK;
+    for (size_t f = 0; f < frontends->count && code == EXIT_OK; f++) {
+        struct expertd_call *call;
+        code = expertctl_finish(
+            ctl, expertd_reload(frontends->clients[f], expertctl_timeout_ms(ctl, default_timeout_s), &call), &call);
+        if (code != EXIT_OK)
+            break;
+        const struct expertd_changes *changes = expertd_call_changes(call);
+        all.loaded += changes->loaded;
+        all.unloaded += changes->unloaded;
+        all.replaced += changes->replaced;
+        all.set += changes->set;
+        if (frontends->count == 1 || strncmp(changes->note, others, strlen(others)) != 0)
+            snprintf(note, sizeof note, "%s", changes->note); /* of each it is the same */
+        expertd_call_release(&call);
+    }
+    if (code == EXIT_OK)
+        show(ctl, &all);
+    return code;
+}
+
 enum exit_code expertctl_reload(struct expertctl *ctl)
 {
     enum exit_code code = EXIT_OK;
-    struct expertd_call *call = NULL;
+    struct frontends frontends;
     struct expertd_client *client = connect_as_owner(ctl, &code);
     if (!client)
         return code;
-    const int made = expertd_reload(client, expertctl_timeout_ms(ctl, default_timeout_s), &call);
-    return finish(ctl, made, client, &call);
+    frontends_begin(&frontends, client);
+    code = learn(ctl, &frontends);
+    if (code == EXIT_OK)
+        code = reload(ctl, &frontends);
+    expertd_client_destroy(&client);
+    return code;
 }

@@ -2,7 +2,7 @@
 """A server with two frontends, each for one of two OpenCL devices: who asks the wrong one is told which is the right one, and
 clients follow; one that is killed disturbs nobody of the other's, and comes back; each takes the changes of its own experts."""
 # timeout: 1200
-import json, os, socket, subprocess, threading
+import json, os, socket, subprocess, threading, urllib.error, urllib.request
 
 os.environ["POCL_DEVICES"] = "pthread pthread"
 from support_server import BIN, PATIENCE, Client, Server, pb, until, warm_cache, zmq
@@ -64,7 +64,18 @@ def listed(endpoint):
     return entries
 
 
-LEFT, RIGHT, DHT, node, node_tcp = free_ports(5)
+def http(path, body=None):
+    request = urllib.request.Request(f"http://127.0.0.1:{HTTP}{path}", body, {"Authorization": "Bearer 0123456789abcdef0123456789abcdef"})
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except urllib.error.URLError as error:
+        return 0, str(error)
+
+
+LEFT, RIGHT, DHT, node, node_tcp, HTTP = free_ports(6)
 LEFT, RIGHT, DHT = (f"tcp://127.0.0.1:{port}" for port in (LEFT, RIGHT, DHT))
 CACHE = warm_cache("a", "b")
 with Server(['{uid: "l.[0:2]", block: nop, hidden_dim: 4, device: a}', '{uid: "r.[0:2]", block: nop, hidden_dim: 4, device: b}'],
@@ -72,6 +83,10 @@ with Server(['{uid: "l.[0:2]", block: nop, hidden_dim: 4, device: a}', '{uid: "r
     with open(server.config) as file:
         text = file.read()
     text += f"dht: {{listen: '{DHT}', port: {node}, tcp_port: {node_tcp}, update_period: 1, expiration: 60}}\n"
+    token = os.path.join(os.path.dirname(server.config), "token")
+    with open(token, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        file.write("0123456789abcdef0123456789abcdef\n")
+    text += f'http: {{listen: "127.0.0.1:{HTTP}", token_file: {token}, changes: true, dht: none}}\n'
     text = text.replace(f'frontend: {{listen: ["{server.endpoint}"]}}',
                         f'frontends: [{{name: left, devices: [a], listen: ["{LEFT}"]}}, '
                         f'{{name: right, devices: [b], listen: ["{RIGHT}"]}}]')
@@ -126,6 +141,24 @@ with Server(['{uid: "l.[0:2]", block: nop, hidden_dim: 4, device: a}', '{uid: "r
     assert heads == [f"# {name}-left at {LEFT}", f"# {name}-right at {RIGHT}"], heads
     assert expertctl("--endpoint", LEFT, "checkpoint", status=1).count("INTERNAL") == 2  # there is no folder for them
 
+    server.start_as("http", "expertd-http")
+    until(lambda: http("/readyz?verbose")[1].splitlines() ==
+          [f"[+]frontend {LEFT} ok", f"[+]frontend {RIGHT} ok", "[+]experts ok: 4 of 4 alive", "readyz check passed"], "all are ready")
+    metrics = http("/metrics")[1].splitlines()
+    for line in (f'expertd_frontend_up{{frontend="{name}-left"}} 1', f'expertd_frontend_up{{frontend="{name}-right"}} 1', "expertd_experts_alive 4",
+                 'expertd_device_up{device="a"} 1', 'expertd_device_up{device="b"} 1'):
+        assert line in metrics, (line, metrics)
+    samples = [line.rsplit(" ", 1)[0] for line in metrics if not line.startswith("#")]
+    assert len(samples) == len(set(samples)) and f'expertd_uptime_seconds{{frontend="{name}-right"}}' in samples, samples
+    assert {model["name"]: model["state"] for model in json.loads(http("/v2/repository/index", b"")[1])} == \
+        {uid: "READY" for uid in ("l.0", "l.1", "r.0", "r.1")}
+    assert {model["name"] for model in json.loads(http("/v2/models/stats")[1])["model_stats"]} == {"l.0", "l.1", "r.0", "r.1"}
+    status = json.loads(http("/status.json")[1])
+    assert status["alive"] == 4 and [one["up"] for one in status["frontends"]] == [True, True], status
+    for change in ("unload", "load"):
+        assert http(f"/v2/repository/models/r.1/{change}", b"")[0] == 200  # whichever frontend has it
+    server.stop("http")
+
     # The directory has each expert at its own frontend's endpoint, whichever expertd-dht published it.
     for one in ("left", "right"):
         server.start_as(f"dht-{one}", "expertd-dht", "--frontend", one)
@@ -159,10 +192,14 @@ with Server(['{uid: "l.[0:2]", block: nop, hidden_dim: 4, device: a}', '{uid: "r
     def change(frontend, *arguments, status=0):
         return expertctl("--run-dir", server.run_dir, "--server", f"{name}-{frontend}", *arguments, status=status)
 
-    assert f"--server {name}-right" in change("left", "unload", "r.1", status=5)
-    assert f"--server {name}-right" in change("left", "load", "z.0", "block=nop", "hidden_dim=4", "device=b", status=5)
-    change("right", "unload", "r.1")
-    change("right", "load", "z.0", "block=nop", "hidden_dim=4", "device=b")
+    owner = Client(f"ipc://{server.run_dir}/{name}-left.socket")
+    for method, uid, settings in ((pb.UNLOAD, "r.1", []), (pb.SET, "r.1", ["learning_rate=1"]), (pb.LOAD, "z.0", ["device=b"])):
+        reply = owner.call(method, uid, settings=settings)
+        assert (reply.status, reply.endpoint) == (pb.NOT_FOUND, f"ipc://{server.run_dir}/{name}-right.socket"), reply
+        assert f"--server {name}-right" in reply.message, reply
+    owner.close()
+    assert "1 unloaded" in change("left", "unload", "r.1")  # libexpertd follows
+    assert "1 loaded" in change("left", "load", "z.0", "block=nop", "hidden_dim=4", "device=b")
     until(lambda: listed(LEFT).get("z.0") == (False, "b", RIGHT) and "r.1" not in listed(LEFT), "the left one knows")
     assert "uid: z.0" in expertctl("--endpoint", LEFT, "info", "z.0")
     with open(server.config, "w") as file:
@@ -171,6 +208,25 @@ with Server(['{uid: "l.[0:2]", block: nop, hidden_dim: 4, device: a}', '{uid: "r
     assert "2 loaded, 1 unloaded" in change("right", "reload")  # r.1, r.2; z.0
     until(lambda: listed(LEFT).keys() == {"l.0", "l.1", "r.0", "r.1", "r.2"}, "the left one knows")
     assert "uid: r.2" in expertctl("--endpoint", LEFT, "info", "r.2")
+    with open(server.config, "w") as file:
+        file.write(text.replace('"r.[0:2]"', '"r.[0:4]"'))
+    assert "1 loaded" in change("right", "reload")  # alone: the left one sees that the configuration is another one
+    until(lambda: "r.3" in listed(LEFT), "the left one knows")
+
+    # Who names the server and none of its frontends reaches them all, and each change comes to where it belongs.
+    def everywhere(*arguments, status=0):
+        return expertctl("--run-dir", server.run_dir, "--server", name, *arguments, status=status)
+
+    with open(server.config, "w") as file:
+        file.write(text.replace('"r.[0:2]"', '"r.[0:5]"').replace('"l.[0:2]"', '"l.[0:3]"'))
+    assert everywhere("reload") == "2 loaded, 0 unloaded, 0 replaced, 0 set\n"  # l.2 and r.4, and nobody is to be told more
+    until(lambda: listed(LEFT).keys() == listed(RIGHT).keys() == {f"l.{i}" for i in range(3)} | {f"r.{i}" for i in range(5)}, "both know")
+    for uid in ("l.2", "r.4"):
+        assert "1 unloaded" in everywhere("unload", uid)
+        until(lambda: uid not in listed(LEFT) and uid not in listed(RIGHT), "it is gone")
+        assert "1 loaded" in everywhere("load", uid)  # as the configuration has it, where that has it
+        until(lambda: uid in listed(LEFT) and uid in listed(RIGHT), "it is back")
+    assert "x.7" in everywhere("unload", "x.7", status=4)
 
     # A second one of the same name is refused, and one without a name.
     for arguments, text in ((["--frontend", "left"], "has a running frontend already"), ([], "--frontend says which this one is (left, right)"),

@@ -6,6 +6,9 @@
 #include "common/config_cut.h"
 #include "unit/support_stderr.h"
 
+#define HEX_64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#define VOUCHER HEX_64 HEX_64 HEX_64
+
 static struct config whole, cut;
 static const struct config *chosen;
 
@@ -96,10 +99,14 @@ START_TEST(each_frontend_has_a_directory_and_they_join_by_the_first)
           "dht: {bootstrap: [\"10.0.0.9:4222\"], identity_file: /k/id}\n"
           "frontends:\n"
           "  - {name: left, devices: [a], listen: [\"tcp://127.0.0.1:1\"]}\n"
-          "  - {name: right, devices: [b], listen: [\"tcp://127.0.0.1:2\"]}\n");
+          "  - {name: right, devices: [b], listen: [\"tcp://127.0.0.1:2\"], voucher: " VOUCHER "}\n");
     ck_assert_int_eq(config_cut(&cut, &whole, 1), 0);
     ck_assert_str_eq(cut.dht.bootstrap.items[0], "10.0.0.9:4222"); /* as the first does */
     ck_assert_str_eq(cut.dht.identity_file, "/k/id-right");
+    ck_assert_str_eq(cut.dht.voucher, VOUCHER); /* its key's own */
+    config_destroy(&cut);
+    ck_assert_int_eq(config_cut(&cut, &whole, 0), 0);
+    ck_assert_str_eq(cut.dht.voucher, "");
 }
 END_TEST
 

@@ -67,6 +67,11 @@ START_TEST(others_experts_are_known_with_their_endpoint)
     ck_assert_str_eq(elsewhere_server_of(elsewhere, "b"), "box-right");
     ck_assert_ptr_null(elsewhere_server_of(elsewhere, "a"));
     ck_assert(!elsewhere_look(elsewhere));
+    const char *server, *endpoint;
+    ck_assert(elsewhere_frontend(elsewhere, 0, &server, &endpoint));
+    ck_assert_str_eq(server, "box-right");
+    ck_assert_str_eq(endpoint, "tcp://10.0.0.7:2");
+    ck_assert(!elsewhere_frontend(elsewhere, 1, &server, &endpoint));
 }
 END_TEST
 
@@ -76,8 +81,11 @@ START_TEST(what_is_changed_there_is_known_after_a_look)
     ck_assert_int_eq(config_cut(&right, &whole, 1), 0);
     make_live(&right, "r.7");
     ck_assert(elsewhere_look(elsewhere));
+    ck_assert(!elsewhere_outdated(elsewhere));
     ck_assert(elsewhere_find(elsewhere, "r.7", &expert));
     ck_assert(!elsewhere_find(elsewhere, "r.0", &expert));
+    ck_assert_str_eq(elsewhere_server_of_entry(elsewhere, "r.0"), "box-right"); /* who would load it again */
+    ck_assert_ptr_null(elsewhere_server_of_entry(elsewhere, "l.0"));
     ck_assert(!elsewhere_look(elsewhere));
     make_live(&right, "r.8");
     ck_assert(elsewhere_look(elsewhere));
@@ -93,6 +101,7 @@ START_TEST(changes_of_another_configuration_do_not_count)
     ck_assert_int_eq(config_cut(&right, &other, 1), 0);
     make_live(&right, "r.7");
     ck_assert(elsewhere_look(elsewhere));
+    ck_assert(elsewhere_outdated(elsewhere));
     ck_assert(elsewhere_find(elsewhere, "r.0", &expert));
     ck_assert(!elsewhere_find(elsewhere, "r.7", &expert));
     config_destroy(&right);

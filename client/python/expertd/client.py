@@ -78,7 +78,18 @@ class Client:
 
     def ping(self, *, timeout: Optional[float] = None) -> Pong:
         pong = self.start(_PING, timeout=timeout).result().pong
-        return Pong(pong.server, pong.software, pong.experts, pong.experts_alive)
+        return Pong(pong.server, pong.software, pong.experts, pong.experts_alive, tuple([one.endpoint for one in pong.frontends]))
+
+    def frontends(self, *, timeout: Optional[float] = None) -> List["Client"]:
+        """A client of each frontend of the server, this one first: for what each knows of its own experts alone."""
+        others = [endpoint for endpoint in self.ping(timeout=timeout).frontends
+                  if transport().follow(self.endpoint, "", endpoint) is not None]
+        return [self] + [self._at(endpoint) for endpoint in others]
+
+    def _at(self, endpoint: str) -> "Client":
+        other = Client(endpoint, timeout=self.timeout, retry_for=self.retry_for)
+        other.codec = self.codec
+        return other
 
     def list(self, prefix: str = "", *, timeout: Optional[float] = None) -> List[ListEntry]:
         """All experts whose uid begins with prefix, those of the server's other frontends behind the own ones: whether they
@@ -88,8 +99,7 @@ class Client:
             try:
                 if transport().follow(self.endpoint, "", endpoint) is None:
                     continue  # it is no endpoint that this server may name
-                there = Client(endpoint, timeout=self.timeout, retry_for=self.retry_for)
-                found = there._listed(prefix, timeout)
+                found = self._at(endpoint)._listed(prefix, timeout)
                 others.update({(endpoint, e.uid): e.alive for e in found if not e.endpoint})
             except ExpertdError:
                 pass  # it does not answer: nothing of it is alive
@@ -114,12 +124,20 @@ class Client:
         return expert_info(self.start(_INFO, uid, timeout=timeout).result().info)
 
     def stats(self, *, timeout: Optional[float] = None) -> Dict[str, float]:
-        """The server's counters by name."""
+        """The server's counters by name: of several frontends, those of the one that this client is of (see frontends())."""
         return {c.name: c.value for c in self.start(_STATS, timeout=timeout).result().stats.counters}
 
     def checkpoint(self, uid: str = "", *, timeout: Optional[float] = None) -> None:
-        """Returns when the expert's checkpoint, or all experts', is on disk."""
-        self.start(_CHECKPOINT, uid, timeout=timeout).result()
+        """Returns when the expert's checkpoint, or all experts' of all the server's frontends, is on disk."""
+        calls = [client.start(_CHECKPOINT, uid, timeout=timeout) for client in ([self] if uid else self.frontends(timeout=timeout))]
+        errors = []
+        for call in calls:  # one that fails keeps no other from being written
+            try:
+                call.result()
+            except ExpertdError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     # ---- calls that are not waited for
 

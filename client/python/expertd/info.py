@@ -83,6 +83,7 @@ class Pong:
     software: str
     experts: int
     experts_alive: int
+    frontends: Tuple[str, ...] = ()  # endpoints of the server's other frontends, whose experts are not counted here
 
 
 def _fields(schema: Any) -> Tuple[Field, ...]:

@@ -28,9 +28,18 @@ class Table:
 
 
 def top(endpoint: str, prefix: str = "", *, timeout: float = 10.0) -> Table:
-    """The server's experts whose uid begins with prefix, those that learned most first, under a line about the server."""
+    """The server's experts whose uid begins with prefix, at whatever frontend, those that learned most first, under a line
+    about the server."""
     client = Client(endpoint, timeout=timeout)
-    pong, stats = client.ping(), client.stats()
+    pong, stats, experts, alive, in_flight = client.ping(), client.stats(), 0, 0, 0.0
+    frontends = client.frontends()
+    for one in frontends:
+        try:
+            own = one.ping()
+            experts, alive = experts + own.experts, alive + own.experts_alive
+            in_flight += one.stats().get("frontend.in_flight", 0)
+        except ExpertdError:  # it is down, and so are its experts
+            pass
     calls = [(entry, client.start(_INFO, entry.uid)) for entry in client.list(prefix)]
     rows = []
     for entry, call in calls:
@@ -41,6 +50,7 @@ def top(endpoint: str, prefix: str = "", *, timeout: float = 10.0) -> Table:
             continue
         rows.append((info.uid, info.block, info.device, entry.alive, info.update_count, info.examples_processed,
                      info.skipped_steps))
-    head = (f"{pong.server} at {endpoint}: {pong.software}, {pong.experts_alive} of {pong.experts} experts alive, "
-            f"{int(stats.get('frontend.in_flight', 0))} requests in flight, up {int(stats.get('frontend.uptime_s', 0))} s")
+    several = f" ({len(frontends)} frontends)" if len(frontends) > 1 else ""
+    head = (f"{pong.server} at {endpoint}{several}: {pong.software}, {alive} of {experts} experts alive, "
+            f"{int(in_flight)} requests in flight, up {int(stats.get('frontend.uptime_s', 0))} s")
     return Table(head, sorted(rows, key=lambda row: (-row[4], row[0])))

@@ -182,6 +182,39 @@ def test_a_part_that_nobody_has_hurts_no_other(frontends):
         made[2].outputs()
 
 
+def test_who_looks_at_a_server_sees_all_of_it(frontends):
+    pb = messages.server
+    home, right = frontends.home, frontends.right
+    home.pong = pb.Pong(server="box-left", software="s", experts=2, experts_alive=2, frontends=[{"server": "box-right", "endpoint": right.endpoint}])
+    right.pong = pb.Pong(server="box-right", software="s", experts=3, experts_alive=1)
+    lists = {home: [{"uid": "nop.0", "alive": True}, {"uid": "nop.1", "endpoint": right.endpoint}], right: [{"uid": "nop.1", "alive": True}]}
+    saved = []
+
+    def answer_as(one):
+        def answer(request, frames):
+            reply = pb.ReplyHeader(version=1)
+            if request.method == pb.value("Method", "LIST"):
+                reply.list.CopyFrom(pb.ExpertList(experts=lists[one], total=len(lists[one])))
+            elif request.method == pb.value("Method", "STATS"):
+                reply.stats.counters.add(name="frontend.in_flight", value=2)
+            elif request.method == pb.value("Method", "CHECKPOINT"):
+                saved.append(one)
+            return reply, []
+        return answer
+    for one in (home, right):
+        one.answer = answer_as(one)
+    client = client_of(frontends)
+    assert client.ping().frontends == (right.endpoint,)
+    assert [one.endpoint for one in client.frontends()] == [home.endpoint, right.endpoint]
+    table = expertd.top(home.endpoint, timeout=PATIENCE)
+    assert "(2 frontends)" in table.head and "3 of 5 experts alive, 4 requests in flight" in table.head, table.head
+    assert {row[0]: row[3] for row in table.rows} == {"nop.0": True, "nop.1": True}
+    client.checkpoint()
+    assert saved == [home, right] or saved == [right, home]
+    client.checkpoint("nop.0")
+    assert len(saved) == 3
+
+
 def test_a_server_names_no_other_servers_endpoint(frontends, monkeypatch):
     right, other = frontends.right.endpoint, "tcp://127.0.0.1:1"
     home = transport().connection(frontends.home.endpoint)
