@@ -746,7 +746,7 @@ void changes_refresh_elsewhere(struct server *server)
     if (!whole)
         return;
     const int rc = config_load(whole, changes->source.program, changes->source.argc, changes->source.argv);
-    set_log_level(changes);
+    set_log(changes);
     if (rc == 0 && elsewhere_create(&newer, whole, server->config->server.name) == 0 && newer) {
         elsewhere_destroy(&server->elsewhere);
         server->elsewhere = newer;
