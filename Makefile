@@ -372,13 +372,16 @@ uninstall:
 .PHONY: uninstall
 
 # --- Debian packages ---------------------------------------------------------------------------------------------------
-# Of what git has, in a folder of its own: nothing is written beside the sources. What is lacking is said by dpkg-buildpackage.
+# Of what git has, in a folder of its own (DEB): nothing is written beside the sources. What is lacking is said by
+# dpkg-buildpackage. DEB_OBJECTS=build: with the objects that are there, whatever flags they were made with, for tests.
+DEB ?= build/deb
 deb:
-	rm -rf build/deb
-	mkdir -p build/deb/expertd
-	git ls-files -z | grep -zv '^debian/' | xargs -0 cp --parents -t build/deb/expertd
-	cp -r debian build/deb/expertd
-	cd build/deb/expertd && dpkg-buildpackage -b -us -uc
+	rm -rf $(DEB)
+	mkdir -p $(DEB)/expertd/build
+	git ls-files -z | grep -zv '^debian/' | xargs -0 cp -p --parents -t $(DEB)/expertd
+	cp -r debian $(DEB)/expertd
+	$(if $(DEB_OBJECTS),tar -C $(DEB_OBJECTS) --exclude=obj/tests -cf - obj gen lib links | tar -C $(DEB)/expertd/build -xf -)
+	cd $(DEB)/expertd && dpkg-buildpackage -b -us -uc$(if $(DEB_OBJECTS), -nc)
 .PHONY: deb
 
 clean:
