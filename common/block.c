@@ -449,6 +449,19 @@ static int place_layers(struct resolver *resolver)
     return 0;
 }
 
+static bool is_affine(const struct block_node *node)
+{
+    return strcmp(node->kind->name, "affine") == 0;
+}
+
+static unsigned parameters_of(const struct block_node *node)
+{
+    const struct block_settings *settings = &node->settings;
+    if (!is_affine(node))
+        return node->kind->parameters;
+    return (settings->weight != BLOCK_CONSTANT_NONE ? 1U : 0U) + (settings->bias != BLOCK_CONSTANT_NONE ? 1U : 0U);
+}
+
 /* What the parameter number `which` of a layer is called in the state dict; false: it has no such. Of own kinds the
  * names are theirs to choose, mostly these. */
 static bool parameter_name(const struct block_node *node, unsigned which, char *name, size_t size)
@@ -456,8 +469,9 @@ static bool parameter_name(const struct block_node *node, unsigned which, char *
     const struct block_settings *settings = &node->settings;
     const char *suffix = which % 2 == 0 ? "weight" : "bias", *layer = node->layer->name;
     const bool is_gated = strcmp(node->kind->name, "gated") == 0;
+    const unsigned constant = which == 0 ? settings->weight : settings->bias;
     const char *given = which == 0 ? settings->weight_name : settings->bias_name;
-    if (which >= node->kind->parameters)
+    if (which >= node->kind->parameters || (is_affine(node) && constant == BLOCK_CONSTANT_NONE))
         return false;
     if (is_gated && (which < 2 ? settings->gate : settings->up) != NULL)
         snprintf(name, size, "%s.%s", which < 2 ? settings->gate : settings->up, suffix);
@@ -484,7 +498,7 @@ static int check_names(const struct resolver *resolver)
     const struct block_graph *graph = resolver->graph;
     unsigned parameters = 0;
     for (unsigned i = 0; i < graph->nodes_count; i++)
-        parameters += graph->nodes[i].kind->parameters;
+        parameters += parameters_of(&graph->nodes[i]);
     if (parameters > BLOCK_PARAMETERS_MAX)
         return refuse(resolver, resolver->block->line, "block %s has more than %d parameters", resolver->block->name,
                       BLOCK_PARAMETERS_MAX);

@@ -102,14 +102,19 @@ enum block_init {
     BLOCK_INIT_ZERO,
 };
 
+/* Of an affine layer: whether it has a weight (or a bias), and whether that trains; and what it has a number for. */
+enum block_constant { BLOCK_CONSTANT_NONE, BLOCK_CONSTANT_FIXED, BLOCK_CONSTANT_TRAINED };
+enum block_over { BLOCK_OVER_LAST, BLOCK_OVER_ROW };
+
 /* What the options of a layer say; each kind has some of them. */
 struct block_settings {
     uint64_t size;  /* outputs of a linear or gated layer */
     uint64_t heads; /* of attention, and of a product of two values */
     double epsilon; /* of norms */
-    double scale;
-    unsigned bias;      /* 0 or 1 */
-    unsigned transpose; /* of a product of two values: the second one */
+    double scale, shift;
+    unsigned bias;         /* 0 or 1; of an affine layer enum block_constant */
+    unsigned weight, over; /* of an affine layer: enum block_constant, block_over */
+    unsigned transpose;    /* of a product of two values: the second one */
     unsigned activation, init, bias_init;
     const char *weight_name, *bias_name; /* in the state dict; NULL: <layer>.weight, <layer>.bias */
     double limit, alpha, up_shift;       /* of a gate (struct linear_gate of runtime/compute/linear.h); limit 0: none */

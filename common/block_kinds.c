@@ -196,6 +196,16 @@ static int matmul_shape(const struct block_node *node, const struct block_value 
     return 0;
 }
 
+static int affine_shape(const struct block_node *node, const struct block_value *values, struct tensor_desc *result,
+                        char problem[BLOCK_PROBLEM_SIZE])
+{
+    int rc = need_floats(node, values, 1, problem);
+    if (rc == 0 && (node->settings.weight != BLOCK_CONSTANT_NONE || node->settings.bias != BLOCK_CONSTANT_NONE))
+        rc = need_dims(node, values, problem);
+    *result = *operand(node, values, 0);
+    return rc;
+}
+
 static const struct block_option_kind linear_options[] = {
     OPTION("size", BLOCK_OPTION_SIZE, size, NULL, NULL),
     OPTION("bias", BLOCK_OPTION_CHOICE, bias, "true", "false|true"),
@@ -232,6 +242,16 @@ static const struct block_option_kind matmul_options[] = {
     OPTION("scale", BLOCK_OPTION_NUMBER, scale, "1", NULL),
 };
 
+static const struct block_option_kind affine_options[] = {
+    OPTION("scale", BLOCK_OPTION_NUMBER, scale, "1", NULL),
+    OPTION("shift", BLOCK_OPTION_NUMBER, shift, "0", NULL),
+    OPTION("weight", BLOCK_OPTION_CHOICE, weight, "none", "none|fixed|trained"),
+    OPTION("bias", BLOCK_OPTION_CHOICE, bias, "none", "none|fixed|trained"),
+    OPTION("over", BLOCK_OPTION_CHOICE, over, "last", "last|row"),
+    OPTION("weight_name", BLOCK_OPTION_TEXT, weight_name, NULL, NULL),
+    OPTION("bias_name", BLOCK_OPTION_TEXT, bias_name, NULL, NULL),
+};
+
 #define OPTIONS(table) .options = table, .options_count = sizeof(table) / sizeof(table)[0]
 static const struct block_kind kinds[] = {
     {.name = "linear",
@@ -253,6 +273,12 @@ static const struct block_kind kinds[] = {
      OPTIONS(activation_options)},
     {.name = "add", .operands_min = 2, .operands_max = BLOCK_OPERANDS_MAX, .shape = elementwise_shape},
     {.name = "multiply", .operands_min = 2, .operands_max = 2, .shape = elementwise_shape},
+    {.name = "affine",
+     .operands_min = 1,
+     .operands_max = 1,
+     .parameters = 2,
+     .shape = affine_shape,
+     OPTIONS(affine_options)},
     {.name = "mask", .operands_min = 2, .operands_max = 2, .shape = mask_shape, OPTIONS(mask_options)},
     {.name = "layer_norm",
      .operands_min = 1,

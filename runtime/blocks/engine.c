@@ -135,7 +135,7 @@ static int model_make(struct engine_model **out, struct device *device, const st
         model->parameters.trains = optimizer.kind != OPTIMIZER_NONE;
         result = plan_make(&model->forward, model->graph, provider_shape(device), &model->parameters, false);
     }
-    model->parameters.trains = model->parameters.trains && model->parameters.count > 0;
+    model->parameters.trains = model->parameters.trains && parameters_trained(&model->parameters) > 0;
     if (result == 0)
         result = check_quantized(model);
     if (result == 0 && !model->parameters.forward_only)
@@ -145,7 +145,7 @@ static int model_make(struct engine_model **out, struct device *device, const st
         *out = NULL;
         return result;
     }
-    if (model->parameters.count == 0)
+    if (parameters_trained(&model->parameters) == 0)
         optimizer.kind = OPTIMIZER_NONE;
     parameters_layout(&model->parameters, provider_shape(device), &optimizer);
     model->chunk_rows = chunk_rows(model);

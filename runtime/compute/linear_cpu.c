@@ -73,6 +73,8 @@ static void cpu_grid(const struct device *device, enum kernel kernel, uint64_t r
     case KERNEL_PACK_ROWS:
     case KERNEL_APPLY:
     case KERNEL_MASK_ROWS:
+    case KERNEL_AFFINE_ROWS:
+    case KERNEL_AFFINE_SUMS: /* rows are those of the constants */
     case KERNEL_GATE_BACKWARD:
     case KERNEL_WIDEN_ROWS:
     case KERNEL_NARROW_ROWS:

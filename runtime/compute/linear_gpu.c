@@ -47,11 +47,16 @@ static void gpu_grid(const struct device *device, enum kernel kernel, uint64_t r
     case KERNEL_PACK_ROWS:
     case KERNEL_APPLY:
     case KERNEL_MASK_ROWS:
+    case KERNEL_AFFINE_ROWS:
     case KERNEL_GATE_BACKWARD:
     case KERNEL_WIDEN_ROWS:
     case KERNEL_NARROW_ROWS:
         grid->global[0] =
             GROUP * (rows * WIDTH < (uint64_t)GROUP * MAX_GROUPS ? groups_of(rows * WIDTH, GROUP) : MAX_GROUPS);
+        grid->global[1] = groups_of(n, WIDTH);
+        break;
+    case KERNEL_AFFINE_SUMS: /* rows are those of the constants */
+        grid->global[0] = GROUP * (rows < MAX_GROUPS ? rows : MAX_GROUPS);
         grid->global[1] = groups_of(n, WIDTH);
         break;
     case KERNEL_BATCHED_PRODUCT: /* rows are products, each of k rows and n columns */

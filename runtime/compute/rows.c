@@ -49,6 +49,57 @@ int rows_mask(struct device *device, cl_int rows, cl_int columns, float scale, c
     return kernel_launch(device, KERNEL_MASK_ROWS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
 }
 
+static cl_int affine_flags(const struct rows_affine *affine)
+{
+    return (affine->weight != ROWS_NONE ? LINEAR_MULTIPLY : 0) | (affine->bias != ROWS_NONE ? LINEAR_BIAS : 0);
+}
+
+int rows_affine(struct device *device, cl_int rows, cl_int columns, const struct rows_affine *affine,
+                const struct kernel_view *x, const struct kernel_view *out)
+{
+    struct kernel_grid grid;
+    const cl_int flags = affine_flags(affine) | (out->rows ? LINEAR_OUT_ROWS : 0);
+    const cl_long4 x_at = kernel_view_place(x, (uint64_t)columns), out_at = kernel_view_place(out, (uint64_t)columns);
+    /* An argument must be some buffer, also where the flags say that it is not looked at. */
+    const cl_mem constants = affine->constants != NULL ? affine->constants : x->buffer;
+    provider_grid(device, KERNEL_AFFINE_ROWS, (uint64_t)rows, (uint64_t)columns, 0, &grid);
+    const struct kernel_argument arguments[] = {
+        KERNEL_ARGUMENT(rows),           KERNEL_ARGUMENT(columns),       KERNEL_ARGUMENT(flags),
+        KERNEL_ARGUMENT(affine->period), KERNEL_ARGUMENT(affine->scale), KERNEL_ARGUMENT(affine->shift),
+        KERNEL_ARGUMENT(x->buffer),      KERNEL_ARGUMENT(x_at),          KERNEL_ARGUMENT(constants),
+        KERNEL_ARGUMENT(affine->weight), KERNEL_ARGUMENT(constants),     KERNEL_ARGUMENT(affine->bias),
+        KERNEL_ARGUMENT(out->buffer),    KERNEL_ARGUMENT(out_at),
+    };
+    return kernel_launch(device, KERNEL_AFFINE_ROWS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
+}
+
+int rows_affine_sums(struct device *device, cl_int rows, cl_int columns, cl_int accumulate,
+                     const struct rows_affine *gradients, const struct kernel_view *x, const struct kernel_view *dy)
+{
+    struct kernel_grid grid;
+    const cl_int flags = affine_flags(gradients);
+    const struct kernel_view *read = x->buffer != NULL ? x : dy;
+    const cl_long4 x_at = kernel_view_place(read, (uint64_t)columns), dy_at = kernel_view_place(dy, (uint64_t)columns);
+    provider_grid(device, KERNEL_AFFINE_SUMS, (uint64_t)gradients->period, (uint64_t)columns, 0, &grid);
+    const struct kernel_argument arguments[] = {
+        KERNEL_ARGUMENT(rows),
+        KERNEL_ARGUMENT(columns),
+        KERNEL_ARGUMENT(accumulate),
+        KERNEL_ARGUMENT(flags),
+        KERNEL_ARGUMENT(gradients->period),
+        KERNEL_ARGUMENT(gradients->scale),
+        KERNEL_ARGUMENT(read->buffer),
+        KERNEL_ARGUMENT(x_at),
+        KERNEL_ARGUMENT(dy->buffer),
+        KERNEL_ARGUMENT(dy_at),
+        KERNEL_ARGUMENT(gradients->constants),
+        KERNEL_ARGUMENT(gradients->weight),
+        KERNEL_ARGUMENT(gradients->constants),
+        KERNEL_ARGUMENT(gradients->bias),
+    };
+    return kernel_launch(device, KERNEL_AFFINE_SUMS, &grid, arguments, sizeof arguments / sizeof arguments[0]);
+}
+
 int rows_column_sums(struct device *device, cl_int rows, cl_int columns, cl_int accumulate,
                      const struct device_rows *data, cl_mem sums, cl_ulong sums_offset)
 {

@@ -23,6 +23,21 @@ struct rows_mask {
 /* out = x * mask * scale; the same of the views. */
 int rows_mask(struct device *device, cl_int rows, cl_int columns, float scale, const struct kernel_view *x,
               const struct rows_mask *mask, const struct kernel_view *out);
+/* A weight and a bias: for each column a number, row-major, of so many rows; those behind them have the same again. */
+struct rows_affine {
+    float scale, shift;
+    cl_mem constants;
+    cl_ulong weight, bias; /* where they lie there, in floats; ROWS_NONE: there is none */
+    cl_int period;         /* rows */
+};
+#define ROWS_NONE (~(cl_ulong)0)
+/* out = x * scale * weight + bias + shift; the same of the views. */
+int rows_affine(struct device *device, cl_int rows, cl_int columns, const struct rows_affine *affine,
+                const struct kernel_view *x, const struct kernel_view *out);
+/* Its gradients, in the places of the constants: weight (+)= the sums over rows of dy * x * scale, bias (+)= those of
+ * dy, both padded to whole panels. x is read if there is a weight, else its buffer may be NULL. */
+int rows_affine_sums(struct device *device, cl_int rows, cl_int columns, cl_int accumulate,
+                     const struct rows_affine *gradients, const struct kernel_view *x, const struct kernel_view *dy);
 /* sums[column] (+)= the sum over rows of `data`, which is in panels; the sums are padded to whole panels. */
 int rows_column_sums(struct device *device, cl_int rows, cl_int columns, cl_int accumulate,
                      const struct device_rows *data, cl_mem sums, cl_ulong sums_offset);

@@ -3,9 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct layer_kind *const kinds[] = {&layer_linear,    &layer_gated, &layer_activation, &layer_add,
-                                                 &layer_multiply,  &layer_mask,  &layer_layer_norm, &layer_rms_norm,
-                                                 &layer_attention, &layer_matmul};
+static const struct layer_kind *const kinds[] = {
+    &layer_linear, &layer_gated,      &layer_activation, &layer_add,       &layer_multiply, &layer_affine,
+    &layer_mask,   &layer_layer_norm, &layer_rms_norm,   &layer_attention, &layer_matmul};
 
 _Static_assert((int)BLOCK_PARAMETERS_MAX == (int)PARAMETERS_MAX, "what is declared has room");
 

@@ -32,6 +32,7 @@ extern const struct layer_kind layer_gated;
 extern const struct layer_kind layer_activation;
 extern const struct layer_kind layer_add;
 extern const struct layer_kind layer_multiply;
+extern const struct layer_kind layer_affine;
 extern const struct layer_kind layer_mask;
 extern const struct layer_kind layer_layer_norm;
 extern const struct layer_kind layer_rms_norm;

@@ -73,7 +73,7 @@ struct plan_step {
     unsigned makes;      /* roles of the buffers that it writes, a bit each; 0: it writes something else, too */
     uint32_t wanted_for; /* results that take it, a bit each, and PLAN_ALWAYS */
     unsigned flags;
-    float number;
+    float number, second_number;
     uint64_t sizes[2];
     const struct linear_gate *gate;
 };

@@ -14,6 +14,17 @@ double reference_activation(unsigned flags, double x);
 double reference_slope(unsigned flags, double x);
 double reference_applied(unsigned flags, double value, double second);
 void reference_apply(size_t count, unsigned flags, const float *a, const float *second, float *out);
+/* y = x * scale * weight + bias + shift, of rows of columns; weight and bias, each of which may be NULL, have a number
+ * for each column of `period` rows, and then again. And its gradients if `grad` is not NULL; they are overwritten. */
+struct reference_affine {
+    size_t rows, columns, period;
+    double scale, shift;
+    const float *x, *weight, *bias;
+    float *y;
+    const float *grad;
+    float *grad_x, *grad_weight, *grad_bias;
+};
+void reference_affine(const struct reference_affine *call);
 /* The mask is of bools, or `wide`, of int64; it may lie at any byte. Its way back is the same, of gradients. */
 void reference_mask(size_t count, const float *x, const void *mask, bool wide, double scale, float *y);
 

@@ -19,7 +19,7 @@ static int enqueue_norm(struct device *device, const struct parameters *paramete
                         double clip_norm, cl_ulong control, cl_ulong gate)
 {
     struct kernel_grid grid;
-    const cl_ulong count = parameters->primary_floats;
+    const cl_ulong count = parameters->trained_floats;
     provider_grid(device, KERNEL_NORM_PARTIALS, 0, count, 0, &grid);
     const struct kernel_argument partials[] = {
         KERNEL_ARGUMENT(count),
@@ -48,7 +48,7 @@ static int enqueue_accumulate(struct device *device, const struct parameters *pa
                               cl_ulong offset, bool first)
 {
     struct kernel_grid grid;
-    const cl_ulong count = parameters->primary_floats, control = CONTROL_BATCH;
+    const cl_ulong count = parameters->trained_floats, control = CONTROL_BATCH;
     const cl_int overwrite = first;
     provider_grid(device, KERNEL_ACCUMULATE, 0, count, 0, &grid);
     const struct kernel_argument arguments[] = {
@@ -63,7 +63,7 @@ static int enqueue_accumulate(struct device *device, const struct parameters *pa
     return kernel_launch(device, KERNEL_ACCUMULATE, &grid, arguments, sizeof arguments / sizeof arguments[0]);
 }
 
-/* A matrix, or all vectors at once as one panel. */
+/* A matrix, or all vectors that train at once as one panel. */
 struct step {
     const struct trainee *trainee;
     const struct parameters *parameters;
@@ -171,10 +171,11 @@ static int enqueue_steps(struct device *device, struct step *step)
         step->transposed = item->transposed;
         result = enqueue(device, step);
     }
-    if (result != 0 || parameters->vectors_floats == 0)
+    const uint64_t vectors_floats = parameters->trained_floats - parameters->vectors_offset;
+    if (result != 0 || vectors_floats == 0)
         return result;
-    step->n = (cl_int)kernel_panel_width(&parameters->shape, parameters->vectors_floats);
-    step->k = (cl_int)(parameters->vectors_floats / (uint64_t)step->n);
+    step->n = (cl_int)kernel_panel_width(&parameters->shape, vectors_floats);
+    step->k = (cl_int)(vectors_floats / (uint64_t)step->n);
     step->offset = parameters->vectors_offset;
     step->transposed = ~(cl_ulong)0;
     return enqueue(device, step);

@@ -19,6 +19,14 @@ void parameters_add(struct parameters *parameters, const struct parameter *param
     parameters->items[parameters->count++] = *parameter;
 }
 
+unsigned parameters_trained(const struct parameters *parameters)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < parameters->count; i++)
+        count += !parameters->items[i].fixed;
+    return count;
+}
+
 uint64_t parameters_columns(const struct kernel_shape *shape, const struct parameter *item)
 {
     return item->paired ? kernel_paired_columns(shape, item->out) : item->out;
@@ -66,17 +74,27 @@ static void place_matrices(struct parameters *parameters)
     parameters->transposed_weights = transposed;
 }
 
+/* Of the primary part, in this order. */
+enum section { MATRICES, VECTORS, FIXED_VECTORS };
+
+static enum section section_of(const struct parameter *item)
+{
+    return item->in > 0 ? MATRICES : item->fixed ? FIXED_VECTORS : VECTORS;
+}
+
 void parameters_layout(struct parameters *parameters, const struct kernel_shape *shape,
                        const struct optimizer_settings *optimizer)
 {
     uint64_t at = 0;
     parameters->shape = *shape;
-    for (unsigned vectors = 0; vectors < 2; vectors++) {
-        if (vectors)
+    for (enum section section = MATRICES; section <= FIXED_VECTORS; section++) {
+        if (section == VECTORS)
             parameters->vectors_offset = at;
+        if (section == FIXED_VECTORS)
+            parameters->trained_floats = at;
         for (unsigned i = 0; i < parameters->count; i++) {
             struct parameter *item = &parameters->items[i];
-            if ((item->in == 0) != (vectors == 1))
+            if (section_of(item) != section)
                 continue;
             item->offset = is_second(item) ? parameters->items[item->partner].offset : at;
             at += is_second(item) ? 0 : primary_floats(parameters, item);
@@ -251,7 +269,8 @@ static void unpack_primary(const struct parameters *parameters, const struct par
         convert(&packing, (void *)(uintptr_t)packed, plain, false);
 }
 
-/* --- tensors by number: the parameters, then each moment of each parameter, then the accumulated gradients ----------
+/* --- tensors by number: the parameters, then each moment of each that trains, then their accumulated gradients
+ * --------
  */
 
 static unsigned copies_of(const struct parameters *parameters)
@@ -266,10 +285,22 @@ struct place {
     size_t bytes;    /* of one */
 };
 
-static struct place place_of(const struct parameters *parameters, unsigned index)
+/* Which of the copies, and of which parameter, a tensor is. */
+static const struct parameter *tensor_of(const struct parameters *parameters, unsigned index, unsigned *copy)
 {
-    const struct parameter *item = &parameters->items[index % parameters->count];
-    const unsigned copy = index / parameters->count;
+    *copy = 0;
+    if (index < parameters->count)
+        return &parameters->items[index];
+    const unsigned trained = parameters_trained(parameters), beyond = index - parameters->count;
+    const struct parameter *item = parameters->items;
+    *copy = 1 + beyond / trained;
+    for (unsigned left = beyond % trained; item->fixed || left > 0; item++)
+        left -= !item->fixed;
+    return item;
+}
+
+static struct place place_of(const struct parameters *parameters, const struct parameter *item, unsigned copy)
+{
     if (copy == 0 && !has_masters(parameters))
         return item->in > 0 ? (struct place){parameters->matrices, item->at, parameters->shape.weight_bytes}
                             : (struct place){parameters->vectors, item->at, sizeof(float)};
@@ -281,13 +312,13 @@ static struct place place_of(const struct parameters *parameters, unsigned index
 
 unsigned parameters_tensors(const struct parameters *parameters)
 {
-    return parameters->count * copies_of(parameters);
+    return parameters->count + parameters_trained(parameters) * (copies_of(parameters) - 1);
 }
 
 void parameters_tensor(const struct parameters *parameters, unsigned index, struct expert_tensor *tensor)
 {
-    const unsigned copy = index / parameters->count;
-    const struct parameter *item = &parameters->items[index % parameters->count];
+    unsigned copy;
+    const struct parameter *item = tensor_of(parameters, index, &copy);
     assert(copy < copies_of(parameters));
     memset(tensor, 0, sizeof *tensor);
     if (copy == 0)
@@ -295,9 +326,10 @@ void parameters_tensor(const struct parameters *parameters, unsigned index, stru
     else
         snprintf(tensor->name, sizeof tensor->name, "optimizer.%s.%s",
                  copy <= parameters->moments ? parameters->moment_names[copy - 1] : "gradient", item->name);
-    tensor->ndim = item->in > 0 ? 2 : 1;
-    tensor->dims[0] = item->out;
-    tensor->dims[1] = item->in;
+    const bool in_rows = item->in == 0 && item->rows > 1;
+    tensor->ndim = item->in > 0 || in_rows ? 2 : 1;
+    tensor->dims[0] = in_rows ? item->rows : item->out;
+    tensor->dims[1] = in_rows ? item->out / item->rows : item->in;
     tensor->count = item->out * (item->in > 0 ? item->in : 1);
     tensor->is_parameter = copy == 0;
     tensor->greatest = copy > 0 || item->in == 0 || !is_narrow(parameters) ? FLT_MAX
@@ -320,8 +352,9 @@ static uint64_t elements_of(const struct parameters *parameters, const struct pa
 
 int parameters_read(struct parameters *parameters, unsigned index, float *values)
 {
-    const struct parameter *item = &parameters->items[index % parameters->count];
-    const struct place place = place_of(parameters, index);
+    unsigned copy;
+    const struct parameter *item = tensor_of(parameters, index, &copy);
+    const struct place place = place_of(parameters, item, copy);
     const size_t bytes = elements_of(parameters, item, &place, false) * place.bytes;
     void *packed = malloc(bytes);
     if (packed == NULL)
@@ -364,11 +397,12 @@ static bool is_quantized(const struct parameters *parameters, unsigned index)
 
 int parameters_write(struct parameters *parameters, unsigned index, const float *values)
 {
-    const struct parameter *item = &parameters->items[index % parameters->count];
-    const struct place place = place_of(parameters, index);
+    unsigned copy;
+    const struct parameter *item = tensor_of(parameters, index, &copy);
+    const struct place place = place_of(parameters, item, copy);
     const struct place halves = {parameters->matrices, item->at, parameters->shape.weight_bytes};
     const struct place transposed = {parameters->transposed, item->transposed, parameters->shape.weight_bytes};
-    const bool is_matrix = item->in > 0 && index < parameters->count;
+    const bool is_matrix = item->in > 0 && copy == 0;
     if (is_quantized(parameters, index)) {
         struct quantized_numbers numbers;
         int result = quantized_numbers_create(&numbers, item->out, item->in);
@@ -391,7 +425,7 @@ int parameters_write_numbers(struct parameters *parameters, unsigned index, cons
 {
     assert(is_quantized(parameters, index));
     const struct parameter *item = &parameters->items[index];
-    const struct place place = place_of(parameters, index);
+    const struct place place = place_of(parameters, item, 0);
     const struct place transposed = {parameters->transposed, item->transposed, parameters->shape.weight_bytes};
     int result = write_place(parameters, item, &place, NULL, numbers, false);
     if (result == 0 && !parameters->forward_only)
@@ -524,7 +558,7 @@ int parameters_snapshot(struct parameters *parameters, void *memory)
     int result = 0;
     if (has_masters(parameters)) {
         for (unsigned copy = 0; copy < copies_of(parameters) && result == 0; copy++)
-            result = device_read(parameters->device, place_of(parameters, copy * parameters->count).buffer, 0,
+            result = device_read(parameters->device, place_of(parameters, parameters->items, copy).buffer, 0,
                                  (char *)memory + copy * bytes, bytes);
         return result;
     }
@@ -538,10 +572,11 @@ int parameters_snapshot(struct parameters *parameters, void *memory)
 
 void parameters_snapshot_tensor(const struct parameters *parameters, const void *memory, unsigned index, float *values)
 {
-    const struct parameter *item = &parameters->items[index % parameters->count];
-    const struct place place = place_of(parameters, index);
-    const char *copy = (const char *)memory + index / parameters->count * parameters->primary_floats * sizeof(float);
+    unsigned copy;
+    const struct parameter *item = tensor_of(parameters, index, &copy);
+    const struct place place = place_of(parameters, item, copy);
+    const char *part = (const char *)memory + copy * parameters->primary_floats * sizeof(float);
     if (!has_masters(parameters) && item->in == 0)
-        copy += matrices_bytes(parameters);
-    unpack_primary(parameters, item, values, copy + place.offset * place.bytes, place.bytes);
+        part += matrices_bytes(parameters);
+    unpack_primary(parameters, item, values, part + place.offset * place.bytes, place.bytes);
 }

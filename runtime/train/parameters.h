@@ -40,7 +40,9 @@ enum parameter_init {
 struct parameter {
     char name[PARAMETER_NAME_SIZE];
     uint64_t out;
-    uint64_t in; /* 0: a vector of `out` floats */
+    uint64_t in;   /* 0: a vector of `out` floats */
+    uint64_t rows; /* of a vector: the tensor's, which is one of (rows, out / rows) if they are more than 1 */
+    bool fixed;    /* a vector that has no gradient and no moments, and stays what it is */
     enum parameter_init init;
     uint64_t fan_in;
     /* Of two that a gated product reads in pairs (runtime/compute/linear.h): they are one matrix, or one vector, of
@@ -60,6 +62,7 @@ struct parameters {
     struct parameter items[PARAMETERS_MAX]; /* in the order of the state_dict */
     unsigned count;
     uint64_t primary_floats;
+    uint64_t trained_floats;                 /* of them: the fixed ones are the last */
     uint64_t matrices_weights;               /* elements of what kernels read as matrices */
     uint64_t transposed_weights;             /* the same once more, in the orientation that a backward reads */
     uint64_t vectors_offset, vectors_floats; /* all vectors, one behind the other */
@@ -85,6 +88,8 @@ struct parameters {
 
 /* Columns of the matrix that the parameter is, or is half of, in memory. */
 uint64_t parameters_columns(const struct kernel_shape *shape, const struct parameter *item);
+/* How many of them train, if any do. */
+unsigned parameters_trained(const struct parameters *parameters);
 /* Adds one to a layout that is being made. */
 void parameters_add(struct parameters *parameters, const struct parameter *parameter);
 /* Places what was added. */

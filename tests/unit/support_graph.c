@@ -37,8 +37,10 @@ void support_graph_name(const struct block_node *node, unsigned which, char *nam
         name[0] = '\0';
         return;
     }
-    const bool has = is(node, "linear") ? which == 0 || node->settings.bias
-                                        : is(node, "layer_norm") || (is(node, "rms_norm") && which == 0);
+    const unsigned constant = which == 0 ? node->settings.weight : node->settings.bias;
+    const bool has = is(node, "affine")   ? constant != BLOCK_CONSTANT_NONE
+                     : is(node, "linear") ? which == 0 || node->settings.bias
+                                          : is(node, "layer_norm") || (is(node, "rms_norm") && which == 0);
     if (!has)
         name[0] = '\0';
     else if (given != NULL)
@@ -47,10 +49,18 @@ void support_graph_name(const struct block_node *node, unsigned which, char *nam
         snprintf(name, size, "%s.%s", node->layer->name, which == 0 ? "weight" : "bias");
 }
 
+bool support_graph_is_fixed(const struct block_node *node, unsigned which)
+{
+    return is(node, "affine") &&
+           (which == 0 ? node->settings.weight : node->settings.bias) == (unsigned)BLOCK_CONSTANT_FIXED;
+}
+
 size_t support_graph_parameter_elements(const struct support_graph *support, unsigned node, unsigned which)
 {
     const struct block_node *n = &support->graph->nodes[node];
     const size_t columns = support->graph->values[n->value].columns;
+    if (is(n, "affine") && n->settings.over == BLOCK_OVER_ROW)
+        return support->graph->values[n->value].tokens * columns;
     return (which == 0 && is(n, "linear")) || (which % 2 == 0 && is(n, "gated"))
                ? columns * support->graph->values[n->operands[0]].columns
                : columns;
@@ -275,6 +285,28 @@ static void activate(const struct step *step)
     }
 }
 
+static void affine(const struct step *step)
+{
+    const struct block_settings *settings = &step->node->settings;
+    const size_t constants = support_graph_parameter_elements(step->support, step->number, 0);
+    const float *w = step->support->parameters[step->number][0], *b = step->support->parameters[step->number][1];
+    double *dw = step->support->parameter_gradients[step->number][0];
+    double *db = step->support->parameter_gradients[step->number][1];
+    for (size_t i = 0; i < step->rows * step->columns; i++) {
+        const size_t c = i % constants;
+        const double x = value(step, 0)[i], factor = settings->scale * (w != NULL ? (double)w[c] : 1);
+        if (!step->backward) {
+            step->y[i] = x * factor + settings->shift + (b != NULL ? (double)b[c] : 0);
+            continue;
+        }
+        gradient(step, 0)[i] += step->dy[i] * factor;
+        if (settings->weight == BLOCK_CONSTANT_TRAINED)
+            dw[c] += step->dy[i] * x * settings->scale;
+        if (settings->bias == BLOCK_CONSTANT_TRAINED)
+            db[c] += step->dy[i];
+    }
+}
+
 static void elementwise(const struct step *step)
 {
     const size_t count = step->rows * step->columns;
@@ -442,6 +474,8 @@ static void run(struct support_graph *support, unsigned number, bool backward)
         gated(&step);
     else if (is(node, "layer_norm") || is(node, "rms_norm"))
         norm(&step);
+    else if (is(node, "affine"))
+        affine(&step);
     else if (is(node, "attention"))
         attention(&step);
     else if (is(node, "matmul"))

@@ -35,6 +35,8 @@ void support_graph_forward(struct support_graph *support);
 void support_graph_backward(struct support_graph *support);
 
 size_t support_graph_elements(const struct support_graph *support, unsigned value);
+/* Whether it is no optimizer's: its gradient is 0. */
+bool support_graph_is_fixed(const struct block_node *node, unsigned which);
 size_t support_graph_parameter_elements(const struct support_graph *support, unsigned node, unsigned which);
 
 #endif

@@ -137,6 +137,13 @@ static const struct {
     {MATRICES("[2, 4, 6]", "[3, 6, 4]", ""), 4, "all dimensions but the last two"},
     {MATRICES("[2, 4, 6]", "[6, 4]", ""), 4, "[..., m, k] and [..., k, n]"},
     {MATRICES("[1048576, 1]", "[1048576, 1]", ", transpose: second"), 4, "has more than"},
+    {WITH("      - {name: last, layer: affine, input: x, weight: some}\n"), 5, "'some' is none of none|fixed|trained"},
+    {WITH("      - {name: last, layer: affine, input: x, over: columns}\n"), 5, "none of last|row"},
+    {WITH("      - {name: last, layer: affine, input: x, scale: 1 / 0}\n"), 5, "division by zero"},
+    {WITH("      - {name: last, layer: affine, inputs: [x, x]}\n"), 5, "reads"},
+    {WITH("      - {name: b, layer: linear, input: x, size: 4, weight_name: last.weight}\n"
+          "      - {name: last, layer: affine, input: b, weight: fixed}\n"),
+     5, "both have a parameter last.weight"},
     {WITH("      - {name: last, layer: linear, input: x, size: 4, mask: x}\n"), 5, "takes no mask"},
     {WITH("      - {name: last, layer: mask, inputs: [x, x]}\n"), 5, "bool or int64"},
     {WITH("      - {name: last, layer: layer_norm, input: x, epsilon: -1}\n"), 5, "negative"},

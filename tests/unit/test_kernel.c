@@ -732,6 +732,81 @@ START_TEST(masks_of_bools_and_of_numbers_are_the_references)
 }
 END_TEST
 
+/* --- affine ----------------------------------------------------------------------------------------------------------
+ */
+
+/* which: bits of what there is (a weight, a bias), and of which views are in panels. */
+static void affine_agrees(size_t rows, size_t columns, size_t period, unsigned which)
+{
+    const size_t count = rows * columns, constants = period * columns;
+    const float *x = random_floats(count, 70), *dy = random_floats(count, 71);
+    const float *weight = random_floats(constants, 72), *bias = random_floats(constants, 73);
+    struct reference_affine reference = {.rows = rows,
+                                         .columns = columns,
+                                         .period = period,
+                                         .scale = -1.75,
+                                         .shift = 0.5,
+                                         .x = x,
+                                         .weight = which & 1 ? weight : NULL,
+                                         .bias = which & 2 ? bias : NULL,
+                                         .y = floats(count),
+                                         .grad = dy,
+                                         .grad_x = floats(count),
+                                         .grad_weight = floats(constants),
+                                         .grad_bias = floats(constants)};
+    reference_affine(&reference);
+    /* Vectors are in panels, and so one behind the other. */
+    const struct matrix weights = matrix_put(1, constants, true, weight), biases = matrix_put(1, constants, true, bias);
+    const struct matrix xs = matrix_put(rows, columns, which & 4, x), dys = matrix_put(rows, columns, which & 8, dy);
+    const struct matrix ys = matrix_put(rows, columns, which & 8, NULL);
+    struct rows_affine affine = {-1.75f, 0.5f, NULL, ROWS_NONE, ROWS_NONE, (cl_int)period};
+    /* One buffer has both in a server; here each call has one of them, beside a bias, or a weight, of none. */
+    if (which & 1) {
+        affine.constants = weights.view.buffer;
+        affine.weight = weights.view.offset;
+    } else if (which & 2) {
+        affine.constants = biases.view.buffer;
+        affine.bias = biases.view.offset;
+    }
+    ck_assert_int_eq(rows_affine(device, (cl_int)rows, (cl_int)columns, &affine, &xs.view, &ys.view), 0);
+    ck_assert_int_eq(device_finish(device), 0);
+    matrix_is(&ys, reference.y, SUPPORT_TOLERANCE, "affine_rows");
+    ck_assert_int_eq(rows_affine(device, (cl_int)rows, (cl_int)columns, &affine, &xs.view, &xs.view), 0);
+    ck_assert_int_eq(device_finish(device), 0);
+    matrix_is(&xs, reference.y, SUPPORT_TOLERANCE, "affine_rows in place");
+    if (!(which & 3))
+        return;
+    const struct matrix again = matrix_put(rows, columns, which & 4, x), sums = matrix_put(1, constants, true, NULL);
+    struct rows_affine gradients = affine;
+    gradients.constants = sums.view.buffer;
+    gradients.weight = which & 1 ? sums.view.offset : ROWS_NONE;
+    gradients.bias = which & 1 ? ROWS_NONE : sums.view.offset;
+    float *expected = which & 1 ? reference.grad_weight : reference.grad_bias;
+    const struct kernel_view nothing = {0};
+    for (cl_int accumulate = 0; accumulate < 2; accumulate++) {
+        ck_assert_int_eq(rows_affine_sums(device, (cl_int)rows, (cl_int)columns, accumulate, &gradients,
+                                          which & 1 ? &again.view : &nothing, &dys.view),
+                         0);
+        ck_assert_int_eq(device_finish(device), 0);
+        for (size_t c = 0; c < constants && accumulate; c++)
+            expected[c] *= 2;
+        matrix_is(&sums, expected, SUPPORT_TOLERANCE, "affine_sums");
+    }
+}
+
+START_TEST(affine_rows_and_their_sums_are_the_references)
+{
+    begin(_i);
+    for (unsigned i = 0; i < ROW_SIZES; i++) {
+        for (unsigned which = 0; which < 3; which++) {
+            affine_agrees(3 * row_sizes[i].rows, row_sizes[i].n, i % 2 ? 3 : 1, which | (i + which) % 4 << 2);
+            forget();
+        }
+    }
+    end();
+}
+END_TEST
+
 /* --- numbers of 16 bits ----------------------------------------------------------------------------------------------
  */
 
@@ -834,6 +909,7 @@ int main(void)
     tcase_add_loop_test(rows, what_is_not_a_number_stays_none, BFLOATS, count);
     tcase_add_loop_test(rows, numbers_of_16_bits_are_widened_exactly_and_rounded_to_the_nearest, BFLOATS, count);
     tcase_add_loop_test(rows, masks_of_bools_and_of_numbers_are_the_references, BFLOATS, count);
+    tcase_add_loop_test(rows, affine_rows_and_their_sums_are_the_references, BFLOATS, count);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/device/device_private.h"
 #include "runtime/train/parameters.h"
 #include "unit/support_device.h"
 #include "unit/support_reference.h"
@@ -146,6 +147,119 @@ START_TEST(what_is_written_is_read_back_and_is_in_a_snapshot)
 }
 END_TEST
 
+/* Of a.weight and b.bias, which are fixed, neither gradients nor moments are kept, and what lies where their gradients
+ * would be (NaN here) is in no norm. */
+static const char fixed_text[] =
+    "experts: [{uid: e.0, block: own, hidden_dim: 7, optimizer: adam, clip_norm: 0.5, grad_accumulation: 2,\n"
+    "           learning_rate: 0.0001, max_batch_size: 8}]\n"
+    "blocks:\n"
+    "  - name: own\n"
+    "    inputs: [{name: x, shape: [5, hidden_dim]}]\n"
+    "    layers: [{name: a, layer: affine, input: x, weight: fixed, bias: trained, over: row},\n"
+    "             {name: l, layer: linear, input: a, size: 6},\n"
+    "             {name: b, layer: affine, input: l, weight: trained, bias: fixed}]\n"
+    "    outputs: [{name: y, value: b}]\n";
+static const struct {
+    const char *name;
+    unsigned ndim;
+    uint64_t dims[2];
+    bool fixed;
+} fixed_tensors[] = {{"a.weight", 2, {5, 7}, true}, {"a.bias", 2, {5, 7}, false},   {"l.weight", 2, {6, 7}, false},
+                     {"l.bias", 1, {6, 0}, false},  {"b.weight", 1, {6, 0}, false}, {"b.bias", 1, {6, 0}, true}};
+static const char *const fixed_copies[] = {"exp_avg", "exp_avg_sq", "gradient"};
+
+static void tensors_are_listed(struct expert *expert)
+{
+    struct expert_tensor tensor;
+    char name[EXPERT_TENSOR_NAME_SIZE];
+    ck_assert_uint_eq(expert_tensors(expert), 6 + 3 * 4);
+    for (unsigned i = 0; i < 6; i++) {
+        expert_tensor(expert, i, &tensor);
+        ck_assert_str_eq(tensor.name, fixed_tensors[i].name);
+        ck_assert_uint_eq(tensor.ndim, fixed_tensors[i].ndim);
+        ck_assert_int_eq(memcmp(tensor.dims, fixed_tensors[i].dims, tensor.ndim * sizeof tensor.dims[0]), 0);
+        ck_assert(tensor.is_parameter);
+    }
+    for (unsigned i = 0; i < 12; i++) {
+        expert_tensor(expert, 6 + i, &tensor);
+        snprintf(name, sizeof name, "optimizer.%s.%s", fixed_copies[i / 4], fixed_tensors[1 + i % 4].name);
+        ck_assert_str_eq(tensor.name, name);
+        ck_assert(!tensor.is_parameter);
+    }
+}
+
+static void spoil_workspace(struct support_device *support)
+{
+    const size_t bytes = support->device->workspace_bytes;
+    float *values = malloc(bytes);
+    for (size_t i = 0; i < bytes / sizeof *values; i++)
+        values[i] = NAN;
+    ck_assert_int_eq(device_write(support->device, support->device->workspace, 0, values, bytes), 0);
+    free(values);
+}
+
+START_TEST(what_is_fixed_stays_and_has_no_gradient_and_no_moments)
+{
+    static const char *const kernels[] = {"cpu", "gpu", "clblast"};
+    struct support_device support;
+    struct config config;
+    struct expert *expert;
+    float *before[18], *after[18];
+    support_device_open(&support, kernels[_i], false, "", "");
+    ck_assert_int_eq(config_parse(&config, fixed_text, strlen(fixed_text), "fixed"), 0);
+    ck_assert_int_eq(expert_create(&expert, support.device, &config.experts[0], 1), 0);
+    tensors_are_listed(expert);
+    struct expert_tensor tensor;
+    for (unsigned i = 0; i < 6; i++) {
+        expert_tensor(expert, i, &tensor);
+        before[i] = malloc(tensor.count * sizeof(float));
+        support_random(before[i], tensor.count, i, 1);
+        ck_assert_int_eq(expert_tensor_write(expert, i, before[i]), 0);
+    }
+    struct device_slab slabs[3] = {support_slab(4096), support_slab(4096), support_slab(4096)};
+    support_random(slabs[0].mapping, 3 * 35, 90, 1);
+    support_random(slabs[1].mapping, 3 * 30, 91, 1);
+    for (unsigned step = 0; step < 4; step++) {
+        struct expert_batch batch = {.rows = 3, .inputs = slabs, .outputs = &slabs[2]};
+        spoil_workspace(&support);
+        ck_assert_int_eq(expert_backward(expert, &batch), 0);
+        ck_assert_int_eq(expert_finish(expert, &batch), 0);
+        ck_assert_int_eq(batch.step, step % 2 ? EXPERT_STEP_APPLIED : EXPERT_STEP_ACCUMULATED);
+    }
+    struct expert_snapshot snapshot = {.memory = malloc(expert_snapshot_bytes(expert))};
+    ck_assert_int_eq(expert_snapshot_take(expert, &snapshot), 0);
+    for (unsigned i = 0; i < 18; i++) {
+        expert_tensor(expert, i, &tensor);
+        after[i] = malloc(tensor.count * sizeof(float));
+        float *saved = malloc(tensor.count * sizeof(float));
+        ck_assert_int_eq(expert_tensor_read(expert, i, after[i]), 0);
+        expert_snapshot_tensor(expert, &snapshot, i, saved);
+        ck_assert_int_eq(memcmp(after[i], saved, tensor.count * sizeof(float)), 0);
+        if (i < 6) /* each number moves by about twice the rate, where it has a gradient */
+            ck_assert_int_eq(memcmp(before[i], after[i], tensor.count * sizeof(float)) == 0, fixed_tensors[i].fixed);
+        for (uint64_t j = 0; j < tensor.count; j++)
+            ck_assert_msg(isfinite(after[i][j]), "%s: %g", tensor.name, (double)after[i][j]);
+        free(saved);
+    }
+    /* What the moments are of: a parameter's stand where its name says. */
+    for (unsigned i = 1; i < 5; i++) {
+        expert_tensor(expert, i, &tensor);
+        for (uint64_t j = 0; j < tensor.count; j++)
+            ck_assert((after[5 + i][j] > 0) == (after[i][j] < before[i][j]) || after[5 + i][j] == 0);
+    }
+    for (unsigned i = 0; i < 18; i++) {
+        free(i < 6 ? before[i] : NULL);
+        free(after[i]);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        support_slab_free(&slabs[i]);
+    free(snapshot.memory);
+    expert_destroy(&expert);
+    config_destroy(&config);
+    support_device_close(&support);
+}
+END_TEST
+
 START_TEST(what_does_not_train_keeps_halves_alone_which_are_what_is_read_and_saved)
 {
     static const char *const kernels[] = {"cpu", "gpu"};
@@ -271,6 +385,8 @@ int main(void)
     tcase_add_test(all, tensors_have_pytorchs_names_and_shapes_parameters_first);
     tcase_add_test(all, initial_values_are_uniform_within_the_fan_ins_bound_and_come_from_the_seed);
     tcase_add_loop_test(all, what_is_written_is_read_back_and_is_in_a_snapshot, 0, 2);
+    tcase_add_loop_test(all, what_is_fixed_stays_and_has_no_gradient_and_no_moments, 0,
+                        support_device_has_clblast() ? 3 : 2);
     tcase_add_loop_test(all, what_does_not_train_keeps_halves_alone_which_are_what_is_read_and_saved, 0, 4);
     tcase_add_loop_test(all, the_memory_that_an_expert_takes_is_what_was_said_and_halves_are_half_of_it, 0, 2);
     tcase_add_loop_test(all, one_that_takes_no_backward_computes_the_same_and_refuses_backwards, 0, 2);

@@ -43,7 +43,7 @@ struct drawing {
     unsigned count;
     char inputs[TEXT / 2], layers[TEXT / 2], outputs[512];
     unsigned inputs_count, outputs_count;
-    bool has_key_mask;
+    bool has_key_mask, has_affine;
 };
 
 #define APPEND(to, ...) snprintf((to) + strlen(to), sizeof(to) - strlen(to), __VA_ARGS__)
@@ -210,9 +210,21 @@ static void add_activation(struct drawing *drawing)
            activations[roll(&drawing->dice, 4)]);
 }
 
+static void add_affine(struct drawing *drawing)
+{
+    static const char *const constants[] = {"none", "fixed", "trained"}, *const scales[] = {"1", "-1 / 2"};
+    struct drawn *x = pick(drawing);
+    x->uses++;
+    const struct drawn *y = add_value(drawing, "s", x->tokens, x->columns);
+    APPEND(drawing->layers,
+           "{name: %s, layer: affine, input: %s, scale: %s, shift: 0.25, weight: %s, bias: %s, over: %s}", y->name,
+           x->name, scales[roll(&drawing->dice, 2)], constants[roll(&drawing->dice, 3)],
+           constants[roll(&drawing->dice, 3)], roll(&drawing->dice, 2) ? "row" : "last");
+}
+
 static void add_layer(struct drawing *drawing)
 {
-    switch (roll(&drawing->dice, 14)) {
+    switch (roll(&drawing->dice, drawing->has_affine ? 15 : 14)) {
     case 0:
     case 1:
         add_combination(drawing, "add", 2 + roll(&drawing->dice, 3));
@@ -228,6 +240,9 @@ static void add_layer(struct drawing *drawing)
         break;
     case 11:
         add_activation(drawing);
+        break;
+    case 14:
+        add_affine(drawing);
         break;
     case 12:
     case 13:
@@ -250,7 +265,7 @@ static void add_layer(struct drawing *drawing)
 /* Writes a block; false: what was drawn is none (too many outputs), so another number is to be tried. */
 static bool draw(uint64_t seed, char text[TEXT], unsigned number)
 {
-    struct drawing drawing = {.dice = {seed * 0xd1342543de82ef95u}};
+    struct drawing drawing = {.dice = {seed * 0xd1342543de82ef95u}, .has_affine = seed % 4 == 0};
     const unsigned tokens = roll(&drawing.dice, 2) ? 1 + roll(&drawing.dice, 9) : 0;
     const unsigned columns = roll(&drawing.dice, 3) ? 3 * (2 + roll(&drawing.dice, 7)) : 4 + roll(&drawing.dice, 37);
     const unsigned inputs = 1 + roll(&drawing.dice, 2), layers = 1 + roll(&drawing.dice, LAYERS);
@@ -448,7 +463,7 @@ static void check_differences(struct trial *trial, double *const *weights)
     for (unsigned p = 0; p < SUPPORT_GRAPH_PARAMETERS * graph->graph->nodes_count; p++) {
         const unsigned node = p / SUPPORT_GRAPH_PARAMETERS, which = p % SUPPORT_GRAPH_PARAMETERS;
         float *values = (float *)(uintptr_t)graph->parameters[node][which]; /* the trial's own */
-        if (values == NULL)
+        if (values == NULL || support_graph_is_fixed(&graph->graph->nodes[node], which))
             continue;
         const size_t count = support_graph_parameter_elements(graph, node, which), stride = count / SAMPLES + 1;
         for (size_t i = 0; i < count; i += stride) {
@@ -593,6 +608,14 @@ static const struct {
     {"hidden_dim: 7", ONE("{name: l, layer: rms_norm, input: x, epsilon: 0.1}")},
     {"hidden_dim: 7", ONE("{name: a, layer: linear, input: x, size: 7}, {name: l, layer: multiply, inputs: [x, a]}")},
     {"hidden_dim: 7", ONE("{name: l, layer: add, inputs: [x, x, x]}")},
+    {"hidden_dim: 7", ONE("{name: l, layer: affine, input: x, scale: -1.5, shift: 2}")},
+    {"hidden_dim: 7", ONE("{name: l, layer: affine, input: x, weight: trained, bias: fixed, scale: 1 / 4}")},
+    {"hidden_dim: 7", TOKENS("", "{name: l, layer: affine, input: x, weight: fixed, bias: trained}")},
+    {"hidden_dim: 7", TOKENS("", "{name: l, layer: affine, input: x, weight: trained, bias: trained, over: row}")},
+    {"hidden_dim: 7", TOKENS("", "{name: l, layer: affine, input: x, weight: fixed, bias: fixed, over: row}")},
+    {"hidden_dim: 6",
+     TOKENS("", "{name: l, layer: matmul, inputs: [x, x], transpose: second, heads: 2, scale: 1 / 3}")},
+    {"hidden_dim: 15", TOKENS("", "{name: l, layer: matmul, inputs: [x, x], heads: 3}")},
     {"hidden_dim: 6", TOKENS("", "{name: l, layer: attention, inputs: [x, x, x], heads: 2}")},
     {"hidden_dim: 9", TOKENS(KEYS, "{name: l, layer: attention, input: x, heads: 3, mask: keys}")},
     {"hidden_dim: 5",

@@ -7,12 +7,13 @@ import copy
 import inspect
 import re
 import warnings
+from functools import partial
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
 
-from .declaration import Exported, Source, evaluate
+from .declaration import Exported, Source, evaluate, tensors_of
 from .tracing import ExportError, trace
 from .translation import DROPOUTS, MASK_DTYPES, Translator
 
@@ -36,9 +37,12 @@ def export(module: nn.Module, example_inputs: Any, *, name: Optional[str] = None
 
     The module may have linear layers, and parts of their results (chunk, split, y[..., :n]) that do not overlap, LayerNorm, RMSNorm, the activations relu, gelu and silu,
     attention over keys (nn.MultiheadAttention, scaled_dot_product_attention, or written with matmul and softmax),
-    nn.TransformerEncoderLayer, sums and products of values of one shape, and products with int64 or bool inputs, in any
-    Python code that torch.fx can trace. Dropout is what it is at evaluation: nothing. ExportError (a ValueError) for all
-    else, with the module's path. What comes out is computed beside the module before it is returned."""
+    nn.TransformerEncoderLayer, sums, differences and products of values of one shape, matmul of two values, products with int64 or
+    bool inputs, and factors and terms that are Python's numbers, buffers and other constant tensors, or parameters (0.5 * x, x + bias,
+    x * gamma, positions), in any Python code that torch.fx can trace. Constants do not train; what of them is in the module's state dict is
+    in the expert's. Dropout is what it is at evaluation: nothing. ExportError (a ValueError) for all else, with the module's path.
+    What comes out is computed beside the module before it is returned."""
+    again = partial(export, example_inputs=example_inputs, name=name or type(module).__name__, input_names=input_names)
     names, keywords, given = _named(module, example_inputs, input_names)
     if len(names) >= TENSORS_MAX:
         raise ExportError("", f"it has {len(names)} inputs; a block has up to {TENSORS_MAX} inputs and outputs together")
@@ -46,7 +50,7 @@ def export(module: nn.Module, example_inputs: Any, *, name: Optional[str] = None
     training = [m for m in module.modules() if m.training]
     dropping = [path for path, m in module.named_modules() if isinstance(m, (*DROPOUTS, nn.MultiheadAttention)) and m.training
                 and getattr(m, "p", getattr(m, "dropout", 0.0)) > 0]
-    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in module.parameters()):
+    if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in tensors_of(module).values() if t.dtype.is_floating_point):
         module = copy.deepcopy(module).to("cpu", torch.float32)
         training = []
     module.eval()
@@ -60,7 +64,9 @@ def export(module: nn.Module, example_inputs: Any, *, name: Optional[str] = None
     finally:
         for m in training:
             m.training = True
-    used = {source.name for source in exported.sources.values()}
+    exported.again = again
+    fixed = exported.fixed()
+    used = {source.name for name, source in exported.sources.items() if name not in fixed}
     if used & frozen and not used <= frozen:
         raise ExportError(sorted(used & frozen)[0], "it does not train, and others do: the server trains all of a block, or none")
     if dropping:
@@ -119,7 +125,7 @@ def _random(example: torch.Tensor, rows: int) -> torch.Tensor:
 def _exported(module: nn.Module, names: Sequence[str], keywords: Sequence[str], inputs: Dict[str, torch.Tensor],
               name: str) -> Exported:
     traced, paths = trace(module, names, keywords)
-    translator = Translator(traced, paths, inputs)
+    translator = Translator(traced, paths, inputs, tensors_of(module))
     try:
         translator.run(*(inputs[n] for n in names))
     except ExportError as error:  # to which torch.fx has added where it was
@@ -154,23 +160,28 @@ def _exported(module: nn.Module, names: Sequence[str], keywords: Sequence[str], 
     sources = {parameter: source for parameter, source in translator.sources.items()
                if any(parameter in (layer.get("weight_name"), layer.get("bias_name"), layer["name"] + ".weight",
                                     layer["name"] + ".bias") for layer in layers if layer["name"] in kept)}
-    parameters = dict(module.named_parameters())
-    _refuse_overlaps(sources, parameters)
-    weights = {parameter: source.of(parameters).detach().contiguous().clone() for parameter, source in sources.items()}
-    used = {source.name: 0 for source in sources.values()}
-    for source in sources.values():
-        used[source.name] += len(source.of(parameters))
-    rest = {parameter: parameters[parameter].detach().clone() for parameter, rows in used.items() if rows < len(parameters[parameter])}
-    return Exported(block, width, sources, weights, rest)
+    tensors = tensors_of(module)
+    of_module = {parameter: source for parameter, source in sources.items() if source.name}
+    _refuse_overlaps(of_module, tensors)
+    weights = {parameter: (source.of(tensors) if source.name else translator.computed[parameter]).detach().contiguous().clone()
+               for parameter, source in sources.items()}
+    used = {source.name: 0 for source in of_module.values()}
+    for source in of_module.values():
+        used[source.name] += len(tensors[source.name]) if source.end is None else source.end - source.begin
+    rest = {name: tensors[name].detach().clone() for name, rows in used.items() if rows < len(tensors[name])}
+    constants = [name for name in tensors if name not in dict(module.named_parameters()) and name not in used]
+    rest.update({name: tensors[name].detach().clone() for name in constants})  # what became numbers
+    shapes = {source.name: tuple(tensors[source.name].shape) for source in of_module.values() if source.shape is not None}
+    return Exported(block, width, sources, weights, rest, shapes)
 
 
-def _refuse_overlaps(sources: Mapping[str, Source], parameters: Mapping[str, torch.Tensor]) -> None:
+def _refuse_overlaps(sources: Mapping[str, Source], tensors: Mapping[str, torch.Tensor]) -> None:
     last: Dict[str, int] = {}
     for source in sorted(sources.values(), key=lambda one: (one.name, one.begin)):
         if source.begin < last.get(source.name, 0):
             raise ExportError(source.name.rpartition(".")[0], "its result is read whole and in part, or in parts that overlap: each of the "
                               "server's layers has weights of its own")
-        last[source.name] = source.begin + len(source.of(parameters))
+        last[source.name] = len(tensors[source.name]) if source.end is None else source.end
 
 
 def _sentence(error: Exception) -> str:
@@ -209,7 +220,7 @@ def _compare(module: nn.Module, keywords: Sequence[str], inputs: Mapping[str, to
     for gradient, source in zip(mine_too[len(floats):], (exported.sources[name] for name in weights)):
         whole = by_parameter.get(source.name)
         if source.name in parameters:
-            pairs.append((gradient, whole if whole is None or source.end is None else whole[source.begin:source.end]))
+            pairs.append((gradient, None if whole is None else source.of({source.name: whole})))
     if not all((a is None and b is None) or (a is not None and b is not None and _close(a, b)) for a, b in pairs):
         raise ExportError("", "the server's layers would not have the module's gradients: does it detach(), or compute a part "
                           "under torch.no_grad()?")

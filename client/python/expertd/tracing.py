@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import dis
 import inspect
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import fx, nn
@@ -99,6 +100,36 @@ class _Tracer(fx.Tracer):
         return node
 
 
+# Make tensors of sizes alone, by which torch.fx does not notice that these are traced.
+_FACTORIES = ("arange", "linspace", "zeros", "ones", "full", "eye", "tensor")
+
+
+def _proxy_in(args: Any) -> Optional[fx.Proxy]:
+    for one in args.values() if isinstance(args, dict) else args:
+        found = one if isinstance(one, fx.Proxy) else _proxy_in(one) if isinstance(one, (tuple, list, dict)) else None
+        if found is not None:
+            return found
+    return None
+
+
+@contextmanager
+def _traced_factories() -> Iterator[None]:
+    originals = {name: getattr(torch, name) for name in _FACTORIES}
+
+    def traced(original: Callable[..., Any]) -> Callable[..., Any]:
+        def factory(*args: Any, **kwargs: Any) -> Any:
+            proxy = _proxy_in([args, kwargs])
+            return original(*args, **kwargs) if proxy is None else proxy.tracer.create_proxy("call_function", original, args, kwargs)
+        return factory
+    try:
+        for name, original in originals.items():
+            setattr(torch, name, traced(original))
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(torch, name, original)
+
+
 def trace(module: nn.Module, names: Sequence[str], keywords: Sequence[str]) -> Tuple[fx.GraphModule, Dict[str, str]]:
     """The trace, and each node's module. The module is traced inside of another one, so that it may be a layer itself,
     and arguments that are not given keep their defaults."""
@@ -109,7 +140,9 @@ def trace(module: nn.Module, names: Sequence[str], keywords: Sequence[str]) -> T
     root = fx.GraphModule({"module": module}, outer)
     tracer = _Tracer()
     try:
-        traced = fx.GraphModule(root, tracer.trace(root))
+        with _traced_factories():
+            graph = tracer.trace(root)
+        traced = fx.GraphModule(root, graph)
         traced.graph.eliminate_dead_code()
     except Refused as refused:
         raise ExportError(inner_path(tracer.failed or ""), str(refused)) from None

@@ -32,11 +32,12 @@ class _Value(NamedTuple):
     part of it."""
     name: str
     layout: str = "rows"  # [rows, ...]; "tokens first": 0 and 1 exchanged; "split": [rows, tokens, heads, d];
-    #                       "heads": [rows, heads, tokens, d]; "turned": [rows, heads, d, tokens]
+    #                       "heads": [rows, heads, tokens, d]; "turned": [rows, heads, d, tokens]; "turned rows": [rows, ..., n, m]
     heads: int = 0
     part: Optional[Tuple[int, int, int]] = None  # begin, end, and the size, of the last dimension
     function: Optional[Function] = None
     instead: Optional[Tuple[str, Any, Any]] = None  # the layer that it is of two operands, if it is no activation
+    cuts: Tuple[Tuple[Any, Function], ...] = ()  # values on the way here, and what of them makes this; the nearest first
 
 
 class _Mask(NamedTuple):
@@ -68,7 +69,16 @@ class _Scores(NamedTuple):
 
 
 class _Parameter(NamedTuple):
+    """Rows begin to end of one; end None: all."""
     name: str
+    begin: int = 0
+    end: Optional[int] = None
+
+
+class _Line(NamedTuple):
+    """weight * x + bias, each a number, or one for each of a tensor's."""
+    weight: Union[float, torch.Tensor]
+    bias: Union[float, torch.Tensor]
 
 
 _SAMES = {"contiguous", "clone", "float", "to", "type", "type_as", "double", "dropout", "alpha_dropout", "feature_dropout",
@@ -79,25 +89,33 @@ _BY_ELEMENT = {"add", "sub", "mul", "div", "truediv", "true_divide", "neg", "pow
                "leaky_relu", "mish", "hardswish", "relu6", "iadd", "imul", "isub", "itruediv", "add_", "mul_", "rsub", "multiply",
                "divide", "subtract", "reciprocal", "rsqrt", "logsigmoid", "softsign", "selu", "celu", "hardsigmoid", "tanh_",
                "sigmoid_", "sub_", "div_", "log", "sin", "cos"}
+_CONSTANTS = {"expand", "expand_as", "ones_like", "zeros_like", "full_like", "new_zeros", "new_ones", "new_full", "new_tensor",
+              "new_empty", "to", "type_as", "view_as", "reshape_as"}  # of which a value has the shape or the type alone
+_VIEWS = {"getitem", "view", "reshape", "unsqueeze", "squeeze", "expand", "expand_as", "flatten", "to", "type_as", "float", "contiguous"}
 _SUMS, _PRODUCTS = {"add", "iadd", "add_"}, {"mul", "imul", "mul_", "multiply"}
+_DIFFERENCES = {"sub", "subtract", "isub", "sub_"}
 _QUOTIENTS = {"div", "truediv", "true_divide", "divide", "itruediv", "div_"}
 DROPOUTS = (nn.Dropout, nn.AlphaDropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout)
 _ACTIVATION_MODULES = (nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.ELU, nn.LeakyReLU, nn.Mish, nn.Hardswish, nn.ReLU6,
                        nn.Softplus, nn.Hardtanh, nn.SELU, nn.CELU)
 _GRID = torch.linspace(-9, 9, 181, dtype=torch.float64)
+_FAR = 40.0  # where an activation is a line
 
 
 class Translator(fx.Interpreter):
     """Runs the trace with the example inputs, for the sizes and numbers in it, and beside that makes layers of it."""
 
-    def __init__(self, traced: fx.GraphModule, paths: Dict[str, str], inputs: Mapping[str, torch.Tensor]):
+    def __init__(self, traced: fx.GraphModule, paths: Dict[str, str], inputs: Mapping[str, torch.Tensor],
+                 tensors: Mapping[str, torch.Tensor]):
         super().__init__(traced, garbage_collect_values=False)
         self.paths, self.inputs, self.unseen = paths, inputs, iter(inputs)
+        self.tensors = tensors  # of the module, by name
+        self.computed: Dict[str, torch.Tensor] = {}  # constants that are none of them, by the block's names
+        self.settled: Dict[int, Tuple[Function, str]] = {}  # what became of functions, which are kept so that no other is at its place
         self.made: Dict[fx.Node, Any] = {}  # what operations gave; nothing: numbers, sizes
         self.layers: Dict[str, Dict[str, Any]] = {}
         self.raw: Set[str] = set()  # values that are read as they are
         self.scaled: Dict[str, float] = {}  # masks' results that are read with a factor
-        self.instead: Dict[int, str] = {}  # what became of functions that are no activations
         self.sources: Dict[str, Source] = {}
         self.activated: Dict[Tuple[str, str], str] = {}  # activations that are layers of their own
         self.split: Dict[Tuple[str, int, int], str] = {}  # parts of linear layers' results, which are layers of their own
@@ -132,11 +150,9 @@ class Translator(fx.Interpreter):
         return self._function(str(name), n, list(args), dict(kwargs), concrete)
 
     def _attribute(self, target: str, concrete: Any) -> Any:
-        if isinstance(concrete, nn.Parameter):
+        if isinstance(concrete, nn.Parameter) and (concrete.requires_grad or concrete.numel() > 1):
             return _Parameter(inner_path(target))
-        if isinstance(concrete, torch.Tensor) and concrete.numel() > 1:
-            raise Refused(f"it computes with the buffer {inner_path(target)}, which the server has no layer for")
-        return None
+        return None  # a constant
 
     def _shape(self, node: Any) -> Tuple[int, ...]:
         return tuple(self.env[node].shape) if isinstance(node, fx.Node) else ()
@@ -145,6 +161,10 @@ class Translator(fx.Interpreter):
 
     def _module(self, m: nn.Module, path: str, args: Sequence[Any], kwargs: Mapping[str, Any], n: fx.Node) -> Any:
         x = args[0] if args else next(iter(kwargs.values()), None)
+        if isinstance(m, nn.Embedding) and isinstance(x, torch.Tensor):
+            return self._embedded(m, path, x)
+        if not _some(args) and not _some(kwargs):
+            raise Refused(f"it is a {type(m).__name__} of constants or buffers: nothing of it depends on the inputs")
         if isinstance(m, DROPOUTS) or isinstance(m, nn.Identity):
             return x
         if isinstance(m, nn.MultiheadAttention):
@@ -167,6 +187,13 @@ class Translator(fx.Interpreter):
         if isinstance(m, _ACTIVATION_MODULES) and isinstance(x, _Value):
             return _through(x, lambda t: copy.deepcopy(m).double()(t.clone()))
         raise Refused(f"the server has no layer for a {type(m).__name__}")
+
+    def _embedded(self, m: nn.Embedding, path: str, numbers: torch.Tensor) -> _Parameter:
+        flat = numbers.reshape(-1).tolist()
+        if m.padding_idx is not None or m.max_norm is not None or m.scale_grad_by_freq or not flat \
+                or flat != list(range(flat[0], flat[0] + len(flat))):
+            raise Refused("of an Embedding the server has rows that lie behind each other (positions)")
+        return _Parameter(_join(path, "weight"), flat[0], flat[-1] + 1)
 
     def _linear(self, x: Any, weight: str, bias: Optional[str], size: int, name: str) -> _Value:
         if isinstance(x, _Mask):
@@ -224,13 +251,19 @@ class Translator(fx.Interpreter):
 
     def _function(self, name: str, n: fx.Node, args: List[Any], kwargs: Dict[str, Any], concrete: Any) -> Any:
         x = args[0] if args else None
+        if name in _CONSTANTS and (isinstance(x, torch.Tensor) or name.startswith("new_") or name.endswith("s_like") or name == "full_like"):
+            return None  # a constant, whose numbers are what was computed
+        if isinstance(x, _Parameter) and name in _VIEWS:
+            if concrete.numel() != self.env[n.args[0]].numel():
+                raise Refused(f"a part of the parameter {x.name} is read, or it is repeated: the server's layers have all of one")
+            return x
         if name in ("getattr", "size", "dim", "ndimension", "numel", "get_device", "is_floating_point"):
             return None
         if name == "getitem" and type(x) is tuple:
             if x[args[1]] is None:
                 raise Refused("the attention's weights are not among the server's results")
             return x[args[1]]
-        if isinstance(x, _Mask) and len(_some(args)) == 1:
+        if isinstance(x, _Mask) and len(_some(args)) == 1 and not self._constants(n):
             return self._mask_alone(name, x, args, concrete)
         if name == "linear" and isinstance(x, _Value):
             weight, bias = (list(args) + [kwargs.get("weight"), kwargs.get("bias")])[1:3] if len(args) < 3 else args[1:3]
@@ -268,7 +301,7 @@ class Translator(fx.Interpreter):
             return self._mean(n, x, args, kwargs)
         if name in _BY_ELEMENT:
             return self._by_element(name, n, args, kwargs, concrete)
-        raise Refused(f"the server has no layer for {name}()")
+        raise Refused(f"the server has no layer for {name}()" + self._constants_said(n))
 
     def _mask_alone(self, name: str, x: _Mask, args: List[Any], concrete: Any) -> Any:
         """Casts, negation, dimensions for broadcasting, and factors."""
@@ -299,6 +332,11 @@ class Translator(fx.Interpreter):
     def _by_element(self, name: str, n: fx.Node, args: List[Any], kwargs: Dict[str, Any], concrete: Any) -> Any:
         some = _some(args) + _some(kwargs)
         first = some[0]
+        constants = self._constants(n)
+        if constants and len(some) == 1 and isinstance(first, _Value):
+            return self._with_constants(name, n, first, concrete)
+        if constants:
+            raise Refused(f"the server has no layer for {name}() of these" + self._constants_said(n))
         if isinstance(first, (_Mean, _Scores)) and len(some) == 1:
             return self._with_number(name, first, args)
         kinds = {type(one) for one in some}
@@ -313,20 +351,186 @@ class Translator(fx.Interpreter):
             return self._scaled(n, *sorted(some, key=lambda one: isinstance(one, _Parameter)))
         if kinds == {_Value, _Mask} and name in _PRODUCTS | _QUOTIENTS and len(some) == 2:
             return self._masked(name, n, some)
+        if kinds == {_Value, _Parameter} and len(some) == 2:
+            return self._with_parameter(name, n, some, concrete)
         if kinds != {_Value}:
             what = next((one for one in some if not isinstance(one, _Value)), None)
             raise Refused(f"the server has no layer for {name}() of "
                            + (f"the parameter {what.name}" if isinstance(what, _Parameter) else "these"))
+        pair = self._pair(n, some) if len(some) == 2 else None
         if len({one.name for one in some}) == 1 and len({(one.layout, one.part) for one in some}) == 1:
-            function = _composed(n, self.made, self.env)
-            instead = ("add" if name in _SUMS else "multiply", *some) if len(some) == 2 and name in _SUMS | _PRODUCTS else None
-            return some[0]._replace(function=function, instead=instead)
-        if len(some) != 2 or name not in _SUMS | _PRODUCTS or kwargs.get("alpha", 1) != 1:
+            operands = {node: self.made[node].function for node in n.all_input_nodes if isinstance(self.made.get(node), _Value)}
+            return some[0]._replace(function=_composed(n, operands, self.env), cuts=self._cuts(n),
+                                    instead=pair[:3] if pair is not None and pair[3] == 0 else None)
+        if pair is None:
             raise Refused(f"the server has no layer for {name}() of two values")
-        if self._shape(n.args[0]) != self._shape(n.args[1]):
-            raise Refused(f"{name}() of the shapes {list(self._shape(n.args[0]))} and {list(self._shape(n.args[1]))}: the server's "
-                           "layers read values of one shape")
-        return self._layer("add" if name in _SUMS else "multiply", n.name, some, {}, {})
+        shapes = [list(self._shape(node)) for node in n.all_input_nodes]
+        if shapes[0] != shapes[-1]:
+            raise Refused(f"{name}() of the shapes {shapes[0]} and {shapes[1]}: the server's layers read values of one shape")
+        kind, a, b, term = pair
+        made = self._layer(kind, n.name, [a, b], {}, {})
+        return made if term == 0 else _through(made, lambda t: t + term)
+
+    def _pair(self, n: fx.Node, some: List[_Value]) -> Optional[Tuple[str, _Value, _Value, float]]:
+        """An operation of two values as a sum or product of both, each with a factor, and a term."""
+        nodes = [node for node in n.all_input_nodes if isinstance(self.made.get(node), _Value)]
+        if len(nodes) == 1:  # twice the same
+            nodes = nodes * 2
+
+        def at(s: float, t: float) -> float:
+            points = {nodes[0]: s, nodes[1]: t}
+            given = {node: (lambda _, p=p: torch.tensor(p, dtype=torch.float64)) for node, p in points.items()}
+            return float(_composed(n, given, self.env)(torch.zeros((), dtype=torch.float64)))
+        try:
+            if nodes[0] is nodes[1]:
+                zero, one, two = at(0, 0), at(1, 1), at(2, 2)
+                if zero == 0 and abs(two - 2 * one) < 1e-12:
+                    return "add", some[0], _scaled_by(some[1], one - 1), 0.0
+                return ("multiply", some[0], _scaled_by(some[1], one), 0.0) if zero == 0 and abs(two - 4 * one) < 1e-12 else None
+            zero, first, second, both, far = at(0, 0), at(1, 0), at(0, 1), at(1, 1), at(3, -2)
+        except (RuntimeError, TypeError, ZeroDivisionError):
+            return None
+        a, b = (self.made[node] for node in nodes)
+        if not all(map(math.isfinite, (zero, first, second, both, far))):
+            return None
+        if max(abs(first - zero + second - both), abs(zero + 3 * (first - zero) - 2 * (second - zero) - far)) < 1e-9:
+            return "add", _scaled_by(a, first - zero), _scaled_by(b, second - zero), zero
+        if zero == first == second == 0 and abs(far + 6 * both) < 1e-9:
+            return "multiply", a, _scaled_by(b, both), 0.0
+        return None
+
+    def _cuts(self, n: fx.Node) -> Tuple[Tuple[_Value, Function], ...]:
+        """Values that all operands are made of."""
+        nodes = [node for node in n.all_input_nodes if isinstance(self.made.get(node), _Value)]
+        first: _Value = self.made[nodes[0]]
+        found = []
+        for value, _ in [(first, _same), *first.cuts] if first.function is not None else ():
+            ways = {node: next((way for one, way in [(self.made[node], _same), *self.made[node].cuts] if one.function is value.function), None)
+                    for node in nodes}
+            if all(way is not None for way in ways.values()):
+                found.append((value, _composed(n, ways, self.env)))
+        return tuple(found)
+
+    # ---- constants and parameters, element by element
+
+    def _constants(self, n: fx.Node) -> List[fx.Node]:
+        return [node for node in n.all_input_nodes if node not in self.made and isinstance(self.env[node], torch.Tensor)
+                and self.env[node].numel() > 1]
+
+    def _constants_said(self, n: fx.Node) -> str:
+        for node in self._constants(n):
+            path = inner_path(str(node.target)) if node.op == "get_attr" else ""
+            return f" of the buffer {path}" if path in self.tensors else " of a constant tensor"
+        return ""
+
+    def _with_constants(self, name: str, n: fx.Node, x: _Value, concrete: Any) -> Any:
+        """x through an operation that is a line of it."""
+        node = next(one for one in n.all_input_nodes if isinstance(self.made.get(one), _Value))
+        shape = self._shape(node)
+        line = self._line_of(n, node) if tuple(concrete.shape) == shape else None
+        if line is None:
+            raise Refused(f"the server has no layer for {name}()" + self._constants_said(n) + ": of constants it has factors and terms, of "
+                          "the value's shape or one that becomes it")
+        if isinstance(line.weight, float) and isinstance(line.bias, float):
+            weight, bias = line
+            return _through(x, lambda t: t * weight + bias)
+        inner = _line(x.function)
+        options: Dict[str, Any] = {"scale": line.weight if isinstance(line.weight, float) else 1.0,
+                                   "shift": line.bias if isinstance(line.bias, float) else 0.0}
+        if inner is not None and isinstance(line.weight, float):
+            options = {"scale": inner[0] * line.weight, "shift": options["shift"] + inner[1] * line.weight}
+            x = x._replace(function=None, instead=None, cuts=())
+        elif inner is not None and inner[1] == 0:
+            options["scale"] = inner[0]
+            x = x._replace(function=None, instead=None, cuts=())
+        return self._affine(n, x, options, {what: (tensor, None) for what, tensor in line._asdict().items() if isinstance(tensor, torch.Tensor)})
+
+    def _line_of(self, n: fx.Node, node: fx.Node) -> Optional[_Line]:
+        shape = self._shape(node)
+
+        def at(number: float) -> torch.Tensor:
+            point = torch.full(shape, number, dtype=torch.float64)
+            return _composed(n, {node: lambda _: point}, self.env)(point).double().expand(shape)
+        try:
+            zero, one, minus, far = at(0), at(1), at(-1), at(3)
+        except (RuntimeError, TypeError):
+            return None
+        weight = (one - minus) / 2
+        rest = max(float((zero + 3 * weight - far).abs().max()), float((one + minus - 2 * zero).abs().max()))
+        if not rest <= 1e-9 * (1 + float(far.abs().max())):
+            return None
+        size = float(far.abs().max())
+        return _Line(_number_or_tensor(weight, size), _number_or_tensor(zero, size))
+
+    def _affine(self, n: fx.Node, x: _Value, options: Dict[str, Any], constants: Mapping[str, Tuple[torch.Tensor, Any]]) -> _Value:
+        """An affine layer. Of each constant its numbers, of the value's shape, and the parameter that it is, or None: it is fixed."""
+        tensors, sources, kinds = {}, {}, {}  # type: Dict[str, torch.Tensor], Dict[str, Source], Dict[str, str]
+        for what, (tensor, parameter) in constants.items():
+            if x.layout == "tokens first":
+                tensor = tensor.transpose(0, 1)
+            elif x.layout != "rows":
+                raise Refused("a constant is combined with a value whose heads are split")
+            if not torch.equal(tensor, tensor[:1].expand_as(tensor)):
+                raise Refused("a constant is not the same for all rows")
+            tensors[what] = (tensor[0].reshape(-1, tensor.shape[-1]) if tensor.dim() > 1 else tensor[:1].reshape(1, 1)).float()
+        # Of what trains the shape decides: what begins with zeros does not stay so.
+        whole = any(parameter is not None and self._of(parameter).numel() != tensors[what].shape[-1]
+                    or parameter is None and not torch.equal(tensors[what], tensors[what][:1].expand_as(tensors[what]))
+                    for what, (_, parameter) in constants.items())
+        plain = {what: tensor if whole else tensor[0] for what, tensor in tensors.items()}
+        for what, (_, parameter) in constants.items():
+            sources[what] = self._source_of(plain[what], parameter, n)
+            kinds[what] = "fixed" if parameter is None else "trained"
+        layer = {key: value for key, value in {**options, **kinds}.items() if value != {"scale": 1.0, "shift": 0.0}.get(key)}
+        stem = next((source.name.rpartition(".")[2] for source in sources.values() if source.name), n.name)
+        made = self._layer("affine", stem, [x], {**layer, **({"over": "row"} if whole else {})}, sources)
+        for what, tensor in plain.items():
+            if not sources[what].name:
+                self.computed[f"{made.name}.{what}"] = tensor
+        return made
+
+    def _of(self, parameter: _Parameter) -> torch.Tensor:
+        return Source(parameter.name, parameter.begin, parameter.end).of(self.tensors)
+
+    def _source_of(self, plain: torch.Tensor, parameter: Optional[_Parameter], n: fx.Node) -> Source:
+        if parameter is not None:
+            part = self._of(parameter)
+            if part.numel() != plain.numel():
+                raise Refused(f"the parameter {parameter.name} of the shape {list(part.shape)} is repeated: the server has a number for each of "
+                              "the last dimension's, or for each of a row's")
+            shape = None if part.shape == plain.shape else tuple(plain.shape)
+            return Source(parameter.name, parameter.begin, parameter.end, shape)
+        for node in n.all_input_nodes:
+            name = inner_path(str(node.target)) if node.op == "get_attr" else ""
+            buffer = self.tensors.get(name)
+            if buffer is not None and buffer.dtype == torch.float32 and buffer.numel() == plain.numel() \
+                    and torch.equal(buffer.reshape(plain.shape), plain) and all(source.name != name for source in self.sources.values()):
+                return Source(name, shape=None if buffer.shape == plain.shape else tuple(plain.shape))
+        return Source("")
+
+    def _with_parameter(self, name: str, n: fx.Node, some: List[Any], concrete: Any) -> Any:
+        nodes = {type(self.made[node]): node for node in n.all_input_nodes if node in self.made}
+        x, parameter = self.made[nodes[_Value]], self.made[nodes[_Parameter]]
+        if not self.tensors[parameter.name].requires_grad:
+            return self._with_constants(name, n, x, concrete)
+        shape = self._shape(nodes[_Value])
+        if name not in _SUMS | _PRODUCTS | _DIFFERENCES or n.kwargs.get("alpha", 1) != 1:
+            raise Refused(f"the server has no layer for {name}() of the parameter {parameter.name}: it has sums, differences and products with one")
+        if tuple(concrete.shape) != shape or self._of(parameter).numel() == 1 != shape[-1]:
+            raise Refused(f"{name}() of the parameter {parameter.name} of the shape {list(self._of(parameter).shape)} and a value of the shape "
+                          f"{list(shape)}: the server has a number for each of the last dimension's, or for each of a row's")
+        numbers = self.env[nodes[_Parameter]].detach().double().expand(shape)
+        inner = _line(x.function)
+        if inner is not None and (inner[1] == 0 or name not in _PRODUCTS):
+            x = x._replace(function=None, instead=None, cuts=())
+        else:
+            inner = 1.0, 0.0
+        if name in _PRODUCTS:
+            return self._affine(n, x, {"scale": inner[0], "shift": 0.0}, {"weight": (numbers, parameter)})
+        if name in _SUMS:
+            return self._affine(n, x, {"scale": inner[0], "shift": inner[1]}, {"bias": (numbers, parameter)})
+        made = self._affine(n, x, {"scale": -inner[0], "shift": -inner[1]}, {"bias": (numbers, parameter)})  # parameter - x
+        return _through(made, lambda t: -t) if n.args[0] is nodes[_Value] else made
 
     def _with_number(self, name: str, x: Union[_Mean, _Scores], args: List[Any]) -> Any:
         numbers = [float(a) for a in args if isinstance(a, (int, float)) or isinstance(a, torch.Tensor) and a.numel() == 1]
@@ -403,6 +607,9 @@ class Translator(fx.Interpreter):
                 return x
             if order is not None and (x.layout, order) in steps:
                 return x._replace(layout=steps[x.layout, order])
+            if order is not None and len(order) > 2 and order == (*range(len(order) - 2), len(order) - 1, len(order) - 2) \
+                    and x.layout in ("rows", "turned rows"):
+                return x._replace(layout="turned rows" if x.layout == "rows" else "rows")
             if not moves and x.layout == "rows" and len(after) == 4 and after[:2] == before[:2] and len(before) == 3:
                 return x._replace(layout="split", heads=after[2])
             if not moves and x.layout == "split" and len(after) == 3 and after[:2] == before[:2]:
@@ -425,8 +632,22 @@ class Translator(fx.Interpreter):
             return _Scores(a, b._replace(layout="heads"), factor_a * factor_b)
         if isinstance(a, _Scores) and a.form == "shares" and isinstance(b, _Value) and b.layout == "heads":
             return self._heads(n, a.q, a.k, b, a.scale, a.mask)
-        raise Refused("of products the server has those with weights (linear), of two values element by element (multiply), and "
-                       "those in attention")
+        if isinstance(a, _Scores) and a.form == "scores" and a.mask is None:  # without a softmax they are a product like others
+            operands = [x._replace(layout="rows", heads=0) for x in (a.q, a.k)]
+            made = self._layer("matmul", "scores", operands, {"heads": a.q.heads, "transpose": "second", **_unless_one("scale", a.scale)}, {})
+            a = made._replace(layout="heads", heads=a.q.heads)
+        if isinstance(a, _Value) and isinstance(b, _Value) and len(self._shape(n.args[0])) == len(self._shape(n.args[1])) > 2:
+            factor_a, a = _without_factor(a)
+            factor_b, b = _without_factor(b)
+            options = _unless_one("scale", factor_a * factor_b)
+            if a.layout == b.layout == "heads" and a.heads == b.heads:
+                operands = [x._replace(layout="rows", heads=0) for x in (a, b)]
+                return self._layer("matmul", n.name, operands, {"heads": a.heads, **options}, {})._replace(layout="heads", heads=a.heads)
+            if a.layout == "rows" and b.layout in ("rows", "turned rows"):
+                turned = {"transpose": "second"} if b.layout == "turned rows" else {}
+                return self._layer("matmul", n.name, [a, b._replace(layout="rows")], {**turned, **options}, {})
+        raise Refused("of products the server has those with weights (linear), of two values element by element (multiply) or matrix by "
+                       "matrix (matmul), and those in attention")
 
     def _sdpa(self, n: fx.Node, args: List[Any], kwargs: Dict[str, Any]) -> _Value:
         q, k, v, mask, _, causal, scale = _arguments(
@@ -443,12 +664,13 @@ class Translator(fx.Interpreter):
 
     def _heads(self, n: fx.Node, q: _Value, k: _Value, v: _Value, scale: float, mask: Optional[_Mask]) -> _Value:
         width = self.env[n.args[1]].shape[-1] if isinstance(n.args[1], fx.Node) else 0
-        if len({x.heads for x in (q, k, v)}) != 1 or abs(scale * math.sqrt(width) - 1) > 1e-5:
-            raise Refused("the server's attention has as many heads for queries, keys and values, and divides the scores by "
-                           "the root of a head's size")
+        if len({x.heads for x in (q, k, v)}) != 1:
+            raise Refused("the server's attention has as many heads for queries, keys and values")
+        if abs(scale * math.sqrt(width) - 1) > 1e-5:  # it divides the scores by the root of a head's size
+            q = _scaled_by(q, _rounded(scale * math.sqrt(width)))
         third = width * q.heads
         parts = [x.part for x in (q, k, v)]
-        if parts == [(i * third, (i + 1) * third, 3 * third) for i in range(3)] and q.name == k.name == v.name:
+        if q.function is k.function is v.function is None and parts == [(i * third, (i + 1) * third, 3 * third) for i in range(3)] and q.name == k.name == v.name:
             operands = [q._replace(layout="rows", heads=0, part=None)]
         else:
             operands = [x._replace(layout="rows", heads=0) for x in (q, k, v)]
@@ -471,11 +693,11 @@ class Translator(fx.Interpreter):
             layer["inputs"] = names
         layer.update(options)
         for what, source in sources.items():
-            if any(other.name == source.name and (other.begin, other.end) == (source.begin, source.end)
+            if source.name and any(other.name == source.name and (other.begin, other.end) == (source.begin, source.end)
                    for other in self.sources.values()):
                 raise Refused(f"{source.name} is used twice: each of the server's layers has weights of its own")
             parameter = f"{name}.{what}"
-            if kind == "linear" and source.end is None and source.name != parameter and _is_name(source.name):
+            if kind in ("linear", "affine") and source.end is None and source.name != parameter and _is_name(source.name):
                 parameter = layer[f"{what}_name"] = source.name
             self.sources[parameter] = source
         self.layers[name] = layer
@@ -505,14 +727,10 @@ class Translator(fx.Interpreter):
                     self.scaled[x.name] = factor
                     layer["scale"] *= factor
                 return x.name
-        if activation is None and x.instead is not None:
-            if id(x.function) not in self.instead:
-                kind, first, second = x.instead
-                operands = [first._replace(layout="rows"), second._replace(layout="rows")]
-                self.instead[id(x.function)] = self._layer(kind, kind, operands, {}, {}).name
-            return self.instead[id(x.function)]
         if activation is None:
-            raise Refused("a function of single numbers that is none of the server's activations: relu, gelu, gelu_erf, silu")
+            if id(x.function) not in self.settled:
+                self.settled[id(x.function)] = x.function, self._in_steps(x)  # type: ignore[assignment]
+            return self.settled[id(x.function)][1]
         if activation == "none":
             if layer is not None and layer["layer"] == "linear" and "activation" in layer:
                 self._take_apart(x.name)
@@ -524,6 +742,25 @@ class Translator(fx.Interpreter):
         else:
             layer["activation"] = activation
         return x.name
+
+    def _in_steps(self, x: _Value) -> str:
+        """A function that is no activation, as several layers: the fewer, the farther back they begin."""
+        assert x.function is not None
+        for value, way in [(x._replace(function=None, instead=None, cuts=()), x.function), *reversed(x.cuts)]:
+            steps = _steps(way)
+            if steps is None:
+                continue
+            name = self._settle(value)
+            for step in steps:
+                made = self._name(step["layer"])
+                self.layers[made] = {"name": made, "layer": step["layer"], "input": name, **step}
+                name = made
+            return name
+        if x.instead is None:
+            raise Refused("a function of single numbers that is none of the server's activations (relu, gelu, gelu_erf, silu), with factors and "
+                          "terms")
+        kind, first, second = x.instead
+        return self._layer(kind, kind, [first._replace(layout="rows"), second._replace(layout="rows")], {}, {}).name
 
     def _split(self, name: str, begin: int, end: int) -> str:
         """A part of a linear layer's result is what a layer with those rows of its weights makes of the same."""
@@ -563,7 +800,7 @@ class Translator(fx.Interpreter):
         """The activation as a layer of its own, one for all that read it."""
         found = self.activated.get((x.name, activation))
         if found is None:
-            read = self._settle(x._replace(function=None, instead=None))
+            read = self._settle(x._replace(function=None, instead=None, cuts=()))
             found = self.activated[x.name, activation] = self._name(f"{activation}{len(self.layers)}")
             self.layers[found] = {"name": found, "layer": "activation", "input": read, "activation": activation}
         return found
@@ -589,6 +826,10 @@ class Translator(fx.Interpreter):
             if settled in [other for _, other in self.outputs]:
                 raise ExportError("", f"{name} is another output's value")
             self.outputs.append((name, settled))
+
+
+def _unless_one(option: str, number: float) -> Dict[str, Any]:
+    return {} if abs(number - 1) < 1e-9 else {option: number}
 
 
 def _bias_options(there: bool) -> Dict[str, Any]:
@@ -634,26 +875,102 @@ def _agree(a: Function, b: Function) -> bool:
 
 def _factor(function: Optional[Function]) -> Optional[float]:
     """c of a function that multiplies with c."""
+    line = _line(function)
+    return line[0] if line is not None and line[1] == 0 else None
+
+
+def _line(function: Optional[Function]) -> Optional[Tuple[float, float]]:
+    """(a, b) of a function that gives a t + b."""
     if function is None:
-        return 1.0
-    factor = float(function(torch.ones(1, dtype=torch.float64)))
-    return factor if _agree(function, lambda t: t * factor) else None
+        return 1.0, 0.0
+    try:
+        zero, one = (float(function(torch.full((1,), t, dtype=torch.float64))) for t in (0.0, 1.0))
+    except (RuntimeError, TypeError):
+        return None
+    weight = one - zero
+    if not math.isfinite(weight) or weight == 0 or not _agree(function, lambda t: t * weight + zero):
+        return None
+    return _rounded(weight), _rounded(zero)
+
+
+def _rounded(number: float) -> float:
+    """As a float32 is told from others."""
+    return float(f"{number:.9g}")
+
+
+def _number_or_tensor(numbers: torch.Tensor, size: float) -> Union[float, torch.Tensor]:
+    first = numbers.reshape(-1)[0]
+    return _rounded(float(first)) if bool(((numbers - first).abs() <= 1e-12 * (1 + size)).all()) else numbers
+
+
+def _steps(function: Function) -> Optional[List[Dict[str, Any]]]:
+    """The layers of one value that are it: an activation, a line, or an activation between two factors."""
+    for activation, its in ACTIVATIONS.items():
+        if activation != "none" and _agree(function, its):
+            return [{"layer": "activation", "activation": activation}]
+    line = _line(function)
+    if line is not None:
+        return [_affine_step(*line)]
+    for activation, its in ACTIVATIONS.items():
+        factors = None if activation == "none" else _factors(function, its)
+        if factors is not None:
+            inner, outer = factors
+            return [*([_affine_step(inner, 0.0)] if inner != 1 else []), {"layer": "activation", "activation": activation},
+                    *([_affine_step(outer, 0.0)] if outer != 1 else [])]
+    return None
+
+
+def _affine_step(scale: float, shift: float) -> Dict[str, Any]:
+    return {"layer": "affine", **({"scale": scale} if scale != 1 else {}), **({"shift": shift} if shift != 0 else {})}
+
+
+def _factors(function: Function, activation: Function) -> Optional[Tuple[float, float]]:
+    """(a, k) of a function that gives k activation(a t), a > 0: x sigmoid(1.702 x) is one of silu. Far out it is a k t, and the
+    nearer at 1 to a k the greater a is."""
+    def at(t: float, one: Function) -> float:
+        return float(one(torch.full((1,), t, dtype=torch.float64)))
+    try:
+        slope, wanted = at(_FAR, function) / _FAR, at(1.0, function)
+        if not (math.isfinite(slope) and slope != 0):
+            return None
+        low, high = 1e-3, 1e3
+        for _ in range(200):
+            a = math.sqrt(low * high)
+            if at(a, activation) / a < wanted / slope:
+                low = a
+            else:
+                high = a
+        a = 1.0 if abs(low - 1) < 1e-6 else float(f"{low:.6g}")
+        outer = _rounded(slope / a)
+        return (a, outer) if _agree(function, lambda t: outer * activation(a * t)) else None
+    except (RuntimeError, TypeError, ZeroDivisionError, OverflowError):
+        return None
+
+
+def _same(t: torch.Tensor) -> torch.Tensor:
+    return t
+
+
+def _scaled_by(x: _Value, factor: float) -> _Value:
+    return x if factor == 1 else _through(x, lambda t: t * factor)
 
 
 def _without_factor(x: _Value) -> Tuple[float, _Value]:
     factor = _factor(x.function)
-    return (1.0, x) if factor is None else (factor, x._replace(function=None, instead=None))
+    return (1.0, x) if factor is None else (factor, x._replace(function=None, instead=None, cuts=()))
 
 
 def _through(x: _Value, function: Function) -> _Value:
     def both(t: torch.Tensor) -> torch.Tensor:
         return function(t if x.function is None else x.function(t))
-    return x._replace(function=both, instead=None)
+    def after(way: Function) -> Function:
+        return lambda t: function(way(t))
+    cuts = ((x, function), *((value, after(way)) for value, way in x.cuts)) if x.function is not None else ()
+    return x._replace(function=both, instead=None, cuts=cuts)
 
 
-def _composed(n: fx.Node, made: Mapping[fx.Node, Any], env: Mapping[fx.Node, Any]) -> Function:
-    """The operation as a function of the value that all its operands are functions of."""
-    operands = {node: made[node].function for node in n.all_input_nodes if isinstance(made.get(node), _Value)}
+def _composed(n: fx.Node, operands: Mapping[fx.Node, Optional[Function]], env: Mapping[fx.Node, Any]) -> Function:
+    """The operation as a function of what these operands are functions of."""
     rest = {node: env[node] for node in n.all_input_nodes if node not in operands}
 
     def function(t: torch.Tensor) -> torch.Tensor:

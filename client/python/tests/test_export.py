@@ -162,6 +162,68 @@ class Grouped(nn.Module):
         return ((q @ k.transpose(-2, -1)) / math.sqrt(size // HEADS)).softmax(-1).matmul(v).transpose(1, 2).reshape(rows, tokens, size)
 
 
+class Constants(nn.Module):
+    """Factors and terms that do not train: Python's numbers, buffers for each column and for each of a row's, tensors that are
+    made on the way, a parameter that is frozen."""
+
+    def __init__(self, hidden=H):
+        super().__init__()
+        self.one, self.two = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+        self.register_buffer("bias", torch.randn(hidden))
+        self.register_buffer("table", torch.randn(1, TOKENS, hidden))
+        self.register_buffer("alpha", torch.tensor(0.3))
+        self.register_buffer("each", torch.rand(TOKENS, 1) + 0.5, persistent=False)
+        self.frozen = nn.Parameter(torch.rand(hidden) + 0.5, requires_grad=False)
+
+    def forward(self, x):
+        x = x + self.table - self.bias / 2
+        y = functional.relu(self.one(x)) * 0.5 - 1
+        z = torch.add(self.two(y * self.frozen), torch.full_like(y, 0.25), alpha=2) * self.each
+        return x * self.alpha - 0.7 * z + y / torch.linspace(1, 2, x.shape[-1]) + torch.sub(z, y, alpha=0.1)
+
+
+class Learned(nn.Module):
+    """Parameters, element by element: the scale of a residual, positions of two kinds, a shift."""
+
+    def __init__(self, hidden=H):
+        super().__init__()
+        self.linear, self.embedding = nn.Linear(hidden, hidden), nn.Embedding(TOKENS + 2, hidden)
+        self.positions, self.shift = nn.Parameter(torch.zeros(1, TOKENS, hidden)), nn.Parameter(torch.randn(hidden))
+        self.gamma = nn.Parameter(torch.full((hidden,), 0.1))
+
+    def forward(self, x):
+        x = x + self.positions + self.embedding(torch.arange(x.shape[1]))
+        return x + self.gamma * functional.gelu(self.linear(2 * x - self.shift))
+
+
+class Curved(nn.Module):
+    """Activations with factors before and after, and attention with a scale of its own."""
+
+    def __init__(self, hidden=H):
+        super().__init__()
+        self.qkv, self.one = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
+
+    def forward(self, x):
+        q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
+        attended = ((q @ k.transpose(-2, -1) * 0.3).softmax(-1) @ v).transpose(1, 2).flatten(2)
+        h = self.one(x)
+        return attended + h * torch.sigmoid(1.702 * h) - functional.silu(3 * x)
+
+
+class Mixed(nn.Module):
+    """Products of values: of whole rows, and head by head without a softmax."""
+
+    def __init__(self, hidden=H):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(hidden, hidden) for _ in range(3))
+
+    def forward(self, x):
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        whole = (q @ k.transpose(1, 2) / TOKENS) @ v
+        q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in (q, k, v))
+        return whole + (q @ k.transpose(-2, -1) / 8 @ v).transpose(1, 2).reshape(x.shape)
+
+
 X = torch.zeros(3, H)
 TEXT, KEYS = torch.zeros(3, TOKENS, H), torch.zeros(3, TOKENS, dtype=torch.bool)
 ENCODER = {"d_model": H, "nhead": HEADS, "dim_feedforward": 2 * H, "dropout": 0.1, "batch_first": True}
@@ -173,7 +235,8 @@ def multihead():
 
 MODULES = {
     "ffn": lambda: (Ffn(), X), "gated": lambda: (Gated(), X), "multihead": multihead,
-    "apart": lambda: (Apart(), X), "fused": lambda: (Fused(), X), "grouped": lambda: (Grouped(), TEXT),
+    "constants": lambda: (Constants(), TEXT), "learned": lambda: (Learned(), TEXT), "curved": lambda: (Curved(), TEXT),
+    "mixed": lambda: (Mixed(), TEXT), "apart": lambda: (Apart(), X), "fused": lambda: (Fused(), X), "grouped": lambda: (Grouped(), TEXT),
     "masked": lambda: (Masked(), (X, torch.zeros(3, H, dtype=torch.int64))),
     "attended": lambda: (Attended(), (TEXT, KEYS)), "crossed": lambda: (Crossed(), (TEXT, KEYS)),
     "encoder": lambda: (nn.TransformerEncoderLayer(activation="gelu", **ENCODER), {"src": TEXT, "src_key_padding_mask": KEYS}),
@@ -278,6 +341,13 @@ def test_a_checkpoint_goes_back_into_the_module(twins, tmp_path):
     again = Fused().eval()
     assert not again.load_state_dict(kept.state_dict(), strict=True).missing_keys
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), fused.parameters()))
+    for name, kind in (("constants", Constants), ("learned", Learned)):  # buffers too, in their own shapes
+        module_too, exported_too = twins[0][name]
+        again = kind().eval()
+        assert not again.load_state_dict(exported_too.state_dict(), strict=True).missing_keys
+        assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in module_too.state_dict().items())
+        (z,) = examples(exported_too)
+        assert torch.allclose(evaluate(exported_too.block, exported_too.weights_of(module_too), [z])[0], module_too(z), atol=1e-5)
     expertd.save_tensors(str(tmp_path / "w"), exported.weights)
     assert all(torch.equal(exported.weights[name], tensor) for name, tensor in expertd.load_tensors(str(tmp_path / "w")).items())
     assert torch.allclose(evaluate(exported.block, exported.weights_of(other), [x, mask])[0], module(x, mask), atol=1e-5)
@@ -287,7 +357,8 @@ class Sub(nn.Module):
     def __init__(self, inner, function=None):
         super().__init__()
         self.inner, self.linear, self.function = inner, nn.Linear(H, H), function
-        self.register_buffer("shift", torch.ones(H))
+        self.register_buffer("shift", torch.linspace(1, 2, H))
+        self.norm, self.factor = nn.LayerNorm(H), nn.Parameter(torch.ones(1))
 
     def forward(self, x):
         return self.inner(self.linear(x)) if self.function is None else self.function(self, x)
@@ -309,16 +380,21 @@ class Mean(nn.Module):
     (Sub(nn.LayerNorm(H, elementwise_affine=False)), "inner", "a weight and a bias"), (Sub(Mean()), "inner", "mean"),
     (Sub(None, lambda m, x: m.linear(m.linear(x))), "linear", "used twice"),
     (Sub(None, lambda m, x: m.linear(x) + functional.relu(m.linear(x))), "linear", "twice"),
-    (Sub(None, lambda m, x: 0.5 * m.linear(x)), "", "activations"), (Sub(None, lambda m, x: m.linear(x)[:, ::2]), "", "slices"),
+    (Sub(None, lambda m, x: torch.maximum(m.linear(x), m.shift)), "", "maximum"), (Sub(None, lambda m, x: m.linear(x)[:, ::2]), "", "slices"),
     (Sub(None, lambda m, x: m.linear(x)[:, 0]), "", "slices"), (Sub(None, lambda m, x: m.linear(x)[:1]), "", "last dimension"),
     (Sub(None, lambda m, x: m.linear(x[:, :H])[:, :3] + m.linear(x)[:, 3:6]), "linear", "twice"),
     (Sub(None, lambda m, x: torch.relu(x)[:, :3] + m.linear(x)[:, :3]), "", "a part of an input"),
     (Sub(None, lambda m, x: (x + m.linear(x))[:, :3]), "", "a part of the result of a layer of kind add"),
     (Sub(None, lambda m, x: (lambda y: y[:, :3] + y[:, 2:5])(m.linear(x))), "linear", "overlap"),
     (Sub(None, lambda m, x: (lambda y: {"a": y, "b": y[:, 2:5]})(m.linear(x))), "linear", "whole and in part"),
-    (Sub(None, lambda m, x: m.linear(x) + m.shift), "", "the buffer shift"), (Sub(None, lambda m, x: m.linear(x) * m.shift), "", "the buffer shift"),
+    (Sub(None, lambda m, x: m.linear(x) ** m.shift), "", "the buffer shift"), (Sub(None, lambda m, x: m.shift / m.linear(x)), "", "the buffer shift"),
+    (Sub(None, lambda m, x: m.linear(x) + m.shift.add_(1)), "", "would not compute"), (Sub(None, lambda m, x: m.linear(x) @ m.linear.weight), "", "products"),
+    (Sub(None, lambda m, x: m.linear(x) + torch.arange(3.0)[:, None]), "", "the same for all rows"),
+    (Sub(None, lambda m, x: m.linear(x) * m.factor), "", "the parameter factor"), (Sub(None, lambda m, x: x / m.norm.weight), "", "the parameter norm"),
+    (Sub(None, lambda m, x: m.linear(x) * m.norm.weight + m.norm.weight), "", "used twice"),
+    (Sub(None, lambda m, x: x + m.norm(m.shift)), "norm", "constants"), (Sub(None, lambda m, x: torch.tanh(m.linear(x)) * 0.5), "", "activations"),
     (Sub(None, lambda m, x: m.linear(x).detach()), "", "detach"), (Sub(None, lambda m, x: x), "", "input"),
-    (Sub(None, lambda m, x: m.linear(torch.ones(3, H))), "linear", "buffer"),
+    (Sub(None, lambda m, x: m.linear(torch.ones(3, H))), "linear", "constants"),
     (nn.MultiheadAttention(H, HEADS, add_bias_kv=True, batch_first=True), "", ""),
     (Sub(nn.Conv1d(1, 1, 1)), "inner", "channels"), (Sub(nn.LSTM(H, H)), "inner", "LSTM"),
 ])

@@ -223,6 +223,80 @@ void mask_rows(int M, int C, int flags, int wide, float scale, __global const fl
     }
 }
 
+/* out = x * scale * weight + bias + shift; weight and bias, each if the flags say LINEAR_MULTIPLY, LINEAR_BIAS, are [period][C],
+ * row-major, and a row's are those of row % period. Views may be the same. Grid {some, panels}. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1)))
+void affine_rows(int M, int C, int flags, int period, float scale, float shift, __global const float *x, long4 x_at,
+                 __global const float *weight, ulong weight_offset, __global const float *bias, ulong bias_offset,
+                 __global float *out, long4 out_at, SHARES)
+{
+    EACH_SHARE
+    {
+        const int panel = share / grid.x, columns = C - panel * PANEL;
+        for (int row = share % grid.x; row < M; row += grid.x) {
+            const long first = (long)(row % period) * C + panel * PANEL;
+            vec v[NV], other[NV];
+            load_columns(v, x + VIEW_ROW(x_at, row, panel), columns);
+            EACH_VECTOR v[j] *= scale;
+            if (flags & LINEAR_MULTIPLY) {
+                load_columns(other, weight + weight_offset + first, columns);
+                EACH_VECTOR v[j] *= other[j];
+            }
+            if (flags & LINEAR_BIAS) {
+                load_columns(other, bias + bias_offset + first, columns);
+                EACH_VECTOR v[j] += other[j];
+            }
+            EACH_VECTOR v[j] += shift;
+            clear_columns(v, columns);
+            store_columns(v, out + VIEW_ROW(out_at, row, panel), flags & LINEAR_OUT_ROWS ? columns : PANEL);
+        }
+    }
+}
+
+/* dweight[row % period] (+)= the sums of dy * x * scale, dbias (+)= those of dy; each if the flags say so, and zeros up to the
+ * end of its last panel. Grid {some of the period, panels}. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1)))
+void affine_sums(int M, int C, int accumulate, int flags, int period, float scale, __global const float *x, long4 x_at,
+                 __global const float *dy, long4 dy_at, __global float *dweight, ulong dweight_offset, __global float *dbias,
+                 ulong dbias_offset, SHARES)
+{
+    EACH_SHARE
+    {
+        const int panel = share / grid.x, columns = C - panel * PANEL;
+        for (int of = share % grid.x; of < period; of += grid.x) {
+            vec sums[2][NV];
+            for (int j = 0; j < NV; j++)
+                sums[0][j] = sums[1][j] = 0.0f;
+            for (long row = of; row < M; row += period) {
+                vec v[NV], g[NV];
+                load_columns(g, dy + VIEW_ROW(dy_at, row, panel), columns);
+                EACH_VECTOR sums[1][j] += g[j];
+                if (flags & LINEAR_MULTIPLY) {
+                    load_columns(v, x + VIEW_ROW(x_at, row, panel), columns);
+                    EACH_VECTOR sums[0][j] += g[j] * v[j];
+                }
+            }
+            for (int s = 0; s < 2; s++) {
+                if (!(flags & (s == 0 ? LINEAR_MULTIPLY : LINEAR_BIAS)))
+                    continue;
+                __global float *all = s == 0 ? dweight + dweight_offset : dbias + dbias_offset;
+                __global float *to = all + (long)of * C + panel * PANEL;
+                vec before[NV];
+                if (s == 0)
+                    EACH_VECTOR sums[s][j] *= scale;
+                if (accumulate) {
+                    load_columns(before, to, columns);
+                    EACH_VECTOR sums[s][j] += before[j];
+                }
+                store_columns(sums[s], to, columns);
+                const long count = (long)period * C;
+                for (long c = count; of == period - 1 && columns <= PANEL && c % PANEL != 0; c++)
+                    all[c] = 0.0f;
+            }
+        }
+    }
+}
+
 /* Back through a gated product: what dy[M][C] is for each gate, and for what it lets through, side by side as they were saved.
  * Grid {some, panels}. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))

@@ -207,6 +207,67 @@ void mask_rows(int M, int C, int flags, int wide, float scale, __global const fl
 
 /* See rows_cpu.cl. Global size as above. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
+void affine_rows(int M, int C, int flags, int period, float scale, float shift, __global const float *x, long4 x_at,
+                 __global const float *weight, ulong weight_offset, __global const float *bias, ulong bias_offset,
+                 __global float *out, long4 out_at)
+{
+    for (long i = get_global_id(0); i < (long)M * WIDTH; i += get_global_size(0)) {
+        const int column = get_group_id(1) * WIDTH + i % WIDTH, row = i / WIDTH;
+        if (column >= (flags & LINEAR_OUT_ROWS ? C : PADDED(C)))
+            continue;
+        const long at = (long)(row % period) * C + column;
+        float value = 0.0f;
+        if (column < C) {
+            value = x[VIEW_AT(x_at, row, column)] * scale;
+            if (flags & LINEAR_MULTIPLY)
+                value *= weight[weight_offset + at];
+            if (flags & LINEAR_BIAS)
+                value += bias[bias_offset + at];
+            value += shift;
+        }
+        out[VIEW_AT(out_at, row, column)] = value;
+    }
+}
+
+/* See rows_cpu.cl. Groups {some of the period, WIDTHs of columns}. */
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
+void affine_sums(int M, int C, int accumulate, int flags, int period, float scale, __global const float *x, long4 x_at,
+                 __global const float *dy, long4 dy_at, __global float *dweight, ulong dweight_offset, __global float *dbias,
+                 ulong dbias_offset)
+{
+    __local float shared[GROUP];
+    const int column = get_group_id(1) * WIDTH + get_local_id(0) % WIDTH;
+    const long count = (long)period * C, pad = count + get_local_id(0);
+    for (int of = get_group_id(0); of < period; of += get_num_groups(0)) {
+        const long at = (long)of * C + column;
+        float sum_weight = 0.0f, sum_bias = 0.0f;
+        for (long row = of + (long)period * (get_local_id(0) / WIDTH); row < M && column < C; row += (long)period * LANES) {
+            const float g = dy[VIEW_AT(dy_at, row, column)];
+            sum_bias += g;
+            if (flags & LINEAR_MULTIPLY)
+                sum_weight += g * x[VIEW_AT(x_at, row, column)];
+        }
+        sum_weight = lanes_sum(sum_weight, shared) * scale;
+        sum_bias = lanes_sum(sum_bias, shared);
+        const bool writes = get_local_id(0) < WIDTH && column < C;
+        const bool ends = of == period - 1 && get_group_id(1) == 0 && pad < PADDED(count);
+        if (flags & LINEAR_MULTIPLY) {
+            if (writes)
+                dweight[dweight_offset + at] = sum_weight + (accumulate ? dweight[dweight_offset + at] : 0.0f);
+            if (ends)
+                dweight[dweight_offset + pad] = 0.0f;
+        }
+        if (flags & LINEAR_BIAS) {
+            if (writes)
+                dbias[dbias_offset + at] = sum_bias + (accumulate ? dbias[dbias_offset + at] : 0.0f);
+            if (ends)
+                dbias[dbias_offset + pad] = 0.0f;
+        }
+    }
+}
+
+/* See rows_cpu.cl. Global size as above. */
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
 void gate_backward(int M, int C, int flags, float4 gate, __global const float *dy, long4 dy_at, __global const float *pairs,
                    ulong pairs_offset, __global float *gradients, ulong gradients_offset)
 {
