@@ -14,6 +14,8 @@ and over ZeroMQ what does not fit there, or cannot go there now. A loss of it is
 from __future__ import annotations
 
 import ctypes
+import errno
+import math
 import os
 import random
 import select
@@ -29,7 +31,7 @@ import zmq
 from . import keys, local
 from .call import (DONE, LONGEST_PAUSE, SENT, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_NOT_FOUND, STATUS_UNAVAILABLE, UNSENT, WAITING,
                    Call, Cancelled)
-from .errors import Unavailable, error_of
+from .errors import Unavailable, error_of, of_failure
 
 __all__ = ["Connection"]
 
@@ -40,6 +42,8 @@ PINGS_BYTES = 4096  # more than pings have in that time: what the kernel of a st
 CONNECT_TIMEOUT_MS = 5000  # of one attempt; the kernel's own is minutes
 LONGEST_SLEEP = 1.0  # seconds, while calls are in flight: an interrupt may hit between a wake-up and what it was for
 PARTS_MARGIN, PARTS_LONGEST_MARGIN = 0.1, 0.5  # of the time for the answers of many, and in seconds: for their way back
+REOPEN_AFTER = 0.5  # seconds, when a socket cannot be made
+NOT_THE_ENDPOINTS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC}
 LOCAL_FAILURES = 3  # in a row, until shared memory is not tried any more
 LOCAL_SOON = 1.0  # seconds within which its end is a failure
 COPY_BELOW = 1 << 16  # bytes of a frame; pyzmq's bookkeeping for zero copies costs more than to copy so little
@@ -124,13 +128,20 @@ class Connection:
         self._driver: Optional[Call] = None  # whose thread drives
         self._paused = False  # the I/O thread does not look after the socket
         self._driver_thread = 0
-        self._driver_wake = os.pipe()
-        for fd in self._driver_wake:
-            os.set_blocking(fd, False)
+        self._driver_wake = -1, -1
+        self.socket: Any = None
+        self.monitor: Any = None
+        self._poll = select.poll()
+        self._reopen_at = 0.0  # while there is no socket, as none could be made
         try:
+            self._driver_wake = os.pipe()
+            for fd in self._driver_wake:
+                os.set_blocking(fd, False)
             self._open()
         except BaseException as error:
             self.close()
+            if isinstance(error, (OSError, zmq.ZMQError)) and error.errno in NOT_THE_ENDPOINTS:
+                raise error_of(STATUS_UNAVAILABLE, f"no connection can be made: {error.strerror}", endpoint=endpoint) from error
             if not isinstance(error, zmq.ZMQError):  # of a key that cannot be read
                 raise
             raise error_of(3, f"{endpoint!r} is no endpoint that ZeroMQ can connect to: {error.strerror}",
@@ -138,6 +149,8 @@ class Connection:
 
     def _open(self) -> None:
         self._tcp_fd = -1
+        self._poll = select.poll()
+        self._poll.register(self._driver_wake[0], select.POLLIN)
         # Over TCP the kernel knows better whether the peer lives: ZeroMQ's own answers wait behind a large message.
         patience_ms = 0 if self._over_tcp() else MISSED_HEARTBEATS * HEARTBEAT_MS
         self.socket = self._context.socket(zmq.DEALER)
@@ -150,9 +163,7 @@ class Connection:
         self.monitor.setsockopt(zmq.LINGER, 0)
         self.socket.connect(self.endpoint)
         self.fd, self.monitor_fd = self.socket.get(_FD), self.monitor.get(_FD)
-        self._poll = select.poll()
         self._poll.register(self.fd, select.POLLIN)
-        self._poll.register(self._driver_wake[0], select.POLLIN)
         self._poller.add(self.fd, self)
         self._poller.add(self.monitor_fd, self)
         # Without what sugar has around them, which costs as much as they do.
@@ -166,12 +177,17 @@ class Connection:
         self._close_link()
         for fd in (self.fd, self.monitor_fd):
             self._poller.remove(fd)
-        try:
-            self.socket.disable_monitor()
-            self.monitor.close(0)
-        except (zmq.ZMQError, AttributeError):
-            pass
-        self.socket.close(0)
+        self.fd = self.monitor_fd = -1
+        one, self.socket = self.socket, None
+        monitor, self.monitor = self.monitor, None
+        if one is not None:
+            try:
+                one.disable_monitor()
+            except zmq.ZMQError:
+                pass
+        for each in (monitor, one):
+            if each is not None:
+                each.close(0)
 
     def close(self) -> None:
         """Ends all calls. Not while another thread may begin one."""
@@ -184,7 +200,8 @@ class Connection:
             self._shut()
         self._run_callbacks()
         for fd in self._driver_wake:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
     # ---- calls
 
@@ -307,7 +324,7 @@ class Connection:
         """Takes in what has come by that descriptor, and sends what waits, when there is anything; and hears of the
         connection, which to do is the I/O thread's."""
         with self.lock:
-            if self.closed:
+            if self.closed or self.socket is None:
                 return
             try:
                 if self.link is not None and fd == self.link.fd:
@@ -338,11 +355,16 @@ class Connection:
                         continue
                     when = min(call.expires(), call.resend_at) if call.state == WAITING else call.expires()
                     next_time = when if next_time is None else min(next_time, when)
-                if self.monitor.get(_EVENTS) & _POLLIN:
-                    self._hear()
-                if self._is_silent(now):
-                    self._reset(DOWN)
-                self._pump()
+                if self.socket is None and self.calls:
+                    if now >= self._reopen_at:
+                        self._begin(CONNECTING)
+                    next_time = min(LONGEST_SLEEP + now if next_time is None else next_time, self._reopen_at or math.inf)
+                elif self.socket is not None:
+                    if self.monitor.get(_EVENTS) & _POLLIN:
+                        self._hear()
+                    if self._is_silent(now):
+                        self._reset(DOWN)
+                    self._pump()
             except BaseException:
                 self._reset()
                 raise
@@ -354,7 +376,7 @@ class Connection:
     def _pump(self) -> None:
         """Takes in and sends what can be. After every use of the socket, since any may take in the signal that there is
         something, for which nobody else wakes then."""
-        while True:
+        while self.socket is not None:
             events = self.socket.get(_EVENTS)
             if events & _POLLIN:
                 self._receive_one()
@@ -369,7 +391,7 @@ class Connection:
     def _send(self, call: Call) -> bool:
         # From a loss that was heard of until the next handshake, the socket may still take messages for the old
         # connection, which would be lost without another word.
-        if self._stale:
+        if self._stale or self.socket is None:
             return False
         left = call.deadline - time.monotonic()
         if call.parts:  # what is not in time is not to make late what is
@@ -396,10 +418,11 @@ class Connection:
         else:
             call.state = UNSENT
             self._unsent[call.request_id] = call
-            self._wake(call.expires())  # which is sooner than that of one that was sent
+            # Which is sooner than that of one that was sent.
+            self._wake(call.expires() if self.socket is not None else self._reopen_at)
 
     def _hear(self) -> None:
-        while self.monitor.get(_EVENTS) & _POLLIN:
+        while self.monitor is not None and self.monitor.get(_EVENTS) & _POLLIN:
             event, value = struct.unpack_from("=Hi", self.monitor.recv_multipart(_NOBLOCK)[0])
             if event == _CONNECTED:
                 self._tcp_fd, self._taken, self._taken_at = value if self._over_tcp() else -1, 0, time.monotonic()
@@ -421,8 +444,11 @@ class Connection:
             self.state = DOWN
             if keys.is_outdated(self.endpoint, self.server_key):
                 self._reset(DOWN)
-            for call in [call for call in self._unsent.values() if call.goes_elsewhere()]:
-                self._end(call, STATUS_UNAVAILABLE, self._why_down)
+            self._end_impatient()
+
+    def _end_impatient(self) -> None:
+        for call in [call for call in self._unsent.values() if call.goes_elsewhere()]:
+            self._end(call, STATUS_UNAVAILABLE, self._why_down)
 
     def _over_tcp(self) -> bool:
         return self.endpoint.startswith("tcp://")
@@ -449,7 +475,7 @@ class Connection:
                 self._end(call, STATUS_UNAVAILABLE, "the connection was lost before the answer came")
 
     def _receive(self) -> None:
-        while self.socket.get(_EVENTS) & _POLLIN:
+        while self.socket is not None and self.socket.get(_EVENTS) & _POLLIN:
             self._receive_one()
 
     def _receive_one(self) -> None:
@@ -594,6 +620,14 @@ class Connection:
                     call.ever_sent, call.remote, call.went_by = call.uncertain, False, None
             if to is not None:
                 to.start(call)
+        except Exception as failure:
+            with call.connection.lock:
+                if call.state != DONE:
+                    call.connection._forget(call)
+                    call.connection._end_as(call, None, (), of_failure(failure, endpoint=endpoint, uid=call.uid,
+                                                                       not_applied=not (call.backward and call.uncertain)))
+            call.connection._wake(0.0)
+            return
         except BaseException:  # an interrupt: it goes there all the same
             self._stay(call, endpoint)
             raise
@@ -644,12 +678,25 @@ class Connection:
         if self.closed:
             return
         self._shut()
-        self._open()
-        self.state, self._stale, self._why_down = state, False, "the connection was lost"
+        self._why_down = "the connection was lost"
+        self._begin(state)
         self.losses += 1
         self._lose()
+        if self.socket is None:
+            self._end_impatient()
         if self._driver is not None:
             self._wake_driver()  # it may sleep on the old socket
+        self._wake(0.0)  # what has ended is told, whatever keeps this thread from it
+
+    def _begin(self, state: int) -> None:
+        """With a new socket; or, as long as there can be none, down."""
+        try:
+            self._open()
+            self.state, self._stale, self._reopen_at = state, False, 0.0
+        except Exception as error:  # no more descriptors, a key that cannot be read any more
+            self._shut()
+            self.state, self._why_down = DOWN, f"no connection can be made: {error}"
+            self._reopen_at = time.monotonic() + REOPEN_AFTER
 
     def _run_callbacks(self) -> None:
         while self._finished:

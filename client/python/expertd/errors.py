@@ -5,7 +5,7 @@ from typing import Dict, Optional, Tuple, Type
 
 __all__ = [
     "ExpertdError", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied", "ResourceExhausted", "Aborted",
-    "Unimplemented", "Internal", "Unavailable", "error_of",
+    "Unimplemented", "Internal", "Unavailable", "error_of", "of_failure",
 ]
 
 
@@ -100,6 +100,17 @@ def error_of(status: int, message: str, *, endpoint: str = "", uid: str = "", ba
     not_applied = not backward or (status in _BY_STATUS and status not in _PERHAPS_APPLIED and
                                    (not uncertain or status in _OF_THE_BATCH))
     return kind(message, endpoint=endpoint, uid=uid, not_applied=not_applied, status=status)
+
+
+def of_failure(failure: Exception, *, endpoint: str = "", uid: str = "", not_applied: bool = True) -> ExpertdError:
+    """What else keeps a call from its server, on this side: itself, if it is one of these; a system's error (a key file that is
+    gone, no more descriptors) is UNAVAILABLE, a value's INVALID_ARGUMENT, all else INTERNAL. It is the cause."""
+    if isinstance(failure, ExpertdError):
+        return failure
+    kind = Unavailable if getattr(failure, "errno", None) is not None else InvalidArgument if isinstance(failure, ValueError) else Internal
+    error = kind(f"the call cannot be made: {str(failure) or repr(failure)}", endpoint=endpoint, uid=uid, not_applied=not_applied)
+    error.__cause__ = failure
+    return error
 
 
 def _rebuild(kind: Type[ExpertdError], message: str, endpoint: str, uid: str, not_applied: bool,

@@ -11,7 +11,7 @@ from . import tags
 from .call import Call
 from .client import Client
 from .codecs import BFLOAT16, FLOAT16, MEANSTD, NONE, codec_number
-from .errors import DeadlineExceeded, ExpertdError, Internal, InvalidArgument, NotFound, Unavailable
+from .errors import DeadlineExceeded, ExpertdError, Internal, InvalidArgument, NotFound, Unavailable, of_failure
 from .task import Task
 from .transport import transport
 
@@ -53,7 +53,7 @@ def _kind(task: Task) -> Any:
     try:
         if codec_number(task.compression) not in _CODECS_BY_ROW or not transport().connection(_place(task)).knows_parts:
             return task
-    except InvalidArgument:  # no codec, no endpoint: it will say so
+    except Exception:  # no codec, no endpoint, no descriptors: it will say so
         return task
     rows = {tensor.shape[0] if tensor.dim() else 0 for tensor in task.tensors}
     if len(rows) != 1 or not 0 < min(rows) < 1 << 32:
@@ -95,6 +95,7 @@ class _Message:
         for uid, number in self._uids.items():
             self._uids[uid] = number or next(process.request_ids)
         self._waiting = len(self.tasks)
+        call: Optional[Call] = None
         try:
             client = Client(first.endpoint, compression=first.compression)
             with tags.under(first.tags):
@@ -102,16 +103,16 @@ class _Message:
                                             [_joined(column) for column in zip(*[task.tensors for task in self.tasks])],
                                             backward=first.backward, requires_grad=first.requires_grad,
                                             timeout=max(0.001, max(task.left() for task in self.tasks)), retry_for=first.retry_for())
-        except ExpertdError as error:
-            self._fail(error)
-            return
-        # Before it is on its way: who is interrupted finds it, and gives it up.
-        at = call.connection = process.connection(_place(first))
-        self._call = call
-        for task in self.tasks:
-            task.ride(self, call)
-        at.start(call)
-        call.add_done_callback(self._ended)
+            # Before it is on its way: who is interrupted finds it, and gives it up.
+            at = call.connection = process.connection(_place(first))
+            self._call = call
+            for task in self.tasks:
+                task.ride(self, call)
+            at.start(call)
+            call.add_done_callback(self._ended)
+        except Exception as failure:
+            sent = call is not None and call.ever_sent
+            self._fail(of_failure(failure, endpoint=first.endpoint, not_applied=not (first.backward and sent)))
 
     def leave(self) -> None:
         """One of them is given up; and the message with the last one."""
@@ -122,6 +123,14 @@ class _Message:
             self._call.cancel()
 
     def _ended(self, call: Call) -> None:
+        try:
+            self._settle(call)
+        except Exception as failure:  # who waits for one of them is never left behind
+            for task in self.tasks:
+                if task.rides(self) and not task.done():
+                    task.abandon(failure)
+
+    def _settle(self, call: Call) -> None:
         error = call.error
         if isinstance(error, (InvalidArgument, NotFound)):
             # Refused as a whole, and nothing was done now: one expert has another shape or takes fewer rows, or the server knows

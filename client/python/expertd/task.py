@@ -2,6 +2,7 @@
 certainly not applied it; otherwise it is repeated there, where it is applied at most once."""
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -13,12 +14,13 @@ from . import tags
 from .call import Call, Cancelled
 from .codecs import Codec
 from .client import Client
-from .errors import DeadlineExceeded, ExpertdError, NotFound, ResourceExhausted, Unavailable, error_of
+from .errors import DeadlineExceeded, ExpertdError, NotFound, ResourceExhausted, Unavailable, error_of, of_failure
 from .staging import to_host
 from .transport import transport
 
 __all__ = ["Task", "by_load", "spread"]
 
+_log = logging.getLogger("expertd")
 _ELSEWHERE = (Unavailable, NotFound, ResourceExhausted)
 
 
@@ -139,7 +141,8 @@ class Task:
         try:
             with tags.under(self.tags):  # the next server is turned to in whatever thread
                 self._send(request_id, uncertain)
-        except ExpertdError as error:  # an endpoint that is none, a tensor that cannot be sent
+        except Exception as failure:  # an endpoint that is none, a tensor that cannot be sent, no more descriptors
+            error = of_failure(failure, endpoint=self.endpoint, uid=self.uid)
             if self.backward and uncertain:
                 error.not_applied = False
                 self._end(error)
@@ -181,6 +184,9 @@ class Task:
         """It is a part of that message."""
         self._message, self._call = message, call
 
+    def rides(self, message: Any) -> bool:
+        return self._message is message
+
     def answer(self, outputs: Tuple[torch.Tensor, ...]) -> None:
         """To the part that it is."""
         self._outputs = outputs
@@ -208,19 +214,29 @@ class Task:
                     self.uid, request_id, self.tensors, backward=self.backward, requires_grad=self.requires_grad,
                     timeout=max(self.left(), 0.001), retry_for=self.retry_for(), waits=True,
                     uncertain=uncertain or status == Unavailable.status)
-        except ExpertdError:  # the error of the part says more
-            pass
-        if call is None or not call.may_try_again(status, time.monotonic()):
-            return self.fail(error)
-        call.resend_at = time.monotonic() + max(call.pause, retry_after) * (1 + random.random())
-        self._start(call)
-        return False
+            if call.may_try_again(status, time.monotonic()):
+                call.resend_at = time.monotonic() + max(call.pause, retry_after) * (1 + random.random())
+                self._start(call)
+                return False
+        except Exception:  # the error of the part says more
+            _log.debug("%s cannot be asked again", self.uid, exc_info=True)
+        return self.fail(error)
+
+    def abandon(self, failure: Exception) -> None:
+        """What it was about to do went wrong, in a way that nobody has thought of."""
+        if self._ended.is_set():
+            _log.error("a task that has ended", exc_info=failure)
+        else:
+            self._end(of_failure(failure, endpoint=self.endpoint, uid=self.uid, not_applied=not self.backward))
 
     def _call_ended(self, call: Call) -> None:
-        if call.error is None:
-            self._end(None)
-        elif self.fail(call.error):
-            self.send()
+        try:
+            if call.error is None:
+                self._end(None)
+            elif self.fail(call.error):
+                self.send()
+        except Exception as failure:  # who waits for it is never left behind
+            self.abandon(failure)
 
     def _end(self, error: Optional[ExpertdError]) -> None:
         self.error = error
@@ -228,4 +244,7 @@ class Task:
         self._ended.set()
         callback, self._callback = self._callback, None
         if callback is not None:
-            callback(self)
+            try:
+                callback(self)
+            except Exception:  # the thread has others' calls to look after
+                _log.exception("a callback of a task has failed")

@@ -68,12 +68,13 @@ class Transport:
             return found
         with self._lock:
             found = self._connections.get((endpoint, kind))
+            if self._thread is None:  # before the first connection, which without it nobody would look after
+                thread = threading.Thread(target=self._run, name="expertd-io", daemon=True)
+                thread.start()
+                self._thread = thread
             if found is None:
                 found = Connection(self._context, endpoint, *_KINDS[kind], self, _PING if kind == SERVER else b"")
                 self._connections[(endpoint, kind)] = found
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="expertd-io", daemon=True)
-                self._thread.start()
             return found
 
     def follow(self, home: str, uid: str, endpoint: str) -> Optional[Connection]:
@@ -122,12 +123,15 @@ class Transport:
             self._epoll.unregister(fd)
 
     def pause(self, fd: int) -> None:
-        self._epoll.modify(fd, 0)
+        self._modify(fd, 0)
 
     def resume(self, fd: int) -> None:
+        self._modify(fd, select.EPOLLIN)
+
+    def _modify(self, fd: int, events: int) -> None:
         try:
-            self._epoll.modify(fd, select.EPOLLIN)
-        except OSError:  # the connection was closed meanwhile
+            self._epoll.modify(fd, events)
+        except (OSError, ValueError):  # the connection was closed meanwhile
             pass
 
     def wake(self, when: float) -> None:
@@ -143,28 +147,36 @@ class Transport:
             pass
 
     def _run(self) -> None:
-        wake_fd = self._wake_fds[0]
         next_tick = float("inf")
         while not self._stopping:
-            left = next_tick - time.monotonic()
-            for fd, _ in self._epoll.poll(None if left > 3600 else max(0.0, left) + 0.001):
-                if fd == wake_fd:
-                    os.read(wake_fd, 4096)
-                    next_tick = 0.0
-                    continue
-                connection = self._by_fd.get(fd)
-                if connection is not None:
-                    try:
-                        connection.serve(fd)
-                    except Exception:  # it has begun anew; the others go on
-                        _log.exception("the connection to %s", connection.endpoint)
-            if time.monotonic() >= next_tick:
-                # No wake-up is lost: who has put something before a connection's tick is seen by it, and who does so
-                # after it finds what wake() compares with to be later, and writes to the pipe.
-                self._sleeps_until = float("inf")
-                times = [self._tick(connection) for connection in self.connections()]
-                next_tick = min((when for when in times if when is not None), default=float("inf"))
-                self._sleeps_until = next_tick
+            try:
+                next_tick = self._turn(next_tick)
+            except Exception:  # no memory: all the calls of the process hang on this thread
+                _log.exception("the I/O thread")
+                next_tick = 0.0
+                time.sleep(0.05)
+
+    def _turn(self, next_tick: float) -> float:
+        wake_fd, left = self._wake_fds[0], next_tick - time.monotonic()
+        for fd, _ in self._epoll.poll(None if left > 3600 else max(0.0, left) + 0.001):
+            if fd == wake_fd:
+                os.read(wake_fd, 4096)
+                next_tick = 0.0
+                continue
+            connection = self._by_fd.get(fd)
+            if connection is not None:
+                try:
+                    connection.serve(fd)
+                except Exception:  # it has begun anew; the others go on
+                    _log.exception("the connection to %s", connection.endpoint)
+        if time.monotonic() >= next_tick:
+            # No wake-up is lost: who has put something before a connection's tick is seen by it, and who does so
+            # after it finds what wake() compares with to be later, and writes to the pipe.
+            self._sleeps_until = float("inf")
+            times = [self._tick(connection) for connection in self.connections()]
+            next_tick = min((when for when in times if when is not None), default=float("inf"))
+            self._sleeps_until = next_tick
+        return next_tick
 
     @staticmethod
     def _tick(connection: Connection) -> Optional[float]:
