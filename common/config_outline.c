@@ -55,6 +55,7 @@ static bool on_section(struct reading *reading, struct config_place place, unsig
             return twice(reading, place, line, reading->section_lines[s]);
         reading->section_lines[s] = line;
         reading->section = s;
+        reading->outline->has_trees |= strcmp(place.section, "blocks") == 0; /* one may lack all that it needs */
         reading->index = -1;
         memset(reading->option_lines, 0, sizeof reading->option_lines);
         return false;

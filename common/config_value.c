@@ -38,7 +38,7 @@ static int set_float(const struct config_option *option, double *value, const ch
 {
     char *end;
     const double number = strtod(text, &end);
-    if (end == text || *end || !strchr("+-.0123456789", text[0]) || !isfinite(number)) {
+    if (end == text || text[strspn(text, "+-.0123456789eE")] || !isfinite(number)) {
         snprintf(problem, CONFIG_PROBLEM_SIZE, "'%.100s' is not a number", text);
         return -EINVAL;
     }

@@ -109,6 +109,26 @@ static void path_prepend(struct report *report, const char *step)
     memcpy(report->path, joined, sizeof joined);
 }
 
+/* "Expecting STRING, got event: SEQUENCE_START" */
+static void say_kinds(char problem[CONFIG_PROBLEM_SIZE], const char *message)
+{
+    static const char *const kinds[][2] = {{"STRING", "one value"},
+                                           {"SCALAR", "one value"},
+                                           {"MAPPING", "options, as NAME: VALUE"},
+                                           {"SEQUENCE", "a list"}};
+    char wanted[24], found[24];
+    const char *words[2] = {NULL, NULL};
+    const bool both = sscanf(message, "Expecting %23[A-Z], got event: %23[A-Z]", wanted, found) == 2;
+    for (size_t i = 0; both && i < sizeof kinds / sizeof kinds[0]; i++) {
+        words[0] = strcmp(wanted, kinds[i][0]) == 0 ? kinds[i][1] : words[0];
+        words[1] = strcmp(found, kinds[i][0]) == 0 ? kinds[i][1] : words[1];
+    }
+    if (words[0] && words[1])
+        snprintf(problem, CONFIG_PROBLEM_SIZE, "must be %s, and is %s", words[0], words[1]);
+    else
+        snprintf(problem, CONFIG_PROBLEM_SIZE, "%s", message);
+}
+
 __attribute__((format(printf, 3, 0))) static void on_message(cyaml_log_t level, void *context, const char *format,
                                                              va_list args)
 {
@@ -128,7 +148,7 @@ __attribute__((format(printf, 3, 0))) static void on_message(cyaml_log_t level, 
         path_prepend(report, step);
     } else if (sscanf(text, " in mapping (line: %u", &line) != 1 && strcmp(message, "Backtrace:") != 0 &&
                level >= CYAML_LOG_ERROR && !report->problem[0]) {
-        snprintf(report->problem, sizeof report->problem, "%s", message);
+        say_kinds(report->problem, message);
     }
     if (!report->line)
         report->line = line;

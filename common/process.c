@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -183,6 +184,34 @@ int process_need_files(unsigned least)
     log_error("the limit of open files is %llu; at least %u are needed (ulimit -n, LimitNOFILE)",
               (unsigned long long)limit.rlim_cur, least);
     return -EMFILE;
+}
+
+static void *wait_for_end(void *mutex)
+{
+    pthread_mutex_lock(mutex);
+    pthread_mutex_unlock(mutex);
+    return NULL;
+}
+
+int process_need_threads(unsigned least)
+{
+    enum { MOST = 512 };
+    pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    pthread_t threads[MOST];
+    unsigned made = 0;
+    int rc = 0;
+    pthread_mutex_lock(&mutex); /* so that all are there at once */
+    while (rc == 0 && made < least && made < MOST) {
+        rc = -pthread_create(&threads[made], NULL, wait_for_end, &mutex);
+        made += rc == 0;
+    }
+    pthread_mutex_unlock(&mutex);
+    for (unsigned i = 0; i < made; i++)
+        pthread_join(threads[i], NULL);
+    if (rc < 0)
+        log_error("only %u threads can be made, and at least %u are needed: %s (ulimit -u, ulimit -v, TasksMax)", made,
+                  least, strerror(-rc));
+    return rc;
 }
 
 void process_raise_file_limit(void)

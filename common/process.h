@@ -29,5 +29,8 @@ void process_stop_futex(_Atomic uint32_t *word);
 void process_raise_file_limit(void);
 /* The same, and -EMFILE if that is less than `least`, which is logged: ZeroMQ ends a process that has too few. */
 int process_need_files(unsigned least);
+/* Whether so many threads can be made, by making them: ZeroMQ ends a process also where it cannot have one. 0, or
+ * -errno, which is logged. */
+int process_need_threads(unsigned least);
 
 #endif

@@ -15,7 +15,7 @@
 #include "dht/trust.h"
 
 /* EXIT_CONFLICT, sysexits.h's EX_TEMPFAIL: started again it may come through, once the other server has gone. */
-enum { EXIT_USAGE = 2, EXIT_CONFLICT = 75, LEAST_FILES = 48 };
+enum { EXIT_USAGE = 2, EXIT_CONFLICT = 75, LEAST_FILES = 48, LEAST_THREADS = 10 };
 
 static const char *const sections[] = {"server", "dht", "frontend", "frontends", NULL};
 static const char *vouch, *flag_frontend;
@@ -67,6 +67,8 @@ static int serve(const struct config *config)
     const int owner_fd = rc;
     if (rc >= 0)
         rc = process_need_files(LEAST_FILES); /* each client is one more */
+    if (rc == 0)
+        rc = process_need_threads(LEAST_THREADS);
     if (rc == 0)
         rc = loop_create(&loop, config, owner_fd);
     if (rc == 0) {

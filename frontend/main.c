@@ -10,7 +10,7 @@
 #include "frontend/loop.h"
 #include "frontend/server.h"
 
-enum { EXIT_USAGE = 2, LEAST_FILES = 48 };
+enum { EXIT_USAGE = 2, LEAST_FILES = 48, LEAST_THREADS = 6 };
 
 static const char *const sections[] = {"server", "frontend", "frontends", "devices", "experts", NULL};
 static const char *flag_frontend;
@@ -37,6 +37,8 @@ static int run(const struct config *config, const struct config *whole, int argc
     const int owner_fd = rc;
     if (rc >= 0)
         rc = process_need_files(LEAST_FILES); /* each client is one more */
+    if (rc == 0)
+        rc = process_need_threads(LEAST_THREADS + (unsigned)config->frontend.io_threads);
     if (rc == 0)
         rc = server_create(&server, config, whole, owner_fd);
     if (rc == 0) {

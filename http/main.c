@@ -10,7 +10,14 @@
 #include "common/process.h"
 #include "http/web.h"
 
-enum { EXIT_USAGE = 2, LEAST_FILES = 48, FILES_PER_THREAD = 12, FILES_PER_FRONTEND = 6 };
+enum {
+    EXIT_USAGE = 2,
+    LEAST_FILES = 48,
+    FILES_PER_THREAD = 12,
+    FILES_PER_FRONTEND = 6,
+    LEAST_THREADS = 6,
+    THREADS_PER_THREAD = 3
+};
 
 static const char *const sections[] = {"server", "http", "metrics", "frontend", "dht", NULL};
 static const struct config_program program = {
@@ -56,6 +63,8 @@ int main(int argc, char **argv)
         0) /* each thread has a connection to the frontend, and to the others if there are some; the history, too */
         rc = process_need_files(LEAST_FILES + (FILES_PER_THREAD + FILES_PER_FRONTEND * config.frontends_count) *
                                                   ((unsigned)config.http.threads + 1));
+    if (rc == 0)
+        rc = process_need_threads(LEAST_THREADS + THREADS_PER_THREAD * ((unsigned)config.http.threads + 1));
     if (rc == 0)
         rc = serve(&config);
     config_destroy(&config);

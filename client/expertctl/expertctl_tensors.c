@@ -264,9 +264,12 @@ static void show_text(const struct expertctl *ctl, const struct expertd_call *ca
         fprintf(stream, "%s[", expertd_dtype_name(tensor->dtype));
         for (uint32_t d = 0; d < tensor->ndim; d++)
             fprintf(stream, "%s%" PRIu64, d ? ", " : "", tensor->shape[d]);
-        fprintf(stream, "] min %g max %g mean %g", summary.least, summary.most, summary.mean);
+        const bool some = summary.least <= summary.most; /* a number */
+        fputc(']', stream);
+        if (some)
+            fprintf(stream, " min %g max %g mean %g", summary.least, summary.most, summary.mean);
         if (summary.not_finite)
-            fprintf(stream, ", %zu NaN or Inf", summary.not_finite);
+            fprintf(stream, "%s %zu NaN or Inf", some ? "," : "", summary.not_finite);
         if (i < ctl->outputs.count)
             fprintf(stream, " -> %s", ctl->outputs.path[i]);
         fputc('\n', stream);

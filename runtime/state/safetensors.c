@@ -316,10 +316,12 @@ static bool is_text(const char *start, size_t length)
 bool safetensors_other(const void *bytes, size_t length, char what[SAFETENSORS_ERROR_SIZE])
 {
     static const char mark[] = "\xef\xbb\xbf"; /* of UTF-8 */
-    enum { SHOWN = 60 };
+    enum { SHOWN = 60, ENTRY = 128 };          /* bytes: the first entry of an archive */
     char start[BEGINNING] = "";
     length = length < sizeof start ? length : sizeof start - 1;
     memcpy(start, bytes, length);
+    if (strncmp(start, "PK\3\4", 4) == 0 && memmem(start, length < ENTRY ? length : ENTRY, ".npy", 4) != NULL)
+        return refuse(what, "it is an archive of NumPy arrays (.npz)") < 0;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         if (length >= others[i].length && memcmp(start, others[i].bytes, others[i].length) == 0)
             return refuse(what, "%s", others[i].what) < 0;

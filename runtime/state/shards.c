@@ -76,7 +76,11 @@ static int check_map(struct shards *shards, char *error)
 
 static int parse_index(struct shards *shards, const char *bytes, size_t length, char *error)
 {
+    static const char mark[] = "\xef\xbb\xbf"; /* of UTF-8, which some editors leave */
     char problem[SAFETENSORS_ERROR_SIZE];
+    const size_t lead = length >= strlen(mark) && memcmp(bytes, mark, strlen(mark)) == 0 ? strlen(mark) : 0;
+    bytes += lead;
+    length -= lead;
     const int rc = json_text_parse(&shards->index, bytes, length, MAX_DEPTH, "it", problem, sizeof problem);
     if (rc == -ENOMEM)
         return refuse(error, rc, "there is not enough memory for the index '%.*s'", SHOWN, shards->path);

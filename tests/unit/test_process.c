@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <pty.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -277,6 +278,21 @@ START_TEST(what_is_opened_is_never_taken_for_the_log)
 }
 END_TEST
 
+START_TEST(threads_that_cannot_be_had_are_found_out_before_they_are_needed)
+{
+    ck_assert_int_eq(process_need_threads(8), 0);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    unsigned long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    ck_assert(file && fscanf(file, "%lu", &pages) == 1 && fclose(file) == 0);
+    const rlim_t bytes = pages * (rlim_t)sysconf(_SC_PAGESIZE);
+    const struct rlimit limit = {bytes + (1 << 20), bytes + (1 << 20)}; /* less than a hundred stacks have */
+    ck_assert_int_eq(setrlimit(RLIMIT_AS, &limit), 0);
+    ck_assert_int_lt(process_need_threads(100), 0);
+#endif
+}
+END_TEST
+
 START_TEST(a_file_that_may_not_grow_is_an_error_and_not_the_end)
 {
     char path[] = "/tmp/test-process.XXXXXX";
@@ -369,6 +385,7 @@ int main(void)
     tcase_add_test(tcase, who_was_started_to_outlive_its_terminal_does);
     tcase_add_test(tcase, a_broken_pipe_is_an_error_and_not_the_end);
     tcase_add_test(tcase, what_is_opened_is_never_taken_for_the_log);
+    tcase_add_test(tcase, threads_that_cannot_be_had_are_found_out_before_they_are_needed);
     tcase_add_test(tcase, a_file_that_may_not_grow_is_an_error_and_not_the_end);
     tcase_add_test(tcase, a_thread_that_sleeps_on_the_futex_is_woken);
     tcase_add_test(tcase, a_futex_that_was_taken_back_is_left_alone);

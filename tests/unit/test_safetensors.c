@@ -184,6 +184,7 @@ START_TEST(what_is_taken_for_weights_at_times_is_recognised)
         {"404: Not Found\nmore", "it is text, which begins '404: Not Found'"},
         {"oops", "it is text, which begins 'oops'"},
         {"[]", "JSON"},
+        {"PK\3\4\x14..............arr_0.npy", "NumPy arrays (.npz)"},
         {"\x80\4\x95..............", "convert-state-dict"},
         {"\x7f\x45LF\2\1\1..............", "shared object"},
         {"BZh91AY&SY.......", "bzip2"},

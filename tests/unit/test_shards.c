@@ -68,6 +68,8 @@ START_TEST(a_model_is_a_folder_an_index_or_a_file)
     expect_found(folder, "b");
     expect_found(support_model_path("model.safetensors.index.json"), "b");
     expect_found(support_model_path("one.safetensors"), "a");
+    support_model_write_text("edited.json", "\xef\xbb\xbf{\"weight_map\":{\"a\":\"one.safetensors\"}}");
+    expect_found(support_model_path("edited.json"), "a");
 }
 END_TEST
 
