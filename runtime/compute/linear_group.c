@@ -173,9 +173,10 @@ static int run_probe(struct device *device, const cl_mem *memory, float *values,
         result = launch(device, calls, MEMBERS);
     *equal = result == 0;
     for (unsigned i = 0; i < MEMBERS && result == 0; i++) {
-        const float *const out = values + AT_OUT, *const alone = values + AT_ALONE;
+        const unsigned char *const out = (const unsigned char *)(values + AT_OUT);
+        const unsigned char *const alone = (const unsigned char *)(values + AT_ALONE);
         result = device_read(device, memory[i], 0, values, bytes);
-        *equal = *equal && out[0] != 0.0f && memcmp(out, alone, PROBE_OUT * sizeof *out) == 0;
+        *equal = *equal && values[AT_OUT] != 0.0f && memcmp(out, alone, PROBE_OUT * sizeof *values) == 0;
     }
     return result;
 }

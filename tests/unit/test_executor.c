@@ -23,6 +23,12 @@ static bool group_fails;    /* on the device, where nobody knows which of them i
 static int broken = -1;     /* an expert that fails by itself, too */
 enum { OF_GROUP = 1 };      /* of a batch's `staging` */
 
+static void write_down(const char *text)
+{
+    const size_t length = strlen(diary);
+    snprintf(diary + length, sizeof diary - length, "%s", text);
+}
+
 static void note(char what, const struct expert *expert)
 {
     const size_t length = strlen(diary);
@@ -64,7 +70,7 @@ static struct expert_group fake_group_of(const struct expert *expert)
 
 static int fake_forward_group(struct expert *const *experts, struct expert_batch *const *batches, unsigned count)
 {
-    strcat(diary, group_error ? "[x" : "[");
+    write_down(group_error ? "[x" : "[");
     for (unsigned i = 0; i < count && !group_error; i++) {
         const int was = broken;
         broken = -1;
@@ -72,7 +78,7 @@ static int fake_forward_group(struct expert *const *experts, struct expert_batch
         broken = was;
         batches[i]->staging = OF_GROUP;
     }
-    strcat(diary, "]");
+    write_down("]");
     return group_error;
 }
 

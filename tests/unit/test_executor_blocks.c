@@ -202,8 +202,10 @@ static void run_together(const uint32_t rows[EXPERTS], uint32_t poisoned)
 
 static void expect_first_rows(const struct pool *pool, const struct schema *outputs, char *const alone[], uint32_t rows)
 {
-    for (uint32_t i = 0; i < outputs->count; i++)
+    for (uint32_t i = 0; i < outputs->count; i++) {
+        ck_assert_ptr_nonnull(alone[i]);
         ck_assert_mem_eq(pool_output(pool, i), alone[i], rows * tensor_row_bytes(&outputs->tensors[i]));
+    }
 }
 
 /* Other rows than those of an expert's own batch touch neither its results nor, if they are NaN, anybody's. */

@@ -92,9 +92,12 @@ static void is_alike(const struct member *member, const char *what)
     float *together = take(&member->together.out, rows, columns), *alone = take(&member->alone.out, rows, columns);
     size_t numbers = 0;
     for (size_t i = 0; i < rows * columns; i++) {
+        uint32_t bits[2];
+        memcpy(&bits[0], &together[i], sizeof bits[0]);
+        memcpy(&bits[1], &alone[i], sizeof bits[1]);
         numbers += !isnan(alone[i]) && alone[i] != 0.0f;
-        ck_assert_msg(memcmp(&together[i], &alone[i], sizeof alone[i]) == 0, "%s, %zu rows: %g is not %g at %zu", what,
-                      rows, (double)together[i], (double)alone[i], i);
+        ck_assert_msg(bits[0] == bits[1], "%s, %zu rows: %g is not %g at %zu", what, rows, (double)together[i],
+                      (double)alone[i], i);
     }
     ck_assert_msg(numbers > 0, "%s: nothing was computed", what);
     free(together);
