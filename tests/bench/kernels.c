@@ -1,10 +1,11 @@
 /* How fast the kernels are beside what the device can do: its multiply-add peak, by an OpenCL kernel, in the same run.
  *
  *     build/bench/kernels [--hidden 1024] [--kernel auto|cpu|gpu|clblast] [--rows N] [--seconds 0.5] [--json FILE]
- *                         [--only NAME] [--cpu-time] [--staged] [--device OPTIONS] [--block NAME]
+ *                         [--only NAME] [--cpu-time] [--staged] [--device OPTIONS] [--block NAME] [--expert OPTIONS]
  *
  * OPTIONS are more of an entry of the configuration's `devices`: "platform: nvidia, precision: tf32", or
- * "tune: force, tune_time: 600". --staged treats the device as one with memory of its own.
+ * "tune: force, tune_time: 600"; those of --expert of the expert's: "optimizer: none, arguments: {intermediate_size:
+ * 768}". --staged treats the device as one with memory of its own.
  *
  * --only measures the figures whose name contains NAME. --cpu-time counts the processor time of this process over its
  * cores instead of the time on the wall: for a CPU device on a machine that is busy with other things. It does not see
@@ -437,14 +438,15 @@ static void open_block(struct bench *bench)
                                                                 sizeof(float)));
 }
 
-static void bench_open(struct bench *bench, const char *kernel, const char *device)
+static void bench_open(struct bench *bench, const char *kernel, const char *device, const char *expert)
 {
-    char text[1024];
+    char text[2048];
     snprintf(text, sizeof text,
              "devices:\n  - {name: bench, linear_kernel: %s%s%s%s}\n"
-             "experts:\n  - {uid: ffn.0, block: %s, hidden_dim: %u, max_batch_size: %u}\n",
+             "experts:\n  - {uid: ffn.0, block: %s, hidden_dim: %u, max_batch_size: %u%s%s}\n",
              kernel, bench->staged ? ", slabs: staged" : "", device[0] != '\0' ? ", " : "", device, bench->block,
-             bench->hidden, bench->rows > EXPERT_ROWS ? bench->rows : EXPERT_ROWS);
+             bench->hidden, bench->rows > EXPERT_ROWS ? bench->rows : EXPERT_ROWS, expert[0] != '\0' ? ", " : "",
+             expert);
     if (config_parse(&bench->config, text, strlen(text), "kernels") != 0 ||
         device_open(&bench->device, &bench->config.devices[0]) != 0 || compute_open(bench->device) != 0)
         exit(1);
@@ -474,19 +476,15 @@ static void bench_close(struct bench *bench)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"hidden", required_argument, NULL, 'h'},
-                                            {"kernel", required_argument, NULL, 'k'},
-                                            {"seconds", required_argument, NULL, 's'},
-                                            {"json", required_argument, NULL, 'j'},
-                                            {"cpu-time", no_argument, NULL, 'c'},
-                                            {"rows", required_argument, NULL, 'r'},
-                                            {"device", required_argument, NULL, 'd'},
-                                            {"only", required_argument, NULL, 'o'},
-                                            {"staged", no_argument, NULL, 'S'},
-                                            {"block", required_argument, NULL, 'b'},
-                                            {0}};
+    static const struct option options[] = {
+        {"hidden", required_argument, NULL, 'h'},  {"kernel", required_argument, NULL, 'k'},
+        {"seconds", required_argument, NULL, 's'}, {"json", required_argument, NULL, 'j'},
+        {"cpu-time", no_argument, NULL, 'c'},      {"rows", required_argument, NULL, 'r'},
+        {"device", required_argument, NULL, 'd'},  {"expert", required_argument, NULL, 'e'},
+        {"only", required_argument, NULL, 'o'},    {"staged", no_argument, NULL, 'S'},
+        {"block", required_argument, NULL, 'b'},   {0}};
     struct bench bench = {.hidden = 1024, .seconds = 0.5, .only = "", .block = "ffn"};
-    const char *kernel = "auto", *device = "", *json = NULL;
+    const char *kernel = "auto", *device = "", *expert = "", *json = NULL;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'h')
             bench.hidden = (unsigned)strtoul(optarg, NULL, 10);
@@ -496,6 +494,8 @@ int main(int argc, char **argv)
             bench.rows = (unsigned)strtoul(optarg, NULL, 10);
         else if (option == 'd')
             device = optarg;
+        else if (option == 'e')
+            expert = optarg;
         else if (option == 's')
             bench.seconds = strtod(optarg, NULL);
         else if (option == 'o')
@@ -514,7 +514,7 @@ int main(int argc, char **argv)
     const bool ffn = strcmp(bench.block, "ffn") == 0;
     if (!ffn && bench.rows == 0)
         bench.rows = strcmp(bench.block, "transformer") == 0 ? 8 : 256;
-    bench_open(&bench, kernel, device);
+    bench_open(&bench, kernel, device, expert);
     if (ffn)
         measure_all(&bench);
     else
