@@ -339,7 +339,7 @@ END_TEST
 /* Rows 32 to 192 of what has a scale for 128: they change at row 96 of the part. */
 START_TEST(parts_that_cut_what_shares_a_scale_are_refused)
 {
-    static uint8_t codes[192 * WIDE_H], scales[192 * WIDE_H / 32];
+    static uint8_t codes[192 * WIDE_H], scales[192 * 4];
     static const float squares[] = {1, 2};
     static const struct config_template rows[] = {{"gate_proj.weight", "w[32:]", 1}},
                                         columns[] = {{"gate_proj.weight", "b[:160, 16:112]", 1}};
