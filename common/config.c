@@ -195,3 +195,12 @@ bool config_device_quantizes(const struct config_device *device)
             return true;
     return false;
 }
+
+bool config_device_takes(const struct config_device *device, const struct config_device *before,
+                         const struct config_expert *expert)
+{
+    const bool as_files_have = strcmp(device->precision, "fp8") == 0 || strcmp(device->precision, "mxfp4") == 0;
+    if (config_device_quantizes(device) && strcmp(expert->optimizer, "none") != 0)
+        return false;
+    return !as_files_have || !expert->weights[0] || (before && strcmp(before->precision, device->precision) == 0);
+}

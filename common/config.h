@@ -159,6 +159,10 @@ int config_metrics_experts(const char *text, uint32_t *count);
 const struct config_device *config_find_device(const struct config *config, const char *name);
 /* Whether its precision keeps matrices of weights in a few bits, in which nothing trains. */
 bool config_device_quantizes(const struct config_device *device);
+/* Whether a device can have an expert that another one had: neither trains an expert where weights are in a few bits,
+ * nor has a file's weights where they must be in fp8 or mxfp4, and need not have been. */
+bool config_device_takes(const struct config_device *device, const struct config_device *before,
+                         const struct config_expert *expert);
 
 /* The uids that the entry names (all of the pattern, or its draw: the same configuration gives the same uids).
  * A malloc'd array of *count pointers in one block with their strings: free() it. 0 or -errno; -EEXIST and a logged

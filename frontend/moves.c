@@ -81,11 +81,10 @@ static void look_for_room(const struct server *server, struct plan *plan)
     }
 }
 
-/* Whether the device can have the expert: what is kept in some four or eight bits does not train. */
 static bool takes(const struct server *server, uint32_t device, const struct config_expert *expert)
 {
     const struct config_device *is = config_find_device(server->live, server->devices[device]->name);
-    return !is || !config_device_quantizes(is) || strcmp(expert->optimizer, "none") == 0;
+    return !is || config_device_takes(is, config_find_device(server->live, expert->device), expert);
 }
 
 /* The device with the most room that can have it; -1: none has any. */

@@ -93,6 +93,26 @@ START_TEST(what_the_file_says_is_taken_and_the_rest_completed)
 }
 END_TEST
 
+/* What it trains, and where its weights are from, decide which devices can have an expert that another one had. */
+START_TEST(devices_of_few_bits_take_what_they_can_keep)
+{
+    static const char *const precisions[] = {"fp32", "bf16", "int8", "int4", "fp8", "mxfp4"};
+    struct config_expert trained = {.optimizer = "adam", .weights = ""}, random = {.optimizer = "none", .weights = ""},
+                         of_files = {.optimizer = "none", .weights = "/models/a"};
+    for (unsigned i = 0; i < 6; i++) {
+        const struct config_device device = {.precision = precisions[i]};
+        ck_assert(config_device_quantizes(&device) == (i >= 2));
+        for (unsigned j = 0; j < 6; j++) {
+            const struct config_device before = {.precision = precisions[j]};
+            ck_assert(config_device_takes(&device, &before, &trained) == (i < 2));
+            ck_assert(config_device_takes(&device, &before, &random));
+            ck_assert(config_device_takes(&device, &before, &of_files) == (i < 4 || i == j));
+        }
+        ck_assert(config_device_takes(&device, NULL, &of_files) == (i < 4));
+    }
+}
+END_TEST
+
 #define HEX_64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789ABCDEF"
 #define VOUCHER HEX_64 HEX_64 HEX_64
 
@@ -823,6 +843,7 @@ int main(void)
     tcase_add_test(tcase, what_is_excepted_is_not_counted);
     tcase_add_test(tcase, an_entry_s_uids_are_its_pattern_or_the_same_draw_of_it_each_time);
     tcase_add_test(tcase, flags_override_the_file_and_the_file_the_defaults);
+    tcase_add_test(tcase, devices_of_few_bits_take_what_they_can_keep);
     tcase_add_test(tcase, a_list_s_flags_replace_the_file_s_list);
     tcase_add_test(tcase, no_flags_at_all_give_the_defaults);
     tcase_add_loop_test(tcase, wrong_flags_are_refused_with_a_message, 0, COUNT_OF(flag_errors));
