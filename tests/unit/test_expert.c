@@ -88,14 +88,40 @@ START_TEST(staging_holds_two_batches_and_says_busy_to_a_third)
     ck_assert_int_eq(expert_forward(training.expert, &batches[0]), 0);
     ck_assert_int_eq(expert_forward(training.expert, &batches[1]), 0);
     ck_assert_int_eq(expert_forward(training.expert, &batches[2]), -EBUSY);
+    struct expert_batch backward = {.rows = ROWS, .inputs = training.inputs, .outputs = &training.grad_inputs};
+    ck_assert_int_eq(expert_backward(training.expert, &backward), -EBUSY);
     ck_assert_int_eq(expert_finish(training.expert, &batches[0]), 0);
     ck_assert_int_eq(expert_forward(training.expert, &batches[2]), 0);
     ck_assert_int_eq(expert_finish(training.expert, &batches[1]), 0);
     ck_assert_int_eq(expert_finish(training.expert, &batches[2]), 0);
+    /* One that could not begin is not in flight. */
+    ck_assert_int_eq(expert_backward(training.expert, &backward), 0);
+    ck_assert_int_eq(expert_finish(training.expert, &backward), 0);
     for (unsigned i = 0; i < BATCHES * ROWS * HIDDEN; i++)
         ck_assert(isfinite(((const float *)outputs.mapping)[i]));
     support_slab_free(&outputs);
     training_close(&training);
+}
+END_TEST
+
+static uint64_t workspace_of(const char *device)
+{
+    uint64_t own, workspace;
+    struct support_device support;
+    support_device_open(&support, "cpu", false, device, "hidden_dim: 256, max_batch_size: 4096");
+    ck_assert_int_eq(expert_memory(support.device, &support.config.experts[0], &own, &workspace), 0);
+    ck_assert_uint_gt(own, 0);
+    support_device_close(&support);
+    return workspace;
+}
+
+/* An eighth at most, beside the gradients of the parameters, whatever number of rows is wished for. */
+START_TEST(a_batch_goes_in_chunks_that_leave_the_devices_memory_to_weights)
+{
+    enum { GRADIENTS = 2 * 4 * 256 * 256 * sizeof(float), LITTLE_MIB = 32 };
+    const uint64_t much = workspace_of("chunk_rows: 1024"), little = workspace_of("chunk_rows: 1024, memory: 32");
+    ck_assert_uint_gt(much, 2 * (UINT64_C(1) << 20) * LITTLE_MIB / 8 + GRADIENTS);
+    ck_assert_uint_lt(little, 3 * (UINT64_C(1) << 20) * LITTLE_MIB / 8 / 2 + GRADIENTS);
 }
 END_TEST
 
@@ -256,6 +282,7 @@ int main(void)
     tcase_add_loop_test(all, a_batch_of_several_tasks_steps_as_one_task_of_all_rows_wherever_they_lie, 0, 2);
     tcase_add_loop_test(all, batches_may_be_enqueued_back_to_back_and_one_backward_of_an_expert_at_a_time, 0, 2);
     tcase_add_test(all, staging_holds_two_batches_and_says_busy_to_a_third);
+    tcase_add_test(all, a_batch_goes_in_chunks_that_leave_the_devices_memory_to_weights);
     tcase_add_loop_test(all, warming_up_is_no_step_and_leaves_nothing_behind, 0, 4);
     tcase_add_loop_test(all, a_batch_with_nan_inf_or_an_overflow_changes_nothing_and_is_counted, 0, 2);
     tcase_add_loop_test(all, accumulated_batches_step_as_one_and_a_poisoned_one_among_them_is_left_out, 0, 2);

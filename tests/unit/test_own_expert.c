@@ -178,9 +178,40 @@ START_TEST(a_block_that_was_made_for_another_runtime_is_refused)
 }
 END_TEST
 
+/* As an object says it whose kind of layer has all but one. */
+START_TEST(a_kind_of_layer_that_lacks_something_is_refused)
+{
+    open_with(false, "", "optimizer: none");
+    struct own_expert *own = (struct own_expert *)(uintptr_t)exported();
+    const uintptr_t page = (uintptr_t)own & ~(uintptr_t)4095;
+    ck_assert_int_eq(mprotect((void *)page, 2 * 4096, PROT_READ | PROT_WRITE), 0);
+    const struct block *const whole = own->block;
+    const struct block_kind *const whole_kind = whole->kinds[0];
+    struct block_kind kind;
+    struct layer_kind layer;
+    const struct block_kind *const kinds[] = {&kind, NULL};
+    struct block block = *whole;
+    block.kinds = kinds;
+    own->block = &block;
+    for (unsigned lacks = 0; lacks <= 5; lacks++) {
+        kind = *whole_kind;
+        layer = *whole_kind->implementation;
+        kind.implementation = lacks == 2 ? NULL : &layer;
+        kind.name = lacks == 1 ? NULL : kind.name;
+        kind.shape = lacks == 3 ? NULL : kind.shape;
+        layer.forward = lacks == 4 ? NULL : layer.forward;
+        layer.backward = lacks == 5 ? NULL : layer.backward;
+        ck_assert_msg((own_expert_find(object) == NULL) == (lacks > 0), "%u", lacks);
+    }
+    own->block = whole;
+    support_device_close(&support);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("own_expert");
+    tcase_add_test(all, a_kind_of_layer_that_lacks_something_is_refused);
     tcase_set_timeout(all, 200); /* kernels are compiled at the first run */
     tcase_add_test(all, an_own_expert_computes_and_learns);
     tcase_add_test(all, an_own_expert_computes_on_a_device_with_its_own_memory);

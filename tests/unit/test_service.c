@@ -196,6 +196,11 @@ START_TEST(no_more_look_ups_wait_than_there_is_room_for)
     taken(ASKERS_KEPT_MAX + 2);
     world_answer();
     check_answer(other, 1, STATUS_OK);
+    /* All that waited is answered, and there is room again. */
+    for (unsigned i = 0; i < ASKERS_KEPT_MAX; i++)
+        expertd__dht__reply__free_unpacked(answer(dealer), NULL);
+    ask(dealer, EXPERTD__DHT__METHOD__RESOLVE, UINT64_MAX, 60000, "ffn.0.0");
+    check_answer(dealer, UINT64_MAX, STATUS_OK);
     zmq_close(other);
     zmq_close(dealer);
 }
