@@ -1,5 +1,6 @@
 #include "client/away.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -8,10 +9,12 @@
 #include "client/call_parts.h"
 #include "client/client.h"
 #include "client/client_private.h"
+#include "common/address.h"
 #include "common/clock.h"
 #include "common/uid.h"
 
 enum { LEGS_MAX = SIBLINGS_MAX + 1 /* and the client itself */, ROOM_SPARE = EXPERTD_MAX_TENSORS * 64 };
+enum { LARGE_BYTES = 256 << 10 };
 
 /* A part of a call for many experts. */
 struct part {
@@ -78,9 +81,11 @@ void away_drop(struct expertd_call *call)
 
 bool away_connected(const struct expertd_call *call)
 {
-    for (size_t i = 0; i < call->away->count; i++)
-        if (!call->away->legs[i].call || call->away->legs[i].call->client->connection.up)
+    for (size_t i = 0; i < call->away->count; i++) {
+        const struct expertd_call *leg = call->away->legs[i].call;
+        if (!leg || leg->client->connection.up || (leg->client->is_bulk && call->client->connection.up))
             return true;
+    }
     return false;
 }
 
@@ -227,7 +232,8 @@ static void whole_ended(struct expertd_call *call, struct expertd_call *leg)
 {
     struct expertd_client *client = call->client;
     const uint64_t now_ns = clock_now_ns();
-    const bool remembered = !call->followed && leg->status == EXPERTD_NOT_FOUND;
+    const bool bulk = leg->client->is_bulk; /* it was at home */
+    const bool remembered = !bulk && !call->followed && leg->status == EXPERTD_NOT_FOUND;
     const bool lost = leg->status == EXPERTD_UNAVAILABLE || leg->status == EXPERTD_NOT_FOUND;
     if (lost)
         siblings_learn(&client->siblings, call->uid_hash, NULL);
@@ -238,7 +244,8 @@ static void whole_ended(struct expertd_call *call, struct expertd_call *leg)
         return;
     }
     take_whole(call, leg);
-    client_finish(call);
+    if (!bulk || !away_follow(call, leg->named))
+        client_finish(call);
 }
 
 /* ---- parts --------------------------------------------------------------------------------------------------------
@@ -514,13 +521,38 @@ static void leg_of_parts_ended(struct expertd_call *call, struct expertd_call *l
         end_parts(call);
 }
 
+/* ---- what is large -------------------------------------------------------------------------------------------------
+ */
+
+/* On a connection to another host what is sent waits for all that was sent before: a second one is for large requests,
+ * and those whose answers are, so that others and the server's pings wait behind none. */
+static bool is_large(const struct expertd_call *call)
+{
+    uint64_t bytes = call->room_bytes == CONNECTION_NOT_LOCAL ? 0 : call->room_bytes;
+    for (size_t i = 1; i < call->n_request && bytes < LARGE_BYTES; i++)
+        bytes += zmq_msg_size((zmq_msg_t *)(uintptr_t)&call->request[i]);
+    return bytes >= LARGE_BYTES;
+}
+
+static bool send_large(struct expertd_call *call)
+{
+    struct expertd_client *client = call->client;
+    if (client->is_bulk || !is_large(call) || address_endpoint_is_local(client->endpoint))
+        return false;
+    struct expertd_client *bulk = sibling_of(client, client->endpoint);
+    if (!bulk)
+        return false;
+    bulk->is_bulk = true;
+    return send_whole(call, bulk);
+}
+
 /* ---- all of them --------------------------------------------------------------------------------------------------
  */
 
-bool away_begin(struct expertd_call *call)
+static bool begin_elsewhere(struct expertd_call *call)
 {
     struct expertd_client *client = call->client;
-    if (call->leg_of || !client->siblings.routes || !client_has_tensors(call->method))
+    if (call->leg_of || !client->siblings.routes)
         return false;
     if (call->n_parts > 0)
         return begin_at_siblings(call);
@@ -528,9 +560,18 @@ bool away_begin(struct expertd_call *call)
     return sibling && send_whole(call, sibling);
 }
 
+bool away_begin(struct expertd_call *call)
+{
+    return client_has_tensors(call->method) && (begin_elsewhere(call) || send_large(call));
+}
+
 bool away_follow(struct expertd_call *call, const char *endpoint)
 {
-    if (call->leg_of || call->client->is_sibling || call->n_request == 0)
+    if (call->leg_of) {
+        snprintf(call->named, sizeof call->named, "%s", endpoint ? endpoint : "");
+        return false;
+    }
+    if (call->client->is_sibling || call->n_request == 0)
         return false;
     if (call->n_parts == 0 || !call->answer)
         return follow_whole(call, endpoint);

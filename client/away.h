@@ -9,7 +9,7 @@
 #include "client/call.h"
 
 /* Before a call is sent: whether it is away from now on, as its expert, or one of its parts', is known to be at another
- * frontend. */
+ * frontend; or as it is large, and has a connection of its own to the same one. */
 bool away_begin(struct expertd_call *call);
 /* After its answer: whether it goes on where that says that its expert, or some of its parts', are. endpoint: the
  * answer's; "". Only once is a frontend believed. */

@@ -35,6 +35,7 @@ struct expertd_call {
     struct expertd_call *leg_of; /* of a leg; NULL */
     struct away *away;           /* CALL_AWAY: its legs */
     bool followed;               /* the server has said where it belongs: it is believed once */
+    char named[256];             /* of a leg: the endpoint that its answer names; "" */
     uint64_t request_id;
     uint64_t deadline_ns;
     uint64_t resend_ns;

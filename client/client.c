@@ -80,6 +80,7 @@ struct expertd_call *client_new_call(struct expertd_client *client, Expertd__Met
     call->leg_of = NULL;
     call->away = NULL;
     call->followed = false;
+    call->named[0] = 0;
     call->uid_hash = 0;
     call->method = method;
     call->not_applied = true;

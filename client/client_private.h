@@ -14,6 +14,7 @@ struct expertd_client {
     struct connection connection;
     struct siblings siblings;
     bool is_sibling; /* follows nobody */
+    bool is_bulk;    /* the second connection to where another one is, for what is large */
     bool stirred;    /* something was put on its way, here or at a sibling, since away_take_back() began to look */
     char *endpoint;
     unsigned char id[MESSAGE_CLIENT_ID_SIZE];

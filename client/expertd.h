@@ -21,6 +21,9 @@
  * program orders the accesses (a mutex, a join). Different clients are independent: one for each thread is the way to
  * call from many threads. Nothing here installs signal handlers; a client does not survive fork().
  *
+ * What is large waits for nobody: calls to another host whose tensors, either way, take 256 KiB and more have a
+ * connection of their own, so that others do not stand behind them on a slow link.
+ *
  * Nothing hangs: each call has a deadline that this library enforces by itself, so a server that vanished ends a call
  * with a status. ZeroMQ connects, and connects again, in the background.
  *

@@ -1,8 +1,12 @@
 /* Calls at the wrong frontend: two servers, of which one names the other; and calls for many experts, of which each has
  * some. */
+#include <arpa/inet.h>
 #include <check.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tests/unit/support_session.h"
@@ -507,6 +511,150 @@ START_TEST(many_messages_at_once_all_come_back)
 }
 END_TEST
 
+/* ---- what is large -------------------------------------------------------------------------------------------------
+ */
+
+enum { LARGE_ROWS = 16384 }; /* of 4 floats: 256 KiB */
+
+/* A server at an address that is none of the loopback, as another host's is. */
+struct far {
+    struct router *router;
+    const char *names; /* the endpoint where the expert is; NULL: here */
+    struct {
+        unsigned char identity[256];
+        size_t size;
+        uint64_t rows, id;
+    } calls[8];
+    atomic_int count;
+};
+static struct far first_far, second_far;
+static float *many_rows;
+
+static void answer_far(void *context, struct router_request *request)
+{
+    struct far *far = context;
+    const Expertd__RequestHeader *header = router_header(request);
+    Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
+    const int at = atomic_load(&far->count);
+    memcpy(far->calls[at].identity, request->identity, request->identity_size);
+    far->calls[at].size = request->identity_size;
+    far->calls[at].rows = header->tensors[0]->shape[0];
+    far->calls[at].id = header->request_id;
+    atomic_store(&far->count, at + 1);
+    if (!far->names) {
+        router_nop(NULL, request);
+        return;
+    }
+    reply.status = EXPERTD__STATUS__NOT_FOUND;
+    reply.message = (char *)(uintptr_t) "it is at another frontend";
+    reply.endpoint = (char *)(uintptr_t)far->names;
+    router_reply(request, header, &reply, NULL, 0);
+}
+
+/* "tcp://ADDRESS:*" of this machine; false: it has no address but the loopback's. */
+static bool own_address(char *endpoint, size_t size)
+{
+    struct ifaddrs *all, *one;
+    char text[INET_ADDRSTRLEN];
+    bool found = false;
+    ck_assert_int_eq(getifaddrs(&all), 0);
+    for (one = all; one && !found; one = one->ifa_next) {
+        if (!one->ifa_addr || one->ifa_addr->sa_family != AF_INET || one->ifa_flags & IFF_LOOPBACK)
+            continue;
+        const struct sockaddr_in *address = (const struct sockaddr_in *)(const void *)one->ifa_addr;
+        found = inet_ntop(AF_INET, &address->sin_addr, text, sizeof text) != NULL;
+        snprintf(endpoint, size, "tcp://%s:*", text);
+    }
+    freeifaddrs(all);
+    return found;
+}
+
+static bool set_up_far(const char **skipped)
+{
+    char endpoint[64];
+    *skipped = "this machine has no address but the loopback's";
+    if (!own_address(endpoint, sizeof endpoint))
+        return false;
+    session_open();
+    many_rows = calloc(LARGE_ROWS, 4 * sizeof *many_rows);
+    first_far = second_far = (struct far){0};
+    second_far.router = router_start(endpoint, answer_far, &second_far);
+    first_far.router = session.router = router_start(endpoint, answer_far, &first_far);
+    ck_assert_int_eq(expertd_client_new(&session.client, router_endpoint(first_far.router), NULL), 0);
+    return true;
+}
+
+static void tear_down_far(void)
+{
+    session_close();
+    router_stop(&second_far.router);
+    free(many_rows);
+}
+
+static void ask_rows(uint64_t count, bool backward)
+{
+    struct expertd_call *call;
+    const struct expertd_tensor input = expertd_tensor_f32(many_rows, count, 4);
+    if (backward)
+        ck_assert_int_eq(expertd_backward(session.client, "nop.0", &input, 1, &input, 1, SESSION_LONG_MS, &call), 0);
+    else
+        ck_assert_int_eq(expertd_forward(session.client, "nop.0", &input, 1, SESSION_LONG_MS, &call), 0);
+    session_finish_as(call, EXPERTD_OK);
+    ck_assert_uint_eq(expertd_call_output(call, 0)->shape[0], count);
+    expertd_call_release(&call);
+}
+
+static bool same_connection(const struct far *far, int a, int b)
+{
+    return far->calls[a].size == far->calls[b].size &&
+           memcmp(far->calls[a].identity, far->calls[b].identity, far->calls[a].size) == 0;
+}
+
+START_TEST(large_calls_to_another_host_have_a_connection_of_their_own)
+{
+    const char *skipped;
+    if (!set_up_far(&skipped)) {
+        printf("skipped: %s\n", skipped);
+        return;
+    }
+    ask_rows(1, false);
+    ask_rows(LARGE_ROWS, false);
+    ask_rows(2, true);
+    ask_rows(LARGE_ROWS, true);
+    ck_assert_int_eq(atomic_load(&first_far.count), 4);
+    ck_assert(same_connection(&first_far, 0, 2));
+    ck_assert(same_connection(&first_far, 1, 3));
+    ck_assert(!same_connection(&first_far, 0, 1));
+    for (int i = 1; i < 4; i++)
+        ck_assert_uint_eq(first_far.calls[i].id, first_far.calls[i - 1].id + 1);
+    struct expertd_client_counters counters = {.size = sizeof counters};
+    expertd_client_read_counters(session.client, &counters);
+    ck_assert_uint_eq(counters.followed, 0);
+    ck_assert_uint_eq(counters.in_flight, 0);
+    tear_down_far();
+}
+END_TEST
+
+START_TEST(large_calls_follow_as_others_do)
+{
+    const char *skipped;
+    if (!set_up_far(&skipped)) {
+        printf("skipped: %s\n", skipped);
+        return;
+    }
+    first_far.names = router_endpoint(second_far.router);
+    ask_rows(LARGE_ROWS, true);
+    ask_rows(LARGE_ROWS, false);
+    ask_rows(1, false);
+    ck_assert_int_eq(atomic_load(&first_far.count), 1);
+    ck_assert_int_eq(atomic_load(&second_far.count), 3);
+    ck_assert_uint_eq(second_far.calls[0].id, first_far.calls[0].id);
+    ck_assert(same_connection(&second_far, 0, 1));
+    ck_assert(!same_connection(&second_far, 0, 2));
+    tear_down_far();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("away");
@@ -536,6 +684,11 @@ int main(void)
     tcase_add_test(parts, parts_that_are_away_can_be_given_up);
     tcase_add_test(parts, many_messages_at_once_all_come_back);
     suite_add_tcase(suite, parts);
+    TCase *large = tcase_create("large");
+    tcase_set_timeout(large, 600);
+    tcase_add_test(large, large_calls_to_another_host_have_a_connection_of_their_own);
+    tcase_add_test(large, large_calls_follow_as_others_do);
+    suite_add_tcase(suite, large);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     const int failed = srunner_ntests_failed(runner);

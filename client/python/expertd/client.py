@@ -13,7 +13,7 @@ from .errors import ExpertdError, Internal, InvalidArgument
 from .info import ExpertInfo, ListEntry, Pong, expert_info
 from .staging import to_host
 from .tensors import from_frames, to_frame
-from .transport import SERVER, transport
+from .transport import transport
 
 __all__ = ["Client"]
 
@@ -172,7 +172,7 @@ class Client:
         call = self.prepare(method, uid, tensors, extra=extra, requires_grad=requires_grad, timeout=timeout, retry_for=retry_for)
         process = transport()
         there = process.routes.get((self.endpoint, uid)) if tensors and process.routes else None
-        process.connection(there or self.endpoint, SERVER).start(call, attended)
+        process.connection_for(there or self.endpoint, call.frames).start(call, attended)
         return call
 
     def prepare_parts(self, parts: Sequence[Tuple[str, int, int]], tensors: Sequence[torch.Tensor], *, backward: bool,

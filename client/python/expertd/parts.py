@@ -104,7 +104,7 @@ class _Message:
                                             backward=first.backward, requires_grad=first.requires_grad,
                                             timeout=max(0.001, max(task.left() for task in self.tasks)), retry_for=first.retry_for())
             # Before it is on its way: who is interrupted finds it, and gives it up.
-            at = call.connection = process.connection(_place(first))
+            at = call.connection = process.connection_for(_place(first), call.frames)
             self._call = call
             for task in self.tasks:
                 task.ride(self, call)
@@ -136,7 +136,7 @@ class _Message:
             # Refused as a whole, and nothing was done now: one expert has another shape or takes fewer rows, or the server knows
             # no parts. Each for itself hears what it is, under its id: the message may have been repeated.
             if isinstance(error, NotFound) and not call.followed:
-                call.connection.knows_parts = False
+                transport().connection(call.connection.endpoint).knows_parts = False
             for task in self.tasks:
                 task.send(self._uids[task.uid], call.uncertain)
         elif error is not None:

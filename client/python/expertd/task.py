@@ -172,7 +172,7 @@ class Task:
 
     def _start(self, call: Call) -> None:
         """To its server, or that of the other frontends which is known to have the expert."""
-        at = transport().connection(transport().routes.get((self.endpoint, self.uid)) or self.endpoint)
+        at = transport().connection_for(transport().routes.get((self.endpoint, self.uid)) or self.endpoint, call.frames)
         call.connection = at  # who waits for it or gives it up finds it there
         self._message, self._call = None, call
         at.start(call)

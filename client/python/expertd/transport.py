@@ -10,7 +10,7 @@ import re
 import select
 import threading
 import time
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import zmq
 
@@ -20,9 +20,12 @@ from .errors import ExpertdError
 
 __all__ = ["Transport", "transport"]
 
-SERVER, DHT = "server", "dht"
+# BULK: a second connection to a server, for what is large: on one connection what is sent waits for all before it.
+SERVER, DHT, BULK = "server", "dht", "bulk"
+LARGE = 256 << 10  # bytes of tensors
 # The message that replies are, and how the field deadline_ms (6 and 4) of a request begins.
 _KINDS = {SERVER: (messages.server.ReplyHeader, b"\x30"), DHT: (messages.dht.Reply, b"\x20")}
+_KINDS[BULK] = _KINDS[SERVER]
 _PING = messages.server.RequestHeader(version=1, method=messages.server.value("Method", "PING")).SerializeToString()
 
 
@@ -76,6 +79,13 @@ class Transport:
                 found = Connection(self._context, endpoint, *_KINDS[kind], self, _PING if kind == SERVER else b"")
                 self._connections[(endpoint, kind)] = found
             return found
+
+    def connection_for(self, endpoint: str, frames: Sequence[Any]) -> Connection:
+        """That by which such tensors go to a server."""
+        main = self.connection(endpoint)
+        if sum([frame.nbytes for frame in frames]) < LARGE or main.is_down() or _THIS_HOST.match(endpoint):
+            return main
+        return self.connection(endpoint, BULK)
 
     def follow(self, home: str, uid: str, endpoint: str) -> Optional[Connection]:
         """The connection that the server at `home` says an expert is to be asked by. None: it is not followed."""
