@@ -245,6 +245,14 @@ def test_browser():
         assert page.run(uids) == ["nop.2", "nop.1", "nop.0"]
         page.run("$('filter').value = '.1'; $('filter').dispatchEvent(new Event('input'))")
         assert page.run(uids) == ["nop.1"] and page.run("$('shown').textContent") == "1 of 1 shown, 3 in all"
+        # A tab that nobody sees leaves the server alone, and goes on when it is seen.
+        page.run("var hides = true; Object.defineProperty(document, 'hidden', {get: () => hides, configurable: true})")
+        page.until("unseen", "it looks whether it is seen")
+        page.run("var then = last.time, asked = 0; const really = window.fetch; window.fetch = (...a) => { asked++; return really(...a); }")
+        page.until("performance.now() > (window.begun ??= performance.now()) + 2.5 * PERIOD", "time enough to do wrong")
+        assert page.run("asked") == 0 and page.run("last.time === then")
+        page.run("hides = false")
+        page.until("last.time > then && asked >= 2", "the past and the present are asked for")
         # As many as a server may have: each is there, in order, and soon.
         page.run("""
             $('filter').value = '';
