@@ -69,7 +69,7 @@ head_of 'frontend: {lisen: ["tcp://127.0.0.1:1"]}'
 in_json 2 "there is no option 'lisen' here" expertd-frontend --config "$work/json.yaml"
 head_of "frontend: {listen: [\"ipc://$work/none/such\"]}\\ndht: {listen: \"ipc://$work/d\", port: 0}\\ndevices: [{name: device0, cache_dir: \"$(tests/cache take)\"}]\\nexperts: [{uid: nop.0, block: nop}]"
 in_json 1 "cannot listen on ipc://$work/none/such" expertd-frontend --config "$work/json.yaml"
-in_json 1 "cannot start (exit status 1): ending all" expertd serve --config "$work/json.yaml"
+in_json 1 "cannot start (exit status 1): ending all" expertd serve --config "$work/json.yaml" --no-dht
 
 mkdir "$work/box" "$work/elsewhere"
 cat >"$work/box/expertd.yaml" <<YAML
