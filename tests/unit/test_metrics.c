@@ -13,8 +13,12 @@ static void write_stats(const struct expertd_stats *stats)
 {
     static const struct expertd_pong pong = {
         .server = "box1", .software = "expertd 9", .experts = 4, .experts_alive = 3};
-    const struct snapshot snapshot = {
-        .pong = stats ? &pong : NULL, .stats = stats, .wall_s = 1000, .shm = {.used_bytes = 4096, .free_bytes = 1}};
+    const struct snapshot snapshot = {.pong = stats ? &pong : NULL,
+                                      .stats = stats,
+                                      .experts = stats ? 4 : 0,
+                                      .experts_alive = stats ? 3 : 0,
+                                      .wall_s = 1000,
+                                      .shm = {.used_bytes = 4096, .free_bytes = 1}};
     text_free(&text);
     metrics_write(&text, &snapshot);
     ck_assert(!text.failed);
