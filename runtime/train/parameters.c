@@ -294,6 +294,7 @@ static const struct parameter *tensor_of(const struct parameters *parameters, un
     const unsigned trained = parameters_trained(parameters), beyond = index - parameters->count;
     assert(trained > 0); /* or there is no tensor of that number */
     const struct parameter *item = parameters->items;
+    assert(trained > 0); /* or there are no copies */
     *copy = 1 + beyond / trained;
     for (unsigned left = beyond % trained; item->fixed || left > 0; item++)
         left -= !item->fixed;

@@ -40,8 +40,8 @@ class PeerInfo(NamedTuple):
 
 
 def _optimizer(optimizer: Any) -> Dict[str, Any]:
-    """The options of the configuration for "adam", "sgd", "none", None, a class of torch.optim or a functools.partial
-    of one."""
+    """The options of the configuration for "adam", "sgd", "none", None, a class of torch.optim, a functools.partial
+    of one, or what makes one of parameters."""
     if optimizer is None or isinstance(optimizer, str):
         return {"optimizer": optimizer or "none", **({"learning_rate": 0.01} if optimizer == "sgd" else {})}
     arguments: Dict[str, Any] = {}
@@ -51,6 +51,11 @@ def _optimizer(optimizer: Any) -> Dict[str, Any]:
         arguments = {**optimizer.keywords, **arguments}
         optimizer = optimizer.func
     names = {torch.optim.Adam: "adam", torch.optim.AdamW: "adamw", torch.optim.SGD: "sgd"}
+    if optimizer not in names and callable(optimizer) and not isinstance(optimizer, type):
+        made = optimizer([torch.nn.Parameter(torch.zeros(1))], **arguments)
+        if type(made) in names and len(made.param_groups) == 1:
+            optimizer = type(made)
+            arguments = {key: value for key, value in made.param_groups[0].items() if key not in ("params", "initial_lr")}
     if optimizer not in names:
         raise InvalidArgument("the server has the optimizers adam, adamw and sgd; "
                               f"{getattr(optimizer, '__name__', optimizer)} was given")
@@ -153,8 +158,8 @@ class Server:
         expert_cls is a block of the server (ffn, transformer, ...), one of `blocks` (an entry of that name in the
         configuration: docs/blocks.md), the path of one's own, a registered class or its name (register_expert_class), or
         what export() has made of a module; hidden_dim is 1024, or what was exported. expert_options are further options of
-        an entry of `experts`. optim_cls is "adam", "adamw", "sgd", "none", torch.optim.Adam, AdamW, SGD
-        or a functools.partial of these. scheduler is "none", "linear" or "cosine". device is a part of an OpenCL device's name, "cpu", "cuda:1", or an entry of
+        an entry of `experts`. optim_cls is "adam", "adamw", "sgd", "none", torch.optim.Adam, AdamW, SGD,
+        a functools.partial of these, or a function that makes one of parameters. scheduler is "none", "linear" or "cosine". device is a part of an OpenCL device's name, "cpu", "cuda:1", or an entry of
         `devices`. initial_peers are endpoints of expertd-dhts, or host:port of DHT nodes. num_handlers and
         stats_report_interval have no meaning here: a frontend is one process, and stats() are always there. A host that
         other machines reach needs insecure=True: whoever reaches it may use and train the experts."""

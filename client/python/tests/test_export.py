@@ -491,7 +491,11 @@ def test_module_backends_are_hosted():
                                    args_schema=(BatchTensorDescriptor(H),), max_batch_size=64) for uid, module in modules.items()}
     assert backends["other.0"].outputs_schema[0].size == (None, 4)
     x = torch.randn(4, H)
-    with Server(None, backends, start=True) as server:
+    server = Server(None, backends)
+    assert not server.ready and not server.ready.is_set()
+    server.start()
+    with server:
+        assert server.ready.wait(PATIENCE) and server.ready.is_set()
         assert len(server.config["blocks"]) == 2
         for uid, module in modules.items():
             assert torch.allclose(expertd.RemoteExpert(uid, server.endpoint, timeout=PATIENCE)(x), module(x), atol=1e-5)

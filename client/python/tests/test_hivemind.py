@@ -1,5 +1,6 @@
 """expertd.hivemind: hivemind's import paths, and what its own tests assert, written anew."""
 import asyncio
+import functools
 import importlib
 import inspect
 import time
@@ -24,8 +25,9 @@ NAMES = {
     "moe.server": "ModuleBackend Server background_server declare_experts get_experts",
     "moe.server.layers": "name_to_block register_expert_class add_custom_models_from_file",
     "moe.server.module_backend": "ModuleBackend", "moe.server.checkpoints": "load_experts store_experts",
-    "p2p": "PeerInfo PeerID", "p2p.p2p_daemon_bindings.control": "P2PHandlerError",
-    "utils": "MPFuture get_dht_time", "utils.tensor_descr": "BatchTensorDescriptor",
+    "p2p": "P2P PeerInfo PeerID", "p2p.p2p_daemon_bindings.control": "P2PHandlerError",
+    "utils.limits": "increase_file_limit", "utils.logging": "get_logger use_hivemind_log_handler", "utils.networking": "LOCALHOST",
+    "utils": "MPFuture get_dht_time get_logger", "utils.tensor_descr": "BatchTensorDescriptor",
 }
 
 
@@ -64,6 +66,19 @@ def test_constructors_have_hiveminds_arguments_and_defaults(name):
         dht = expertd.DHT("tcp://127.0.0.1:1")
         moe = getattr(expertd, name)(in_features=8, grid_size=(4, 5), dht=dht, uid_prefix="ffn.", k_best=2, num_workers=3, cache_expiration=1)
         assert (moe.proj.in_features, moe.proj.out_features) == (8, 9) and moe.beam_search.uid_prefix == "ffn."
+
+
+def test_optimizers_are_given_as_hivemind_takes_them():
+    wanted = {"optimizer": "adam", "learning_rate": 0.02, "beta1": 0.5, "weight_decay": 0.0}
+    for given in (lambda parameters: torch.optim.Adam(parameters, lr=0.02, betas=(0.5, 0.999)),
+                  functools.partial(torch.optim.Adam, lr=0.02, betas=(0.5, 0.999)),
+                  functools.partial(lambda parameters, lr: torch.optim.Adam(parameters, lr, betas=(0.5, 0.999)), lr=0.02)):
+        (entry,) = hivemind.Server.create(num_experts=1, optim_cls=given, start=False).config["experts"]
+        assert {key: entry.get(key, 0.0) for key in wanted} == wanted
+    for refused in (lambda parameters: torch.optim.RMSprop(parameters), torch.optim.RMSprop, lambda parameters: None,
+                    lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True)):
+        with pytest.raises(ValueError, match="the server"):
+            hivemind.Server.create(num_experts=1, optim_cls=refused, start=False)
 
 
 def test_experts_are_made_of_lists_and_of_lists_of_lists():

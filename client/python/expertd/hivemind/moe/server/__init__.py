@@ -20,8 +20,39 @@ _WITHOUT_MEANING = ("host_maddrs", "announce_maddrs", "use_relay", "use_auto_rel
 _OTHER_NAMES = {"optim_factory": "optim_cls", "num_total_steps": "num_training_steps"}
 
 
+class _Ready:
+    """Whether every expert answers: as a bool, and as hivemind's event."""
+
+    def __init__(self, server: _Server):
+        self._server = server
+
+    def __bool__(self) -> bool:
+        return _Server.ready.fget(self._server)  # type: ignore[attr-defined,no-any-return]
+
+    def __repr__(self) -> str:
+        return repr(bool(self))
+
+    is_set = __bool__
+
+    def wait(self, timeout: Optional[float] = None) -> bool:
+        try:
+            self._server.await_ready(timeout)
+            return True
+        except TimeoutError:
+            return False
+
+
 class Server(_Server):
-    """expertd.Server, with what hivemind's takes besides: Server.create(...), and Server(dht, module_backends)."""
+    """expertd.Server, with what hivemind's takes besides: Server.create(...), Server(dht, module_backends), start(), and
+    `ready` as something to wait for."""
+
+    @property
+    def ready(self) -> Any:
+        return _Ready(self)
+
+    def start(self) -> None:
+        """Starts the programs; ready.wait() waits for them."""
+        self.run_in_background(await_ready=False)
 
     def __init__(self, dht: Any, module_backends: Optional[Dict[str, ModuleBackend]] = None,
                  num_connection_handlers: Optional[int] = None, update_period: float = 30.0, expiration: Optional[float] = None,
