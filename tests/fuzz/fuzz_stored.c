@@ -1,0 +1,131 @@
+/* Any shapes, scales and bytes of a tensor in a model's file, and any part of it: either there is a sentence, or both
+ * ways to read it agree, and its codes are those that stand in the file. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "common/small_float.h"
+#include "common/tensor_part.h"
+#include "runtime/state/stored.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { HEAD = 16 };
+
+/* What the first bytes say; small numbers, and mostly such as fit each other. */
+struct shapes {
+    unsigned kind; /* 0: F8_E4M3, 1: MXFP4, 2: BF16 */
+    uint64_t dims[3], scales[3];
+    char template[64];
+};
+
+static void read_shapes(struct shapes *shapes, const uint8_t *head)
+{
+    shapes->kind = head[0] % 3;
+    const uint64_t columns = shapes->kind == 1 ? 1 + head[3] % 4 : 1 + head[3];
+    shapes->dims[0] = 1 + head[1] % 3;
+    shapes->dims[1] = 1 + head[2];
+    shapes->dims[2] = columns;
+    for (unsigned i = 0; i < 3; i++) {
+        const uint64_t right = shapes->kind == 0 && i > 0 ? (shapes->dims[i] + 127) / 128 : shapes->dims[i];
+        shapes->scales[i] = head[4 + i] % 8 == 0 ? head[4 + i] / 8 : right;
+    }
+    snprintf(shapes->template, sizeof shapes->template, "w[%d, %d:%d:%d, %d:]%s", head[7] % 4, head[8],
+             head[9] + head[8], 1 + head[10] % 3, head[11] % 64, head[12] % 4 == 0 ? ".T" : "");
+}
+
+static size_t put_tensor(FILE *text, const char *name, const char *format, const uint64_t *dims, unsigned ndim,
+                         size_t element, size_t offset)
+{
+    size_t bytes = element;
+    fprintf(text, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", offset > 0 ? "," : "{", name, format);
+    for (unsigned i = 0; i < ndim; i++) {
+        fprintf(text, "%s%llu", i > 0 ? "," : "", (unsigned long long)dims[i]);
+        bytes *= dims[i];
+    }
+    fprintf(text, "],\"data_offsets\":[%zu,%zu]}", offset, offset + bytes);
+    return offset + bytes;
+}
+
+/* The file, whose data are the input's bytes over and over. */
+static int write_file(const struct shapes *shapes, const uint8_t *data, size_t size)
+{
+    static const char *const names[][2] = {{"w", "w_scale_inv"}, {"w_blocks", "w_scales"}, {"w", "other"}};
+    static const char *const formats[][2] = {{"F8_E4M3", "F32"}, {"U8", "U8"}, {"BF16", "U8"}};
+    const uint64_t blocks[4] = {shapes->dims[0], shapes->dims[1], shapes->dims[2], 16};
+    char *header = NULL;
+    size_t length = 0;
+    FILE *text = open_memstream(&header, &length);
+    size_t end = put_tensor(text, names[shapes->kind][0], formats[shapes->kind][0], blocks, shapes->kind == 1 ? 4 : 3,
+                            shapes->kind == 2 ? 2 : 1, 0);
+    end = put_tensor(text, names[shapes->kind][1], formats[shapes->kind][1], shapes->scales, 3,
+                     shapes->kind == 0 ? 4 : 1, end);
+    fputc('}', text);
+    fclose(text);
+    const int fd = memfd_create("stored", MFD_CLOEXEC);
+    const uint64_t header_bytes = length;
+    uint8_t *all = malloc(end + 1);
+    for (size_t i = 0; i < end; i++)
+        all[i] = size > 0 ? data[i % size] : (uint8_t)i;
+    if (fd < 0 || write(fd, &header_bytes, 8) != 8 || write(fd, header, length) != (ssize_t)length ||
+        write(fd, all, end) != (ssize_t)end)
+        abort();
+    free(all);
+    free(header);
+    return fd;
+}
+
+static void check(const struct stored *stored, const struct tensor_view *view)
+{
+    char error[SHARDS_ERROR_SIZE];
+    const uint64_t count = view->dims[0] * (view->ndim == 2 ? view->dims[1] : 1);
+    float *values = calloc(count + 1, sizeof *values), *scales = calloc(count + 1, sizeof *scales);
+    uint8_t *codes = calloc(count + 1, 1);
+    const bool is_fp8 = stored->format == STORED_FP8;
+    if (stored_read(stored, view, values, error) != 0 || values[count] != 0)
+        abort();
+    if (stored_precision(stored) != NULL) {
+        if (stored_read_codes(stored, view, codes, scales, error) != 0 || codes[count] != 0 || scales[count] != 0)
+            abort();
+        for (uint64_t i = 0; i < count; i++) {
+            const float value = (is_fp8 ? small_float_e4m3(codes[i]) : small_float_e2m1(codes[i])) * scales[i];
+            if (half_float_bits(value) != half_float_bits(values[i]) && (value == value || values[i] == values[i]))
+                abort();
+        }
+    }
+    free(values);
+    free(scales);
+    free(codes);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    char path[32], error[SHARDS_ERROR_SIZE] = "", problem[TENSOR_PART_ERROR_SIZE];
+    struct shapes shapes;
+    struct shards *shards;
+    struct stored stored;
+    struct tensor_part part;
+    struct tensor_view view;
+    if (size < HEAD)
+        return 0;
+    read_shapes(&shapes, data);
+    const int fd = write_file(&shapes, data + HEAD, size - HEAD);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    if (shards_open(&shards, path, error) < 0) {
+        if (!error[0])
+            abort();
+    } else {
+        if (tensor_part_parse(&part, shapes.template, "m.0.1", problem) == 0 && stored_has(shards, part.name)) {
+            const int rc = stored_find(&stored, shards, part.name, error);
+            if (rc < 0 && !error[0])
+                abort();
+            if (rc == 0 && tensor_part_view(&view, &part, stored.dims, stored.ndim, problem) == 0)
+                check(&stored, &view);
+        }
+        shards_close(&shards);
+    }
+    close(fd);
+    return 0;
+}
