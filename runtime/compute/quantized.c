@@ -166,15 +166,22 @@ static void place_group(const struct quantized *matrix, void *memory, uint64_t c
     }
 }
 
-void quantized_place(const struct quantized *matrix, void *memory, const struct quantized_numbers *numbers)
+/* Of some outputs, group by group: a panel's block of them stays in the first-level cache. */
+static void place_outputs(const struct quantized *matrix, void *memory, const struct quantized_numbers *numbers,
+                          uint64_t first, uint64_t end)
 {
-    for (uint64_t c = 0; c < matrix->out; c++) {
-        for (uint64_t begin = 0; begin < matrix->in; begin += GROUP) {
-            const unsigned count = (unsigned)least(matrix->in - begin, GROUP);
+    for (uint64_t begin = 0; begin < matrix->in; begin += GROUP) {
+        const unsigned count = (unsigned)least(matrix->in - begin, GROUP);
+        for (uint64_t c = first; c < end; c++)
             place_group(matrix, memory, c, begin, count, numbers->codes + c * matrix->in + begin,
                         numbers->scales[c * groups_of(matrix->in) + begin / GROUP]);
-        }
     }
+}
+
+void quantized_place(const struct quantized *matrix, void *memory, const struct quantized_numbers *numbers)
+{
+    for (uint64_t c = 0; c < matrix->out; c += FITTING)
+        place_outputs(matrix, memory, numbers, c, least(c + FITTING, matrix->out));
 }
 
 void quantized_unpack(const struct quantized *matrix, const void *memory, float *values)

@@ -158,18 +158,21 @@ static struct numbers behind(struct numbers numbers, uint64_t count)
     return (struct numbers){numbers.values + count, numbers.codes ? numbers.codes + count : NULL};
 }
 
-static inline void put_coded(struct numbers to, size_t i, uint8_t code, float number, float scale)
+/* Numbers that share a scale. */
+static void put_coded(struct numbers to, const uint8_t *codes, size_t count, const float number_of[256], float scale)
 {
-    to.values[i] = to.codes ? scale : number * scale;
+    for (size_t i = 0; i < count; i++)
+        to.values[i] = to.codes ? scale : number_of[codes[i]] * scale;
     if (to.codes)
-        to.codes[i] = code;
+        memcpy(to.codes, codes, count);
 }
 
 struct reader {
     const struct stored *stored;
     uint64_t columns; /* of the last dimension */
     float *scales;    /* of FP8: all of them */
-    void *piece;      /* PIECE_BYTES */
+    float number_of[256];
+    void *piece; /* PIECE_BYTES */
     char *error;
 };
 
@@ -224,9 +227,11 @@ static int read_fp8(const struct reader *reader, uint64_t first, size_t count, s
     const float *scales = reader->scales + block_row * blocks;
     const uint8_t *codes = reader->piece;
     const int rc = read_range(reader, stored->file, stored->tensor, first, count, reader->piece);
-    for (size_t i = 0; rc == 0 && i < count; i++)
-        put_coded(to, i, codes[i], small_float_e4m3(codes[i]),
-                  scales[(first % reader->columns + i) / STORED_SCALE_BLOCK]);
+    for (size_t i = 0, n; rc == 0 && i < count; i += n) {
+        const uint64_t column = first % reader->columns + i, left = STORED_SCALE_BLOCK - column % STORED_SCALE_BLOCK;
+        n = count - i < left ? count - i : (size_t)left;
+        put_coded(behind(to, i), codes + i, n, reader->number_of, scales[column / STORED_SCALE_BLOCK]);
+    }
     return rc;
 }
 
@@ -240,10 +245,15 @@ static int read_mxfp4(const struct reader *reader, uint64_t first, size_t count,
         read_range(reader, stored->file, stored->tensor, block * MXFP4_BLOCK_BYTES, blocks * MXFP4_BLOCK_BYTES, codes);
     if (rc == 0)
         rc = read_range(reader, stored->scales_file, stored->scales, block, blocks, scales);
-    for (size_t i = 0; rc == 0 && i < count; i++) {
-        const size_t at = first % MXFP4_BLOCK + i;
-        const uint8_t code = at % 2 == 0 ? codes[at / 2] & 15 : codes[at / 2] >> 4;
-        put_coded(to, i, code, small_float_e2m1(code), small_float_e8m0(scales[at / MXFP4_BLOCK]));
+    for (size_t i = 0, n; rc == 0 && i < count; i += n) {
+        const size_t at = first % MXFP4_BLOCK + i, begin = at % MXFP4_BLOCK;
+        uint8_t apart[MXFP4_BLOCK];
+        for (size_t byte = 0; byte < MXFP4_BLOCK_BYTES; byte++) {
+            apart[2 * byte] = codes[at / MXFP4_BLOCK * MXFP4_BLOCK_BYTES + byte] & 15;
+            apart[2 * byte + 1] = codes[at / MXFP4_BLOCK * MXFP4_BLOCK_BYTES + byte] >> 4;
+        }
+        n = count - i < MXFP4_BLOCK - begin ? count - i : MXFP4_BLOCK - begin;
+        put_coded(behind(to, i), apart + begin, n, reader->number_of, small_float_e8m0(scales[at / MXFP4_BLOCK]));
     }
     return rc;
 }
@@ -337,6 +347,9 @@ static int read_part(const struct stored *stored, const struct tensor_view *view
         return 0;
     struct reader reader = {
         .stored = stored, .columns = stored->dims[stored->ndim - 1], .piece = malloc(PIECE_BYTES), .error = error};
+    for (unsigned code = 0; code < 256; code++)
+        reader.number_of[code] =
+            stored->format == STORED_FP8 ? small_float_e4m3((uint8_t)code) : small_float_e2m1((uint8_t)code);
     int rc = reader.piece ? read_scales(&reader) : -ENOMEM;
     if (rc == 0)
         rc = read_runs(&reader, view, numbers);

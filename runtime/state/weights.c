@@ -197,8 +197,11 @@ static int check_format(struct loading *loading, const struct stored *stored, co
 static int check_numbers(struct loading *loading, const struct expert_tensor *wanted,
                          const struct weight_format *format, const uint8_t *codes, const float *scales)
 {
+    float number_of[256];
+    for (unsigned code = 0; code < 256; code++)
+        number_of[code] = format->number((uint8_t)code);
     for (uint64_t i = 0; i < wanted->count; i++) {
-        const float value = format->number(codes[i]) * scales[i];
+        const float value = number_of[codes[i]] * scales[i];
         if (isfinite(value) && isfinite(scales[i] * format->most))
             continue;
         snprintf(loading->error, sizeof loading->error,
