@@ -114,6 +114,25 @@ static void model_free(struct engine_model *model)
     free(model);
 }
 
+/* Experts of which a launch reads so much in the time of many of what is between two launches, and no more: a launch of
+ * several milliseconds has others on the same cores, whose turn comes meanwhile, and then it waits for each of its
+ * threads; and what comes next waits for it. Many rows take as long as several experts.
+ *
+ * On a device with memory of its own each batch has a slot for its rows, of which there are two; own kernels know
+ * nothing of groups. */
+static struct expert_group group_of(const struct engine_model *model)
+{
+    enum { CORE_BYTES = 4 << 20, ROWS_EACH = 16 };
+    const struct device *device = model->device;
+    const uint64_t bytes = parameters_bytes(&model->parameters),
+                   launch = CORE_BYTES * (uint64_t)device->info.compute_units;
+    const uint64_t fit = launch / (bytes > 0 ? bytes : 1), count = fit < EXPERT_GROUP ? fit : EXPERT_GROUP;
+    const bool can = linear_layer_groups(device) && !device_stages_rows(device) && plan_groups(&model->forward) &&
+                     !has_own_kinds(model);
+    const uint64_t rows = count * ROWS_EACH < model->chunk_rows ? count * ROWS_EACH : model->chunk_rows;
+    return can && count > 1 ? (struct expert_group){model, rows, (unsigned)count} : (struct expert_group){0};
+}
+
 static int model_make(struct engine_model **out, struct device *device, const struct config_expert *config)
 {
     struct optimizer_settings optimizer;
@@ -153,10 +172,7 @@ static int model_make(struct engine_model **out, struct device *device, const st
     const uint64_t backward = plan_place(largest_plan(model), model->chunk_rows);
     model->workspace_floats = forward > backward ? forward : backward;
     model->staging_bytes = staging_bytes(model);
-    /* On a device with memory of its own each batch has a slot for its rows, of which there are two; own kernels know
-     * nothing of groups. */
-    model->groups = linear_layer_groups(device) && !device_stages_rows(device) && plan_groups(&model->forward) &&
-                    !has_own_kinds(model);
+    model->group = group_of(model);
     return 0;
 }
 
@@ -413,11 +429,10 @@ static int engine_forward(struct expert *expert, struct expert_batch *batch)
     return begin((struct engine_expert *)expert, batch, false, false);
 }
 
-/* Rows of a group are in the workspace together. */
+/* Rows of a group are in the workspace together: no more than of a chunk. */
 static struct expert_group engine_group_of(const struct expert *expert)
 {
-    const struct engine_model *model = ((const struct engine_expert *)expert)->model;
-    return model->groups ? (struct expert_group){model, model->chunk_rows} : (struct expert_group){0};
+    return ((const struct engine_expert *)expert)->model->group;
 }
 
 _Static_assert((int)EXPERT_GROUP <= (int)PLAN_GROUP, "a group of batches is one of runs");

@@ -16,8 +16,8 @@ struct engine_model {
     struct parameters parameters; /* laid out, without memory */
     uint64_t chunk_rows;
     uint64_t workspace_floats;
-    bool groups;            /* forwards of its experts can be launched together */
-    uint64_t staging_bytes; /* of a backward's rows, which are the most */
+    struct expert_group group; /* of forwards of its experts */
+    uint64_t staging_bytes;    /* of a backward's rows, which are the most */
     /* For engine.c. */
     struct engine_model *next;
     struct device *device;

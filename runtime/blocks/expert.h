@@ -61,6 +61,7 @@ struct quantized_numbers; /* runtime/compute/quantized.h */
 struct expert_group {
     const void *kin; /* experts that have the same; NULL: with nobody */
     uint64_t rows;   /* of all batches together, at most */
+    unsigned count;  /* of batches, at most: EXPERT_GROUP, or fewer that take as long as a launch had better */
 };
 
 /* The operations of one kind of block. */

@@ -542,7 +542,7 @@ static bool goes_with_others(const struct flight *flight)
 /* Whether there may be another one behind those. */
 static bool has_room(const struct taken *taken)
 {
-    return taken->count == 0 || (taken->count < EXPERT_GROUP && taken->rows < taken->group.rows &&
+    return taken->count == 0 || (taken->count < taken->group.count && taken->rows < taken->group.rows &&
                                  goes_with_others(&taken->flights[taken->count - 1]));
 }
 

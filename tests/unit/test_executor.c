@@ -65,7 +65,7 @@ static int fake_compute(struct expert *expert, struct expert_batch *batch)
 
 static struct expert_group fake_group_of(const struct expert *expert)
 {
-    return group_rows > 0 ? (struct expert_group){expert->ops, group_rows} : (struct expert_group){0};
+    return group_rows > 0 ? (struct expert_group){expert->ops, group_rows, EXPERT_GROUP} : (struct expert_group){0};
 }
 
 static int fake_forward_group(struct expert *const *experts, struct expert_batch *const *batches, unsigned count)
