@@ -109,38 +109,33 @@ static uint64_t room_of(const struct expertd_call *call, uint64_t rows)
     return call->room_bytes / call->rows * rows + ROOM_SPARE;
 }
 
-/* One more leg, at that client; `numbers`, which is its own then, are of the parts of `header`, the call's request;
- * NULL: all of it. False: it cannot be, and numbers are freed. */
-static bool add_leg(struct expertd_call *call, struct expertd_client *at, const Expertd__RequestHeader *header,
-                    uint32_t *numbers, size_t count)
+/* A leg at that client without a request; NULL: there is no time, or no memory. */
+static struct expertd_call *new_leg(const struct expertd_call *call, struct expertd_client *at)
 {
-    const uint64_t now_ns = clock_now_ns();
+    return clock_now_ns() < call->deadline_ns ? client_new_call(at, call->method) : NULL;
+}
+
+/* Puts a leg on its way that has a request. numbers: its parts', which are the leg's then; NULL: it is all of the call.
+ * False: it cannot be, and there is neither a leg nor numbers. */
+static bool launch_leg(struct expertd_call *call, struct expertd_call *leg, uint32_t *numbers, size_t count)
+{
     struct away *away = call->away;
-    struct expertd_call *leg = now_ns < call->deadline_ns ? client_new_call(at, call->method) : NULL;
-    bool made = leg != NULL;
-    if (made && (!numbers || count == call->n_parts))
-        copy_request(leg, call);
-    else if (made)
-        made = call_cut(leg, call, header, numbers, count, connection_heap(&at->connection));
-    if (made) {
-        leg->request_id = call->request_id;
-        leg->room_bytes = room_of(call, leg->rows);
-        leg->deadline_ns = call->deadline_ns;
-        leg->deadline_ms = call->deadline_ms;
-        leg->leg_of = call;
-        at->own_legs += at == call->client;
-        made = client_set_time_left(leg, now_ns) == 0 && client_launch(leg, call->deadline_ns) == 0;
-        at->own_legs -= !made && at == call->client;
-    }
-    if (made) {
-        away->legs[away->count++] = (struct leg){leg, numbers, count};
-        away->open++;
-        return true;
-    }
-    if (leg)
+    struct expertd_client *at = leg->client;
+    leg->request_id = call->request_id;
+    leg->room_bytes = room_of(call, leg->rows);
+    leg->deadline_ns = call->deadline_ns;
+    leg->deadline_ms = call->deadline_ms;
+    leg->leg_of = call;
+    at->own_legs += at == call->client;
+    if (client_set_time_left(leg, clock_now_ns()) < 0 || client_launch(leg, call->deadline_ns) < 0) {
+        at->own_legs -= at == call->client;
         call_drop_request(leg);
-    free(numbers);
-    return false;
+        free(numbers);
+        return false;
+    }
+    away->legs[away->count++] = (struct leg){leg, numbers, count};
+    away->open++;
+    return true;
 }
 
 /* The client of the frontend that an answer names; NULL. */
@@ -174,7 +169,10 @@ static bool send_whole(struct expertd_call *call, struct expertd_client *sibling
     if (!away_of(call))
         return false;
     go_away(call);
-    if (add_leg(call, sibling, NULL, NULL, 0))
+    struct expertd_call *leg = new_leg(call, sibling);
+    if (leg)
+        copy_request(leg, call);
+    if (leg && launch_leg(call, leg, NULL, 0))
         return true;
     call->not_applied = not_applied;
     away_forget(call);
@@ -313,7 +311,16 @@ static size_t start_legs(struct expertd_call *call, const Expertd__RequestHeader
             started[p] = true;
             numbers[count++] = (uint32_t)p;
         }
-        (void)add_leg(call, at, header, numbers, count);
+        struct expertd_call *leg = new_leg(call, at);
+        bool made = leg != NULL;
+        if (made && count == away->n_parts)
+            copy_request(leg, call);
+        else if (made)
+            made = call_cut(leg, call, header, numbers, count, connection_heap(&at->connection));
+        if (made)
+            (void)launch_leg(call, leg, numbers, count);
+        else
+            free(numbers);
     }
     if (away->count == 0)
         call->not_applied = not_applied;
