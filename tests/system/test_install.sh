@@ -80,6 +80,15 @@ PATH=$work/apt:$PATH scripts/install-packages --fuzz >"$work/apt/said" 2>&1
 status=$?
 { [ $status = 100 ] && grep -q 'the first reason' "$work/apt/said" && grep -q 'the second reason' "$work/apt/said"; } ||
     fail "install-packages ends with $status and says: $(cat "$work/apt/said")"
+# What a distribution has not is said, and with it what is left out; what cannot be left out is an error.
+printf '#!/bin/sh\ncase $2 in oclgrind | spin | check) exit 1 ;; esac\n' >"$work/apt/apt-cache"
+printf '#!/bin/sh\n' >"$work/apt/apt-get"
+said=$(PATH=$work/apt:$PATH scripts/install-packages --test 2>&1)
+status=$?
+for line in 'oclgrind here: the test on a simulated device is left out' 'spin here: the check of tests/models is left out' 'check here'; do
+    grep -q "there is no $line\$" <<<"$said" || fail "install-packages does not say '$line': $said"
+done
+[ $status = 1 ] || fail "install-packages ends with $status where check is missing"
 for package in $(scripts/install-packages --build --print); do
     case $package in gcc | g++ | libc6-dev | make) continue ;; esac # each Debian build has them
     sed -n '/^Build-Depends:/,/^Standards/p' debian/control | grep -qw -- "$package" || fail "debian/control has no $package to build with"
