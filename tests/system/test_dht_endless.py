@@ -29,7 +29,7 @@ def most_memory(dht):
 def test_a_message_without_end_is_cut_short():
     frontend = Frontend(["ffn.0.0"])
     asked = free_port()
-    dht = Dht(frontend=frontend, dht_tcp_port=asked)
+    dht = Dht(frontend=frontend, dht_tcp_port=asked, expiration=60)
     until(lambda: dht.counter("experts_alive") == 1, "it publishes")
     before, ended = most_memory(dht), 0
     for port in (asked, int(dht.listen.rsplit(":", 1)[1])):

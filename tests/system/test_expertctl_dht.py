@@ -23,8 +23,8 @@ def two_servers():
     """A node that publishes nothing, and behind it two servers with one expert in common; its endpoint."""
     one = Frontend(["ffn.0.0", "ffn.0.1", "ffn.0.2", "ffn.2.5"])
     two = Frontend(["ffn.0.2", "ffn.1.7"])
-    node = Dht()
-    servers = [Dht(node, frontend=one), Dht(node, frontend=two)]
+    node = Dht(expiration=60)  # nothing here is to expire: a busy machine may keep a heartbeat for some time
+    servers = [Dht(node, frontend=f, expiration=60) for f in (one, two)]
     until(lambda: len(node.resolve("ffn.0.2")) == 2 and node.resolve("ffn.2.5"), "both are found")
     return node, one, two, servers
 
