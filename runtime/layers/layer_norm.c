@@ -8,16 +8,11 @@
 #include "runtime/device/device_private.h"
 #include "runtime/layers/layer.h"
 
-static cl_int flags_of(const struct kernel_view *out)
-{
-    return out->rows ? LINEAR_OUT_ROWS : 0;
-}
-
 int layer_norm_forward(struct device *device, cl_int rows, cl_int columns, cl_float eps, const struct kernel_view *x,
                        const struct kernel_view *out, cl_mem weights, cl_ulong gamma_offset, cl_ulong beta_offset)
 {
     struct kernel_grid grid;
-    const cl_int flags = flags_of(out);
+    const cl_int flags = norm_flags(out);
     const cl_long4 x_at = kernel_view_place(x, (uint64_t)columns), out_at = kernel_view_place(out, (uint64_t)columns);
     provider_grid(device, KERNEL_LAYER_NORM, (uint64_t)rows, (uint64_t)columns, 0, &grid);
     const struct kernel_argument arguments[] = {
@@ -29,34 +24,7 @@ int layer_norm_forward(struct device *device, cl_int rows, cl_int columns, cl_fl
     return kernel_launch(device, KERNEL_LAYER_NORM, &grid, arguments, sizeof arguments / sizeof arguments[0]);
 }
 
-int layer_norm_backward(struct device *device, const struct layer_norm_backward_call *call)
-{
-    struct kernel_grid grid;
-    const uint64_t columns = (uint64_t)call->columns;
-    const cl_int flags = flags_of(&call->dx);
-    const cl_long4 x_at = kernel_view_place(&call->x, columns), dy_at = kernel_view_place(&call->dy, columns);
-    const cl_long4 dx_at = kernel_view_place(&call->dx, columns);
-    provider_grid(device, KERNEL_LAYER_NORM_BACKWARD, (uint64_t)call->rows, columns, 0, &grid);
-    const struct kernel_argument arguments[] = {
-        KERNEL_ARGUMENT(call->rows),
-        KERNEL_ARGUMENT(call->columns),
-        KERNEL_ARGUMENT(flags),
-        KERNEL_ARGUMENT(call->eps),
-        KERNEL_ARGUMENT(call->x.buffer),
-        KERNEL_ARGUMENT(x_at),
-        KERNEL_ARGUMENT(call->dy.buffer),
-        KERNEL_ARGUMENT(dy_at),
-        KERNEL_ARGUMENT(call->weights),
-        KERNEL_ARGUMENT(call->gamma_offset),
-        KERNEL_ARGUMENT(call->dx.buffer),
-        KERNEL_ARGUMENT(dx_at),
-        KERNEL_ARGUMENT(call->stats.buffer),
-        KERNEL_ARGUMENT(call->stats.offset),
-    };
-    return kernel_launch(device, KERNEL_LAYER_NORM_BACKWARD, &grid, arguments, sizeof arguments / sizeof arguments[0]);
-}
-
-int layer_norm_sums(struct device *device, const struct layer_norm_backward_call *call)
+int layer_norm_sums(struct device *device, const struct norm_backward_call *call)
 {
     struct kernel_grid grid;
     const uint64_t columns = (uint64_t)call->columns;
@@ -87,59 +55,40 @@ int layer_norm_sums(struct device *device, const struct layer_norm_backward_call
 
 /* --- the layer ---------------------------------------------------------------------------------------------------- */
 
-enum { GAMMA, BETA, BIAS_UNDER };        /* parameters; the last one is that of the linear layer that made x */
-enum { X, DY, DX, STATS, NO_BIAS, OUT }; /* buffers */
+enum { BETA = NORM_GAMMA + 1, BIAS_UNDER }; /* parameters; the last one is that of the linear layer that made x */
+enum { NO_BIAS = NORM_BUFFERS, OUT };       /* buffers */
 
 static void parameters(struct plan *plan, struct plan_layer *layer)
 {
     const uint64_t columns = plan->values[layer->value].columns;
-    layer->parameters[GAMMA] = layer_parameter(plan, layer, NULL, "weight", columns, 0, PARAMETER_ONE);
+    layer->parameters[NORM_GAMMA] = layer_parameter(plan, layer, NULL, "weight", columns, 0, PARAMETER_ONE);
     layer->parameters[BETA] = layer_parameter(plan, layer, NULL, "bias", columns, 0, PARAMETER_ZERO);
-}
-
-static void needs(struct plan *plan, struct plan_layer *layer)
-{
-    plan_need(plan, layer->operands[0], false);
 }
 
 static int launch_forward(const struct plan_run *run, const struct plan_step *step)
 {
-    const struct kernel_view x = plan_view(run, step, X), out = plan_view(run, step, OUT);
+    const struct kernel_view x = plan_view(run, step, NORM_X), out = plan_view(run, step, OUT);
     return layer_norm_forward(
         run->device, plan_view_rows(run, step, OUT), (cl_int)plan_buffer_of(run, step, OUT)->columns, step->number, &x,
-        &out, run->parameters->vectors, plan_parameter(run, step, GAMMA)->at, plan_parameter(run, step, BETA)->at);
+        &out, run->parameters->vectors, plan_parameter(run, step, NORM_GAMMA)->at, plan_parameter(run, step, BETA)->at);
 }
 
-static void call_of(const struct plan_run *run, const struct plan_step *step, struct layer_norm_backward_call *call)
+static struct norm_backward_call call_of(const struct plan_run *run, const struct plan_step *step)
 {
-    *call = (struct layer_norm_backward_call){
-        .rows = plan_view_rows(run, step, X),
-        .columns = (cl_int)plan_buffer_of(run, step, X)->columns,
-        .eps = step->number,
-        .accumulate = run->accumulate,
-        .x = plan_view(run, step, X),
-        .dy = plan_view(run, step, DY),
-        .dx = plan_view(run, step, DX),
-        .stats = plan_rows_of(run, step, STATS),
-        .weights = run->parameters->vectors,
-        .gamma_offset = plan_parameter(run, step, GAMMA)->at,
-        .gradients = run->device->workspace,
-        .dgamma_offset = plan_parameter_gradient(run, step, GAMMA),
-        .dbeta_offset = plan_parameter_gradient(run, step, BETA),
-    };
+    struct norm_backward_call call = norm_call_of(run, step);
+    call.dbeta_offset = plan_parameter_gradient(run, step, BETA);
+    return call;
 }
 
 static int launch_backward(const struct plan_run *run, const struct plan_step *step)
 {
-    struct layer_norm_backward_call call;
-    call_of(run, step, &call);
-    return layer_norm_backward(run->device, &call);
+    const struct norm_backward_call call = call_of(run, step);
+    return norm_backward(run->device, KERNEL_LAYER_NORM_BACKWARD, &call);
 }
 
 static int launch_sums(const struct plan_run *run, const struct plan_step *step)
 {
-    struct layer_norm_backward_call call;
-    call_of(run, step, &call);
+    struct norm_backward_call call = call_of(run, step);
     call.dbias_offset = step->parameters[BIAS_UNDER] != PLAN_NONE ? plan_parameter_gradient(run, step, BIAS_UNDER)
                                                                   : plan_rows_of(run, step, NO_BIAS).offset;
     return layer_norm_sums(run->device, &call);
@@ -148,9 +97,7 @@ static int launch_sums(const struct plan_run *run, const struct plan_step *step)
 static void forward(struct plan *plan, struct plan_layer *layer)
 {
     const int x = plan_read(plan, layer->operands[0]), out = plan_write(plan, layer->value);
-    plan_add(plan, launch_forward)->number = (float)layer->node->settings.epsilon;
-    memcpy(plan->steps[plan->steps_count - 1].parameters, layer->parameters, sizeof layer->parameters);
-    plan_use(plan, X, x);
+    norm_step(plan, layer, launch_forward, (const int[NORM_BUFFERS]){x, PLAN_NONE, PLAN_NONE, PLAN_NONE});
     plan_use(plan, OUT, out);
     plan_makes(plan, 1U << OUT);
 }
@@ -166,46 +113,30 @@ static struct plan_layer *bias_under(struct plan *plan, const struct plan_layer 
                : NULL;
 }
 
-static void use_all(struct plan *plan, const struct plan_layer *layer, const int buffers[NO_BIAS])
-{
-    struct plan_step *step = &plan->steps[plan->steps_count - 1];
-    step->number = (float)layer->node->settings.epsilon;
-    step->parameters[GAMMA] = layer->parameters[GAMMA];
-    step->parameters[BETA] = layer->parameters[BETA];
-    for (unsigned i = 0; i < NO_BIAS; i++)
-        plan_use(plan, i, buffers[i]);
-}
-
 static void backward(struct plan *plan, struct plan_layer *layer)
 {
-    const struct plan_value *value = &plan->values[layer->value];
-    const int buffers[NO_BIAS] = {
-        [X] = plan_read(plan, layer->operands[0]),
-        [DY] = plan_gradient(plan, layer),
-        [DX] = plan_contribution(plan, layer->operands[0]),
-        [STATS] = plan_matrix(plan, value->tokens, 2, true),
-    };
-    plan_add(plan, launch_backward);
-    use_all(plan, layer, buffers);
-    plan_makes(plan, 1U << DX | 1U << STATS);
+    int buffers[NORM_BUFFERS];
+    norm_backward_buffers(plan, layer, 2, buffers);
+    norm_step(plan, layer, launch_backward, buffers);
+    plan_makes(plan, 1U << NORM_DX | 1U << NORM_STATS);
     if (plan->trains) {
         struct plan_layer *under = bias_under(plan, layer);
-        struct plan_step *step = plan_add(plan, launch_sums);
-        use_all(plan, layer, buffers);
+        struct plan_step *step = norm_step(plan, layer, launch_sums, buffers);
         if (under != NULL) {
             step->parameters[BIAS_UNDER] = under->parameters[1];
             under->bias_summed = true;
         } else {
-            plan_use(plan, NO_BIAS, plan_scratch(plan, kernel_packed_floats(plan->shape, 1, value->columns)));
+            const uint64_t columns = plan->values[layer->value].columns;
+            plan_use(plan, NO_BIAS, plan_scratch(plan, kernel_packed_floats(plan->shape, 1, columns)));
         }
     }
-    plan_contribute(plan, layer->operands[0], buffers[DX]);
+    plan_contribute(plan, layer->operands[0], buffers[NORM_DX]);
 }
 
 const struct layer_kind layer_layer_norm = {
     .name = "layer_norm",
     .parameters = parameters,
-    .needs = needs,
+    .needs = norm_needs,
     .forward = forward,
     .backward = backward,
     .in_place = true,

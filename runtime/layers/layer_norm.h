@@ -6,28 +6,16 @@
 
 #include "runtime/compute/kernel.h"
 #include "runtime/device/device.h"
+#include "runtime/layers/norm.h"
 
 /* `out` may be `x`. */
 int layer_norm_forward(struct device *device, cl_int rows, cl_int columns, cl_float eps, const struct kernel_view *x,
                        const struct kernel_view *out, cl_mem weights, cl_ulong gamma_offset, cl_ulong beta_offset);
 
-/* Backward, with z = (x - mean) / sqrt(variance + eps) and g = dy * gamma:
+/* Backward is norm_backward(); with z = (x - mean) / sqrt(variance + eps) and g = dy * gamma:
  *     dx = (g - mean(g) - z * mean(g * z)) / sqrt(variance + eps)
- *     dgamma = sum of dy * z over rows, dbeta = sum of dy, and, as x came from a linear layer, dbias = sum of dx. */
-struct layer_norm_backward_call {
-    cl_int rows, columns;
-    cl_float eps;
-    cl_int accumulate; /* the sums are added to what is there */
-    struct kernel_view x, dy;
-    struct kernel_view dx;    /* written */
-    struct device_rows stats; /* mean and 1 / sqrt(variance + eps) of each row; written */
-    cl_mem weights;
-    cl_ulong gamma_offset;
-    cl_mem gradients;
-    cl_ulong dgamma_offset, dbeta_offset, dbias_offset; /* padded to whole panels */
-};
-int layer_norm_backward(struct device *device, const struct layer_norm_backward_call *call);
-/* The sums; after layer_norm_backward. */
-int layer_norm_sums(struct device *device, const struct layer_norm_backward_call *call);
+ *     dgamma = sum of dy * z over rows, dbeta = sum of dy, and, as x came from a linear layer, dbias = sum of dx.
+ * stats are mean and 1 / sqrt(variance + eps) of each row. This: the sums; after norm_backward(). */
+int layer_norm_sums(struct device *device, const struct norm_backward_call *call);
 
 #endif

@@ -493,7 +493,7 @@ static void norm_backward_agrees(size_t rows, size_t columns, double eps, unsign
     const struct matrix gammas = matrix_put(1, columns, true, gamma);
     const size_t padded = gammas.floats;
     const struct matrix sums = matrix_put(3, padded, false, NULL);
-    struct layer_norm_backward_call call = {
+    struct norm_backward_call call = {
         .rows = (cl_int)rows,
         .columns = (cl_int)columns,
         .eps = (cl_float)eps,
@@ -510,7 +510,7 @@ static void norm_backward_agrees(size_t rows, size_t columns, double eps, unsign
     };
     float *expected_sums = floats(3 * padded);
     for (call.accumulate = 0; call.accumulate < 2; call.accumulate++) {
-        ck_assert_msg(layer_norm_backward(device, &call) == 0, "%s", device_error(device));
+        ck_assert_msg(norm_backward(device, KERNEL_LAYER_NORM_BACKWARD, &call) == 0, "%s", device_error(device));
         ck_assert_msg(layer_norm_sums(device, &call) == 0, "%s", device_error(device));
         ck_assert_int_eq(device_finish(device), 0);
         const float *const each[3] = {expected.dgamma, expected.dbeta, expected.dbias};
@@ -579,7 +579,7 @@ static void rms_norm_agrees(size_t rows, size_t columns, double eps, unsigned pa
                      0);
     ck_assert_int_eq(device_finish(device), 0);
     matrix_is(&ys, y, SUPPORT_TOLERANCE, "rms_norm");
-    struct rms_norm_backward_call call = {
+    struct norm_backward_call call = {
         .rows = (cl_int)rows,
         .columns = (cl_int)columns,
         .eps = (cl_float)eps,
@@ -593,7 +593,7 @@ static void rms_norm_agrees(size_t rows, size_t columns, double eps, unsigned pa
         .dgamma_offset = sums.view.offset,
     };
     for (call.accumulate = 0; call.accumulate < 2; call.accumulate++) {
-        ck_assert_msg(rms_norm_backward(device, &call) == 0, "%s", device_error(device));
+        ck_assert_msg(norm_backward(device, KERNEL_RMS_NORM_BACKWARD, &call) == 0, "%s", device_error(device));
         ck_assert_msg(rms_norm_sums(device, &call) == 0, "%s", device_error(device));
         ck_assert_int_eq(device_finish(device), 0);
         for (size_t c = 0; c < columns && call.accumulate; c++)
