@@ -296,7 +296,7 @@ static struct runs runs_of(const struct tensor_view *view)
 
 static int make_line(struct numbers *line, size_t count, bool codes)
 {
-    *line = (struct numbers){malloc(count * sizeof *line->values), codes ? malloc(count) : NULL};
+    *line = (struct numbers){calloc(count, sizeof *line->values), codes ? calloc(count, 1) : NULL};
     return line->values && (line->codes || !codes) ? 0 : -ENOMEM;
 }
 
