@@ -102,11 +102,10 @@ END_TEST
 
 START_TEST(where_nothing_trains_no_gradient_is_searched_for)
 {
-    static const struct linear_size frozen[] = {{.n = INNER, .k = H, .frozen = true},
-                                                {.n = H, .k = INNER, .frozen = true}};
+    static const struct linear_size frozen = {.n = INNER, .k = H, .frozen = true};
     begin("tune: force, tune_time: 500", false);
-    ck_assert_int_eq(tuner_prepare(support.device, ROWS, frozen, 2), 0);
-    ck_assert_uint_eq(found(), 2 * 3);
+    ck_assert_int_eq(tuner_prepare(support.device, 16, &frozen, 1), 0);
+    ck_assert_uint_eq(found(), 1); /* the forward's, of the class of so few rows */
     ck_assert_int_eq(tuning_find(&tuner->tuning, TUNING_GRADIENT, 0, INNER, H), TUNING_NONE);
     for (unsigned tile = 0; tile < TILE_COUNT; tile++)
         ck_assert(!tuner->warm[TUNING_GRADIENT][tile]);
