@@ -8,6 +8,9 @@
 #include <unistd.h>
 #include <zmq.h>
 
+#include "common/clock.h"
+#include "frontend/lookout.h"
+#include "frontend/server.h"
 #include "common/owner.h"
 #include "unit/support_ask.h"
 
@@ -82,6 +85,16 @@ START_TEST(who_asks_all_the_time_does_not_keep_it_from_looking_at_the_rest)
 }
 END_TEST
 
+START_TEST(a_look_between_times_does_not_put_the_next_one_off)
+{
+    static struct server server; /* without devices */
+    server.next_look_ns = 5;
+    lookout_refresh(&server, 10 * NS_PER_S);
+    ck_assert_uint_eq(server.looked_ns, 10 * NS_PER_S);
+    ck_assert_uint_eq(server.next_look_ns, 5);
+}
+END_TEST
+
 START_TEST(a_frontend_whose_role_another_took_ends)
 {
     kill(rig.frontend, SIGSTOP);
@@ -110,6 +123,7 @@ int main(void)
     tcase_add_test(all, a_runtime_that_was_just_killed_is_not_called_alive);
     tcase_add_test(all, a_doorbell_that_was_removed_is_made_anew_and_runtimes_find_it);
     tcase_add_test(all, who_asks_all_the_time_does_not_keep_it_from_looking_at_the_rest);
+    tcase_add_test(all, a_look_between_times_does_not_put_the_next_one_off);
     tcase_add_test(all, a_frontend_whose_role_another_took_ends);
     Suite *suite = suite_create("lookout");
     suite_add_tcase(suite, all);
