@@ -1,4 +1,4 @@
-// timeout: 900 (at the first run PoCL compiles for minutes)
+// timeout: 3000 (at the first run PoCL compiles for minutes)
 /* The blocks that are made of layers against PyTorch (tests/fixtures/make_block_fixtures.py), on every provider, in
  * place and staged: outputs, the gradients of inputs, and those of parameters as a step of plain SGD with the rate 1.
  */
@@ -46,6 +46,20 @@ struct block_case {
     "{name: down_proj, layer: linear, input: gated, size: hidden_dim, bias: false}, "                                  \
     "{name: sum, layer: add, inputs: [x, down_proj]}], outputs: [{name: y, value: sum}]"
 
+#define MIXING                                                                                                         \
+    "name: mixing, arguments: {tokens: 7, heads: 3}, inputs: [{name: x, shape: [tokens, hidden_dim]}], "               \
+    "layers: [{name: xp, layer: affine, input: x, bias: trained, over: row, bias_name: positions}, "                   \
+    "{name: scaled, layer: affine, input: mixed, scale: -0.5, weight: trained, weight_name: gamma, shift: 0.25}, "     \
+    "{name: y, layer: affine, input: sum, bias: fixed, bias_name: bias}, "                                             \
+    "{name: q, layer: linear, input: xp, size: hidden_dim}, {name: k, layer: linear, input: xp, size: hidden_dim}, "   \
+    "{name: v, layer: linear, input: xp, size: hidden_dim}, "                                                          \
+    "{name: all, layer: matmul, inputs: [q, k], transpose: second, scale: 1 / 4}, "                                    \
+    "{name: whole, layer: matmul, inputs: [all, v]}, "                                                                 \
+    "{name: scores, layer: matmul, inputs: [q, k], transpose: second, heads: heads}, "                                 \
+    "{name: by_head, layer: matmul, inputs: [scores, v], heads: heads, scale: 1 / 8}, "                                \
+    "{name: mixed, layer: add, inputs: [by_head, whole]}, "                                                            \
+    "{name: sum, layer: add, inputs: [xp, scaled]}], outputs: [{name: output, value: y}]"
+
 #define CLAMPED "intermediate_size: 23, bias: true, limit: 1.5, alpha: 1.702, up_shift: 1"
 
 static const struct block_case cases[] = {
@@ -72,6 +86,9 @@ static const struct block_case cases[] = {
      ""},
     {"reglu.65", 1, "block: swiglu, hidden_dim: 65, arguments: {intermediate_size: 64, activation: relu, bias: true}",
      ""},
+    {"mixing.24", 5, "block: mixing, hidden_dim: 24", MIXING},
+    {"mixing.65", 1, "block: mixing, hidden_dim: 65, arguments: {tokens: 1, heads: 1}", MIXING},
+    {"mixing.20", 2, "block: mixing, hidden_dim: 20, arguments: {tokens: 34, heads: 5}", MIXING},
 };
 enum { CASES = sizeof cases / sizeof cases[0] };
 

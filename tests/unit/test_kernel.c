@@ -1,4 +1,4 @@
-// timeout: 1500 (at the first run PoCL compiles for more than a minute)
+// timeout: 3000 (at the first run PoCL compiles for more than a minute)
 /* Each kernel of each provider against its plain C reference, at sizes that no tile divides, in both layouts. Around
  * every output lies NaN that must stay, and pad columns must be 0. */
 #include <check.h>
