@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
@@ -92,7 +93,7 @@ static size_t bound_host(const char *endpoint, char host[ADDRESS_HOST_SIZE])
     host[length] = 0;
     for (size_t i = 0; i < sizeof same / sizeof same[0]; i++)
         if (strcmp(host, same[i][0]) == 0)
-            strcpy(host, same[i][1]);
+            snprintf(host, ADDRESS_HOST_SIZE, "%s", same[i][1]);
     return length;
 }
 

@@ -197,7 +197,7 @@ bool shm_named(const char *name, size_t size, const void *content, size_t conten
 
 int shm_hold(const char *name)
 {
-    struct stat info;
+    struct stat info = {0};
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     const int fd = open_own_segment(name, &info);
     if (fd < 0 || fcntl(fd, F_OFD_SETLK, &lock) == 0)
@@ -209,7 +209,7 @@ int shm_hold(const char *name)
 
 bool shm_held(const char *name, int hold_fd)
 {
-    struct stat info, held;
+    struct stat info = {0}, held;
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     const int fd = open_own_segment(name, &info);
     if (fd < 0)
