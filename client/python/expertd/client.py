@@ -186,12 +186,17 @@ class Client:
         call.uid, call.parts = parts[0][0], len(parts)  # all have its schema
         return call
 
+    def prepare_one(self, uid: str, tensors: Sequence[torch.Tensor], *, backward: bool, requires_grad: Optional[Sequence[bool]],
+                    timeout: float, retry_for: float) -> Call:
+        """A forward or backward of one expert, to be started."""
+        return self.prepare(_BACKWARD if backward else _FORWARD, uid, tensors, requires_grad=requires_grad, timeout=timeout,
+                            retry_for=retry_for)
+
     def prepare_again(self, uid: str, request_id: int, tensors: Sequence[torch.Tensor], *, backward: bool,
                       requires_grad: Optional[Sequence[bool]], timeout: float, retry_for: float, waits: bool, uncertain: bool) -> Call:
         """A forward or backward of what was a part, with the id that it had; to be started. waits: not before its
         resend_at, as the server may do it then. uncertain: it may have been applied."""
-        call = self.prepare(_BACKWARD if backward else _FORWARD, uid, tensors, requires_grad=requires_grad, timeout=timeout,
-                            retry_for=retry_for)
+        call = self.prepare_one(uid, tensors, backward=backward, requires_grad=requires_grad, timeout=timeout, retry_for=retry_for)
         call.request_id, call.uncertain, call.ever_sent = request_id, uncertain, waits or uncertain
         if waits:
             call.state = WAITING

@@ -624,8 +624,9 @@ class Connection:
             with call.connection.lock:
                 if call.state != DONE:
                     call.connection._forget(call)
+                    sent = call.uncertain or call.connection is not self and call.ever_sent
                     call.connection._end_as(call, None, (), of_failure(failure, endpoint=endpoint, uid=call.uid,
-                                                                       not_applied=not (call.backward and call.uncertain)))
+                                                                       not_applied=not (call.backward and sent)))
             call.connection._wake(0.0)
             return
         except BaseException:  # an interrupt: it goes there all the same

@@ -111,6 +111,8 @@ class _Message:
             at.start(call)
             call.add_done_callback(self._ended)
         except Exception as failure:
+            if call is not None and self._call is call:
+                call.cancel()  # it may be on its way all the same
             sent = call is not None and call.ever_sent
             self._fail(of_failure(failure, endpoint=first.endpoint, not_applied=not (first.backward and sent)))
 

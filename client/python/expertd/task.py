@@ -138,12 +138,16 @@ class Task:
         if self._cancelled:
             self._end(Cancelled("the call was given up", endpoint=self.endpoint, uid=self.uid))
             return
+        before = self._call
         try:
             with tags.under(self.tags):  # the next server is turned to in whatever thread
                 self._send(request_id, uncertain)
         except Exception as failure:  # an endpoint that is none, a tensor that cannot be sent, no more descriptors
+            call = self._call if self._call is not before else None
+            if call is not None:
+                call.cancel()  # it may be on its way all the same
             error = of_failure(failure, endpoint=self.endpoint, uid=self.uid)
-            if self.backward and uncertain:
+            if self.backward and (uncertain or call is not None and call.ever_sent):
                 error.not_applied = False
                 self._end(error)
                 return
@@ -154,21 +158,13 @@ class Task:
     def _send(self, request_id: int, uncertain: bool) -> None:
         client = Client(self.endpoint, compression=self.compression)
         left = max(self.left(), 0.001)
-        count = len(self.tensors)
         if request_id:
-            call = client.prepare_again(self.uid, request_id, self.tensors, backward=self.backward, requires_grad=self.requires_grad,
-                                        timeout=left, retry_for=self.retry_for(), waits=False, uncertain=uncertain)
-            self._start(call)
-            return
-        self._message = None
-        if self.backward:
-            self._call = client.start_backward(self.uid, self.tensors[:count], (), timeout=left, retry_for=self.retry_for(),
-                                               requires_grad=self.requires_grad)
+            self._start(client.prepare_again(self.uid, request_id, self.tensors, backward=self.backward,
+                                             requires_grad=self.requires_grad, timeout=left, retry_for=self.retry_for(),
+                                             waits=False, uncertain=uncertain))
         else:
-            self._call = client.start_forward(self.uid, self.tensors, timeout=left, retry_for=self.retry_for())
-        self._call.add_done_callback(self._call_ended)
-        if self._cancelled:
-            self._call.cancel()
+            self._start(client.prepare_one(self.uid, self.tensors, backward=self.backward, requires_grad=self.requires_grad,
+                                           timeout=left, retry_for=self.retry_for()))
 
     def _start(self, call: Call) -> None:
         """To its server, or that of the other frontends which is known to have the expert."""
@@ -220,6 +216,9 @@ class Task:
                 return False
         except Exception:  # the error of the part says more
             _log.debug("%s cannot be asked again", self.uid, exc_info=True)
+            if call is not None and self._call is call:  # it had begun
+                call.cancel()
+                error.not_applied = error.not_applied and not self.backward
         return self.fail(error)
 
     def abandon(self, failure: Exception) -> None:

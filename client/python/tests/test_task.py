@@ -11,14 +11,15 @@ import zmq
 
 import expertd
 from conftest import PATIENCE, echo, refusal
-from expertd import keys
+from expertd import keys, messages
+from expertd.call import Call
 from expertd.client import Client
 from expertd.parts import start_all
 from expertd.task import Task
 from expertd.transport import Transport, transport
 
 X = torch.arange(8.0).reshape(2, 4)
-NOT_FOUND, UNAVAILABLE = 5, 14
+NOT_FOUND, FULL, UNAVAILABLE = 5, 8, 14
 
 
 def begin(endpoints, **options):
@@ -65,15 +66,14 @@ def test_whatever_is_raised_on_the_io_thread_ends_the_task_that_it_was_about(sta
 
     def fail(self, *args, **kwargs):
         raise failure
-    for what in ("start_forward", "prepare"):
-        with monkeypatch.context() as patch:
-            original = getattr(Client, what)
-            patch.setattr(Client, what, lambda self, *args, **kwargs: (fail if self.endpoint == there.endpoint else original)(self, *args, **kwargs))
-            task, ended = begin([here.endpoint, there.endpoint])
-            assert ended.wait(PATIENCE)
-            with pytest.raises(kind) as caught:
-                task.outputs()
-            assert caught.value.__cause__ is failure
+    with monkeypatch.context() as patch:
+        original = Client.prepare
+        patch.setattr(Client, "prepare", lambda self, *args, **kwargs: (fail if self.endpoint == there.endpoint else original)(self, *args, **kwargs))
+        task, ended = begin([here.endpoint, there.endpoint])
+        assert ended.wait(PATIENCE)
+        with pytest.raises(kind) as caught:
+            task.outputs()
+        assert caught.value.__cause__ is failure
     for what in ("fail", "_end"):  # and what comes of an answer
         with monkeypatch.context() as patch:
             ended = threading.Event()
@@ -205,3 +205,75 @@ def test_a_call_that_cannot_go_on_at_another_frontend_ends(stand_in, monkeypatch
     with pytest.raises(expertd.Internal, match="follow"):
         Client(server.endpoint, timeout=PATIENCE).forward("e.0", [X])
     still_served(fine.endpoint)
+
+
+def fails_once_it_has_sent(at, patch):
+    """The next backward goes out there, and what follows in Connection.start fails."""
+    pump, raised = at._pump, []
+
+    def pump_and_fail():
+        pump()
+        if not raised and any(call.backward and call.ever_sent for call in at.calls.values()):
+            raised.append(True)
+            raise MemoryError()
+    patch.setattr(at, "_pump", pump_and_fail)
+    return raised
+
+
+def cannot_be_waited_for(patch):
+    """A call is on its way, and its task cannot be told of its end."""
+    tell = Call.add_done_callback
+
+    def fail(call, function):
+        if call.backward and not call.parts:
+            raise MemoryError()
+        tell(call, function)
+    patch.setattr(Call, "add_done_callback", fail)
+
+
+@pytest.mark.parametrize("fails", [fails_once_it_has_sent, lambda at, patch: cannot_be_waited_for(patch)])
+def test_a_backward_that_was_sent_before_its_start_failed_goes_to_no_other_server(stand_in, monkeypatch, fails):
+    backward = messages.server.value("Method", "BACKWARD")
+    here, there = stand_in(lambda request, frames: None if request.method == backward else echo(request, frames)), stand_in(echo)
+    still_served(here.endpoint)
+    at = transport().connection(here.endpoint)
+    with monkeypatch.context() as patch:
+        fails(at, patch)
+        task = Task("e.0", [here.endpoint, there.endpoint], [X], [X], timeout=PATIENCE, retry_for=0, patient=False).start()
+        with pytest.raises(expertd.Internal) as caught:
+            task.outputs()
+    assert not caught.value.not_applied and caught.value.endpoint == here.endpoint
+    assert isinstance(caught.value.__cause__, MemoryError)
+    assert not at.calls and not there.requests
+    still_served(here.endpoint)
+
+
+def test_a_repeated_part_that_nobody_can_wait_for_goes_to_no_other_server(stand_in, monkeypatch):
+    def full(request, frames):
+        return messages.server.ReplyHeader(version=1, status=FULL, message="full", parts=[{"status": FULL, "message": "full"} for _ in request.parts]), []
+    here, there = stand_in(full), stand_in(echo)
+    tasks = [Task(f"e.{i}", [here.endpoint, there.endpoint], [X], [X], timeout=PATIENCE, retry_for=0, patient=False) for i in range(2)]
+    with monkeypatch.context() as patch:
+        cannot_be_waited_for(patch)
+        start_all(tasks)
+        for task in tasks:
+            with pytest.raises(expertd.ResourceExhausted) as caught:
+                task.outputs()
+            assert not caught.value.not_applied
+    assert not transport().connection(here.endpoint).calls and not there.requests
+
+
+def test_a_backward_that_was_sent_at_another_frontend_may_be_applied_there(stand_in, monkeypatch):
+    there = stand_in(lambda request, frames: None if request.uid == "e.1" else echo(request, frames))
+
+    def moved(request, frames):
+        header, _ = refusal(NOT_FOUND)
+        header.endpoint = there.endpoint
+        return header, []
+    home = stand_in(moved)
+    still_served(there.endpoint)
+    with monkeypatch.context() as patch:
+        raised = fails_once_it_has_sent(transport().connection(there.endpoint), patch)
+        with pytest.raises(expertd.Internal) as caught:
+            Client(home.endpoint, timeout=PATIENCE).backward("e.1", [X], [X])
+    assert raised and not caught.value.not_applied
