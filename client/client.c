@@ -6,6 +6,7 @@
 
 #include "client/away.h"
 #include "client/backoff.h"
+#include "client/call_doubt.h"
 #include "client/call_reply.h"
 #include "client/call_request.h"
 #include "client/client.h"
@@ -43,6 +44,7 @@ void client_finish(struct expertd_call *call)
         client_move(call, CALL_LEG_ENDED);
         return;
     }
+    call_doubt_at_end(call);
     client_move(call, CALL_DONE);
     client->ended++;
     call->ended_before = client->polls;
@@ -84,6 +86,7 @@ struct expertd_call *client_new_call(struct expertd_client *client, Expertd__Met
     call->uid_hash = 0;
     call->method = method;
     call->not_applied = true;
+    memset(call->in_doubt, 0, sizeof call->in_doubt);
     call->refusals = call->retry_after_ms = 0;
     call->status = EXPERTD_OK;
     call->n_request = call->n_outputs = call->n_gradients = call->n_parts = 0;
@@ -202,7 +205,7 @@ static void resume_paused(struct expertd_client *client)
             client_finish(call); /* refused, as it was */
         } else {
             call->retry_after_ms = 0;
-            call->message[0] = 0;
+            call_drop_answer(call); /* what it says of parts is not what becomes of them now */
             client_move(call, CALL_UNSENT);
         }
     }
@@ -452,6 +455,9 @@ int client_make_call(struct expertd_client *client, struct call_request *request
     const bool made = call_request_make(call, request) == EXPERTD_OK;
     if (made && tensors)
         call->room_bytes = expected_room(at, call, request);
+    for (size_t p = 0; made && request->method == EXPERTD__METHOD__BACKWARD && p < call->n_parts; p++)
+        if (request->parts[p].request_id)
+            call_doubt_part(call, p);
     if (!made) {
         client_finish(call);
     } else if (launch(call) < 0) {
@@ -470,6 +476,7 @@ int expertd_call_retry(struct expertd_call *call, uint32_t deadline_ms)
     const int rc = call_request_set_deadline(call);
     if (rc < 0)
         return rc;
+    call_doubt_before(call);
     call_drop_answer(call);
     call->refusals = call->retry_after_ms = 0;
     call->followed = false;

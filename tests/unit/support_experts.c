@@ -101,6 +101,11 @@ static void serve(void *context, struct router_request *request)
     }
     if (experts->silent || strcmp(header->uid, experts->silent_uid) == 0)
         return;
+    if (experts->failing == 0 && experts->then_failing > 0) {
+        experts->status = (int)experts->then_status;
+        experts->failing = (int)experts->then_failing;
+        experts->then_failing = 0;
+    }
     if (experts->status && experts->failing) {
         if (experts->failing > 0)
             experts->failing--;

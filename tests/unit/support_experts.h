@@ -21,14 +21,15 @@ struct experts {
     atomic_int forwards, backwards; /* answered OK */
     atomic_int rows;                /* of the forwards */
     /* What goes wrong from now on; 0: nothing. */
-    atomic_int status;                 /* every FORWARD and BACKWARD is answered so */
-    atomic_int failing;                /* only so many of them; -1: all */
-    atomic_bool silent;                /* no answers at all */
-    atomic_bool nan;                   /* outputs are NaN */
-    atomic_bool wrong_shape;           /* outputs have a feature too many */
-    char silent_uid[64];               /* set before the start: this expert never answers */
-    _Atomic uint64_t last_backward_id; /* its request id */
-    atomic_int repeated_backwards;     /* with the id of the one before */
+    atomic_int status;                    /* every FORWARD and BACKWARD is answered so */
+    atomic_int failing;                   /* only so many of them; -1: all */
+    atomic_int then_status, then_failing; /* after those so many so */
+    atomic_bool silent;                   /* no answers at all */
+    atomic_bool nan;                      /* outputs are NaN */
+    atomic_bool wrong_shape;              /* outputs have a feature too many */
+    char silent_uid[64];                  /* set before the start: this expert never answers */
+    _Atomic uint64_t last_backward_id;    /* its request id */
+    atomic_int repeated_backwards;        /* with the id of the one before */
 };
 /* endpoint NULL: a free one. */
 void experts_start(struct experts *experts, const char *endpoint);

@@ -1,6 +1,7 @@
 #include <check.h>
 #include <errno.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -230,6 +231,58 @@ START_TEST(a_paused_call_can_be_given_up)
 }
 END_TEST
 
+enum { LOST, REFUSED, FULL_OF_PARTS = 2 };
+
+/* Refuses both parts for want of room; then is silent, or refuses the whole. */
+static void refuse_parts(void *context, struct router_request *request)
+{
+    atomic_int *came = context;
+    const Expertd__RequestHeader *header = router_header(request);
+    Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
+    Expertd__ReplyHeader__PartResult results[FULL_OF_PARTS], *pointers[FULL_OF_PARTS];
+    const int before = atomic_load(came);
+    ck_assert_uint_eq(header->n_parts, FULL_OF_PARTS);
+    reply.status = EXPERTD__STATUS__RESOURCE_EXHAUSTED;
+    reply.message = (char *)(uintptr_t) "full";
+    reply.retry_after_ms = 1;
+    for (int p = 0; p < FULL_OF_PARTS; p++) {
+        expertd__reply_header__part_result__init(&results[p]);
+        results[p].status = EXPERTD__STATUS__RESOURCE_EXHAUSTED;
+        results[p].retry_after_ms = 1;
+        pointers[p] = &results[p];
+    }
+    reply.parts = pointers;
+    reply.n_parts = FULL_OF_PARTS;
+    if (before % 2 == 0)
+        router_reply(request, header, &reply, NULL, 0);
+    else if (before == 1 + 2 * REFUSED)
+        router_reply_status(request, header, EXPERTD__STATUS__UNAVAILABLE, "its runtime has gone");
+    atomic_store(came, before + 1);
+}
+
+START_TEST(after_a_pause_parts_say_what_became_of_them_then)
+{
+    static const struct expertd_part parts[] = {{"nop.0", 1, 0}, {"nop.1", 1, 0}};
+    const struct expertd_tensor input = session_rows_of_4(FULL_OF_PARTS);
+    atomic_int came = 2 * _i;
+    session_start(refuse_parts, &came);
+    ck_assert_int_eq(expertd_backward_parts(session.client, parts, FULL_OF_PARTS, &input, 1, &input, 1, SESSION_LONG_MS,
+                                            &session.call),
+                     0);
+    while (atomic_load(&came) < 2 * _i + 2)
+        ck_assert_int_ge(expertd_poll(session.client, 1), 0);
+    if (_i == LOST)
+        router_stop(&session.router);
+    session_finish_as(session.call, EXPERTD_UNAVAILABLE);
+    for (size_t p = 0; p < FULL_OF_PARTS; p++) {
+        ck_assert_int_eq(expertd_call_part_status(session.call, p), EXPERTD_UNAVAILABLE);
+        ck_assert_str_eq(expertd_call_part_message(session.call, p), expertd_call_message(session.call));
+        ck_assert_uint_eq(expertd_call_part_retry_after_ms(session.call, p), 0);
+        ck_assert(!expertd_call_part_not_applied(session.call, p));
+    }
+}
+END_TEST
+
 /* ---- many in flight -------------------------------------------------------------------------------------------- */
 
 struct reverse {
@@ -345,6 +398,7 @@ int main(void)
     tcase_add_test(tests, a_hint_beyond_the_deadline_ends_the_call_with_the_refusal);
     tcase_add_test(tests, an_impatient_client_is_told_at_once);
     tcase_add_test(tests, a_paused_call_can_be_given_up);
+    tcase_add_loop_test(tests, after_a_pause_parts_say_what_became_of_them_then, LOST, REFUSED + 1);
     tcase_add_test(tests, answers_find_their_calls_in_any_order);
     tcase_add_test(tests, the_descriptor_tells_when_to_poll);
     tcase_add_test(tests, thousands_in_flight_are_all_answered);

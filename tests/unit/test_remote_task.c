@@ -279,6 +279,26 @@ START_TEST(a_backward_that_may_have_been_applied_stays_with_its_server)
 }
 END_TEST
 
+/* It may have been applied before all the same: who looks elsewhere then has it applied twice. */
+START_TEST(a_backward_that_is_refused_when_repeated_stays_with_its_server)
+{
+    static const int refusals[] = {EXPERTD_RESOURCE_EXHAUSTED, EXPERTD_NOT_FOUND};
+    fake_dht_add(&known, uid, at(0));
+    forward(LONG_MS);
+    ends_as(EXPERTD_OK);
+    fake_dht_add(&known, uid, at(1));
+    servers[0].status = EXPERTD_UNAVAILABLE;
+    servers[0].then_status = refusals[_i];
+    servers[0].then_failing = 2;
+    servers[0].failing = 1;
+    backward(LONG_MS);
+    ends_as(EXPERTD_OK);
+    ck_assert_int_eq(servers[0].repeated_backwards, 3);
+    ck_assert_int_eq(servers[0].backwards, 1);
+    ck_assert_uint_eq(servers[1].last_backward_id, 0);
+}
+END_TEST
+
 START_TEST(a_backward_is_repeated_over_a_new_connection)
 {
     char endpoint[256];
@@ -448,6 +468,7 @@ int main(void)
     tcase_add_test(tests, a_task_waits_for_a_server_that_is_full);
     tcase_add_test(tests, a_refused_backward_goes_to_another_server);
     tcase_add_test(tests, a_backward_that_may_have_been_applied_stays_with_its_server);
+    tcase_add_loop_test(tests, a_backward_that_is_refused_when_repeated_stays_with_its_server, 0, 2);
     tcase_add_test(tests, a_backward_is_repeated_over_a_new_connection);
     tcase_add_test(tests, what_another_server_cannot_better_is_told_at_once);
     tcase_add_test(tests, a_uid_that_nobody_hosts_is_not_found);
