@@ -14,7 +14,7 @@
 #include "common/run_dir.h"
 #include "common/suggest.h"
 
-static const char default_listen[] = "tcp://127.0.0.1:31330";
+static const char default_listen[] = "tcp://127.0.0.1:31330", default_directory[] = "tcp://127.0.0.1:31331";
 static const char default_device[] = "device0";
 enum { NAME_MAX_LENGTH = 32 };
 
@@ -255,14 +255,24 @@ static int check_frontend(const struct config *config, const struct config_sourc
                            frontend->listen.items[0]);
 }
 
-/* What another program of the server is to bind, the frontend cannot have. A directory that publishes nothing may be
- * alone, with a frontend that nobody has thought of. */
+/* Whether a frontend's endpoint cannot be bound beside the directory's. One that nobody has named may never run. */
+static bool meets_directory(const struct config *config, const char *endpoint)
+{
+    const char *directory = config->dht.listen;
+    return strcmp(directory, default_directory) == 0 ? strcmp(directory, endpoint) == 0
+                                                     : address_endpoints_overlap(directory, endpoint);
+}
+
+/* What another program of the server is to bind, the frontend cannot have. A directory of another frontend, or of none,
+ * may be alone, beside one that nobody has thought of. */
 static int check_beside_frontend(const struct config *config, const struct config_source *source,
                                  struct config_place place, const char *endpoint)
 {
-    const bool alone = strcmp(config->dht.frontend, "none") == 0 && config->frontend.listen.items[0] == default_listen;
+    const bool alone =
+        strcmp(config->dht.frontend, default_listen) != 0 && config->frontend.listen.items[0] == default_listen;
     for (unsigned i = 0; !alone && i < config->frontend.listen.count; i++)
-        if (address_endpoints_overlap(endpoint, config->frontend.listen.items[i]))
+        if (endpoint == config->dht.listen ? meets_directory(config, config->frontend.listen.items[i])
+                                           : address_endpoints_overlap(endpoint, config->frontend.listen.items[i]))
             return config_source_error(source, place, "'%.100s' cannot be bound beside '%.100s' of frontend.listen",
                                        endpoint, config->frontend.listen.items[i]);
     return 0;
@@ -515,7 +525,7 @@ static int check_common(const struct config *config, const struct config_source 
 static int check_not_bound(const struct config *config, const struct config_source *source, struct config_place place,
                            const char *endpoint)
 {
-    if (address_endpoints_overlap(endpoint, config->dht.listen))
+    if (meets_directory(config, endpoint))
         return config_source_error(source, place, "'%.100s' cannot be bound beside dht.listen, '%.100s'", endpoint,
                                    config->dht.listen);
     for (int other = 0; other < place.index; other++) {

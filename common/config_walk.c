@@ -16,7 +16,8 @@ struct walk {
  * it (!ENV, !include, !!binary), and who writes one expects that. */
 static bool is_known_tag(const yaml_char_t *tag)
 {
-    static const char own[] = "tag:yaml.org,2002:", *const names[] = {"str", "int", "float", "bool", "seq", "map"};
+    static const char own[] = "tag:yaml.org,2002:", *const names[] = {"str",  "int", "float", "bool",
+                                                                      "null", "seq", "map"};
     const char *text = (const char *)tag;
     if (!text || strcmp(text, "!") == 0)
         return true;
@@ -83,12 +84,13 @@ static const char *event_scalar(const struct walk *walk)
     return walk->event.type == YAML_SCALAR_EVENT ? (const char *)walk->event.data.scalar.value : "";
 }
 
-/* Of YAML's core schema: a word in quotes, or with a tag, is a word. */
+/* Of YAML's core schema: a word in quotes, or with a tag that is not null's, is a word. */
 static bool event_is_null(const struct walk *walk)
 {
     static const char *const nulls[] = {"", "~", "null", "Null", "NULL"};
+    const char *tag = (const char *)event_tag(&walk->event);
     if (walk->event.type != YAML_SCALAR_EVENT || walk->event.data.scalar.style != YAML_PLAIN_SCALAR_STYLE ||
-        walk->event.data.scalar.tag)
+        (tag && strcmp(tag, "tag:yaml.org,2002:null") != 0))
         return false;
     for (size_t i = 0; i < sizeof nulls / sizeof nulls[0]; i++)
         if (strcmp(event_scalar(walk), nulls[i]) == 0)

@@ -10,13 +10,15 @@ BUILD=${BUILD:-build}
 for tool in dpkg-buildpackage dh lintian; do
     command -v $tool >/dev/null || { echo "skipped: there is no $tool (scripts/install-packages --deb)"; exit 77; }
 done
+git ls-files --error-unmatch Makefile >/dev/null 2>&1 || { echo "skipped: no git checkout, and make deb is of what git has"; exit 77; }
+missing=$(dpkg-checkbuilddeps 2>&1) || { echo "skipped: $missing"; exit 77; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 fail() {
     echo "FAILED: $*"
     exit 1
 }
-DEB_BUILD_OPTIONS=noautodbgsym make -s deb DEB="$work/deb" DEB_OBJECTS="$BUILD" >"$work/log" 2>&1 || {
+env -u BUILD -u MAKEFLAGS -u MFLAGS DEB_BUILD_OPTIONS=noautodbgsym make -s deb DEB="$work/deb" DEB_OBJECTS="$BUILD" >"$work/log" 2>&1 || {
     tail -n 60 "$work/log"
     fail "make deb"
 }

@@ -1,5 +1,6 @@
 #!/bin/bash
 # timeout: 2400
+# once
 # A link of 1 MB/s, 200 ms there and back, and 1 % loss between two hosts (network namespaces): a backward of 16 MiB is done,
 # exactly once, and small calls of the same client are answered meanwhile. Where the kernel has no tc netem, a program in
 # between is as slow. How fast the answers come is printed, not judged.
@@ -19,7 +20,7 @@ gcc -O2 -I. "${flags[@]}" -o "$work/client" tests/system/slow_link_client.c "$bi
 cat >"$work/far.yaml" <<YAML
 server: {name: slow-$$, run_dir: "$work/far", insecure: true}
 frontend: {listen: ["tcp://127.0.0.1:31330", "tcp://10.203.0.1:31331"]}
-devices: [{name: one, cache_dir: "$(tests/cache take)"}]
+devices: [{name: one, cache_dir: "$(tests/cache take one)"}]
 experts:
   - {uid: learn.0, block: ffn, hidden_dim: 64, max_batch_size: 32768, optimizer: sgd}
   - {uid: nop.0, block: nop, hidden_dim: 4, max_batch_size: 16}

@@ -435,6 +435,26 @@ START_TEST(a_word_in_quotes_is_no_null)
     ck_assert_str_eq(config.server.name, "null");
     ck_assert_str_eq(config.checkpoint.dir, "null");
     ck_assert_str_eq(config.experts[0].weights, "Null");
+    config_destroy(&config);
+    parse_well("server: {name: !!null null}\ncheckpoint: {dir: !!null }\n");
+    ck_assert_str_eq(config.server.name, "expertd");
+    ck_assert_str_eq(config.checkpoint.dir, "");
+}
+END_TEST
+
+/* A directory at the default endpoint may never run, and one may be another host's frontend's. */
+START_TEST(endpoints_of_who_may_never_run_are_free)
+{
+    parse_well(
+        "server: {insecure: true}\nfrontend: {listen: [\"tcp://*:31331\"], advertise: \"tcp://10.0.0.7:31331\"}\n");
+    config_destroy(&config);
+    parse_well("server: {insecure: true}\nfrontends:\n"
+               "- {name: a, listen: [\"tcp://*:31330\"], advertise: \"tcp://10.0.0.7:31330\", devices: [device0]}\n"
+               "- {name: b, listen: [\"tcp://*:31331\"], advertise: \"tcp://10.0.0.7:31331\", devices: [device1]}\n"
+               "devices: [{name: device0}, {name: device1}]\n");
+    config_destroy(&config);
+    parse_well("server: {insecure: true}\n"
+               "dht: {frontend: \"tcp://10.0.0.7:31330\", listen: \"tcp://0.0.0.0:31330\"}\n");
 }
 END_TEST
 
@@ -834,6 +854,7 @@ int main(void)
     tcase_add_loop_test(tcase, errors_name_file_line_and_option, 0, COUNT_OF(errors));
     tcase_add_loop_test(tcase, null_is_the_default_of_every_option, 0, 5);
     tcase_add_test(tcase, a_word_in_quotes_is_no_null);
+    tcase_add_test(tcase, endpoints_of_who_may_never_run_are_free);
     tcase_add_loop_test(tcase, experts_with_metrics_are_top_n_all_or_none, 0, sizeof metrics / sizeof metrics[0]);
     tcase_add_loop_test(tcase, a_relative_path_is_relative_to_its_file, 0, 2);
     tcase_add_test(tcase, a_path_of_a_flag_is_relative_to_where_one_stands);
