@@ -70,13 +70,27 @@ class StandIn:
         self.row_shape = [4]
         self.pong = messages.server.Pong(server="stand-in")
         self.context = zmq.Context()
-        self.socket = self.context.socket(zmq.ROUTER)
-        self.socket.linger = 0
-        self.port = self.socket.bind_to_random_port("tcp://127.0.0.1")
+        self.socket, self.port = self.bind()
         self.endpoint = f"tcp://127.0.0.1:{self.port}"
         self.stopping = False
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
+
+    ports = set()  # a process knows its servers by their endpoints: at that of one that is gone, the next is "down" at first
+
+    def bind(self):
+        others = []
+        while True:
+            socket = self.context.socket(zmq.ROUTER)
+            socket.linger = 0
+            port = socket.bind_to_random_port("tcp://127.0.0.1")
+            if port not in self.ports:
+                break
+            others.append(socket)  # bound until there is another
+        self.ports.add(port)
+        for other in others:
+            other.close(0)
+        return socket, port
 
     def run(self):
         pb = messages.server
