@@ -26,7 +26,7 @@ enum exit_code {
     EXIT_LOCAL = 10, /* what went wrong on this side: files, memory, descriptors */
 };
 
-enum { EXPERTCTL_MAX_FILES = EXPERTD_MAX_TENSORS, EXPERTCTL_MAX_SETTINGS = 64 };
+enum { EXPERTCTL_MAX_FILES = EXPERTD_MAX_TENSORS, EXPERTCTL_MAX_SETTINGS = 64, EXPERTCTL_SOCKET_SIZE = 4096 + 128 };
 
 struct paths {
     const char *path[EXPERTCTL_MAX_FILES];
@@ -83,6 +83,11 @@ enum exit_code expertctl_bad_key(const struct expertctl *ctl);
 /* Keeps "option=value", of which a path is made absolute, for load and set; more than there is room for are left out,
  * and too_many_settings is set. */
 void expertctl_add_setting(struct expertctl *ctl, const char *option, const char *value);
+/* Where a frontend of that name takes changes on this box. False: the path is too long. */
+bool expertctl_socket_of(const struct expertctl *ctl, const char *name, char endpoint[EXPERTCTL_SOCKET_SIZE]);
+/* The same of --server: where it has several frontends, of one of them that answers. Says why there is none, and
+ * returns what is not EXIT_OK; also where it is not certain that the frontend is that server's. */
+enum exit_code expertctl_own_socket(const struct expertctl *ctl, char endpoint[EXPERTCTL_SOCKET_SIZE]);
 /* Waits for the call that `made` (the result of making it) has put on its way, releases it if it failed, and says how.
  * EXIT_OK: *call is OK. */
 enum exit_code expertctl_finish(const struct expertctl *ctl, int made, struct expertd_call **call);

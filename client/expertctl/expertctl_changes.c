@@ -1,6 +1,5 @@
 /* Commands that change which experts a server has. */
 #include <errno.h>
-#include <glob.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
@@ -10,7 +9,6 @@
 
 #include "client/expertctl/expertctl.h"
 #include "client/frontends.h"
-#include "common/run_dir.h"
 
 static const double default_timeout_s = 600; /* an expert's first kernels may have to be compiled */
 
@@ -39,41 +37,14 @@ void expertctl_add_setting(struct expertctl *ctl, const char *option, const char
         ctl->too_many_settings = true;
 }
 
-/* Where the frontend of that name takes changes on this box; "": the path is too long. */
-static void socket_of(const struct expertctl *ctl, const char *name, char endpoint[PATH_MAX + 128])
-{
-    char folder[PATH_MAX];
-    endpoint[0] = 0;
-    if (ctl->run_dir || run_dir_default(folder, sizeof folder) == 0)
-        snprintf(endpoint, PATH_MAX + 128, "ipc://%s/%.96s.socket", ctl->run_dir ? ctl->run_dir : folder, name);
-}
-
-/* Of a server with several frontends: the socket of one of them, which knows the others. */
-static void find_frontend(char endpoint[PATH_MAX + 128])
-{
-    static const char scheme[] = "ipc://", ending[] = ".socket";
-    char pattern[PATH_MAX + 128];
-    glob_t found;
-    const char *path = endpoint + strlen(scheme);
-    if (access(path, F_OK) == 0)
-        return;
-    snprintf(pattern, sizeof pattern, "%.*s-*%s", (int)(strlen(path) - strlen(ending)), path, ending);
-    if (glob(pattern, 0, NULL, &found) == 0 && found.gl_pathc > 0)
-        snprintf(endpoint, PATH_MAX + 128, "%s%s", scheme, found.gl_pathv[0]);
-    globfree(&found);
-}
-
 /* Over the socket of the server of this box, unless another endpoint was given. */
 static struct expertd_client *connect_as_owner(struct expertctl *ctl, enum exit_code *code)
 {
-    static char endpoint[PATH_MAX + 128];
+    static char endpoint[EXPERTCTL_SOCKET_SIZE];
     if (!ctl->endpoint_given) {
-        socket_of(ctl, ctl->server ? ctl->server : "expertd", endpoint);
-        if (!endpoint[0]) {
-            *code = expertctl_usage(ctl, "the run folder's path is too long: give --run-dir");
+        *code = expertctl_own_socket(ctl, endpoint);
+        if (*code != EXIT_OK)
             return NULL;
-        }
-        find_frontend(endpoint);
         ctl->endpoint = endpoint;
     }
     return expertctl_connect(ctl, code);
@@ -162,7 +133,7 @@ enum exit_code expertctl_unload(struct expertctl *ctl)
 static enum exit_code learn(struct expertctl *ctl, struct frontends *frontends)
 {
     struct expertd_call *call;
-    char endpoint[PATH_MAX + 128];
+    char endpoint[EXPERTCTL_SOCKET_SIZE];
     const enum exit_code code = expertctl_finish(
         ctl, expertd_ping(frontends->clients[0], expertctl_timeout_ms(ctl, default_timeout_s), &call), &call);
     if (code != EXIT_OK)
@@ -172,8 +143,9 @@ static enum exit_code learn(struct expertctl *ctl, struct frontends *frontends)
     if (ctl->endpoint_given && pong->frontends_count > 0)
         frontends_learn(frontends, pong); /* an operator, from wherever */
     for (size_t i = 0; !ctl->endpoint_given && !one && i < pong->frontends_count; i++) {
-        socket_of(ctl, pong->frontends[i].server, endpoint);
-        struct expertd_client *other = expertd_client_frontend(frontends->clients[0], endpoint);
+        struct expertd_client *other = expertctl_socket_of(ctl, pong->frontends[i].server, endpoint)
+                                           ? expertd_client_frontend(frontends->clients[0], endpoint)
+                                           : NULL;
         if (other && frontends->count < FRONTENDS_MAX)
             frontends->clients[frontends->count++] = other;
     }
