@@ -30,19 +30,39 @@ bool upstream_changes(const struct upstream *upstream)
     return upstream->config->http.changes;
 }
 
-struct expertd_client *upstream_own(const struct upstream *upstream)
+/* frontend: the name of one of several; NULL. */
+static struct expertd_client *connect_own(const struct upstream *upstream, const char *frontend)
 {
     struct expertd_client *client = NULL;
     struct expertd_client_options options;
     char endpoint[PATH_MAX + 64];
     const struct config_server *server = &upstream->config->server;
-    const bool several = upstream->config->frontends_count > 0; /* any of them says which is the right one */
     set_options(&options, upstream->config);
     const int length = snprintf(endpoint, sizeof endpoint, "ipc://%s/%s%s%s.socket", server->run_dir, server->name,
-                                several ? "-" : "", several ? upstream->config->frontends[0].name : "");
+                                frontend ? "-" : "", frontend ? frontend : "");
     if (length < 0 || (size_t)length >= sizeof endpoint || expertd_client_new(&client, endpoint, &options) < 0)
         return NULL;
     return client;
+}
+
+static bool answers(const struct upstream *upstream, struct expertd_client *client)
+{
+    struct expertd_call *call = NULL;
+    const bool up = expertd_ping(client, upstream_patience_ms(upstream), &call) == 0 && upstream_wait(call);
+    expertd_call_release(&call);
+    return up;
+}
+
+struct expertd_client *upstream_own(const struct upstream *upstream)
+{
+    const struct config *config = upstream->config;
+    for (unsigned i = 0; i < config->frontends_count; i++) { /* any of them says which is the right one */
+        struct expertd_client *client = connect_own(upstream, config->frontends[i].name);
+        if (!client || answers(upstream, client))
+            return client;
+        expertd_client_destroy(&client);
+    }
+    return connect_own(upstream, config->frontends_count > 0 ? config->frontends[0].name : NULL);
 }
 
 int upstream_create(struct upstream **upstream, const struct config *config)

@@ -15,8 +15,8 @@ void upstream_destroy(struct upstream **upstream); /* all have been given back *
 /* A connection for this thread alone; waits while all are taken. */
 struct expertd_client *upstream_take(struct upstream *upstream);
 void upstream_give(struct upstream *upstream, struct expertd_client *client);
-/* Whether experts may be changed through this gateway; and a connection for that, on the server's own socket, to be
- * destroyed; NULL: no memory. */
+/* Whether experts may be changed through this gateway; and a connection for that, on the server's own socket (of
+ * several frontends', the first one's that answers), to be destroyed; NULL: no memory. */
 bool upstream_changes(const struct upstream *upstream);
 struct expertd_client *upstream_own(const struct upstream *upstream);
 /* Waits until the call has ended; true if it is OK. */

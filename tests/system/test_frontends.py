@@ -157,6 +157,13 @@ with Server(['{uid: "l.[0:2]", block: nop, hidden_dim: 4, device: a}', '{uid: "r
     assert status["alive"] == 4 and [one["up"] for one in status["frontends"]] == [True, True], status
     for change in ("unload", "load"):
         assert http(f"/v2/repository/models/r.1/{change}", b"")[0] == 200  # whichever frontend has it
+    server.kill("left")  # nor does it take the first one
+    assert http("/v2/repository/models/r.1/unload", b"")[0] == 200
+    for change in ("load", "unload"):
+        assert f"1 {change}ed" in expertctl("--run-dir", server.run_dir, "--server", name, change, "r.1")
+    assert http("/v2/repository/models/r.1/load", b"")[0] == 200
+    server.start_as("left", "expertd-frontend", "--frontend", "left")
+    expertctl("--endpoint", LEFT, "wait", "--timeout", str(PATIENCE))
     server.stop("http")
 
     # The directory has each expert at its own frontend's endpoint, whichever expertd-dht published it.
