@@ -166,10 +166,9 @@ int expert_tensor_read(struct expert *expert, unsigned index, float *values)
 
 const struct weight_format *expert_tensor_format(const struct expert *expert, unsigned index)
 {
-    struct expert_tensor tensor;
-    parameters_tensor(parameters_of(expert), index, &tensor);
-    const struct weight_format *format = parameters_of(expert)->shape.quantized;
-    return tensor.is_parameter && tensor.ndim == 2 && format != NULL && format->of_files ? format : NULL;
+    const struct parameters *parameters = parameters_of(expert);
+    const struct weight_format *format = parameters->shape.quantized;
+    return format != NULL && format->of_files && parameters_is_quantized(parameters, index) ? format : NULL;
 }
 
 int expert_tensor_write(struct expert *expert, unsigned index, const float *values)

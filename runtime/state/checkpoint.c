@@ -18,6 +18,7 @@ enum { STEP_DIGITS = 20 };
 
 static const char suffix[] = ".safetensors";
 static const char damaged_suffix[] = ".damaged";
+static const char superseded_suffix[] = ".superseded";
 
 /* --- names -----------------------------------------------------------------------------------------------------------
  */
@@ -394,18 +395,46 @@ static void set_aside(const char *folder, const struct steps *steps, unsigned co
     }
 }
 
-/* A file that is called after more updates than it has (a copy of an older one, say) would be the newest at every
- * start, whatever is saved after it: it gets its own name. */
-static void correct_name(const struct expert *expert, const char *folder, uint64_t step)
+static bool is_same_file(const char *a, const char *b)
+{
+    struct stat of_a, of_b;
+    return stat(a, &of_a) == 0 && stat(b, &of_b) == 0 && of_a.st_dev == of_b.st_dev && of_a.st_ino == of_b.st_ino;
+}
+
+/* Those from number `first` on that are after `updates` or more are of a training that `loaded` has taken the place of:
+ * they get a suffix of their own, so that none of them is the newest once `loaded` has its right name, and none is
+ * written over. False: one cannot be renamed, and that was logged. */
+static bool supersede(const char *folder, const struct steps *steps, unsigned first, uint64_t updates,
+                      const char *loaded)
+{
+    char path[PATH_MAX], aside[PATH_MAX];
+    for (unsigned i = first; i < steps->count && steps->items[i] >= updates; i++) {
+        if (make_file_path(path, folder, steps->items[i], "") < 0 ||
+            make_file_path(aside, folder, steps->items[i], superseded_suffix) < 0)
+            return false;
+        if (steps->items[i] == updates && is_same_file(path, loaded))
+            continue; /* it has the right name already */
+        if (rename(path, aside) != 0) {
+            log_warning("cannot rename '%s', which '%s' has taken the place of: %s", path, loaded, strerror(errno));
+            return false;
+        }
+        log_warning("checkpoint '%s' is set aside as '%s', as '%s' was loaded in its place", path, aside, loaded);
+    }
+    return true;
+}
+
+/* A file that is called after more updates than it has (a copy of an older one, say, by which a person goes back) would
+ * be the newest at every start, whatever is saved after it: it gets its own name. Until then it stays the newest, so
+ * that a start that does not come so far, or cannot, loads it again. `tried` is the number behind the file's. */
+static void correct_name(const struct expert *expert, const char *folder, const struct steps *steps, unsigned tried)
 {
     char path[PATH_MAX], right[PATH_MAX];
-    const uint64_t updates = expert->counters.updates;
-    if (updates >= step || make_file_path(path, folder, step, "") < 0 || make_file_path(right, folder, updates, "") < 0)
+    const uint64_t updates = expert->counters.updates, step = steps->items[tried - 1];
+    if (updates >= step || make_file_path(path, folder, step, "") < 0 ||
+        make_file_path(right, folder, updates, "") < 0 || !supersede(folder, steps, tried, updates, path))
         return;
-    const bool renamed = rename(path, right) == 0;
-    if (renamed)
-        (void)unlink(path); /* of two names of one file rename(2) leaves both */
-    if (renamed)
+    /* Of two names of one file rename(2) leaves both. */
+    if (rename(path, right) == 0 && (unlink(path) == 0 || errno == ENOENT))
         log_warning("checkpoint '%s' is after %" PRIu64 " updates, and is called '%s' now", path, updates, right);
     else
         log_warning("checkpoint '%s' is after %" PRIu64 " updates, and cannot be called so: %s", path, updates,
@@ -441,7 +470,7 @@ static int load_newest(struct expert *expert, const char *folder, const char *ui
     if (owned)
         set_aside(folder, steps, bad);
     if (owned && rc == 1)
-        correct_name(expert, folder, steps->items[tried - 1]);
+        correct_name(expert, folder, steps, tried);
     return rc;
 }
 
@@ -628,6 +657,8 @@ int checkpoint_write(const struct expert *expert, const struct expert_snapshot *
         rc = prune_kind(folder, "", step, keep);
     if (rc == 0)
         rc = prune_kind(folder, damaged_suffix, step, keep);
+    if (rc == 0)
+        rc = prune_kind(folder, superseded_suffix, step, keep);
     if (rc == 0) /* of one from whose path the folder was away for a while, and which could not remove it */
         remove_temporaries(folder);
     return rc;

@@ -42,7 +42,8 @@ int checkpoint_make_folder(const char *path);
  * file that is damaged, or of which a tensor holds what no expert may have (NaN, Inf), is no checkpoint: the one before
  * is taken, and the damaged one set aside (<name>.damaged). Where no good one is left nothing is touched, so that every
  * start is refused until a person decides: restores one, empties the folder, or sets start_anew, which sets all aside.
- * Temporary files are removed.
+ * Temporary files are removed. One that has fewer updates than its name says (a copy of an older one, by which a person
+ * goes back) is called after them from now on, and those that are not older than it are set aside (<name>.superseded).
  * 1: loaded; 0: there is none; or -errno after it logged what is wrong: all are damaged (-EPROTO), the newest cannot be
  * read, or a tensor does not fit the expert (-EINVAL). */
 int checkpoint_load(struct expert *expert, const char *dir, const char *uid, bool start_anew,

@@ -392,7 +392,7 @@ static int write_place(struct parameters *parameters, const struct parameter *it
     return result;
 }
 
-static bool is_quantized(const struct parameters *parameters, unsigned index)
+bool parameters_is_quantized(const struct parameters *parameters, unsigned index)
 {
     return parameters->shape.quantized != NULL && index < parameters->count && parameters->items[index].in > 0;
 }
@@ -405,7 +405,7 @@ int parameters_write(struct parameters *parameters, unsigned index, const float 
     const struct place halves = {parameters->matrices, item->at, parameters->shape.weight_bytes};
     const struct place transposed = {parameters->transposed, item->transposed, parameters->shape.weight_bytes};
     const bool is_matrix = item->in > 0 && copy == 0;
-    if (is_quantized(parameters, index)) {
+    if (parameters_is_quantized(parameters, index)) {
         struct quantized_numbers numbers;
         int result = quantized_numbers_create(&numbers, item->out, item->in);
         if (result != 0)
@@ -425,7 +425,7 @@ int parameters_write(struct parameters *parameters, unsigned index, const float 
 
 int parameters_write_numbers(struct parameters *parameters, unsigned index, const struct quantized_numbers *numbers)
 {
-    assert(is_quantized(parameters, index));
+    assert(parameters_is_quantized(parameters, index));
     const struct parameter *item = &parameters->items[index];
     const struct place place = place_of(parameters, item, 0);
     const struct place transposed = {parameters->transposed, item->transposed, parameters->shape.weight_bytes};

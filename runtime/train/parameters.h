@@ -114,7 +114,9 @@ unsigned parameters_tensors(const struct parameters *parameters);
 void parameters_tensor(const struct parameters *parameters, unsigned index, struct expert_tensor *tensor);
 int parameters_read(struct parameters *parameters, unsigned index, float *values);
 int parameters_write(struct parameters *parameters, unsigned index, const float *values);
-/* Of a matrix where kernel_shape.quantized is not NULL: as the format has it, which quantized_fits. */
+/* The tensor is a matrix in blocks of scales and codes. Vectors, of one dimension or of rows, stay floats. */
+bool parameters_is_quantized(const struct parameters *parameters, unsigned index);
+/* Of such a one: as the format has it, which quantized_fits. */
 int parameters_write_numbers(struct parameters *parameters, unsigned index, const struct quantized_numbers *numbers);
 uint64_t parameters_snapshot_bytes(const struct parameters *parameters);
 int parameters_snapshot(struct parameters *parameters, void *memory);

@@ -268,6 +268,78 @@ START_TEST(one_that_is_called_after_more_updates_than_it_has_does_not_stay_the_n
 }
 END_TEST
 
+/* A person goes back to 5 from where training went wrong, by a copy of it (or a link to it) that is the newest. */
+START_TEST(one_that_was_gone_back_to_stays_the_newest_at_later_starts)
+{
+    char from[256], to[256], command[600], left[200];
+    struct expert *good = make_expert(1), *bad = make_expert(2), *expert = make_expert(3);
+    ck_assert_int_eq(save(good, "ffn.0", 4, 9), 0);
+    ck_assert_int_eq(save(bad, "ffn.0", 20, 9), 0);
+    ck_assert_int_eq(save(bad, "ffn.0", 7, 9), 0);
+    ck_assert_int_eq(save(good, "ffn.0", 5, 9), 0);
+    path_of(from, "ffn.0", 5);
+    path_of(to, "ffn.0", 900);
+    snprintf(command, sizeof command, "%s '%s' '%s'", _i ? "cp" : "ln", from, to);
+    ck_assert_int_eq(system(command), 0);
+    path_of(to, "ffn.0", 300);
+    if (_i == 0) /* and another, which is not to be the newest later on */
+        ck_assert_int_eq(link(from, to), 0);
+    if (_i == 2) /* what has the right name is another one: it is not written over */
+        ck_assert_int_eq(save(bad, "ffn.0", 5, 9), 0);
+    for (int start = 0; start < 2; start++) {
+        log_capture();
+        ck_assert_int_eq(load(expert, "ffn.0"), 1);
+        const char *text = log_captured();
+        ck_assert_msg((strstr(text, "00020.safetensors' is set aside as") != NULL) == (start == 0), "%s", text);
+        ck_assert_uint_eq(expert->counters.updates, 5);
+        good->counters = expert->counters;
+        expect_same(good, expert);
+        snprintf(left, sizeof left,
+                 "004.safetensors 005.safetensors %s007.safetensors.superseded 020.safetensors.superseded %s",
+                 _i ? "005.safetensors.superseded " : "", _i ? "" : "300.safetensors.superseded ");
+        ck_assert_str_eq(files_of("ffn.0"), left);
+    }
+    /* Training passes them, and they go. */
+    ck_assert_int_eq(save(good, "ffn.0", 19, 1), 0);
+    ck_assert_str_eq(files_of("ffn.0"), _i ? "019.safetensors 020.safetensors.superseded "
+                                           : "019.safetensors 020.safetensors.superseded 300.safetensors.superseded ");
+    ck_assert_int_eq(save(good, "ffn.0", 21, 1), 0);
+    ck_assert_int_eq(load(expert, "ffn.0"), 1);
+    ck_assert_uint_eq(expert->counters.updates, 21);
+    expert_destroy(&good);
+    expert_destroy(&bad);
+    expert_destroy(&expert);
+}
+END_TEST
+
+/* It is still the newest where what it took the place of cannot be set aside. */
+START_TEST(one_that_was_gone_back_to_keeps_its_name_while_others_keep_theirs)
+{
+    char from[256], to[256];
+    struct expert *expert = make_expert(1);
+    ck_assert_int_eq(save(expert, "ffn.0", 5, 9), 0);
+    ck_assert_int_eq(save(expert, "ffn.0", 20, 9), 0);
+    path_of(from, "ffn.0", 5);
+    path_of(to, "ffn.0", 900);
+    ck_assert_int_eq(link(from, to), 0);
+    snprintf(to, sizeof to, "%s/ffn.0/%020u.safetensors.superseded", dir, 20);
+    ck_assert_int_eq(mkdir(to, 0700), 0);
+    for (int start = 0; start < 2; start++) {
+        log_capture();
+        ck_assert_int_eq(load(expert, "ffn.0"), 1);
+        expect_logged("cannot rename");
+        ck_assert_uint_eq(expert->counters.updates, 5);
+    }
+    ck_assert_int_eq(rmdir(to), 0);
+    for (int start = 0; start < 2; start++) {
+        ck_assert_int_eq(load(expert, "ffn.0"), 1);
+        ck_assert_uint_eq(expert->counters.updates, 5);
+    }
+    ck_assert_str_eq(files_of("ffn.0"), "005.safetensors 020.safetensors.superseded ");
+    expert_destroy(&expert);
+}
+END_TEST
+
 static void truncate_step(unsigned step, off_t length)
 {
     char path[256];
@@ -760,6 +832,8 @@ int main(void)
     tcase_add_test(all, the_history_is_bounded_and_the_newest_is_loaded);
     tcase_add_test(all, a_damaged_newest_one_is_set_aside_and_the_one_before_is_taken);
     tcase_add_test(all, one_that_is_called_after_more_updates_than_it_has_does_not_stay_the_newest);
+    tcase_add_loop_test(all, one_that_was_gone_back_to_stays_the_newest_at_later_starts, 0, 3);
+    tcase_add_test(all, one_that_was_gone_back_to_keeps_its_name_while_others_keep_theirs);
     tcase_add_test(all, when_all_are_damaged_every_start_is_refused);
     tcase_add_test(all, a_person_may_decide_to_start_anew);
     tcase_add_test(all, a_flipped_bit_of_a_header_makes_it_a_damaged_one);

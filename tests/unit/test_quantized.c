@@ -427,6 +427,43 @@ START_TEST(every_code_is_what_the_formula_says_in_every_kernel)
 }
 END_TEST
 
+/* On a device whose weights are as files have them: what stands in rows is no matrix of a product, and so it is floats.
+ */
+START_TEST(constants_of_rows_stay_floats)
+{
+    static const char *const floats[] = {"a.weight", "a.bias", "l.bias"};
+    const char *name = _i ? "mxfp4" : "fp8";
+    float values[5 * 7], found[5 * 7];
+    char precision[32];
+    struct support_device support;
+    struct expert *expert;
+    snprintf(precision, sizeof precision, "precision: %s", name);
+    support_device_open(
+        &support, "auto", false, precision,
+        "block: own, hidden_dim: 7, optimizer: none}\n"
+        "blocks:\n"
+        "  - {name: own, inputs: [{name: x, shape: [5, hidden_dim]}], layers: [{name: a, layer: affine, input: x, "
+        "weight: fixed, bias: fixed, over: row}, {name: l, layer: linear, input: a, size: 6}], outputs: [{name: y, "
+        "value: l}]");
+    ck_assert_int_eq(expert_create(&expert, support.device, &support.config.experts[0], 1), 0);
+    support_random(values, 5 * 7, 1, 1);
+    for (unsigned i = 0; i < sizeof floats / sizeof floats[0]; i++) {
+        const unsigned index = (unsigned)expert_tensor_find(expert, floats[i]);
+        struct expert_tensor tensor;
+        expert_tensor(expert, index, &tensor);
+        ck_assert_ptr_null(expert_tensor_format(expert, index));
+        ck_assert_int_eq(expert_tensor_write(expert, index, values), 0);
+        ck_assert_int_eq(expert_tensor_read(expert, index, found), 0);
+        ck_assert_mem_eq(found, values, tensor.count * sizeof *values);
+    }
+    const unsigned matrix = (unsigned)expert_tensor_find(expert, "l.weight");
+    ck_assert_ptr_eq(expert_tensor_format(expert, matrix), weight_format_find(name));
+    ck_assert_int_eq(expert_tensor_write(expert, matrix, values), -EINVAL);
+    expert_destroy(&expert);
+    support_device_close(&support);
+}
+END_TEST
+
 START_TEST(scales_that_change_elsewhere_than_at_64_weights_do_not_fit)
 {
     enum { ROWS = 130, COLUMNS = 200, OF_ROW = (COLUMNS + 31) / 32 };
@@ -472,18 +509,21 @@ END_TEST
 int main(void)
 {
     Suite *suite = suite_create("quantized");
-    TCase *formula = tcase_create("formula"), *experts = tcase_create("experts");
+    TCase *formula = tcase_create("formula"), *experts = tcase_create("experts"), *rows = tcase_create("rows");
     tcase_add_loop_test(formula, every_group_is_rounded_as_the_formula_says, 0, FORMATS);
     tcase_add_test(formula, a_group_is_what_it_is_in_other_peoples_files);
     tcase_add_loop_test(formula, partners_do_not_touch_each_other_and_pads_stay_zero, 0, FORMATS);
     tcase_add_test(formula, scales_that_change_elsewhere_than_at_64_weights_do_not_fit);
     tcase_add_loop_test(experts, experts_compute_with_what_their_weights_were_rounded_to, 0, PROGRAMS);
     tcase_add_loop_test(experts, every_code_is_what_the_formula_says_in_every_kernel, 0, PROGRAMS - OF_FILES);
+    tcase_add_loop_test(rows, constants_of_rows_stay_floats, 0, 2);
     tcase_add_loop_test(experts, what_trains_is_refused_and_memory_is_what_was_said, 0, FORMATS);
     tcase_set_timeout(formula, 300);
     tcase_set_timeout(experts, 600);
+    tcase_set_timeout(rows, 600);
     suite_add_tcase(suite, formula);
     suite_add_tcase(suite, experts);
+    suite_add_tcase(suite, rows);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     const int failed = srunner_ntests_failed(runner);
