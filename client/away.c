@@ -14,7 +14,7 @@
 #include "common/uid.h"
 
 enum { LEGS_MAX = SIBLINGS_MAX + 1 /* and the client itself */, ROOM_SPARE = EXPERTD_MAX_TENSORS * 64 };
-enum { LARGE_BYTES = 256 << 10 };
+enum { LARGE_BYTES = 256 << 10, CODEC_SAVES = 4 /* times: what comes of a byte at most */ };
 
 /* A part of a call for many experts. */
 struct part {
@@ -288,7 +288,7 @@ static void say(struct expertd_call *call, const uint32_t *numbers, size_t count
     struct call_part parts[MESSAGE_MAX_PARTS];
     for (size_t i = 0; i < count; i++)
         parts[i] = what;
-    (void)call_parts_say(&call->answer, numbers, parts, count); /* else they were not asked, which is true as well */
+    call_parts_say(&call->answer, numbers, parts, count);
 }
 
 /* A leg for each client at which parts that go on (parts[].at) are. How many there are. */
@@ -407,21 +407,39 @@ static bool any_named(const struct call_parts *parts)
     return false;
 }
 
-/* Rows of zeros for what comes of the legs, of tensors like the leg's. False: no memory. */
-static bool make_outputs(struct expertd_call *call, const struct expertd_call *leg)
+static void drop_outputs(struct expertd_call *call)
+{
+    while (call->n_outputs > 0)
+        zmq_msg_close(&call->reply[--call->n_outputs]);
+}
+
+/* Whether one frame could have brought as many rows as the call has, of a leg's tensor: a leg of one row, which is all
+ * that came, may not take memory for a thousand. */
+static bool fits_a_frame(const struct expertd_call *call, const struct expertd_call *leg,
+                         const struct expertd_tensor *tensor)
+{
+    const uint64_t row_bytes = tensor->bytes / leg->rows;
+    const uint64_t sent_bytes = tensor->codec == EXPERTD_CODEC_NONE ? row_bytes : row_bytes / CODEC_SAVES;
+    return sent_bytes <= call->client->max_frame_bytes / call->rows;
+}
+
+/* Rows of zeros for what comes of the legs, of tensors like the leg's. What keeps them from being made; NULL. */
+static const char *make_outputs(struct expertd_call *call, const struct expertd_call *leg)
 {
     for (; call->n_outputs < leg->n_outputs; call->n_outputs++) {
         struct expertd_tensor *output = &call->outputs[call->n_outputs];
         zmq_msg_t *frame = &call->reply[call->n_outputs];
         *output = leg->outputs[call->n_outputs];
+        if (!fits_a_frame(call, leg, output))
+            return "its rows are so long that those of all parts are more than a frame may have";
         output->bytes = output->bytes / leg->rows * call->rows;
         output->shape[0] = call->rows;
         if (zmq_msg_init_size(frame, output->bytes) < 0)
-            return false;
+            return "there is no memory for its answer";
         output->data = zmq_msg_data(frame);
         memset(zmq_msg_data(frame), 0, output->bytes);
     }
-    return true;
+    return NULL;
 }
 
 static bool same_outputs(const struct expertd_call *call, const struct expertd_call *leg)
@@ -446,8 +464,11 @@ static const char *place_outputs(struct expertd_call *call, struct expertd_call 
         take_outputs(call, leg);
         return NULL;
     }
-    if (first && !make_outputs(call, leg))
-        return "there is no memory for its answer";
+    const char *problem = first ? make_outputs(call, leg) : NULL;
+    if (problem) {
+        drop_outputs(call);
+        return problem;
+    }
     if (!same_outputs(call, leg))
         return "its answer has other shapes than that of the parts at another frontend";
     for (size_t i = 0; i < leg->n_outputs; i++) {
@@ -478,7 +499,7 @@ static void take_leg(struct expertd_call *call, struct expertd_call *leg, const 
                                .message = problem ? problem : leg->message,
                                .endpoint = ""});
     else
-        (void)call_parts_say(&call->answer, of->numbers, said->parts, of->count);
+        call_parts_say(&call->answer, of->numbers, said->parts, of->count);
 }
 
 /* Which part's status is that of a call of which no part is OK: PROTOCOL.md, "Many experts at once". */
@@ -506,8 +527,7 @@ static void end_parts(struct expertd_call *call)
         call->message[0] = 0;
     } else {
         call_set_status(call, worst->status, "%s", worst->message);
-        while (call->n_outputs > 0)
-            zmq_msg_close(&call->reply[--call->n_outputs]);
+        drop_outputs(call);
     }
     call->not_applied = call->method != EXPERTD__METHOD__BACKWARD || not_applied;
     call->retry_after_ms = call->status == EXPERTD_RESOURCE_EXHAUSTED ? retry_after_ms : 0;

@@ -12,6 +12,8 @@
 #include "client/expertd.h"
 #include "proto/message.h"
 
+enum { CALL_ENDPOINT_SIZE = 256 }; /* a longer one, that an answer names, is none */
+
 enum call_state {
     CALL_FREE,   /* in no hands; kept for the next call */
     CALL_UNSENT, /* waits for a connection, or for room in its queue */
@@ -32,10 +34,10 @@ struct expertd_call {
     TAILQ_ENTRY(expertd_call) link;
     struct expertd_call *bucket_next; /* in the table of calls in flight */
     void *user;
-    struct expertd_call *leg_of; /* of a leg; NULL */
-    struct away *away;           /* CALL_AWAY: its legs */
-    bool followed;               /* the server has said where it belongs: it is believed once */
-    char named[256];             /* of a leg: the endpoint that its answer names; "" */
+    struct expertd_call *leg_of;    /* of a leg; NULL */
+    struct away *away;              /* CALL_AWAY: its legs */
+    bool followed;                  /* the server has said where it belongs: it is believed once */
+    char named[CALL_ENDPOINT_SIZE]; /* of a leg: the endpoint that its answer names; "" */
     uint64_t request_id;
     uint64_t deadline_ns;
     uint64_t resend_ns;

@@ -39,7 +39,10 @@ static struct call_part part_of(const Expertd__ReplyHeader *header, size_t p, bo
     const Expertd__ReplyHeader__PartResult *result = header->parts[p];
     const enum expertd_status status = (enum expertd_status)result->status;
     const bool known = strcmp(expertd_status_name(status), "UNKNOWN") != 0;
-    const bool named = status == EXPERTD_NOT_FOUND && result->frontend > 0 && result->frontend <= header->n_endpoints;
+    const bool elsewhere =
+        status == EXPERTD_NOT_FOUND && result->frontend > 0 && result->frontend <= header->n_endpoints;
+    /* All parts may name the same one, and each gets a copy. */
+    const bool named = elsewhere && strlen(header->endpoints[result->frontend - 1]) < CALL_ENDPOINT_SIZE;
     const bool said = result->message[0] || status == EXPERTD_OK;
     return (struct call_part){
         .status = known ? status : EXPERTD_INTERNAL,
@@ -67,14 +70,21 @@ bool call_parts_begin(void **answer, size_t count)
     return put(answer, parts, count);
 }
 
-bool call_parts_say(void **answer, const uint32_t *numbers, const struct call_part *parts, size_t count)
+void call_parts_say(void **answer, const uint32_t *numbers, const struct call_part *parts, size_t count)
 {
     struct call_part all[MESSAGE_MAX_PARTS];
-    const struct call_parts *before = *answer;
+    struct call_parts *before = *answer;
     memcpy(all, before->parts, before->count * sizeof all[0]);
     for (size_t i = 0; i < count; i++)
         all[numbers[i]] = parts[i];
-    return put(answer, all, before->count);
+    if (put(answer, all, before->count))
+        return;
+    for (size_t i = 0; i < count; i++) {
+        struct call_part *part = &before->parts[numbers[i]];
+        *part = parts[i];
+        part->message = part->status == EXPERTD_OK ? "" : "there is no memory for the reason";
+        part->endpoint = "";
+    }
 }
 
 /* ---- what programs see of them --------------------------------------------------------------------------------- */

@@ -24,7 +24,7 @@ struct call_parts {
 bool call_parts_take(void **answer, const Expertd__ReplyHeader *header, bool backward);
 /* The same of parts that nobody has been asked for yet, which is what they say. */
 bool call_parts_begin(void **answer, size_t count);
-/* Says something else of `count` of them, by their numbers. False: no memory, and nothing has changed. */
-bool call_parts_say(void **answer, const uint32_t *numbers, const struct call_part *parts, size_t count);
+/* Says something else of `count` of them, by their numbers; without memory all but the texts. */
+void call_parts_say(void **answer, const uint32_t *numbers, const struct call_part *parts, size_t count);
 
 #endif

@@ -426,6 +426,13 @@ static int launch(struct expertd_call *call)
     return client_launch(call, clock_now_ns() + call->deadline_ms * NS_PER_MS);
 }
 
+static void doubt_repeats(struct expertd_call *call, const struct expertd_part *parts)
+{
+    for (size_t p = 0; p < call->n_parts; p++)
+        if (parts[p].request_id)
+            call_doubt_part(call, p);
+}
+
 int client_make_call(struct expertd_client *client, struct call_request *request, uint32_t deadline_ms,
                      struct expertd_call **result)
 {
@@ -455,9 +462,8 @@ int client_make_call(struct expertd_client *client, struct call_request *request
     const bool made = call_request_make(call, request) == EXPERTD_OK;
     if (made && tensors)
         call->room_bytes = expected_room(at, call, request);
-    for (size_t p = 0; made && request->method == EXPERTD__METHOD__BACKWARD && p < call->n_parts; p++)
-        if (request->parts[p].request_id)
-            call_doubt_part(call, p);
+    if (made && request->method == EXPERTD__METHOD__BACKWARD && request->parts)
+        doubt_repeats(call, request->parts);
     if (!made) {
         client_finish(call);
     } else if (launch(call) < 0) {
@@ -616,10 +622,11 @@ void expertd_call_release(struct expertd_call **pointer)
 static int set_up(struct expertd_client *client, const char *endpoint, const struct expertd_client_options *options)
 {
     struct keys keys;
+    client->max_frame_bytes = options->max_frame_bytes ? options->max_frame_bytes : frame_bytes_max;
     const struct connection_options connection = {
         .keys = &keys,
         .context = options->zmq_context,
-        .max_frame_bytes = options->max_frame_bytes ? options->max_frame_bytes : frame_bytes_max,
+        .max_frame_bytes = client->max_frame_bytes,
         .heartbeat_ms = options->heartbeat_ms ? options->heartbeat_ms : HEARTBEAT_MS,
         .local_bytes = options->local_off      ? 0
                        : options->local_memory ? options->local_memory
@@ -762,13 +769,16 @@ void expertd_client_read_counters(const struct expertd_client *client, struct ex
 {
     struct expertd_client_counters own = client->counters;
     own.in_flight = in_flight(client) - client->own_legs;
+    own.connects = client->connection.connects;
+    own.disconnects = client->connection.disconnects;
     for (size_t i = 0; i < client->siblings.count; i++) {
-        const struct expertd_client_counters *theirs = &client->siblings.clients[i]->counters;
+        const struct expertd_client *sibling = client->siblings.clients[i];
+        const struct expertd_client_counters *theirs = &sibling->counters;
+        own.connects += sibling->is_bulk ? sibling->connection.connects : 0;
+        own.disconnects += sibling->is_bulk ? sibling->connection.disconnects : 0;
         own.late_replies += theirs->late_replies;
         own.malformed_replies += theirs->malformed_replies;
         own.resent += theirs->resent;
     }
-    own.connects = client->connection.connects;
-    own.disconnects = client->connection.disconnects;
     struct_size_give(counters, &own, sizeof own);
 }

@@ -20,6 +20,7 @@ struct expertd_client {
     unsigned char id[MESSAGE_CLIENT_ID_SIZE];
     uint32_t deadline_ms;
     uint32_t queue_limit;
+    uint64_t max_frame_bytes;
     uint32_t codec, reply_codec;
     uint64_t last_request_id;
     uint64_t random;    /* of pauses */

@@ -247,7 +247,7 @@ struct expertd_client_counters {
     uint64_t in_flight;
     uint64_t late_replies;      /* to calls that had been given up, or that never were; dropped */
     uint64_t malformed_replies; /* garbage, or in contradiction with themselves */
-    uint64_t connects;
+    uint64_t connects;          /* of the connection to the endpoint, and of the second one there, for what is large */
     uint64_t disconnects;
     uint64_t resent;   /* requests that a full server refused and that were, or will be, sent once more */
     uint64_t followed; /* that the server has said to be another frontend's of its, and that were sent there */

@@ -201,14 +201,14 @@ END_TEST
 /* ---- many experts at once -----------------------------------------------------------------------------------------
  */
 
-enum { ROWS = 12, APPLIED = 512 };
+enum { ROWS = 12, APPLIED = 512, WIDE = 64 };
 
 /* A frontend that has some experts, and names the other one for the rest. */
 struct frontend {
     struct router *router;
     const char *has;              /* "ac": part.a and part.c */
     const char *names;            /* an endpoint, for what it has not; "" */
-    bool short_answer;            /* of one column less */
+    uint64_t columns;             /* of its answer; 0: as it was asked, 4 */
     atomic_int messages;          /* of parts, that came */
     size_t parts;                 /* of the last one */
     uint64_t applied[APPLIED][2]; /* backward: which part's letter, and the id */
@@ -230,7 +230,7 @@ static void answer_rows(const struct frontend *frontend, const Expertd__RequestH
     for (size_t p = 0; p < header->n_parts; p++) {
         for (uint64_t row = 0; row < header->parts[p]->rows; row++, from += 4, to += columns)
             for (uint64_t c = 0; c < columns; c++)
-                to[c] = has(frontend, header->parts[p]) ? 2 * from[c] : 0;
+                to[c] = has(frontend, header->parts[p]) ? 2 * from[c % 4] : 0;
     }
 }
 
@@ -254,8 +254,8 @@ static void answer_parts(void *context, struct router_request *request)
     Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
     Expertd__ReplyHeader__PartResult results[8], *pointers[8];
     char *endpoints[] = {(char *)(uintptr_t)frontend->names};
-    float asked[ROWS * 4], answer[ROWS * 4];
-    uint64_t shape[] = {0, frontend->short_answer ? 3 : 4};
+    float asked[ROWS * 4], answer[ROWS * WIDE];
+    uint64_t shape[] = {0, frontend->columns ? frontend->columns : 4};
     Expertd__Tensor tensor = EXPERTD__TENSOR__INIT, *tensors[] = {&tensor};
     if (header->method == EXPERTD__METHOD__PING) {
         router_nop(NULL, request);
@@ -477,12 +477,38 @@ END_TEST
 
 START_TEST(answers_of_other_shapes_are_no_answers)
 {
-    there.short_answer = true;
+    there.columns = 3;
     struct expertd_call *call = ask_parts(four_parts, 4, false);
     session_finish_as(call, EXPERTD_OK);
     for (size_t p = 0; p < 4; p++)
         ck_assert_int_eq(expertd_call_part_status(call, p), p % 3 ? EXPERTD_OK : EXPERTD_INTERNAL);
     expertd_call_release(&call);
+}
+END_TEST
+
+/* Each frontend sends some of the rows; memory is taken for all of them. */
+START_TEST(rows_that_would_fit_no_frame_together_take_no_memory)
+{
+    struct expertd_client_options options;
+    const uint64_t all_bytes = ROWS * WIDE * sizeof(float);
+    expertd_client_options_init(&options);
+    for (int fits = 0; fits < 2; fits++) {
+        here.columns = there.columns = 0;
+        options.max_frame_bytes = fits ? all_bytes : all_bytes - 1;
+        expertd_client_destroy(&session.client);
+        ck_assert_int_eq(expertd_client_new(&session.client, router_endpoint(session.router), &options), 0);
+        struct expertd_call *call = ask_parts(four_parts, 4, false);
+        expect_all(call, 4); /* from now on it is known who has what */
+        expertd_call_release(&call);
+        here.columns = there.columns = WIDE;
+        call = ask_parts(four_parts, 4, false);
+        session_finish_as(call, fits ? EXPERTD_OK : EXPERTD_INTERNAL);
+        ck_assert_uint_eq(expertd_call_output_count(call), (size_t)fits);
+        for (size_t p = 0; p < 4; p++)
+            ck_assert_int_eq(expertd_call_part_status(call, p), fits ? EXPERTD_OK : EXPERTD_INTERNAL);
+        ck_assert(fits || strstr(expertd_call_part_message(call, 0), "a frame"));
+        expertd_call_release(&call);
+    }
 }
 END_TEST
 
@@ -641,6 +667,15 @@ START_TEST(large_calls_to_another_host_have_a_connection_of_their_own)
     expertd_client_read_counters(session.client, &counters);
     ck_assert_uint_eq(counters.followed, 0);
     ck_assert_uint_eq(counters.in_flight, 0);
+    ck_assert_uint_eq(counters.connects, 2);
+    ck_assert_uint_eq(counters.disconnects, 0);
+    const struct expertd_client *second =
+        expertd_client_frontend(session.client, expertd_client_endpoint(session.client));
+    router_stop(&session.router);
+    while (expertd_client_connected(session.client) || expertd_client_connected(second))
+        ck_assert_int_ge(expertd_poll(session.client, 1), 0);
+    expertd_client_read_counters(session.client, &counters);
+    ck_assert_uint_eq(counters.disconnects, 2);
     tear_down_far();
 }
 END_TEST
@@ -691,6 +726,7 @@ int main(void)
     tcase_add_test(parts, a_part_that_nobody_has_hurts_no_other_and_goes_round_no_circle);
     tcase_add_test(parts, a_frontend_that_is_silent_costs_its_parts_alone);
     tcase_add_test(parts, answers_of_other_shapes_are_no_answers);
+    tcase_add_test(parts, rows_that_would_fit_no_frame_together_take_no_memory);
     tcase_add_test(parts, parts_that_are_away_can_be_given_up);
     tcase_add_test(parts, many_messages_at_once_all_come_back);
     suite_add_tcase(suite, parts);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "client/call.h"
 #include "client/call_parts.h"
 #include "client/expertd.h"
 #include "unit/task_world.h"
@@ -210,6 +211,33 @@ START_TEST(statuses_and_texts_of_a_stranger_are_made_harmless)
 }
 END_TEST
 
+/* All parts at the one frontend that the reply names, which each of them has a copy of. */
+START_TEST(an_endpoint_that_is_none_is_not_copied_for_each_part)
+{
+    enum { LONGEST = CALL_ENDPOINT_SIZE - 1 };
+    static char endpoint[LONGEST + 2];
+    char *endpoints[] = {endpoint};
+    Expertd__ReplyHeader header = EXPERTD__REPLY_HEADER__INIT;
+    Expertd__ReplyHeader__PartResult result = EXPERTD__REPLY_HEADER__PART_RESULT__INIT,
+                                     *pointers[] = {&result, &result};
+    void *taken = NULL;
+    result.status = EXPERTD__STATUS__NOT_FOUND;
+    result.frontend = 1;
+    header.n_parts = 2;
+    header.parts = pointers;
+    header.n_endpoints = 1;
+    header.endpoints = endpoints;
+    for (size_t more = 0; more < 2; more++) {
+        memset(endpoint, 'e', LONGEST + more);
+        ck_assert(call_parts_take(&taken, &header, true));
+        const struct call_parts *parts = taken;
+        ck_assert_int_eq(parts->parts[1].status, EXPERTD_NOT_FOUND);
+        ck_assert_str_eq(parts->parts[1].endpoint, more ? "" : endpoint);
+    }
+    free(taken);
+}
+END_TEST
+
 int main(void)
 {
     TCase *remote = tcase_create("remote"), *local = tcase_create("local"), *bare = tcase_create("bare");
@@ -224,6 +252,7 @@ int main(void)
     tcase_add_test(remote, a_whole_refusal_is_each_part_s);
     tcase_add_test(remote, what_is_no_request_does_not_leave);
     tcase_add_test(bare, statuses_and_texts_of_a_stranger_are_made_harmless);
+    tcase_add_test(bare, an_endpoint_that_is_none_is_not_copied_for_each_part);
     Suite *suite = suite_create("call_parts");
     suite_add_tcase(suite, remote);
     suite_add_tcase(suite, local);

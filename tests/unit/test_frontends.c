@@ -141,8 +141,12 @@ END_TEST
 START_TEST(one_that_does_not_answer_leaves_the_others)
 {
     first.endpoint = session_free_endpoint();
-    ck_assert_int_eq(frontends_look(&frontends, &look, NULL, FRONTENDS_NO_EXPERTS, 1000), 0);
-    ck_assert_uint_eq(look.count, 2);
+    uint32_t timeout_ms = 250;
+    do { /* until the other one has answered in time */
+        frontends_release(&look);
+        timeout_ms *= 4;
+        ck_assert_int_eq(frontends_look(&frontends, &look, NULL, FRONTENDS_NO_EXPERTS, timeout_ms), 0);
+    } while (look.count < 2 || !frontends_stats(&look, 0));
     ck_assert_ptr_null(frontends_stats(&look, 1));
     ck_assert_ptr_null(frontends_pong(&look, 1));
     const struct expertd_stats *sum = frontends_sum(&look);
