@@ -181,13 +181,26 @@ static int run_probe(struct device *device, const cl_mem *memory, float *values,
     return result;
 }
 
+/* Whether kernels may use memory by its address: only a driver that says that it computes in the host's memory is asked
+ * to try. One that calls a device a CPU may have it elsewhere, where another buffer's address is anything. */
+static bool may_probe(const struct device *device)
+{
+    cl_bool unified = CL_FALSE;
+    return !device_stages_rows(device) &&
+           clGetDeviceInfo(device->id, CL_DEVICE_HOST_UNIFIED_MEMORY, sizeof unified, &unified, NULL) == CL_SUCCESS &&
+           unified;
+}
+
 int linear_group_open(struct device *device)
 {
     const size_t bytes = probe_bytes(provider_shape(device));
     cl_mem memory[MEMBERS] = {NULL};
+    bool equal = false;
+    device->compute->groups = false;
+    if (!may_probe(device))
+        return 0;
     float *values = malloc(bytes);
     int result = values != NULL ? 0 : -ENOMEM;
-    bool equal = false;
     for (unsigned i = 0; i < MEMBERS && result == 0; i++)
         result = device_allocate(device, bytes, "a probe", &memory[i]);
     if (result == 0)

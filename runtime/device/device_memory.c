@@ -1,5 +1,6 @@
 /* A device's memory: buffers within a budget. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include <sys/mman.h>
@@ -59,6 +60,24 @@ static void give_host_memory(void *memory, size_t bytes)
         free(memory);
     else
         munmap(memory, shm_round_up(bytes, LARGE_PAGE));
+}
+
+/* What was enqueued before a device was lost may still use its memory, and nothing says until when: it stays for the
+ * rest of the process, which is to end (runtime/device/device.h). Known here, it is no leak. */
+struct abandoned {
+    void *memory;
+    struct abandoned *next;
+};
+static _Atomic(struct abandoned *) abandoned;
+
+static void abandon_host_memory(void *memory)
+{
+    struct abandoned *item = malloc(sizeof *item);
+    if (item == NULL)
+        return;
+    *item = (struct abandoned){memory, atomic_load(&abandoned)};
+    while (!atomic_compare_exchange_weak(&abandoned, &item->next, item))
+        ;
 }
 
 static cl_mem create_buffer(struct device *device, size_t bytes, cl_int *error)
@@ -127,7 +146,9 @@ void device_release(struct device *device, cl_mem *buffer)
     if (memory != NULL && !device->lost)
         clFinish(device->queue);
     clReleaseMemObject(*buffer);
-    if (memory != NULL)
+    if (memory != NULL && device->lost)
+        abandon_host_memory(memory);
+    else if (memory != NULL)
         give_host_memory(memory, bytes);
     device->memory_used -= bytes;
     *buffer = NULL;

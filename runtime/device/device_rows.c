@@ -83,10 +83,16 @@ int device_mark(struct device *device, cl_event *done)
 {
     if (device->current != NULL)
         return device_staging_mark(device, done);
+    *done = NULL;
     cl_int error = clEnqueueMarkerWithWaitList(device->queue, 0, NULL, done);
     if (error == CL_SUCCESS)
         error = clFlush(device->queue);
-    return error == CL_SUCCESS ? 0 : device_fail(device, error, "the end of a batch");
+    if (error == CL_SUCCESS)
+        return 0;
+    if (*done != NULL)
+        clReleaseEvent(*done);
+    *done = NULL;
+    return device_fail(device, error, "the end of a batch");
 }
 
 /* "An event in the list failed" says less than the event itself. */

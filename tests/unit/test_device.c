@@ -246,6 +246,27 @@ START_TEST(a_lost_device_says_so_from_then_on)
 }
 END_TEST
 
+/* What was enqueued before may still write there; small memory is of the heap, large memory a mapping. */
+START_TEST(memory_of_a_lost_device_stays)
+{
+    struct support_device support;
+    static const size_t sizes[] = {512, 3 << 20};
+    static unsigned char pattern[3 << 20];
+    cl_mem buffer;
+    support_device_open(&support, "cpu", false, "", "");
+    memset(pattern, 0xa5, sizeof pattern);
+    ck_assert_int_eq(device_allocate(support.device, sizes[_i], "test", &buffer), 0);
+    ck_assert_int_eq(device_write(support.device, buffer, 0, pattern, sizes[_i]), 0);
+    const unsigned char *memory = device_address(support.device, buffer);
+    ck_assert_ptr_nonnull(memory);
+    ck_assert_int_eq(device_fail(support.device, CL_DEVICE_NOT_AVAILABLE, "a batch"), -ENODEV);
+    device_release(support.device, &buffer);
+    ck_assert_ptr_null(buffer);
+    ck_assert_int_eq(memcmp(memory, pattern, sizes[_i]), 0);
+    support_device_close(&support);
+}
+END_TEST
+
 START_TEST(compiled_kernels_are_kept_in_a_private_folder)
 {
     struct support_device support;
@@ -415,6 +436,7 @@ int main(void)
     tcase_add_test(all, room_for_rows_grows_beside_batches_in_flight);
     tcase_add_test(all, an_opencl_error_is_named_and_the_device_goes_on);
     tcase_add_test(all, a_lost_device_says_so_from_then_on);
+    tcase_add_loop_test(all, memory_of_a_lost_device_stays, 0, 2);
     tcase_add_test(all, compiled_kernels_are_kept_in_a_private_folder);
     tcase_add_test(all, compiled_kernels_are_built_once_and_then_taken_from_their_file);
     tcase_add_test(all, a_damaged_file_of_compiled_kernels_is_reported_and_made_anew);

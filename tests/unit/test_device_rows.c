@@ -1,5 +1,7 @@
 /* Rows in place and rows that are staged give the same, bit by bit, whatever the device's class. */
 #include <check.h>
+#include <dlfcn.h>
+#include <errno.h>
 #include <string.h>
 
 #include "runtime/device/device_private.h"
@@ -119,6 +121,42 @@ START_TEST(rows_of_bytes_lie_where_they_lie)
 }
 END_TEST
 
+static bool flush_fails;
+static cl_event released; /* the last one */
+
+/* As the library's, but for what a test wants. Calls of this program come here. */
+__attribute__((visibility("default"))) cl_int clFlush(cl_command_queue queue)
+{
+    cl_int (*real)(cl_command_queue) = (cl_int(*)(cl_command_queue))dlsym(RTLD_NEXT, "clFlush");
+    return flush_fails ? CL_OUT_OF_RESOURCES : real(queue);
+}
+
+__attribute__((visibility("default"))) cl_int clReleaseEvent(cl_event event)
+{
+    cl_int (*real)(cl_event) = (cl_int(*)(cl_event))dlsym(RTLD_NEXT, "clReleaseEvent");
+    released = event;
+    return real(event);
+}
+
+/* A batch that cannot be marked runs again, and then has another event. */
+START_TEST(a_mark_that_fails_leaves_no_event)
+{
+    struct support_device support;
+    cl_event done = NULL;
+    support_device_open(&support, "cpu", false, "", "");
+    flush_fails = true;
+    released = NULL;
+    ck_assert_int_eq(device_mark(support.device, &done), -EIO);
+    flush_fails = false;
+    ck_assert_ptr_null(done);
+    ck_assert_ptr_nonnull(released);
+    ck_assert_int_eq(device_mark(support.device, &done), 0);
+    ck_assert_ptr_nonnull(done);
+    ck_assert_int_eq(device_wait(support.device, &done), 0);
+    support_device_close(&support);
+}
+END_TEST
+
 int main(void)
 {
     TCase *all = tcase_create("device_rows");
@@ -128,6 +166,7 @@ int main(void)
     tcase_add_test(all, a_gpu_computes_on_rows_that_are_staged);
     tcase_add_test(all, a_cpu_may_be_told_to_stage_rows);
     tcase_add_loop_test(all, rows_of_bytes_lie_where_they_lie, 0, 2);
+    tcase_add_test(all, a_mark_that_fails_leaves_no_event);
     tcase_add_loop_test(all, where_slabs_are_used_is_what_the_configuration_says, 0, 3);
     Suite *suite = suite_create("device_rows");
     suite_add_tcase(suite, all);
