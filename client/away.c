@@ -95,6 +95,7 @@ static void copy_request(struct expertd_call *to, const struct expertd_call *fro
         zmq_msg_init(&to->request[to->n_request]);
         zmq_msg_copy(&to->request[to->n_request], (zmq_msg_t *)(uintptr_t)&from->request[to->n_request]);
     }
+    to->request_id = from->request_id;
     to->rows = from->rows;
     to->uid_hash = from->uid_hash;
     to->n_gradients = from->n_gradients;
@@ -121,7 +122,6 @@ static bool launch_leg(struct expertd_call *call, struct expertd_call *leg, uint
 {
     struct away *away = call->away;
     struct expertd_client *at = leg->client;
-    leg->request_id = call->request_id;
     leg->room_bytes = room_of(call, leg->rows);
     leg->deadline_ns = call->deadline_ns;
     leg->deadline_ms = call->deadline_ms;
@@ -291,6 +291,14 @@ static void say(struct expertd_call *call, const uint32_t *numbers, size_t count
     call_parts_say(&call->answer, numbers, parts, count);
 }
 
+/* With an id of its own: a late answer under the call's may be to other parts. */
+static bool cut_leg(struct expertd_call *leg, struct expertd_call *call, const Expertd__RequestHeader *header,
+                    const uint32_t *numbers, size_t count)
+{
+    leg->request_id = ++call->client->last_request_id;
+    return call_cut(leg, call, header, numbers, count, connection_heap(&leg->client->connection));
+}
+
 /* A leg for each client at which parts that go on (parts[].at) are. How many there are. */
 static size_t start_legs(struct expertd_call *call, const Expertd__RequestHeader *header)
 {
@@ -316,7 +324,7 @@ static size_t start_legs(struct expertd_call *call, const Expertd__RequestHeader
         if (made && count == away->n_parts)
             copy_request(leg, call);
         else if (made)
-            made = call_cut(leg, call, header, numbers, count, connection_heap(&at->connection));
+            made = cut_leg(leg, call, header, numbers, count);
         if (made)
             (void)launch_leg(call, leg, numbers, count);
         else

@@ -1,8 +1,8 @@
 /* Calls that go on at other frontends of the server that the client is connected to: a server with several answers what
  * is asked at the wrong one with the endpoint of the right one. A call that is away has legs, calls of the siblings'
- * clients (client/siblings.h) with its request, or of a call for many experts its parts' shares of it, under its ids;
- * what comes of them is the call's. Where experts are is remembered, and calls then go there at once. One thread at a
- * time, the client's. */
+ * clients (client/siblings.h) with its request, or of a call for many experts its parts' shares of it, under its parts'
+ * ids; what comes of them is the call's. Where experts are is remembered, and calls then go there at once. One thread
+ * at a time, the client's. */
 #ifndef EXPERTD_CLIENT_AWAY_H
 #define EXPERTD_CLIENT_AWAY_H
 

@@ -65,8 +65,12 @@ static bool cut_header(struct expertd_call *cut, const Expertd__RequestHeader *w
     Expertd__RequestHeader__Part *parts[MESSAGE_MAX_PARTS];
     Expertd__Tensor tensors[MESSAGE_MAX_TENSORS], *pointers[MESSAGE_MAX_TENSORS];
     uint64_t shapes[MESSAGE_MAX_TENSORS][MESSAGE_MAX_DIMS];
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         parts[i] = whole->parts[numbers[i]];
+        if (parts[i]->request_id == 0)
+            parts[i]->request_id = whole->request_id;
+    }
+    header.request_id = cut->request_id;
     header.n_parts = count;
     header.parts = parts;
     for (size_t i = 0; i < whole->n_tensors; i++) {

@@ -9,8 +9,9 @@
 
 /* Whether the request (`header`: its own, decoded) can be cut: its parts' rows are those of each tensor. */
 bool call_cut_possible(const struct expertd_call *whole, const Expertd__RequestHeader *header);
-/* Fills cut->request[] and what follows from it with `count` parts, by their numbers, which ascend. heap: where the
- * tensors go if they can; NULL. False: no memory; there is no request then. */
+/* Fills cut->request[] and what follows from it with `count` parts, by their numbers, which ascend. The request has
+ * cut->request_id, so that a late answer to another cut is not taken for its own; its parts keep their ids. heap: where
+ * the tensors go if they can; NULL. False: no memory; there is no request then. */
 bool call_cut(struct expertd_call *cut, const struct expertd_call *whole, const Expertd__RequestHeader *header,
               const uint32_t *numbers, size_t count, struct local_heap *heap);
 

@@ -209,6 +209,8 @@ struct frontend {
     const char *has;              /* "ac": part.a and part.c */
     const char *names;            /* an endpoint, for what it has not; "" */
     uint64_t columns;             /* of its answer; 0: as it was asked, 4 */
+    atomic_bool keeps;            /* the next one is answered late: just before the one after it */
+    uint64_t kept_id;             /* of that one; 0 */
     atomic_int messages;          /* of parts, that came */
     size_t parts;                 /* of the last one */
     uint64_t applied[APPLIED][2]; /* backward: which part's letter, and the id */
@@ -247,6 +249,21 @@ static void note_applied(struct frontend *frontend, const Expertd__RequestHeader
     memcpy(frontend->client_id, header->client_id.data, MESSAGE_CLIENT_ID_SIZE);
 }
 
+/* As if two parts had failed of what was kept. */
+static void answer_kept(struct frontend *frontend, struct router_request *request, const Expertd__RequestHeader *header)
+{
+    Expertd__RequestHeader kept = *header;
+    Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
+    Expertd__ReplyHeader__PartResult result = EXPERTD__REPLY_HEADER__PART_RESULT__INIT,
+                                     *pointers[] = {&result, &result};
+    kept.request_id = frontend->kept_id;
+    frontend->kept_id = 0;
+    reply.status = result.status = EXPERTD__STATUS__ABORTED;
+    reply.parts = pointers;
+    reply.n_parts = 2;
+    router_reply(request, &kept, &reply, NULL, 0);
+}
+
 static void answer_parts(void *context, struct router_request *request)
 {
     struct frontend *frontend = context;
@@ -261,6 +278,13 @@ static void answer_parts(void *context, struct router_request *request)
         router_nop(NULL, request);
         return;
     }
+    if (atomic_exchange(&frontend->keeps, false)) {
+        frontend->kept_id = header->request_id;
+        frontend->messages++;
+        return;
+    }
+    if (frontend->kept_id)
+        answer_kept(frontend, request, header);
     frontend->messages++;
     frontend->parts = header->n_parts;
     reply.status = EXPERTD__STATUS__NOT_FOUND;
@@ -482,6 +506,40 @@ START_TEST(answers_of_other_shapes_are_no_answers)
     session_finish_as(call, EXPERTD_OK);
     for (size_t p = 0; p < 4; p++)
         ck_assert_int_eq(expertd_call_part_status(call, p), p % 3 ? EXPERTD_OK : EXPERTD_INTERNAL);
+    expertd_call_release(&call);
+}
+END_TEST
+
+/* A backward of two or three parts, whose answer comes when two of them are asked for again in a message of their own.
+ */
+START_TEST(a_late_answer_is_not_taken_for_one_to_other_parts)
+{
+    static const struct expertd_part parts[] = {{"part.a", 2, 0}, {"part.b", 1, 0}, {"part.c", 4, 0}};
+    const size_t count = _i ? 3 : 2;
+    const struct expertd_tensor input = expertd_tensor_f32(rows, count == 3 ? 7 : 3, 4);
+    struct expertd_client_counters counters = {.size = sizeof counters};
+    struct expertd_call *call, *learning = ask_parts(&parts[0], 1, false);
+    expect_all(learning, 1); /* there is a connection */
+    expertd_call_release(&learning);
+    atomic_store(&here.keeps, true);
+    ck_assert_int_eq(expertd_backward_parts(session.client, parts, count, &input, 1, &input, 1, 1000, &call), 0);
+    session_finish_as(call, EXPERTD_DEADLINE_EXCEEDED);
+    session_ping(); /* it has come */
+    ck_assert_int_eq(here.messages, 2);
+    /* Before that is answered it becomes known where part.b is. */
+    const uint64_t kept_id = here.kept_id;
+    ck_assert_uint_eq(kept_id, expertd_call_request_id(call));
+    here.kept_id = 0;
+    learning = ask_parts(&parts[1], 1, false);
+    expect_all(learning, 1);
+    expertd_call_release(&learning);
+    here.kept_id = kept_id;
+    ck_assert_int_eq(expertd_call_retry(call, SESSION_LONG_MS), 0);
+    expect_all(call, count);
+    ck_assert_uint_eq(here.parts, count - 1);
+    expertd_client_read_counters(session.client, &counters);
+    ck_assert_uint_eq(counters.late_replies, 1);
+    ck_assert_uint_eq(counters.malformed_replies, 0);
     expertd_call_release(&call);
 }
 END_TEST
@@ -726,6 +784,7 @@ int main(void)
     tcase_add_test(parts, a_part_that_nobody_has_hurts_no_other_and_goes_round_no_circle);
     tcase_add_test(parts, a_frontend_that_is_silent_costs_its_parts_alone);
     tcase_add_test(parts, answers_of_other_shapes_are_no_answers);
+    tcase_add_loop_test(parts, a_late_answer_is_not_taken_for_one_to_other_parts, 0, 2);
     tcase_add_test(parts, rows_that_would_fit_no_frame_together_take_no_memory);
     tcase_add_test(parts, parts_that_are_away_can_be_given_up);
     tcase_add_test(parts, many_messages_at_once_all_come_back);

@@ -53,6 +53,7 @@ static void make(enum expertd_codec codec)
                                          .reply_codec = CODEC_FLOAT16,
                                          .client_id = client_id};
     whole.request_id = 5;
+    cut.request_id = 6;
     whole.deadline_ms = 100;
     ck_assert_int_eq(call_request_make(&whole, &request), EXPERTD_OK);
 }
@@ -85,7 +86,7 @@ START_TEST(parts_keep_their_rows_and_ids_with_every_codec)
     ck_assert(call_cut_possible(&whole, header));
     ck_assert(call_cut(&cut, &whole, header, numbers, 2, NULL));
     const Expertd__RequestHeader *own = header_of(&cut);
-    ck_assert_uint_eq(own->request_id, 5);
+    ck_assert_uint_eq(own->request_id, 6);
     ck_assert_mem_eq(own->client_id.data, client_id, sizeof client_id);
     ck_assert_uint_eq(own->n_requires_grad, 1);
     ck_assert_uint_eq(own->metadata.len, 4);
@@ -93,6 +94,7 @@ START_TEST(parts_keep_their_rows_and_ids_with_every_codec)
     ck_assert_uint_eq(own->n_parts, 2);
     ck_assert_str_eq(own->parts[0]->uid, "e.1");
     ck_assert_uint_eq(own->parts[0]->request_id, 17);
+    ck_assert_uint_eq(own->parts[1]->request_id, 5);
     ck_assert_str_eq(own->parts[1]->uid, "e.3");
     ck_assert_uint_eq(cut.rows, 6);
     ck_assert_uint_eq(cut.n_parts, 2);
