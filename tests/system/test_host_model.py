@@ -2,7 +2,7 @@
 """scripts/host-model: what it says of models, what configuration it writes, and that a server with it computes the model's
 experts, also one of several parts."""
 # timeout: 600
-import json, os, re, shutil, subprocess, sys, tempfile
+import json, os, re, shutil, struct, subprocess, sys, tempfile
 
 from support_server import BIN, ROOT, Server, pb
 try:
@@ -98,6 +98,43 @@ def refused(folder):
     print("ok: what is missing")
 
 
+def rewrite_shared(path):
+    """The file's shared experts become BF16 ones, as a model may have them."""
+    with open(path, "rb") as file:
+        content = file.read()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8:8 + length])
+    for name in [n for n in header if ".shared_experts." in n]:
+        tensor = header.pop(name)
+        if not name.endswith("_scale_inv"):
+            end = max(t["data_offsets"][1] for t in header.values() if "data_offsets" in t)
+            size = 2 * tensor["shape"][0] * tensor["shape"][1]
+            header[name] = {"dtype": "BF16", "shape": tensor["shape"], "data_offsets": [end, end + size]}
+    text = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + content[8 + length:])
+
+
+def precisions(folder):
+    """The precision fits all tensors that it is for, also those of files that are not there yet."""
+    def taken(*options):
+        host_model(f"{folder}/mixed", "--out", f"{folder}/mixed.yaml", *options)
+        return re.search(r"precision: (\w+)", check(f"{folder}/mixed.yaml")).group(1)
+
+    shutil.copytree(f"{folder}/deepseek", f"{folder}/mixed")
+    files = sorted(name for name in os.listdir(f"{folder}/mixed") if name.endswith(".safetensors"))
+    assert taken() == taken("--precision", "fp8") == "fp8"
+    os.rename(f"{folder}/mixed/{files[0]}", f"{folder}/away")
+    assert taken() == taken("--precision", "fp8") == "fp8"
+    os.rename(f"{folder}/away", f"{folder}/mixed/{files[0]}")
+    rewrite_shared(f"{folder}/mixed/{files[1]}")
+    assert taken() == "bf16" and taken("--precision", "int8") == "int8" and taken("--layers", "0:1") == "fp8"
+    assert "F8_E4M3 and BF16" in (out := host_model(f"{folder}/mixed", "--out", "-")) and "bf16 is taken" in out, out
+    text = host_model(f"{folder}/mixed", "--out", "-", "--precision", "fp8", status=1)
+    assert "layers.1.mlp.shared_experts." in text and "in BF16" in text and "--precision bf16" in text, text
+    print("ok: precisions")
+
+
 def forward(client, uid, x):
     header = pb.RequestHeader(version=1, request_id=1, method=pb.FORWARD, uid=uid)
     header.tensors.add(dtype=pb.FLOAT32, shape=x.shape)
@@ -165,6 +202,7 @@ try:
     every_model(folder)
     parts(folder)
     refused(folder)
+    precisions(folder)
     serves(folder)
 finally:
     shutil.rmtree(folder)
