@@ -22,10 +22,12 @@ static const struct product products[] = {
 enum { PRODUCTS = sizeof products / sizeof products[0], MOST_ROWS = 40 };
 static const int rows_of[LINEAR_GROUP] = {1, 6, 7, MOST_ROWS, 2, 18, 1, 13};
 
-/* Of weights in few bits: then a byte is one, else a half. */
-static bool is_scale_a_power(void)
+/* Of weights in few bits, codes and scales: a scale of mxfp4 is a power of two, and of int8 it is a half, small enough
+ * that gates of whole codes are no zeros. */
+static unsigned byte_of_few_bits(void)
 {
-    return strcmp(device->config->precision, "mxfp4") == 0;
+    const char *precision = device->config->precision;
+    return strcmp(precision, "mxfp4") == 0 ? 0x7a : strcmp(precision, "int8") == 0 ? 0x1c : 0x2c;
 }
 
 /* Bits that are numbers whatever weights are, and not the same from one to the next. */
@@ -42,7 +44,7 @@ static cl_mem put_weights(int n, int k, unsigned stream)
         else if (shape->weight_bytes == sizeof(uint16_t))
             ((uint16_t *)(void *)memory)[i] = kernel_weight_from_float(shape, values[i]);
         else
-            memory[i] = (unsigned char)((is_scale_a_power() ? 0x7a : 0x2c) + i * stream % 2);
+            memory[i] = (unsigned char)(byte_of_few_bits() + i * stream % 2);
     }
     const cl_mem buffer = put(memory, bytes);
     free(memory);
@@ -113,7 +115,9 @@ static const struct {
     {"amx", "", 0},
     {"cpu", "precision: fp16", 0},
     {"cpu", "precision: bf16", 0},
+    {"cpu", "precision: int8", 0},
     {"cpu", "precision: int4", 0},
+    {"cpu", "precision: fp8", 0},
     {"cpu", "precision: mxfp4", 0},
 };
 enum { WORLDS = sizeof worlds / sizeof worlds[0] };
