@@ -77,7 +77,7 @@ static int find_place(struct local *local, const struct config *config)
  * another server listens at, whose frontend.local_path may be the same. */
 static int listen_there(struct local *local)
 {
-    struct stat status;
+    struct stat status = {0};
     const char *path = local->address.sun_path;
     const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
