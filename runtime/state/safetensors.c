@@ -350,7 +350,7 @@ static int refuse_other(const struct safetensors *file, uint64_t file_bytes, cha
 
 static int read_header(struct safetensors *file, uint64_t file_bytes, char *error)
 {
-    unsigned char length_bytes[LENGTH_BYTES];
+    unsigned char length_bytes[LENGTH_BYTES] = {0};
     int rc = file_bytes < LENGTH_BYTES ? refuse_other(file, file_bytes, error) : 0;
     if (rc == 0 && file_bytes < LENGTH_BYTES)
         return refuse(error, "it is no safetensors file, or lacks its end (%" PRIu64 " bytes)", file_bytes);
