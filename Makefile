@@ -9,6 +9,8 @@
 #   make deb             Debian packages, in build/deb
 #   SANITIZE=address,undefined (or thread) builds everything instrumented, in a folder of its own.
 
+.DEFAULT_GOAL := all
+
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 SANITIZE ?=

@@ -53,30 +53,12 @@ static bool is_impatient(int signal_number, bool pressed, uint64_t now_ns)
            is_later(now_ns, none, same_press_ns);
 }
 
-/* Whether a key that is pressed on a terminal reaches this process. */
-static bool is_in_foreground(void)
-{
-    const int terminal = open("/dev/tty", O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-    if (terminal < 0)
-        return false;
-    const bool foreground = tcgetpgrp(terminal) == getpgrp();
-    close(terminal);
-    return foreground;
-}
-
-/* The compiler of an OpenCL driver (LLVM) may have put its own handler over ours, once, and raises again what came to
- * it, without whom it came from: that is a person's where a person's would come to this process. */
-static bool is_from_terminal(const siginfo_t *info)
-{
-    return info->si_code == SI_KERNEL || (info->si_code == SI_TKILL && info->si_pid == getpid() && is_in_foreground());
-}
-
 /* Only system calls and lock-free atomics: async-signal-safe. The flag comes first, so that whoever is woken sees it.
  */
 static void on_stop_signal(int signal_number, siginfo_t *info, void *context)
 {
     const int saved_errno = errno;
-    const bool pressed = signal_number == SIGINT && is_from_terminal(info);
+    const bool pressed = signal_number == SIGINT && info->si_code == SI_KERNEL; /* a terminal's key */
     const uint64_t one = 1, now_ns = clock_now_ns();
     uint64_t none = 0;
     (void)context;
@@ -110,9 +92,10 @@ static bool is_ignored(int signal_number)
     return sigaction(signal_number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
 }
 
+static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP};
+
 static int catch_signals(void)
 {
-    static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP};
     struct sigaction action = {.sa_sigaction = on_stop_signal, .sa_flags = SA_RESTART | SA_SIGINFO};
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < sizeof stop_signals / sizeof stop_signals[0]; i++) {
@@ -153,6 +136,39 @@ int process_init(const char *program)
     const int rc = stop_fd < 0 ? -errno : catch_signals();
     if (rc < 0)
         log_error("%s cannot set up its signals: %s", program, strerror(-rc));
+    return rc;
+}
+
+static void *take_signals(void *nothing)
+{
+    sigset_t set;
+    siginfo_t info;
+    sigemptyset(&set);
+    for (size_t i = 0; i < sizeof stop_signals / sizeof stop_signals[0]; i++)
+        sigaddset(&set, stop_signals[i]);
+    (void)nothing;
+    for (;;)
+        if (sigwaitinfo(&set, &info) > 0)
+            on_stop_signal(info.si_signo, &info, NULL);
+    return NULL;
+}
+
+int process_take_signals(void)
+{
+    static const int errors_of_calls[] = {SIGPIPE, SIGXFSZ};
+    sigset_t set;
+    pthread_t thread;
+    sigemptyset(&set);
+    for (size_t i = 0; i < sizeof stop_signals / sizeof stop_signals[0]; i++)
+        sigaddset(&set, stop_signals[i]);
+    for (size_t i = 0; i < sizeof errors_of_calls / sizeof errors_of_calls[0]; i++)
+        sigaddset(&set, errors_of_calls[i]);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    const int rc = -pthread_create(&thread, NULL, take_signals, NULL);
+    if (rc == 0)
+        return -pthread_detach(thread);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    log_error("no thread can be made for signals: %s (ulimit -u, ulimit -v, TasksMax)", strerror(-rc));
     return rc;
 }
 

@@ -18,6 +18,11 @@
 void process_open_standard(void);
 /* Sets all of the above up. The stop signals are then caught by a handler that is async-signal-safe. */
 int process_init(const char *program);
+/* From now on a thread of its own takes the stop signals, and all others block them, and SIGPIPE and SIGXFSZ: those
+ * that are made after this call. For a process that loads a driver whose compiler (LLVM) puts its own handlers over
+ * ours: such a handler takes one signal, and leaves the next one that comes meanwhile to its default, which is the
+ * process's end. No handler takes a blocked signal. After process_init; 0, or -errno, which is logged. */
+int process_take_signals(void);
 /* True once a stop signal has come. Any thread. */
 bool process_stopping(void);
 /* A descriptor that becomes readable (and stays so) at a stop signal: for a poll set. */

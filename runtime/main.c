@@ -117,7 +117,7 @@ int main(int argc, char **argv)
         device = config_find_device(config, device->name);
     if (!device)
         log_error("the configuration has no device '%s' (--device)", flag_device);
-    else if (process_init(program.name) < 0)
+    else if (process_init(program.name) < 0 || process_take_signals() < 0)
         status = EXIT_START;
     else if (flag_list_devices)
         status = list_devices(device);

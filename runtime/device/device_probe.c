@@ -35,8 +35,6 @@ static void list_and_exit(const char *vendors)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     (void)close_range(STDERR_FILENO + 1, ~0U, 0); /* the locks are the parent's */
     setrlimit(RLIMIT_CORE, &none);
-    signal(SIGTERM, SIG_DFL);
-    signal(SIGINT, SIG_DFL);
     if (vendors != NULL)
         setenv("OCL_ICD_VENDORS", vendors, 1);
     if (freopen("/dev/null", "w", stderr) == NULL || freopen("/dev/null", "w", stdout) == NULL)

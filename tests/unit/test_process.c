@@ -204,8 +204,8 @@ START_TEST(a_person_s_second_control_c_does_not_wait)
 }
 END_TEST
 
-/* As a driver's compiler does with what a supervisor sends: what is raised here again is nobody's key. */
-START_TEST(a_signal_that_is_raised_again_is_no_key_where_there_is_no_terminal)
+/* What the process sends itself is nobody's key. */
+START_TEST(a_signal_that_is_raised_is_no_key)
 {
     int status = 1;
     bool decided = false;
@@ -308,6 +308,38 @@ START_TEST(a_file_that_may_not_grow_is_an_error_and_not_the_end)
 }
 END_TEST
 
+/* As a driver's compiler does: its handlers over ours, which the first signal takes away again; here it stays away, as
+ * it does for the next one that comes while the first is handled. */
+START_TEST(a_driver_s_handlers_take_no_signal)
+{
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGXFSZ};
+    char path[] = "/tmp/test-process.XXXXXX";
+    int ends[2];
+    const pid_t child = fork();
+    if (child == 0) {
+        const struct rlimit limit = {1, 1};
+        struct pollfd stop = {.fd = process_stop_fd(), .events = POLLIN};
+        if (process_take_signals() != 0)
+            _exit(2);
+        for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+            signal(numbers[i], SIG_DFL);
+        const int fd = mkstemp(path);
+        unlink(path);
+        if (fd < 0 || setrlimit(RLIMIT_FSIZE, &limit) != 0 || write(fd, "xy", 2) != 1 || write(fd, "y", 1) != -1 ||
+            errno != EFBIG)
+            _exit(3);
+        if (pipe(ends) != 0 || close(ends[0]) != 0 || write(ends[1], "x", 1) != -1 || errno != EPIPE)
+            _exit(4);
+        for (int i = 0; i < 3; i++)
+            kill(getpid(), stop_signals[(_i + i) % 3]);
+        while (poll(&stop, 1, -1) < 0)
+            ;
+        _exit(process_stopping() ? 0 : 1);
+    }
+    ck_assert_int_eq(exit_status_of(child), 0);
+}
+END_TEST
+
 static struct doorbell_word bell;
 
 static void *sleep_until_stopped(void *slept_too_long)
@@ -381,12 +413,13 @@ int main(void)
     tcase_add_loop_test(tcase, a_signal_some_seconds_later_ends_the_process_with_a_line, 0, 2);
     tcase_add_test(tcase, a_person_s_second_control_c_does_not_wait);
     tcase_add_test(tcase, a_closed_terminal_is_a_stop_signal);
-    tcase_add_test(tcase, a_signal_that_is_raised_again_is_no_key_where_there_is_no_terminal);
+    tcase_add_test(tcase, a_signal_that_is_raised_is_no_key);
     tcase_add_test(tcase, who_was_started_to_outlive_its_terminal_does);
     tcase_add_test(tcase, a_broken_pipe_is_an_error_and_not_the_end);
     tcase_add_test(tcase, what_is_opened_is_never_taken_for_the_log);
     tcase_add_test(tcase, threads_that_cannot_be_had_are_found_out_before_they_are_needed);
     tcase_add_test(tcase, a_file_that_may_not_grow_is_an_error_and_not_the_end);
+    tcase_add_loop_test(tcase, a_driver_s_handlers_take_no_signal, 0, 3);
     tcase_add_test(tcase, a_thread_that_sleeps_on_the_futex_is_woken);
     tcase_add_test(tcase, a_futex_that_was_taken_back_is_left_alone);
     tcase_add_test(tcase, large_blocks_stay_with_the_process);
