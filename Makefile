@@ -342,7 +342,7 @@ install: all
 	install -d $(UNITS_IN)
 	set -e; for unit in systemd/*; do sed -e 's|@PREFIX@|$(PREFIX)|g' $$unit >$(UNITS_IN)/$${unit##*/}; done
 	install -D -m 644 completions/expertd.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/expertd
-	for program in $(filter-out expertd,$(notdir $(PROGRAMS))); do \
+	for program in $(filter-out expertd,$(notdir $(PROGRAMS))) expertd-alert expertd-convert-state-dict; do \
 	  ln -sf expertd $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$program; done
 	install -D -m 644 completions/_expertd $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_expertd
 	install -D -m 644 http/grafana.json $(DESTDIR)$(PREFIX)/share/expertd/grafana.json
@@ -363,7 +363,7 @@ uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS))) $(DESTDIR)$(PREFIX)/lib/libexpertd.a \
 	  $(DESTDIR)$(PREFIX)/bin/expertd-convert-state-dict $(DESTDIR)$(PREFIX)/bin/expertd-alert \
 	  $(addprefix $(UNITS_IN)/,$(notdir $(wildcard systemd/*))) \
-	  $(addprefix $(DESTDIR)$(PREFIX)/share/bash-completion/completions/,$(notdir $(PROGRAMS))) \
+	  $(addprefix $(DESTDIR)$(PREFIX)/share/bash-completion/completions/,$(notdir $(PROGRAMS)) expertd-alert expertd-convert-state-dict) \
 	  $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_expertd \
 	  $(patsubst %,$(DESTDIR)$(PREFIX)/share/man/man1/%.1,$(notdir $(PROGRAMS)) expertd-alert expertd-convert-state-dict) \
 	  $(DESTDIR)$(PREFIX)/lib/libexpertd.so $(DESTDIR)$(PREFIX)/lib/libexpertd.so.$(SOVERSION) \

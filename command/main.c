@@ -298,6 +298,8 @@ static const struct config_program serve_program = {
                "status: 0 after a stop signal, 1 when something cannot start, 2 for a wrong flag or configuration.",
     .sections = sections,
     .flags = options_flags,
+    .needs = CONFIG_PUBLISHES | CONFIG_STARTS_HTTP,
+    .publishes_not = &options.no_dht,
 };
 
 static int serve(int argc, char **argv)
@@ -367,21 +369,38 @@ static int dht(int argc, char **argv)
 /* --- check ----------------------------------------------------------------------------------------------------------
  */
 
+static const struct config_flag check_flags[] = {
+    {"no-dht", NULL, "expertd-dht will not be started, so that the frontend may have no endpoint to publish",
+     &options.no_dht},
+    {NULL, NULL, NULL, NULL},
+};
+
 static const struct config_program check_program = {
     .name = "expertd check",
     .purpose = "Checks a configuration for all programs at once, and that the files which its experts name are there: "
-               "expertd check FILE. Exit status: 0 if it is good, 2 if it is not.",
+               "expertd check FILE [flags]. Exit status: 0 if it is good, 2 if it is not.",
     .sections = sections,
-    .needs = CONFIG_HAS_FILES,
+    .flags = check_flags,
+    .needs = CONFIG_HAS_FILES | CONFIG_PUBLISHES | CONFIG_STARTS_HTTP,
+    .publishes_not = &options.no_dht,
 };
 
 static int check(int argc, char **argv)
 {
     struct config config;
-    const bool bare = argc == 2 && argv[1][0] != '-'; /* expertd check FILE */
-    char *const loaded[] = {argv[0], (char[]){"--config"}, bare ? argv[1] : NULL, NULL};
-    const int result = bare ? config_load(&config, &check_program, 3, (char **)(uintptr_t)loaded)
-                            : config_load(&config, &check_program, argc, argv);
+    char flag[] = "--config";
+    const bool bare = argc > 1 && argv[1][0] != '-'; /* expertd check FILE */
+    char **loaded = calloc((size_t)argc + 2, sizeof *loaded);
+    int count = 0;
+    if (!loaded)
+        return EXIT_FAILURE;
+    loaded[count++] = argv[0];
+    if (bare)
+        loaded[count++] = flag;
+    for (int i = 1; i < argc; i++)
+        loaded[count++] = argv[i];
+    const int result = config_load(&config, &check_program, count, loaded);
+    free(loaded);
     if (result < 0)
         return EXIT_USAGE;
     char *experts = describe_experts(&config);

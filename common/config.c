@@ -107,6 +107,13 @@ static void guess_log_format(const struct config_source *source)
         log_set_format(format);
 }
 
+/* When the flags were read. */
+static unsigned needs_of(const struct config_program *program)
+{
+    const bool publishes_not = program->publishes_not && *program->publishes_not;
+    return publishes_not ? program->needs & ~(unsigned)CONFIG_PUBLISHES : program->needs;
+}
+
 /* The file's text (if there is one), the flags, then what hangs on both. */
 static int load(struct config *config, const struct config_program *program, int argc, char **argv,
                 const struct config_source *source)
@@ -125,7 +132,7 @@ static int load(struct config *config, const struct config_program *program, int
         rc = finish(config, source);
     }
     if (rc == 0)
-        rc = config_check_needs(config, source, program->needs);
+        rc = config_check_needs(config, source, needs_of(program));
     if (rc == 0)
         rc = log_level_parse(config->server.log_level, &level);
     if (rc == 0)

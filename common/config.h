@@ -114,8 +114,15 @@ struct config_flag {
     const char **value; /* set to the argument, or to "" for a flag without one; unchanged if it is not given */
 };
 
-/* What a program does with endpoints, which then have to be complete; and whether the files have to be there. */
-enum config_needs { CONFIG_PUBLISHES = 1, CONFIG_ASKS_FRONTEND = 2, CONFIG_ASKS_DHT = 4, CONFIG_HAS_FILES = 8 };
+/* What a program does with endpoints, which then have to be complete; and whether the files have to be there.
+ * CONFIG_STARTS_HTTP: with http.start it is as one that asks the frontend and the directory. */
+enum config_needs {
+    CONFIG_PUBLISHES = 1,
+    CONFIG_ASKS_FRONTEND = 2,
+    CONFIG_ASKS_DHT = 4,
+    CONFIG_HAS_FILES = 8,
+    CONFIG_STARTS_HTTP = 16,
+};
 
 struct config_program {
     const char *name;    /* "expertd-runtime" */
@@ -125,6 +132,7 @@ struct config_program {
     const char *const *sections;
     const struct config_flag *flags; /* name NULL ends */
     unsigned needs;                  /* of enum config_needs, together */
+    const char **publishes_not;      /* a flag's value: where it is given, CONFIG_PUBLISHES does not count; or NULL */
 };
 
 /* Reads --config FILE and the flags. --help, --version and --print-config (a commented sample of all options) print and

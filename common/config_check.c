@@ -746,6 +746,7 @@ static int check_published(const struct config_source *source, struct config_pla
 int config_check_needs(const struct config *config, const struct config_source *source, unsigned needs)
 {
     const bool publishes = needs & CONFIG_PUBLISHES && strcmp(config->dht.frontend, "none") != 0;
+    const bool starts = needs & CONFIG_STARTS_HTTP && config->http.start;
     const char *advertise = config->frontend.advertise;
     const bool written = strcmp(advertise, config->frontend.listen.items[0]) != 0;
     const char *option = written ? "advertise" : "listen";
@@ -764,8 +765,8 @@ int config_check_needs(const struct config *config, const struct config_source *
         const char *section, *option, *endpoint;
     } all[] = {
         {publishes, "dht", "frontend", config->dht.frontend},
-        {needs & CONFIG_ASKS_FRONTEND, "http", "frontend", config->http.frontend},
-        {needs & CONFIG_ASKS_DHT && strcmp(config->http.dht, "none") != 0, "http", "dht", config->http.dht},
+        {needs & CONFIG_ASKS_FRONTEND || starts, "http", "frontend", config->http.frontend},
+        {(needs & CONFIG_ASKS_DHT || starts) && strcmp(config->http.dht, "none") != 0, "http", "dht", config->http.dht},
     };
     for (size_t i = 0; rc == 0 && i < sizeof all / sizeof all[0]; i++)
         if (all[i].needed)

@@ -1,6 +1,7 @@
 #include "common/config_outline.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,14 +28,35 @@ static bool fail(struct reading *reading, int rc)
     return true;
 }
 
+/* The option of another section that somebody means who writes the key into this one: by the same name, where one
+ * section alone has it, or by the section's name before it. Of lists there is none. */
+static bool find_elsewhere(const char *key, char found[128])
+{
+    unsigned count = 0;
+    for (unsigned s = 0; s < CONFIG_SECTIONS; s++) {
+        const struct config_section *section = &config_sections[s];
+        const size_t length = strlen(section->name);
+        const bool named = strncmp(key, section->name, length) == 0 && key[length] == '_';
+        for (unsigned i = 0; !section->list && i < section->count; i++) {
+            const char *option = section->options[i].name;
+            if (strcmp(option, named ? key + length + 1 : key) != 0)
+                continue;
+            snprintf(found, 128, "%.60s.%.60s", section->name, option);
+            count++;
+        }
+    }
+    return count == 1;
+}
+
 static bool unknown(struct reading *reading, struct config_place place, unsigned line, const char *key,
                     const struct suggest *suggest)
 {
+    char elsewhere[128];
+    const char *meant = find_elsewhere(key, elsewhere) ? elsewhere : suggest->nearest;
     return fail(reading,
                 config_source_error_at(reading->source, line, place,
                                        "there is no option '%.100s' here%s%s%s (--print-config shows all)", key,
-                                       suggest->nearest ? ": is '" : "", suggest->nearest ? suggest->nearest : "",
-                                       suggest->nearest ? "' meant?" : ""));
+                                       meant ? ": is '" : "", meant ? meant : "", meant ? "' meant?" : ""));
 }
 
 static bool twice(struct reading *reading, struct config_place place, unsigned line, unsigned first)

@@ -1,4 +1,4 @@
-# bash completion for expertd, its programs and expertctl: what their --help names.
+# bash completion for expertd, its programs, expertctl and what comes with them: what their --help names.
 _expertd() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} program=${COMP_WORDS[0]} help words command=''
     COMPREPLY=()
@@ -19,6 +19,11 @@ _expertd() {
         return
         ;;
     esac
+    if [[ ${program##*/} == expertd-alert ]] && ((COMP_CWORD > 1)); then # a command's words, whose own they are
+        compopt -o filenames
+        mapfile -t COMPREPLY < <(compgen -f -- "$word")
+        return
+    fi
     [[ ${program##*/} != expertd || $COMP_CWORD -lt 2 ]] || command=${COMP_WORDS[1]}
     help=$("$program" ${command:+"$command"} --help 2>/dev/null) || return
     if [[ $word == -* ]]; then
@@ -27,6 +32,9 @@ _expertd() {
         words=$(sed -n 's/^  \([a-z]\{1,\}\) .*/\1/p' <<<"$help")
     elif [[ ${program##*/} == expertctl ]]; then
         words=$(sed -n '/^Commands:/,/^$/s/^  \([a-z-]\{1,\}\)\( .*\)\{0,1\}$/\1/p' <<<"$help")
+    elif [[ ${program##*/} == expertd-alert ]]; then
+        mapfile -t COMPREPLY < <(compgen -c -- "$word")
+        return
     else
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
@@ -34,4 +42,4 @@ _expertd() {
     fi
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
 }
-complete -F _expertd expertd expertd-frontend expertd-runtime expertd-dht expertd-http expertctl
+complete -F _expertd expertd expertd-frontend expertd-runtime expertd-dht expertd-http expertctl expertd-alert expertd-convert-state-dict

@@ -217,106 +217,121 @@ static double parse_seconds(struct argp_state *state, const char *text)
     return parse_positive(state, text, 1e6, "time in seconds");
 }
 
+/* Options that are kept as they were written. */
+static const struct {
+    int key;
+    size_t at; /* in struct expertctl */
+} texts[] = {
+    {'e', offsetof(struct expertctl, endpoint)},
+    {KEY_DHT, offsetof(struct expertctl, dht)},
+    {KEY_RUN_DIR, offsetof(struct expertctl, run_dir)},
+    {KEY_SERVER, offsetof(struct expertctl, server)},
+    {KEY_CONCURRENCY, offsetof(struct expertctl, concurrency)},
+    {KEY_METADATA, offsetof(struct expertctl, metadata)},
+    {KEY_TRACEPARENT, offsetof(struct expertctl, traceparent)},
+    {KEY_SERVER_KEY, offsetof(struct expertctl, server_key)},
+    {KEY_KEY_FILE, offsetof(struct expertctl, key_file)},
+    {KEY_ROLE, offsetof(struct expertctl, role)},
+    {KEY_NAME, offsetof(struct expertctl, name)},
+};
+
+/* What is true when the option was given: all that those without a value say, and of others that it is not the default.
+ */
+static const struct {
+    int key;
+    size_t at;
+} given_flags[] = {
+    {'e', offsetof(struct expertctl, endpoint_given)},
+    {KEY_DHT, offsetof(struct expertctl, dht_given)},
+    {KEY_JSON, offsetof(struct expertctl, json)},
+    {KEY_COUNT, offsetof(struct expertctl, count_given)},
+    {KEY_EXPERTS, offsetof(struct expertctl, experts_given)},
+    {KEY_COMPRESSION, offsetof(struct expertctl, codec_given)},
+    {KEY_NO_GRAD, offsetof(struct expertctl, no_grad_given)},
+    {KEY_WATCH, offsetof(struct expertctl, watch)},
+    {KEY_BACKWARD, offsetof(struct expertctl, backward)},
+    {KEY_CSV, offsetof(struct expertctl, csv)},
+};
+
+/* Whether it is one of those two kinds. */
+static bool keep(struct expertctl *ctl, int key, const char *argument)
+{
+    bool kept = false;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        if (texts[i].key == key) {
+            memcpy((char *)ctl + texts[i].at, &argument, sizeof argument);
+            kept = true;
+        }
+    for (size_t i = 0; i < sizeof given_flags / sizeof given_flags[0]; i++)
+        if (given_flags[i].key == key) {
+            *(bool *)((char *)ctl + given_flags[i].at) = true;
+            kept = true;
+        }
+    return kept;
+}
+
+/* Options with a value that has to be read; true where it is one. */
+static bool parse_value(struct expertctl *ctl, int key, char *argument, struct argp_state *state)
+{
+    switch (key) {
+    case 't':
+        ctl->timeout_s = parse_seconds(state, argument);
+        return true;
+    case 'i':
+        add_path(state, &ctl->inputs, argument);
+        return true;
+    case 'g':
+        add_path(state, &ctl->grad_outputs, argument);
+        return true;
+    case 'o':
+        add_path(state, &ctl->outputs, argument);
+        return true;
+    case KEY_COUNT:
+        ctl->count = (uint32_t)parse_number(state, argument, UINT32_MAX);
+        return true;
+    case KEY_EXPERTS:
+        ctl->experts = parse_number(state, argument, UINT32_MAX);
+        return true;
+    case KEY_INTERVAL:
+        ctl->interval_s = parse_seconds(state, argument);
+        return true;
+    case KEY_ROWS:
+        ctl->rows = parse_number(state, argument, UINT32_MAX);
+        return true;
+    case KEY_WINDOW:
+        ctl->window_s = parse_seconds(state, argument);
+        return true;
+    case KEY_WINDOWS:
+        ctl->windows = parse_number(state, argument, 1000);
+        return true;
+    case KEY_STABILITY:
+        ctl->stability = parse_positive(state, argument, 1000, "percentage");
+        return true;
+    case KEY_COMPRESSION:
+        if (expertd_codec_of_name(argument, &ctl->codec) < 0)
+            argp_error(state, "'%s' is no codec; --help names them", argument);
+        return true;
+    case KEY_NO_GRAD:
+        ctl->no_grad[parse_number(state, argument, EXPERTCTL_MAX_FILES - 1)] = true;
+        return true;
+    default:
+        return false;
+    }
+}
+
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
     struct expertctl *ctl = state->input;
+    const bool kept = keep(ctl, key, argument);
+    if (parse_value(ctl, key, argument, state) || kept)
+        return 0;
     if (key >= KEY_SETTING && key < KEY_SETTING + SETTING_FLAGS) {
         expertctl_add_setting(ctl, setting_flags[key - KEY_SETTING], argument);
         return 0;
     }
     switch (key) {
-    case KEY_RUN_DIR:
-        ctl->run_dir = argument;
-        return 0;
-    case KEY_SERVER:
-        ctl->server = argument;
-        return 0;
     case 'h':
         argp_state_help(state, stdout, ARGP_HELP_STD_HELP); /* ends the process */
-        return 0;
-    case 'e':
-        ctl->endpoint = argument;
-        ctl->endpoint_given = true;
-        return 0;
-    case KEY_DHT:
-        ctl->dht = argument;
-        ctl->dht_given = true;
-        return 0;
-    case 't':
-        ctl->timeout_s = parse_seconds(state, argument);
-        return 0;
-    case KEY_JSON:
-        ctl->json = true;
-        return 0;
-    case 'i':
-        add_path(state, &ctl->inputs, argument);
-        return 0;
-    case 'g':
-        add_path(state, &ctl->grad_outputs, argument);
-        return 0;
-    case 'o':
-        add_path(state, &ctl->outputs, argument);
-        return 0;
-    case KEY_COUNT:
-        ctl->count = (uint32_t)parse_number(state, argument, UINT32_MAX);
-        ctl->count_given = true;
-        return 0;
-    case KEY_EXPERTS:
-        ctl->experts = parse_number(state, argument, UINT32_MAX);
-        ctl->experts_given = true;
-        return 0;
-    case KEY_WATCH:
-        ctl->watch = true;
-        return 0;
-    case KEY_INTERVAL:
-        ctl->interval_s = parse_seconds(state, argument);
-        return 0;
-    case KEY_CONCURRENCY:
-        ctl->concurrency = argument;
-        return 0;
-    case KEY_ROWS:
-        ctl->rows = parse_number(state, argument, UINT32_MAX);
-        return 0;
-    case KEY_WINDOW:
-        ctl->window_s = parse_seconds(state, argument);
-        return 0;
-    case KEY_WINDOWS:
-        ctl->windows = parse_number(state, argument, 1000);
-        return 0;
-    case KEY_STABILITY:
-        ctl->stability = parse_positive(state, argument, 1000, "percentage");
-        return 0;
-    case KEY_BACKWARD:
-        ctl->backward = true;
-        return 0;
-    case KEY_CSV:
-        ctl->csv = true;
-        return 0;
-    case KEY_COMPRESSION:
-        if (expertd_codec_of_name(argument, &ctl->codec) < 0)
-            argp_error(state, "'%s' is no codec; --help names them", argument);
-        ctl->codec_given = true;
-        return 0;
-    case KEY_NO_GRAD:
-        ctl->no_grad[parse_number(state, argument, EXPERTCTL_MAX_FILES - 1)] = ctl->no_grad_given = true;
-        return 0;
-    case KEY_METADATA:
-        ctl->metadata = argument;
-        return 0;
-    case KEY_TRACEPARENT:
-        ctl->traceparent = argument;
-        return 0;
-    case KEY_SERVER_KEY:
-        ctl->server_key = argument;
-        return 0;
-    case KEY_KEY_FILE:
-        ctl->key_file = argument;
-        return 0;
-    case KEY_ROLE:
-        ctl->role = argument;
-        return 0;
-    case KEY_NAME:
-        ctl->name = argument;
         return 0;
     case ARGP_KEY_ARG:
         if (!ctl->command)

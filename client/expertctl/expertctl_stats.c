@@ -40,35 +40,30 @@ static void json_stats(struct json *json, const struct expertd_stats *stats)
     json_close(json, ']');
 }
 
-/* What all frontends of the server say. The one that is connected to has to answer; why another one does not is said,
- * and *code is of that. False: there is no look. */
-static bool ask(const struct expertctl *ctl, struct frontends *frontends, struct frontends_look *look,
-                enum exit_code *code)
+/* What all frontends of the server say. The one that is connected to has to answer; of another one it is said why it
+ * does not, and what the others say is shown all the same. EXIT_OK: there is a look. */
+static enum exit_code ask(const struct expertctl *ctl, struct frontends *frontends, struct frontends_look *look)
 {
     struct expertctl quiet = *ctl;
+    enum exit_code code = EXIT_OK;
     const int rc =
         frontends_look(frontends, look, NULL, FRONTENDS_NO_EXPERTS, expertctl_timeout_ms(ctl, default_timeout_s));
-    *code = EXIT_OK;
-    if (rc < 0) {
-        *code = expertctl_fail_here(ctl, strerror(-rc));
-        return false;
-    }
+    if (rc < 0)
+        return expertctl_fail_here(ctl, strerror(-rc));
     quiet.json = false; /* the answer that there is is on stdout */
-    for (size_t f = 0; f < look->count; f++) {
+    for (size_t f = 0; f < look->count && code == EXIT_OK; f++) {
         const struct expertd_call *call = look->stats[f];
-        if (expertd_call_status(call) != EXPERTD_OK)
-            *code = expertctl_fail(f ? &quiet : ctl, expertd_call_status(call), expertd_call_message(call));
-        if (f == 0 && *code != EXIT_OK) {
-            frontends_release(look);
-            return false;
-        }
+        if (expertd_call_status(call) == EXPERTD_OK)
+            continue;
+        const enum exit_code own =
+            expertctl_fail(f ? &quiet : ctl, expertd_call_status(call), expertd_call_message(call));
+        code = f ? EXIT_OK : own;
     }
-    if (!frontends_sum(look)) {
-        *code = expertctl_fail_here(ctl, strerror(ENOMEM));
+    if (code == EXIT_OK && !frontends_sum(look))
+        code = expertctl_fail_here(ctl, strerror(ENOMEM));
+    if (code != EXIT_OK)
         frontends_release(look);
-        return false;
-    }
-    return true;
+    return code;
 }
 
 static const char *name_of(const struct frontends_look *look, size_t frontend)
@@ -110,8 +105,8 @@ static enum exit_code show(struct expertctl *ctl, struct frontends *frontends)
 {
     struct json json = {0};
     struct frontends_look look;
-    enum exit_code code;
-    if (!ask(ctl, frontends, &look, &code))
+    enum exit_code code = ask(ctl, frontends, &look);
+    if (code != EXIT_OK)
         return code;
     if (ctl->json) {
         json = expertctl_json_start();
@@ -124,8 +119,7 @@ static enum exit_code show(struct expertctl *ctl, struct frontends *frontends)
             printf("%s %.15g\n", stats->counters[i].name, stats->counters[i].value);
     }
     if (ctl->dht_given) {
-        const enum exit_code asked = expertctl_dht_status(ctl, ctl->json ? &json : NULL);
-        code = code == EXIT_OK ? asked : code;
+        code = expertctl_dht_status(ctl, ctl->json ? &json : NULL);
     }
     if (ctl->json)
         expertctl_json_end(&json);
@@ -204,9 +198,9 @@ static enum exit_code watch(struct expertctl *ctl, struct frontends *frontends)
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     for (uint32_t times = 0; !stopped && (!ctl->count_given || times < ctl->count); times++) {
-        const bool answered = ask(ctl, frontends, &now, &code);
+        code = ask(ctl, frontends, &now);
         const uint64_t now_ns = clock_now_ns();
-        if (answered) {
+        if (code == EXIT_OK) {
             if (ctl->json)
                 show_line(frontends, &now);
             else

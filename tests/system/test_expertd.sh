@@ -167,6 +167,14 @@ for what in "1: server.key_file: cannot read '$work/k'" "1: server.clients: cann
     "5: experts[0].block: cannot read '$work/own.so'"; do
     refused "$work/files.yaml:$what" check "$work/files.yaml"
 done
+# expertd-dht would not start, nor would expertd-http: check sees it, and so does serve.
+printf 'frontend:\n  listen: ["ipc:///run/x"]\nexperts: [{uid: nop.0, block: nop}]\n' >"$work/local.yaml"
+printf 'http: {start: true}\ndht: {listen: "tcp://127.0.0.1:*"}\nexperts: [{uid: nop.0, block: nop}]\n' >"$work/asks.yaml"
+for command in check serve; do
+    refused "local.yaml:2: frontend.listen: 'ipc:///run/x' cannot be published" $command --config "$work/local.yaml"
+    refused "http.dht: 'tcp://127.0.0.1:*' has no port" $command --config "$work/asks.yaml" --frontend-advertise tcp://10.0.0.7:1
+done
+"$bin/expertd" check "$work/local.yaml" --no-dht >"$work/check.log" 2>&1 || fail "without a directory nothing is published"
 refused "the configuration has no experts" serve --config /dev/null
 for command in "" serve check plan print; do
     "$bin/expertd" $command --help >"$work/help.log" || fail "$command --help"

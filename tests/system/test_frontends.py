@@ -189,6 +189,9 @@ with Server(['{uid: "l.[0:2]", block: nop, hidden_dim: 4, device: a}', '{uid: "r
         before = [load.answered for load in loads]
         until(lambda: all(load.answered > was + 100 or load.error for load, was in zip(loads, before)), "the left one answers")
         assert "r.0\tdown" in expertctl("--timeout", "4", "--endpoint", LEFT, "list", "r.")
+        # What the one that is down keeps from being shown is said, and is no failure of what is shown.
+        some = json.loads(expertctl("--json", "--timeout", "4", "--endpoint", LEFT, "stats"))
+        assert some["status"] == "OK" and [one["status"] == "OK" for one in some["frontends"]] == [True, False], some
         server.start_as("right", "expertd-frontend", "--frontend", "right")
         until(lambda: right.call(pb.FORWARD, "r.0", 1).status == pb.OK, "the right one is back")
     for load in loads:

@@ -39,10 +39,9 @@ for program in expertd expertd-frontend expertd-runtime expertd-dht expertd-http
     # Every option of --help has its place in the page.
     flags=$("$root/bin/$program" --help | grep -oE '^ {1,6}-[^ =]*' | grep -oE -- '--[a-z-]+' | sed 's/-/\\\\-/g')
     for flag in $flags; do grep -q -- "$flag" "$page" || fail "$flag is not in the manual of $program"; done
-    case $program in
-    expertd-alert | expertd-convert-state-dict) ;;
-    *) [ -e "$root/share/bash-completion/completions/$program" ] || fail "$program is completed" ;;
-    esac
+    [ -e "$root/share/bash-completion/completions/$program" ] || fail "$program is completed"
+    grep -q "^complete .* $program\( \|\$\)" "$root/share/bash-completion/completions/$program" || fail "bash completes $program"
+    head -1 "$root/share/zsh/vendor-completions/_expertd" | grep -q " $program\( \|\$\)" || fail "zsh completes $program"
     ! command -v man >/dev/null || [ -z "$(man --warnings -l "$page" 2>&1 >/dev/null)" ] || fail "$page: $(man --warnings -l "$page" 2>&1 >/dev/null)"
 done
 completed() { # a line's last word: what it becomes
@@ -53,6 +52,11 @@ completed() { # a line's last word: what it becomes
 [ "$(completed "$root/bin/expertd" serve --num-exp)" = --num-experts ] || fail "a command's flags are completed"
 [ "$(completed "$root/bin/expertd-runtime" --list-d)" = --list-devices ] || fail "a program's flags are completed"
 completed "$root/bin/expertctl" back | grep -qx backward || fail "expertctl's commands are completed"
+[ "$(completed "$root/bin/expertd-convert-state-dict" --wr)" = --wrap ] || fail "the converter's flags are completed"
+completed "$root/bin/expertd-convert-state-dict" "$work/lo" | grep -qx "$work/log" || fail "the converter's files are completed"
+[ "$(completed "$root/bin/expertd-alert" --vers)" = --version ] || fail "expertd-alert's flags are completed"
+completed "$root/bin/expertd-alert" printen | grep -qx printenv || fail "the command that expertd-alert runs is completed"
+completed "$root/bin/expertd-alert" cat "$work/lo" | grep -qx "$work/log" || fail "and its files"
 for unit in "$root"/lib/systemd/system/*.service; do
     line=$(sed -n 's/^ExecStart=//p' "$unit")
     [ -x "$work/root${line%% *}" ] || fail "$unit starts what is not there"

@@ -169,6 +169,14 @@ static const struct {
     {"frontend: {local: group people}\n", "box.yaml:1: frontend.local: with 'group'"},
     {"server:\n  nmae: x\n", "there is no option 'nmae' here: is 'name' meant?"},
     {"expert: []\n", "box.yaml:1: there is no option 'expert' here: is 'experts' meant?"},
+    {"http:\n  metrics_experts: all\n",
+     "box.yaml:2: http: there is no option 'metrics_experts' here: is 'metrics.experts' meant?"},
+    {"checkpoint_dir: ck\n", "box.yaml:1: there is no option 'checkpoint_dir' here: is 'checkpoint.dir' meant?"},
+    {"frontend: {on_device_loss: move}\n", "frontend: there is no option 'on_device_loss' here: is "
+                                           "'server.on_device_loss' meant?"},
+    {"server: {interval: 1}\n", "there is no option 'interval' here: is 'checkpoint.interval' meant?"},
+    {"server: {port: 1}\n", "there is no option 'port' here: is 'dht.port' meant?"},
+    {"server: {listen: x}\n", "server: there is no option 'listen' here (--print-config"},
     {"devices:\n  - {name: a, slab: staged}\n", "box.yaml:2: devices[0]: there is no option 'slab' here: is 'slabs'"},
     {"frontend:\n  listen:\n    - ~\n", "box.yaml:3: frontend.listen: null is no entry of this list"},
     {"experts: [~]\n", "box.yaml:1: experts[0]: must be options, as NAME: VALUE, and is "},
@@ -589,7 +597,8 @@ static const struct config_flag flags[] = {
     {0},
 };
 static const char *const sections[] = {"server", "frontend", "devices", NULL};
-static struct config_program program = {"expertd-test", "a test.", sections, flags, 0};
+static struct config_program program = {
+    .name = "expertd-test", .purpose = "a test.", .sections = sections, .flags = flags};
 
 /* Loads with the arguments given, NULL the last. */
 static int load(const char *first, ...)
@@ -618,6 +627,10 @@ static const struct {
     {CONFIG_ASKS_FRONTEND, "frontend:\n  listen: [\"tcp://127.0.0.1:*\"]\n",
      "http.frontend: 'tcp://127.0.0.1:*' has no"},
     {CONFIG_ASKS_DHT, "dht:\n  listen: \"tcp://127.0.0.1:*\"\n", "http.dht: 'tcp://127.0.0.1:*' has no port"},
+    {CONFIG_STARTS_HTTP, "http:\n  start: true\nfrontend:\n  listen: [\"tcp://127.0.0.1:*\"]\n",
+     "http.frontend: 'tcp://127.0.0.1:*' has no"},
+    {CONFIG_STARTS_HTTP, "http:\n  start: true\ndht:\n  listen: \"tcp://127.0.0.1:*\"\n",
+     "http.dht: 'tcp://127.0.0.1:*' has no port"},
 };
 
 static void write_file(char path[64], const char *text)
@@ -754,6 +767,7 @@ static const struct {
     {"word", NULL, "'word' is no flag"},
     {"--frontend-io-thread_s=3", NULL, "is --frontend-io-threads meant?"},
     {"--devcie", NULL, "is --device meant?"},
+    {"--http-metrics-experts=all", NULL, "is --metrics-experts meant?"},
     {"--frontend-io-threads", "0", "--frontend-io-threads: 0 is out of range: 1 to 64 threads"},
     {"--server-log-level", "loud", "--server-log-level: 'loud' is not one of"},
     {"--server-name", "a b", "server.name: 'a b' has a character other than"},
@@ -786,8 +800,15 @@ START_TEST(addresses_that_nobody_knows_are_refused_to_those_who_need_them)
     ck_assert_int_eq(load("--config", path, NULL), -EINVAL);
     ck_assert_msg(strstr(stderr_text(), needs_errors[_i].message), "expected: %s\nlogged: %s", needs_errors[_i].message,
                   stderr_text());
-    if (program.needs & CONFIG_PUBLISHES)
+    if (program.needs & CONFIG_PUBLISHES) {
         ck_assert_int_eq(load("--config", path, "--dht-frontend", "none", NULL), 0);
+        config_destroy(&config);
+        program.publishes_not = &list_devices;
+        ck_assert_int_eq(load("--config", path, NULL), -EINVAL);
+        ck_assert_int_eq(load("--config", path, "--list-devices", NULL), 0);
+    }
+    if (program.needs & CONFIG_STARTS_HTTP)
+        ck_assert_int_eq(load("--config", path, "--http-start", "false", NULL), 0);
     unlink(path);
 }
 END_TEST
