@@ -9,7 +9,6 @@
 #include <zmq.h>
 
 #include "common/clock.h"
-#include "common/config_cut.h"
 #include "common/config_diff.h"
 #include "common/config_live.h"
 #include "common/log.h"
@@ -20,30 +19,23 @@
 #include "frontend/device_link.h"
 #include "frontend/elsewhere.h"
 #include "frontend/moves.h"
+#include "frontend/proposal.h"
 #include "frontend/roster.h"
 
 struct changes {
     struct server *server;
-    struct {
-        const struct config_program *program;
-        int argc;
-        char **argv;
-        const char *frontend;
-    } source;
+    struct startup startup;
     struct config *file; /* that `live` is changes of; the program's own until a RELOAD */
     struct config *live; /* NULL: `file` */
     uint64_t live_fingerprint;
     uint64_t *refused; /* by device: what is live and what it has instead, when it refused to be brought to it; 0 */
     struct request_list waiting;
     struct moves *moves;
-    struct change *change;            /* the one that runs */
-    struct request *asker;            /* of it; NULL: nobody, or he has gone */
-    struct config *next, *next_file;  /* what it wants */
-    struct elsewhere *next_elsewhere; /* what the others have, as the file says then; NULL: as before */
-    struct config_diff diff;
-    uint32_t lost; /* a device whose experts it moves; CHANGE_NONE */
-    bool reloads;  /* it is a RELOAD */
-    char note[128];
+    struct change *change;    /* the one that runs */
+    struct request *asker;    /* of it; NULL: nobody, or he has gone */
+    struct proposal proposal; /* what it wants */
+    uint32_t lost;            /* a device whose experts it moves; CHANGE_NONE */
+    bool reloads;             /* it is a RELOAD */
 };
 
 /* --- beginning and end -----------------------------------------------------------------------------------------------
@@ -76,6 +68,7 @@ int changes_create(struct changes **changes, struct server *server)
         return rc;
     }
     c->server = server;
+    c->proposal = (struct proposal){.server = server, .change = c->change};
     c->lost = CHANGE_NONE;
     if (config_live_read(live, server->config) == 1) {
         c->live = live;
@@ -89,10 +82,7 @@ int changes_create(struct changes **changes, struct server *server)
 
 static void forget(struct changes *changes)
 {
-    config_diff_free(&changes->diff);
-    free_config(&changes->next);
-    free_config(&changes->next_file);
-    elsewhere_destroy(&changes->next_elsewhere);
+    proposal_free(&changes->proposal);
     changes->asker = NULL;
     changes->lost = CHANGE_NONE;
     if (changes->reloads)
@@ -135,10 +125,7 @@ void changes_listen(struct server *server)
 void changes_can_reload(struct server *server, const struct config_program *program, int argc, char **argv,
                         const char *frontend)
 {
-    server->changes->source.frontend = frontend;
-    server->changes->source.program = program;
-    server->changes->source.argc = argc;
-    server->changes->source.argv = argv;
+    server->changes->startup = (struct startup){program, argc, argv, frontend};
 }
 
 void changes_close_places(struct server *server)
@@ -172,14 +159,14 @@ static void report(struct changes *changes)
     Expertd__Changes counts = EXPERTD__CHANGES__INIT;
     if (!request)
         return;
-    for (size_t i = 0; i < changes->diff.count; i++) {
-        const enum config_difference difference = changes->diff.items[i].difference;
+    for (size_t i = 0; i < changes->proposal.diff.count; i++) {
+        const enum config_difference difference = changes->proposal.diff.items[i].difference;
         counts.loaded += difference == CONFIG_ADDED;
         counts.unloaded += difference == CONFIG_REMOVED;
         counts.replaced += difference == CONFIG_REPLACED;
         counts.set += difference == CONFIG_SET;
     }
-    counts.note = changes->note;
+    counts.note = changes->proposal.note;
     header.changes = &counts;
     reply_header(&changes->server->replier, &request->to, &header);
     settle(changes->server, request);
@@ -211,20 +198,21 @@ static void abort_it(struct changes *changes, enum status status, const char *wh
 static void take_on(struct changes *changes)
 {
     struct server *server = changes->server;
-    if (changes->next_file) {
+    struct proposal *proposal = &changes->proposal;
+    if (proposal->file) {
         free_config(&changes->file);
-        changes->file = changes->next_file;
-        changes->next_file = NULL;
+        changes->file = proposal->file;
+        proposal->file = NULL;
     }
-    if (changes->next_elsewhere) {
+    if (proposal->elsewhere) {
         elsewhere_destroy(&server->elsewhere);
-        server->elsewhere = changes->next_elsewhere;
-        changes->next_elsewhere = NULL;
+        server->elsewhere = proposal->elsewhere;
+        proposal->elsewhere = NULL;
         server->list_generation++;
     }
     struct config *old = changes->live;
-    changes->live = changes->next;
-    changes->next = NULL;
+    changes->live = proposal->live;
+    proposal->live = NULL;
     changes->live_fingerprint = config_diff_fingerprint(changes->live);
     server->live = changes->live;
     /* The diff's entries are of the old one, and only their uids, which are its own, are still looked at. */
@@ -258,248 +246,12 @@ static void look(struct changes *changes)
 /* --- how it begins ---------------------------------------------------------------------------------------------------
  */
 
-static int parse(struct config **config, const char *text, const char *origin)
-{
-    *config = calloc(1, sizeof **config);
-    if (!*config)
-        return -ENOMEM;
-    const int rc = config_parse(*config, text, strlen(text), origin);
-    if (rc < 0) {
-        free(*config);
-        *config = NULL;
-    }
-    return rc;
-}
-
-static char *print(const struct config *config)
-{
-    char *text = NULL;
-    size_t length;
-    FILE *out = open_memstream(&text, &length);
-    if (!out)
-        return NULL;
-    config_print(out, config);
-    return fclose(out) == 0 ? text : NULL;
-}
-
-/* As it was: what the file says of it counts from the next start. */
-static void set_log(const struct changes *changes)
-{
-    const struct config_server *server = &changes->server->config->server;
-    enum log_level level;
-    enum log_format format;
-    if (log_level_parse(server->log_level, &level) == 0)
-        log_open(changes->source.program->name, level);
-    if (log_format_parse(server->log_format, &format) == 0)
-        log_set_format(format);
-}
-
-/* The part of a whole configuration that is this frontend's; the whole is gone then. */
-static int cut(struct changes *changes, struct config *whole)
-{
-    struct config part;
-    const struct config *chosen;
-    int rc = config_cut_frontend(&chosen, &part, whole, changes->source.frontend);
-    if (rc == 0)
-        rc = elsewhere_create(&changes->next_elsewhere, whole, chosen->server.name);
-    if (rc == 0 && chosen == whole)
-        return 0;
-    config_destroy(whole);
-    if (rc == 0)
-        *whole = part;
-    else
-        config_destroy(&part);
-    return rc;
-}
-
-static int read_file(struct changes *changes, char **text)
-{
-    struct config *file = calloc(1, sizeof *file);
-    if (!file)
-        return -ENOMEM;
-    int rc = config_load(file, changes->source.program, changes->source.argc, changes->source.argv);
-    set_log(changes);
-    if (rc == 0)
-        rc = cut(changes, file);
-    if (rc < 0) {
-        free(file);
-        return rc;
-    }
-    changes->next_file = file;
-    const char *elsewhere = config_diff_elsewhere(changes->server->config, file);
-    const char *other = elsewhere_changed(changes->server->elsewhere, changes->next_elsewhere);
-    if (elsewhere)
-        snprintf(changes->note, sizeof changes->note,
-                 "what is new in the section '%s' counts from the next start of the programs on", elsewhere);
-    else if (other)
-        snprintf(changes->note, sizeof changes->note, "another frontend has other experts, too: reload --server %.32s",
-                 other);
-    *text = print(file);
-    return *text ? 0 : -ENOMEM;
-}
-
 static enum status status_of(int error)
 {
     return error == -ENOENT   ? STATUS_NOT_FOUND
            : error == -EEXIST ? STATUS_ALREADY_EXISTS
            : error == -ENOMEM ? STATUS_RESOURCE_EXHAUSTED
                               : STATUS_INVALID_ARGUMENT;
-}
-
-/* That of the name, or NULL. */
-static struct device_link *device_of(const struct server *server, const char *name)
-{
-    for (unsigned d = 0; d < server->devices_count; d++)
-        if (strcmp(server->devices[d]->name, name) == 0)
-            return server->devices[d];
-    return NULL;
-}
-
-/* Every device that the change touches is there; one that is lost, and whose experts go elsewhere, need not be. */
-static bool all_there(struct changes *changes)
-{
-    char text[160];
-    for (size_t i = 0; i < changes->diff.count; i++) {
-        const struct config_diff_item *item = &changes->diff.items[i];
-        const struct config_expert *entry = item->new ? item->new : item->old;
-        if (item->difference == CONFIG_SAME)
-            continue;
-        const struct device_link *device = device_of(changes->server, entry->device);
-        if (!device) {
-            snprintf(text, sizeof text, "'%.64s' is for device '%.32s', which needs a start of the programs", item->uid,
-                     entry->device);
-            change_refuse(changes->change, STATUS_INVALID_ARGUMENT, text);
-            return false;
-        }
-        if (changes->lost != CHANGE_NONE && device == changes->server->devices[changes->lost])
-            continue;
-        if (device_link_refusal(device, text, sizeof text)) {
-            change_refuse(changes->change, STATUS_UNAVAILABLE, text);
-            return false;
-        }
-    }
-    return true;
-}
-
-static int by_uid(const void *a, const void *b)
-{
-    const struct config_diff_item *const *left = a, *const *right = b;
-    return strcmp((*left)->uid, (*right)->uid);
-}
-
-/* Experts that would go from a device to another, whose checkpoints the one still has when the other wants them. */
-struct torn {
-    const struct config_diff_item *from, *to; /* of the first */
-    size_t count;
-};
-
-static bool learns(const struct config_expert *expert)
-{
-    return strcmp(expert->optimizer, "none") != 0;
-}
-
-/* 0 or -ENOMEM. */
-static int find_torn(const struct config_diff *diff, struct torn *torn)
-{
-    const struct config_diff_item **gone = calloc(diff->count + 1, sizeof(struct config_diff_item *));
-    size_t count = 0;
-    *torn = (struct torn){0};
-    if (!gone)
-        return -ENOMEM;
-    for (size_t i = 0; i < diff->count; i++)
-        if (diff->items[i].difference == CONFIG_REMOVED && learns(diff->items[i].old))
-            gone[count++] = &diff->items[i];
-    qsort(gone, count, sizeof *gone, by_uid);
-    for (size_t i = 0; i < diff->count; i++) {
-        const struct config_diff_item *to = &diff->items[i];
-        const bool comes = to->difference == CONFIG_ADDED && learns(to->new);
-        const struct config_diff_item *const *from = comes ? bsearch(&to, gone, count, sizeof *gone, by_uid) : NULL;
-        if (from && torn->count++ == 0) {
-            torn->from = *from;
-            torn->to = to;
-        }
-    }
-    free(gone);
-    return 0;
-}
-
-/* What has learned moves in two steps. */
-static int refuse_torn(struct changes *changes)
-{
-    char text[CONTROL_WHY_SIZE], others[48] = "";
-    struct torn torn;
-    if (!changes->reloads || !changes->server->config->checkpoint.dir[0])
-        return 0;
-    const int rc = find_torn(&changes->diff, &torn);
-    if (rc < 0 || torn.count == 0)
-        return rc;
-    if (torn.count > 1)
-        snprintf(others, sizeof others, " (and %zu more, likewise)", torn.count - 1);
-    snprintf(text, sizeof text,
-             "'%.64s' trains, and does not go from device '%.32s' to '%.32s' in one step, as its checkpoints have one "
-             "owner at a time: expertctl unload %.64s%s, then reload again",
-             torn.to->uid, torn.from->old->device, torn.to->new->device, torn.to->uid, others);
-    change_refuse(changes->change, STATUS_INVALID_ARGUMENT, text);
-    return -EBUSY;
-}
-
-/* Uids that are about to go. */
-struct closing {
-    char **uids;
-    size_t count;
-};
-
-static int add_closing(struct closing *closing, const char *uid)
-{
-    char *copy = strdup(uid);
-    if (!copy)
-        return -ENOMEM;
-    closing->uids[closing->count++] = copy;
-    return 0;
-}
-
-static void free_closing(struct closing *closing)
-{
-    for (size_t i = 0; i < closing->count; i++)
-        free(closing->uids[i]);
-    free(closing->uids);
-    *closing = (struct closing){0};
-}
-
-/* A lost device's have none that could go on: they are ended when they are elsewhere. */
-static int list_closing(const struct changes *changes, struct closing *closing)
-{
-    closing->uids = calloc(changes->diff.count + 1, sizeof(char *));
-    int rc = closing->uids ? 0 : -ENOMEM;
-    for (size_t i = 0; i < changes->diff.count && rc == 0 && changes->lost == CHANGE_NONE; i++)
-        if (changes->diff.items[i].difference == CONFIG_REMOVED || changes->diff.items[i].difference == CONFIG_REPLACED)
-            rc = add_closing(closing, changes->diff.items[i].uid);
-    return rc;
-}
-
-/* What the text says is to be live. */
-static int propose(struct changes *changes, const char *text, const char *origin, struct closing *closing)
-{
-    char why[96];
-    int rc = parse(&changes->next, text, origin);
-    if (rc == 0)
-        rc = config_diff_make(&changes->diff, changes->server->live, changes->next, NULL);
-    if (rc == 0 && !all_there(changes))
-        rc = -ENODEV;
-    if (rc == 0)
-        rc = refuse_torn(changes);
-    if (rc == 0) {
-        const int written = config_live_propose(changes->server->config,
-                                                changes->next_file ? changes->next_file : file_of(changes), text);
-        if (written < 0) {
-            snprintf(why, sizeof why, "cannot write to server.run_dir: %s", strerror(-written));
-            change_refuse(changes->change, STATUS_INTERNAL, why);
-            rc = -EIO;
-        }
-    }
-    if (rc == 0)
-        rc = list_closing(changes, closing);
-    return rc;
 }
 
 /* The server.name of the frontend that the change belongs to, where that is another one: an expert is changed where it
@@ -546,46 +298,47 @@ static bool belongs_elsewhere(struct changes *changes, struct request *request)
     return true;
 }
 
-static int propose_order(struct changes *changes, const struct change_order *order, struct closing *closing)
+static int propose(struct changes *changes, const struct change_order *order)
 {
     char *text = NULL, why[CONFIG_EDIT_WHY_SIZE] = "";
     const bool reload = change_order_reloads(order);
-    int rc = reload ? read_file(changes, &text)
+    int rc = reload ? proposal_read_file(&changes->proposal, &changes->startup, &text)
                     : change_order_edit(order, changes->server->live, file_of(changes), &text, why);
     if (rc == 0)
-        rc = propose(changes, text, reload ? "the configuration" : "the change", closing);
+        rc = proposal_make(&changes->proposal, text, reload ? "the configuration" : "the change", file_of(changes),
+                           CHANGE_NONE);
     else if (why[0])
         change_refuse(changes->change, status_of(rc), why);
     free(text);
     return rc;
 }
 
-static void begin(struct changes *changes, struct closing *closing, uint32_t only)
+static void begin(struct changes *changes, uint32_t only)
 {
-    change_begin(changes->change, closing->uids, closing->count, only, changes->lost);
+    struct proposal *proposal = &changes->proposal;
+    change_begin(changes->change, proposal->closing, proposal->closing_count, only, changes->lost);
+    proposal->closing = NULL;
+    proposal->closing_count = 0;
     look(changes);
 }
 
 static void start(struct changes *changes, struct request *request)
 {
-    struct closing closing = {0};
     char said[CONTROL_WHY_SIZE];
     if (belongs_elsewhere(changes, request))
         return;
     changes->asker = request;
-    changes->note[0] = 0;
     changes->reloads = change_order_reloads(request->change);
     if (changes->reloads)
         notify_reloading();
     change_reset(changes->change);
     log_divert(said, sizeof said);
-    const int rc = propose_order(changes, request->change, &closing);
+    const int rc = propose(changes, request->change);
     log_divert(NULL, 0);
     if (rc == 0) {
-        begin(changes, &closing, CHANGE_ALL);
+        begin(changes, CHANGE_ALL);
         return;
     }
-    free_closing(&closing);
     abort_it(changes, status_of(rc), said[0] ? said : strerror(-rc));
 }
 
@@ -594,7 +347,6 @@ static void start(struct changes *changes, struct request *request)
 
 static bool move(struct changes *changes)
 {
-    struct closing closing = {0};
     char *text;
     const uint64_t now_ns = clock_now_ns();
     const int found = moves_propose(changes->moves, now_ns, &changes->lost, &text);
@@ -603,13 +355,12 @@ static bool move(struct changes *changes)
         return false;
     }
     change_reset(changes->change);
-    const int rc = propose(changes, text, "the move", &closing);
+    const int rc = proposal_make(&changes->proposal, text, "the move", file_of(changes), changes->lost);
     free(text);
     if (rc == 0) {
-        begin(changes, &closing, CHANGE_ALL);
+        begin(changes, CHANGE_ALL);
         return true;
     }
-    free_closing(&closing);
     abort_it(changes, STATUS_INTERNAL, strerror(-rc));
     return true;
 }
@@ -617,43 +368,14 @@ static bool move(struct changes *changes)
 /* --- a runtime that has other experts --------------------------------------------------------------------------------
  */
 
-static bool is_live(const struct server *server, const char *uid)
-{
-    const struct expert_place *place = expert_table_find(server->experts, uid);
-    return place && place->configured;
-}
-
-static int list_strangers(const struct server *server, const struct device_link *device, struct closing *closing)
-{
-    closing->uids = calloc((size_t)device->experts_count + 1, sizeof(char *));
-    int rc = closing->uids ? 0 : -ENOMEM;
-    for (uint32_t i = 0; i < expert_table_count(server->experts) && rc == 0; i++) {
-        const struct expert_place *place = expert_table_at(server->experts, i);
-        const char *uid = expert_table_uid(server->experts, place);
-        if (server->devices[place->device] == device && place->expert != EXPERT_ABSENT && !is_live(server, uid) &&
-            closing->count < device->experts_count)
-            rc = add_closing(closing, uid);
-    }
-    return rc;
-}
-
 static void bring(struct changes *changes, uint32_t d)
 {
-    struct closing closing = {0};
-    struct server *server = changes->server;
     change_reset(changes->change);
-    char *text = print(changes->live);
-    int rc = text ? parse(&changes->next, text, "what is live") : -ENOMEM;
-    if (rc == 0)
-        rc = config_live_propose(server->config, file_of(changes), text);
-    free(text);
-    if (rc == 0)
-        rc = list_strangers(server, server->devices[d], &closing);
+    const int rc = proposal_repeat(&changes->proposal, changes->live, file_of(changes), d);
     if (rc == 0) {
-        begin(changes, &closing, d);
+        begin(changes, d);
         return;
     }
-    free_closing(&closing);
     abort_it(changes, STATUS_INTERNAL, strerror(-rc));
 }
 
@@ -688,7 +410,7 @@ static const char *what_is_wrong(const struct changes *changes, const Expertd__R
                                  enum status *status)
 {
     *status = STATUS_INVALID_ARGUMENT;
-    if (header->method == EXPERTD__METHOD__RELOAD && !changes->source.program) {
+    if (header->method == EXPERTD__METHOD__RELOAD && !changes->startup.program) {
         *status = STATUS_UNIMPLEMENTED;
         return "there is no configuration that could be read again";
     }
@@ -742,11 +464,10 @@ void changes_refresh_elsewhere(struct server *server)
 {
     struct changes *changes = server->changes;
     struct elsewhere *newer = NULL;
-    struct config *whole = changes->source.program ? calloc(1, sizeof *whole) : NULL;
+    struct config *whole = changes->startup.program ? calloc(1, sizeof *whole) : NULL;
     if (!whole)
         return;
-    const int rc = config_load(whole, changes->source.program, changes->source.argc, changes->source.argv);
-    set_log(changes);
+    const int rc = startup_read(&changes->startup, server->config, whole);
     if (rc == 0 && elsewhere_create(&newer, whole, server->config->server.name) == 0 && newer) {
         elsewhere_destroy(&server->elsewhere);
         server->elsewhere = newer;

@@ -5,13 +5,14 @@ that the page about messages explains."""
 import glob
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 
 BUILD = os.path.abspath(os.environ.get("BUILD", "build"))
 PAGES = ["README.md", "ARCHITECTURE.md", *sorted(glob.glob("docs/*.md")), *sorted(glob.glob("proto/*.md"))]
 SOURCES = ["frontend", "runtime", "dht", "common", "pools", "command", "http", "client", "proto"]
-problems, checked = [], []
+problems, checked, counted, alerts = [], [], [], []
 
 
 def read(path):
@@ -77,6 +78,61 @@ def check_configurations(page, text):
             checked.append(page)
 
 
+PROGRAMS = ["expertd", "expertd-frontend", "expertd-runtime", "expertd-dht", "expertd-http", "expertctl"]
+COMMANDS = {}  # of expertd and expertctl: what --help lists
+helps = {}
+
+
+def help_of(program, command=""):
+    if (program, command) not in helps:
+        words = [f"{BUILD}/bin/{program}", *filter(None, [command]), "--help"]
+        helps[program, command] = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    return helps[program, command]
+
+
+def commands_of(program):
+    if program not in COMMANDS:
+        COMMANDS[program] = set(re.findall(r"^  ([a-z]+)(?=\s)", help_of(program), re.M))
+    return COMMANDS[program]
+
+
+def check_commands(page, text):
+    """Where a page writes one of our programs' lines, its command and its options are there."""
+    lines = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S) + re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+    for block in lines:
+        for line in block.replace("\\\n", " ").splitlines():
+            for found in re.finditer(r"(?:^|[\s;(|=/])(expertd(?:-frontend|-runtime|-dht|-http)?|expertctl)((?: +[^\s;|&)#`]+)+)", line):
+                program, words = found[1], found[2].split()
+                command = words[0] if program == "expertd" and re.fullmatch("[a-z]+", words[0]) else ""
+                if program == "expertctl":
+                    command = next((word for word in words if word in commands_of(program)), "")
+                if command and command not in commands_of(program):
+                    problems.append(f"{page}: {program} has no command {command}: {line.strip()}")
+                    continue
+                known_flags = set(re.findall(r"--[a-z][a-z0-9-]*", help_of(program, command if program == "expertd" else "")))
+                for flag in re.findall(r"(?<= )--[a-z][a-z0-9_-]*", " " + " ".join(words)):
+                    counted.append(flag)
+                    if flag.replace("_", "-") not in known_flags | {"--help", "--version"}:
+                        problems.append(f"{page}: {program} {command} has no {flag}: {line.strip()}")
+
+
+def check_rules(page, text):
+    """Alerts are written as Prometheus wants them, over metrics that there are."""
+    told = set(re.findall(r'"(expertd_[a-z_]+|process_[a-z_]+)"', read("http/metrics.c"))) | {"expertd_up"}
+    for rules in re.findall(r"^```yaml\n(groups:.*?)^```", text, re.M | re.S):
+        names = {re.sub("_(bucket|sum|count)$", "", name) for name in re.findall(r"\b(?:expertd|process)_[a-z_]+", rules)}
+        for name in names - told:
+            problems.append(f"{page}: an alert is about {name}, which is not there")
+        if shutil.which("promtool"):
+            with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+                file.write(rules)
+                file.flush()
+                said = subprocess.run(["promtool", "check", "rules", file.name], capture_output=True, text=True)
+            if said.returncode != 0:
+                problems.append(f"{page}: its alerts are refused: {said.stdout}{said.stderr}")
+        alerts.append(page)
+
+
 def check_messages(page, sources):
     for line in read(page).splitlines():
         if not line.startswith("| `"):
@@ -97,9 +153,12 @@ for page in PAGES:
     text = read(page)
     check_links(page, text)
     check_configurations(page, text)
+    check_commands(page, text)
+    check_rules(page, text)
     if not page.startswith("proto/"):
         check_options(page, text, known)
 assert "docs/writing-an-expert.md" in checked, checked
+assert len(counted) > 40 and alerts == ["docs/operating.md"], (len(counted), alerts)
 check_messages("docs/troubleshooting.md", sources)
 for problem in problems:
     print(problem)

@@ -20,6 +20,7 @@ LONG = 240  # seconds: what only a hang reaches
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from support_cache import warm_cache  # noqa: E402
 import support_browser  # noqa: E402
+import support_page  # noqa: E402
 
 work = tempfile.mkdtemp()
 processes = []
@@ -245,6 +246,11 @@ def test_browser():
         assert page.run(uids) == ["nop.2", "nop.1", "nop.0"]
         page.run("$('filter').value = '.1'; $('filter').dispatchEvent(new Event('input'))")
         assert page.run(uids) == ["nop.1"] and page.run("$('shown').textContent") == "1 of 1 shown, 3 in all"
+        page.run("$('filter').value = ''; $('filter').dispatchEvent(new Event('input'))")
+        support_page.test_roles(page)
+        support_page.test_colours(page)
+        support_page.test_keyboard(page)
+        support_page.test_phone(page)
         # A tab that nobody sees leaves the server alone, and goes on when it is seen.
         page.run("var hides = true; Object.defineProperty(document, 'hidden', {get: () => hides, configurable: true})")
         page.until("unseen", "it looks whether it is seen")
