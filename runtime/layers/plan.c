@@ -344,7 +344,7 @@ static uint64_t find_place(const struct plan *plan, unsigned index, uint64_t at,
 uint64_t plan_place(struct plan *plan, uint64_t chunk_rows)
 {
     uint64_t end;
-    plan->gradient_floats = plan->backward && plan->trains ? plan->parameters->primary_floats : 0;
+    plan->gradient_floats = plan->backward && plan->trains ? plan->parameters->trained_floats : 0;
     end = plan->gradient_floats;
     for (unsigned i = 0; i < plan->buffers_count; i++) {
         struct plan_buffer *buffer = &plan->buffers[i];

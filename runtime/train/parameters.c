@@ -132,7 +132,7 @@ uint64_t parameters_bytes(const struct parameters *parameters)
 {
     const unsigned copies = parameters->moments + (parameters->accumulates ? 1 : 0);
     const uint64_t beside = is_narrow(parameters) && has_masters(parameters) ? parameters->matrices_weights : 0;
-    return weights_bytes(parameters) + copies * parameters->primary_floats * sizeof(float) +
+    return weights_bytes(parameters) + copies * parameters->trained_floats * sizeof(float) +
            (beside + parameters->transposed_weights) * parameters->shape.weight_bytes;
 }
 
@@ -517,13 +517,13 @@ static int allocate_weights(struct parameters *parameters)
 
 int parameters_create(struct parameters *parameters, struct device *device)
 {
-    const uint64_t primary = parameters->primary_floats;
+    const uint64_t trained = parameters->trained_floats;
     parameters->device = device;
     int result = allocate_weights(parameters);
     for (unsigned m = 0; m < parameters->moments && result == 0; m++)
-        result = allocate(parameters, primary, sizeof(float), "optimizer state", &parameters->moment[m]);
+        result = allocate(parameters, trained, sizeof(float), "optimizer state", &parameters->moment[m]);
     if (result == 0 && parameters->accumulates)
-        result = allocate(parameters, primary, sizeof(float), "accumulated gradients", &parameters->gradient);
+        result = allocate(parameters, trained, sizeof(float), "accumulated gradients", &parameters->gradient);
     if (result != 0)
         parameters_destroy(parameters);
     return result;
@@ -546,22 +546,30 @@ void parameters_destroy(struct parameters *parameters)
     device_release_part(parameters->device, &parameters->gradient);
 }
 
-/* --- snapshots: the parameters, then each other copy's primary part, one behind the other ------------------------- */
+/* --- snapshots: the parameters, then each other copy, of what trains, one behind the other ------------------------ */
+
+static uint64_t copy_bytes(const struct parameters *parameters)
+{
+    return parameters->trained_floats * sizeof(float);
+}
 
 uint64_t parameters_snapshot_bytes(const struct parameters *parameters)
 {
-    return weights_bytes(parameters) + (copies_of(parameters) - 1) * parameters->primary_floats * sizeof(float);
+    return weights_bytes(parameters) + (copies_of(parameters) - 1) * copy_bytes(parameters);
 }
 
 int parameters_snapshot(struct parameters *parameters, void *memory)
 {
-    const size_t bytes = parameters->primary_floats * sizeof(float);
     const size_t matrices = matrices_bytes(parameters);
+    char *part = memory;
     int result = 0;
     if (has_masters(parameters)) {
-        for (unsigned copy = 0; copy < copies_of(parameters) && result == 0; copy++)
-            result = device_read(parameters->device, place_of(parameters, parameters->items, copy).buffer, 0,
-                                 (char *)memory + copy * bytes, bytes);
+        for (unsigned copy = 0; copy < copies_of(parameters) && result == 0; copy++) {
+            const size_t bytes = copy == 0 ? weights_bytes(parameters) : copy_bytes(parameters);
+            result =
+                device_read(parameters->device, place_of(parameters, parameters->items, copy).buffer, 0, part, bytes);
+            part += bytes;
+        }
         return result;
     }
     if (matrices > 0)
@@ -577,7 +585,9 @@ void parameters_snapshot_tensor(const struct parameters *parameters, const void 
     unsigned copy;
     const struct parameter *item = tensor_of(parameters, index, &copy);
     const struct place place = place_of(parameters, item, copy);
-    const char *part = (const char *)memory + copy * parameters->primary_floats * sizeof(float);
+    const char *part = memory;
+    if (copy > 0)
+        part += weights_bytes(parameters) + (copy - 1) * copy_bytes(parameters);
     if (!has_masters(parameters) && item->in == 0)
         part += matrices_bytes(parameters);
     unpack_primary(parameters, item, values, part + place.offset * place.bytes, place.bytes);

@@ -3,7 +3,8 @@
  * Weights live in panels (runtime/compute/kernels/common.cl) for their whole life, in two orientations: W (out, in) as
  * panels over out, [out / panel][in][panel], for the forward product, and as panels over in, [in / panel][out][panel],
  * for the backward one. The optimizer writes both. Everything elementwise (moments, gradients) has the first
- * orientation only, the "primary" part: matrices first, then vectors, each padded to whole panels with zeros. What will
+ * orientation only, the "primary" part: matrices first, then vectors, each padded to whole panels with zeros, and last
+ * the vectors that are fixed, of which there are neither moments nor gradients. What will
  * see no backward (backward: false) has the first orientation only.
  *
  * On a device whose shape says so (precision: fp16, bf16) the matrices are halves, or bfloat16, in both orientations,

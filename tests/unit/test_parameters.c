@@ -209,6 +209,11 @@ START_TEST(what_is_fixed_stays_and_has_no_gradient_and_no_moments)
     ck_assert_int_eq(config_parse(&config, fixed_text, strlen(fixed_text), "fixed"), 0);
     ck_assert_int_eq(expert_create(&expert, support.device, &config.experts[0], 1), 0);
     tensors_are_listed(expert);
+    const struct parameters *parameters = expert->ops->parameters(expert);
+    const uint64_t once = parameters->primary_floats, copies = 3 * parameters->trained_floats;
+    ck_assert_uint_lt(parameters->trained_floats, once);
+    ck_assert_uint_eq(parameters_bytes(parameters), (once + parameters->transposed_weights + copies) * sizeof(float));
+    ck_assert_uint_eq(expert_snapshot_bytes(expert), (once + copies) * sizeof(float));
     struct expert_tensor tensor;
     for (unsigned i = 0; i < 6; i++) {
         expert_tensor(expert, i, &tensor);
