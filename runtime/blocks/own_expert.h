@@ -44,6 +44,36 @@ struct own_expert {
 /* What the object exports. */
 extern const struct own_expert own_expert __attribute__((visibility("default")));
 
+/* struct block_kind's `shape` of what works element by element: the result has the shape of the one value that is read.
+ */
+static inline int own_shape_of_operand(const struct block_node *node, const struct block_value *values,
+                                       struct tensor_desc *result, char problem[BLOCK_PROBLEM_SIZE])
+{
+    (void)problem;
+    *result = values[node->operands[0]].desc;
+    return 0;
+}
+
+/* Exports the block that is one layer of the kind (struct block_kind): rows of hidden_dim floats go in, and come out.
+ * A block of more layers has its own tables (struct block), and `own_expert` as above. */
+#define OWN_EXPERT_OF_LAYER(name_, description_, kind_)                                                                \
+    static const struct block_kind *const own_kinds[] = {&(kind_), NULL};                                              \
+    static const struct block_input own_inputs[] = {                                                                   \
+        {.name = "input", .dtype = DTYPE_FLOAT32, .shape = {"hidden_dim"}, .ndim = 1}};                                \
+    static const struct block_layer own_layers[] = {                                                                   \
+        {.name = (name_), .kind = (name_), .operands = {"input"}, .operands_count = 1}};                               \
+    static const struct block_output own_outputs[] = {{.name = "output", .value = (name_)}};                           \
+    static const struct block own_block = {.name = (name_),                                                            \
+                                           .description = (description_),                                              \
+                                           .inputs = own_inputs,                                                       \
+                                           .inputs_count = 1,                                                          \
+                                           .layers = own_layers,                                                       \
+                                           .layers_count = 1,                                                          \
+                                           .outputs = own_outputs,                                                     \
+                                           .outputs_count = 1,                                                         \
+                                           .kinds = own_kinds};                                                        \
+    const struct own_expert own_expert = OWN_EXPERT(&own_block)
+
 /* Enqueues the kernel of that name of <folder of the object>/<file>, which is compiled when it is first asked for (an
  * expert's warm-up), with -DVEC=n, -DPANEL=n and, where matrices are of halves, -DHALF_WEIGHTS as the device's own
  * kernels are. (A vector of parameters is padded with zeros to whole panels of PANEL floats.) */

@@ -75,30 +75,7 @@ static void backward(struct plan *plan, struct plan_layer *layer)
 
 static const struct layer_kind held_layer = {.name = "held", .forward = forward, .backward = backward};
 
-static int shape(const struct block_node *node, const struct block_value *values, struct tensor_desc *result,
-                 char problem[BLOCK_PROBLEM_SIZE])
-{
-    (void)problem;
-    *result = values[node->operands[0]].desc;
-    return 0;
-}
-
 static const struct block_kind held_kind = {
-    .name = "held", .operands_min = 1, .operands_max = 1, .shape = shape, .implementation = &held_layer};
-static const struct block_kind *const kinds[] = {&held_kind, NULL};
-static const struct block_input inputs[] = {
-    {.name = "input", .dtype = DTYPE_FLOAT32, .shape = {"hidden_dim"}, .ndim = 1}};
-static const struct block_layer layers[] = {
-    {.name = "held", .kind = "held", .operands = {"input"}, .operands_count = 1}};
-static const struct block_output outputs[] = {{.name = "output", .value = "held"}};
-static const struct block block = {.name = "held",
-                                   .description = "the input, in its own time",
-                                   .inputs = inputs,
-                                   .inputs_count = 1,
-                                   .layers = layers,
-                                   .layers_count = 1,
-                                   .outputs = outputs,
-                                   .outputs_count = 1,
-                                   .kinds = kinds};
+    .name = "held", .operands_min = 1, .operands_max = 1, .shape = own_shape_of_operand, .implementation = &held_layer};
 
-const struct own_expert own_expert = OWN_EXPERT(&block);
+OWN_EXPERT_OF_LAYER("held", "the input, in its own time", held_kind);

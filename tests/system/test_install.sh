@@ -200,13 +200,13 @@ frontend: {listen: ["$EXPERTD_ENDPOINT"]}
 devices:
   - {name: one, cache_dir: "$(tests/cache take one)"}
 experts:
-  - {uid: affine.0, block: "$work/own/affine.so", hidden_dim: 8, max_batch_size: 16}
+  - {uid: scale_shift.0, block: "$work/own/scale_shift.so", hidden_dim: 8, max_batch_size: 16}
 YAML
 for program in frontend runtime; do
     "$root/bin/expertd-$program" --config "$work/expertd.yaml" >"$work/$program.log" 2>&1 &
     started+=($!)
 done
-"$root/bin/expertctl" --timeout 600 wait affine.0 || {
+"$root/bin/expertctl" --timeout 600 wait scale_shift.0 || {
     cat "$work"/*.log
     fail "the installed runtime serves it"
 }

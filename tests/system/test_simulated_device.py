@@ -58,12 +58,12 @@ examples = os.path.join(os.path.dirname(BIN), "examples")
 for before, line, report, flags in FAULTS:
     own = tempfile.mkdtemp(prefix="expertd-own.")
     try:
-        shutil.copy(f"{examples}/affine.so", own)
-        source = open(f"{examples}/affine.cl").read()
-        assert source.count(OUT) == 1, "affine.cl has another text than this test knows"
-        with open(f"{own}/affine.cl", "w") as file:
+        shutil.copy(f"{examples}/scale_shift.so", own)
+        source = open(f"{examples}/scale_shift.cl").read()
+        assert source.count(OUT) == 1, "scale_shift.cl has another text than this test knows"
+        with open(f"{own}/scale_shift.cl", "w") as file:
             file.write(source.replace(OUT, line).replace("const int column = get_global_id(0);", "const int column = get_global_id(0); " + before))
-        with Simulated([f"{{uid: own.0, block: {own}/affine.so, hidden_dim: 33, max_batch_size: 4}}"], *flags) as server:
+        with Simulated([f"{{uid: own.0, block: {own}/scale_shift.so, hidden_dim: 33, max_batch_size: 4}}"], *flags) as server:
             server.start().wait_alive()
             client = server.client()
             client.send(pb.FORWARD, "own.0", rows=2, columns=33)

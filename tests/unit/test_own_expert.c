@@ -1,4 +1,4 @@
-/* examples/own_expert/affine.c, as any expert of one's own. */
+/* examples/own_expert/scale_shift.c, as any expert of one's own. */
 #include <check.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -24,7 +24,7 @@ static void open_with(bool staged, const char *device, const char *options)
     const char *build = getenv("BUILD");
     ck_assert_ptr_nonnull(realpath(build ? build : "build", object));
     const size_t length = strlen(object);
-    snprintf(object + length, sizeof object - length, "/examples/affine.so");
+    snprintf(object + length, sizeof object - length, "/examples/scale_shift.so");
     snprintf(expert, sizeof expert, "block: \"%s\", hidden_dim: %d, max_batch_size: 8, %s", object, HIDDEN, options);
     support_device_open(&support, "cpu", staged, device, expert);
 }
@@ -116,9 +116,9 @@ START_TEST(an_own_block_is_found_and_what_its_kernels_lack_is_said)
     const struct kernel_grid grid = {.dims = 1, .global = {1}, .local = {1}};
     const struct own_expert *own = exported();
     ck_assert_ptr_eq(own_expert_find(object), own->block);
-    ck_assert_str_eq(own->block->name, "affine");
+    ck_assert_str_eq(own->block->name, "scale_shift");
     own_programs_use(support.device);
-    ck_assert_int_lt(own_kernel_launch(support.device, own, "affine.cl", "no_such_kernel", &grid, NULL, 0), 0);
+    ck_assert_int_lt(own_kernel_launch(support.device, own, "scale_shift.cl", "no_such_kernel", &grid, NULL, 0), 0);
     ck_assert_int_eq(own_kernel_launch(support.device, own, "none.cl", "any", &grid, NULL, 0), -EINVAL);
     ck_assert_ptr_nonnull(strstr(device_error(support.device), "none.cl"));
     own_programs_drop(support.device);

@@ -1,8 +1,8 @@
 /* A block of one's own with a kernel of its own: y = x * weight + bias, element by element, trained by the server's
- * optimizers. Compiled to affine.so beside affine.cl; in the configuration it is the block of an expert:
+ * optimizers. Compiled to scale_shift.so beside scale_shift.cl; in the configuration it is the block of an expert:
  *
  *     experts:
- *       - {uid: "affine.[0:4]", block: /usr/local/lib/expertd/affine.so, hidden_dim: 64}
+ *       - {uid: "scale_shift.[0:4]", block: /usr/local/lib/expertd/scale_shift.so, hidden_dim: 64}
  *
  * What it says is a kind of layer, and a block that has one of them. The rest (memory, batches, gradients of other
  * layers, the optimizer's step, checkpoints) is the engine's.
@@ -12,7 +12,7 @@
 enum { WEIGHT, BIAS }; /* parameters */
 enum { X, Y, DY };     /* matrices of a step; X is also where dx goes, in a backward */
 
-static const char kernels[] = "affine.cl";
+static const char kernels[] = "scale_shift.cl";
 
 static int launch(const struct plan_run *run, const struct plan_step *step, const char *kernel, int to)
 {
@@ -54,17 +54,17 @@ static int launch(const struct plan_run *run, const struct plan_step *step, cons
 
 static int launch_forward(const struct plan_run *run, const struct plan_step *step)
 {
-    return launch(run, step, "affine_forward", Y);
+    return launch(run, step, "scale_shift_forward", Y);
 }
 
 static int launch_backward(const struct plan_run *run, const struct plan_step *step)
 {
-    return launch(run, step, "affine_backward", Y);
+    return launch(run, step, "scale_shift_backward", Y);
 }
 
 static int launch_sums(const struct plan_run *run, const struct plan_step *step)
 {
-    return launch(run, step, "affine_sums", DY);
+    return launch(run, step, "scale_shift_sums", DY);
 }
 
 /* --- the layer ---------------------------------------------------------------------------------------------------- */
@@ -110,41 +110,16 @@ static void backward(struct plan *plan, struct plan_layer *layer)
     plan_contribute(plan, layer->operands[0], dx);
 }
 
-static const struct layer_kind affine_layer = {
-    .name = "affine", .parameters = parameters, .needs = needs, .forward = forward, .backward = backward};
+static const struct layer_kind scale_shift_layer = {
+    .name = "scale_shift", .parameters = parameters, .needs = needs, .forward = forward, .backward = backward};
 
-/* --- what a declaration may say of it, and the block ----------------------------------------------------------------
- */
+/* --- what a declaration may say of it, and the block of this one layer -------------------------------------------- */
 
-static int shape(const struct block_node *node, const struct block_value *values, struct tensor_desc *result,
-                 char problem[BLOCK_PROBLEM_SIZE])
-{
-    (void)problem;
-    *result = values[node->operands[0]].desc;
-    return 0;
-}
+static const struct block_kind scale_shift_kind = {.name = "scale_shift",
+                                                   .operands_min = 1,
+                                                   .operands_max = 1,
+                                                   .parameters = 2,
+                                                   .shape = own_shape_of_operand,
+                                                   .implementation = &scale_shift_layer};
 
-static const struct block_kind affine_kind = {.name = "affine",
-                                              .operands_min = 1,
-                                              .operands_max = 1,
-                                              .parameters = 2,
-                                              .shape = shape,
-                                              .implementation = &affine_layer};
-static const struct block_kind *const kinds[] = {&affine_kind, NULL};
-
-static const struct block_input inputs[] = {
-    {.name = "input", .dtype = DTYPE_FLOAT32, .shape = {"hidden_dim"}, .ndim = 1}};
-static const struct block_layer layers[] = {
-    {.name = "affine", .kind = "affine", .operands = {"input"}, .operands_count = 1}};
-static const struct block_output outputs[] = {{.name = "output", .value = "affine"}};
-static const struct block block = {.name = "affine",
-                                   .description = "x * weight + bias",
-                                   .inputs = inputs,
-                                   .inputs_count = 1,
-                                   .layers = layers,
-                                   .layers_count = 1,
-                                   .outputs = outputs,
-                                   .outputs_count = 1,
-                                   .kinds = kinds};
-
-const struct own_expert own_expert = OWN_EXPERT(&block);
+OWN_EXPERT_OF_LAYER("scale_shift", "x * weight + bias", scale_shift_kind);

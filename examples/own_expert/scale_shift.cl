@@ -8,7 +8,7 @@
     int rows, int columns, int accumulate, MATRIX(x), MATRIX(y), MATRIX(dy), global const float *vectors, ulong weight, \
         ulong bias, global float *gradients, ulong grad_weight, ulong grad_bias
 
-kernel void affine_forward(ARGUMENTS)
+kernel void scale_shift_forward(ARGUMENTS)
 {
     const int column = get_global_id(0);
     for (int row = 0; row < rows && (column < columns || y_rows == PANEL); row++)
@@ -16,7 +16,7 @@ kernel void affine_forward(ARGUMENTS)
 }
 
 /* dx, in y's place, = dy * weight. */
-kernel void affine_backward(ARGUMENTS)
+kernel void scale_shift_backward(ARGUMENTS)
 {
     const int column = get_global_id(0);
     for (int row = 0; row < rows && (column < columns || y_rows == PANEL); row++)
@@ -24,7 +24,7 @@ kernel void affine_backward(ARGUMENTS)
 }
 
 /* The gradients, summed over the rows: of the weight dy * x, of the bias dy. */
-kernel void affine_sums(ARGUMENTS)
+kernel void scale_shift_sums(ARGUMENTS)
 {
     const int column = get_global_id(0);
     float of_weight = 0, of_bias = 0;
