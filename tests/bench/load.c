@@ -123,12 +123,13 @@ static int ask_local(struct load *load)
     return 0;
 }
 
-/* Small values that are not all the same; bytes that are 0 or 1 for a mask. */
+/* Small values that are not all the same; masks, of bool or int64, are of 0 and 1. */
 static void *make_values(uint32_t dtype, size_t bytes)
 {
     unsigned char *values = malloc(bytes + 8);
+    const size_t step = dtype == DTYPE_INT64 ? sizeof(int64_t) : 1; /* little-endian, as all tensors are sent */
     for (size_t i = 0; values && i < bytes; i++)
-        values[i] = (i * 2654435761U >> 16) & 1;
+        values[i] = i % step == 0 && (i / step * 2654435761U >> 16) & 1;
     if (values && dtype == DTYPE_FLOAT32) {
         for (size_t i = 0; i < bytes / 4; i++)
             ((float *)(void *)values)[i] = (float)(i * 2654435761U % 1000) / 500.0F - 1.0F;
