@@ -15,6 +15,7 @@
 #include "command/supervisord_file.h"
 #include "common/config.h"
 #include "common/log.h"
+#include "common/numeral.h"
 #include "common/uid.h"
 
 enum { EXIT_USAGE = 2, PATH_SIZE = PATH_MAX + 64, EXPERTS_A_DEVICE = 8 };
@@ -203,7 +204,6 @@ static int list_devices(struct plan *plan)
 
 static int count_experts(struct plan *plan)
 {
-    char *end = NULL;
     unsigned used = 0;
     for (unsigned i = 0; i < plan->count; i++)
         used += !plan->devices[i].left_out;
@@ -211,10 +211,10 @@ static int count_experts(struct plan *plan)
     if (!options.num_experts)
         return 0;
     errno = 0;
-    plan->experts = strtoull(options.num_experts, &end, 10);
-    if (errno || *end || options.num_experts[0] < '0' || options.num_experts[0] > '9' || plan->experts == 0 ||
-        plan->experts > 16777216) {
-        log_error("--num-experts: '%.100s' is not a number from 1 to 16777216", options.num_experts);
+    plan->experts = strtoull(options.num_experts, NULL, 10);
+    if (errno || !numeral_is(options.num_experts, NUMERAL_WHOLE) || plan->experts == 0 || plan->experts > 16777216) {
+        log_error("--num-experts: '%.100s' is not a number from 1 to 16777216%s", options.num_experts,
+                  numeral_hint(options.num_experts));
         return -EINVAL;
     }
     return 0;

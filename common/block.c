@@ -121,6 +121,8 @@ static int set_argument(struct resolver *resolver, const struct block_option *it
         const struct block_argument *argument = &block->arguments[i];
         if (strcmp(argument->name, item->name) != 0)
             continue;
+        if (item->value == NULL)
+            return 0;
         if (argument->choices != NULL) {
             const int number = choice_number(argument->choices, item->value);
             resolver->graph->arguments[i] = number;
@@ -317,7 +319,7 @@ static int set_options(const struct resolver *resolver, struct block_node *node)
             if (strcmp(layer->options[j].name, option->name) == 0)
                 given = &layer->options[j];
         }
-        const char *value = given != NULL ? given->value : option->standard;
+        const char *value = given != NULL && given->value != NULL ? given->value : option->standard;
         if (value == NULL && option->type != BLOCK_OPTION_TEXT)
             return refuse(resolver, layer->line, "layer %s: a %s layer needs the option %s", layer->name, kind->name,
                           option->name);

@@ -47,7 +47,7 @@ struct block_input {
 };
 
 struct block_option {
-    const char *name, *value;
+    const char *name, *value; /* NULL: as if it were left out, if there is one of that name */
     unsigned line;
 };
 

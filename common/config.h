@@ -71,7 +71,7 @@ struct config_expert {
     /* What `tensors` says: where in a model's files a parameter is (common/tensor_part.h). */
     struct {
         const struct config_template {
-            const char *parameter, *template;
+            const char *parameter, *template; /* NULL: none */
             unsigned line;
         } * items;
         unsigned count;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/config_tree.h"
+#include "common/numeral.h"
 #include "common/suggest.h"
 
 struct reading {
@@ -25,6 +26,12 @@ static void *allocate(struct reading *reading, size_t count, size_t size)
 static const char *kind_name(const struct config_node *node)
 {
     return node->kind == CONFIG_NODE_LIST ? "a list" : node->kind == CONFIG_NODE_MAP ? "a mapping" : "one value";
+}
+
+/* Null is as if the entry were left out, except that its name must be one that can be there. */
+static const char *text_of(const struct config_node *node)
+{
+    return node->null ? NULL : node->text;
 }
 
 /* The entry of a map that is there and not null, which is as if it were left out. */
@@ -86,14 +93,14 @@ static int read_arguments(struct reading *reading, const struct config_node *nod
         return -ENOMEM;
     for (unsigned i = 0; i < node->count && rc == 0; i++) {
         const struct config_node *item = &node->children[i];
-        char *end;
         rc = need_kind(reading, item, item->key, CONFIG_NODE_SCALAR);
         if (rc < 0)
             break;
         arguments[i] = (struct block_argument){
-            .name = item->key, .value = strtod(item->text, &end), .max = most, .line = item->line};
-        if (end == item->text || *end || !(arguments[i].value >= 0 && arguments[i].value <= most))
-            rc = REFUSE(reading, item->line, "argument %s: '%.60s' is no number from 0 to 1e12", item->key, item->text);
+            .name = item->key, .value = strtod(item->text, NULL), .max = most, .line = item->line};
+        if (!numeral_is(item->text, NUMERAL_REAL) || !(arguments[i].value >= 0 && arguments[i].value <= most))
+            rc = REFUSE(reading, item->line, "argument %s: '%.60s' is no number from 0 to 1e12%s", item->key,
+                        item->text, numeral_hint(item->text));
     }
     block->arguments = arguments;
     block->arguments_count = node->count;
@@ -172,12 +179,14 @@ static int read_operands(struct reading *reading, const struct config_node *node
 static int read_layer_entry(struct reading *reading, const struct config_node *item, struct block_layer *layer)
 {
     int rc;
-    if (item->null || strcmp(item->key, "name") == 0 || strcmp(item->key, "layer") == 0)
+    const bool is_option =
+        strcmp(item->key, "input") != 0 && strcmp(item->key, "inputs") != 0 && strcmp(item->key, "mask") != 0;
+    if (strcmp(item->key, "name") == 0 || strcmp(item->key, "layer") == 0 || (item->null && !is_option))
         return 0;
     if (strcmp(item->key, "inputs") == 0)
         return layer->operands_count == 0 ? read_operands(reading, item, layer)
                                           : REFUSE(reading, item->line, "layer %s: input or inputs", layer->name);
-    rc = need_kind(reading, item, item->key, CONFIG_NODE_SCALAR);
+    rc = item->null ? 0 : need_kind(reading, item, item->key, CONFIG_NODE_SCALAR);
     if (rc < 0)
         return rc;
     if (strcmp(item->key, "input") == 0) {
@@ -189,7 +198,7 @@ static int read_layer_entry(struct reading *reading, const struct config_node *i
     } else if (layer->options_count == BLOCK_OPTIONS_MAX) {
         return REFUSE(reading, item->line, "layer %s has more than %d options", layer->name, BLOCK_OPTIONS_MAX);
     } else {
-        layer->options[layer->options_count++] = (struct block_option){item->key, item->text, item->line};
+        layer->options[layer->options_count++] = (struct block_option){item->key, text_of(item), item->line};
     }
     return 0;
 }
@@ -287,11 +296,9 @@ static int read_values(struct reading *reading, const struct config_node *node, 
     expert->values.items = items;
     for (unsigned i = 0; i < node->count; i++) {
         const struct config_node *item = &node->children[i];
-        if (item->null)
-            continue;
         if (item->kind != CONFIG_NODE_SCALAR)
             return config_source_error_at(reading->source, item->line, place, "%.60s must be a number", item->key);
-        items[expert->values.count++] = (struct block_option){item->key, item->text, item->line};
+        items[expert->values.count++] = (struct block_option){item->key, text_of(item), item->line};
     }
     return 0;
 }
@@ -311,11 +318,9 @@ static int read_templates(struct reading *reading, const struct config_node *nod
     expert->templates.items = items;
     for (unsigned i = 0; i < node->count; i++) {
         const struct config_node *item = &node->children[i];
-        if (item->null)
-            continue;
         if (item->kind != CONFIG_NODE_SCALAR)
             return config_source_error_at(reading->source, item->line, place, "%.60s must be a template", item->key);
-        items[expert->templates.count++] = (struct config_template){item->key, item->text, item->line};
+        items[expert->templates.count++] = (struct config_template){item->key, text_of(item), item->line};
     }
     return 0;
 }

@@ -11,6 +11,7 @@
 #include "common/config_diff.h"
 #include "common/config_tree.h"
 #include "common/config_value.h"
+#include "common/numeral.h"
 #include "common/suggest.h"
 
 /* The configuration that is printed in the end: a shallow copy, with entries and their nodes of its own. */
@@ -112,10 +113,9 @@ static bool is_name(const char *text, size_t length)
 /* "arguments.NAME=NUMBER" */
 static int set_argument(struct edit *edit, struct config_node *node, const char *name, size_t length, const char *value)
 {
-    char *end;
-    const double number = strtod(value, &end);
-    if (!is_name(name, length) || end == value || *end || !isfinite(number))
-        return complain(edit, -EINVAL, "'arguments.%.60s': an argument is arguments.NAME=NUMBER", name);
+    if (!is_name(name, length) || !numeral_is(value, NUMERAL_REAL) || !isfinite(strtod(value, NULL)))
+        return complain(edit, -EINVAL, "'arguments.%.60s': an argument is arguments.NAME=NUMBER%s", name,
+                        numeral_hint(value));
     const struct config_node *found = config_tree_find(node, "arguments");
     const unsigned count = found && found->kind == CONFIG_NODE_MAP ? found->count : 0;
     struct config_node *arguments = config_memory_alloc(&edit->memory, (count + 1) * sizeof *arguments);

@@ -156,11 +156,13 @@ static int check_templates(const struct config_expert *expert, const struct uid_
     const struct config_place place = {"experts", (int)entry, "tensors"};
     char uid[UID_SIZE], problem[TENSOR_PART_ERROR_SIZE];
     uid_pattern_nth(pattern, 0, uid);
-    if (expert->templates.count > 0 && !expert->weights[0])
-        return config_source_error(source, place, "is of no use without weights");
     for (unsigned i = 0; i < expert->templates.count; i++) {
         struct tensor_part part;
         const struct config_template *item = &expert->templates.items[i];
+        if (item->template == NULL)
+            continue;
+        if (!expert->weights[0])
+            return config_source_error(source, place, "is of no use without weights");
         if (tensor_part_parse(&part, item->template, uid, problem) < 0)
             return config_source_error_at(source, item->line, place, "%.60s: %s", item->parameter, problem);
     }

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/numeral.h"
+
 /* libcyaml has types for numbers and booleans too, but takes "-1" for the largest number, "010" for 8 and any word for
  * true, and knows no bounds. So its schema says "a single value" and the value is read here, for flags as for the file.
  */
@@ -18,11 +20,10 @@ static void *field(const struct config_option *option, void *record)
 
 static int set_uint(const struct config_option *option, uint64_t *value, const char *text, char *problem)
 {
-    char *end;
     errno = 0;
-    const uint64_t number = strtoull(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end) {
-        snprintf(problem, CONFIG_PROBLEM_SIZE, "'%.100s' is not a whole number", text);
+    const uint64_t number = strtoull(text, NULL, 10);
+    if (!numeral_is(text, NUMERAL_WHOLE)) {
+        snprintf(problem, CONFIG_PROBLEM_SIZE, "'%.100s' is not a whole number%s", text, numeral_hint(text));
         return -EINVAL;
     }
     if (errno || number < option->uint_min || number > option->uint_max) {
@@ -36,10 +37,9 @@ static int set_uint(const struct config_option *option, uint64_t *value, const c
 
 static int set_float(const struct config_option *option, double *value, const char *text, char *problem)
 {
-    char *end;
-    const double number = strtod(text, &end);
-    if (end == text || text[strspn(text, "+-.0123456789eE")] || !isfinite(number)) {
-        snprintf(problem, CONFIG_PROBLEM_SIZE, "'%.100s' is not a number", text);
+    const double number = strtod(text, NULL);
+    if (!numeral_is(text, NUMERAL_REAL) || !isfinite(number)) {
+        snprintf(problem, CONFIG_PROBLEM_SIZE, "'%.100s' is not a number%s", text, numeral_hint(text));
         return -EINVAL;
     }
     if (number < option->number_min || number > option->number_max) {

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/numeral.h"
+
 static const double size_max = 1099511627776.0; /* 2^40: sums and products of sizes stay exact in a double */
 
 enum { DEPTH_MAX = 32 };
@@ -17,6 +19,7 @@ struct reader {
     const void *context;
     char *problem; /* "" as long as there is none */
     unsigned depth;
+    bool is_size;
 };
 
 static double sum(struct reader *reader);
@@ -25,6 +28,13 @@ static double complain(struct reader *reader, const char *what, const char *name
 {
     if (!reader->problem[0])
         snprintf(reader->problem, EXPRESSION_PROBLEM_SIZE, "%s'%.*s'", what, (int)(length < 60 ? length : 60), name);
+    return 0;
+}
+
+static double explain(struct reader *reader, const char *why)
+{
+    const size_t length = strlen(reader->problem);
+    snprintf(reader->problem + length, EXPRESSION_PROBLEM_SIZE - length, "%s", why);
     return 0;
 }
 
@@ -49,14 +59,16 @@ static double named(struct reader *reader)
 
 static double literal(struct reader *reader)
 {
-    char *end;
-    /* Not what strtod takes besides: hexadecimal, "inf", "nan". */
-    const size_t length = strspn(reader->at, "0123456789.eE");
-    const double value = strtod(reader->at, &end);
-    if (end == reader->at || end > reader->at + length + 4 || strncasecmp(reader->at, "0x", 2) == 0)
-        return complain(reader, "expected a number at ", reader->at, strlen(reader->at));
-    reader->at = end;
-    return value;
+    const char *at = reader->at;
+    const size_t length = numeral_length(at, NUMERAL_REAL);
+    if (length == 0) {
+        complain(reader, "expected a number at ", at, strlen(at));
+        return explain(reader, numeral_hint(at));
+    }
+    if (reader->is_size && strcspn(at, "eE") < length)
+        return complain(reader, "a size has no power of ten: ", at, length);
+    reader->at += length;
+    return strtod(at, NULL);
 }
 
 static double factor(struct reader *reader)
@@ -109,10 +121,10 @@ static double sum(struct reader *reader)
     return value;
 }
 
-int expression_number(const char *text, expression_lookup *lookup, const void *context, double *value,
-                      char problem[EXPRESSION_PROBLEM_SIZE])
+static int evaluate(const char *text, bool is_size, expression_lookup *lookup, const void *context, double *value,
+                    char problem[EXPRESSION_PROBLEM_SIZE])
 {
-    struct reader reader = {.at = text, .lookup = lookup, .context = context, .problem = problem};
+    struct reader reader = {.at = text, .lookup = lookup, .context = context, .problem = problem, .is_size = is_size};
     problem[0] = '\0';
     *value = sum(&reader);
     if (!problem[0] && peek(&reader) != '\0')
@@ -122,11 +134,17 @@ int expression_number(const char *text, expression_lookup *lookup, const void *c
     return problem[0] ? -EINVAL : 0;
 }
 
+int expression_number(const char *text, expression_lookup *lookup, const void *context, double *value,
+                      char problem[EXPRESSION_PROBLEM_SIZE])
+{
+    return evaluate(text, false, lookup, context, value, problem);
+}
+
 int expression_size(const char *text, expression_lookup *lookup, const void *context, uint64_t *value,
                     char problem[EXPRESSION_PROBLEM_SIZE])
 {
     double number;
-    const int result = expression_number(text, lookup, context, &number, problem);
+    const int result = evaluate(text, true, lookup, context, &number, problem);
     if (result != 0)
         return result;
     if (number < 1 || number > size_max || number != floor(number)) {

@@ -1,5 +1,5 @@
 /* Sizes and numbers of a block's declaration: + - * / and parentheses over numbers and named arguments,
- * "4 * hidden_dim", "1 / (1 - rate)". */
+ * "4 * hidden_dim", "1 / (1 - rate)". Numbers are common/numeral.h's; those of a size have no power of ten. */
 #ifndef EXPERTD_COMMON_EXPRESSION_H
 #define EXPERTD_COMMON_EXPRESSION_H
 

@@ -1,5 +1,6 @@
 /* expertctl's main: options, the table of commands, and how they end. */
 #include "client/expertctl/expertctl.h"
+#include "common/numeral.h"
 #include "common/process.h"
 #include "common/suggest.h"
 
@@ -195,20 +196,18 @@ static void add_path(struct argp_state *state, struct paths *paths, const char *
 
 static uint64_t parse_number(struct argp_state *state, const char *text, uint64_t limit)
 {
-    char *end;
     errno = 0;
-    const unsigned long long value = strtoull(text, &end, 10);
-    if (errno || *end || text[0] < '0' || text[0] > '9' || value > limit)
-        argp_error(state, "'%s' is no number up to %llu", text, (unsigned long long)limit);
+    const unsigned long long value = strtoull(text, NULL, 10);
+    if (errno || !numeral_is(text, NUMERAL_WHOLE) || value > limit)
+        argp_error(state, "'%s' is no number up to %llu%s", text, (unsigned long long)limit, numeral_hint(text));
     return value;
 }
 
 static double parse_positive(struct argp_state *state, const char *text, double limit, const char *what)
 {
-    char *end;
-    const double value = strtod(text, &end);
-    if (end == text || *end || !(value > 0 && value <= limit))
-        argp_error(state, "'%s' is no %s", text, what);
+    const double value = strtod(text, NULL);
+    if (!numeral_is(text, NUMERAL_REAL) || !(value > 0 && value <= limit))
+        argp_error(state, "'%s' is no %s%s", text, what, numeral_hint(text));
     return value;
 }
 

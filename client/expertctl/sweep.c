@@ -3,18 +3,18 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "common/numeral.h"
+
 /* A number at *text, which moves behind it. */
 static int parse_number(const char **text, uint32_t *number)
 {
-    char *end;
-    if (**text < '0' || **text > '9')
-        return -EINVAL;
+    const size_t length = numeral_length(*text, NUMERAL_WHOLE);
     errno = 0;
-    const unsigned long value = strtoul(*text, &end, 10);
-    if (errno || value < 1 || value > SWEEP_MAX_CONCURRENCY)
+    const unsigned long value = strtoul(*text, NULL, 10);
+    if (length == 0 || errno || value < 1 || value > SWEEP_MAX_CONCURRENCY)
         return -EINVAL;
     *number = (uint32_t)value;
-    *text = end;
+    *text += length;
     return 0;
 }
 

@@ -96,7 +96,7 @@ static const char *template_of(const struct loading *loading, const char *parame
 {
     const struct config_expert *config = loading->expert->config;
     for (unsigned i = 0; i < config->templates.count; i++)
-        if (strcmp(config->templates.items[i].parameter, parameter) == 0)
+        if (config->templates.items[i].template && strcmp(config->templates.items[i].parameter, parameter) == 0)
             return config->templates.items[i].template;
     return loading->layout ? layout_template(loading->layout, loading->prefix, parameter, text) : NULL;
 }

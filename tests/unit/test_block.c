@@ -111,8 +111,8 @@ static const struct {
      "'tanh' is none of"},
     {WITH("      - {name: last, layer: linear, input: x, size: 4,\n         sise: 5}\n"), 6, "no option 'sise'"},
     {WITH("      - {name: last, layer: linear, input: x, size: 4 * hiden_dim}\n"), 5, "no argument 'hiden_dim'"},
-    {WITH("      - {name: last, layer: linear, input: x, size: 1e18}\n"), 5, "not a whole number"},
-    {WITH("      - {name: last, layer: linear, input: x, size: 1e11}\n"), 5, "more than"},
+    {WITH("      - {name: last, layer: linear, input: x, size: 1000000000000000000}\n"), 5, "not a whole number"},
+    {WITH("      - {name: last, layer: linear, input: x, size: 100000000000}\n"), 5, "more than"},
     {WITH("      - {name: last, layer: linear, input: x, size: hidden_dim / 3}\n"), 5, "not a whole number"},
     {WITH("      - {name: last, layer: linear, inputs: [x, x], size: 4}\n"), 5, "reads 1 value"},
     {WITH("      - {name: last, layer: linear, inputs: x, size: 4}\n"), 5, "must be a list"},
@@ -187,6 +187,16 @@ static const struct {
     {"experts:\n  - {uid: a.0, block: transformer, hidden_dim: 100}\n", 2, "heads"},
     {"experts:\n  - uid: a.0\n    block: transformer\n    arguments: {sequenze: 4}\n", 4, "no argument 'sequenze'"},
     {"experts:\n  - uid: a.0\n    block: transformer\n    arguments: {dropout: 0.1}\n", 4, "must be 0"},
+    {"experts:\n  - uid: a.0\n    block: transformer\n    arguments: {sequenze: ~}\n", 4, "no argument 'sequenze'"},
+    {"experts:\n  - uid: a.0\n    block: ffn\n    arguments:\n      hidden_dim:\n", 5, "no argument 'hidden_dim'"},
+    {"experts:\n  - uid: a.0\n    block: /no/block.so\n    arguments: {n: ~}\n", 4, "takes none"},
+    {"experts:\n  - uid: a.0\n    block: transformer\n    arguments: {heads: 010}\n", 4, "octal"},
+    {"experts:\n  - uid: a.0\n    block: transformer\n    arguments: {heads: 0x10}\n", 4, "decimal digits"},
+    {"experts:\n  - uid: a.0\n    block: transformer\n    arguments: {heads: 1_6}\n", 4, "decimal digits"},
+    {WITH("      - {name: last, layer: linear, input: x, size: 4, sise: ~}\n"), 5, "no option 'sise'"},
+    {WITH("      - {name: last, layer: linear, input: x, size: ~}\n"), 5, "needs the option size"},
+    {WITH("      - {name: last, layer: linear, input: x, size: 010}\n"), 5, "octal"},
+    {WITH("      - {name: last, layer: linear, input: x, size: 1e1}\n"), 5, "no power of ten: '1e1'"},
     {"experts:\n  - uid: a.0\n    block: swiglu\n    arguments: {activation: tanh}\n", 4, "'tanh' is none of silu|"},
     {"experts:\n  - uid: a.0\n    block: nop_delay\n    arguments: {delay: -1}\n", 4, "not from 0"},
     {"experts:\n  - uid: a.0\n    block: nop_delay\n    arguments: [delay]\n", 4, "must be a mapping"},
@@ -266,10 +276,20 @@ START_TEST(null_is_the_default_below_blocks_and_experts)
         "  - {uid: c.0, block: mine}\n";
     struct config config;
     ck_assert_int_eq(config_parse(&config, text, strlen(text), "mine.yaml"), 0);
-    ck_assert_uint_eq(config.experts[0].values.count, 1);
-    ck_assert_str_eq(config.experts[0].values.items[0].name, "heads");
-    ck_assert_uint_eq(config.experts[1].templates.count, 0);
-    ck_assert_uint_eq(config.declared[0].layers[0].options_count, 1);
+    struct block_problem problem;
+    struct block_graph *graph;
+    const struct block_values values = {20, config.experts[0].values.items, config.experts[0].values.count, DTYPE_NONE};
+    char described[128];
+    ck_assert_int_eq(block_resolve(config.experts[0].declared, &values, &graph, &problem), 0);
+    ck_assert_str_eq(block_arguments_format(graph, described, sizeof described), "sequence=128 heads=4 dropout=0");
+    free(graph);
+    ck_assert_uint_eq(config.experts[1].templates.count,
+                      1); /* whose name is looked at where the parameters are known */
+    ck_assert_ptr_null(config.experts[1].templates.items[0].template);
+    const struct block_values none = {.hidden_dim = 8};
+    ck_assert_int_eq(block_resolve(&config.declared[0], &none, &graph, &problem), 0);
+    ck_assert_uint_eq(graph->nodes[0].settings.activation, BLOCK_NONE);
+    free(graph);
     ck_assert_uint_eq(config.declared[0].inputs[0].dtype, DTYPE_FLOAT32);
     config_destroy(&config);
 }

@@ -42,7 +42,13 @@ static const struct {
     {"1 / 0", "division by zero"},
     {"1 / (h - 10)", "division by zero"},
     {"1e999", "not finite"},
-    {"0x10", "expected a number"},
+    {"0x10", "expected a number at '0x10' (it is written in decimal digits)"},
+    {"h * 010", "expected a number at '010' (a 0 in front"},
+    {"1_000", "expected a number at '1_000' (it is written"},
+    {"0o10", "expected a number"},
+    {"2h", "expected a number"},
+    {"1.5.5", "expected a number"},
+    {"1e", "expected a number"},
     {"inf", "no argument 'inf'"},
     {"1 ; 2", "did not expect"},
     {"((((((((((((((((((((((((((((((((((1))))))))))))))))))))))))))))))))))", "too many parentheses"},
@@ -60,7 +66,7 @@ END_TEST
 
 START_TEST(a_size_is_whole_and_not_too_large)
 {
-    static const char *const bad[] = {"0", "-1", "1.5", "h / 4", "2e12", "1e300"};
+    static const char *const bad[] = {"0", "-1", "1.5", "h / 4", "2e12", "1e300", "1e3", "2 * 1e1"};
     const double h = 10;
     uint64_t size;
     char problem[EXPRESSION_PROBLEM_SIZE];

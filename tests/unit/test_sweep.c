@@ -34,9 +34,9 @@ END_TEST
 START_TEST(what_is_neither_is_refused)
 {
     static const char *const texts[] = {
-        "",        "0",  "-1",   "1001",  "a",       "1,",    ",1",  "1,,2", "8:1",
-        "1:",      ":8", "1:8:", "1:8:0", "1:8:2:2", "1,2:4", "1 2", "1:8 ", "1:99999999999999999999",
-        "1:1000:1"};
+        "",         "0",  "-1",   "1001",  "a",       "1,",    ",1",  "1,,2", "8:1",
+        "1:",       ":8", "1:8:", "1:8:0", "1:8:2:2", "1,2:4", "1 2", "1:8 ", "1:99999999999999999999",
+        "1:1000:1", "08", "1:08", "0x8"};
     struct sweep sweep;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         ck_assert_msg(sweep_parse(&sweep, texts[i]) == -EINVAL, "'%s'", texts[i]);
