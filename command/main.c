@@ -162,6 +162,8 @@ static char *describe_experts(const struct config *config)
                     *separator ? "" : " experts", config->devices[i].name);
             separator = ", ";
         }
+    if (!*separator)
+        fputs("no experts", out);
     return fclose(out) == 0 ? text : NULL;
 }
 
@@ -390,6 +392,10 @@ static int check(int argc, char **argv)
     struct config config;
     char flag[] = "--config";
     const bool bare = argc > 1 && argv[1][0] != '-'; /* expertd check FILE */
+    if (argc < 2) {
+        log_error("which file? expertd check FILE (%s --help)", check_program.name);
+        return EXIT_USAGE;
+    }
     char **loaded = calloc((size_t)argc + 2, sizeof *loaded);
     int count = 0;
     if (!loaded)

@@ -207,8 +207,9 @@ static struct json_object *parse_json(const char *body, size_t bytes, char why[I
         return root;
     }
     snprintf(why, INFER_WHY_SIZE, "the request is no JSON object: %s",
-             error == json_tokener_success ? "something follows it, or it is another value"
-                                           : json_tokener_error_desc(error));
+             error == json_tokener_success    ? "something follows it, or it is another value"
+             : error == json_tokener_continue ? "it ends too early"
+                                              : json_tokener_error_desc(error));
     json_object_put(root);
     json_tokener_free(tokener);
     return NULL;

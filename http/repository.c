@@ -51,7 +51,10 @@ static struct json_object *parse(const char *text, size_t bytes)
     if (!tokener)
         return NULL;
     parsed = json_tokener_parse_ex(tokener, text, (int)bytes);
-    if (json_tokener_get_error(tokener) != json_tokener_success) {
+    size_t end = json_tokener_get_parse_end(tokener);
+    while (end < bytes && strchr(" \t\r\n", text[end]) && text[end])
+        end++;
+    if (json_tokener_get_error(tokener) != json_tokener_success || end != bytes) {
         json_object_put(parsed);
         parsed = NULL;
     }

@@ -48,11 +48,25 @@ struct request {
     const struct text *body;
 };
 
-static void refuse(struct response *response, unsigned status, const char *message)
+static bool is_under(const char *path, const char *folder)
+{
+    const size_t length = strlen(folder);
+    return strncmp(path, folder, length) == 0 && (path[length] == 0 || path[length] == '/');
+}
+
+/* As whoever asks there reads it: the Open Inference Protocol has errors in JSON. */
+static void refuse(struct response *response, const char *path, unsigned status, const char *message)
 {
     response->status = status;
-    response->content_type = "text/plain; charset=utf-8";
-    text_add(&response->body, "%s\n", message);
+    if (is_under(path, "/v2")) {
+        response->content_type = "application/json";
+        text_add(&response->body, "{\"error\":");
+        text_add_json(&response->body, message);
+        text_add(&response->body, "}");
+    } else {
+        response->content_type = "text/plain; charset=utf-8";
+        text_add(&response->body, "%s\n", message);
+    }
 }
 
 static void answer_live(struct web *web, const struct request *request, struct response *response)
@@ -147,7 +161,7 @@ static void answer_models(struct web *web, const struct request *request, struct
         .json_bytes = json_length(request->connection, &bad),
     };
     if (bad)
-        refuse(response, MHD_HTTP_BAD_REQUEST, "Inference-Header-Content-Length is no number of bytes");
+        refuse(response, request->path, MHD_HTTP_BAD_REQUEST, "Inference-Header-Content-Length is no number of bytes");
     else
         models_answer(response, web->upstream, &models);
 }
@@ -195,12 +209,12 @@ static void answer(struct web *web, const struct request *request, struct respon
 {
     const struct route *route = find_route(request->path);
     if (!route)
-        refuse(response, MHD_HTTP_NOT_FOUND,
+        refuse(response, request->path, MHD_HTTP_NOT_FOUND,
                "there is /, /status.json, /history.json, /metrics, /livez, /readyz and /v2");
     else if (!may_ask(web, route, request->connection))
-        refuse(response, MHD_HTTP_UNAUTHORIZED, "this needs the header: Authorization: Bearer TOKEN");
+        refuse(response, request->path, MHD_HTTP_UNAUTHORIZED, "this needs the header: Authorization: Bearer TOKEN");
     else if (request->post && !route->post)
-        refuse(response, MHD_HTTP_METHOD_NOT_ALLOWED, "GET, please");
+        refuse(response, request->path, MHD_HTTP_METHOD_NOT_ALLOWED, "GET, please");
     else
         route->answer(web, request, response);
 }
@@ -209,11 +223,11 @@ static void answer(struct web *web, const struct request *request, struct respon
  */
 
 /* Sends and frees. */
-static handled send_response(struct MHD_Connection *connection, struct response *response)
+static handled send_response(struct MHD_Connection *connection, const char *path, struct response *response)
 {
     if (response->body.failed) {
         text_free(&response->body);
-        refuse(response, MHD_HTTP_INTERNAL_SERVER_ERROR, "no memory");
+        refuse(response, path, MHD_HTTP_INTERNAL_SERVER_ERROR, "no memory");
     }
     struct MHD_Response *made =
         MHD_create_response_from_buffer(response->body.length, response->body.data, MHD_RESPMEM_MUST_FREE);
@@ -312,14 +326,14 @@ static handled handle(void *context, struct MHD_Connection *connection, const ch
         .body = &incoming->body,
     };
     if (incoming->too_many)
-        refuse(&response, MHD_HTTP_TOO_MANY_REQUESTS, "no room for so many large requests; come back later");
+        refuse(&response, url, MHD_HTTP_TOO_MANY_REQUESTS, "no room for so many large requests; come back later");
     else if (incoming->too_large)
-        refuse(&response, MHD_HTTP_CONTENT_TOO_LARGE, "the request is larger than http.max_body");
+        refuse(&response, url, MHD_HTTP_CONTENT_TOO_LARGE, "the request is larger than http.max_body");
     else if (request.post || strcmp(method, MHD_HTTP_METHOD_GET) == 0 || strcmp(method, MHD_HTTP_METHOD_HEAD) == 0)
         answer(web, &request, &response);
     else
-        refuse(&response, MHD_HTTP_METHOD_NOT_ALLOWED, "GET or POST, please");
-    return send_response(connection, &response);
+        refuse(&response, url, MHD_HTTP_METHOD_NOT_ALLOWED, "GET or POST, please");
+    return send_response(connection, url, &response);
 }
 
 /* Called once for each request, however it ended. */

@@ -107,7 +107,10 @@ static const char description[] =
 static const struct argp_option options[] = {
     {"endpoint", 'e', "ADDRESS", 0, "of the server's frontend (tcp://127.0.0.1:31330)", 0},
     {"dht", KEY_DHT, "ADDRESS", 0, "of expertd-dht (tcp://127.0.0.1:31331)", 0},
-    {"timeout", 't', "SECONDS", 0, "how long to wait for answers (10; checkpoint and wait: 60)", 0},
+    {"timeout", 't', "SECONDS", 0,
+     "how long to wait for answers (10; checkpoint and wait: 60; load, unload, set and reload: 600, but 10 for whether "
+     "there is a server)",
+     0},
     {"json", KEY_JSON, NULL, 0, "print one JSON object", 0},
     {"input", 'i', "FILE", 0, "an input of forward or backward; repeat it for several", 1},
     {"grad-output", 'g', "FILE", 0, "a gradient of an output, for backward", 1},

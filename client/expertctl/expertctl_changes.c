@@ -11,6 +11,7 @@
 #include "client/frontends.h"
 
 static const double default_timeout_s = 600; /* an expert's first kernels may have to be compiled */
+enum { CONNECT_S = 10 };
 
 /* Options whose value is a path, seen from where this program stands. */
 static bool is_path(const char *option, const char *value)
@@ -37,7 +38,21 @@ void expertctl_add_setting(struct expertctl *ctl, const char *option, const char
         ctl->too_many_settings = true;
 }
 
-/* Over the socket of the server of this box, unless another endpoint was given. */
+/* Whether there is a server at all: a change may take minutes, and what a dead server has left behind is no reason to
+ * wait for them. */
+static enum exit_code find_server(const struct expertctl *ctl, struct expertd_client *client)
+{
+    struct expertd_call *call;
+    const uint32_t most_ms = expertctl_timeout_ms(ctl, CONNECT_S), connect_ms = CONNECT_S * 1000;
+    const enum exit_code code =
+        expertctl_finish(ctl, expertd_ping(client, most_ms < connect_ms ? most_ms : connect_ms, &call), &call);
+    if (code == EXIT_OK)
+        expertd_call_release(&call);
+    return code;
+}
+
+/* Over the socket of the server of this box, unless another endpoint was given. NULL, and why in *code: there is none.
+ */
 static struct expertd_client *connect_as_owner(struct expertctl *ctl, enum exit_code *code)
 {
     static char endpoint[EXPERTCTL_SOCKET_SIZE];
@@ -47,7 +62,10 @@ static struct expertd_client *connect_as_owner(struct expertctl *ctl, enum exit_
             return NULL;
         ctl->endpoint = endpoint;
     }
-    return expertctl_connect(ctl, code);
+    struct expertd_client *client = expertctl_connect(ctl, code);
+    if (client && (*code = find_server(ctl, client)) != EXIT_OK)
+        expertd_client_destroy(&client);
+    return client;
 }
 
 static void show(const struct expertctl *ctl, const struct expertd_changes *changes)

@@ -94,7 +94,9 @@ int json_text_parse(struct json_object **object, const char *text, size_t length
     int rc = 0;
     if (!parsed || problem != json_tokener_success || end != length)
         rc = refuse(&output, "%s is no valid JSON, at byte %zu: %s", what, end,
-                    problem == json_tokener_success ? "more than one object" : json_tokener_error_desc(problem));
+                    problem == json_tokener_success    ? "more than one object"
+                    : problem == json_tokener_continue ? "it ends too early"
+                                                       : json_tokener_error_desc(problem));
     if (rc == 0)
         rc = check(parsed, text, length, what, &output);
     if (rc < 0)

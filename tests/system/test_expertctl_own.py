@@ -126,6 +126,15 @@ def test_what_may_be_two_servers_is_refused():
         assert taken(running) == {"box1-up": [pb.UNLOAD]}
 
 
+def test_a_dead_server_is_not_waited_for_as_long_as_a_change():
+    with frontends(dead=("box",)):
+        asked = [subprocess.Popen([f"{BIN}/expertctl", "--run-dir", folder, "--server", "box", *change], stderr=subprocess.PIPE, text=True)
+                 for change in (["reload"], ["load", "x.0"], ["unload", "x.0"], ["set", "x.0", "learning_rate=1"])]
+        for one in asked:
+            said = one.communicate(timeout=PATIENCE)[1]
+            assert one.returncode == 3 and "no connection within 10000 ms" in said, said
+
+
 def test_a_name_that_is_too_long_is_refused():
     assert "too long" in expertctl("--server", "x" * 5000, "unload", "x.0", status=2)
 
@@ -136,6 +145,7 @@ if __name__ == "__main__":
         test_the_own_frontends_are_found_beside_others()
         test_a_dead_frontend_is_passed_over()
         test_what_may_be_two_servers_is_refused()
+        test_a_dead_server_is_not_waited_for_as_long_as_a_change()
         test_a_name_that_is_too_long_is_refused()
     finally:
         zmq.Context.instance().destroy(linger=0)

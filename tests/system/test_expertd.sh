@@ -175,6 +175,9 @@ for command in check serve; do
     refused "http.dht: 'tcp://127.0.0.1:*' has no port" $command --config "$work/asks.yaml" --frontend-advertise tcp://10.0.0.7:1
 done
 "$bin/expertd" check "$work/local.yaml" --no-dht >"$work/check.log" 2>&1 || fail "without a directory nothing is published"
+refused "which file?" check
+printf 'server: {name: empty}\n' >"$work/empty.yaml"
+"$bin/expertd" check "$work/empty.yaml" | grep -qx "good: server 'empty', no experts" || fail "check says that there are none"
 refused "the configuration has no experts" serve --config /dev/null
 for command in "" serve check plan print; do
     "$bin/expertd" $command --help >"$work/help.log" || fail "$command --help"

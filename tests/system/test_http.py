@@ -158,7 +158,16 @@ def test_inference():
     assert infer("nop.2", {"inputs": [raw]}, x.tobytes(), json_bytes=10**9)[0] == 400
     test_what_perf_analyzer_asks(given, raw, x)
     assert get("/v2/models/nop.2/infer")[0] == 405 and get("/v2/models/nop.2/nothing")[0] == 404
-    assert infer("nop.2", {"inputs": [numbers], "id": "x" * 70000})[0] == 413, "http.max_body"
+    # What never comes as far as a model is said as the protocol has errors, too.
+    for path, method, data, wanted, words in (
+        ("/v2/models/nop.2/infer", "POST", json.dumps({"inputs": [numbers], "id": "x" * 70000}).encode(), 413, "http.max_body"),
+        ("/v2/models/nop.2/infer", "POST", b"{", 400, "ends too early"),
+        ("/v2/models/nop.2/infer", "DELETE", None, 405, "GET or POST"),
+        ("/v2", "POST", b"{}", 405, "GET"),
+    ):
+        status, body = get(path, method=method, data=data)
+        assert status == wanted and words in json.loads(body)["error"], (path, status, body)
+    assert get("/metrics", method="DELETE") == (405, "GET or POST, please\n")
 
     try:
         import tritonclient.http as triton
@@ -421,6 +430,8 @@ def test():
     assert get("/metrics", token="a-secret-of-some-lengtH")[0] == 401
     assert get("/metrics", token="a-secret-of-some-length")[0] == 200
     assert get("/readyz")[0] == 200, "probes need no token"
+    status, body = get("/v2/models/nop.0")
+    assert status == 401 and "Bearer TOKEN" in json.loads(body)["error"], body
 
     # Models are loaded and unloaded, by whom the token is known to.
     def change(path, body=b"", token="a-secret-of-some-length"):
@@ -441,6 +452,7 @@ def test():
     assert change("nop.1/load")[0] == 409
     assert change("other.0/unload")[0] == 404
     assert change("other.0/load", b"[")[0] == 400
+    assert change("other.0/load", b'{"parameters": {"block": "nop", "hidden_dim": 4}} and more')[0] == 400
     assert change("other.0/load", b'{"parameters": {"config": "["}}')[0] == 400
     assert change("other.0/load", b'{"parameters": {"block": {}}}')[0] == 400
     assert "hidden_dim" in change("other.0/load", b'{"parameters": {"hiden_dim": 4}}')[1]
