@@ -14,6 +14,8 @@
 #include "common/uid.h"
 
 enum { LEGS_MAX = SIBLINGS_MAX + 1 /* and the client itself */, ROOM_SPARE = EXPERTD_MAX_TENSORS * 64 };
+/* For the second connection: some times what a handshake takes on a bad link. And half of a call's time at most. */
+static const uint64_t bulk_patience_ns = 2 * NS_PER_S;
 enum { LARGE_BYTES = 256 << 10, CODEC_SAVES = 4 /* times: what comes of a byte at most */ };
 
 /* A part of a call for many experts. */
@@ -148,6 +150,7 @@ static struct expertd_client *sibling_of(struct expertd_client *client, const ch
     if (!sibling || !made)
         return sibling;
     sibling->is_sibling = true;
+    sibling->home = client;
     /* Its end takes it out again. Not watched, it would be found by the next look at the clock. */
     (void)epoll_ctl(client->connection.fd, EPOLL_CTL_ADD, sibling->connection.fd, &event);
     return sibling;
@@ -217,6 +220,7 @@ static void take_whole(struct expertd_call *call, struct expertd_call *leg)
 {
     call->status = leg->status;
     call->not_applied = leg->not_applied;
+    call->unanswered |= leg->unanswered;
     call->retry_after_ms = leg->retry_after_ms;
     call->answer = leg->answer;
     leg->answer = NULL;
@@ -295,7 +299,7 @@ static void say(struct expertd_call *call, const uint32_t *numbers, size_t count
 static bool cut_leg(struct expertd_call *leg, struct expertd_call *call, const Expertd__RequestHeader *header,
                     const uint32_t *numbers, size_t count)
 {
-    leg->request_id = ++call->client->last_request_id;
+    leg->request_id = client_next_id(call->client);
     return call_cut(leg, call, header, numbers, count, connection_heap(&leg->client->connection));
 }
 
@@ -498,6 +502,7 @@ static void take_leg(struct expertd_call *call, struct expertd_call *leg, const 
 {
     const struct call_parts *said = leg->answer;
     const char *problem = place_outputs(call, leg, of);
+    call->unanswered |= leg->unanswered && leg->request_id == call->request_id;
     take_metadata(call, leg);
     if (problem || !said || said->count != of->count)
         say(call, of->numbers, of->count,
@@ -578,7 +583,55 @@ static bool send_large(struct expertd_call *call)
     if (!bulk)
         return false;
     bulk->is_bulk = true;
-    return send_whole(call, bulk);
+    if (bulk->kept_out && !bulk->connection.up)
+        return false;
+    if (!send_whole(call, bulk))
+        return false;
+    const uint64_t now_ns = clock_now_ns();
+    const uint64_t left_ns = call->deadline_ns > now_ns ? call->deadline_ns - now_ns : 0;
+    const uint64_t until_ns = now_ns + (left_ns / 2 < bulk_patience_ns ? left_ns / 2 : bulk_patience_ns);
+    if (!bulk->connection.up && until_ns < bulk->patient_until_ns)
+        bulk->patient_until_ns = until_ns;
+    return true;
+}
+
+/* Of a leg that was never sent: the call goes by the first connection, and stays there. */
+static void go_home(struct expertd_call *call, struct expertd_call *leg)
+{
+    call_table_remove(&leg->client->table, leg);
+    away_forget(call);
+    client_keep(leg);
+    call->not_applied = true;
+    if (client_set_time_left(call, clock_now_ns()) < 0 || call_table_insert(&call->client->table, call) < 0) {
+        call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "no memory for the call");
+        client_finish(call);
+        return;
+    }
+    call->client->stirred = true;
+    client_queue(call);
+}
+
+/* A network may admit one connection and no second one. What waits for that goes by the one that there is. */
+static void mind_bulk(struct expertd_client *client, struct expertd_client *bulk)
+{
+    if (bulk->connection.up || bulk->count[CALL_UNSENT] == 0) {
+        bulk->kept_out &= !bulk->connection.up;
+        bulk->patient_until_ns = UINT64_MAX;
+        return;
+    }
+    const uint64_t now_ns = clock_now_ns();
+    const bool over = now_ns >= bulk->patient_until_ns;
+    if (bulk->patient_until_ns == UINT64_MAX || (over && !client->connection.up))
+        bulk->patient_until_ns = now_ns + bulk_patience_ns; /* lost while calls waited; or nothing is to be had now */
+    else if (over) {
+        bulk->kept_out = true;
+        bulk->patient_until_ns = UINT64_MAX;
+        for (struct expertd_call *leg = TAILQ_FIRST(&bulk->calls[CALL_UNSENT]), *next; leg; leg = next) {
+            next = TAILQ_NEXT(leg, link);
+            if (leg->leg_of) /* else the program's own, made there */
+                go_home(leg->leg_of, leg);
+        }
+    }
 }
 
 /* ---- all of them --------------------------------------------------------------------------------------------------
@@ -637,6 +690,8 @@ bool away_take_back(struct expertd_client *client)
     client->stirred = false;
     for (size_t i = 0; i < client->siblings.count; i++) {
         client_progress(client->siblings.clients[i], NULL);
+        if (client->siblings.clients[i]->is_bulk)
+            mind_bulk(client, client->siblings.clients[i]);
         take_ended(client->siblings.clients[i]);
     }
     take_ended(client);

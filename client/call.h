@@ -47,6 +47,7 @@ struct expertd_call {
     uint64_t ended_before; /* which expertd_poll() counts its end: the client's number of polls then */
     Expertd__Method method;
     bool not_applied;
+    bool unanswered; /* an attempt has ended before its answer came, which may come yet, under the same id */
     uint64_t in_doubt[MESSAGE_MAX_PARTS / 64]; /* bits, of the parts: client/call_doubt.h */
     enum expertd_status status;
     uint64_t rows;       /* of a forward or backward */

@@ -86,6 +86,7 @@ struct expertd_call *client_new_call(struct expertd_client *client, Expertd__Met
     call->uid_hash = 0;
     call->method = method;
     call->not_applied = true;
+    call->unanswered = false;
     memset(call->in_doubt, 0, sizeof call->in_doubt);
     call->refusals = call->retry_after_ms = 0;
     call->status = EXPERTD_OK;
@@ -328,6 +329,7 @@ static bool take_news(struct expertd_client *client)
 static void expire_call(struct expertd_call *call)
 {
     const struct connection *connection = &call->client->connection;
+    call->unanswered |= call->state == CALL_SENT;
     if (call->state == CALL_PAUSED)
         ; /* it ends with the refusal */
     else if (call->state == CALL_SENT)
@@ -455,7 +457,7 @@ int client_make_call(struct expertd_client *client, struct call_request *request
     request->heap = tensors ? connection_heap(&at->connection) : NULL;
     request->codec = client->codec;
     request->reply_codec = client->reply_codec;
-    call->request_id = ++client->last_request_id;
+    call->request_id = client_next_id(client);
     call->deadline_ms = deadline_ms ? deadline_ms : client->deadline_ms;
     client->counters.calls++;
     call->room_bytes = CONNECTION_NOT_LOCAL;
@@ -514,6 +516,7 @@ static uint64_t next_ns(const struct expertd_client *client)
     const uint64_t look_ns = client->count[CALL_SENT] > 0 ? connection_look_ns(&client->connection) : UINT64_MAX;
     const uint64_t resume_ns = client->count[CALL_PAUSED] > 0 ? client->resume_ns : UINT64_MAX;
     uint64_t due_ns = look_ns < resume_ns ? look_ns : resume_ns;
+    due_ns = due_ns < client->patient_until_ns ? due_ns : client->patient_until_ns;
     for (size_t i = 0; i < client->siblings.count; i++) {
         const struct expertd_client *sibling = client->siblings.clients[i];
         const uint64_t sibling_ns = in_flight(sibling) > 0 ? next_ns(sibling) : UINT64_MAX;
@@ -641,7 +644,7 @@ static int set_up(struct expertd_client *client, const char *endpoint, const str
     if (client->codec >= CODEC_COUNT || client->reply_codec >= CODEC_COUNT)
         return -EINVAL;
     client->impatient = options->impatient;
-    client->earliest_ns = UINT64_MAX;
+    client->earliest_ns = client->patient_until_ns = UINT64_MAX;
     for (size_t i = 0; i < CALL_STATES; i++)
         TAILQ_INIT(&client->calls[i]);
     client->endpoint = strdup(endpoint);

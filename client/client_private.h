@@ -13,18 +13,21 @@ enum { CLIENT_ROOMS = 256 };
 struct expertd_client {
     struct connection connection;
     struct siblings siblings;
-    bool is_sibling; /* follows nobody */
-    bool is_bulk;    /* the second connection to where another one is, for what is large */
-    bool stirred;    /* something was put on its way, here or at a sibling, since away_take_back() began to look */
+    bool is_sibling;             /* follows nobody */
+    bool is_bulk;                /* the second connection to where another one is, for what is large */
+    bool kept_out;               /* of that: it was not to be had in time, and not since */
+    uint64_t patient_until_ns;   /* of that: calls that it has not taken by then go by the first; UINT64_MAX */
+    struct expertd_client *home; /* of a sibling: whose it is; NULL */
+    bool stirred; /* something was put on its way, here or at a sibling, since away_take_back() began to look */
     char *endpoint;
     unsigned char id[MESSAGE_CLIENT_ID_SIZE];
     uint32_t deadline_ms;
     uint32_t queue_limit;
     uint64_t max_frame_bytes;
     uint32_t codec, reply_codec;
-    uint64_t last_request_id;
-    uint64_t random;    /* of pauses */
-    uint64_t resume_ns; /* no call that is paused goes on earlier */
+    uint64_t last_request_id; /* of a client that is no sibling */
+    uint64_t random;          /* of pauses */
+    uint64_t resume_ns;       /* no call that is paused goes on earlier */
     bool impatient;
     uint64_t earliest_ns; /* no deadline in flight is earlier; it may be that of a call that has ended */
     int ended;            /* calls that neither expertd_poll() has counted nor the program has fetched */
@@ -44,6 +47,15 @@ struct expertd_client {
         uint64_t uid_hash, row_bytes;
     } rooms[CLIENT_ROOMS]; /* what a row of an expert's outputs takes */
 };
+
+/* A number that no other call has, nor will have, of the client, its siblings and those whose it is: what is asked
+ * there under another's id may be in one table with it. */
+static inline uint64_t client_next_id(struct expertd_client *client)
+{
+    while (client->home)
+        client = client->home;
+    return ++client->last_request_id;
+}
 
 /* A call in no state but CALL_FREE, with nothing in it. NULL: no memory. */
 struct expertd_call *client_new_call(struct expertd_client *client, Expertd__Method method);

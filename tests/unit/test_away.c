@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/unit/support_door.h"
 #include "tests/unit/support_session.h"
 
 static struct router *right; /* has nop.0, which the session's server has not */
@@ -181,6 +182,29 @@ START_TEST(calls_that_are_away_can_be_given_up)
     session_forward(3, SESSION_LONG_MS, &session.call);
     expertd_client_destroy(&session.client); /* with one of them */
     session.call = NULL;
+}
+END_TEST
+
+/* The program's own call at the other one, and one of its calls here that goes on there. */
+START_TEST(calls_made_at_another_one_are_not_taken_for_those_that_go_there)
+{
+    struct expertd_call *own;
+    const struct expertd_tensor input = session_rows_of_4(3);
+    struct expertd_client *sibling = expertd_client_frontend(session.client, named);
+    ck_assert_ptr_nonnull(sibling);
+    forward_as(EXPERTD_OK); /* from now on it goes there at once */
+    expertd_call_release(&session.call);
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(expertd_forward(sibling, "nop.0", &input, 1, SESSION_LONG_MS, &own), 0);
+        session_forward(2, SESSION_LONG_MS, &session.call);
+        session_finish_as(session.call, EXPERTD_OK);
+        session_finish_as(own, EXPERTD_OK);
+        ck_assert_uint_ne(expertd_call_request_id(own), expertd_call_request_id(session.call));
+        ck_assert_uint_eq(expertd_call_output(session.call, 0)->shape[0], 2);
+        ck_assert_uint_eq(expertd_call_output(own, 0)->shape[0], 3);
+        expertd_call_release(&session.call);
+        expertd_call_release(&own);
+    }
 }
 END_TEST
 
@@ -622,6 +646,7 @@ struct far {
     atomic_int count;
 };
 static struct far first_far, second_far;
+static char far_address[INET_ADDRSTRLEN];
 static float *many_rows;
 
 static void answer_far(void *context, struct router_request *request)
@@ -645,19 +670,17 @@ static void answer_far(void *context, struct router_request *request)
     router_reply(request, header, &reply, NULL, 0);
 }
 
-/* "tcp://ADDRESS:*" of this machine; false: it has no address but the loopback's. */
-static bool own_address(char *endpoint, size_t size)
+/* Of this machine; false: it has no address but the loopback's. */
+static bool own_address(char text[INET_ADDRSTRLEN])
 {
     struct ifaddrs *all, *one;
-    char text[INET_ADDRSTRLEN];
     bool found = false;
     ck_assert_int_eq(getifaddrs(&all), 0);
     for (one = all; one && !found; one = one->ifa_next) {
         if (!one->ifa_addr || one->ifa_addr->sa_family != AF_INET || one->ifa_flags & IFF_LOOPBACK)
             continue;
         const struct sockaddr_in *address = (const struct sockaddr_in *)(const void *)one->ifa_addr;
-        found = inet_ntop(AF_INET, &address->sin_addr, text, sizeof text) != NULL;
-        snprintf(endpoint, size, "tcp://%s:*", text);
+        found = inet_ntop(AF_INET, &address->sin_addr, text, INET_ADDRSTRLEN) != NULL;
     }
     freeifaddrs(all);
     return found;
@@ -667,8 +690,9 @@ static bool set_up_far(const char **skipped)
 {
     char endpoint[64];
     *skipped = "this machine has no address but the loopback's";
-    if (!own_address(endpoint, sizeof endpoint))
+    if (!own_address(far_address))
         return false;
+    snprintf(endpoint, sizeof endpoint, "tcp://%s:*", far_address);
     session_open();
     many_rows = calloc(LARGE_ROWS, 4 * sizeof *many_rows);
     first_far = second_far = (struct far){0};
@@ -738,6 +762,68 @@ START_TEST(large_calls_to_another_host_have_a_connection_of_their_own)
 }
 END_TEST
 
+static uint64_t calls_at(const struct expertd_client *client)
+{
+    struct expertd_client_counters counters = {.size = sizeof counters};
+    expertd_client_read_counters(client, &counters);
+    return counters.in_flight;
+}
+
+/* A network that lets one connection through alone, and later a second one. */
+START_TEST(large_calls_go_by_the_first_connection_where_there_is_no_second)
+{
+    const char *skipped;
+    struct expertd_call *calls[3];
+    if (!set_up_far(&skipped)) {
+        printf("skipped: %s\n", skipped);
+        return;
+    }
+    struct door *door = door_open(far_address, router_endpoint(first_far.router), _i == 0);
+    door_admit(door, 1);
+    expertd_client_destroy(&session.client);
+    ck_assert_int_eq(expertd_client_new(&session.client, door_endpoint(door), NULL), 0);
+    ask_rows(1, false);
+    for (int i = 0; i < 3; i++) { /* they have waited for it together */
+        const struct expertd_tensor input = expertd_tensor_f32(many_rows, LARGE_ROWS, 4);
+        ck_assert_int_eq(
+            i % 2 ? expertd_backward(session.client, "nop.0", &input, 1, &input, 1, SESSION_LONG_MS, &calls[i])
+                  : expertd_forward(session.client, "nop.0", &input, 1, SESSION_LONG_MS, &calls[i]),
+            0);
+    }
+    const struct expertd_client *second =
+        expertd_client_frontend(session.client, expertd_client_endpoint(session.client));
+    ck_assert_uint_eq(calls_at(second), 3);
+    for (int i = 0; i < 3; i++) {
+        session_finish_as(calls[i], EXPERTD_OK);
+        ck_assert_uint_eq(expertd_call_output(calls[i], 0)->shape[0], LARGE_ROWS);
+        expertd_call_release(&calls[i]);
+    }
+    ck_assert_int_gt(door_turned_away(door), 0);
+    ck_assert_uint_eq(calls_at(second), 0);
+    ck_assert_int_eq(atomic_load(&first_far.count), 4);
+    for (int i = 1; i < 4; i++)
+        ck_assert(same_connection(&first_far, 0, i));
+    const struct expertd_tensor input = expertd_tensor_f32(many_rows, LARGE_ROWS, 4);
+    session_forward(1, SESSION_LONG_MS, &calls[0]);
+    ck_assert_int_eq(expertd_forward(session.client, "nop.0", &input, 1, SESSION_LONG_MS, &calls[1]),
+                     0); /* which waits no more */
+    ck_assert_uint_eq(calls_at(second), 0);
+    for (int i = 0; i < 2; i++) {
+        session_finish_as(calls[i], EXPERTD_OK);
+        expertd_call_release(&calls[i]);
+    }
+    door_admit(door, 2);
+    while (!expertd_client_connected(second))
+        ck_assert_int_ge(expertd_poll(session.client, 10), 0);
+    ask_rows(LARGE_ROWS, true);
+    ck_assert_int_eq(atomic_load(&first_far.count), 7);
+    ck_assert(!same_connection(&first_far, 0, 6));
+    expertd_client_destroy(&session.client);
+    door_close(&door);
+    tear_down_far();
+}
+END_TEST
+
 START_TEST(large_calls_follow_as_others_do)
 {
     const char *skipped;
@@ -772,6 +858,7 @@ int main(void)
     tcase_add_loop_test(tests, what_is_no_endpoint_is_not_followed, 0, 7);
     tcase_add_test(tests, the_other_one_s_silence_ends_with_the_deadline);
     tcase_add_test(tests, calls_that_are_away_can_be_given_up);
+    tcase_add_test(tests, calls_made_at_another_one_are_not_taken_for_those_that_go_there);
     tcase_add_test(tests, many_calls_at_once_all_come_back);
     suite_add_tcase(suite, tests);
     TCase *parts = tcase_create("parts");
@@ -792,6 +879,7 @@ int main(void)
     TCase *large = tcase_create("large");
     tcase_set_timeout(large, 600);
     tcase_add_test(large, large_calls_to_another_host_have_a_connection_of_their_own);
+    tcase_add_loop_test(large, large_calls_go_by_the_first_connection_where_there_is_no_second, 0, 2);
     tcase_add_test(large, large_calls_follow_as_others_do);
     suite_add_tcase(suite, large);
     SRunner *runner = srunner_create(suite);

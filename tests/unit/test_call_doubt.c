@@ -11,6 +11,7 @@
 enum { PARTS = 2 };
 static atomic_int says[PARTS];
 static atomic_int came;
+static atomic_bool silent; /* says nothing, to whatever comes */
 
 static void answer(void *context, struct router_request *request)
 {
@@ -18,8 +19,10 @@ static void answer(void *context, struct router_request *request)
     Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
     Expertd__ReplyHeader__PartResult results[PARTS], *pointers[PARTS];
     (void)context;
-    atomic_fetch_add(&came, 1);
-    if (says[0] == EXPERTD_OK) {
+    atomic_fetch_add(&came, header->method == EXPERTD__METHOD__BACKWARD);
+    if (atomic_load(&silent) && header->method == EXPERTD__METHOD__BACKWARD)
+        return;
+    if (header->method == EXPERTD__METHOD__PING || says[0] == EXPERTD_OK) {
         router_nop(NULL, request);
         return;
     }
@@ -41,6 +44,7 @@ static void set_up(void)
 {
     session_open();
     atomic_store(&came, 0);
+    atomic_store(&silent, false);
 }
 
 static void again(enum expertd_status status)
@@ -191,12 +195,69 @@ START_TEST(a_part_with_an_id_of_before_is_a_repeat)
 }
 END_TEST
 
+/* One attempt more, that gets no answer before its deadline; and has come. */
+static void not_in_time(const struct expertd_part *parts)
+{
+    const struct expertd_tensor input = session_rows_of_4(PARTS);
+    const int before = atomic_load(&came);
+    session_ping(); /* it can be sent at once */
+    atomic_store(&silent, true);
+    if (session.call)
+        ck_assert_int_eq(expertd_call_retry(session.call, SESSION_SHORT_MS), 0);
+    else if (parts)
+        ck_assert_int_eq(
+            expertd_backward_parts(session.client, parts, PARTS, &input, 1, &input, 1, SESSION_SHORT_MS, &session.call),
+            0);
+    else
+        session_backward(SESSION_SHORT_MS, &session.call);
+    session_finish_as(session.call, EXPERTD_DEADLINE_EXCEEDED);
+    ck_assert(!expertd_call_not_applied(session.call));
+    session_ping();
+    atomic_store(&silent, false);
+    ck_assert_int_eq(atomic_load(&came), before + 1);
+}
+
+/* What comes may be the first's answer, while the second, under the same id, goes on. */
+START_TEST(a_late_answer_tells_nothing_of_the_attempt_that_it_ends)
+{
+    static const enum expertd_status of_the_batch[] = {EXPERTD_ABORTED, EXPERTD_INTERNAL};
+    session_start(answer, NULL);
+    for (int i = 0; i < 2; i++) {
+        for (int times = 1; times <= 2; times++) {
+            not_in_time(NULL);
+            again(of_the_batch[i]);
+            ck_assert(!expertd_call_not_applied(session.call));
+            again(EXPERTD_UNAVAILABLE);
+            again(of_the_batch[i]);
+            ck_assert(!expertd_call_not_applied(session.call));
+        }
+        again(EXPERTD_OK);
+        expertd_call_release(&session.call);
+        first(of_the_batch[i]); /* of the memory of a call that is over */
+        ck_assert(expertd_call_not_applied(session.call));
+        expertd_call_release(&session.call);
+    }
+}
+END_TEST
+
+START_TEST(a_late_answer_tells_nothing_of_parts_either)
+{
+    static const struct expertd_part parts[] = {{"nop.0", 1, 0}, {"nop.1", 1, 0}};
+    session_start(answer, NULL);
+    not_in_time(parts);
+    parts_are(parts, EXPERTD_ABORTED, EXPERTD_INTERNAL);
+    are_not_applied(false, false, false);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("call_doubt");
     TCase *tests = tcase_create("call_doubt");
     tcase_add_checked_fixture(tests, set_up, session_close);
     tcase_set_timeout(tests, 600);
+    tcase_add_test(tests, a_late_answer_tells_nothing_of_the_attempt_that_it_ends);
+    tcase_add_test(tests, a_late_answer_tells_nothing_of_parts_either);
     tcase_add_test(tests, a_refusal_tells_nothing_of_the_attempt_before);
     tcase_add_test(tests, what_becomes_of_the_batch_tells_it);
     tcase_add_test(tests, what_is_not_sent_again_may_have_been_applied_before);
