@@ -194,6 +194,9 @@ START_TEST(calls_made_at_another_one_are_not_taken_for_those_that_go_there)
     ck_assert_ptr_nonnull(sibling);
     forward_as(EXPERTD_OK); /* from now on it goes there at once */
     expertd_call_release(&session.call);
+    ck_assert_int_eq(expertd_forward(sibling, "nop.0", &input, 1, SESSION_LONG_MS, &own), 0); /* as many at each */
+    session_finish_as(own, EXPERTD_OK);
+    expertd_call_release(&own);
     for (int i = 0; i < 3; i++) {
         ck_assert_int_eq(expertd_forward(sibling, "nop.0", &input, 1, SESSION_LONG_MS, &own), 0);
         session_forward(2, SESSION_LONG_MS, &session.call);
