@@ -19,47 +19,65 @@ bool call_cut_possible(const struct expertd_call *whole, const Expertd__RequestH
     return possible;
 }
 
-/* How the rows of a tensor travel when they are cut out: bytes of a row in the new frame, and whether in the old one
- * they lie behind each other as well. */
-static uint64_t row_bytes(const Expertd__Tensor *tensor, const struct message_tensor_size *size, bool *as_they_are)
+/* Rows of the whole that are cut out. */
+struct span {
+    uint64_t row, rows;
+};
+
+/* A tensor of which they are cut out. */
+struct cut_tensor {
+    struct message_tensor_size size; /* of the whole */
+    uint64_t width;                  /* elements of a row */
+    uint32_t codec;                  /* that the rows travel in */
+    uint64_t bytes;                  /* that they are then */
+};
+
+/* What a codec says of all rows together stays true of some, as long as no number of it stands for others as well; else
+ * they are decoded: to encode them once more would round them once more. */
+static struct cut_tensor plan(const Expertd__Tensor *described, const struct span *spans, size_t count, uint64_t rows)
 {
-    const uint64_t rows = tensor->shape[0];
-    *as_they_are = tensor->codec == EXPERTD__CODEC__RAW || tensor->codec == EXPERTD__CODEC__CODEC_FLOAT16 ||
-                   tensor->codec == EXPERTD__CODEC__CODEC_BFLOAT16;
-    return (*as_they_are ? size->frame_bytes : size->bytes) / rows;
+    const uint32_t codec = (uint32_t)described->codec;
+    struct cut_tensor cut = {.codec = codec};
+    message_tensor_size(described, &cut.size);
+    cut.width = cut.size.elements / described->shape[0];
+    const uint64_t elements = cut.width * rows, last = cut.size.last;
+    bool moves = codec == CODEC_NONE || ((codec != CODEC_MEANSTD_16BIT || described->n_shape > 1) &&
+                                         codec_pays(codec, (uint32_t)described->dtype, elements, last));
+    for (size_t i = 0, row = 0; i < count && moves && codec != CODEC_NONE; row += spans[i++].rows)
+        moves =
+            codec_moves(codec, last, spans[i].row * cut.width, spans[i].rows * cut.width, elements, row * cut.width);
+    if (!moves)
+        cut.codec = CODEC_NONE;
+    (void)codec_frame_bytes(cut.codec, (uint32_t)described->dtype, elements, last, &cut.bytes);
+    return cut;
 }
 
-static bool cut_frame(zmq_msg_t *to, zmq_msg_t *from, const Expertd__RequestHeader *header, size_t tensor,
-                      const uint32_t *numbers, size_t count, uint64_t rows, struct local_heap *heap)
+static bool cut_frame(zmq_msg_t *to, zmq_msg_t *from, const Expertd__Tensor *described, const struct span *spans,
+                      size_t count, uint64_t rows, struct local_heap *heap)
 {
-    const Expertd__Tensor *described = header->tensors[tensor];
-    struct message_tensor_size size;
-    bool as_they_are;
-    message_tensor_size(described, &size);
-    const uint64_t bytes = row_bytes(described, &size, &as_they_are);
-    const uint64_t elements = size.elements / described->shape[0];
-    if (!local_heap_message(heap, bytes * rows, to))
+    const struct cut_tensor cut = plan(described, spans, count, rows);
+    const uint32_t codec = (uint32_t)described->codec;
+    const unsigned char *frame = zmq_msg_data(from);
+    if (!local_heap_message(heap, cut.bytes, to))
         return false;
     unsigned char *at = zmq_msg_data(to);
-    uint64_t row = 0;
-    for (size_t p = 0, next = 0; p < header->n_parts && next < count; p++) {
-        const uint64_t part = header->parts[p]->rows;
-        if (p == numbers[next]) {
-            if (as_they_are)
-                memcpy(at, (const unsigned char *)zmq_msg_data(from) + row * bytes, part * bytes);
-            else
-                codec_decode_some((uint32_t)described->codec, zmq_msg_data(from), size.elements, size.last,
-                                  row * elements, part * elements, (float *)(void *)at);
-            at += part * bytes;
-            next++;
-        }
-        row += part;
+    const uint64_t row_bytes = cut.size.bytes / described->shape[0];
+    for (size_t i = 0, row = 0; i < count; row += spans[i++].rows) {
+        const uint64_t first = spans[i].row * cut.width, elements = spans[i].rows * cut.width;
+        if (codec == CODEC_NONE)
+            memcpy(at + row * row_bytes, frame + spans[i].row * row_bytes, spans[i].rows * row_bytes);
+        else if (cut.codec == codec)
+            codec_move(codec, frame, cut.size.elements, cut.size.last, first, elements, at, rows * cut.width,
+                       row * cut.width);
+        else
+            codec_decode_some(codec, frame, cut.size.elements, cut.size.last, first, elements,
+                              (float *)(void *)(at + row * row_bytes));
     }
     return true;
 }
 
 static bool cut_header(struct expertd_call *cut, const Expertd__RequestHeader *whole, const uint32_t *numbers,
-                       size_t count)
+                       size_t count, const struct span *spans)
 {
     Expertd__RequestHeader header = *whole;
     Expertd__RequestHeader__Part *parts[MESSAGE_MAX_PARTS];
@@ -74,16 +92,11 @@ static bool cut_header(struct expertd_call *cut, const Expertd__RequestHeader *w
     header.n_parts = count;
     header.parts = parts;
     for (size_t i = 0; i < whole->n_tensors; i++) {
-        struct message_tensor_size size;
-        bool as_they_are;
-        message_tensor_size(whole->tensors[i], &size);
-        (void)row_bytes(whole->tensors[i], &size, &as_they_are);
         tensors[i] = *whole->tensors[i];
         memcpy(shapes[i], whole->tensors[i]->shape, whole->tensors[i]->n_shape * sizeof shapes[i][0]);
         shapes[i][0] = cut->rows;
         tensors[i].shape = shapes[i];
-        if (!as_they_are)
-            tensors[i].codec = EXPERTD__CODEC__RAW;
+        tensors[i].codec = (Expertd__Codec)plan(whole->tensors[i], spans, count, cut->rows).codec;
         pointers[i] = &tensors[i];
     }
     header.tensors = pointers;
@@ -99,17 +112,25 @@ bool call_cut(struct expertd_call *cut, const struct expertd_call *whole, const 
               const uint32_t *numbers, size_t count, struct local_heap *heap)
 {
     const char *first = header->parts[numbers[0]]->uid;
+    struct span spans[MESSAGE_MAX_PARTS];
+    uint64_t row = 0;
     cut->rows = 0;
-    for (size_t i = 0; i < count; i++)
-        cut->rows += header->parts[numbers[i]]->rows;
+    for (size_t p = 0, next = 0; p < header->n_parts && next < count; p++) {
+        const uint64_t rows = header->parts[p]->rows;
+        if (p == numbers[next]) {
+            spans[next++] = (struct span){row, rows};
+            cut->rows += rows;
+        }
+        row += rows;
+    }
     cut->n_parts = count;
     cut->n_gradients = whole->n_gradients;
     cut->uid_hash = uid_hash(first, strlen(first));
-    if (!cut_header(cut, header, numbers, count))
+    if (!cut_header(cut, header, numbers, count, spans))
         return false;
     for (size_t i = 0; i < header->n_tensors; i++) {
         zmq_msg_t *from = (zmq_msg_t *)(uintptr_t)&whole->request[1 + i];
-        if (!cut_frame(&cut->request[1 + i], from, header, i, numbers, count, cut->rows, heap)) {
+        if (!cut_frame(&cut->request[1 + i], from, header->tensors[i], spans, count, cut->rows, heap)) {
             call_drop_request(cut);
             return false;
         }

@@ -1,6 +1,7 @@
 /* Some parts of a call's request, as a request of its own: with their rows alone, under the same ids, so that each is
- * still applied at most once. Raw tensors and halves keep their bytes; what any other codec says of all rows together
- * is decoded, and travels as it is. The client's thread. */
+ * still applied at most once. Rows keep their codes and what says what these mean; but where
+ * a number of that stands for other rows as well (BLOCKWISE_8BIT's blocks, which rows share), or the codec would not
+ * pay any more, they are decoded, and travel as they are. The client's thread. */
 #ifndef EXPERTD_CLIENT_CALL_CUT_H
 #define EXPERTD_CLIENT_CALL_CUT_H
 

@@ -357,7 +357,8 @@ EXPERTD_API const char *expertd_call_message(const struct expertd_call *call); /
 EXPERTD_API const void *expertd_call_metadata(const struct expertd_call *call, size_t *bytes);
 /* The expert has not changed by it: it was never sent, the server refused it or says that it did nothing, or it is no
  * backward. False for a backward that was, or may have been, applied, be it by an earlier attempt
- * (expertd_call_retry(), or a part's request_id) of which a refusal of the last one says nothing. */
+ * (expertd_call_retry(), or a part's request_id) of which a refusal of the last one says nothing; after an attempt that
+ * has ended at its deadline only OK tells, as any other answer may be that one's. */
 EXPERTD_API bool expertd_call_not_applied(const struct expertd_call *call);
 /* Of one that ended with RESOURCE_EXHAUSTED: after how many milliseconds the server expects to have room; 0: it does
  * not say. */

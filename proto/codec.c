@@ -1,6 +1,7 @@
 #include "proto/codec.h"
 
 #include <errno.h>
+#include <string.h>
 #include <strings.h>
 
 #include "common/tensor.h"
@@ -100,6 +101,41 @@ void codec_decode_some(uint32_t codec, const void *frame, uint64_t elements, uin
 void codec_decode(uint32_t codec, const void *frame, uint64_t elements, uint64_t last, float *to)
 {
     codec_decode_some(codec, frame, elements, last, 0, elements, to);
+}
+
+bool codec_moves(uint32_t codec, uint64_t last, uint64_t first, uint64_t count, uint64_t to_elements, uint64_t to_first)
+{
+    switch (codec) {
+    case CODEC_MEANSTD_16BIT:
+        return last > 0 && first % last == 0 && count % last == 0 && to_first % last == 0;
+    case CODEC_BLOCKWISE_8BIT:
+        return first % CODEC_BLOCK == 0 && to_first % CODEC_BLOCK == 0 &&
+               (count % CODEC_BLOCK == 0 || to_first + count == to_elements);
+    default:
+        return codec != CODEC_NONE;
+    }
+}
+
+void codec_move(uint32_t codec, const void *frame, uint64_t elements, uint64_t last, uint64_t first, uint64_t count,
+                void *to, uint64_t to_elements, uint64_t to_first)
+{
+    const unsigned char *from = frame;
+    unsigned char *at = to;
+    switch (codec) {
+    case CODEC_MEANSTD_16BIT:
+        codec_meanstd_move(frame, elements, last, first, count, to, to_elements, to_first);
+        break;
+    case CODEC_FLOAT16:
+    case CODEC_BFLOAT16:
+        memcpy(at + 2 * to_first, from + 2 * first, 2 * count);
+        break;
+    case CODEC_BLOCKWISE_8BIT:
+        codec_blockwise_move(frame, elements, first, count, to, to_elements, to_first);
+        break;
+    default:
+        memcpy(at, from, CODEBOOK_HEAD);
+        memcpy(at + CODEBOOK_HEAD + to_first, from + CODEBOOK_HEAD + first, count);
+    }
 }
 
 bool codec_encode(uint32_t codec, const float *from, uint64_t elements, uint64_t last, void *frame)

@@ -45,6 +45,16 @@ void codec_decode_some(uint32_t codec, const void *frame, uint64_t elements, uin
  * Inf the largest number, and BFLOAT16), and the frame's content means nothing. Not of CODEC_NONE. */
 bool codec_encode(uint32_t codec, const float *from, uint64_t elements, uint64_t last, void *frame);
 
+/* Whether these elements can be taken over into another frame of the codec, of `to_elements` elements, from its element
+ * to_first on, as the codes that they are: with whatever says what these mean, which must not say it of others. Both
+ * frames have the same last dimension. Not of CODEC_NONE. */
+bool codec_moves(uint32_t codec, uint64_t last, uint64_t first, uint64_t count, uint64_t to_elements,
+                 uint64_t to_first);
+/* Does so, where it can be; all that go to one frame come from one frame, which was checked, and together are all of
+ * `to`. */
+void codec_move(uint32_t codec, const void *frame, uint64_t elements, uint64_t last, uint64_t first, uint64_t count,
+                void *to, uint64_t to_elements, uint64_t to_first);
+
 /* Whether to encode pays: the frame is smaller than the elements are. */
 bool codec_pays(uint32_t codec, uint32_t dtype, uint64_t elements, uint64_t last);
 

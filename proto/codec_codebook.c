@@ -351,3 +351,16 @@ bool codec_blockwise_encode(const float *from, uint64_t elements, void *frame)
     }
     return true;
 }
+
+void codec_blockwise_move(const void *frame, uint64_t elements, uint64_t first, uint64_t count, void *to,
+                          uint64_t to_elements, uint64_t to_first)
+{
+    const uint64_t blocks = blocks_of(elements), to_blocks = blocks_of(to_elements);
+    const unsigned char *from = frame;
+    unsigned char *at = to;
+    write_count(at, (int64_t)to_blocks);
+    write_count(at + 8, CODES);
+    memcpy(at + 16 + 4 * to_blocks, from + 16 + 4 * blocks, 4 * CODES);
+    memcpy(at + 16 + 4 * (to_first / BLOCK), from + 16 + 4 * (first / BLOCK), 4 * blocks_of(count));
+    memcpy(at + 16 + 4 * (to_blocks + CODES) + to_first, from + 16 + 4 * (blocks + CODES) + first, count);
+}

@@ -206,3 +206,16 @@ void codec_meanstd_decode(const void *frame, uint64_t elements, uint64_t last, u
         widen_best(from + at, next - at, means[r], deviations[r], to + (at - first));
     }
 }
+
+/* The codes, then all means, then all deviations. */
+void codec_meanstd_move(const void *frame, uint64_t elements, uint64_t last, uint64_t first, uint64_t count, void *to,
+                        uint64_t to_elements, uint64_t to_first)
+{
+    const unsigned char *from = frame, *means = from + 2 * elements;
+    unsigned char *at = to, *to_means = at + 2 * to_elements;
+    const uint64_t rows = elements / last, to_rows = to_elements / last;
+    memcpy(at + 2 * to_first, from + 2 * first, 2 * count);
+    for (int table = 0; table < 2; table++)
+        memcpy(to_means + 4 * (table * to_rows + to_first / last), means + 4 * (table * rows + first / last),
+               4 * (count / last));
+}

@@ -30,6 +30,8 @@ void codec_bfloat16_decode(const void *frame, uint64_t elements, float *to);
 void codec_bfloat16_encode(const float *from, uint64_t elements, void *frame);
 void codec_meanstd_decode(const void *frame, uint64_t elements, uint64_t last, uint64_t first, uint64_t count,
                           float *to);
+void codec_meanstd_move(const void *frame, uint64_t elements, uint64_t last, uint64_t first, uint64_t count, void *to,
+                        uint64_t to_elements, uint64_t to_first);
 bool codec_meanstd_encode(const float *from, uint64_t elements, uint64_t last, void *frame);
 
 const char *codec_codebook_check(const void *frame);
@@ -38,6 +40,8 @@ bool codec_uniform_encode(const float *from, uint64_t elements, void *frame);
 bool codec_quantile_encode(const float *from, uint64_t elements, void *frame);
 const char *codec_blockwise_check(const void *frame, uint64_t elements);
 void codec_blockwise_decode(const void *frame, uint64_t elements, uint64_t first, uint64_t count, float *to);
+void codec_blockwise_move(const void *frame, uint64_t elements, uint64_t first, uint64_t count, void *to,
+                          uint64_t to_elements, uint64_t to_first);
 bool codec_blockwise_encode(const float *from, uint64_t elements, void *frame);
 
 #endif

@@ -6,7 +6,7 @@
 #include "client/call_request.h"
 #include "proto/codec.h"
 
-enum { ROWS = 9, COLUMNS = 512 };
+enum { ROWS = 9, COLUMNS = CODEC_BLOCK };
 
 static struct expertd_call whole, cut;
 static const struct expertd_part parts[] = {{"e.0", 2, 0}, {"e.1", 3, 17}, {"e.2", 1, 0}, {"e.3", 3, 0}};
@@ -14,6 +14,7 @@ static const uint32_t numbers[] = {1, 3};                  /* of these, */
 static const uint64_t rows_of_them[] = {2, 3, 4, 6, 7, 8}; /* whose rows are */
 static const unsigned char client_id[MESSAGE_CLIENT_ID_SIZE] = {1, 2, 3};
 static float x[ROWS * COLUMNS];
+static size_t columns; /* of each row: at most COLUMNS */
 static void *memory[2];
 
 static Expertd__RequestHeader *header_of(struct expertd_call *call)
@@ -37,9 +38,9 @@ static void make(enum expertd_codec codec)
     struct expertd_tensor tensors[2];
     memset(&whole, 0, sizeof whole);
     memset(&cut, 0, sizeof cut);
-    for (size_t i = 0; i < ROWS * COLUMNS; i++)
-        x[i] = (float)((i * 37 % 101) + i / COLUMNS) / 64;
-    tensors[0] = tensors[1] = expertd_tensor_f32(x, ROWS, COLUMNS);
+    for (size_t i = 0; i < ROWS * columns; i++)
+        x[i] = (float)((i * 37 % 101) + i / columns) / 64;
+    tensors[0] = tensors[1] = expertd_tensor_f32(x, ROWS, columns);
     tensors[1].codec = codec;
     const struct call_request request = {.method = EXPERTD__METHOD__BACKWARD,
                                          .many = true,
@@ -72,17 +73,19 @@ static void tear_down(void)
 static void decode_whole(const Expertd__RequestHeader *header, float *to)
 {
     if (header->tensors[1]->codec == EXPERTD__CODEC__RAW)
-        memcpy(to, zmq_msg_data(&whole.request[2]), sizeof x);
+        memcpy(to, zmq_msg_data(&whole.request[2]), ROWS * columns * sizeof *to);
     else
-        codec_decode((uint32_t)header->tensors[1]->codec, zmq_msg_data(&whole.request[2]), ROWS * COLUMNS, COLUMNS, to);
+        codec_decode((uint32_t)header->tensors[1]->codec, zmq_msg_data(&whole.request[2]), ROWS * columns, columns, to);
 }
 
 START_TEST(parts_keep_their_rows_and_ids_with_every_codec)
 {
     static float all[ROWS * COLUMNS], some[6 * COLUMNS];
-    make((enum expertd_codec)_i);
+    const int codec = _i % CODEC_COUNT;
+    columns = _i < CODEC_COUNT ? 512 : COLUMNS; /* rows that share a block, or have some of their own */
+    make((enum expertd_codec)codec);
     const Expertd__RequestHeader *header = header_of(&whole);
-    ck_assert_int_eq(header->tensors[1]->codec, _i);
+    ck_assert_int_eq(header->tensors[1]->codec, codec);
     ck_assert(call_cut_possible(&whole, header));
     ck_assert(call_cut(&cut, &whole, header, numbers, 2, NULL));
     const Expertd__RequestHeader *own = header_of(&cut);
@@ -106,22 +109,42 @@ START_TEST(parts_keep_their_rows_and_ids_with_every_codec)
         ck_assert_uint_eq(size.frame_bytes, zmq_msg_size(&cut.request[1 + i]));
     }
     decode_whole(header, all);
-    const bool halves = _i == CODEC_FLOAT16 || _i == CODEC_BFLOAT16;
-    ck_assert_int_eq(own->tensors[1]->codec, halves ? _i : CODEC_NONE);
-    if (halves)
-        codec_decode((uint32_t)_i, zmq_msg_data(&cut.request[2]), 6 * COLUMNS, COLUMNS, some);
-    else
-        memcpy(some, zmq_msg_data(&cut.request[2]), sizeof some);
-    for (size_t r = 0; r < 6; r++) {
-        ck_assert_mem_eq(&some[r * COLUMNS], &all[rows_of_them[r] * COLUMNS], COLUMNS * sizeof(float));
-        ck_assert_mem_eq((const float *)zmq_msg_data(&cut.request[1]) + r * COLUMNS, &x[rows_of_them[r] * COLUMNS],
-                         COLUMNS * sizeof(float));
+    const bool shared = codec == CODEC_BLOCKWISE_8BIT && columns < CODEC_BLOCK;
+    ck_assert_int_eq(own->tensors[1]->codec, shared ? CODEC_NONE : codec);
+    if (own->tensors[1]->codec == EXPERTD__CODEC__RAW) {
+        memcpy(some, zmq_msg_data(&cut.request[2]), zmq_msg_size(&cut.request[2]));
+    } else {
+        ck_assert_ptr_null(codec_check((uint32_t)codec, zmq_msg_data(&cut.request[2]), 6 * columns));
+        codec_decode((uint32_t)codec, zmq_msg_data(&cut.request[2]), 6 * columns, columns, some);
     }
+    for (size_t r = 0; r < 6; r++) {
+        ck_assert_mem_eq(&some[r * columns], &all[rows_of_them[r] * columns], columns * sizeof(float));
+        ck_assert_mem_eq((const float *)zmq_msg_data(&cut.request[1]) + r * columns, &x[rows_of_them[r] * columns],
+                         columns * sizeof(float));
+    }
+}
+END_TEST
+
+/* Of rows that are so short that a codebook for some of them alone would be more than they are. */
+START_TEST(what_would_not_pay_is_decoded)
+{
+    static float all[ROWS * COLUMNS];
+    columns = 56;
+    make(EXPERTD_CODEC_UNIFORM_8BIT);
+    const Expertd__RequestHeader *header = header_of(&whole);
+    ck_assert_int_eq(header->tensors[1]->codec, CODEC_UNIFORM_8BIT);
+    decode_whole(header, all);
+    ck_assert(call_cut(&cut, &whole, header, numbers, 2, NULL));
+    ck_assert_int_eq(header_of(&cut)->tensors[1]->codec, CODEC_NONE);
+    for (size_t r = 0; r < 6; r++)
+        ck_assert_mem_eq((const float *)zmq_msg_data(&cut.request[2]) + r * columns, &all[rows_of_them[r] * columns],
+                         columns * sizeof(float));
 }
 END_TEST
 
 START_TEST(what_contradicts_itself_is_not_cut)
 {
+    columns = 512;
     make(EXPERTD_CODEC_NONE);
     Expertd__RequestHeader *header = header_of(&whole);
     header->parts[2]->rows++;
@@ -140,7 +163,8 @@ int main(void)
     TCase *tests = tcase_create("call_cut");
     tcase_add_checked_fixture(tests, NULL, tear_down);
     tcase_set_timeout(tests, 300);
-    tcase_add_loop_test(tests, parts_keep_their_rows_and_ids_with_every_codec, 0, CODEC_COUNT);
+    tcase_add_loop_test(tests, parts_keep_their_rows_and_ids_with_every_codec, 0, 2 * CODEC_COUNT);
+    tcase_add_test(tests, what_would_not_pay_is_decoded);
     tcase_add_test(tests, what_contradicts_itself_is_not_cut);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -46,6 +46,7 @@ REOPEN_AFTER = 0.5  # seconds, when a socket cannot be made
 NOT_THE_ENDPOINTS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC}
 LOCAL_FAILURES = 3  # in a row, until shared memory is not tried any more
 LOCAL_SOON = 1.0  # seconds within which its end is a failure
+SECOND_PATIENCE = 2.0  # seconds for a second connection: some times what a handshake takes on a bad link
 COPY_BELOW = 1 << 16  # bytes of a frame; pyzmq's bookkeeping for zero copies costs more than to copy so little
 
 CONNECTING, UP, DOWN = range(3)
@@ -105,9 +106,12 @@ class Poller(Protocol):
 class Connection:
     """`reply_class`: the message that its replies are. `deadline_key`: how the field deadline_ms of its requests begins.
     `poller`: the I/O thread's; it calls serve() for a readable descriptor, and tick(). `ping`: the header of a PING, but for
-    its request_id, by which a server on this host is asked for its shared memory; b"": it is not."""
+    its request_id, by which a server on this host is asked for its shared memory; b"": it is not. `first`: the connection
+    to the same endpoint beside which this is a second one: a network may not admit that, and what waits for it then goes by
+    the first."""
 
-    def __init__(self, context: Any, endpoint: str, reply_class: Any, deadline_key: bytes, poller: "Poller", ping: bytes = b""):
+    def __init__(self, context: Any, endpoint: str, reply_class: Any, deadline_key: bytes, poller: "Poller", ping: bytes = b"",
+                 first: Optional["Connection"] = None):
         self.endpoint, self.lock, self.pid = endpoint, threading.Lock(), os.getpid()
         self.fd = self.monitor_fd = -1
         self.calls: Dict[int, Call] = {}  # that have not ended, by request id
@@ -115,6 +119,8 @@ class Connection:
         self.state = CONNECTING
         self.closed, self.server_key = False, b""  # which the server has to prove; b"": none
         self.knows_parts = True  # until the server says otherwise
+        self.kept_out = False  # it was not to be had in time, and not since
+        self._first, self._patient_until = first, math.inf
         self._stale = False  # a loss was heard of, and no handshake since
         self._tcp_fd, self._taken, self._taken_at = -1, 0, 0.0  # ZeroMQ's socket; what the peer had taken, and when
         self._why_down = "it does not take connections"
@@ -355,6 +361,9 @@ class Connection:
                         continue
                     when = min(call.expires(), call.resend_at) if call.state == WAITING else call.expires()
                     next_time = when if next_time is None else min(next_time, when)
+                self._mind_first(now)
+                if next_time is not None:
+                    next_time = min(next_time, self._patient_until)
                 if self.socket is None and self.calls:
                     if now >= self._reopen_at:
                         self._begin(CONNECTING)
@@ -413,13 +422,35 @@ class Connection:
         return True
 
     def _queue(self, call: Call) -> None:
-        if call.goes_elsewhere() and self.state == DOWN:
+        if call.goes_elsewhere() and self.state == DOWN and not self._first_is_up():
             self._end(call, STATUS_UNAVAILABLE, self._why_down)
         else:
             call.state = UNSENT
             self._unsent[call.request_id] = call
+            if self._first is not None and self.state != UP:
+                now = time.monotonic()
+                self._patient_until = min(self._patient_until, now + min(SECOND_PATIENCE, (call.expires() - now) / 2))
             # Which is sooner than that of one that was sent.
-            self._wake(call.expires() if self.socket is not None else self._reopen_at)
+            self._wake(min(call.expires(), self._patient_until) if self.socket is not None else self._reopen_at)
+
+    def _first_is_up(self) -> bool:
+        return self._first is not None and self._first.state == UP
+
+    def _mind_first(self, now: float) -> None:
+        """Where there is a first connection and this second one is not to be had, what waits for it goes by the first, and
+        stays there."""
+        if self._first is None or self.state == UP or not self._unsent:
+            self._patient_until = math.inf
+        elif now >= self._patient_until and not self._first_is_up():
+            self._patient_until = now + SECOND_PATIENCE  # nothing is to be had now
+        elif now >= self._patient_until:
+            self.kept_out, self._patient_until = True, math.inf
+            for call in list(self._unsent.values()):
+                self._forget(call)
+                call.leaves = self.endpoint
+                call.error = error_of(STATUS_UNAVAILABLE, self._why_down, endpoint=self.endpoint, uid=call.uid,
+                                      uncertain=call.uncertain)
+                self._finished.append(call)
 
     def _hear(self) -> None:
         while self.monitor is not None and self.monitor.get(_EVENTS) & _POLLIN:
@@ -428,7 +459,7 @@ class Connection:
                 self._tcp_fd, self._taken, self._taken_at = value if self._over_tcp() else -1, 0, time.monotonic()
                 continue
             if event == _HANDSHAKE:
-                self.state, self._stale = UP, False
+                self.state, self._stale, self.kept_out = UP, False, False
                 self.connects += 1
                 continue
             self._tcp_fd = -1
@@ -447,6 +478,8 @@ class Connection:
             self._end_impatient()
 
     def _end_impatient(self) -> None:
+        if self._first_is_up():  # they go there
+            return
         for call in [call for call in self._unsent.values() if call.goes_elsewhere()]:
             self._end(call, STATUS_UNAVAILABLE, self._why_down)
 
@@ -607,6 +640,8 @@ class Connection:
         try:
             if call.followed:
                 to = self._poller.follow(self.endpoint, call.uid, endpoint)
+            elif endpoint == self.endpoint:
+                to = self._first
             else:
                 self._poller.routes.pop((endpoint, call.uid), None)
                 to = self._poller.connection(endpoint)

@@ -76,16 +76,18 @@ class Transport:
                 thread.start()
                 self._thread = thread
             if found is None:
-                found = Connection(self._context, endpoint, *_KINDS[kind], self, _PING if kind == SERVER else b"")
+                first = self.connection(endpoint) if kind == BULK else None
+                found = Connection(self._context, endpoint, *_KINDS[kind], self, _PING if kind == SERVER else b"", first)
                 self._connections[(endpoint, kind)] = found
             return found
 
     def connection_for(self, endpoint: str, frames: Sequence[Any]) -> Connection:
-        """That by which such tensors go to a server."""
+        """That by which such tensors go to a server: what is large by a second one, where the network admits that."""
         main = self.connection(endpoint)
         if sum([frame.nbytes for frame in frames]) < LARGE or main.is_down() or _THIS_HOST.match(endpoint):
             return main
-        return self.connection(endpoint, BULK)
+        bulk = self.connection(endpoint, BULK)
+        return main if bulk.kept_out else bulk
 
     def follow(self, home: str, uid: str, endpoint: str) -> Optional[Connection]:
         """The connection that the server at `home` says an expert is to be asked by. None: it is not followed."""

@@ -160,11 +160,13 @@ def refusal(status, message="why not"):
 
 class Proxy:
     """Carries bytes between clients and a port of this host. `open`: cleared, nothing moves. What goes in the direction
-    `slow` ("up": to the server) is slow for `seconds` from when begin_slowly() is called, but never stands still."""
+    `slow` ("up": to the server) is slow for `seconds` from when begin_slowly() is called, but never stands still. Only so
+    many connections as `admits` come to the server; the others are held, and hear nothing, until admit()."""
 
     CHUNK, PAUSE = 16 << 10, 0.02  # 800 KB/s
 
-    def __init__(self, port, slow="", seconds=0.0):
+    def __init__(self, port, slow="", seconds=0.0, admits=1 << 30):
+        self.admits, self.held = admits, []
         self.target, self.slow, self.seconds, self.slow_until = ("127.0.0.1", port), slow, seconds, 0.0
         self.open = threading.Event()
         self.open.set()
@@ -179,12 +181,20 @@ class Proxy:
     def begin_slowly(self):
         self.slow_until = time.monotonic() + self.seconds
 
+    def admit(self, connections):
+        self.admits = connections
+        for one in self.held:
+            one.shutdown(socket.SHUT_RDWR)
+
     def accept(self):
         while True:
             try:
                 client = self.listener.accept()[0]
             except OSError:
                 return
+            if self.accepted >= self.admits:
+                self.held.append(client)
+                continue
             self.accepted += 1
             server = socket.create_connection(self.target)
             self.sockets += [client, server]
@@ -211,7 +221,7 @@ class Proxy:
 
     def stop(self):
         self.open.set()
-        for one in [self.listener, *self.sockets]:
+        for one in [self.listener, *self.sockets, *self.held]:
             try:
                 one.shutdown(socket.SHUT_RDWR)
             except OSError:

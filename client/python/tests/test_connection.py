@@ -3,6 +3,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import threading
 import time
@@ -14,7 +15,7 @@ import expertd
 from conftest import PATIENCE, echo, in_threads, refusal
 from expertd import messages
 from expertd.group import free_port
-from expertd.transport import transport
+from expertd.transport import BULK, transport
 
 X = torch.arange(8.0).reshape(2, 4)
 UNAVAILABLE, RESOURCE_EXHAUSTED = 14, 8
@@ -396,6 +397,30 @@ def test_large_messages_may_take_longer_than_silence_would(stand_in, proxy, monk
         assert torch.equal(client.outputs(call)[0], large)
     for link in links:
         assert transport().connection(link.endpoint).losses == 0 and link.accepted == 1
+
+
+def test_large_calls_go_by_the_first_connection_where_there_is_no_second(stand_in, proxy, monkeypatch):
+    monkeypatch.setattr("expertd.transport._THIS_HOST", re.compile("none"))
+    server = stand_in(echo)
+    link = proxy(server.port, admits=1)
+    client, large = expertd.Client(link.endpoint, timeout=PATIENCE, retry_for=PATIENCE), torch.arange(64 * 1024.0).reshape(64, 1024)
+    client.forward("e.0", [X])
+    calls = [client.start_forward("e.0", [large]), client.start_backward("e.0", [large], [large]),
+             client.start_forward("e.0", [large], retry_for=0)]  # which else waits for nothing that is down
+    first, second = transport().connection(link.endpoint), transport().connection(link.endpoint, BULK)
+    assert first is not second
+    assert all(torch.equal(client.outputs(call)[0], large) for call in calls)
+    assert link.held and second.kept_out and second.in_flight() == 0
+    call = client.start_forward("e.0", [large])
+    assert call.connection is first  # it waits no more
+    assert torch.equal(client.outputs(call)[0], large)
+    link.admit(2)
+    while second.kept_out:
+        client.forward("e.0", [X])
+    call = client.start_backward("e.0", [large], [large])
+    assert call.connection is second and torch.equal(client.outputs(call)[0], large)
+    ids = [request.request_id for request in server.requests if request.tensors[0].shape[0] == 64]
+    assert len(ids) == 5 == len(set(ids)) and link.accepted == 2
 
 
 def test_a_peer_that_is_silent_is_given_up_and_found_again(stand_in, proxy, monkeypatch):
