@@ -112,7 +112,7 @@ bool call_cut(struct expertd_call *cut, const struct expertd_call *whole, const 
               const uint32_t *numbers, size_t count, struct local_heap *heap)
 {
     const char *first = header->parts[numbers[0]]->uid;
-    struct span spans[MESSAGE_MAX_PARTS];
+    struct span spans[MESSAGE_MAX_PARTS] = {{0}};
     uint64_t row = 0;
     cut->rows = 0;
     for (size_t p = 0, next = 0; p < header->n_parts && next < count; p++) {

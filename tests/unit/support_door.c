@@ -91,18 +91,18 @@ static void *run(void *argument)
     struct door *door = argument;
     for (;;) {
         struct pollfd polls[2 + 2 * CONNECTIONS] = {{door->wake[0], POLLIN, 0}, {door->listener, POLLIN, 0}};
-        const int count = door->count;
+        const nfds_t count = (nfds_t)door->count;
         char byte;
-        for (int i = 0; i < count; i++)
+        for (nfds_t i = 0; i < count; i++)
             polls[2 + i] = (struct pollfd){door->fds[i], POLLIN, 0};
-        must(poll(polls, (nfds_t)(2 + count), -1) > 0, "poll");
+        must(poll(polls, 2 + count, -1) > 0, "poll");
         if (polls[0].revents) {
             if (read(door->wake[0], &byte, 1) <= 0)
                 return NULL;
             end_held(door);
             continue;
         }
-        for (int i = count - 1; i >= 0; i--) {
+        for (int i = (int)count - 1; i >= 0; i--) {
             if (polls[2 + i].revents && !pass(door->fds[i], door->fds[i ^ 1])) {
                 end(door, i);
                 break; /* the others' places have changed */

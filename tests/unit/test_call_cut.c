@@ -38,8 +38,9 @@ static void make(enum expertd_codec codec)
     struct expertd_tensor tensors[2];
     memset(&whole, 0, sizeof whole);
     memset(&cut, 0, sizeof cut);
-    for (size_t i = 0; i < ROWS * columns; i++)
-        x[i] = (float)((i * 37 % 101) + i / columns) / 64;
+    for (size_t row = 0, i = 0; row < ROWS; row++)
+        for (size_t c = 0; c < columns; c++, i++)
+            x[i] = (float)(i * 37 % 101 + row) / 64;
     tensors[0] = tensors[1] = expertd_tensor_f32(x, ROWS, columns);
     tensors[1].codec = codec;
     const struct call_request request = {.method = EXPERTD__METHOD__BACKWARD,
