@@ -187,7 +187,7 @@ done
 "$bin/expertd" dht --help | grep -q dht-bootstrap || fail "dht --help"
 
 # A node to join by.
-"$bin/expertd" dht --host_maddrs /ip4/0.0.0.0/udp/0 --server-run-dir "$work/run-dht" --dht-listen "ipc://$work/node" 2>"$work/dht.log" &
+"$bin/expertd" dht --host_maddrs /ip4/0.0.0.0/udp/0 --use_ipfs --refresh_period 30 --no_relay --use_auto_relay --server-run-dir "$work/run-dht" --dht-listen "ipc://$work/node" 2>"$work/dht.log" &
 served=$!
 until EXPERTD_DHT=ipc://$work/node "$bin/expertctl" --timeout 60 search nop. >/dev/null 2>&1; do
     kill -0 "$served" 2>/dev/null || fail "the node lives"

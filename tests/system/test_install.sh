@@ -97,6 +97,20 @@ for package in $(scripts/install-packages --build --print); do
     case $package in gcc | g++ | libc6-dev | make) continue ;; esac # each Debian build has them
     sed -n '/^Build-Depends:/,/^Standards/p' debian/control | grep -qw -- "$package" || fail "debian/control has no $package to build with"
 done
+# The container's recipe: what it copies is there, its packages are lists of ours, and a library that a program wants is in them.
+for source in $(sed -n '/--from=/d; s/^COPY \(.*\) [^ ]*$/\1/p' Containerfile); do [ -e "$source" ] || fail "Containerfile copies $source, which is not there"; done
+groups=$(grep -oE 'install-packages --[a-z]+' Containerfile | cut -d' ' -f2)
+[ "$groups" = "$(printf '%s\n' --build --runtime)" ] || fail "Containerfile installs $groups"
+for group in $groups; do scripts/install-packages "$group" --print | grep -q . || fail "install-packages has no $group"; done
+if command -v dpkg >/dev/null && command -v objdump >/dev/null; then
+    # What each has, or comes with libtorrent.
+    has=$(scripts/install-packages --runtime --print | tr '|' '\n'; printf '%s\n' libc6 libgcc-s1 libstdc++6 libssl3 libssl3t64 libtinfo6)
+    libraries=$(for program in "$root"/bin/*; do objdump -p "$program" 2>/dev/null; done | awk '$1 == "NEEDED" { print $2 }' | sort -u | sed 's/[.+]/\\&/g' | paste -sd '|')
+    grep -lxE "(/usr)?/lib/$(gcc -print-multiarch)/($libraries)" /var/lib/dpkg/info/*.list | sed 's|.*/||; s/\.list$//; s/:.*//' | sort -u >"$work/packages"
+    [ "$(wc -l <"$work/packages")" -ge 8 ] || fail "programs need libraries: $(cat "$work/packages")"
+    missing=$(grep -vxF -e "$has" "$work/packages")
+    [ -z "$missing" ] || fail "programs want what install-packages --runtime has not: $missing"
+fi
 for file in share/expertd/grafana.json share/expertd/expertd.proto share/expertd/dht.proto share/doc/expertd/PROTOCOL.md share/doc/expertd/PROTOCOL-dht.md \
     share/doc/expertd/LICENSE share/doc/expertd/configuration.md; do
     [ -s "$root/$file" ] || fail "$file is there"
