@@ -53,7 +53,8 @@ const struct config_flag options_flags[] = {
     {"supervisord", NULL, "print: the supervisord file instead of the configuration", &options.supervisord},
     {"alert", "COMMAND", "print --supervisord: have this run when a program crashes (expertd-alert --help)",
      &options.alert},
-    {"ignored", "WORD", "what --num-handlers, --no-relay, --use-auto-relay, --use-ipfs and --increase-file-limit become here",
+    {"ignored", "WORD",
+     "what --num-handlers, --no-relay, --use-auto-relay, --use-ipfs and --increase-file-limit become here",
      &options.ignored},
     {NULL, NULL, NULL, NULL},
 };
