@@ -1,5 +1,5 @@
 #!/bin/bash
-# timeout: 240
+# timeout: 1800
 # scripts/mixture does what it says, with the programs of this build: a mixture and a switch over two servers that are
 # found only through the DHT learn the digits, and go on when one of the servers is killed. It leaves nothing behind,
 # also when it is told to stop in the middle.

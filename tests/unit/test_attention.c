@@ -1,4 +1,4 @@
-// timeout: 900 (at the first run PoCL compiles for minutes)
+// timeout: 3000 (at the first run PoCL compiles for minutes)
 /* Attention of each provider against its plain C reference: queries, keys and values in one matrix and in three, in
  * both layouts, with and without keys left out, at sizes that no tile divides. Around every result lies NaN that must
  * stay, and pad columns must be 0. */

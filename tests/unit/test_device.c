@@ -1,4 +1,4 @@
-// timeout: 600 (at the first run PoCL compiles for minutes)
+// timeout: 3000 (at the first run PoCL compiles for minutes)
 #include <check.h>
 #include <errno.h>
 #include <glob.h>

@@ -1,4 +1,4 @@
-// timeout: 900 (at the first run PoCL compiles for minutes)
+// timeout: 3000 (at the first run PoCL compiles for minutes)
 /* Batches of a real block, one behind the other or two at a time. */
 #include <check.h>
 #include <math.h>

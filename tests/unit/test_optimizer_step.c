@@ -1,3 +1,4 @@
+// timeout: 3000 (at the first run PoCL compiles for minutes)
 /* The optimizer's kernels of each provider against their plain C reference: norm, clipping, accumulation, adam, sgd, on
  * parameters of sizes that no panel divides; and what is not finite changes nothing. */
 #include <check.h>

@@ -1,4 +1,4 @@
-// timeout: 900 (at the first run PoCL compiles for a minute; then it is 2,000 blocks)
+// timeout: 3000 (at the first run PoCL compiles for a minute; then it is 2,000 blocks)
 /* Random blocks of up to six layers, declared in YAML, against a plain interpreter of their graph: outputs, gradients
  * of inputs and of parameters. What layers are next to each other, and who reads whose value how often, decides which
  * launches a plan is made of; no list of cases would have them all. */

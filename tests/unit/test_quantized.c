@@ -1,4 +1,4 @@
-// timeout: 900 (at the first run PoCL compiles ten programs)
+// timeout: 3000 (at the first run PoCL compiles ten programs)
 /* Weights in few bits: the numbers and scales of each format against its formula, written down once more in doubles;
  * both orientations and every width of panels; every code through every kernel; and whole experts, forward and back to
  * their inputs, against a plain interpreter of their block with the weights that are read back from them. */

@@ -1,3 +1,4 @@
+// timeout: 3000 (at the first run PoCL compiles for minutes)
 /* The search for tiles: what it finds, keeps and takes back, and that it never makes a start fail. The CPU device plays
  * a GPU where "auto" should search. */
 #include <check.h>
