@@ -277,8 +277,8 @@ START_TEST(parameter_gradients_summed_over_chunks_are_pytorchs)
 }
 END_TEST
 
-/* What a step does to what is there shows at the second one; what adds up (moments, the schedule, precision) is the same
- * code everywhere, so of other kernels than the CPU's the case that has all of it goes on. */
+/* What a step does to what is there shows at the second one; what adds up (moments, the schedule, precision) is the
+ * same code everywhere, so of other kernels than the CPU's the case that has all of it goes on. */
 static unsigned steps_of(unsigned optimizer)
 {
     return optimizer == sizeof optimizer_cases / sizeof optimizer_cases[0] - 1 ? 100 : 2;

@@ -27,11 +27,10 @@ static const struct provider {
     unsigned vector_width;
     const char *precision;
 } providers[] = {
-    {"cpu", 0, "bf16"},        {"cpu", 4, "bf16"},        {"amx", EMULATED, "bf16"}, {"gpu", 0, "bf16"},
-    {"mma", 0, "bf16"},        {"cpu", 0, "fp16"},        {"cpu", 8, "fp16"},        {"cpu", 4, "fp16"},
-    {"amx", 0, "fp16"},        {"amx", EMULATED, "fp16"}, {"gpu", 0, "fp16"},        {"mma", 0, "fp16"},
-    {"amx", EMULATED, "fp32"}, {"cpu", 0, "fp32"},        {"cpu", 8, "fp32"},        {"cpu", 4, "fp32"},
-    {"amx", 0, "fp32"},        {"gpu", 0, "fp32"},        {"mma", 0, "tf32"},        {"clblast", 0, "fp32"},
+    {"cpu", 0, "bf16"}, {"cpu", 4, "bf16"}, {"amx", EMULATED, "bf16"}, {"gpu", 0, "bf16"}, {"mma", 0, "bf16"},
+    {"cpu", 0, "fp16"}, {"cpu", 8, "fp16"}, {"cpu", 4, "fp16"},        {"amx", 0, "fp16"}, {"amx", EMULATED, "fp16"},
+    {"gpu", 0, "fp16"}, {"mma", 0, "fp16"}, {"amx", EMULATED, "fp32"}, {"cpu", 0, "fp32"}, {"cpu", 8, "fp32"},
+    {"cpu", 4, "fp32"}, {"amx", 0, "fp32"}, {"gpu", 0, "fp32"},        {"mma", 0, "tf32"}, {"clblast", 0, "fp32"},
 };
 enum {
     /* What differs among those before is how products read their weights; the kernels of rows, which have floats, are

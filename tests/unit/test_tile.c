@@ -22,10 +22,8 @@ static struct device *device;
 static const struct {
     const char *kernel, *precision;
     unsigned tiles, step;
-} providers[] = {{"gpu", "fp32", TILE_COUNT, 1},
-                 {"gpu", "fp16", 6, 3},
-                 {"mma", "tf32", TILE_COUNT - 3, 1},
-                 {"mma", "fp16", 4, 3}};
+} providers[] = {
+    {"gpu", "fp32", TILE_COUNT, 1}, {"gpu", "fp16", 6, 3}, {"mma", "tf32", TILE_COUNT - 3, 1}, {"mma", "fp16", 4, 3}};
 enum { PROVIDERS = sizeof providers / sizeof providers[0] };
 
 static void begin(int provider)
