@@ -344,6 +344,42 @@ struct part {
     int bytes, planes; /* of an element of w */
 };
 
+#ifdef BFLOAT_WEIGHTS
+/* One row tile by a panel of bfloat16, from end to end: each weight is used once, so that the time is that of reading them if
+ * nothing else waits for it. A step's pairs are made while the one before is multiplied, all planes of `a` stay in their tiles, and
+ * what comes AHEAD_STEPS later is fetched a little at a time: a burst would have to wait for itself. Sums are made in the order that
+ * multiply_tiles has. */
+#define AHEAD_STEPS 2
+#define STEP_LINES (STEP * PANEL * (int)sizeof(weight) / CACHE_LINE_BYTES)
+
+void multiply_panel(uint *sums, uint *b, const struct part *part, int panel TILES)
+{
+    const int K = part->K, steps = (K + STEP - 1) / STEP;
+    const long step_bytes = STEP * PANEL * sizeof(weight), panel_bytes = (long)K * PANEL * sizeof(weight);
+    __global const char *w = part->w + panel * panel_bytes;
+    __global const char *following = panel + 1 < part->panels ? w + panel_bytes : part->following;
+    TILE_CLEAR(0) TILE_CLEAR(1) TILE_CLEAR(2) TILE_CLEAR(3)
+    split_panel(b, w, sizeof(weight), 1, K);
+    for (int s = 0; s < steps; s++) {
+        const uint *right = b + s % 2 * B_PLANE_WORDS;
+        __global const uint *a = part->a + a_at(part->first_tile, part->all_tiles, s, steps);
+        const int ahead = s + AHEAD_STEPS;
+        __global const char *fetch = ahead < steps ? w + ahead * step_bytes : following + (ahead - steps) * step_bytes;
+        const bool fetches = ahead < steps || part->following != 0 || panel + 1 < part->panels;
+        if (s + 1 < steps)
+            split_panel(b + (s + 1) % 2 * B_PLANE_WORDS, w + (s + 1) * step_bytes, sizeof(weight), 1, K - (s + 1) * STEP);
+        TILE_LOAD(4, A_PLANE(a, LOW), 16) TILE_LOAD(5, A_PLANE(a, MIDDLE), 16) TILE_LOAD(6, A_PLANE(a, HIGH), 16)
+#define COLUMN(c) \
+    TILE_LOAD(7, right + c * TILE_WORDS, 16) TILE_PRODUCT(c, 4, 7) TILE_PRODUCT(c, 5, 7) TILE_PRODUCT(c, 6, 7) \
+    for (int line = 0; fetches && line < STEP_LINES / COLUMN_TILES; line++, fetch += CACHE_LINE_BYTES) \
+        PREFETCH(fetch);
+        COLUMN(0) COLUMN(1) COLUMN(2) COLUMN(3)
+#undef COLUMN
+    }
+    SUMS_END(sums, sums + 16, sums + 32, sums + 48)
+}
+#endif
+
 /* sums[panel][row][PANEL], block by block of k. */
 void multiply_tiles(uint *sums, uint *b, const struct part *part TILES)
 {
@@ -423,7 +459,12 @@ void linear_tiles(int M, int N, int K, int flags, int together, int block_k,
             .bytes = sizeof(weight),
             .planes = WEIGHT_PLANES,
         };
-        multiply_tiles(sums, b, &part TILES_PASS);
+#ifdef BFLOAT_WEIGHTS
+        for (int p = 0; part.tiles == 1 && p < part.panels; p++)
+            multiply_panel(sums + p * UNIT_ROWS * PANEL, b, &part, p TILES_PASS);
+        if (part.tiles > 1)
+#endif
+            multiply_tiles(sums, b, &part TILES_PASS);
         for (int panel = first_panel; panel < end_panel; panel++) {
             const uint *of_panel = sums + (panel - first_panel) * part.tiles * UNIT_ROWS * PANEL;
             for (int r = 0; r < rows; r++) {

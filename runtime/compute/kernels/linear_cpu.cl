@@ -70,10 +70,11 @@ LINEAR_TILE(linear_tile, __global const weight *, weight_load)
 LINEAR_TILE(linear_wide_tile, const float *, vec_load_private)
 #define WIDE_K 512 /* a multiple of PANEL */
 #define WIDE_TILES 4
+#define TWICE_K (32768 / (PANEL * 2) / PANEL * PANEL) /* what two or three tiles read again is still in the first-level cache */
 #define WIDE_BEGIN(tiles, most_k)                                                                                      \
     float wide[WIDE_K * PANEL] __attribute__((aligned(64)));                                                           \
     const bool is_wide = (tiles) >= WIDE_TILES;                                                                        \
-    const int block_k = is_wide ? min(most_k, WIDE_K) : most_k;
+    const int block_k = is_wide ? min(most_k, WIDE_K) : (tiles) > 1 ? min(most_k, TWICE_K) : most_k;
 #define WIDE_BLOCK(from, rows)                                                                                         \
     if (is_wide)                                                                                                       \
         for (int i = 0; i < (rows) * PANEL; i += VEC)                                                                         \
