@@ -53,7 +53,7 @@ static void start(struct bench *bench, struct launch *launch, unsigned first, un
 {
     const struct expert_group group = expert_group_of(bench->experts[0]);
     const unsigned most = group.kin != NULL && (uint64_t)rows * group.count <= group.rows ? group.count : 1;
-    struct expert_batch *batches[EXPERT_GROUP];
+    struct expert_batch *batches[EXPERT_GROUP] = {&launch->batches[0]};
     launch->experts = &bench->experts[first];
     launch->count = bench->count - first < most ? bench->count - first : most;
     for (unsigned i = 0; i < launch->count; i++) {
