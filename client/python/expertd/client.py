@@ -142,16 +142,17 @@ class Client:
     # ---- calls that are not waited for
 
     def start_forward(self, uid: str, inputs: Sequence[torch.Tensor], *, timeout: Optional[float] = None,
-                      retry_for: Optional[float] = None) -> Call:
+                      retry_for: Optional[float] = None, attended: bool = False) -> Call:
         """A forward on its way; outputs(call) are its outputs. Tensors of 64 KiB and more are sent from their own
-        memory: do not change them before the call has ended, nor after one that ended without an answer."""
-        return self.start(_FORWARD, uid, inputs, timeout=timeout, retry_for=retry_for)
+        memory: do not change them before the call has ended, nor after one that ended without an answer. attended: this
+        thread waits for it right away."""
+        return self.start(_FORWARD, uid, inputs, timeout=timeout, retry_for=retry_for, attended=attended)
 
     def start_backward(self, uid: str, inputs: Sequence[torch.Tensor], grad_outputs: Sequence[torch.Tensor], *,
                        requires_grad: Optional[Sequence[bool]] = None, timeout: Optional[float] = None,
-                       retry_for: Optional[float] = None) -> Call:
+                       retry_for: Optional[float] = None, attended: bool = False) -> Call:
         return self.start(_BACKWARD, uid, [*inputs, *grad_outputs], requires_grad=requires_grad, timeout=timeout,
-                          retry_for=retry_for)
+                          retry_for=retry_for, attended=attended)
 
     @staticmethod
     def outputs(call: Call) -> Tuple[torch.Tensor, ...]:

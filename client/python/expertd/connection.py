@@ -116,7 +116,7 @@ class Connection:
         self.fd = self.monitor_fd = -1
         self.calls: Dict[int, Call] = {}  # that have not ended, by request id
         self.late_replies = self.malformed_replies = self.connects = self.losses = self.local_losses = 0
-        self.state = CONNECTING
+        self.state, self.on_this_host = CONNECTING, False
         self.closed, self.server_key = False, b""  # which the server has to prove; b"": none
         self.knows_parts = True  # until the server says otherwise
         self.kept_out = False  # it was not to be had in time, and not since
@@ -338,7 +338,8 @@ class Connection:
                 else:
                     if hear and self.monitor.get(_EVENTS) & _POLLIN:
                         self._hear()
-                    self._pump()
+                    if hear or fd != self.fd or self._receive_for_driver():
+                        self._pump()
             except BaseException:
                 self._reset()
                 raise
@@ -396,6 +397,15 @@ class Connection:
                 del self._unsent[call.request_id]
             else:
                 return
+
+    def _receive_for_driver(self) -> bool:
+        """Whether there is more to do than what the descriptor was readable for, which is mostly the one answer: neither before
+        nor behind it ZeroMQ is asked then. Without calls nothing comes that cannot wait until the next one's start."""
+        try:
+            self._receive_one()
+        except zmq.Again:
+            return True
+        return bool(self.calls) or self._ping_id >= 0
 
     def _send(self, call: Call) -> bool:
         # From a loss that was heard of until the next handshake, the socket may still take messages for the old

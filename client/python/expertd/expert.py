@@ -8,6 +8,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from . import tags
+from .call import Call
 from .client import DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT, Client
 from .codecs import Codec, codec_name
 from .dht import DHT
@@ -53,6 +54,7 @@ class RemoteExpert(torch.nn.Module):
         self._endpoint = where.endpoint if isinstance(where, Client) else where if isinstance(where, str) else None
         if self._dht is None and self._endpoint is None:
             raise TypeError("where an expert is is an endpoint, a Client or a DHT")
+        self._client: Optional[Client] = None
         if self._endpoint is not None:
             Client(self._endpoint)  # complains now, and connects meanwhile
         self.timeout = timeout
@@ -160,6 +162,20 @@ class RemoteExpert(torch.nn.Module):
     def call_forward(self, inputs: Sequence[torch.Tensor]) -> Tuple[torch.Tensor, ...]:
         return self._call(inputs, None, self.timeout)
 
+    def start_forward(self, inputs: Sequence[torch.Tensor]) -> Optional[Call]:
+        """A call_forward() on its way, that this thread will wait for by outputs_of() right away. None: that begins it."""
+        client = self._at_endpoint()
+        return None if client is None else client.start_forward(self.uid, inputs, timeout=self.timeout, retry_for=self.retry_for,
+                                                                attended=True)
+
+    def outputs_of(self, call: Optional[Call], inputs: Sequence[torch.Tensor]) -> Tuple[torch.Tensor, ...]:
+        return self._move_outputs(self.call_forward(inputs) if call is None else Client.outputs(call), inputs)
+
+    def _at_endpoint(self) -> Optional[Client]:
+        if self._client is None and self._endpoint is not None:
+            self._client = Client(self._endpoint, compression=self.compression)
+        return self._client
+
     def call_backward(self, inputs: Sequence[torch.Tensor], grad_outputs: Sequence[torch.Tensor],
                       requires_grad: Optional[Sequence[bool]] = None) -> Tuple[torch.Tensor, ...]:
         """The gradients of the inputs that requires_grad says, in their order; None: of all."""
@@ -167,12 +183,14 @@ class RemoteExpert(torch.nn.Module):
 
     def _call(self, inputs: Sequence[torch.Tensor], grad_outputs: Optional[Sequence[torch.Tensor]],
               timeout: float, requires_grad: Optional[Sequence[bool]] = None) -> Tuple[torch.Tensor, ...]:
+        client = self._at_endpoint()
+        if client is not None:
+            begun = client.start_forward(self.uid, inputs, timeout=timeout, retry_for=self.retry_for, attended=True) \
+                if grad_outputs is None else \
+                client.start_backward(self.uid, inputs, grad_outputs, requires_grad=requires_grad, timeout=timeout,
+                                      retry_for=self.retry_for, attended=True)
+            return client.outputs(begun)
         codec = self.compression
-        if self._endpoint is not None:
-            client = Client(self._endpoint, timeout=timeout, retry_for=self.retry_for, compression=codec)
-            if grad_outputs is None:
-                return client.forward(self.uid, inputs)
-            return client.backward(self.uid, inputs, grad_outputs, requires_grad=requires_grad)
         end = time.monotonic() + timeout
         give_up = min(end, time.monotonic() + self.retry_for)
         fresh = False
@@ -217,10 +235,19 @@ def _in_order(uid: str, schema: Sequence[Field], args: Sequence[torch.Tensor],
 class _RemoteCall(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchor: torch.Tensor, expert: RemoteExpert, *inputs: torch.Tensor) -> Tuple[torch.Tensor, ...]:
-        outputs = expert._move_outputs(expert.call_forward(inputs), inputs)
-        ctx.expert, ctx.tags, ctx.output_dtypes = expert, tags.current(), [output.dtype for output in outputs]
-        ctx.save_for_backward(*inputs)
-        ctx.mark_non_differentiable(*(output for output in outputs if not output.dtype.is_floating_point))
+        call = expert.start_forward(inputs)
+        try:  # what can be done while it is under way costs no time
+            ctx.expert, ctx.tags = expert, tags.current()
+            ctx.save_for_backward(*inputs)
+            outputs = expert.outputs_of(call, inputs)
+        except BaseException:
+            if call is not None:
+                call.cancel()
+            raise
+        ctx.output_dtypes = [output.dtype for output in outputs]
+        numbers = [output for output in outputs if not output.dtype.is_floating_point]
+        if numbers:
+            ctx.mark_non_differentiable(*numbers)
         return outputs
 
     @staticmethod

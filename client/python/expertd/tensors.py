@@ -4,6 +4,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Dict, Sequence, Tuple
 
+import numpy as np
 import torch
 
 from . import codecs, messages
@@ -23,7 +24,8 @@ _NAMES = {
 _NUMBERS: Dict[torch.dtype, int] = {dtype: messages.server.value("DType", name) for name, dtype in _NAMES.items()}
 _DTYPES = {number: dtype for dtype, number in _NUMBERS.items()}
 DTYPE_NAMES = {number: str(dtype).replace("torch.", "") for number, dtype in _DTYPES.items()}
-_SIZES = {dtype: torch.empty((), dtype=dtype).element_size() for dtype in _NUMBERS}
+# As NumPy has them, to whom bfloat16 is 16 bits.
+_ARRAYS = {dtype: np.dtype("i2" if dtype == torch.bfloat16 else DTYPE_NAMES[number]) for dtype, number in _NUMBERS.items()}
 MAX_DIMS = 7
 # Smaller frames are copied: ZeroMQ hands them out of a buffer that many share, at any address.
 COPY_BELOW = 1 << 14
@@ -46,7 +48,8 @@ def torch_dtype(number: int) -> torch.dtype:
 def to_frame(tensor: torch.Tensor, codec: int = codecs.NONE) -> Tuple[int, Tuple[int, ...], int, memoryview]:
     """The dtype's number, the shape, the codec that it travels in, and the bytes: the tensor's own memory where it is dense,
     and in no codec. It is on the CPU."""
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     if tensor.layout != torch.strided or tensor.device.type == "meta":
         raise InvalidArgument("only dense tensors with data can be sent")
     if not 1 <= tensor.dim() <= MAX_DIMS:
@@ -89,21 +92,16 @@ def _from_frames(described: Sequence[Any], frames: Sequence[Any]) -> Tuple[torch
                 raise Internal(f"the reply's tensor {i} of {dtype} is in codec {tensor.codec}, which is for float32")
             tensors.append(codecs.decode(tensor.codec, frame.buffer, shape))
             continue
-        size = _SIZES[dtype]
-        if len(shape) > MAX_DIMS or len(frame) != _elements(shape) * size:
-            raise Internal(f"the reply's tensor {i} of shape {list(shape)} has {len(frame)} bytes")
-        if len(frame) == 0:
+        wire, size = _ARRAYS[dtype], len(frame)
+        if len(shape) > MAX_DIMS or size != _elements(shape) * wire.itemsize:
+            raise Internal(f"the reply's tensor {i} of shape {list(shape)} has {size} bytes")
+        if size == 0:
             tensors.append(torch.empty(shape, dtype=dtype))
             continue
-        if type(frame) is Frame:
-            mine = torch.from_numpy(frame.buffer)
-            tensors.append((mine if dtype == torch.uint8 else mine.view(dtype)).view(shape))
-            continue
-        if len(frame) < COPY_BELOW:
-            tensors.append(torch.frombuffer(bytearray(frame.buffer), dtype=dtype).view(shape))
-            continue
-        flat = torch.frombuffer(frame.buffer, dtype=torch.uint8)
-        if flat.data_ptr() % size:
-            flat = flat.clone()
-        tensors.append((flat if dtype == torch.uint8 else flat.view(dtype)).view(shape))
+        # By one of NumPy's operations and one of torch's: behind a large answer nothing is in the caches, and each costs.
+        array = np.ndarray(shape, wire, bytearray(frame.buffer) if size < COPY_BELOW and type(frame) is not Frame else frame.buffer)
+        if not array.flags.aligned:
+            array = array.copy()
+        made = torch.from_numpy(array)
+        tensors.append(made.view(torch.bfloat16) if dtype == torch.bfloat16 else made)
     return tuple(tensors)

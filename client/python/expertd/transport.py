@@ -78,13 +78,14 @@ class Transport:
             if found is None:
                 first = self.connection(endpoint) if kind == BULK else None
                 found = Connection(self._context, endpoint, *_KINDS[kind], self, _PING if kind == SERVER else b"", first)
+                found.on_this_host = bool(_THIS_HOST.match(endpoint))
                 self._connections[(endpoint, kind)] = found
             return found
 
     def connection_for(self, endpoint: str, frames: Sequence[Any]) -> Connection:
         """That by which such tensors go to a server: what is large by a second one, where the network admits that."""
         main = self.connection(endpoint)
-        if sum([frame.nbytes for frame in frames]) < LARGE or main.is_down() or _THIS_HOST.match(endpoint):
+        if main.on_this_host or sum([frame.nbytes for frame in frames]) < LARGE or main.is_down():
             return main
         bulk = self.connection(endpoint, BULK)
         return main if bulk.kept_out else bulk
