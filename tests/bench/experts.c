@@ -155,7 +155,7 @@ static void bench_open(struct bench *bench, const char *device)
         snprintf(text, sizeof text,
                  "devices:\n  - {name: bench%s%s}\n"
                  "experts:\n  - {uid: 'expert.[0:%u]', block: swiglu, hidden_dim: %u, max_batch_size: "
-                 "%u, optimizer: none, backward: false, arguments: {intermediate_size: %u}}\n",
+                 "%d, optimizer: none, backward: false, arguments: {intermediate_size: %u}}\n",
                  device[0] != '\0' ? ", " : "", device, bench->count, bench->hidden, MAX_ROWS, bench->inner);
     if (length < 0 || (size_t)length >= sizeof text ||
         config_parse(&bench->config, text, strlen(text), "experts") != 0 ||
