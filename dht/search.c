@@ -46,6 +46,7 @@ struct state {
     struct moment now;
     size_t row_now;
     bool last;
+    bool lied_to; /* an expert was a liar's */
 };
 
 /* An expert of the answer, and its place there. */
@@ -162,11 +163,20 @@ static bool name(const struct state *state, const struct beam_best *best, char p
     return fits;
 }
 
-/* The row's experts into the answer. 0 or a failed lookup (-1). */
+/* Whether one of those that say that they host it has proved who it is. */
+static bool is_hosted(const struct state *state, const char *prefix, uint32_t coordinate)
+{
+    size_t at = 0;
+    const struct place *place = world_find(state->lookup->cache->world, prefix);
+    return place && place_replica(place, coordinate, &at);
+}
+
+/* The row's experts into the answer: 1. 0: one of them was a liar's, which is to be forgotten first; -1: failed. */
 static int answer_row(struct state *state, size_t row, size_t found)
 {
     struct lookup *lookup = state->lookup;
     Expertd__Dht__BeamResult__Row *answer = &state->row[row];
+    answer->n_experts = answer->n_scores = 0;
     answer->experts = lookup_take(lookup, found * sizeof *answer->experts);
     answer->scores = lookup_take(lookup, found * sizeof *answer->scores);
     if (lookup->failed)
@@ -176,6 +186,11 @@ static int answer_row(struct state *state, size_t row, size_t found)
         if (!name(state, &state->best[i], prefix, uid))
             continue;
         struct numbered *expert = table_find(&state->numbers, uid, strlen(uid));
+        if (!expert && !is_hosted(state, prefix, best_coordinate(state, i))) {
+            if (state->last)
+                continue;
+            return 0;
+        }
         if (!expert)
             expert = add_expert(state, prefix, best_coordinate(state, i), uid);
         if (!expert)
@@ -183,7 +198,7 @@ static int answer_row(struct state *state, size_t row, size_t found)
         answer->experts[answer->n_experts++] = expert->number;
         answer->scores[answer->n_scores++] = (float)state->best[i].score;
     }
-    return 0;
+    return 1;
 }
 
 /* ---- running -------------------------------------------------------------------------------------------------------
@@ -208,7 +223,9 @@ static int run_row(struct state *state, size_t row)
         state->need = CACHE_SURE;
         return 0;
     }
-    return rc == 1 ? answer_row(state, row, found) == 0 ? 1 : -1 : 0;
+    const int answered = rc == 1 ? answer_row(state, row, found) : 0;
+    state->lied_to |= rc == 1 && answered == 0;
+    return answered;
 }
 
 static bool waits(const struct lookup *lookup)
@@ -228,6 +245,7 @@ static enum lookup_result run(struct lookup *lookup, struct moment now, bool las
         return LOOKUP_WAITING;
     state->now = now;
     state->last = last;
+    state->lied_to = false;
     bool missing = false;
     for (size_t row = 0; row < state->rows; row++) {
         if (state->done[row])
@@ -240,7 +258,7 @@ static enum lookup_result run(struct lookup *lookup, struct moment now, bool las
         if (row % 16 == 15 && !missing && clock_now_ns() >= end_ns)
             return LOOKUP_AGAIN;
     }
-    if (missing && ++state->round > ROUNDS_MAX)
+    if (missing && !state->lied_to && ++state->round > ROUNDS_MAX)
         return lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED,
                            "the grid is too sparse to be searched: more than %d rounds of look-ups", ROUNDS_MAX);
     return missing ? waits(lookup) ? LOOKUP_WAITING : LOOKUP_AGAIN : LOOKUP_DONE;

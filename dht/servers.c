@@ -11,11 +11,19 @@
 #include "common/log.h"
 #include "dht/frames.h"
 
-enum { BURST = 64, DEAD_LOOKS = 64, WINDOW_MESSAGES = 2000, WINDOW_BYTES = 32 << 20, STATES = SERVER_RESTING + 1 };
+enum {
+    PROOFS_AT_ONCE = 4,
+    BURST = 64,
+    DEAD_LOOKS = 64,
+    WINDOW_MESSAGES = 2000,
+    WINDOW_BYTES = 32 << 20,
+    STATES = SERVER_RESTING + 1
+};
 
 static const uint64_t step_ns = 5 * NS_PER_MS;     /* of the loop's thread, at once */
 static const uint64_t use_ns = NS_PER_S;           /* since it was of use: it is in use; */
 static const uint64_t named_use_ns = 3 * NS_PER_S; /* and so one that an answer has named */
+static const uint64_t proof_ns = 20 * NS_PER_MS;   /* after its introduction a server's proof is checked */
 static const uint64_t first_rest_ns = 500 * NS_PER_MS;
 static const uint64_t longest_rest_ns = 300 * NS_PER_S;
 static const uint64_t longest_known_rest_ns = 5 * NS_PER_S; /* of one that was a server once */
@@ -43,7 +51,8 @@ struct servers {
     struct world *world;
     struct servers_options options;
     struct table by_contact, by_route, sources;
-    struct server_list lists[STATES]; /* all but the waiting ones */
+    struct server_list lists[STATES];         /* all but the waiting ones */
+    TAILQ_HEAD(server_proofs, server) proofs; /* to be checked */
     size_t counts[STATES];
     struct servers_ring {
         TAILQ_HEAD(servers_turns, servers_turn) turns;
@@ -99,6 +108,7 @@ int servers_create(struct servers **servers, void *context, struct world *world,
         return -ENOMEM;
     made->world = world;
     made->options = *options;
+    TAILQ_INIT(&made->proofs);
     for (int turn = 0; turn < TURNS; turn++)
         TAILQ_INIT(&made->rings[turn].turns);
     const int rc = context ? open_sockets(made, context) : 0;
@@ -260,11 +270,21 @@ static void set_due(struct servers *servers, struct server *server, uint64_t due
         servers->next_ns = due_ns;
 }
 
-/* Leaves it alone, after what it said is forgotten. */
-static void rest(struct servers *servers, struct server *server, uint64_t rest_ns, bool sure, struct moment now)
+/* With its connection ends all that it said. */
+static void forget_said(struct servers *servers, struct server *server)
 {
     disconnect(servers, server);
     world_remove(servers->world, &server->resident);
+    if (server->resident.prove)
+        TAILQ_REMOVE(&servers->proofs, server, by_proof);
+    server->resident.prove = NULL;
+    server->introduced = false;
+}
+
+/* Leaves it alone. */
+static void rest(struct servers *servers, struct server *server, uint64_t rest_ns, bool sure, struct moment now)
+{
+    forget_said(servers, server);
     set_state(servers, server, SERVER_RESTING, now);
     set_due(servers, server, now.ns + rest_ns);
     notify(server, true, sure);
@@ -297,7 +317,6 @@ static void start(struct servers *servers, struct server *server, struct moment 
 {
     set_state(servers, server, SERVER_ASKED, now);
     servers->counters.asked++;
-    server->introduced = server->branched = false;
     set_due(servers, server, now.ns + (server->timeouts ? 4 : 1) * SERVERS_ANSWER_MS * NS_PER_MS);
     if (!ask(servers, server))
         rest(servers, server, rest_after_failure(server), true, now);
@@ -308,8 +327,7 @@ static void break_off(struct servers *servers, struct server *server, struct mom
 {
     if (server->state == SERVER_LIVE && now.ns - server->since_ns > first_rest_ns) {
         servers->counters.lost++;
-        disconnect(servers, server);
-        world_remove(servers->world, &server->resident);
+        forget_said(servers, server);
         start(servers, server, now);
         if (server->state != SERVER_ASKED)
             return;
@@ -328,8 +346,7 @@ static void break_off(struct servers *servers, struct server *server, struct mom
 static void forget(struct servers *servers, struct server *server)
 {
     struct servers_source *source = server->source;
-    disconnect(servers, server);
-    world_remove(servers->world, &server->resident);
+    forget_said(servers, server);
     unlist(servers, server);
     table_remove(&servers->by_contact, &server->contact, sizeof server->contact);
     free(server);
@@ -430,7 +447,7 @@ static const struct server *find_double(const struct servers *servers, const str
     const struct server *other;
     for (enum server_state state = SERVER_ASKED; state <= SERVER_LIVE; state++)
         for (other = LIST_FIRST(&servers->lists[state]); other; other = LIST_NEXT(other, entry)) {
-            if (other == server || !other->introduced ||
+            if (other == server || !other->introduced || other->resident.prove ||
                 memcmp(other->resident.id, server->resident.id, SERVER_ID_SIZE) != 0)
                 continue;
             *same = memcmp(other->instance, server->instance, INSTANCE_SIZE) == 0;
@@ -439,43 +456,115 @@ static const struct server *find_double(const struct servers *servers, const str
     return NULL;
 }
 
+/* What was held against it counts no more, once it has told all, and proved who it is. */
+static void forgive(struct server *server)
+{
+    if (server->state == SERVER_LIVE && !server->resident.prove)
+        server->failures = 0;
+}
+
+static void warn_of_double(const struct server *server, const struct server *other)
+{
+    static struct log_burst burst;
+    char text[2][CONTACT_TEXT];
+    if (log_burst_allows(&burst, NULL, NULL))
+        log_warning("%s and %s have the same identity: was a dht.identity_file copied? They are two servers here",
+                    contact_format(&server->contact, text[0]), contact_format(&other->contact, text[1]));
+}
+
+static bool refuse(struct servers *servers, struct server *server, enum refusal refused)
+{
+    server->refused = refused;
+    server->prove_ns = 0;
+    TAILQ_REMOVE(&servers->proofs, server, by_proof);
+    TAILQ_INSERT_HEAD(&servers->proofs, server, by_proof);
+    return false;
+}
+
+/* Checks what is still to be checked. False: it is refused, which end_refused goes on with. */
+static bool prove(struct resident *resident)
+{
+    struct server *server = (struct server *)resident;
+    struct servers *servers = server->servers;
+    struct dialogue_ask question = {.network_id = servers->options.network_id};
+    struct dialogue_introduction introduction = {.started_ms = server->started_ms, .curve_key = resident->curve_key};
+    bool same = false;
+    if (server->refused)
+        return false;
+    memcpy(question.challenge, server->challenge, CHALLENGE_SIZE);
+    memcpy(introduction.server_id, resident->id, SERVER_ID_SIZE);
+    memcpy(introduction.instance, server->instance, INSTANCE_SIZE);
+    memcpy(introduction.endpoint, resident->endpoint, ENDPOINT_SIZE);
+    memcpy(introduction.signature, server->signature, SIGNATURE_SIZE);
+    if (!dialogue_proven(&introduction, &question))
+        return refuse(servers, server, REFUSED_LIE);
+    const struct server *other = find_double(servers, server, &same);
+    if (other && same)
+        return refuse(servers, server, REFUSED_DOUBLE);
+    if (other) {
+        servers->counters.doubles++;
+        warn_of_double(server, other);
+    }
+    TAILQ_REMOVE(&servers->proofs, server, by_proof);
+    resident->prove = NULL;
+    server->proven = true;
+    forgive(server);
+    return true;
+}
+
+static void end_refused(struct servers *servers, struct server *server, struct moment now)
+{
+    if (server->refused == REFUSED_LIE)
+        call_liar(servers, server, "does not prove that it is who it says", now);
+    else
+        rest(servers, server, liar_rest_ns, true, now);
+}
+
+/* Returns when the next is due. */
+static uint64_t check_proofs(struct servers *servers, struct moment now)
+{
+    struct server *server;
+    for (int i = 0; (server = TAILQ_FIRST(&servers->proofs)) && server->prove_ns <= now.ns; i++) {
+        if (i == PROOFS_AT_ONCE)
+            return now.ns;
+        if (!prove(&server->resident))
+            end_refused(servers, server, now);
+    }
+    return server ? server->prove_ns : UINT64_MAX;
+}
+
 /* False: it rests, or is called a liar. */
 static bool introduce(struct servers *servers, struct server *server, const struct dialogue_tell *tell,
                       struct moment now)
 {
     const struct dialogue_introduction *introduction = &tell->introduction;
-    struct dialogue_ask question = {.network_id = servers->options.network_id};
-    bool same;
-    memcpy(question.challenge, server->challenge, CHALLENGE_SIZE);
-    if (!dialogue_proven(introduction, &question)) {
-        call_liar(servers, server, "does not prove that it is who it says", now);
-        return false;
-    }
     world_remove(servers->world, &server->resident);
     memcpy(server->resident.id, introduction->server_id, SERVER_ID_SIZE);
     memcpy(server->resident.endpoint, introduction->endpoint, ENDPOINT_SIZE);
+    memcpy(server->signature, introduction->signature, SIGNATURE_SIZE);
     server->resident.curve_key = introduction->curve_key;
     server->voucher = introduction->voucher;
     server->vouched = introduction->vouched && servers->options.trust &&
                       voucher_holds(&introduction->voucher, introduction->server_id);
     memcpy(server->instance, introduction->instance, INSTANCE_SIZE);
     server->started_ms = introduction->started_ms;
-    server->introduced = server->proven = true;
-    const struct server *other = find_double(servers, server, &same);
-    if (memcmp(server->instance, servers->options.own_instance, INSTANCE_SIZE) == 0 || (other && same)) {
-        /* This process itself, or one that is known by another of its addresses. */
+    server->introduced = true;
+    server->refused = REFUSED_NOT;
+    if (!server->resident.prove) {
+        server->resident.prove = prove;
+        server->prove_ns = now.ns + proof_ns;
+        TAILQ_INSERT_TAIL(&servers->proofs, server, by_proof);
+    }
+    if (memcmp(server->instance, servers->options.own_instance, INSTANCE_SIZE) == 0) {
+        /* This process itself. */
         rest(servers, server, liar_rest_ns, true, now);
         return false;
     }
-    if (other) {
-        static struct log_burst burst;
-        char text[2][CONTACT_TEXT];
-        servers->counters.doubles++;
-        if (log_burst_allows(&burst, NULL, NULL))
-            log_warning("%s and %s have the same identity: was a dht.identity_file copied? They are two servers here",
-                        contact_format(&server->contact, text[0]), contact_format(&other->contact, text[1]));
-    }
-    return true;
+    /* Whom to believe about what depends on who it is. */
+    if (!servers->options.trust || prove(&server->resident))
+        return true;
+    end_refused(servers, server, now);
+    return false;
 }
 
 /* Whether it may say what is under the prefix. What it may not counts as not said. */
@@ -511,7 +600,8 @@ static void take(struct servers *servers, struct server *server, const struct di
     if (tell->whole && server->state == SERVER_ASKED) {
         set_state(servers, server, SERVER_LIVE, now);
         /* Not when it introduced itself: who then falls silent, each time, is no reason to wait for ever. */
-        server->failures = server->timeouts = 0;
+        server->timeouts = 0;
+        forgive(server);
         server->used_ns = now.ns;
     }
     if (server->state == SERVER_LIVE)
@@ -672,7 +762,9 @@ uint64_t servers_step(struct servers *servers, struct moment now)
     ask_waiting(servers, FIRST, SERVERS_ASKED_MAX, now);
     if (TAILQ_EMPTY(&servers->rings[FIRST].turns))
         ask_waiting(servers, AGAIN, SERVERS_ASKED_MAX, now);
-    return left ? now.ns : servers->next_ns;
+    const uint64_t proofs_ns = check_proofs(servers, now);
+    const uint64_t next_ns = proofs_ns < servers->next_ns ? proofs_ns : servers->next_ns;
+    return left ? now.ns : next_ns;
 }
 
 /* ---- links ---------------------------------------------------------------------------------------------------------
@@ -709,6 +801,7 @@ static int add(struct servers *servers, const struct contact *contact, struct se
     struct server *server = calloc(1, sizeof *server);
     if (server) {
         server->contact = *contact;
+        server->servers = servers;
         server->source = source;
         source->servers++;
         if (table_insert(&servers->by_contact, &server->contact, sizeof server->contact, server) == 0) {

@@ -9,6 +9,10 @@
  * A server is SETTLED for whoever waits for it when it is LIVE, or RESTING after it was refused, or lied, or did not
  * answer once; SURE when one that did not answer was asked a second time, longer. Only then "nobody" is no guess.
  *
+ * Who a server is, it proves by a signature, which takes longer to check than all else that it says. It is checked when
+ * an answer is to name the server (resident.prove), and soon after it has told all in any case; so nobody waits for the
+ * proofs of servers that are not asked for.
+ *
  * Strangers have a budget: connections being made, at once and of one IP; addresses of one IP; the bytes of a catalog,
  * and of all together (the largest goes first); messages and bytes in a second; time. One thread; ZeroMQ has its own.
  */
@@ -36,8 +40,12 @@ enum {
     SERVERS_BYTES_MAX = 16 << 20, /* of one catalog, in memory */
 };
 
+/* Why a server's proof does not do: it is none; or it is another connection's as well, of the same process. */
+enum refusal { REFUSED_NOT, REFUSED_LIE, REFUSED_DOUBLE };
+
 struct server {
-    struct resident resident; /* in the world, while there is anything */
+    struct resident resident; /* in the world, while there is anything; the first member */
+    struct servers *servers;
     struct contact contact;
     enum server_state state;
     bool settled, sure;
@@ -55,8 +63,11 @@ struct server {
     uint64_t started_ms;
     bool vouched; /* and the voucher holds */
     struct voucher voucher;
-    bool introduced, proven; /* in this connection; ever */
-    bool branched;           /* the world's branches are those of what was told */
+    bool introduced, proven;           /* in this connection; ever */
+    uint8_t signature[SIGNATURE_SIZE]; /* of its introduction; */
+    TAILQ_ENTRY(server) by_proof;      /* that is still to be checked, while there is resident.prove, */
+    uint64_t prove_ns;                 /* then at the latest */
+    enum refusal refused;              /* the check failed */
     unsigned failures, timeouts;
     uint64_t window_ns; /* messages and bytes in the second that began then */
     unsigned window_messages;

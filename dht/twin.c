@@ -78,9 +78,9 @@ uint64_t twin_step(struct twin *twin, struct moment now)
 const struct server *twin_older(struct twin *twin)
 {
     for (int i = 0; i < TWIN_LINKS; i++) {
-        const struct server *server = twin->links[i].server;
+        struct server *server = twin->links[i].server;
         if (!server || server->state != SERVER_LIVE ||
-            memcmp(server->resident.id, twin->options.id, SERVER_ID_SIZE) != 0)
+            memcmp(server->resident.id, twin->options.id, SERVER_ID_SIZE) != 0 || !resident_proves(&server->resident))
             continue;
         const int order = memcmp(server->instance, twin->options.instance, INSTANCE_SIZE);
         if (server->started_ms < twin->options.started_ms ||

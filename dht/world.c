@@ -215,11 +215,16 @@ const struct place *world_find(struct world *world, const char *prefix)
     return place->right || make_right(place) == 0 ? place : NULL;
 }
 
+bool resident_proves(struct resident *server)
+{
+    return !server->prove || server->prove(server);
+}
+
 struct resident *place_replica(const struct place *place, uint32_t coordinate, size_t *at)
 {
     while (*at < place->count) {
         const struct holding *holding = place->holdings[(*at)++];
-        if (ranges_contain(&holding->experts, coordinate))
+        if (ranges_contain(&holding->experts, coordinate) && resident_proves(holding->server))
             return holding->server;
     }
     return NULL;

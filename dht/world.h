@@ -30,6 +30,9 @@ struct place {
 
 /* A server, as far as look-ups are concerned. Belongs to whoever put it into the world. */
 struct resident {
+    /* Whether it is who it says, where that is still to be seen: NULL when it is. What it hosts counts meanwhile, and
+     * nobody is told of it before. Must not change the world. */
+    bool (*prove)(struct resident *server);
     uint8_t id[SERVER_ID_SIZE];
     char endpoint[ENDPOINT_SIZE];
     struct curve_key curve_key;
@@ -55,8 +58,9 @@ void world_remove(struct world *world, struct resident *server);
 /* The place of a prefix, its sets made right; an empty one where nothing is. NULL: no memory. Valid until the world
  * changes. */
 const struct place *world_find(struct world *world, const char *prefix);
-/* The first server from *at (0 at first) that hosts the place's expert; NULL: no more. */
+/* The first server from *at (0 at first) that hosts the place's expert, and proves who it is; NULL: no more. */
 struct resident *place_replica(const struct place *place, uint32_t coordinate, size_t *at);
+bool resident_proves(struct resident *server);
 void world_destroy(struct world *world);
 
 #endif

@@ -178,6 +178,8 @@ static inline unsigned swarm_ask(struct swarm *swarm, size_t number, const struc
         const enum lookup_result result = lookup_run(lookup, moment_now());
         if (result == LOOKUP_DONE)
             return lookup->reply.status;
+        if (result == LOOKUP_AGAIN)
+            agent_step(swarm->agents[number], moment_now());
         while (result == LOOKUP_WAITING && !swarm_woken && clock_now_ns() < lookup->deadline_ns)
             swarm_step(swarm, 5);
     }

@@ -19,7 +19,8 @@ enum { WORLD_NETWORK = 7, WORLD_ANNOUNCED = 65536, WORLD_FINDS = 8192, WORLD_SER
 struct world_server {
     struct identity *identity;
     struct contact contact;
-    struct catalog catalog; /* as it will answer when it is asked */
+    struct catalog catalog;        /* as it will answer when it is asked */
+    const struct identity *signer; /* of its introduction; NULL: itself */
     uint8_t instance[INSTANCE_SIZE];
     char endpoint[ENDPOINT_SIZE];
     uint32_t expiration_ms;
@@ -164,7 +165,7 @@ static inline struct dialogue_tell world_introduction(const struct world_server 
 /* All of its catalog. */
 static inline void world_tell(const struct world_server *server)
 {
-    struct dialogue_tell tell = world_introduction(server, server->identity);
+    struct dialogue_tell tell = world_introduction(server, server->signer ? server->signer : server->identity);
     world_hear(server, &tell);
     for (size_t i = 0; i < server->catalog.count; i++) {
         const struct dialogue_tell page = {.network_id = WORLD_NETWORK,

@@ -53,6 +53,8 @@ static const Expertd__Dht__BeamResult *search(uint32_t rows, uint32_t columns, f
     lookup.wake = wake;
     enum lookup_result result;
     for (runs = 1; (result = lookup_run(&lookup, world.now)) != LOOKUP_DONE; runs++) {
+        if (result == LOOKUP_AGAIN)
+            world_step();
         for (woken = result == LOOKUP_AGAIN; woken == 0;) {
             if (slow && world_subscription(slow) && world_subscription(slow)->timeouts > 0)
                 slow->silent = false;
@@ -71,6 +73,23 @@ static const char *uid_at(const Expertd__Dht__BeamResult *result, size_t i)
 {
     return result->experts[result->rows[0]->experts[i]]->uid;
 }
+
+START_TEST(what_one_hosts_that_does_not_prove_its_id_is_none_of_the_best)
+{
+    float scores[] = {1, 2, 0, 1, 2};
+    world_host(servers[0], "ffn.0.0 ffn.1.0");
+    world_host(servers[1], "ffn.0.2 ffn.1.2");
+    world_host(servers[2], "ffn.1.1");
+    servers[1]->signer = servers[0]->identity;
+    const Expertd__Dht__BeamResult *result = search(2, 3, scores, 2);
+    ck_assert_uint_eq(result->rows[0]->n_experts, 2);
+    ck_assert_str_eq(uid_at(result, 0), "ffn.1.1");
+    ck_assert_str_eq(uid_at(result, 1), "ffn.1.0");
+    ck_assert_uint_eq(result->n_experts, 2);
+    for (size_t i = 0; i < result->n_experts; i++)
+        ck_assert_uint_eq(result->experts[i]->n_replicas, 1);
+}
+END_TEST
 
 START_TEST(a_grid_whose_best_expert_is_in_the_last_row_is_searched_to_its_end)
 {
@@ -214,6 +233,7 @@ int main(void)
     TCase *all = tcase_create("search");
     tcase_add_checked_fixture(all, setup, teardown);
     tcase_set_timeout(all, 60);
+    tcase_add_test(all, what_one_hosts_that_does_not_prove_its_id_is_none_of_the_best);
     tcase_add_test(all, a_grid_whose_best_expert_is_in_the_last_row_is_searched_to_its_end);
     tcase_add_test(all, experts_of_dead_servers_are_passed_over);
     tcase_add_test(all, of_a_full_grid_few_servers_are_asked);

@@ -158,15 +158,20 @@ START_TEST(one_that_does_not_answer_is_asked_longer_and_longer_apart)
 }
 END_TEST
 
-static void check_liar(void)
+static void check_liar_beside(size_t bytes)
 {
     struct server *subscription = world_subscription(one);
     ck_assert_uint_eq(servers_counters(world.subscriptions)->liars, 1);
     ck_assert_int_eq(subscription->state, SERVER_RESTING);
     ck_assert(subscription->settled && subscription->sure);
-    ck_assert_uint_eq(world.places.bytes, 0);
+    ck_assert_uint_eq(world.places.bytes, bytes);
     world_pass(30000);
     ck_assert_int_eq(subscription->state, SERVER_RESTING);
+}
+
+static void check_liar(void)
+{
+    check_liar_beside(0);
 }
 
 static void ask_one(void)
@@ -176,12 +181,58 @@ static void ask_one(void)
     ck_assert_int_eq(world_subscription(one)->state, SERVER_ASKED);
 }
 
+/* All of its catalog, after an introduction that somebody else signed. */
+static void lie(void)
+{
+    struct dialogue_tell tell = world_introduction(one, two->identity);
+    tell.contents = one->catalog.contents[0];
+    tell.contents_count = 1;
+    tell.whole = true;
+    world_hear(one, &tell);
+}
+
 START_TEST(one_that_cannot_prove_its_id_is_left_alone)
 {
     ask_one();
-    struct dialogue_tell tell = world_introduction(one, two->identity);
-    world_hear(one, &tell);
+    lie();
+    world_pass(20);
+    ck_assert_str_eq(experts("ffn.4."), "");
     check_liar();
+}
+END_TEST
+
+START_TEST(nobody_is_told_of_one_that_does_not_prove_its_id)
+{
+    size_t at = 0;
+    meet(two, 1);
+    ask_one();
+    lie();
+    ck_assert_str_eq(experts("ffn.4."), "1-2");
+    ck_assert_ptr_null(place_replica(world_find(&world.places, "ffn.4."), 1, &at));
+    at = 0;
+    ck_assert_ptr_eq(place_replica(world_find(&world.places, "ffn.4."), 2, &at), &world_subscription(two)->resident);
+    ck_assert_ptr_null(place_replica(world_find(&world.places, "ffn.4."), 2, &at));
+    world_pass(0);
+    ck_assert_str_eq(experts("ffn.4."), "2");
+    check_liar_beside(world_subscription(two)->resident.bytes);
+}
+END_TEST
+
+START_TEST(one_that_lies_each_time_is_left_alone_for_longer)
+{
+    uint64_t pauses_ns[3];
+    ask_one();
+    for (int i = 0; i < 3; i++) {
+        lie();
+        world_pass(20);
+        const uint64_t from_ns = world.now.ns;
+        ck_assert_int_eq(world_subscription(one)->state, SERVER_RESTING);
+        while (world_subscription(one)->state == SERVER_RESTING)
+            world_pass(1000);
+        pauses_ns[i] = world.now.ns - from_ns;
+    }
+    ck_assert_uint_gt(pauses_ns[1], pauses_ns[0] + 30 * NS_PER_S);
+    ck_assert_uint_gt(pauses_ns[2], pauses_ns[1] + 30 * NS_PER_S);
 }
 END_TEST
 
@@ -331,6 +382,7 @@ START_TEST(one_process_at_two_addresses_is_one_server)
     meet(one, 0);
     ck_assert_int_eq(servers_link(world.subscriptions, &two->contact, &links[1], world.now), 0);
     world_answer();
+    world_pass(20);
     ck_assert_int_eq(world_subscription(two)->state, SERVER_RESTING);
     ck_assert(world_subscription(two)->sure);
     ck_assert_uint_eq(servers_counters(world.subscriptions)->doubles, 0);
@@ -459,6 +511,8 @@ int main(void)
     tcase_add_test(all, a_life_that_is_told_to_be_shorter_is);
     tcase_add_test(all, one_that_does_not_answer_is_asked_longer_and_longer_apart);
     tcase_add_test(all, one_that_cannot_prove_its_id_is_left_alone);
+    tcase_add_test(all, nobody_is_told_of_one_that_does_not_prove_its_id);
+    tcase_add_test(all, one_that_lies_each_time_is_left_alone_for_longer);
     tcase_add_test(all, one_of_another_network_is_left_alone);
     tcase_add_test(all, one_that_tells_before_it_introduces_itself_is_left_alone);
     tcase_add_test(all, garbage_in_the_middle_of_a_catalog_leaves_nothing_of_it);
