@@ -33,7 +33,7 @@ WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototy
 BASE     := -std=gnu11 -D_GNU_SOURCE -DEXPERTD_VERSION='"$(VERSION)"' -I. -I$(BUILD)/gen -fPIC -fvisibility=hidden -pthread
 SAN      := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 # With -O1 gcc does not know how long texts are that -O2, which has the warning, does.
-SAN      += $(if $(SANITIZE),-Wno-format-truncation)
+SAN      += $(if $(SANITIZE),$(if $(filter clang%,$(notdir $(CC))),,-Wno-format-truncation))
 # gcc's thread sanitizer says that it does not understand fences; the loads and stores beside them are atomic.
 SAN      += $(if $(filter thread,$(SANITIZE)),-Wno-tsan)
 # Points at which tests make processes fail (common/failpoint.h).

@@ -88,6 +88,9 @@ static double factor(struct reader *reader)
     } else if (next == '-') {
         reader->at++;
         value = -factor(reader);
+    } else if (next == '+') {
+        reader->at++;
+        value = factor(reader);
     } else if (isalpha((unsigned char)next) || next == '_') {
         value = named(reader);
     } else {

@@ -50,5 +50,6 @@ const char *numeral_hint(const char *text)
     const size_t whole = strspn(number, digits);
     if (whole > 1 && number[0] == '0')
         return " (a 0 in front makes it octal to some readers of YAML: leave it out)";
-    return whole > 0 ? " (it is written in decimal digits)" : "";
+    const bool is_plain = number[strspn(number, "0123456789.")] == '\0'; /* and refused for something else */
+    return whole > 0 && !is_plain ? " (it is written in decimal digits)" : "";
 }

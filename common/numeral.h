@@ -17,8 +17,8 @@ enum numeral_kind {
 size_t numeral_length(const char *text, enum numeral_kind kind);
 /* The whole text is such a number; a REAL one may have a sign. Whether it fits is for the caller to see. */
 bool numeral_is(const char *text, enum numeral_kind kind);
-/* For a person, behind what was said of a text that is none: how to write what was perhaps meant. "" where it looks
- * like no number at all. */
+/* For a person, behind what was said of a text that was refused: how to write what was perhaps meant. "" where it looks
+ * like no number at all, or like one that was refused for something else. */
 const char *numeral_hint(const char *text);
 
 #endif

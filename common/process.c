@@ -139,16 +139,14 @@ int process_init(const char *program)
     return rc;
 }
 
+static sigset_t taken; /* by the thread of process_take_signals */
+
 static void *take_signals(void *nothing)
 {
-    sigset_t set;
     siginfo_t info;
-    sigemptyset(&set);
-    for (size_t i = 0; i < sizeof stop_signals / sizeof stop_signals[0]; i++)
-        sigaddset(&set, stop_signals[i]);
     (void)nothing;
     for (;;)
-        if (sigwaitinfo(&set, &info) > 0)
+        if (sigwaitinfo(&taken, &info) > 0)
             on_stop_signal(info.si_signo, &info, NULL);
     return NULL;
 }
@@ -156,18 +154,21 @@ static void *take_signals(void *nothing)
 int process_take_signals(void)
 {
     static const int errors_of_calls[] = {SIGPIPE, SIGXFSZ};
-    sigset_t set;
+    sigset_t blocked;
     pthread_t thread;
-    sigemptyset(&set);
+    sigemptyset(&taken);
     for (size_t i = 0; i < sizeof stop_signals / sizeof stop_signals[0]; i++)
-        sigaddset(&set, stop_signals[i]);
+        if (!is_ignored(stop_signals[i])) /* one that is ignored (nohup) would be waited for all the same */
+            sigaddset(&taken, stop_signals[i]);
+    blocked = taken;
+    sigaddset(&blocked, SIGHUP);
     for (size_t i = 0; i < sizeof errors_of_calls / sizeof errors_of_calls[0]; i++)
-        sigaddset(&set, errors_of_calls[i]);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
+        sigaddset(&blocked, errors_of_calls[i]);
+    pthread_sigmask(SIG_BLOCK, &blocked, NULL);
     const int rc = -pthread_create(&thread, NULL, take_signals, NULL);
     if (rc == 0)
         return -pthread_detach(thread);
-    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    pthread_sigmask(SIG_UNBLOCK, &blocked, NULL);
     log_error("no thread can be made for signals: %s (ulimit -u, ulimit -v, TasksMax)", strerror(-rc));
     return rc;
 }

@@ -375,13 +375,22 @@ static bool is_file(const char *path)
     return stat(path, &info) == 0 && !S_ISDIR(info.st_mode) && !(length > 5 && strcmp(path + length - 5, ".json") == 0);
 }
 
+/* A null is what an option has without being named. */
+static bool has_templates(const struct config_expert *config)
+{
+    unsigned i = 0;
+    while (i < config->templates.count && !config->templates.items[i].template)
+        i++;
+    return i < config->templates.count;
+}
+
 /* A file with the state dict of one expert: its parameters stand there by their own names, or at least no model's. */
 static bool is_state_dict(const struct expert *expert, const struct shards *shards, const char *uid)
 {
     const char *prefix;
     struct expert_tensor tensor;
     expert_tensor(expert, 0, &tensor);
-    return expert->config->templates.count == 0 &&
+    return !has_templates(expert->config) &&
            (shards_has(shards, tensor.name) || layouts_find(shards, uid, &prefix) == NULL);
 }
 
@@ -396,7 +405,7 @@ int weights_load(struct weights *weights, struct expert *expert, const char *uid
     if (rc < 0)
         return rc;
     /* Each expert has its own: it is no model, and not kept open. */
-    if (config->templates.count == 0 && strstr(config->weights, "{uid}") && is_file(path))
+    if (!has_templates(config) && strstr(config->weights, "{uid}") && is_file(path))
         return checkpoint_load_weights(expert, config->weights, uid);
     rc = open_model(weights, path, &model, error);
     if (rc < 0) {

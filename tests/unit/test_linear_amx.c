@@ -142,6 +142,55 @@ START_TEST(a_row_does_not_depend_on_how_many_are_beside_it)
 }
 END_TEST
 
+/* One tile of rows has a loop of its own where weights are of 16 bits, over all of k: as many steps as do not lie in
+ * one block, and a tail. */
+START_TEST(a_tile_of_rows_alone_is_as_it_is_among_others)
+{
+    enum { DEEP = 1101 };
+    static float x[ROWS * DEEP], all[ROWS * WIDTH], some[ROWS * WIDTH], plain[DEEP * WIDTH];
+    static uint16_t w[DEEP * WIDTH];
+    static const unsigned counts[] = {AMX_LEAST_BFLOAT_ROWS, AMX_LEAST_BFLOAT_ROWS + 1, 32};
+    support_device_open(&support, "amx", false, "precision: bf16", "hidden_dim: 64");
+    device = support.device;
+    if (_i)
+        support_device_emulate(&support);
+    const struct kernel_shape *shape = provider_shape(device);
+    const cl_ulong w_at = ROWS * DEEP, out_at = w_at + DEEP * WIDTH;
+    ck_assert_int_eq(device_allocate(device, (out_at + ROWS * WIDTH) * sizeof(float), "a test", &memory), 0);
+    support_random(x, ROWS * DEEP, 6, 1);
+    support_random(plain, DEEP * WIDTH, 7, 1);
+    for (unsigned i = 0; i < DEEP * WIDTH; i++)
+        w[i] = kernel_weight_from_float(shape, plain[i]);
+    ck_assert_int_eq(device_write(device, memory, 0, x, sizeof x), 0);
+    ck_assert_int_eq(device_write(device, memory, w_at * sizeof(float), w, sizeof w), 0);
+    struct linear_call call = {
+        .rows = ROWS,
+        .n = WIDTH,
+        .k = DEEP,
+        .a = kernel_view_rows(shape, memory, 0, DEEP),
+        .weights = memory,
+        .weights_offset = w_at * sizeof(float) / sizeof w[0],
+        .out = kernel_view_rows(shape, memory, out_at, WIDTH),
+    };
+    ck_assert_int_eq(linear_layer_forward(device, &call), 0);
+    ck_assert_int_eq(device_read(device, memory, out_at * sizeof(float), all, sizeof all), 0);
+    for (unsigned row = 0; row < ROWS; row += ROWS - 1) {
+        double exact = 0;
+        for (unsigned i = 0; i < DEEP; i++)
+            exact += (double)x[row * DEEP + i] * (double)kernel_weight_to_float(shape, w[i * WIDTH + row % WIDTH]);
+        ck_assert_double_le(fabs((double)all[row * WIDTH + row % WIDTH] - exact), 1e-3);
+    }
+    for (unsigned i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        call.rows = (cl_int)counts[i];
+        ck_assert_int_eq(linear_layer_forward(device, &call), 0);
+        ck_assert_int_eq(device_read(device, memory, out_at * sizeof(float), some, counts[i] * WIDTH * sizeof(float)),
+                         0);
+        ck_assert_msg(memcmp(some, all, counts[i] * WIDTH * sizeof(float)) == 0, "%u rows", counts[i]);
+    }
+    end();
+}
+END_TEST
+
 /* Weights of 16 bits have fewer planes, of which none is left out: each number of x times one of them, from one tile of
  * rows on, and as many rows as there are. */
 START_TEST(weights_of_sixteen_bits_lose_nothing)
@@ -228,6 +277,7 @@ int main(void)
     tcase_add_loop_test(all, a_number_times_a_power_of_two_is_exact, 0, 4);
     tcase_add_loop_test(all, one_product_is_within_its_bound, 0, 2);
     tcase_add_loop_test(all, weights_of_sixteen_bits_lose_nothing, 0, 4);
+    tcase_add_loop_test(all, a_tile_of_rows_alone_is_as_it_is_among_others, 0, 2);
     tcase_add_loop_test(all, what_is_not_finite_stays_in_its_row, 0, 2);
     tcase_add_loop_test(all, a_row_does_not_depend_on_how_many_are_beside_it, 0, 2);
     tcase_add_loop_test(all, auto_takes_them_where_there_are_any_and_measures, 0, 2);

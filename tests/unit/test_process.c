@@ -254,6 +254,27 @@ START_TEST(who_was_started_to_outlive_its_terminal_does)
 }
 END_TEST
 
+/* What is taken at all is taken in the order of the numbers, the terminal's end first; what is not waits for ever. */
+START_TEST(who_was_started_to_outlive_its_terminal_does_where_a_thread_takes_the_signals)
+{
+    const pid_t child = fork();
+    if (child == 0) {
+        struct pollfd stop = {.fd = process_stop_fd(), .events = POLLIN};
+        sigset_t pending;
+        signal(SIGHUP, SIG_IGN);
+        if (process_init("test") != 0 || process_take_signals() != 0)
+            _exit(2);
+        kill(getpid(), SIGHUP);
+        kill(getpid(), SIGTERM);
+        while (poll(&stop, 1, -1) < 0)
+            ;
+        sigpending(&pending);
+        _exit(sigismember(&pending, SIGHUP) == 1 && process_stopping() ? 0 : 1);
+    }
+    ck_assert_int_eq(exit_status_of(child), 0);
+}
+END_TEST
+
 START_TEST(a_broken_pipe_is_an_error_and_not_the_end)
 {
     int ends[2];
@@ -415,6 +436,7 @@ int main(void)
     tcase_add_test(tcase, a_closed_terminal_is_a_stop_signal);
     tcase_add_test(tcase, a_signal_that_is_raised_is_no_key);
     tcase_add_test(tcase, who_was_started_to_outlive_its_terminal_does);
+    tcase_add_test(tcase, who_was_started_to_outlive_its_terminal_does_where_a_thread_takes_the_signals);
     tcase_add_test(tcase, a_broken_pipe_is_an_error_and_not_the_end);
     tcase_add_test(tcase, what_is_opened_is_never_taken_for_the_log);
     tcase_add_test(tcase, threads_that_cannot_be_had_are_found_out_before_they_are_needed);

@@ -156,6 +156,13 @@ START_TEST(a_file_of_one_experts_state_is_none_of_a_model)
     support_model_write("m.7.safetensors", tensors, 3);
     ck_assert_msg(load(expert, support_model_path("{uid}.safetensors"), "m.7") == 0, "%s", logged);
     expect_loaded(expert, parts);
+    /* A template that is null is none. */
+    static const struct config_template none[] = {{"up_proj.weight", NULL, 1}};
+    support.config.experts[0].templates.items = (struct config_template *)none;
+    support.config.experts[0].templates.count = 1;
+    ck_assert_msg(load(expert, support_model_path("{uid}.safetensors"), "m.7") == 0, "%s", logged);
+    ck_assert_msg(load(expert, support_model_path("m.7.safetensors"), "m.1.2") == 0, "%s", logged);
+    support.config.experts[0].templates.count = 0;
     ck_assert_msg(load(expert, support_model_path("m.7.safetensors"), "m.1.2") == 0, "%s", logged);
     expect_loaded(expert, parts);
     support_model_write("m.8.safetensors", tensors, 2);
