@@ -176,10 +176,10 @@ static void matrix_is(const struct matrix *matrix, const float *expected, double
 struct size {
     size_t rows, n, k;
 };
-static const struct size sizes[] = {{1, 1, 1},    {1, 130, 65},   {2, 33, 7},     {3, 64, 129},
-                                    {5, 31, 200}, {7, 65, 64},    {13, 100, 33},  {17, 9, 257},
-                                    {67, 70, 31}, {255, 66, 40},  {129, 129, 5},  {12, 192, 128},
-                                    {32, 64, 32}, {45, 330, 300}, {300, 65, 290}, {25, 70, 1100}, {16, 70, 300}};
+static const struct size sizes[] = {{1, 1, 1},      {1, 130, 65},   {2, 33, 7},   {3, 64, 129},   {5, 31, 200},
+                                    {7, 65, 64},    {13, 100, 33},  {17, 9, 257}, {67, 70, 31},   {255, 66, 40},
+                                    {129, 129, 5},  {12, 192, 128}, {32, 64, 32}, {45, 330, 300}, {300, 65, 290},
+                                    {25, 70, 1100}, {16, 70, 300}};
 enum { SIZES = sizeof sizes / sizeof sizes[0] };
 
 /* A sanitizer sees what the host does for a kernel, which no size changes, at several times the cost: then each
