@@ -55,6 +55,7 @@ static const struct config_program program = {
                "too. Exit status: 0 when it is done, 1 when the machine does not allow it, 2 for a wrong flag.",
     .sections = sections,
     .flags = flags,
+    .reads_no_file = true,
 };
 
 struct plan {

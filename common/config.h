@@ -133,6 +133,7 @@ struct config_program {
     const struct config_flag *flags; /* name NULL ends */
     unsigned needs;                  /* of enum config_needs, together */
     const char **publishes_not;      /* a flag's value: where it is given, CONFIG_PUBLISHES does not count; or NULL */
+    bool reads_no_file;              /* it makes one: --config is none of its flags */
 };
 
 /* Reads --config FILE and the flags. --help, --version and --print-config (a commented sample of all options) print and

@@ -100,9 +100,12 @@ static void print_section(FILE *out, const struct config_section *section)
 
 void config_help_print(FILE *out, const struct config_program *program)
 {
-    fprintf(out, "%s: %s\n\nUsage: %s [--config FILE] [flags]\n\n", program->name, program->purpose, program->name);
-    fputs("  --config FILE\n          configuration file (YAML); flags override what it says\n"
-          "  --print-config\n          print a sample configuration with every option, and exit\n"
+    const bool reads = !program->reads_no_file;
+    fprintf(out, "%s: %s\n\nUsage: %s %s[flags]\n\n", program->name, program->purpose, program->name,
+            reads ? "[--config FILE] " : "");
+    if (reads)
+        fputs("  --config FILE\n          configuration file (YAML); flags override what it says\n", out);
+    fputs("  --print-config\n          print a sample configuration with every option, and exit\n"
           "  -h, --help, --version\n",
           out);
     for (const struct config_flag *flag = program->flags; flag && flag->name; flag++) {

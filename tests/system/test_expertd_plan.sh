@@ -29,6 +29,12 @@ awk '/^device/ { sum += $8 } END { exit sum != 40 }' "$work/table" || { cat "$wo
 "$BUILD/bin/expertd" check "$work/server/expertd.yaml" | grep -q "on device0, .* on device1" || fail "what it writes is right"
 plan --out "$work/server" && fail "it does not overwrite"
 grep -q "is there already" "$work/said" || fail "it says why"
+plan --help | grep -qe --config && fail "help names a flag that is refused"
+plan --print --include 0.1 --exclude 0.1 && fail "no device is left"
+plan --print --exclude 0.1 >"$work/table" && grep -q '^device0 *0\.0 ' "$work/table" && grep -q '^- *0\.1 .* excluded ' "$work/table" ||
+    fail "one of two devices is left out, and shown"
+plan --print --include 0.1 >"$work/table" && grep -q '^device0 *0\.1 ' "$work/table" && grep -q '^- *0\.0 .* not included ' "$work/table" ||
+    fail "the one that was named is used"
 plan --print --class gpu && fail "there is no GPU among these"
 plan --print --exclude nobody && fail "a word that means no device is refused"
 plan --print --include 0.1 --num-experts 1000000 --hidden-dim 8192 && fail "what does not fit is refused"
