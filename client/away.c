@@ -15,7 +15,7 @@
 
 enum { LEGS_MAX = SIBLINGS_MAX + 1 /* and the client itself */, ROOM_SPARE = EXPERTD_MAX_TENSORS * 64 };
 /* For the second connection: some times what a handshake takes on a bad link. And half of a call's time at most. */
-static const uint64_t bulk_patience_ns = 2 * NS_PER_S;
+static const uint64_t bulk_patience_ns = 2 * NS_PER_S, bulk_again_ns = NS_PER_S / 10;
 enum { LARGE_BYTES = 256 << 10, CODEC_SAVES = 4 /* times: what comes of a byte at most */ };
 
 /* A part of a call for many experts. */
@@ -156,6 +156,13 @@ static struct expertd_client *sibling_of(struct expertd_client *client, const ch
     return sibling;
 }
 
+/* Likewise, of another frontend than the one that says so: what is not here is not by the second connection to here. */
+static struct expertd_client *named_sibling(struct expertd_client *client, const char *endpoint)
+{
+    const bool another = endpoint && endpoint[0] && strcmp(endpoint, client->endpoint) != 0;
+    return another ? sibling_of(client, endpoint) : NULL;
+}
+
 struct expertd_client *expertd_client_frontend(struct expertd_client *client, const char *endpoint)
 {
     return client->is_sibling ? NULL : sibling_of(client, endpoint);
@@ -185,9 +192,9 @@ static bool send_whole(struct expertd_call *call, struct expertd_client *sibling
 static bool follow_whole(struct expertd_call *call, const char *endpoint)
 {
     struct expertd_client *client = call->client;
-    if (call->status != EXPERTD_NOT_FOUND || !endpoint || !endpoint[0] || call->followed)
+    if (call->status != EXPERTD_NOT_FOUND || call->followed)
         return false;
-    struct expertd_client *sibling = sibling_of(client, endpoint);
+    struct expertd_client *sibling = named_sibling(client, endpoint);
     if (!sibling || !send_whole(call, sibling))
         return false;
     call->followed = true;
@@ -377,7 +384,7 @@ static struct expertd_client *next_of(struct expertd_call *call, size_t p)
         return NULL;
     if (part->at != client)
         return client; /* where it was looked for it is not any more */
-    struct expertd_client *sibling = said->endpoint[0] ? sibling_of(client, said->endpoint) : NULL;
+    struct expertd_client *sibling = named_sibling(client, said->endpoint);
     if (sibling) {
         part->turned = true;
         siblings_learn(&client->siblings, part->uid_hash, sibling);
@@ -621,14 +628,17 @@ static void mind_bulk(struct expertd_client *client, struct expertd_client *bulk
     }
     const uint64_t now_ns = clock_now_ns();
     const bool over = now_ns >= bulk->patient_until_ns;
-    if (bulk->patient_until_ns == UINT64_MAX || (over && !client->connection.up))
-        bulk->patient_until_ns = now_ns + bulk_patience_ns; /* lost while calls waited; or nothing is to be had now */
-    else if (over) {
+    if (bulk->patient_until_ns == UINT64_MAX) {
+        bulk->patient_until_ns = now_ns + bulk_patience_ns; /* lost while calls waited */
+    } else if (over && !client->connection.up) {
+        bulk->patient_until_ns = now_ns + bulk_again_ns; /* nothing is to be had now */
+    } else if (over) {
         bulk->kept_out = true;
         bulk->patient_until_ns = UINT64_MAX;
         for (struct expertd_call *leg = TAILQ_FIRST(&bulk->calls[CALL_UNSENT]), *next; leg; leg = next) {
             next = TAILQ_NEXT(leg, link);
-            if (leg->leg_of) /* else the program's own, made there */
+            /* Else the program's own, made there; or one of several, of which others may be on their way. */
+            if (leg->leg_of && leg->leg_of->away->n_parts == 0)
                 go_home(leg->leg_of, leg);
         }
     }

@@ -516,11 +516,14 @@ static uint64_t next_ns(const struct expertd_client *client)
     const uint64_t look_ns = client->count[CALL_SENT] > 0 ? connection_look_ns(&client->connection) : UINT64_MAX;
     const uint64_t resume_ns = client->count[CALL_PAUSED] > 0 ? client->resume_ns : UINT64_MAX;
     uint64_t due_ns = look_ns < resume_ns ? look_ns : resume_ns;
-    due_ns = due_ns < client->patient_until_ns ? due_ns : client->patient_until_ns;
     for (size_t i = 0; i < client->siblings.count; i++) {
         const struct expertd_client *sibling = client->siblings.clients[i];
-        const uint64_t sibling_ns = in_flight(sibling) > 0 ? next_ns(sibling) : UINT64_MAX;
+        if (in_flight(sibling) == 0)
+            continue;
+        const uint64_t sibling_ns = next_ns(sibling),
+                       patient_until_ns = sibling->patient_until_ns; /* which is minded here */
         due_ns = sibling_ns < due_ns ? sibling_ns : due_ns;
+        due_ns = patient_until_ns < due_ns ? patient_until_ns : due_ns;
     }
     return due_ns < client->earliest_ns ? due_ns : client->earliest_ns;
 }

@@ -2,12 +2,14 @@
  * some. */
 #include <arpa/inet.h>
 #include <check.h>
+#include <errno.h>
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/unit/support_door.h"
 #include "tests/unit/support_session.h"
@@ -142,7 +144,7 @@ START_TEST(nobody_is_sent_round_in_circles)
     expertd_call_release(&session.call);
     snprintf(named, sizeof named, "%s", router_endpoint(session.router)); /* itself */
     forward_as(EXPERTD_NOT_FOUND);
-    ck_assert_int_le(atomic_load(&at_home), 4);
+    ck_assert_int_eq(atomic_load(&at_home), 2);
 }
 END_TEST
 
@@ -235,6 +237,8 @@ struct frontend {
     struct router *router;
     const char *has;              /* "ac": part.a and part.c */
     const char *names;            /* an endpoint, for what it has not; "" */
+    const char *own;              /* its endpoint, which it names for part.x; NULL: the same as for the others */
+    atomic_bool holds;            /* it answers nothing */
     uint64_t columns;             /* of its answer; 0: as it was asked, 4 */
     atomic_bool keeps;            /* the next one is answered late: just before the one after it */
     uint64_t kept_id;             /* of that one; 0 */
@@ -297,7 +301,7 @@ static void answer_parts(void *context, struct router_request *request)
     const Expertd__RequestHeader *header = router_header(request);
     Expertd__ReplyHeader reply = EXPERTD__REPLY_HEADER__INIT;
     Expertd__ReplyHeader__PartResult results[8], *pointers[8];
-    char *endpoints[] = {(char *)(uintptr_t)frontend->names};
+    char *endpoints[] = {(char *)(uintptr_t)frontend->names, (char *)(uintptr_t)frontend->own};
     float asked[ROWS * 4], answer[ROWS * WIDE];
     uint64_t shape[] = {0, frontend->columns ? frontend->columns : 4};
     Expertd__Tensor tensor = EXPERTD__TENSOR__INIT, *tensors[] = {&tensor};
@@ -305,6 +309,8 @@ static void answer_parts(void *context, struct router_request *request)
         router_nop(NULL, request);
         return;
     }
+    while (atomic_load(&frontend->holds))
+        usleep(1000);
     if (atomic_exchange(&frontend->keeps, false)) {
         frontend->kept_id = header->request_id;
         frontend->messages++;
@@ -326,6 +332,8 @@ static void answer_parts(void *context, struct router_request *request)
         results[p].status = EXPERTD__STATUS__NOT_FOUND;
         results[p].message = (char *)(uintptr_t) "it is not here";
         results[p].frontend = frontend->names[0] ? 1 : 0;
+        if (frontend->own && header->parts[p]->uid[strlen("part.")] == 'x')
+            results[p].frontend = 2;
     }
     ck_assert_uint_eq(zmq_msg_size(&request->frames[1]), shape[0] * 4 * sizeof(float));
     if (header->method == EXPERTD__METHOD__BACKWARD)
@@ -335,7 +343,7 @@ static void answer_parts(void *context, struct router_request *request)
     reply.parts = pointers;
     reply.n_parts = header->n_parts;
     reply.endpoints = endpoints;
-    reply.n_endpoints = frontend->names[0] ? 1 : 0;
+    reply.n_endpoints = frontend->own ? 2 : frontend->names[0] ? 1 : 0;
     tensor.dtype = EXPERTD__DTYPE__FLOAT32;
     tensor.shape = shape;
     tensor.n_shape = 2;
@@ -847,6 +855,79 @@ START_TEST(large_calls_follow_as_others_do)
 }
 END_TEST
 
+/* The client's own endpoint, to which a second connection is not to be had, beside another one that takes its time. */
+START_TEST(a_part_that_is_said_to_be_here_goes_by_no_second_connection)
+{
+    static const struct expertd_part parts[] = {{"part.x", 1, 0}, {"part.b", 2, 0}};
+    struct expertd_call *large, *call;
+    if (!own_address(far_address)) {
+        printf("skipped: this machine has no address but the loopback's\n");
+        return;
+    }
+    many_rows = calloc(LARGE_ROWS, 4 * sizeof *many_rows);
+    struct door *door = door_open(far_address, router_endpoint(session.router), true);
+    door_admit(door, 1);
+    here.own = door_endpoint(door);
+    expertd_client_destroy(&session.client);
+    ck_assert_int_eq(expertd_client_new(&session.client, door_endpoint(door), NULL), 0);
+    while (!expertd_client_connected(session.client))
+        ck_assert_int_ge(expertd_poll(session.client, 10), 0);
+    const struct expertd_tensor input = expertd_tensor_f32(many_rows, LARGE_ROWS, 4);
+    ck_assert_int_eq(expertd_forward(session.client, "part.x", &input, 1, SESSION_LONG_MS, &large), 0);
+    expertd_call_release(&large); /* there is a second connection now, which waits to be let through */
+    atomic_store(&there.holds, true);
+    call = ask_parts(parts, 2, false);
+    while (atomic_load(&here.messages) == 0)
+        ck_assert_int_ge(expertd_poll(session.client, 1), 0);
+    atomic_store(&here.holds, true);
+    ck_assert_int_eq(expertd_call_wait(call, 2500), -ETIMEDOUT); /* longer than a second connection is waited for */
+    atomic_store(&there.holds, false);
+    session_finish_as(call, EXPERTD_OK);
+    atomic_store(&here.holds, false);
+    ck_assert_int_eq(expertd_call_part_status(call, 0), EXPERTD_NOT_FOUND);
+    ck_assert_int_eq(expertd_call_part_status(call, 1), EXPERTD_OK);
+    for (int i = 0; i < 12; i++)
+        ck_assert_float_eq(((const float *)expertd_call_output(call, 0)->data)[i], i < 4 ? 0 : 2 * rows[i]);
+    ck_assert_int_eq(here.messages, 1);
+    ck_assert_int_eq(there.messages, 1);
+    expertd_call_release(&call);
+    expertd_client_destroy(&session.client);
+    door_close(&door);
+    free(many_rows);
+}
+END_TEST
+
+/* While neither connection is there, and the program waits at the second one for a call of its own. */
+START_TEST(a_connection_that_is_not_to_be_had_is_looked_for_often_and_not_all_the_time)
+{
+    const char *skipped;
+    struct expertd_call *call, *own;
+    if (!set_up_far(&skipped)) {
+        printf("skipped: %s\n", skipped);
+        return;
+    }
+    struct door *door = door_open(far_address, router_endpoint(first_far.router), true);
+    expertd_client_destroy(&session.client);
+    ck_assert_int_eq(expertd_client_new(&session.client, door_endpoint(door), NULL), 0);
+    const struct expertd_tensor input = expertd_tensor_f32(many_rows, LARGE_ROWS, 4);
+    ck_assert_int_eq(expertd_forward(session.client, "nop.0", &input, 1, SESSION_LONG_MS, &call), 0);
+    ck_assert_int_eq(expertd_call_wait(call, 2100), -ETIMEDOUT); /* longer than a second connection is waited for */
+    ck_assert_int_le(expertd_client_timeout_ms(session.client), 100);
+    struct expertd_client *second = expertd_client_frontend(session.client, door_endpoint(door));
+    const struct expertd_tensor small = expertd_tensor_f32(many_rows, 1, 4);
+    ck_assert_int_eq(expertd_forward(second, "nop.0", &small, 1, SESSION_LONG_MS, &own), 0);
+    ck_assert_int_eq(expertd_call_wait(own, 150), -ETIMEDOUT);
+    ck_assert_int_gt(expertd_client_timeout_ms(second), 1000);
+    expertd_call_release(&own);
+    door_admit(door, 2);
+    session_finish_as(call, EXPERTD_OK);
+    expertd_call_release(&call);
+    expertd_client_destroy(&session.client);
+    door_close(&door);
+    tear_down_far();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("away");
@@ -878,12 +959,14 @@ int main(void)
     tcase_add_test(parts, rows_that_would_fit_no_frame_together_take_no_memory);
     tcase_add_test(parts, parts_that_are_away_can_be_given_up);
     tcase_add_test(parts, many_messages_at_once_all_come_back);
+    tcase_add_test(parts, a_part_that_is_said_to_be_here_goes_by_no_second_connection);
     suite_add_tcase(suite, parts);
     TCase *large = tcase_create("large");
     tcase_set_timeout(large, 600);
     tcase_add_test(large, large_calls_to_another_host_have_a_connection_of_their_own);
     tcase_add_loop_test(large, large_calls_go_by_the_first_connection_where_there_is_no_second, 0, 2);
     tcase_add_test(large, large_calls_follow_as_others_do);
+    tcase_add_test(large, a_connection_that_is_not_to_be_had_is_looked_for_often_and_not_all_the_time);
     suite_add_tcase(suite, large);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
