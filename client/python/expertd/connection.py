@@ -47,6 +47,7 @@ NOT_THE_ENDPOINTS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, er
 LOCAL_FAILURES = 3  # in a row, until shared memory is not tried any more
 LOCAL_SOON = 1.0  # seconds within which its end is a failure
 SECOND_PATIENCE = 2.0  # seconds for a second connection: some times what a handshake takes on a bad link
+SECOND_AGAIN = 0.1  # seconds, while the first one is not to be had either
 COPY_BELOW = 1 << 16  # bytes of a frame; pyzmq's bookkeeping for zero copies costs more than to copy so little
 
 CONNECTING, UP, DOWN = range(3)
@@ -85,6 +86,11 @@ def tcp_moved(fd: int) -> Optional[Tuple[int, int]]:
         return None
     silent_ms, taken = _TCP_INFO.unpack(info.raw)
     return silent_ms, taken
+
+
+def _patience(call: Call, now: float) -> float:
+    """For how long it waits for a second connection."""
+    return min(SECOND_PATIENCE, (call.expires() - now) / 2)
 
 
 class Poller(Protocol):
@@ -439,7 +445,7 @@ class Connection:
             self._unsent[call.request_id] = call
             if self._first is not None and self.state != UP:
                 now = time.monotonic()
-                self._patient_until = min(self._patient_until, now + min(SECOND_PATIENCE, (call.expires() - now) / 2))
+                self._patient_until = min(self._patient_until, now + _patience(call, now))
             # Which is sooner than that of one that was sent.
             self._wake(min(call.expires(), self._patient_until) if self.socket is not None else self._reopen_at)
 
@@ -451,8 +457,12 @@ class Connection:
         stays there."""
         if self._first is None or self.state == UP or not self._unsent:
             self._patient_until = math.inf
+        elif self._patient_until == math.inf:  # what waits was sent, or waited for room, when it was up
+            self._patient_until = now + min(_patience(call, now) for call in self._unsent.values())
         elif now >= self._patient_until and not self._first_is_up():
-            self._patient_until = now + SECOND_PATIENCE  # nothing is to be had now
+            self._patient_until = now + SECOND_AGAIN  # nothing is to be had now
+            if self.state == DOWN and self._first.state == DOWN:
+                self._end_impatient()
         elif now >= self._patient_until:
             self.kept_out, self._patient_until = True, math.inf
             for call in list(self._unsent.values()):

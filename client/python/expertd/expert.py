@@ -41,6 +41,8 @@ class RemoteExpert(torch.nn.Module):
     in which float32 tensors travel, both ways; None: the one that the server's configuration says. Raises ExpertdErrors; InvalidArgument
     (a ValueError) and TypeError for wrong inputs before anything is sent. Any thread may use it; it can be pickled."""
 
+    _client: Optional[Client] = None  # also of one that was pickled when there was none
+
     def __init__(self, uid: Union[str, Tuple[str, str]], where: Any = None, *, timeout: float = DEFAULT_TIMEOUT,
                  backward_timeout: Optional[float] = None, retry_for: float = DEFAULT_RETRY_FOR,
                  compression: Codec = None):
@@ -54,7 +56,6 @@ class RemoteExpert(torch.nn.Module):
         self._endpoint = where.endpoint if isinstance(where, Client) else where if isinstance(where, str) else None
         if self._dht is None and self._endpoint is None:
             raise TypeError("where an expert is is an endpoint, a Client or a DHT")
-        self._client: Optional[Client] = None
         if self._endpoint is not None:
             Client(self._endpoint)  # complains now, and connects meanwhile
         self.timeout = timeout

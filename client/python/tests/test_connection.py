@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import signal
+import socket
 import threading
 import time
 
@@ -421,6 +422,26 @@ def test_large_calls_go_by_the_first_connection_where_there_is_no_second(stand_i
     assert call.connection is second and torch.equal(client.outputs(call)[0], large)
     ids = [request.request_id for request in server.requests if request.tensors[0].shape[0] == 64]
     assert len(ids) == 5 == len(set(ids)) and link.accepted == 2
+
+
+def test_large_calls_that_were_lost_with_the_second_connection_go_by_the_first(stand_in, proxy, monkeypatch):
+    monkeypatch.setattr("expertd.transport._THIS_HOST", re.compile("none"))
+    held = []  # the first large one
+    server = stand_in(lambda request, frames: echo(request, frames) if held or len(frames[0]) < 1 << 16 else held.append(request))
+    link = proxy(server.port, admits=2)
+    client, large = expertd.Client(link.endpoint, timeout=PATIENCE, retry_for=PATIENCE), torch.arange(64 * 1024.0).reshape(64, 1024)
+    client.forward("e.0", [X])
+    call = client.start_backward("e.0", [large], [large])
+    first, second = transport().connection(link.endpoint), transport().connection(link.endpoint, BULK)
+    while not held:
+        time.sleep(0.01)
+    assert call.connection is second and link.accepted == 2
+    for one in link.sockets[2:]:
+        one.shutdown(socket.SHUT_RDWR)
+    assert torch.equal(client.outputs(call)[0], large)
+    assert call.connection is first and second.kept_out and second.losses == 1
+    ids = [request.request_id for request in server.asked("BACKWARD")]
+    assert len(ids) == 2 and ids[0] == ids[1]
 
 
 def test_a_peer_that_is_silent_is_given_up_and_found_again(stand_in, proxy, monkeypatch):

@@ -197,6 +197,9 @@ def test_it_is_found_by_the_dht_and_can_be_pickled(server):
     assert expert.peer_id == server.endpoint
     assert torch.equal(pickle.loads(pickle.dumps(expert))(x), expert(x))
     assert torch.equal(copy.deepcopy(expert)(x), remote(server, "ffn.2.2")(x))
+    earlier = RemoteExpert.__new__(RemoteExpert)  # pickled by a version without what __init__() does not set
+    earlier.__setstate__({name: value for name, value in vars(expert).items() if name != "_client"})
+    assert torch.equal(earlier(x), expert(x))
     assert "ffn.2.2" in repr(expert) and "float32[rows, 16]" in repr(expert)
     assert list(expert.parameters()) == []
 
