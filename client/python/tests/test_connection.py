@@ -436,10 +436,9 @@ def test_large_calls_that_were_lost_with_the_second_connection_go_by_the_first(s
     while not held:
         time.sleep(0.01)
     assert call.connection is second and link.accepted == 2
-    for one in link.sockets[2:]:
-        one.shutdown(socket.SHUT_RDWR)
+    link.sockets[2].shutdown(socket.SHUT_RDWR)
     assert torch.equal(client.outputs(call)[0], large)
-    assert call.connection is first and second.kept_out and second.losses == 1
+    assert call.connection is first and second.kept_out and second.losses >= 1
     ids = [request.request_id for request in server.asked("BACKWARD")]
     assert len(ids) == 2 and ids[0] == ids[1]
 
