@@ -520,6 +520,16 @@ static void end_refused(struct servers *servers, struct server *server, struct m
         rest(servers, server, liar_rest_ns, true, now);
 }
 
+/* What is still to be checked is checked, also before it is left alone for another reason: true: it is refused, and
+ * rests for that. */
+static bool is_refused(struct servers *servers, struct server *server, struct moment now)
+{
+    if (!server->resident.prove || prove(&server->resident))
+        return false;
+    end_refused(servers, server, now);
+    return true;
+}
+
 /* Returns when the next is due. */
 static uint64_t check_proofs(struct servers *servers, struct moment now)
 {
@@ -527,8 +537,7 @@ static uint64_t check_proofs(struct servers *servers, struct moment now)
     for (int i = 0; (server = TAILQ_FIRST(&servers->proofs)) && server->prove_ns <= now.ns; i++) {
         if (i == PROOFS_AT_ONCE)
             return now.ns;
-        if (!prove(&server->resident))
-            end_refused(servers, server, now);
+        is_refused(servers, server, now);
     }
     return server ? server->prove_ns : UINT64_MAX;
 }
@@ -561,10 +570,7 @@ static bool introduce(struct servers *servers, struct server *server, const stru
         return false;
     }
     /* Whom to believe about what depends on who it is. */
-    if (!servers->options.trust || prove(&server->resident))
-        return true;
-    end_refused(servers, server, now);
-    return false;
+    return !servers->options.trust || !is_refused(servers, server, now);
 }
 
 /* Whether it may say what is under the prefix. What it may not counts as not said. */
@@ -632,11 +638,11 @@ void servers_hear(struct servers *servers, struct server *server, const uint8_t 
         if (introduce(servers, server, &tell, now))
             take(servers, server, &tell, now);
     } else if (tell.introduced ? introduce(servers, server, &tell, now) : server->introduced) {
-        if (tell.expiration_ms == 0) {
+        if (tell.expiration_ms != 0) {
+            take(servers, server, &tell, now);
+        } else if (!is_refused(servers, server, now)) {
             servers->counters.farewells++;
             rest(servers, server, first_rest_ns, true, now);
-        } else {
-            take(servers, server, &tell, now);
         }
     } else if (server->state == SERVER_ASKED || server->state == SERVER_LIVE) {
         call_liar(servers, server, "does not introduce itself", now);
@@ -676,7 +682,8 @@ static bool receive_event(struct servers *servers, struct moment now)
     if (strncmp(text, scheme, sizeof scheme - 1) != 0 || !contact_parse(&contact, text + sizeof scheme - 1))
         return true;
     struct server *server = table_find(&servers->by_contact, &contact, sizeof contact);
-    if (server && (server->state == SERVER_ASKED || server->state == SERVER_LIVE))
+    if (server && (server->state == SERVER_ASKED || server->state == SERVER_LIVE) &&
+        !is_refused(servers, server, now))
         break_off(servers, server, now);
     return true;
 }
@@ -688,6 +695,8 @@ static void take_time(struct servers *servers, struct server *server, struct mom
 {
     switch (server->state) {
     case SERVER_ASKED:
+        if (is_refused(servers, server, now))
+            break;
         /* Also a liar says nothing; one that is only slow is given more time when it is asked again. */
         servers->counters.silent++;
         server->timeouts++;
@@ -695,6 +704,8 @@ static void take_time(struct servers *servers, struct server *server, struct mom
              now);
         break;
     case SERVER_LIVE:
+        if (is_refused(servers, server, now))
+            break;
         servers->counters.lost++;
         rest(servers, server, first_rest_ns, true, now);
         break;

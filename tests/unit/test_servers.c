@@ -236,6 +236,20 @@ START_TEST(one_that_lies_each_time_is_left_alone_for_longer)
 }
 END_TEST
 
+START_TEST(one_that_lies_and_leaves_is_left_alone_all_the_same)
+{
+    ask_one();
+    lie();
+    if (_i == 0) {
+        world_heartbeat(one, 0); /* a farewell */
+    } else {
+        world_heartbeat(one, 1);
+        world_pass(1);
+    }
+    check_liar();
+}
+END_TEST
+
 START_TEST(one_of_another_network_is_left_alone)
 {
     ask_one();
@@ -513,6 +527,7 @@ int main(void)
     tcase_add_test(all, one_that_cannot_prove_its_id_is_left_alone);
     tcase_add_test(all, nobody_is_told_of_one_that_does_not_prove_its_id);
     tcase_add_test(all, one_that_lies_each_time_is_left_alone_for_longer);
+    tcase_add_loop_test(all, one_that_lies_and_leaves_is_left_alone_all_the_same, 0, 2);
     tcase_add_test(all, one_of_another_network_is_left_alone);
     tcase_add_test(all, one_that_tells_before_it_introduces_itself_is_left_alone);
     tcase_add_test(all, garbage_in_the_middle_of_a_catalog_leaves_nothing_of_it);
