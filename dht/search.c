@@ -254,11 +254,13 @@ static enum lookup_result run(struct lookup *lookup, struct moment now, bool las
         if (done < 0)
             return LOOKUP_DONE;
         state->done[row] = done;
+        if (state->lied_to)
+            return LOOKUP_AGAIN; /* what it said is forgotten before the next run */
         missing |= done == 0;
         if (row % 16 == 15 && !missing && clock_now_ns() >= end_ns)
             return LOOKUP_AGAIN;
     }
-    if (missing && !state->lied_to && ++state->round > ROUNDS_MAX)
+    if (missing && ++state->round > ROUNDS_MAX)
         return lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED,
                            "the grid is too sparse to be searched: more than %d rounds of look-ups", ROUNDS_MAX);
     return missing ? waits(lookup) ? LOOKUP_WAITING : LOOKUP_AGAIN : LOOKUP_DONE;

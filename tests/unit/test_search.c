@@ -29,8 +29,8 @@ static void wake(struct lookup *l)
     woken++;
 }
 
-/* Runs a search of a cold or warm cache to its end; gets are answered one by one, and it runs whenever it is woken. */
-static const Expertd__Dht__BeamResult *search(uint32_t rows, uint32_t columns, float *scores, uint32_t beam_size)
+/* A search of a grid: `queries` rows of scores. */
+static void begin(uint32_t rows, uint32_t columns, float *scores, size_t queries, uint32_t beam_size)
 {
     static Expertd__Dht__Request request;
     static Expertd__Dht__BeamQuery beam;
@@ -43,7 +43,7 @@ static const Expertd__Dht__BeamResult *search(uint32_t rows, uint32_t columns, f
     beam.grid_size = grid;
     beam.n_grid_size = 2;
     beam.scores = scores;
-    beam.n_scores = rows + columns;
+    beam.n_scores = queries * (rows + columns);
     beam.beam_size = beam_size;
     request.method = EXPERTD__DHT__METHOD__BEAM_SEARCH;
     request.deadline_ms = LOOKUP_DEADLINE_MAX_MS;
@@ -51,6 +51,12 @@ static const Expertd__Dht__BeamResult *search(uint32_t rows, uint32_t columns, f
     lookup_destroy(&lookup);
     lookup_init(&lookup, &world.cache, &search_kind, &request, world.now);
     lookup.wake = wake;
+}
+
+/* Runs a search of a cold or warm cache to its end; gets are answered one by one, and it runs whenever it is woken. */
+static const Expertd__Dht__BeamResult *search(uint32_t rows, uint32_t columns, float *scores, uint32_t beam_size)
+{
+    begin(rows, columns, scores, 1, beam_size);
     enum lookup_result result;
     for (runs = 1; (result = lookup_run(&lookup, world.now)) != LOOKUP_DONE; runs++) {
         if (result == LOOKUP_AGAIN)
@@ -88,6 +94,41 @@ START_TEST(what_one_hosts_that_does_not_prove_its_id_is_none_of_the_best)
     ck_assert_uint_eq(result->n_experts, 2);
     for (size_t i = 0; i < result->n_experts; i++)
         ck_assert_uint_eq(result->experts[i]->n_replicas, 1);
+}
+END_TEST
+
+START_TEST(liars_cost_a_search_of_many_rows_no_more_than_one_of_few)
+{
+    enum { LIARS = 8, ROWS = 64, COLUMNS = 9, BEAM = 4 };
+    static float scores[ROWS][1 + COLUMNS];
+    char uids[2 * UID_SIZE];
+    for (int i = 0; i < LIARS; i++) {
+        snprintf(uids, sizeof uids, "ffn.0.%d", i + 1);
+        world_host(servers[i], uids);
+        servers[i]->signer = servers[LIARS]->identity;
+        for (int row = 0; row < ROWS; row++)
+            scores[row][1 + i + 1] = (float)(i + 1);
+    }
+    world_host(servers[LIARS], "ffn.0.0");
+    world_look("ffn."); /* no time passes: nobody has proved who it is yet */
+    size_t bytes[2];
+    for (int warm = 0; warm < 2; warm++) {
+        enum lookup_result result;
+        begin(1, COLUMNS, scores[0], ROWS, BEAM);
+        for (runs = 1; (result = lookup_run(&lookup, world.now)) != LOOKUP_DONE; runs++) {
+            ck_assert_int_eq(result, LOOKUP_AGAIN);
+            world_step();
+        }
+        ck_assert_int_eq(lookup.reply.status, STATUS_OK);
+        for (int row = 0; row < ROWS; row++) {
+            ck_assert_uint_eq(lookup.reply.beam->rows[row]->n_experts, 1);
+            ck_assert_uint_eq(lookup.reply.beam->rows[row]->experts[0], 0);
+        }
+        ck_assert_str_eq(uid_at(lookup.reply.beam, 0), "ffn.0.0");
+        bytes[warm] = lookup.arena.bytes;
+    }
+    ck_assert_uint_eq(servers_counters(world.subscriptions)->liars, LIARS);
+    ck_assert_uint_le(bytes[0], bytes[1] + (size_t)LIARS * BEAM * 2 * sizeof(float) * 2);
 }
 END_TEST
 
@@ -234,6 +275,7 @@ int main(void)
     tcase_add_checked_fixture(all, setup, teardown);
     tcase_set_timeout(all, 60);
     tcase_add_test(all, what_one_hosts_that_does_not_prove_its_id_is_none_of_the_best);
+    tcase_add_test(all, liars_cost_a_search_of_many_rows_no_more_than_one_of_few);
     tcase_add_test(all, a_grid_whose_best_expert_is_in_the_last_row_is_searched_to_its_end);
     tcase_add_test(all, experts_of_dead_servers_are_passed_over);
     tcase_add_test(all, of_a_full_grid_few_servers_are_asked);
