@@ -31,7 +31,7 @@ struct place {
 /* A server, as far as look-ups are concerned. Belongs to whoever put it into the world. */
 struct resident {
     /* Whether it is who it says, where that is still to be seen: NULL when it is. What it hosts counts meanwhile, and
-     * nobody is told of it before. Must not change the world. */
+     * nobody is told of the server before. Must not change the world. */
     bool (*prove)(struct resident *server);
     uint8_t id[SERVER_ID_SIZE];
     char endpoint[ENDPOINT_SIZE];
