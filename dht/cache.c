@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/array.h"
+#include "dht/engine.h"
 #include "dht/prefix.h"
 #include "dht/rendezvous.h"
 
@@ -16,6 +17,8 @@ enum {
 
 static const uint64_t sweep_ns = NS_PER_S;
 static const uint64_t again_ns = 200 * NS_PER_MS;     /* when nobody answered */
+/* Where most of the nearest nodes were silent: until they have been asked again, and could take their time. */
+static const uint64_t doubt_ns = (ENGINE_SILENT_MS + 1500) * NS_PER_MS;
 static const uint64_t find_pause_ns = 10 * NS_PER_MS; /* of finds in the background */
 static const uint64_t touch_ns = 250 * NS_PER_MS;
 static const uint64_t wide_again_ns = 10 * NS_PER_S; /* when all that were found have had their turn */
@@ -24,7 +27,8 @@ struct cache_link {
     struct server_link link;
     struct cache_entry *entry;
     size_t at;                      /* in entry->links */
-    bool counted;                   /* one that turned up later makes nobody wait until it has once been settled */
+    bool counted;                   /* one that turned up later makes nobody wait until it has once been settled; */
+    bool doubted;                   /* but that it hosts nothing is not sure before, if it turned up in doubt */
     bool unsettled, unsure, weighs; /* as the entry's counts have it */
     bool shown;                     /* whoever waits was woken when it had told what it has */
 };
@@ -44,6 +48,8 @@ struct cache_entry {
     bool left_out;             /* not all that the last round found are linked, or unasked */
     unsigned answered, silent; /* of the round's first key */
     unsigned rounds;           /* that were not certain */
+    bool doubtful;             /* most of the nearest were silent: that nobody hosts something is a guess */
+    uint64_t doubted_ns;       /* since then they have been; 0: they are not */
     uint64_t made_ns, used_ns, touched_ns;
     uint64_t looked_ns; /* the end of the last round */
     uint64_t again_ns;  /* a round is to begin then; 0: none */
@@ -87,7 +93,7 @@ void cache_waiter_remove(struct cache_waiter *waiter)
 
 static bool known(const struct cache_entry *entry, enum cache_need need)
 {
-    return entry->found && entry->unsettled == 0 && (need == CACHE_SETTLED || entry->unsure == 0);
+    return entry->found && entry->unsettled == 0 && (need == CACHE_SETTLED || (entry->unsure == 0 && !entry->doubtful));
 }
 
 /* Of a wide entry, whoever waits looks whether what it wants has turned up. */
@@ -119,7 +125,7 @@ static void count_link(struct cache_link *link, bool unsettled, bool unsure, boo
 static void count_server(struct cache_link *link, const struct server *server)
 {
     link->counted |= server->settled;
-    count_link(link, link->counted && !server->settled, link->counted && !server->sure,
+    count_link(link, link->counted && !server->settled, (link->counted || link->doubted) && !server->sure,
                server->live || !server->settled);
 }
 
@@ -141,6 +147,7 @@ static void on_changed(struct server_link *changed, bool gone)
         if (link->weighs) {
             entry->found = false;
             entry->left_out = true;
+            entry->doubted_ns = 0;
         }
         drop_link(link);
         return;
@@ -191,6 +198,7 @@ static void add_link(struct cache_entry *entry, const struct contact *contact, s
     link->at = entry->links_count;
     entry->links[entry->links_count++] = link;
     link->counted = !entry->found;
+    link->doubted = entry->doubtful;
     count_server(link, link->link.server);
 }
 
@@ -384,6 +392,22 @@ void cache_on_kept(struct cache *cache, uint64_t token, const struct contact *co
         take_contact(entry, contact, now);
 }
 
+/* After rounds that were all there can be. The nearest are asked again when the engine does so; who is silent then is
+ * taken for dead. Once known without doubt, a prefix stays so. */
+static void doubt(struct cache_entry *entry, struct moment now)
+{
+    if (entry->silent <= entry->answered) {
+        entry->doubtful = false;
+        entry->doubted_ns = 0;
+    } else if (!entry->found || entry->doubtful) {
+        if (!entry->doubted_ns)
+            entry->doubted_ns = now.ns;
+        entry->doubtful = now.ns - entry->doubted_ns < doubt_ns;
+        if (entry->doubtful)
+            entry->again_ns = entry->doubted_ns + doubt_ns;
+    }
+}
+
 /* Whether the round has shown all that there is. If not, it is to be done again, soon. */
 static bool certain(struct cache_entry *entry, struct moment now)
 {
@@ -399,6 +423,7 @@ static bool certain(struct cache_entry *entry, struct moment now)
         entry->again_ns = now.ns;
         return false;
     }
+    doubt(entry, now);
     return true;
 }
 
@@ -622,8 +647,8 @@ uint64_t cache_step(struct cache *cache, struct moment now)
         const bool waited_for = !LIST_EMPTY(&entry->waiters);
         if (waited_for)
             touch(entry, now);
-        /* Also one whose servers were let go of while somebody waits. */
-        if (waited_for && !entry->found && !entry->wide && entry->jobs == 0 && entry->again_ns == 0)
+        /* Also one whose servers were let go of while somebody waits, and one in doubt when no node answers any more. */
+        if (waited_for && (!entry->found || entry->doubtful) && !entry->wide && entry->jobs == 0 && entry->again_ns == 0)
             entry->again_ns = now.ns;
         if (!entry->peeked && (entry->wide || entry->unasked_count > 0))
             widen(entry, now);

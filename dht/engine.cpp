@@ -68,7 +68,7 @@ constexpr size_t candidates_max = 128;       /* of a find */
 constexpr size_t known_max = 1024;           /* nodes that are remembered */
 constexpr unsigned sends_max = 3;            /* of one question to one node */
 constexpr uint64_t live_nodes_ns = NS_PER_S; /* the routing table is looked at no more often */
-constexpr uint64_t dead_ns = 5 * NS_PER_S;   /* who did not answer is not asked first for so long */
+constexpr uint64_t dead_ns = ENGINE_SILENT_MS * NS_PER_MS;
 constexpr int listen_ms = 10000;
 constexpr uint64_t look_ns = 2 * NS_PER_S; /* between two looks whether our address is still there */
 /* Strangers' budget in what this node keeps for others. */

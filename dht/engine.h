@@ -20,6 +20,7 @@ enum {
     ENGINE_NEAREST = 8,       /* nodes that keep an announcement */
     ENGINE_REPLY_PEERS = 100, /* addresses that a node keeps under a key, and that a reply holds */
     ENGINE_KEPT_S = 900,      /* an announcement is kept so long: announce again before */
+    ENGINE_SILENT_MS = 5000,  /* a node that did not answer is not asked again for so long, and counts as silent */
     ENGINE_ID_TEXT = 41,
 };
 

@@ -40,7 +40,8 @@ static struct {
         uint64_t token;
     } finds[WORLD_FINDS];
     size_t finds_count, finds_total;
-    bool down; /* no node answers */
+    bool down;       /* no node answers; */
+    unsigned silent; /* so many nodes do not, nearer than the eight that do */
     struct world_server *servers[WORLD_SERVERS];
     size_t servers_count;
     struct table by_contact; /* -> struct world_server */
@@ -271,7 +272,7 @@ static inline void world_answer_find(size_t at)
             cache_on_peers(&world.cache, token, &world.announced[i].contact, 1, world.now);
             count++;
         }
-    cache_on_found(&world.cache, token, world.down ? 0 : 8, 0, count, world.now);
+    cache_on_found(&world.cache, token, world.down ? 0 : 8, world.silent, count, world.now);
 }
 
 /* Answers of those that were asked. False: nobody was. */

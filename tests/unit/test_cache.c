@@ -6,6 +6,14 @@
 
 static struct world_server *one, *two;
 
+static int woken;
+
+static void wake(struct cache_waiter *waiter)
+{
+    (void)waiter;
+    woken++;
+}
+
 static void setup(void)
 {
     world_begin(64);
@@ -104,6 +112,109 @@ START_TEST(when_no_node_answers_nothing_is_certain)
     ck_assert_str_eq(world_experts("ffn."), "0");
     world_answer();
     ck_assert_str_eq(world_experts("ffn."), "0");
+}
+END_TEST
+
+/* Rounds, one after the other, as long as there are any now. */
+static void answer_finds(void)
+{
+    for (int i = 0; i < 10; i++) {
+        while (world.finds_count > 0)
+            world_answer_find(0);
+        world_pass(50);
+    }
+    ck_assert_uint_eq(world.finds_count, 0);
+}
+
+START_TEST(where_most_nodes_are_silent_for_a_moment_nobody_is_said_to_host_what_one_does)
+{
+    static struct cache_waiter sure = {.wake = wake, .need = CACHE_SURE};
+    struct cache_entry *entry;
+    world.silent = 9;
+    world_host(one, "ffn.1");
+    world.announced_count = 0; /* the silent ones have it */
+    woken = 0;
+    ck_assert_int_eq(cache_find(&world.cache, "ffn.", CACHE_SURE, true, world.now, &entry), 0);
+    cache_wait(entry, &sure);
+    answer_finds();
+    ck_assert_int_eq(world_known("ffn.", CACHE_SETTLED), 1);
+    ck_assert_int_eq(world_known("ffn.", CACHE_SURE), 0);
+    world.silent = 0;
+    world_announce(one, "ffn.");
+    two->silent = true; /* another, that takes its time: nobody waits for it, but who has to be sure */
+    world_announce(two, "ffn.");
+    world_pass(7000);
+    while (world.finds_count > 0)
+        world_answer_find(0);
+    ck_assert_int_eq(world_known("ffn.", CACHE_SETTLED), 1);
+    ck_assert_int_eq(world_known("ffn.", CACHE_SURE), 0);
+    ck_assert(world_answer_asks());
+    ck_assert_int_eq(woken, 0);
+    world_pass(SERVERS_ANSWER_MS);
+    two->silent = false;
+    world_pass(600);
+    world_answer();
+    ck_assert_int_eq(woken, 1);
+    ck_assert_int_eq(world_known("ffn.", CACHE_SURE), 1);
+    ck_assert_str_eq(world_text(&world_find(&world.places, "ffn.")->experts), "1");
+}
+END_TEST
+
+START_TEST(nodes_that_stay_silent_are_taken_for_dead)
+{
+    world.silent = 9;
+    ck_assert_int_eq(world_known("ffn.", CACHE_SURE), 0);
+    answer_finds();
+    ck_assert_int_eq(world_known("ffn.", CACHE_SURE), 0);
+    world_pass(7000);
+    ck_assert_uint_eq(world.finds_count, 1);
+    answer_finds();
+    ck_assert_int_eq(world_known("ffn.", CACHE_SURE), 1);
+    /* That is known then, and stays so. */
+    for (int i = 0; i < 10; i++) {
+        world_pass(CACHE_REFRESH_MS);
+        ck_assert_int_eq(world_known("ffn.", CACHE_SURE), 1);
+        answer_finds();
+    }
+}
+END_TEST
+
+START_TEST(what_was_known_before_most_nodes_died_stays_known)
+{
+    world_host(one, "ffn.1");
+    ck_assert_str_eq(world_experts("ffn."), "1");
+    world.silent = 9;
+    for (int i = 0; i < 10; i++) {
+        world_pass(CACHE_REFRESH_MS);
+        ck_assert_int_eq(world_known("ffn.", CACHE_SURE), 1);
+        answer_finds();
+    }
+}
+END_TEST
+
+START_TEST(doubt_outlasts_a_time_in_which_no_node_answers)
+{
+    static struct cache_waiter sure = {.wake = wake, .need = CACHE_SURE};
+    struct cache_entry *entry;
+    world.silent = 9;
+    woken = 0;
+    ck_assert_int_eq(cache_find(&world.cache, "ffn.", CACHE_SURE, true, world.now, &entry), 0);
+    cache_wait(entry, &sure);
+    answer_finds();
+    world.down = true;
+    for (int i = 0; i < 10; i++) {
+        world_pass(2000);
+        while (world.finds_count > 0)
+            world_answer_find(0);
+    }
+    ck_assert_int_eq(woken, 0);
+    world.down = false;
+    world.silent = 0;
+    world_host(one, "ffn.1");
+    world_pass(2000);
+    world_answer();
+    ck_assert_int_eq(woken, 1);
+    ck_assert_str_eq(world_experts("ffn."), "1");
 }
 END_TEST
 
@@ -335,14 +446,6 @@ START_TEST(the_least_recently_used_is_forgotten)
 }
 END_TEST
 
-static int woken;
-
-static void wake(struct cache_waiter *waiter)
-{
-    (void)waiter;
-    woken++;
-}
-
 START_TEST(who_waits_is_woken_when_it_is_known_and_not_before)
 {
     struct cache_waiter settled = {.wake = wake, .need = CACHE_SETTLED}, sure = {.wake = wake, .need = CACHE_SURE};
@@ -431,6 +534,10 @@ int main(void)
     tcase_add_test(all, it_is_not_known_before_everyone_has_answered);
     tcase_add_test(all, those_that_come_later_are_found_in_the_background);
     tcase_add_test(all, when_no_node_answers_nothing_is_certain);
+    tcase_add_test(all, where_most_nodes_are_silent_for_a_moment_nobody_is_said_to_host_what_one_does);
+    tcase_add_test(all, nodes_that_stay_silent_are_taken_for_dead);
+    tcase_add_test(all, what_was_known_before_most_nodes_died_stays_known);
+    tcase_add_test(all, doubt_outlasts_a_time_in_which_no_node_answers);
     tcase_add_test(all, a_node_that_never_met_another_says_what_it_knows);
     tcase_add_test(all, all_of_ten_thousand_servers_under_one_prefix_are_found);
     tcase_add_test(all, a_prefix_with_more_servers_than_are_connected_to_is_wide);
