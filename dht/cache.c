@@ -16,7 +16,7 @@ enum {
 };
 
 static const uint64_t sweep_ns = NS_PER_S;
-static const uint64_t again_ns = 200 * NS_PER_MS;     /* when nobody answered */
+static const uint64_t again_ns = 200 * NS_PER_MS; /* when nobody answered */
 /* Where most of the nearest nodes were silent: until they have been asked again, and could take their time. */
 static const uint64_t doubt_ns = (ENGINE_SILENT_MS + 1500) * NS_PER_MS;
 static const uint64_t find_pause_ns = 10 * NS_PER_MS; /* of finds in the background */
@@ -647,8 +647,10 @@ uint64_t cache_step(struct cache *cache, struct moment now)
         const bool waited_for = !LIST_EMPTY(&entry->waiters);
         if (waited_for)
             touch(entry, now);
-        /* Also one whose servers were let go of while somebody waits, and one in doubt when no node answers any more. */
-        if (waited_for && (!entry->found || entry->doubtful) && !entry->wide && entry->jobs == 0 && entry->again_ns == 0)
+        /* Also one whose servers were let go of while somebody waits, and one in doubt when no node answers any more.
+         */
+        if (waited_for && (!entry->found || entry->doubtful) && !entry->wide && entry->jobs == 0 &&
+            entry->again_ns == 0)
             entry->again_ns = now.ns;
         if (!entry->peeked && (entry->wide || entry->unasked_count > 0))
             widen(entry, now);

@@ -21,8 +21,8 @@ enum {
 };
 
 /* What an answer may be made of: all servers that answer at once are in; or also those that took their time, so that
- * "nobody" is no guess (servers.h: settled, sure); nor is it one where most nodes of the DHT were silent: they are asked
- * again first, some seconds later. */
+ * "nobody" is no guess (servers.h: settled, sure); nor is it one where most nodes of the DHT were silent: they are
+ * asked again first, some seconds later. */
 enum cache_need { CACHE_SETTLED, CACHE_SURE };
 
 struct cache_entry;

@@ -682,8 +682,7 @@ static bool receive_event(struct servers *servers, struct moment now)
     if (strncmp(text, scheme, sizeof scheme - 1) != 0 || !contact_parse(&contact, text + sizeof scheme - 1))
         return true;
     struct server *server = table_find(&servers->by_contact, &contact, sizeof contact);
-    if (server && (server->state == SERVER_ASKED || server->state == SERVER_LIVE) &&
-        !is_refused(servers, server, now))
+    if (server && (server->state == SERVER_ASKED || server->state == SERVER_LIVE) && !is_refused(servers, server, now))
         break_off(servers, server, now);
     return true;
 }
