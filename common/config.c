@@ -186,6 +186,14 @@ void config_destroy(struct config *config)
     *config = (struct config){0};
 }
 
+void config_free(struct config **config)
+{
+    if (*config)
+        config_destroy(*config);
+    free(*config);
+    *config = NULL;
+}
+
 const struct config_device *config_find_device(const struct config *config, const char *name)
 {
     for (unsigned i = 0; i < config->devices_count; i++)

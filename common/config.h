@@ -145,6 +145,8 @@ int config_load_text(struct config *config, const struct config_program *program
 /* The same from text in memory (origin names it in errors): for tests and the fuzzer. */
 int config_parse(struct config *config, const char *text, size_t length, const char *origin);
 void config_destroy(struct config *config);
+/* The same of one that was malloc'd, which goes too; NULL is none. */
+void config_free(struct config **config);
 void config_print_sample(FILE *out);
 /* The configuration as a file that gives the same one: every value, in quotes where it is a text. */
 void config_print(FILE *out, const struct config *config);

@@ -124,10 +124,9 @@ static uint32_t best_coordinate(const struct state *state, size_t i)
     return state->best[i].coordinates[state->query.dims - 1];
 }
 
-static struct numbered *add_expert(struct state *state, const char *prefix, uint32_t coordinate, const char *uid)
+static struct numbered *add_expert(struct state *state, const struct place *place, uint32_t coordinate, const char *uid)
 {
     struct lookup *lookup = state->lookup;
-    const struct place *place = world_find(lookup->cache->world, prefix);
     struct numbered *expert = lookup_take(lookup, sizeof *expert);
     char *text = arena_text(&lookup->arena, uid);
     if (state->result.n_experts == state->experts_capacity) {
@@ -138,8 +137,7 @@ static struct numbered *add_expert(struct state *state, const char *prefix, uint
         state->result.experts = list;
         state->experts_capacity = capacity;
     }
-    if (!place || !expert || !text || !state->result.experts ||
-        table_insert(&state->numbers, text, strlen(text), expert) != 0) {
+    if (!expert || !text || !state->result.experts || table_insert(&state->numbers, text, strlen(text), expert) != 0) {
         lookup_fail(lookup, STATUS_RESOURCE_EXHAUSTED, "out of memory");
         return NULL;
     }
@@ -163,14 +161,6 @@ static bool name(const struct state *state, const struct beam_best *best, char p
     return fits;
 }
 
-/* Whether one of those that say that they host it has proved who it is. */
-static bool is_hosted(const struct state *state, const char *prefix, uint32_t coordinate)
-{
-    size_t at = 0;
-    const struct place *place = world_find(state->lookup->cache->world, prefix);
-    return place && place_replica(place, coordinate, &at);
-}
-
 /* The row's experts into the answer: 1. 0: one of them was a liar's, which is to be forgotten first; -1: failed. */
 static int answer_row(struct state *state, size_t row, size_t found)
 {
@@ -186,13 +176,17 @@ static int answer_row(struct state *state, size_t row, size_t found)
         if (!name(state, &state->best[i], prefix, uid))
             continue;
         struct numbered *expert = table_find(&state->numbers, uid, strlen(uid));
-        if (!expert && !is_hosted(state, prefix, best_coordinate(state, i))) {
-            if (state->last)
-                continue;
-            return 0;
+        if (!expert) {
+            size_t at = 0;
+            const uint32_t coordinate = best_coordinate(state, i);
+            const struct place *place = world_find(lookup->cache->world, prefix);
+            if (!place || !place_replica(place, coordinate, &at)) { /* nobody has proved who it is that hosts it */
+                if (state->last)
+                    continue;
+                return 0;
+            }
+            expert = add_expert(state, place, coordinate, uid);
         }
-        if (!expert)
-            expert = add_expert(state, prefix, best_coordinate(state, i), uid);
         if (!expert)
             return -1;
         answer->experts[answer->n_experts++] = expert->number;

@@ -41,14 +41,6 @@ struct changes {
 /* --- beginning and end -----------------------------------------------------------------------------------------------
  */
 
-static void free_config(struct config **config)
-{
-    if (*config)
-        config_destroy(*config);
-    free(*config);
-    *config = NULL;
-}
-
 static const struct config *file_of(const struct changes *changes)
 {
     return changes->file ? changes->file : changes->server->config;
@@ -101,8 +93,8 @@ void changes_destroy(struct changes **changes)
     change_destroy(&c->change);
     moves_destroy(&c->moves);
     forget(c);
-    free_config(&c->live);
-    free_config(&c->file);
+    config_free(&c->live);
+    config_free(&c->file);
     free(c->refused);
     free(c);
 }
@@ -200,7 +192,7 @@ static void take_on(struct changes *changes)
     struct server *server = changes->server;
     struct proposal *proposal = &changes->proposal;
     if (proposal->file) {
-        free_config(&changes->file);
+        config_free(&changes->file);
         changes->file = proposal->file;
         proposal->file = NULL;
     }
@@ -216,7 +208,7 @@ static void take_on(struct changes *changes)
     changes->live_fingerprint = config_diff_fingerprint(changes->live);
     server->live = changes->live;
     /* The diff's entries are of the old one, and only their uids, which are its own, are still looked at. */
-    free_config(&old);
+    config_free(&old);
 }
 
 static void end_done(struct changes *changes)

@@ -9,22 +9,14 @@
 #include "frontend/device_link.h"
 #include "frontend/roster.h"
 
-static void free_config(struct config **config)
-{
-    if (*config)
-        config_destroy(*config);
-    free(*config);
-    *config = NULL;
-}
-
 void proposal_free(struct proposal *proposal)
 {
     for (size_t i = 0; i < proposal->closing_count; i++)
         free(proposal->closing[i]);
     free(proposal->closing);
     config_diff_free(&proposal->diff);
-    free_config(&proposal->live);
-    free_config(&proposal->file);
+    config_free(&proposal->live);
+    config_free(&proposal->file);
     elsewhere_destroy(&proposal->elsewhere);
     *proposal = (struct proposal){.server = proposal->server, .change = proposal->change};
 }

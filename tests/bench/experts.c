@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "bench/support_peak.h"
+#include "bench/support_slab.h"
 #include "common/clock.h"
 #include "common/config.h"
 #include "runtime/blocks/engine.h"
@@ -126,26 +127,6 @@ static void measure(struct bench *bench, unsigned rows, bool json)
                 : "%4u rows %10.1f us, floor %8.1f us: %.2f; %.1f GB/s, %.1f GFLOP/s\n",
            rows, ns / 1000, floors[repeats / 2] / 1000, ratios[repeats / 2], bench->bytes / ns, operations / ns);
     fflush(stdout);
-}
-
-static struct device_slab make_slab(size_t floats)
-{
-    struct device_slab slab;
-    const size_t bytes = (floats * sizeof(float) + 4095) / 4096 * 4096;
-    float *values = aligned_alloc(4096, bytes);
-    if (values == NULL)
-        exit(1);
-    for (size_t i = 0; i < bytes / sizeof(float); i++)
-        values[i] = (float)(i * 2654435761u % 1024) / 512.0f - 1.0f;
-    device_slab_wrap(&slab, values, bytes);
-    return slab;
-}
-
-static void drop_slab(struct device_slab *slab)
-{
-    void *memory = slab->mapping;
-    device_slab_unwrap(slab);
-    free(memory);
 }
 
 static void bench_open(struct bench *bench, const char *device)

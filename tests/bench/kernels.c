@@ -27,6 +27,7 @@
 #include <time.h>
 
 #include "bench/support_peak.h"
+#include "bench/support_slab.h"
 #include "runtime/compute/compute.h"
 #include "runtime/compute/provider.h"
 #include "common/clock.h"
@@ -363,26 +364,6 @@ static void write_json(const struct bench *bench, const char *path)
                 i + 1 < bench->count ? "," : "");
     fprintf(file, "]\n");
     fclose(file);
-}
-
-static struct device_slab make_slab(size_t floats)
-{
-    struct device_slab slab;
-    const size_t bytes = (floats * sizeof(float) + 4095) / 4096 * 4096;
-    float *values = aligned_alloc(4096, bytes);
-    if (values == NULL)
-        exit(1);
-    for (size_t i = 0; i < bytes / sizeof(float); i++)
-        values[i] = (float)(i * 2654435761u % 1024) / 512.0f - 1.0f;
-    device_slab_wrap(&slab, values, bytes);
-    return slab;
-}
-
-static void drop_slab(struct device_slab *slab)
-{
-    void *memory = slab->mapping;
-    device_slab_unwrap(slab);
-    free(memory);
 }
 
 /* The single products lie in the workspace, all rows at once. */
