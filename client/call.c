@@ -32,6 +32,22 @@ void call_set_status(struct expertd_call *call, enum expertd_status status, cons
     va_end(arguments);
 }
 
+bool call_nothing_done(enum expertd_status status)
+{
+    switch (status) {
+    case EXPERTD_INVALID_ARGUMENT:
+    case EXPERTD_NOT_FOUND:
+    case EXPERTD_PERMISSION_DENIED:
+    case EXPERTD_RESOURCE_EXHAUSTED:
+    case EXPERTD_ABORTED:
+    case EXPERTD_UNIMPLEMENTED:
+    case EXPERTD_INTERNAL:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* ---- table: request ids count up, so their low bits spread by themselves --------------------------------------- */
 
 static struct expertd_call **bucket_of(const struct call_table *table, uint64_t request_id)

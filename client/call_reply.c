@@ -135,22 +135,6 @@ static const char *take_ok(struct expertd_call *call, const Expertd__ReplyHeader
     }
 }
 
-bool call_nothing_done(enum expertd_status status)
-{
-    switch (status) {
-    case EXPERTD_INVALID_ARGUMENT:
-    case EXPERTD_NOT_FOUND:
-    case EXPERTD_PERMISSION_DENIED:
-    case EXPERTD_RESOURCE_EXHAUSTED:
-    case EXPERTD_ABORTED:
-    case EXPERTD_UNIMPLEMENTED:
-    case EXPERTD_INTERNAL:
-        return true;
-    default:
-        return false;
-    }
-}
-
 /* NULL: taken. A reply without parts refuses the whole, and then that is each part's. */
 static const char *take_parts(struct expertd_call *call, const Expertd__ReplyHeader *header)
 {
