@@ -11,6 +11,8 @@
 #include "common/log.h"
 #include "common/status.h"
 #include "runtime/runtime_private.h"
+#include "runtime/segments.h"
+#include "runtime/slots.h"
 
 /* A configuration that was live, and has experts that are made of it. */
 struct config_generation {
@@ -160,7 +162,7 @@ static uint32_t old_slot(const struct changes *changes, const struct config_diff
 static void empty_slot(struct changes *changes, uint32_t slot)
 {
     struct runtime *runtime = changes->runtime;
-    const struct backend_place place = runtime_place(runtime);
+    const struct backend_place place = segments_place(runtime);
     backend_destroy(&runtime->backends[slot]);
     memset(&runtime->backends[slot], 0, sizeof runtime->backends[slot]);
     (void)pool_remove(place.server, place.device, place.generation, 2 * slot);
@@ -286,7 +288,7 @@ static int make_pools(struct changes *changes, uint32_t slot)
 {
     struct runtime *runtime = changes->runtime;
     struct backend *backend = &runtime->backends[slot];
-    const struct backend_place place = runtime_place(runtime);
+    const struct backend_place place = segments_place(runtime);
     (void)pool_remove(place.server, place.device, place.generation, 2 * slot);
     (void)pool_remove(place.server, place.device, place.generation, 2 * slot + 1);
     const int rc = backend_open_pools(backend, &place, slot, false);
@@ -374,7 +376,7 @@ static void remove_old(struct changes *changes, const struct config_diff_item *i
 static void begin_new(struct changes *changes, uint32_t slot)
 {
     struct runtime *runtime = changes->runtime;
-    const struct checkpointer_expert expert = runtime_checkpointer_expert(runtime, slot);
+    const struct checkpointer_expert expert = slots_checkpointer_expert(runtime, slot);
     executor_add(runtime->executor, slot);
     checkpointer_add(runtime->checkpointer, slot, &expert);
     control_slot_set(runtime->control, slot, CONTROL_SLOT_USED);

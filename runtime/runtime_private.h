@@ -1,4 +1,4 @@
-/* A runtime from inside: for runtime.c, and for changes.c, which changes it while it serves. */
+/* A runtime from inside: for runtime.c, and for what it is made of below: slots.c, segments.c and changes.c. */
 #ifndef EXPERTD_RUNTIME_PRIVATE_H
 #define EXPERTD_RUNTIME_PRIVATE_H
 
@@ -8,7 +8,6 @@
 #include "common/config.h"
 #include "pools/control.h"
 #include "runtime/reporter.h"
-#include "runtime/runtime.h"
 #include "runtime/serve/backend.h"
 #include "runtime/serve/executor.h"
 #include "runtime/state/checkpointer.h"
@@ -48,9 +47,5 @@ static inline bool runtime_slot_used(const struct runtime *runtime, uint32_t slo
 {
     return runtime->backends[slot].expert != NULL;
 }
-/* Where the segments of the runtime's pools are. */
-struct backend_place runtime_place(const struct runtime *runtime);
-/* What the checkpointer has to know of the slot. */
-struct checkpointer_expert runtime_checkpointer_expert(const struct runtime *runtime, uint32_t slot);
 
 #endif
