@@ -136,8 +136,9 @@ endef
 runtime_CFLAGS := -fvisibility=default
 $(foreach f,$(FOLDERS) examples,$(eval $(call folder_rules,$f)))
 
-# Their loops are copies: compilers make vectors of them where they are told to.
-$(BUILD)/obj/proto/codec_%.o: OPT += -O3 -fno-math-errno -fno-trapping-math
+# Their loops are copies: compilers make vectors of them where they are told to. Never a multiplication and an addition
+# in one, which only some processors have: a frame is the same bytes wherever it is made.
+$(BUILD)/obj/proto/codec_%.o: OPT += -O3 -fno-math-errno -fno-trapping-math -ffp-contract=off
 
 $(BUILD)/obj/dht/engine.o: dht/engine.cpp
 	@mkdir -p $(@D)
