@@ -159,7 +159,7 @@ class Client:
         """Waits for a forward or backward; its tensors."""
         reply = call.result()
         try:
-            return from_frames(reply.tensors, call.reply_frames)
+            return from_frames(reply.described(), call.reply_frames)
         except Internal as error:
             error.endpoint, error.uid = call.connection.endpoint, call.uid
             error.not_applied = not call.backward

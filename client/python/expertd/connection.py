@@ -32,6 +32,7 @@ from . import keys, local
 from .call import (DONE, LONGEST_PAUSE, SENT, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_NOT_FOUND, STATUS_UNAVAILABLE, UNSENT, WAITING,
                    Call, Cancelled)
 from .errors import Unavailable, error_of, of_failure
+from .replies import Replies
 
 __all__ = ["Connection"]
 
@@ -130,7 +131,7 @@ class Connection:
         self._stale = False  # a loss was heard of, and no handshake since
         self._tcp_fd, self._taken, self._taken_at = -1, 0, 0.0  # ZeroMQ's socket; what the peer had taken, and when
         self._why_down = "it does not take connections"
-        self._context, self._reply_class, self._deadline_key = context, reply_class, deadline_key
+        self._context, self._replies, self._deadline_key = context, Replies(reply_class), deadline_key
         self._poller, self._wake = poller, poller.wake
         self.link: Optional[local.Link] = None
         self._ping, self._local_memory = ping, local.memory_for(endpoint) if ping else 0
@@ -543,14 +544,14 @@ class Connection:
 
     def _take_reply(self, header: bytes, frames: List[Any]) -> None:
         try:
-            reply = self._reply_class.FromString(header)
+            request_id, reply = self._replies.read(header)
         except Exception:  # DecodeError, which protobuf's versions have in different places
             self.malformed_replies += 1
             return
-        call = self.calls.get(reply.request_id)
+        call = self.calls.get(request_id)
         if call is not None and call.ever_sent:
             self._take(call, reply, frames)
-        elif reply.request_id == self._ping_id:
+        elif request_id == self._ping_id:
             self._open_link(reply)
         else:
             self.late_replies += 1

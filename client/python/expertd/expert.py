@@ -113,11 +113,12 @@ class RemoteExpert(torch.nn.Module):
         else:
             outputs = self._move_outputs(self.call_forward(inputs), inputs)
         if leading is not None:
-            outputs = tuple(output.reshape(*leading, *output.shape[1:]) for output in outputs)
-        like = next((tensor.dtype for tensor in (*args, *kwargs.values()) if tensor.dtype.is_floating_point), None)
-        if like is not None and any(output.dtype != like for output in outputs):
-            outputs = tuple(output.to(like) if output.dtype.is_floating_point else output for output in outputs)
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+            outputs = tuple([output.reshape(*leading, *output.shape[1:]) for output in outputs])
+        for tensor in (*args, *kwargs.values()):
+            if tensor.dtype.is_floating_point:
+                outputs = _as_floats(outputs, tensor.dtype)
+                break
+        return outputs[0] if len(outputs) == 1 else outputs
 
     # torch.compile leaves it as it is: a network call is nothing to trace.
     forward._torchdynamo_disable = True  # type: ignore[attr-defined]
@@ -130,15 +131,17 @@ class RemoteExpert(torch.nn.Module):
         inputs = _in_order(self.uid, schema, args, kwargs)
         leading: Optional[Tuple[int, ...]] = None
         for i, (field, tensor) in enumerate(zip(schema, inputs)):
-            own = tensor.dim() - len(field.row_shape)
-            if own < 1 or tuple(tensor.shape[own:]) != field.row_shape:
-                raise InvalidArgument(f"expected {field}, and a tensor of shape {list(tensor.shape)} was given", uid=self.uid)
-            here = tuple(tensor.shape[:own])
+            shape = tuple(tensor.shape)
+            own = len(shape) - len(field.row_shape)
+            if own < 1 or shape[own:] != field.row_shape:
+                raise InvalidArgument(f"expected {field}, and a tensor of shape {list(shape)} was given", uid=self.uid)
+            here = shape[:own]
             if leading is not None and here != leading:
                 raise InvalidArgument(f"all inputs have the same rows: {list(leading)} and {list(here)} were given",
                                       uid=self.uid)
             leading = here
-            inputs[i] = self._convert(field, tensor)
+            if tensor.dtype != field.dtype:
+                inputs[i] = self._convert(field, tensor)
         assert leading is not None
         if 0 in leading:
             raise InvalidArgument("there are no rows in the inputs", uid=self.uid)
@@ -147,16 +150,13 @@ class RemoteExpert(torch.nn.Module):
         return [tensor.flatten(0, len(leading) - 1) for tensor in inputs], leading
 
     def _convert(self, field: Field, tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.dtype == field.dtype:
-            return tensor
         if tensor.dtype.is_floating_point and field.dtype.is_floating_point:
             return tensor.to(field.dtype)
         raise InvalidArgument(f"expected {field}, and a tensor of {tensor.dtype} was given", uid=self.uid)
 
     @staticmethod
     def _move_outputs(outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> Tuple[torch.Tensor, ...]:
-        device = inputs[0].device
-        return tuple(outputs if device.type == "cpu" else to_device(outputs, device))
+        return tuple(outputs if inputs[0].is_cpu else to_device(outputs, inputs[0].device))
 
     # ---- calls; tensors of the schema's dtypes in, tensors on the CPU out
 
@@ -210,6 +210,13 @@ class RemoteExpert(torch.nn.Module):
                 raise error
             time.sleep(_PAUSE)
             fresh = True
+
+
+def _as_floats(outputs: Tuple[torch.Tensor, ...], dtype: torch.dtype) -> Tuple[torch.Tensor, ...]:
+    for output in outputs:
+        if output.dtype != dtype:
+            return tuple([one.to(dtype) if one.dtype.is_floating_point else one for one in outputs])
+    return outputs
 
 
 def _in_order(uid: str, schema: Sequence[Field], args: Sequence[torch.Tensor],

@@ -20,13 +20,15 @@ def to_host(tensors: Sequence[torch.Tensor]) -> List[torch.Tensor]:
     moved: List[torch.Tensor] = []
     begun: Dict[torch.device, Any] = {}
     for tensor in tensors:
-        if tensor.device.type == "cuda" and tensor.layout == torch.strided:
+        if tensor.is_cpu:
+            moved.append(tensor)
+        elif tensor.is_cuda and tensor.layout == torch.strided:
             host = _pinned(tensor)
             host.copy_(tensor.detach(), non_blocking=True)
             begun[tensor.device] = None
             moved.append(host)
         else:
-            plain = tensor.device.type in ("cpu", "meta") or tensor.layout != torch.strided
+            plain = tensor.is_meta or tensor.layout != torch.strided
             moved.append(tensor if plain else tensor.detach().cpu())
     for event in [_mark(device) for device in begun]:
         event.synchronize()

@@ -5,7 +5,7 @@ import zmq
 
 import expertd
 from expertd import messages
-from expertd.tensors import COPY_BELOW, dtype_number, from_frames, to_frame
+from expertd.tensors import COPY_BELOW, describe, dtype_number, from_frames, to_frame
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool]
 
@@ -21,7 +21,7 @@ class Memory:
 
 
 def described(dtype, shape):
-    return messages.server.Tensor(dtype=dtype_number(dtype), shape=shape)
+    return describe(0, messages.server.Tensor(dtype=dtype_number(dtype), shape=shape))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -42,6 +42,16 @@ def test_a_frame_becomes_the_tensor_that_it_was(dtype, rows, offset):
 def test_a_parameter_is_sent_without_its_history():
     number, shape, _, frame = to_frame(torch.nn.Parameter(torch.ones(2, 3)) * 2)
     assert shape == (2, 3) and bytes(frame) == torch.full((2, 3), 2.0).numpy().tobytes()
+
+
+def test_a_conjugates_imaginary_part_is_sent_as_what_it_is():
+    part = torch.complex(torch.rand(2, 3), torch.rand(2, 3)).conj().imag
+    assert part.is_neg() and bytes(to_frame(part)[3]) == (part + 0).numpy().tobytes()
+
+
+@pytest.mark.parametrize("tensor", [torch.rand(4, 6).t(), torch.rand(4, 6)[:, 1:3], torch.rand(3, 1).expand(3, 5)], ids=["turned", "part", "expanded"])
+def test_what_is_not_row_by_row_is_sent_row_by_row(tensor):
+    assert bytes(to_frame(tensor)[3]) == tensor.numpy().tobytes()
 
 
 def test_a_large_frame_of_zeromqs_is_not_copied():
