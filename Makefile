@@ -269,12 +269,16 @@ check test: all tests
 FUZZ_SECONDS ?= 10
 FUZZ_OPT ?= -O1 -g1
 FUZZ := $(patsubst tests/fuzz/%.c,%,$(call present,$(wildcard tests/fuzz/fuzz_*.c)))
-fuzz:
-	$(MAKE) BUILD=build/fuzz CC=clang SANITIZE= OPT="$(FUZZ_OPT)" CFLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" LDFLAGS="-fsanitize=address,undefined" fuzz-run
+fuzz: FUZZ_GOAL = fuzz-run
+fuzz-build: FUZZ_GOAL = fuzz-programs
+fuzz fuzz-build:
+	$(MAKE) BUILD=build/fuzz CC=clang SANITIZE= OPT="$(FUZZ_OPT)" CFLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" LDFLAGS="-fsanitize=address,undefined" $(FUZZ_GOAL)
+FUZZ_PROGRAMS = $(addprefix $(BUILD)/fuzz/,$(FUZZ))
+fuzz-programs: $(FUZZ_PROGRAMS)
 # What a fuzzer finds stays in $(BUILD)/corpus for the next run; tests/fuzz/corpus/<fuzzer>/ and <fuzzer>.dict start it off.
-fuzz-run: $(addprefix $(BUILD)/fuzz/,$(FUZZ))
-	@printf '%s\n' $^ | BUILD=$(BUILD) FUZZ_SECONDS=$(FUZZ_SECONDS) xargs -P $$(nproc) -n 1 tests/fuzz/run
-.PHONY: fuzz-run
+fuzz-run: fuzz-programs
+	@printf '%s\n' $(FUZZ_PROGRAMS) | BUILD=$(BUILD) FUZZ_SECONDS=$(FUZZ_SECONDS) xargs -P $$(nproc) -n 1 tests/fuzz/run
+.PHONY: fuzz-build fuzz-programs fuzz-run
 fuzz_WITH = $(call libs,$(HAVE))
 fuzz_LINK = $(FAST_LD) -fsanitize=fuzzer $(call pkg_libs,$(filter-out check,$(TEST_PKGS))) $(CXX_LIB) -ldl -lm
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(call with,fuzz)

@@ -149,6 +149,26 @@ said=$(timeout 600 scripts/test --help) || fail "scripts/test --help"
 grep -q -- --no-install <<<"$said" && ! grep -qE '^(PASS|FAIL) |Reading package' <<<"$said" || fail "scripts/test --help only helps: $said"
 timeout 600 scripts/test --no-instal >"$work/log" 2>&1
 [ $? = 2 ] && grep -q "no option '--no-instal'" "$work/log" || fail "scripts/test refuses what it does not know: $(cat "$work/log")"
+# What it sums up, and that nothing is lost of what goes on beside the tests. A make that builds nothing, and fails at what
+# holds the word $BROKEN.
+mkdir "$work/sham"
+cat >"$work/sham/make" <<'SHAM'
+#!/bin/sh
+echo "$*" >>"$CALLS"
+case "$*" in *"${BROKEN:-nothing}"*) echo "error: planted" && exit 2 ;; *check) printf 'PASS one\n3 passed, 0 failed, 1 skipped\n' ;; esac
+SHAM
+chmod 755 "$work/sham/make"
+sham() { # what is broken, the last line, whether the instrumented tests run
+    : >"$work/calls"
+    CALLS=$work/calls BROKEN=$1 PATH=$work/sham:$PATH timeout 600 scripts/test --no-install >"$work/log" 2>&1
+    [ $? = $([ -z "$1" ] && echo 0 || echo 1) ] && [ "$(tail -n 1 "$work/log")" = "$2" ] || fail "scripts/test where '$1' fails: $(cat "$work/log")"
+    [ -z "$1" ] || sed -n '/^What failed, once more/,$p' "$work/log" | grep -q 'error: planted' || fail "what failed is said at the end: $(cat "$work/log")"
+    [ "$(grep -c 'undefined check' "$work/calls")" = "$3" ] || fail "only what was built is tested: $(cat "$work/calls")"
+}
+sham '' '11 passed, 0 failed, 2 skipped' 1
+sham ' lint' '10 passed, 1 failed, 2 skipped' 1
+sham 'undefined all' '7 passed, 1 failed, 1 skipped' 0
+sham fuzz-build '9 passed, 1 failed, 2 skipped' 1
 
 strangers=$(nm -D --defined-only "$root/lib/libexpertd.so" | awk '{print $3}' | grep -v '^expertd_')
 [ -z "$strangers" ] || fail "the shared library exports $strangers"
