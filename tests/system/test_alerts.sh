@@ -1,5 +1,6 @@
 #!/bin/bash
 # timeout: 600
+# once: the listener is Python's, under supervisord
 # supervisord's group with the event listener expertd-alert: a killed runtime raises an alert and another when it is back, one
 # that cannot start is given up with one, and a program that is stopped raises none.
 set -u

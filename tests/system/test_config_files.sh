@@ -1,6 +1,7 @@
 #!/bin/bash
 # A wrong configuration is refused by every program, with its line and exit status 2; a relative path is relative to it.
 # timeout: 900
+# instrumented: texts that are wrong
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 bin=$(cd "${BUILD:-build}/bin" && pwd) || exit 1

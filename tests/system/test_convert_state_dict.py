@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 # timeout: 600
+# once: Python alone
 """scripts/convert-state-dict: there and back gives the same weights and the same training; files of every version of
 PyTorch are read; what cannot be converted is refused, or said, with the right file's name. No PyTorch is needed: what it
 would write is pickled here by its own names. Where there is one, it reads and writes as well."""

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # timeout: 900
+# instrumented: devices are lost by a failpoint
 """With on_device_loss: move, the experts of a device that is lost go to another one, as their checkpoints have them, and are
 asked and trained there; the other experts notice nothing. What comes back has what was left to it, and gets the others when they are loaded again."""
 import os, signal

@@ -2,6 +2,7 @@
 """Four OpenCL devices of one server under load: runtimes are killed, a device is lost (in builds that have the point for it,
 common/failpoint.h) and comes back. Whoever is asked meanwhile for an expert of another device does not notice."""
 # timeout: 1800
+# instrumented: devices are lost by a failpoint
 import os, re, signal, struct, threading
 
 os.environ["POCL_DEVICES"] = " ".join(["pthread"] * 4)

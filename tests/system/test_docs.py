@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# once
+# once: what pages say
 """What the pages say is there: the files and headings that they link to, the options that they name, and the messages
 that the page about messages explains."""
 import glob

@@ -1,4 +1,5 @@
 #!/bin/bash
+# once: it is PoCL that is damaged, and compiles anew each time; what bears it has unit tests
 # What a driver does to its process: damaged files of compiled kernels, starts that were killed, a driver that aborts, and
 # no folder to write to. None keeps the runtime from serving at its second start.
 set -u

@@ -1,5 +1,6 @@
 #!/bin/bash
 # timeout: 600
+# once: it plans by measured speed, of which sanitizers leave little; what plans has unit tests
 # expertd plan measures every OpenCL device, divides experts among them and writes what serves them; here PoCL shows two.
 set -u
 cd "$(dirname "$0")/../.." || exit 1

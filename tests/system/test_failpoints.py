@@ -2,6 +2,7 @@
 """Walks all points of common/failpoint.h under load: the process dies, stops or fails there, and each promise of the table
 in docs/running.md is looked at. Only instrumented builds have the points."""
 # timeout: 1800
+# instrumented: others have no failpoints
 import os, re, signal, subprocess, time
 
 from support_server import BIN, PATIENCE, ROOT, Client, Server, pb, until

@@ -3,6 +3,7 @@
 and no more of the first one's calls go before its own than had a place in the pool when it came. The runtime is stopped
 while calls arrive, so that who comes before whom does not depend on the machine."""
 # timeout: 600
+# once: an order, not what is done with memory; admission has unit tests
 import signal
 
 from support_server import PATIENCE, Server, pb, until, zmq

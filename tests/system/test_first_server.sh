@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # timeout: 600
+# once: what a page says
 # The README's first server of one's own, word for word: its file, its commands. Only the port is another, since tests run
 # beside each other.
 set -u

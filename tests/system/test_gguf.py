@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Weights in few bits beside what the package gguf makes of the same floats: an expert whose weights the server rounds (int8, int4),
 or keeps as gguf rounded them (mxfp4), gives what one gives in fp32 with the numbers that gguf reads back."""
-# once
+# once: formulas' numbers; what reads the files has unit tests and fuzzers
 # timeout: 900
 import json, os, shutil, struct, sys, tempfile
 

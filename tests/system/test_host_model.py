@@ -2,6 +2,7 @@
 """scripts/host-model: what it says of models, what configuration it writes, and that a server with it computes the model's
 experts, also one of several parts."""
 # timeout: 600
+# once: a script in Python
 import json, os, re, shutil, struct, subprocess, sys, tempfile
 
 from support_server import BIN, ROOT, Server, pb

@@ -1,5 +1,5 @@
 #!/bin/bash
-# once
+# once: what a compiler makes of kernels
 # timeout: 180
 # The products for GPUs, those on matrix units too, as clang compiles them for an NVIDIA card, keep their sums in
 # registers: none of the tiles has a stack, on which a function that was not inlined or an index that is not known at

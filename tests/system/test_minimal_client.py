@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """client/python/minimal_client.py, as its users run it, against a server written from PROTOCOL.md alone."""
 # timeout: 60
+# once: Python against Python
 import os, subprocess, sys, tempfile, threading
 
 import zmq

@@ -2,6 +2,7 @@
 """Experts from the files of public models: every layout and number format gives what the formulas say; and what is wrong
 with the files is refused with its name."""
 # timeout: 600
+# once: formulas' numbers; what reads the files has unit tests and fuzzers
 import os, shutil, subprocess, sys, tempfile
 
 from support_server import BIN, ROOT, Server, pb

@@ -2,6 +2,7 @@
 """examples/moe_layer: a layer of OLMoE's shape, read from a checkpoint's own files, whose experts two servers share, equals
 the plain formula; also when one of them is killed and comes back in the middle of the work."""
 # timeout: 600
+# once: an example's numbers; what it calls has unit tests
 import shutil, subprocess, sys, tempfile, threading
 
 from support_server import BIN, PATIENCE, ROOT, Server

@@ -1,6 +1,6 @@
 #!/bin/bash
 # timeout: 2400
-# once
+# once: packaging
 # `make deb`, of a copy of the tree and the objects that are built already: lintian finds no error, each file is where it
 # belongs and in one package, and the packages are installed, run, installed over themselves and purged on top of this machine
 # (tests/packages, which by hand does it in a bare Debian).

@@ -1,5 +1,6 @@
 #!/bin/bash
 # timeout: 300
+# once: what is learned is the kernels' doing, which sanitizers do not see
 # A server whose products are made in reduced precision (the matrix units emulated), or that keeps its weights in fp16,
 # learns the digits as one in fp32 does; one that is asked for a precision that its device has not ends at once and says what
 # to do.

@@ -1,5 +1,6 @@
 #!/bin/bash
 # timeout: 3600
+# once: Python's client; C's and the servers have tests of their own in both builds
 # The Python client's own tests (client/python/tests), by Debian's Python, against the programs of this build.
 set -u
 cd "$(dirname "$0")/../../client/python" || exit 1

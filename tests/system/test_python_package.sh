@@ -1,5 +1,5 @@
 #!/bin/bash
-# once
+# once: packaging
 # timeout: 300
 # The Python package: wheel and sdist are built and installed by pip without any network, and what was installed works;
 # the sdist makes the same wheel as the source tree.

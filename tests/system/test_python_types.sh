@@ -1,5 +1,5 @@
 #!/bin/bash
-# once
+# once: Python alone
 # timeout: 600
 # The Python client's type annotations agree with each other, by mypy's strict rules (client/python/pyproject.toml).
 set -u

@@ -1,6 +1,6 @@
 #!/bin/bash
 # timeout: 2400
-# once
+# once: a link's pace
 # A link of 1 MB/s, 200 ms there and back, and 1 % loss between two hosts (network namespaces): a backward of 16 MiB is done,
 # exactly once, and small calls of the same client are answered meanwhile. Where the kernel has no tc netem, a program in
 # between is as slow. How fast the answers come is printed, not judged.

@@ -1,6 +1,7 @@
 #!/bin/sh
 # A few seconds of scripts/soak: all is well, and drawn.
 # timeout: 900
+# once: a script and its drawing; scripts/chaos runs in both builds
 root=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

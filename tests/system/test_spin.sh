@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# once
+# once: models, not programs
 # The models of the ring, the doorbells and at most once (tests/models) have no error, and notice each planted one.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
