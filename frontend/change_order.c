@@ -59,10 +59,11 @@ const char *change_order_uid(const struct change_order *order)
 const char *change_order_device(const struct change_order *order)
 {
     static const char option[] = "device=";
+    const char *device = NULL; /* of several the last, as in the configuration */
     for (size_t i = 0; i < order->settings_count; i++)
         if (strncmp(order->settings[i], option, strlen(option)) == 0)
-            return order->settings[i] + strlen(option);
-    return NULL;
+            device = order->settings[i] + strlen(option);
+    return device;
 }
 
 bool change_order_reloads(const struct change_order *order)
