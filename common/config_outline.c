@@ -49,10 +49,10 @@ static bool find_elsewhere(const char *key, char found[128])
 }
 
 static bool unknown(struct reading *reading, struct config_place place, unsigned line, const char *key,
-                    const struct suggest *suggest)
+                    const char *nearest)
 {
     char elsewhere[128];
-    const char *meant = find_elsewhere(key, elsewhere) ? elsewhere : suggest->nearest;
+    const char *meant = find_elsewhere(key, elsewhere) ? elsewhere : nearest;
     return fail(reading,
                 config_source_error_at(reading->source, line, place,
                                        "there is no option '%.100s' here%s%s%s (--print-config shows all)", key,
@@ -65,12 +65,27 @@ static bool twice(struct reading *reading, struct config_place place, unsigned l
                 config_source_error_at(reading->source, line, place, "stands twice; the first is in line %u", first));
 }
 
-static bool on_section(struct reading *reading, struct config_place place, unsigned line)
+static const char *nearest_section(const char *key)
 {
     struct suggest suggest;
-    suggest_begin(&suggest, place.section);
-    for (unsigned s = 0; s < CONFIG_SECTIONS; s++) {
+    suggest_begin(&suggest, key);
+    for (unsigned s = 0; s < CONFIG_SECTIONS; s++)
         suggest_offer(&suggest, config_sections[s].name);
+    return suggest.nearest;
+}
+
+static const char *nearest_option(const struct config_section *section, const char *key)
+{
+    struct suggest suggest;
+    suggest_begin(&suggest, key);
+    for (unsigned i = 0; i < section->count; i++)
+        suggest_offer(&suggest, section->options[i].name);
+    return suggest.nearest;
+}
+
+static bool on_section(struct reading *reading, struct config_place place, unsigned line)
+{
+    for (unsigned s = 0; s < CONFIG_SECTIONS; s++) {
         if (strcmp(place.section, config_sections[s].name) != 0)
             continue;
         if (reading->section_lines[s])
@@ -82,16 +97,13 @@ static bool on_section(struct reading *reading, struct config_place place, unsig
         memset(reading->option_lines, 0, sizeof reading->option_lines);
         return false;
     }
-    return unknown(reading, (struct config_place){"", -1, NULL}, line, place.section, &suggest);
+    return unknown(reading, (struct config_place){"", -1, NULL}, line, place.section, nearest_section(place.section));
 }
 
 static bool on_option(struct reading *reading, struct config_place place, unsigned line)
 {
     const struct config_section *section = &config_sections[reading->section];
-    struct suggest suggest;
-    suggest_begin(&suggest, place.option);
     for (unsigned i = 0; i < section->count; i++) {
-        suggest_offer(&suggest, section->options[i].name);
         if (strcmp(place.option, section->options[i].name) != 0)
             continue;
         if (reading->option_lines[i])
@@ -101,7 +113,8 @@ static bool on_option(struct reading *reading, struct config_place place, unsign
         reading->outline->has_trees |= section->options[i].kind == CONFIG_TREE;
         return false;
     }
-    return unknown(reading, (struct config_place){place.section, place.index, NULL}, line, place.option, &suggest);
+    return unknown(reading, (struct config_place){place.section, place.index, NULL}, line, place.option,
+                   nearest_option(section, place.option));
 }
 
 static bool on_key(void *context, struct config_place place, unsigned line)

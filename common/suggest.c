@@ -45,7 +45,9 @@ void suggest_begin(struct suggest *suggest, const char *word)
 void suggest_offer(struct suggest *suggest, const char *known)
 {
     const size_t length = strlen(suggest->word), known_length = strlen(known);
-    if (length == 0 || length > LENGTH_MAX || known_length > LENGTH_MAX)
+    /* At least as many edits as one is longer than the other. */
+    const size_t least = length > known_length ? length - known_length : known_length - length;
+    if (length == 0 || length > LENGTH_MAX || known_length > LENGTH_MAX || least >= suggest->distance)
         return;
     const size_t distance = edits(suggest->word, length, known, known_length);
     if (distance < suggest->distance) {
