@@ -4,7 +4,7 @@
 #   make check           every test (tests/run prints the summary)
 #   make lint            the direction of includes, the format, cppcheck and clang-tidy (.clang-tidy)
 #   make format          clang-format in place; `make format-check` only says
-#   make fuzz            the fuzzers (clang); FUZZ_SECONDS=n each
+#   make fuzz            the fuzzers (clang); FUZZ_SECONDS=n each, or FUZZ_SECONDS=0 FUZZ_RUNS=n executions of each
 #   make install         PREFIX=/usr/local DESTDIR= UNITDIR= (for systemd's units)
 #   make deb             Debian packages, in build/deb
 #   SANITIZE=address,undefined (or thread) builds everything instrumented, in a folder of its own.
@@ -268,11 +268,14 @@ check test: all tests
 # --- fuzzers (clang's libFuzzer) ---------------------------------------------------------------------------------------
 FUZZ_SECONDS ?= 10
 FUZZ_OPT ?= -O1 -g1
+# For many executions: FUZZ_OPT="-O2 -g1" FUZZ_SANITIZE=address.
+FUZZ_SANITIZE ?= address,undefined
+FUZZ_BUILD := build/fuzz$(if $(filter address$(comma)undefined,$(FUZZ_SANITIZE)),,-$(subst $(comma),-,$(FUZZ_SANITIZE)))
 FUZZ := $(patsubst tests/fuzz/%.c,%,$(call present,$(wildcard tests/fuzz/fuzz_*.c)))
 fuzz: FUZZ_GOAL = fuzz-run
 fuzz-build: FUZZ_GOAL = fuzz-programs
 fuzz fuzz-build:
-	$(MAKE) BUILD=build/fuzz CC=clang SANITIZE= OPT="$(FUZZ_OPT)" CFLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" LDFLAGS="-fsanitize=address,undefined" $(FUZZ_GOAL)
+	$(MAKE) BUILD=$(FUZZ_BUILD) CC=clang SANITIZE= OPT="$(FUZZ_OPT)" CFLAGS="-fsanitize=fuzzer-no-link,$(FUZZ_SANITIZE) -fno-sanitize-recover=undefined" LDFLAGS="-fsanitize=$(FUZZ_SANITIZE)" $(FUZZ_GOAL)
 FUZZ_PROGRAMS = $(addprefix $(BUILD)/fuzz/,$(FUZZ))
 fuzz-programs: $(FUZZ_PROGRAMS)
 # What a fuzzer finds stays in $(BUILD)/corpus for the next run; tests/fuzz/corpus/<fuzzer>/ and <fuzzer>.dict start it off.

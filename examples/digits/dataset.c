@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LINE_SIZE = 1024, FIRST_CAPACITY = 2048, DARKEST = 16 };
+enum { LINE_SIZE = 1024, FIRST_CAPACITY = 64, DARKEST = 16 };
 
 static void take_image(float *to, uint8_t *label_to, const float *from, uint8_t label)
 {

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <sodium.h>
+
 #include "common/log.h"
 #include "dht/servers.h"
 
@@ -12,6 +14,29 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 
 static struct identity *identity;
+
+/* In place of libsodium's: a proof is right when it begins with an even byte. Real ones took nearly all of the time,
+ * and none that was changed was right. */
+int crypto_sign_detached(unsigned char *signature, unsigned long long *length, const unsigned char *message,
+                         unsigned long long message_length, const unsigned char *key)
+{
+    (void)message;
+    (void)message_length;
+    (void)key;
+    memset(signature, 0, SIGNATURE_SIZE);
+    if (length)
+        *length = SIGNATURE_SIZE;
+    return 0;
+}
+
+int crypto_sign_verify_detached(const unsigned char *signature, const unsigned char *message, unsigned long long length,
+                                const unsigned char *key)
+{
+    (void)message;
+    (void)length;
+    (void)key;
+    return signature[0] % 2 == 0 ? 0 : -1;
+}
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {

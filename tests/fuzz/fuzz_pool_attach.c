@@ -47,6 +47,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ((uint8_t *)segment)[at] = fuzz_byte(&bytes);
     use(segment, segment_bytes);
     use(segment, segment_bytes);
-    free(segment);
     return 0;
 }

@@ -157,6 +157,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check(pool_tasks_queued(play.runtime) <= 8);
     pool_detach(&play.frontend);
     pool_detach(&play.runtime);
-    free(play.segment);
     return 0;
 }

@@ -21,13 +21,18 @@ struct shapes {
     char template[64];
 };
 
+/* Mostly few, which are soon read; at times enough for a second block of FP8's scales. */
+static uint64_t extent(uint8_t byte)
+{
+    return 1 + (byte < 224 ? byte % 32 : byte);
+}
+
 static void read_shapes(struct shapes *shapes, const uint8_t *head)
 {
     shapes->kind = head[0] % 3;
-    const uint64_t columns = shapes->kind == 1 ? 1 + head[3] % 4 : 1 + head[3];
     shapes->dims[0] = 1 + head[1] % 3;
-    shapes->dims[1] = 1 + head[2];
-    shapes->dims[2] = columns;
+    shapes->dims[1] = extent(head[2]);
+    shapes->dims[2] = shapes->kind == 1 ? 1 + head[3] % 4 : extent(head[3]);
     for (unsigned i = 0; i < 3; i++) {
         const uint64_t right = shapes->kind == 0 && i > 0 ? (shapes->dims[i] + 127) / 128 : shapes->dims[i];
         shapes->scales[i] = head[4 + i] % 8 == 0 ? head[4 + i] / 8 : right;
@@ -36,45 +41,61 @@ static void read_shapes(struct shapes *shapes, const uint8_t *head)
              head[9] + head[8], 1 + head[10] % 3, head[11] % 64, head[12] % 4 == 0 ? ".T" : "");
 }
 
-static size_t put_tensor(FILE *text, const char *name, const char *format, const uint64_t *dims, unsigned ndim,
-                         size_t element, size_t offset)
+struct header {
+    char text[512];
+    size_t length;
+    size_t end; /* of the data */
+};
+
+static void put_tensor(struct header *header, const char *name, const char *format, const uint64_t *dims, unsigned ndim,
+                       size_t element)
 {
-    size_t bytes = element;
-    fprintf(text, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", offset > 0 ? "," : "{", name, format);
+    char shape[96] = "";
+    size_t bytes = element, length = 0;
     for (unsigned i = 0; i < ndim; i++) {
-        fprintf(text, "%s%llu", i > 0 ? "," : "", (unsigned long long)dims[i]);
+        length += (size_t)snprintf(shape + length, sizeof shape - length, "%s%llu", i > 0 ? "," : "",
+                                   (unsigned long long)dims[i]);
         bytes *= dims[i];
     }
-    fprintf(text, "],\"data_offsets\":[%zu,%zu]}", offset, offset + bytes);
-    return offset + bytes;
+    header->length +=
+        (size_t)snprintf(header->text + header->length, sizeof header->text - header->length,
+                         "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
+                         header->length > 0 ? "," : "{", name, format, shape, header->end, header->end + bytes);
+    header->end += bytes;
 }
 
-/* The file, whose data are the input's bytes over and over. */
-static int write_file(const struct shapes *shapes, const uint8_t *data, size_t size)
+/* The input's bytes over and over. */
+static void fill(uint8_t *to, size_t length, const uint8_t *data, size_t size)
+{
+    size_t done = size < length ? size : length;
+    memcpy(to, data, done);
+    if (size == 0 && length > 0)
+        to[done++] = 0x35;
+    for (size_t n; done < length; done += n) {
+        n = done < length - done ? done : length - done;
+        memcpy(to + done, to, n);
+    }
+}
+
+static void write_file(int fd, const struct shapes *shapes, const uint8_t *data, size_t size)
 {
     static const char *const names[][2] = {{"w", "w_scale_inv"}, {"w_blocks", "w_scales"}, {"w", "other"}};
     static const char *const formats[][2] = {{"F8_E4M3", "F32"}, {"U8", "U8"}, {"BF16", "U8"}};
     const uint64_t blocks[4] = {shapes->dims[0], shapes->dims[1], shapes->dims[2], 16};
-    char *header = NULL;
-    size_t length = 0;
-    FILE *text = open_memstream(&header, &length);
-    size_t end = put_tensor(text, names[shapes->kind][0], formats[shapes->kind][0], blocks, shapes->kind == 1 ? 4 : 3,
-                            shapes->kind == 2 ? 2 : 1, 0);
-    end = put_tensor(text, names[shapes->kind][1], formats[shapes->kind][1], shapes->scales, 3,
-                     shapes->kind == 0 ? 4 : 1, end);
-    fputc('}', text);
-    fclose(text);
-    const int fd = memfd_create("stored", MFD_CLOEXEC);
-    const uint64_t header_bytes = length;
-    uint8_t *all = malloc(end + 1);
-    for (size_t i = 0; i < end; i++)
-        all[i] = size > 0 ? data[i % size] : (uint8_t)i;
-    if (fd < 0 || write(fd, &header_bytes, 8) != 8 || write(fd, header, length) != (ssize_t)length ||
-        write(fd, all, end) != (ssize_t)end)
+    struct header header = {0};
+    put_tensor(&header, names[shapes->kind][0], formats[shapes->kind][0], blocks, shapes->kind == 1 ? 4 : 3,
+               shapes->kind == 2 ? 2 : 1);
+    put_tensor(&header, names[shapes->kind][1], formats[shapes->kind][1], shapes->scales, 3, shapes->kind == 0 ? 4 : 1);
+    header.text[header.length++] = '}';
+    const uint64_t header_bytes = header.length;
+    const size_t start = sizeof header_bytes + header.length, all = start + header.end;
+    uint8_t *file = malloc(all);
+    memcpy(file, &header_bytes, sizeof header_bytes);
+    memcpy(file + sizeof header_bytes, header.text, header.length);
+    fill(file + start, header.end, data, size);
+    if (pwrite(fd, file, all, 0) != (ssize_t)all || ftruncate(fd, (off_t)all) != 0)
         abort();
-    free(all);
-    free(header);
-    return fd;
+    free(file);
 }
 
 static void check(const struct stored *stored, const struct tensor_view *view)
@@ -102,7 +123,9 @@ static void check(const struct stored *stored, const struct tensor_view *view)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    char path[32], error[SHARDS_ERROR_SIZE] = "", problem[TENSOR_PART_ERROR_SIZE];
+    static char path[32]; /* of the one file, which is written again and again */
+    static int fd;
+    char error[SHARDS_ERROR_SIZE] = "", problem[TENSOR_PART_ERROR_SIZE];
     struct shapes shapes;
     struct shards *shards;
     struct stored stored;
@@ -111,8 +134,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < HEAD)
         return 0;
     read_shapes(&shapes, data);
-    const int fd = write_file(&shapes, data + HEAD, size - HEAD);
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    if (!path[0]) {
+        fd = memfd_create("stored", MFD_CLOEXEC);
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    }
+    write_file(fd, &shapes, data + HEAD, size - HEAD);
     if (shards_open(&shards, path, error) < 0) {
         if (!error[0])
             abort();
@@ -126,6 +152,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
         shards_close(&shards);
     }
-    close(fd);
     return 0;
 }

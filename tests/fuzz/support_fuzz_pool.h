@@ -40,8 +40,8 @@ static inline uint64_t fuzz_value(struct fuzz_bytes *bytes)
     }
 }
 
-/* A fresh segment; everything in it is committed, as far as its positions say. */
-static inline struct pool_shared *fuzz_segment(enum pool_kind kind, size_t *size)
+/* A header, and its segment's size. */
+static inline void fuzz_header(struct pool_shared *header, enum pool_kind kind, size_t *size)
 {
     struct pool_layout layout = {.server = "fuzz",
                                  .device = "d",
@@ -54,15 +54,29 @@ static inline struct pool_shared *fuzz_segment(enum pool_kind kind, size_t *size
     layout.inputs.count = layout.outputs.count = 1;
     layout.inputs.tensors[0] = (struct tensor_desc){.dtype = DTYPE_UINT8, .ndim = 1, .dims = {256}, .name = "x"};
     layout.outputs.tensors[0] = layout.inputs.tensors[0];
-    struct pool_shared header;
-    if (pool_build_header(&header, &layout, size) != 0)
+    if (pool_build_header(header, &layout, size) != 0)
         abort();
-    struct pool_shared *segment = aligned_alloc(POOL_PAGE, *size);
-    memset(segment, 0, *size);
-    memcpy(segment, &header, offsetof(struct pool_shared, frontend));
-    segment->frontend.committed_rows = layout.queue_rows;
-    segment->frontend.committed_tasks = layout.queue_tasks;
-    return segment;
+    header->frontend.committed_rows = layout.queue_rows;
+    header->frontend.committed_tasks = layout.queue_tasks;
+}
+
+/* A segment as it is made; everything in it is committed, as far as its positions say. There is one of each kind, which
+ * is made anew: fresh pages each time took most of the time. */
+static inline struct pool_shared *fuzz_segment(enum pool_kind kind, size_t *size)
+{
+    static struct fuzz_segment {
+        struct pool_shared header, *segment;
+        size_t size;
+    } segments[2];
+    struct fuzz_segment *of = &segments[kind == POOL_BACKWARD];
+    if (!of->segment) {
+        fuzz_header(&of->header, kind, &of->size);
+        of->segment = aligned_alloc(POOL_PAGE, of->size);
+    }
+    memset(of->segment, 0, of->size);
+    memcpy(of->segment, &of->header, sizeof of->header);
+    *size = of->size;
+    return of->segment;
 }
 
 /* Overwrites something that is shared: a position, a task, a record. */
