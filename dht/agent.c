@@ -187,7 +187,7 @@ static void on_event(void *context, const struct engine_event *event, struct mom
     case ENGINE_ANNOUNCED:
         if (agent->publisher)
             announcer_on_announced(publisher_announcer(agent->publisher), event->token, event->answered, event->fullest,
-                                   engine_nodes(agent->engine), now);
+                                   now);
         break;
     case ENGINE_MOVED:
         on_connected(agent, now);

@@ -17,6 +17,8 @@ static const uint64_t growth_pause_ns = 2 * NS_PER_S;
 struct announcement {
     uint64_t token; /* of what is under way; 0: nothing */
     uint64_t due_ns;
+    uint64_t tried_ns; /* latest, */
+    size_t nodes;      /* with so many nodes */
     unsigned digits;   /* of the shard */
     unsigned failures; /* how often in a row no node has taken it */
     bool hosted;
@@ -28,8 +30,7 @@ struct announcer {
     struct announcer_options options;
     struct table announcements, by_token;
     size_t running, failed; /* announcements */
-    size_t nodes;           /* when one was last made */
-    uint64_t grown_ns, next_review_ns, last_token;
+    uint64_t next_review_ns, last_token;
     uint64_t next_ns; /* no announcement is due before; 0: one is */
     struct announcer_counters counters;
 };
@@ -161,7 +162,7 @@ static void announce(struct announcer *announcer, struct announcement *announcem
 }
 
 void announcer_on_announced(struct announcer *announcer, uint64_t token, unsigned answered, unsigned fullest,
-                            size_t nodes, struct moment now)
+                            struct moment now)
 {
     struct announcement *announcement = table_remove(&announcer->by_token, &token, sizeof token);
     if (!announcement)
@@ -171,56 +172,61 @@ void announcer_on_announced(struct announcer *announcer, uint64_t token, unsigne
     announcer->counters.unheard += answered == 0;
     /* A key that is full takes nobody more; its shards do. */
     end_try(announcer, announcement, answered > 0 || fullest >= RENDEZVOUS_CROWDED || announcer->options.single, now);
-    /* Its find went to the nearest that there are: nodes that are merely got to know on the way are no reason to make
-     * the announcements before it again. */
-    announcer->nodes = nodes;
     if (fullest >= RENDEZVOUS_CROWDED && announcement->digits < RENDEZVOUS_DIGITS_MAX)
         announcement_for(announcer, announcement->prefix, announcement->digits + 1);
+}
+
+static void make_due(struct announcer *announcer, struct announcement *announcement)
+{
+    if (announcement->token == 0)
+        announcement->due_ns = announcer->next_ns = 0;
 }
 
 void announcer_on_connected(struct announcer *announcer)
 {
     struct announcement *announcement;
     for (size_t at = 0; (announcement = table_next(&announcer->announcements, &at));)
-        if (announcement->token == 0)
-            announcement->due_ns = 0;
-    announcer->next_ns = 0;
+        make_due(announcer, announcement);
 }
 
-static void announce_due(struct announcer *announcer, struct moment now)
+static void announce_due(struct announcer *announcer, size_t nodes, struct moment now)
 {
     struct announcement *announcement;
     if (now.ns < announcer->next_ns)
         return;
     announcer->next_ns = UINT64_MAX;
     for (size_t at = 0; (announcement = table_next(&announcer->announcements, &at));) {
-        if (now.ns >= announcement->due_ns && wanted(announcer, announcement))
-            announce(announcer, announcement, now);
-        else if (now.ns >= announcement->due_ns)
-            end_try(announcer, announcement, true, now);
+        if (now.ns >= announcement->due_ns) {
+            announcement->nodes = nodes;
+            announcement->tried_ns = now.ns;
+            if (wanted(announcer, announcement))
+                announce(announcer, announcement, now);
+            else
+                end_try(announcer, announcement, true, now);
+        }
         if (announcement->due_ns < announcer->next_ns)
             announcer->next_ns = announcement->due_ns;
     }
 }
 
 /* The nodes that are nearest to a key are others when there are more of them: not all eight, until there are many
- * times as many, and those of before go on telling. */
+ * times as many, and those of before go on telling. What is announced while a network forms is left with the few that
+ * are known by then, and nobody looks there any more when all are. */
 static void review_nodes(struct announcer *announcer, size_t nodes, struct moment now)
 {
+    struct announcement *announcement;
     if (now.ns < announcer->next_review_ns)
         return;
     announcer->next_review_ns = now.ns + review_ns;
-    if (2 * nodes > 3 * announcer->nodes && now.ns - announcer->grown_ns >= growth_pause_ns &&
-        announcer->running == 0) {
-        announcer->grown_ns = now.ns;
-        announcer_on_connected(announcer);
-    }
+    for (size_t at = 0; (announcement = table_next(&announcer->announcements, &at));)
+        if (2 * nodes > 3 * announcement->nodes && now.ns - announcement->tried_ns >= growth_pause_ns)
+            make_due(announcer, announcement);
 }
 
 uint64_t announcer_step(struct announcer *announcer, size_t nodes, struct moment now)
 {
     review_nodes(announcer, nodes, now);
-    announce_due(announcer, now);
+    announce_due(announcer, nodes, now);
     return announcer->next_ns < announcer->next_review_ns ? announcer->next_ns : announcer->next_review_ns;
 }
 

@@ -35,12 +35,12 @@ int announcer_create(struct announcer **announcer, const struct announcer_option
 void announcer_destroy(struct announcer **announcer);
 /* What is hosted now; what is no more ends with the nodes' own memory. 0 or -ENOMEM. */
 int announcer_host(struct announcer *announcer, const struct catalog *catalog);
-/* Of its token, as engine.h has it; nodes: that answer. */
+/* Of its token, as engine.h has it. */
 void announcer_on_announced(struct announcer *announcer, uint64_t token, unsigned answered, unsigned fullest,
-                            size_t nodes, struct moment now);
+                            struct moment now);
 /* Other nodes answer (again): all is announced anew. */
 void announcer_on_connected(struct announcer *announcer);
-/* Does what is due; returns when the next is. */
+/* Does what is due; returns when the next is. nodes: that are known. */
 uint64_t announcer_step(struct announcer *announcer, size_t nodes, struct moment now);
 /* Whether everything is announced. */
 bool announcer_done(const struct announcer *announcer);

@@ -62,12 +62,14 @@ namespace
 using endpoint = lt::udp::endpoint;
 using node_id = lt::sha1_hash;
 
-constexpr unsigned asked_at_once = 8;        /* nodes, by one find */
-constexpr unsigned finds_at_once = 32;       /* the others wait */
-constexpr size_t candidates_max = 128;       /* of a find */
-constexpr size_t known_max = 1024;           /* nodes that are remembered */
-constexpr unsigned sends_max = 3;            /* of one question to one node */
-constexpr uint64_t live_nodes_ns = NS_PER_S; /* the routing table is looked at no more often */
+constexpr unsigned asked_at_once = 8;                   /* nodes, by one find */
+constexpr unsigned finds_at_once = 32;                  /* the others wait */
+constexpr size_t candidates_max = 128;                  /* of a find */
+constexpr size_t known_max = 1024;                      /* nodes that are remembered */
+constexpr unsigned sends_max = 3;                       /* of one question to one node */
+constexpr uint64_t table_ns = NS_PER_S;                 /* the routing table is looked at so often, */
+constexpr uint64_t table_few_ns = NS_PER_MS;            /* and before each find while few are known: each one counts */
+constexpr uint64_t table_patience_ns = 100 * NS_PER_MS; /* for libtorrent to tell */
 constexpr uint64_t dead_ns = ENGINE_SILENT_MS * NS_PER_MS;
 constexpr int listen_ms = 10000;
 constexpr uint64_t look_ns = 2 * NS_PER_S; /* between two looks whether our address is still there */
@@ -400,6 +402,7 @@ struct engine {
     std::unordered_set<question *> questions;
     std::vector<engine_event> ended; /* to be told of */
     uint64_t table_asked_ns = 0, table_got_ns = 0;
+    size_t table_nodes = 0;
     uint64_t round_trip_ns = 0; /* a mean of the latest; 0: none yet */
     bool mapping = false;
     moment now = {};
@@ -638,10 +641,15 @@ bool pump(engine &e, find &f)
     return true;
 }
 
+uint64_t table_age_ns(engine const &e)
+{
+    return !e.waiting.empty() && e.known.size() < 2 * ENGINE_NEAREST ? table_few_ns : table_ns;
+}
+
 void start_waiting(engine &e)
 {
     /* Whoever has met us since is in the routing table only. */
-    if (e.waiting.empty() || e.now.ns - e.table_got_ns >= live_nodes_ns)
+    if (e.now.ns - e.table_got_ns >= table_age_ns(e))
         return;
     while (!e.waiting.empty() && e.finds.size() < finds_at_once) {
         find f = std::move(e.waiting.front());
@@ -653,12 +661,16 @@ void start_waiting(engine &e)
     }
 }
 
-void ask_table(engine &e)
+/* Returns when it is to be done again. */
+uint64_t ask_table(engine &e)
 {
-    if (e.waiting.empty() || e.now.ns - e.table_got_ns < live_nodes_ns || e.now.ns - e.table_asked_ns < 100 * NS_PER_MS)
-        return;
+    uint64_t const due_ns =
+        e.table_asked_ns > e.table_got_ns ? e.table_asked_ns + table_patience_ns : e.table_got_ns + table_age_ns(e);
+    if (e.now.ns < due_ns)
+        return due_ns;
     e.table_asked_ns = e.now.ns;
     e.session->dht_live_nodes(e.kept->id());
+    return e.now.ns + table_patience_ns;
 }
 
 /* ---- answers ------------------------------------------------------------------------------------------------------
@@ -740,6 +752,7 @@ void take_alert(engine &e, lt::alert *alert)
         take_answer(e, *owned, response->response());
     } else if (auto *table = lt::alert_cast<lt::dht_live_nodes_alert>(alert)) {
         e.table_got_ns = e.now.ns;
+        e.table_nodes = static_cast<size_t>(table->num_nodes());
         for (auto const &node : table->nodes())
             if (e.known.find(node.second) == e.known.end() && node.first != e.kept->id())
                 remember(e, node.second, node.first);
@@ -1014,10 +1027,10 @@ uint64_t step_finds(engine &e)
         ++at;
     }
     start_waiting(e);
-    ask_table(e);
+    next_ns = std::min(next_ns, ask_table(e));
     for (auto const &f : e.finds)
         next_ns = std::min(next_ns, f.second.due_ns);
-    return e.waiting.empty() ? next_ns : std::min<uint64_t>(next_ns, e.now.ns + 100 * NS_PER_MS);
+    return next_ns;
 }
 
 /* What may throw (memory, a system's refusal) is said, and survived. */
@@ -1150,4 +1163,9 @@ const char *engine_id_text(const struct engine *engine, char text[ENGINE_ID_TEXT
 size_t engine_nodes(const struct engine *engine)
 {
     return engine->live;
+}
+
+size_t engine_table_nodes(const struct engine *engine)
+{
+    return engine->table_nodes;
 }

@@ -77,6 +77,8 @@ struct contact engine_address(const struct engine *engine);
 const char *engine_id_text(const struct engine *engine, char text[ENGINE_ID_TEXT]);
 /* Nodes that have answered lately. */
 size_t engine_nodes(const struct engine *engine);
+/* Nodes in the routing table, some seconds ago at most: also such as nobody has asked anything. */
+size_t engine_table_nodes(const struct engine *engine);
 
 #ifdef __cplusplus
 }

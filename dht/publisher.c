@@ -537,7 +537,7 @@ uint64_t publisher_step(struct publisher *publisher, struct moment now)
         if (!subscriber->told)
             tell_all(publisher, subscriber, now);
     }
-    uint64_t next_ns = announcer_step(publisher->announcer, engine_nodes(publisher->engine), now);
+    uint64_t next_ns = announcer_step(publisher->announcer, engine_table_nodes(publisher->engine), now);
     if (publisher->next_heartbeat_ns < next_ns)
         next_ns = publisher->next_heartbeat_ns;
     if (publisher->telling > 0 && now.ns + retry_ns < next_ns)

@@ -63,7 +63,7 @@ static void end(unsigned answered, unsigned fullest)
 {
     while (running_count > 0) {
         const uint64_t token = running[--running_count].token;
-        announcer_on_announced(announcer, token, answered, fullest, NODES, now);
+        announcer_on_announced(announcer, token, answered, fullest, now);
     }
 }
 
@@ -184,15 +184,36 @@ START_TEST(all_is_announced_anew_when_others_are_met)
 }
 END_TEST
 
+START_TEST(each_is_announced_anew_when_there_are_more_nodes_than_when_it_was)
+{
+    host("few.1");
+    pass(0, NODES);
+    end(NODES, 1);
+    host("few.1 many.1");
+    pass(1000, 3 * NODES);
+    ck_assert(running_count == 1 && is_running("expertd 7 many."));
+    end(NODES, 1);
+    /* Not at once: a network that forms has more with each look. */
+    pass(999, 4 * NODES);
+    ck_assert_uint_eq(running_count, 0);
+    pass(1, 4 * NODES);
+    ck_assert_uint_eq(running_count, 2);
+    ck_assert(is_running("expertd 7 few.") && !is_running("expertd 7 many."));
+    end(NODES, 1);
+    pass(10000, 4 * NODES);
+    ck_assert_uint_eq(running_count, 0);
+}
+END_TEST
+
 START_TEST(an_event_that_it_does_not_know_changes_nothing)
 {
     host("top.3");
     pass(0, NODES);
-    announcer_on_announced(announcer, 12345, NODES, 1, NODES, now);
+    announcer_on_announced(announcer, 12345, NODES, 1, now);
     ck_assert(!announcer_done(announcer));
     const uint64_t token = running[0].token;
     end(NODES, 1);
-    announcer_on_announced(announcer, token, 0, 0, NODES, now);
+    announcer_on_announced(announcer, token, 0, 0, now);
     ck_assert(announcer_done(announcer));
 }
 END_TEST
@@ -207,6 +228,7 @@ int main(void)
     tcase_add_test(all, one_that_looks_for_nobody_is_not_kept_waiting);
     tcase_add_test(all, a_crowded_key_is_announced_in_its_shard_too);
     tcase_add_test(all, all_is_announced_anew_when_others_are_met);
+    tcase_add_test(all, each_is_announced_anew_when_there_are_more_nodes_than_when_it_was);
     tcase_add_test(all, an_event_that_it_does_not_know_changes_nothing);
     return world_run(all, "announcer");
 }

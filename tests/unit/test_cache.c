@@ -287,7 +287,7 @@ static void announce(struct world_server *server)
         announcer_step(announcer, 8, world.now);
         for (; keeping.ended_count > 0; keeping.ended_count--)
             announcer_on_announced(announcer, keeping.ended[keeping.ended_count - 1].token, 8,
-                                   keeping.ended[keeping.ended_count - 1].fullest, 8, world.now);
+                                   keeping.ended[keeping.ended_count - 1].fullest, world.now);
     }
     announcer_destroy(&announcer);
 }

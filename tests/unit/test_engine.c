@@ -167,6 +167,14 @@ START_TEST(one_that_is_alone_finds_its_own)
 }
 END_TEST
 
+START_TEST(the_routing_table_has_nodes_that_nobody_asked)
+{
+    join(12);
+    AWAIT(engine_table_nodes(nodes[0].engine) == 11);
+    ck_assert_uint_eq(engine_nodes(nodes[0].engine), 0);
+}
+END_TEST
+
 START_TEST(dead_nodes_are_passed_over)
 {
     enum { NODES = 24, DEAD = 5 };
@@ -241,6 +249,7 @@ int main(void)
     tcase_add_test(all, what_one_announces_all_find);
     tcase_add_test(all, who_looked_for_a_key_is_told_of_what_is_announced_to_it);
     tcase_add_test(all, one_that_is_alone_finds_its_own);
+    tcase_add_test(all, the_routing_table_has_nodes_that_nobody_asked);
     tcase_add_test(all, dead_nodes_are_passed_over);
     tcase_add_test(all, no_more_are_kept_than_a_reply_holds);
     tcase_add_test(all, a_taken_port_is_said_and_a_wrong_address_too);

@@ -18,7 +18,7 @@ static void sink(void *unused, const struct engine_event *event, struct moment a
 {
     (void)unused;
     if (event->kind == ENGINE_ANNOUNCED)
-        announcer_on_announced(publisher_announcer(publisher), event->token, event->answered, event->fullest, 0, at);
+        announcer_on_announced(publisher_announcer(publisher), event->token, event->answered, event->fullest, at);
 }
 
 static void setup(void)
