@@ -1,5 +1,5 @@
 """A torch module becomes a block of the server's layers: torch.fx traces it (tracing.py), each operation of the trace
-becomes a layer, a part of one, or the reason why the server cannot compute it (translation.py), and in the end the
+becomes a layer, a part of one, or the reason why the server cannot compute it (translation/), and in the end the
 declaration is computed beside the module."""
 from __future__ import annotations
 
@@ -132,12 +132,12 @@ def _exported(module: nn.Module, names: Sequence[str], keywords: Sequence[str], 
         raise ExportError(error.path, error.reason) from None
     except Exception as error:
         raise ExportError(translator.path, f"it fails: {_sentence(error)}") from error
-    layers = list(translator.layers.values())
+    layers = list(translator.block.layers.values())
     read = {operand for layer in layers for operand in [*layer.get("inputs", [layer.get("input")]), layer.get("mask")]}
     unread = [n for n in names if n not in read]
     if unread:
         raise ExportError("", f"nothing of the outputs depends on the input {unread[0]}")
-    outputs = {value for _, value in translator.outputs}
+    outputs = {value for _, value in translator.block.outputs}
     while True:  # what nothing reads
         idle = [layer for layer in layers if layer["name"] not in outputs and not any(
             layer["name"] in other.get("inputs", [other.get("input")]) for other in layers)]
@@ -153,11 +153,11 @@ def _exported(module: nn.Module, names: Sequence[str], keywords: Sequence[str], 
         "inputs": [{"name": n, "shape": list(x.shape[1:]), **({"dtype": MASK_DTYPES[x.dtype]} if x.dtype in MASK_DTYPES else {})}
                    for n, x in inputs.items()],
         "layers": layers,
-        "outputs": [{"name": n, "value": value} for n, value in translator.outputs],
+        "outputs": [{"name": n, "value": value} for n, value in translator.block.outputs],
     }
     width = next((x.shape[-1] for x in inputs.values() if x.dtype not in MASK_DTYPES and x.dim() > 1), 1)
     kept = {layer["name"] for layer in layers}
-    sources = {parameter: source for parameter, source in translator.sources.items()
+    sources = {parameter: source for parameter, source in translator.block.sources.items()
                if any(parameter in (layer.get("weight_name"), layer.get("bias_name"), layer["name"] + ".weight",
                                     layer["name"] + ".bias") for layer in layers if layer["name"] in kept)}
     tensors = tensors_of(module)
