@@ -83,6 +83,15 @@ bool address_endpoint_is_local(const char *endpoint)
     return false;
 }
 
+const char *address_wildcard_port(const char *endpoint)
+{
+    static const char *const wildcards[] = {"tcp://*:", "tcp://0.0.0.0:", "tcp://[::]:"};
+    for (size_t i = 0; i < sizeof wildcards / sizeof wildcards[0]; i++)
+        if (strncmp(endpoint, wildcards[i], strlen(wildcards[i])) == 0)
+            return endpoint + strlen(wildcards[i]);
+    return NULL;
+}
+
 /* "*": all of IPv4; "[::]": all there are. The length of what stands in the endpoint; 0: it has no port. */
 static size_t bound_host(const char *endpoint, char host[ADDRESS_HOST_SIZE])
 {

@@ -21,6 +21,11 @@ const char *address_endpoint_problem(const char *endpoint, bool for_binding);
  * localhost. */
 bool address_endpoint_is_local(const char *endpoint);
 
+/* The port, as it is written, of a tcp:// endpoint that is bound to every address there is; NULL: it is no such
+ * wildcard.
+ */
+const char *address_wildcard_port(const char *endpoint);
+
 /* Whether two endpoints cannot both be bound on one machine: the same path, or the same port and addresses that are the
  * same or of which one stands for all. Names are not looked up, but for localhost. */
 bool address_endpoints_overlap(const char *one, const char *other);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/config_memory.h"
 #include "common/config_tree.h"
 #include "common/numeral.h"
 #include "common/suggest.h"

@@ -10,145 +10,12 @@
 
 #include "common/address.h"
 #include "common/config_blocks.h"
+#include "common/config_complete.h"
 #include "common/config_value.h"
-#include "common/run_dir.h"
 #include "common/suggest.h"
 
-static const char default_listen[] = "tcp://127.0.0.1:31330", default_directory[] = "tcp://127.0.0.1:31331";
-static const char default_device[] = "device0";
+static const char default_directory[] = "tcp://127.0.0.1:31331";
 enum { NAME_MAX_LENGTH = 32 };
-
-/* --- defaults that hang on something
- * ----------------------------------------------------------------------------------- */
-
-static const char *environment_folder(const char *variable)
-{
-    const char *value = getenv(variable);
-    return value && value[0] == '/' ? value : NULL;
-}
-
-static const char *run_dir(struct config_memory **memory)
-{
-    char path[PATH_MAX];
-    return run_dir_default(path, sizeof path) == 0 ? config_memory_copy(memory, path) : NULL;
-}
-
-static const char *cache_dir_default(struct config *config)
-{
-    const char *cache_home = environment_folder("XDG_CACHE_HOME");
-    const char *home = environment_folder("HOME");
-    if (cache_home)
-        return config_memory_format(&config->memory, "%s/expertd", cache_home);
-    if (home)
-        return config_memory_format(&config->memory, "%s/.cache/expertd", home);
-    return config_memory_format(&config->memory, "%s/cache", config->server.run_dir);
-}
-
-/* What follows the address of an endpoint that is bound to every address; NULL if it is not such a wildcard. */
-static const char *wildcard_port(const char *endpoint)
-{
-    static const char *const wildcards[] = {"tcp://*:", "tcp://0.0.0.0:", "tcp://[::]:"};
-    for (size_t i = 0; i < sizeof wildcards / sizeof wildcards[0]; i++)
-        if (strncmp(endpoint, wildcards[i], strlen(wildcards[i])) == 0)
-            return endpoint + strlen(wildcards[i]);
-    return NULL;
-}
-
-/* Where a process of this box reaches an endpoint that was bound. */
-static const char *local_endpoint(struct config_memory **memory, const char *listen)
-{
-    const char *port = wildcard_port(listen);
-    return port ? config_memory_format(memory, "tcp://127.0.0.1:%s", port) : listen;
-}
-
-const char *config_local_endpoint(struct config *config, const char *listen)
-{
-    return local_endpoint(&config->memory, listen);
-}
-
-const char *config_frontend_endpoint(struct config *config)
-{
-    return local_endpoint(&config->memory, config->frontend.listen.items[0]);
-}
-
-/* The first one's endpoints are also those of `frontend`: for who asks any of them. */
-static void complete_frontends(struct config *config)
-{
-    for (unsigned i = 0; i < config->frontends_count; i++) {
-        struct config_frontend_entry *entry = &config->frontends[i];
-        if (!entry->advertise[0] && entry->listen.count)
-            entry->advertise = entry->listen.items[0];
-    }
-    if (config->frontends_count == 0 || config->frontends[0].listen.count == 0)
-        return;
-    if (config->frontend.listen.count == 0)
-        config->frontend.listen = config->frontends[0].listen;
-    if (!config->frontend.advertise[0])
-        config->frontend.advertise = config->frontends[0].advertise;
-}
-
-static int complete_devices(struct config *config)
-{
-    if (config->devices_count == 0) {
-        struct config_device *device = config_memory_alloc(&config->memory, sizeof *device);
-        if (!device)
-            return -ENOMEM;
-        config_value_defaults(config_section_find("devices"), device);
-        device->name = default_device;
-        config->devices = device;
-        config->devices_count = 1;
-    }
-    for (unsigned i = 0; i < config->devices_count; i++) {
-        struct config_device *device = &config->devices[i];
-        if (!device->cache_dir[0])
-            device->cache_dir = cache_dir_default(config);
-        if (!device->cache_dir)
-            return -ENOMEM;
-    }
-    return 0;
-}
-
-int config_complete(struct config *config)
-{
-    struct config_memory **memory = &config->memory;
-    if (!config->server.run_dir[0])
-        config->server.run_dir = run_dir(memory);
-    if (!config->server.run_dir)
-        return -ENOMEM;
-    complete_frontends(config);
-    if (config->frontend.listen.count == 0) {
-        config->frontend.listen.items = config_memory_alloc(memory, sizeof(char *));
-        if (!config->frontend.listen.items)
-            return -ENOMEM;
-        config->frontend.listen.items[0] = default_listen;
-        config->frontend.listen.count = 1;
-    }
-    if (!config->frontend.advertise[0])
-        config->frontend.advertise = config->frontend.listen.items[0];
-    if (!config->dht.frontend[0])
-        config->dht.frontend = config_frontend_endpoint(config);
-    if (!config->http.frontend[0])
-        config->http.frontend = local_endpoint(memory, config->frontend.listen.items[0]);
-    if (!config->http.dht[0])
-        config->http.dht = local_endpoint(memory, config->dht.listen);
-    if (!config->dht.frontend || !config->http.frontend || !config->http.dht)
-        return -ENOMEM;
-    if (config->dht.expiration == 0)
-        config->dht.expiration = 2 * config->dht.update_period > 3 ? 2 * config->dht.update_period : 3;
-    const int rc = complete_devices(config);
-    for (unsigned i = 0; rc == 0 && i < config->experts_count; i++) {
-        struct config_expert *expert = &config->experts[i];
-        if (!expert->device[0])
-            expert->device = config->devices[0].name;
-        if (expert->queue_rows == 0)
-            expert->queue_rows = 2 * expert->max_batch_size;
-        expert->declared = config_value_is_path(expert->block) ? NULL : config_blocks_find(config, expert->block);
-    }
-    return rc;
-}
-
-/* --- checks
- * --------------------------------------------------------------------------------------------------------------- */
 
 /* A name becomes part of file names and of shared-memory segments' names. */
 static int check_name(const struct config_source *source, struct config_place place, const char *name)
@@ -174,7 +41,7 @@ static int check_endpoint(const struct config_source *source, struct config_plac
 static bool is_derived(const char *endpoint, const char *listen)
 {
     static const char local[] = "tcp://127.0.0.1:";
-    const char *port = wildcard_port(listen);
+    const char *port = address_wildcard_port(listen);
     return strcmp(endpoint, listen) == 0 ||
            (port && strncmp(endpoint, local, strlen(local)) == 0 && strcmp(endpoint + strlen(local), port) == 0);
 }
@@ -206,7 +73,7 @@ static int check_advertise(const struct config_source *source, struct config_pla
                            const char *listen)
 {
     /* Clients of other boxes cannot connect to a wildcard, so it must not come to be advertised. */
-    if (wildcard_port(advertise))
+    if (address_wildcard_port(advertise))
         return config_source_error(source, place,
                                    "'%.100s' is no address that a client could connect to: set it to one that this "
                                    "machine has",
@@ -268,8 +135,8 @@ static bool meets_directory(const struct config *config, const char *endpoint)
 static int check_beside_frontend(const struct config *config, const struct config_source *source,
                                  struct config_place place, const char *endpoint)
 {
-    const bool alone =
-        strcmp(config->dht.frontend, default_listen) != 0 && config->frontend.listen.items[0] == default_listen;
+    const bool alone = strcmp(config->dht.frontend, config_default_listen) != 0 &&
+                       config->frontend.listen.items[0] == config_default_listen;
     for (unsigned i = 0; !alone && i < config->frontend.listen.count; i++)
         if (endpoint == config->dht.listen ? meets_directory(config, config->frontend.listen.items[i])
                                            : address_endpoints_overlap(endpoint, config->frontend.listen.items[i]))
@@ -350,7 +217,7 @@ static int check_dht(const struct config *config, const struct config_source *so
         rc = check_voucher(config, source, (struct config_place){"dht", -1, "voucher"}, dht->voucher);
     if (rc < 0 || strcmp(dht->frontend, "none") == 0)
         return rc;
-    if (wildcard_port(dht->frontend))
+    if (address_wildcard_port(dht->frontend))
         return config_source_error(source, (struct config_place){"dht", -1, "frontend"},
                                    "'%.100s' is no address to connect to", dht->frontend);
     return check_reached(source, (struct config_place){"dht", -1, "frontend"}, dht->frontend,
@@ -405,20 +272,6 @@ static int check_http_place(const struct config *config, const struct config_sou
     return check_beside_frontend(config, source, place, endpoint);
 }
 
-int config_metrics_experts(const char *text, uint32_t *count)
-{
-    static const char top[] = "top ";
-    *count = strcmp(text, "all") == 0 ? CONFIG_METRICS_EXPERTS_MAX : 0;
-    if (*count > 0 || strcmp(text, "none") == 0)
-        return 0;
-    if (strncmp(text, top, strlen(top)) != 0)
-        return -EINVAL;
-    const char *at = text + strlen(top);
-    for (; *at >= '0' && *at <= '9' && *count <= CONFIG_METRICS_EXPERTS_MAX; at++)
-        *count = 10 * *count + (uint32_t)(*at - '0');
-    return *at || *count < 1 || *count > CONFIG_METRICS_EXPERTS_MAX ? -EINVAL : 0;
-}
-
 static int check_metrics(const struct config *config, const struct config_source *source)
 {
     uint32_t count;
@@ -443,7 +296,7 @@ static int check_http(const struct config *config, const struct config_source *s
     if (config->http.changes && !config->http.token_file[0])
         return config_source_error(source, (struct config_place){"http", -1, "changes"},
                                    "needs token_file: else any page in a browser on this machine could load experts");
-    if (wildcard_port(config->http.frontend))
+    if (address_wildcard_port(config->http.frontend))
         return config_source_error(source, (struct config_place){"http", -1, "frontend"},
                                    "'%.100s' is no address to connect to", config->http.frontend);
     const int rc = check_reached(source, (struct config_place){"http", -1, "frontend"}, config->http.frontend,

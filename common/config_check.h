@@ -6,8 +6,6 @@
 #include "common/config_source.h"
 #include "common/config_table.h"
 
-/* Fills in the defaults that hang on something (run_dir, listen, advertise, devices, ...); -ENOMEM. */
-int config_complete(struct config *config);
 /* 0, or -EINVAL after a message. */
 int config_check(const struct config *config, const struct config_source *source);
 /* What only some programs need, which need it whole (enum config_needs). */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/config_diff.h"
+#include "common/config_memory.h"
 #include "common/config_tree.h"
 #include "common/config_value.h"
 #include "common/numeral.h"

@@ -52,12 +52,4 @@ extern const struct config_section config_sections[CONFIG_SECTIONS];
 /* NULL if there is none of that name. */
 const struct config_section *config_section_find(const char *name);
 
-/* What owns the strings and lists of a configuration: nothing is freed singly. */
-void *config_memory_alloc(struct config_memory **memory, size_t size); /* zeroed; NULL when out of memory */
-char *config_memory_copy(struct config_memory **memory, const char *text);
-/* As snprintf; NULL when out of memory. */
-char *config_memory_format(struct config_memory **memory, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-void config_memory_destroy(struct config_memory **memory);
-
 #endif

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <yaml.h>
 
+#include "common/config_memory.h"
 #include "common/log.h"
 
 enum { DEPTH_MAX = 12 };

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/config_memory.h"
 #include "common/numeral.h"
 
 /* libcyaml has types for numbers and booleans too, but takes "-1" for the largest number, "010" for 8 and any word for

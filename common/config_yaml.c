@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/config_blocks.h"
+#include "common/config_memory.h"
 #include "common/config_outline.h"
 #include "common/config_value.h"
 #include "common/log.h"

@@ -157,6 +157,17 @@ START_TEST(a_socket_s_path_has_its_length)
 }
 END_TEST
 
+START_TEST(what_is_bound_to_every_address_is_known_by_its_port)
+{
+    ck_assert_str_eq(address_wildcard_port("tcp://*:31330"), "31330");
+    ck_assert_str_eq(address_wildcard_port("tcp://0.0.0.0:1"), "1");
+    ck_assert_str_eq(address_wildcard_port("tcp://[::]:*"), "*");
+    ck_assert_ptr_null(address_wildcard_port("tcp://127.0.0.1:31330"));
+    ck_assert_ptr_null(address_wildcard_port("tcp://0.0.0.0.example.org:1"));
+    ck_assert_ptr_null(address_wildcard_port("ipc://*:1"));
+}
+END_TEST
+
 #define COUNT_OF(array) (int)(sizeof(array) / sizeof(array)[0])
 
 int main(void)
@@ -170,6 +181,7 @@ int main(void)
     tcase_add_loop_test(tcase, an_endpoint_is_what_another_process_can_reach, 0, COUNT_OF(endpoints));
     tcase_add_test(tcase, a_socket_s_path_has_its_length);
     tcase_add_test(tcase, what_cannot_be_bound_beside_each_other_overlaps);
+    tcase_add_test(tcase, what_is_bound_to_every_address_is_known_by_its_port);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
