@@ -67,7 +67,7 @@ $(foreach f,$(LEFT_OUT),$(info expertd-$f and its tests are left out: one of $($
 # references, which the tests alone have.
 FOLDERS  := $(filter-out $(LEFT_OUT),common proto pools frontend runtime dht client expertctl http command)
 rooms_runtime   := device compute train layers blocks state serve
-MAINS    := frontend/main.c proto/socket_calls.c runtime/main.c dht/main.c http/main.c client/expertctl/expertctl.c command/main.c
+MAINS    := frontend/main.c proto/socket_calls.c runtime/main.c dht/main.c http/main.c client/expertctl/main.c command/main.c
 REFERENCES := $(wildcard runtime/layers/*_reference.c)
 folder_expertctl := client/expertctl
 src      = $(filter-out $(MAINS) $(REFERENCES),$(wildcard $(foreach d,$(or $(folder_$1),$1),$d/*.c $(patsubst %,$d/%/*.c,$(rooms_$1)))))
@@ -88,7 +88,7 @@ KERNELS_C := $(BUILD)/gen/runtime/kernel_sources.c
 
 # A folder's programs are built as soon as their main file exists.
 PROGRAMS := $(if $(wildcard frontend/main.c),$(BUILD)/bin/expertd-frontend) $(if $(wildcard runtime/main.c),$(BUILD)/bin/expertd-runtime) \
-            $(if $(filter dht,$(FOLDERS)),$(BUILD)/bin/expertd-dht) $(if $(filter http,$(FOLDERS)),$(BUILD)/bin/expertd-http) $(BUILD)/bin/expertd $(if $(wildcard client/expertctl/expertctl.c),$(BUILD)/bin/expertctl)
+            $(if $(filter dht,$(FOLDERS)),$(BUILD)/bin/expertd-dht) $(if $(filter http,$(FOLDERS)),$(BUILD)/bin/expertd-http) $(BUILD)/bin/expertd $(if $(wildcard client/expertctl/main.c),$(BUILD)/bin/expertctl)
 EXAMPLES := $(patsubst examples/%.c,$(BUILD)/bin/%,$(wildcard examples/*.c))
 LIBRARIES := $(if $(wildcard client/*.c),$(BUILD)/lib/libexpertd.a $(BUILD)/lib/libexpertd.so.$(VERSION))
 
@@ -210,7 +210,7 @@ $(BUILD)/bin/expertd-http: $(BUILD)/obj/http/main.o $(call with,http)
 	$(call link,http)
 $(BUILD)/bin/expertd: $(BUILD)/obj/command/main.o $(call with,command)
 	$(call link,command)
-$(BUILD)/bin/expertctl: $(BUILD)/obj/client/expertctl/expertctl.o $(call with,expertctl)
+$(BUILD)/bin/expertctl: $(BUILD)/obj/client/expertctl/main.o $(call with,expertctl)
 	$(call link,expertctl)
 $(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(call with,examples)
 	$(call link,examples)
