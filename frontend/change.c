@@ -19,8 +19,6 @@ struct change {
     struct server *server;
     enum change_stage stage;
     struct part *parts; /* by device */
-    char **closing;     /* uids that are about to go */
-    size_t closing_count;
     uint32_t only, lost;
     uint64_t number;
     enum status status;
@@ -41,18 +39,18 @@ int change_create(struct change **change, struct server *server)
     return -ENOMEM;
 }
 
-static void forget_closing(struct change *change)
+static void forget_closing(struct server *server)
 {
-    for (size_t i = 0; i < change->closing_count; i++)
-        free(change->closing[i]);
-    free(change->closing);
-    change->closing = NULL;
-    change->closing_count = 0;
+    for (size_t i = 0; i < server->closing.count; i++)
+        free(server->closing.uids[i]);
+    free(server->closing.uids);
+    server->closing.uids = NULL;
+    server->closing.count = 0;
 }
 
 void change_leave(struct change *change)
 {
-    forget_closing(change);
+    forget_closing(change->server);
     change->stage = CHANGE_IDLE;
     for (unsigned d = 0; d < change->server->config->devices_count; d++)
         change->parts[d].asked = false;
@@ -64,7 +62,7 @@ void change_destroy(struct change **change)
     *change = NULL;
     if (!old)
         return;
-    forget_closing(old);
+    forget_closing(old->server);
     free(old->parts);
     free(old);
 }
@@ -96,12 +94,6 @@ void change_refuse(struct change *change, enum status status, const char *why)
         return;
     change->status = status;
     snprintf(change->why, sizeof change->why, "%.*s", (int)sizeof change->why - 1, why);
-}
-
-void change_close_places(const struct change *change)
-{
-    for (size_t i = 0; i < change->closing_count; i++)
-        expert_table_close(change->server->experts, change->closing[i]);
 }
 
 void change_abort(struct change *change)
@@ -170,13 +162,12 @@ static enum status known_status(uint32_t status)
 
 void change_begin(struct change *change, char **closing, size_t closing_count, uint32_t only, uint32_t lost)
 {
-    change->closing = closing;
-    change->closing_count = closing_count;
+    change->server->closing.uids = closing;
+    change->server->closing.count = closing_count;
     change->only = only;
     change->lost = lost;
     enlist(change);
-    change_close_places(change);
-    change->server->list_generation++;
+    roster_close(change->server);
     change->stage = CHANGE_CLOSING;
 }
 
@@ -206,8 +197,8 @@ static enum change_event close_all(struct change *change)
             change_refuse(change, STATUS_UNAVAILABLE, text);
     if (change->status != STATUS_OK)
         return refused(change);
-    for (size_t i = 0; i < change->closing_count; i++)
-        empty &= close_expert(change->server, change->closing[i]);
+    for (size_t i = 0; i < change->server->closing.count; i++)
+        empty &= close_expert(change->server, change->server->closing.uids[i]);
     if (!empty)
         return CHANGE_WAITS;
     /* By the clock, so that numbers also grow over a restart of the frontend. */

@@ -50,8 +50,6 @@ enum change_event change_look(struct change *change);
 void change_abort(struct change *change);
 /* Lets go of one that is live already, and is done by the runtimes alone. */
 void change_leave(struct change *change);
-/* The uids that are about to go are closed in the table of experts. */
-void change_close_places(const struct change *change);
 
 /* The first refusal. */
 void change_refuse(struct change *change, enum status status, const char *why);

@@ -120,12 +120,6 @@ void changes_can_reload(struct server *server, const struct config_program *prog
     server->changes->startup = (struct startup){program, argc, argv, frontend};
 }
 
-void changes_close_places(struct server *server)
-{
-    if (server->changes)
-        change_close_places(server->changes->change);
-}
-
 /* --- answers ---------------------------------------------------------------------------------------------------------
  */
 

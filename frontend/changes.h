@@ -37,7 +37,5 @@ uint32_t changes_running(const struct server *server);
 void changes_expire(struct server *server, struct request *request);
 /* Answers all that wait, and ends the one that runs. */
 void changes_fail(struct server *server, enum status status, const char *message);
-/* After the table of experts was made anew: those that are about to go are closed in it. */
-void changes_close_places(struct server *server);
 
 #endif

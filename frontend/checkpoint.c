@@ -7,7 +7,6 @@
 
 #include "common/clock.h"
 #include "common/uid.h"
-#include "frontend/inspect.h"
 
 static void end(struct server *server, struct request *request, enum status status, const char *message)
 {
@@ -137,7 +136,7 @@ void checkpoint_begin(struct server *server, const struct reply_to *to, const Ex
     struct request_checkpoint chosen = {0}, *checkpoint = NULL;
     const enum status status = choose(server, header->uid, &chosen);
     if (status == STATUS_NOT_FOUND) {
-        inspect_unknown(server, to, header->uid);
+        server_refuse_unknown(server, to, header->uid);
         return;
     }
     if (status != STATUS_OK) {

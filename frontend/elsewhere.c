@@ -9,7 +9,9 @@
 #include "common/config_diff.h"
 #include "common/config_live.h"
 #include "common/log.h"
+#include "common/uid.h"
 #include "frontend/expert_table.h"
+#include "proto/message.h"
 
 struct sibling {
     struct config part;
@@ -230,4 +232,17 @@ const char *elsewhere_changed(const struct elsewhere *older, const struct elsewh
         }
     }
     return NULL;
+}
+
+const char *elsewhere_where(const struct elsewhere *elsewhere, const char *uid, char *why, size_t size)
+{
+    struct elsewhere_expert expert;
+    const bool found = elsewhere_find(elsewhere, uid, &expert);
+    if (found)
+        snprintf(why, size, "expert \"%s\" is at another frontend of this server, at %.256s", expert.uid,
+                 expert.endpoint);
+    else
+        snprintf(why, size, "no expert \"%.*s\" on this server", UID_SIZE - 1, uid);
+    message_clean(why);
+    return found ? expert.endpoint : NULL;
 }

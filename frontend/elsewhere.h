@@ -27,6 +27,9 @@ struct elsewhere_expert {
 };
 /* False: none of them has it. */
 bool elsewhere_find(const struct elsewhere *elsewhere, const char *uid, struct elsewhere_expert *expert);
+/* What is said of an expert that is not here, into why; and the endpoint of the frontend of this server that has it,
+ * good until the next look at the others, or NULL. */
+const char *elsewhere_where(const struct elsewhere *elsewhere, const char *uid, char *why, size_t size);
 uint32_t elsewhere_count(const struct elsewhere *elsewhere);
 void elsewhere_at(const struct elsewhere *elsewhere, uint32_t i, struct elsewhere_expert *expert);
 /* The frontends themselves, by number from 0 on; false behind the last. */

@@ -139,29 +139,6 @@ void inspect_list(struct server *server, const struct reply_to *to, const Expert
     free(listing.pointers);
 }
 
-const char *inspect_where(const struct server *server, const char *uid, char *why, size_t size)
-{
-    struct elsewhere_expert expert;
-    const bool elsewhere = elsewhere_find(server->elsewhere, uid, &expert);
-    if (elsewhere)
-        snprintf(why, size, "expert \"%s\" is at another frontend of this server, at %.256s", expert.uid,
-                 expert.endpoint);
-    else
-        snprintf(why, size, "no expert \"%.*s\" on this server", UID_SIZE - 1, uid);
-    message_clean(why);
-    return elsewhere ? expert.endpoint : NULL;
-}
-
-void inspect_unknown(struct server *server, const struct reply_to *to, const char *uid)
-{
-    char text[UID_SIZE + 400];
-    const char *endpoint = inspect_where(server, uid, text, sizeof text);
-    if (endpoint)
-        reply_elsewhere(&server->replier, to, text, endpoint);
-    else
-        reply_status(&server->replier, to, STATUS_NOT_FOUND, text);
-}
-
 /* --- INFO -----------------------------------------------------------------------------------------------------------
  */
 
@@ -278,7 +255,7 @@ void inspect_info(struct server *server, const struct reply_to *to, const Expert
     char text[UID_SIZE + 64];
     const struct expert_place *place = expert_table_find(server->experts, header->uid);
     if (!place) {
-        inspect_unknown(server, to, header->uid);
+        server_refuse_unknown(server, to, header->uid);
         return;
     }
     struct device_link *device = server->devices[place->device];

@@ -1,5 +1,5 @@
 /* Clients on this host, whose tensors lie in memory that they share with the frontend: the socket where they connect,
- * who may, and their requests, which then go the way of all others. One thread. */
+ * and who may. (frontend/local_receive.h: their requests.) One thread. */
 #ifndef EXPERTD_FRONTEND_LOCAL_H
 #define EXPERTD_FRONTEND_LOCAL_H
 
@@ -28,8 +28,6 @@ const char *local_path(const struct local *local); /* NULL */
 const unsigned char *local_instance(const struct local *local);
 const struct local_counters *local_counters(const struct local *local);
 
-/* Takes in who comes, what they ask (a burst of it), and who goes. Whether there was anything. */
-bool local_receive(struct server *server, uint64_t now_ns);
 /* Sends the answers that are queued. */
 void local_flush(struct local *local);
 /* Now and then: whether the socket's name still leads here; it is made anew if not. */

@@ -16,6 +16,7 @@
 #include "frontend/connections.h"
 #include "frontend/dispatch.h"
 #include "frontend/local.h"
+#include "frontend/local_receive.h"
 #include "frontend/lookout.h"
 #include "frontend/pressure.h"
 #include "frontend/results.h"

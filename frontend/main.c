@@ -7,8 +7,8 @@
 #include "common/owner.h"
 #include "common/process.h"
 #include "frontend/changes.h"
+#include "frontend/frontend.h"
 #include "frontend/loop.h"
-#include "frontend/server.h"
 
 enum { EXIT_USAGE = 2, LEAST_FILES = 48, LEAST_THREADS = 6 };
 
@@ -40,13 +40,13 @@ static int run(const struct config *config, const struct config *whole, int argc
     if (rc == 0)
         rc = process_need_threads(LEAST_THREADS + (unsigned)config->frontend.io_threads);
     if (rc == 0)
-        rc = server_create(&server, config, whole, owner_fd);
+        rc = frontend_create(&server, config, whole, owner_fd);
     if (rc == 0) {
         notify_ready("answers at %s", config->frontend.listen.count ? config->frontend.listen.items[0] : "no endpoint");
         changes_can_reload(server, &program, argc, argv, flag_frontend);
         rc = loop_run(server);
     }
-    server_destroy(&server);
+    frontend_destroy(&server);
     return rc;
 }
 

@@ -9,7 +9,6 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/notify.h"
-#include "frontend/changes.h"
 #include "frontend/checkpoint.h"
 #include "frontend/task.h"
 #include "proto/codec.h"
@@ -59,6 +58,13 @@ static void place_attached(struct server *server, uint32_t d)
     }
 }
 
+void roster_close(struct server *server)
+{
+    for (size_t i = 0; i < server->closing.count; i++)
+        expert_table_close(server->experts, server->closing.uids[i]);
+    server->list_generation++;
+}
+
 void roster_rebuild(struct server *server)
 {
     expert_table_clear(server->experts);
@@ -66,8 +72,7 @@ void roster_rebuild(struct server *server)
         place_configured(server, d);
     for (uint32_t d = 0; d < server->devices_count; d++)
         place_attached(server, d);
-    changes_close_places(server);
-    server->list_generation++;
+    roster_close(server);
 }
 
 static void detach(struct server *server, struct device_link *device, uint64_t now_ns)

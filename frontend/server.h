@@ -1,4 +1,5 @@
-/* The frontend: what its parts work on together. (frontend/loop.h moves them.) One thread; ZeroMQ has its own. */
+/* What the frontend's parts work on together, and how a request is answered: below all that handle one.
+ * (frontend/frontend.h makes it.) One thread; ZeroMQ has its own. */
 #ifndef EXPERTD_FRONTEND_SERVER_H
 #define EXPERTD_FRONTEND_SERVER_H
 
@@ -27,6 +28,10 @@ struct server {
     const struct config *live;   /* whose experts there are: the same, or what it was changed to (frontend/changes.h) */
     struct elsewhere *elsewhere; /* NULL: this is the one frontend */
     struct changes *changes;
+    struct {
+        char **uids; /* malloc'd as their list is */
+        size_t count;
+    } closing; /* experts that are about to go; set by the change that runs (frontend/change.h) */
     struct endpoint endpoint;
     void *socket;                    /* the endpoint's */
     struct connections *connections; /* likewise */
@@ -65,14 +70,12 @@ struct server {
     void *arena_memory;
 };
 
-/* Binds, and attaches to what is there. Keeps config, and owner_fd, of owner_acquire. `whole` is what config is a part
- * of where there are several frontends, and else the same. 0 or -errno; logs why. */
-int server_create(struct server **server, const struct config *config, const struct config *whole, int owner_fd);
-void server_destroy(struct server **server);
-
 /* Answers a request for good: its slot still has to be given back. message NULL: none. */
 void server_answer(struct server *server, struct request *request, enum status status, const char *message);
 /* The same when the reply itself was sent by other means. */
 void server_answered(struct server *server, struct request *request);
+/* NOT_FOUND, of any method: an expert that is not here, with the endpoint of the frontend of this server that has it,
+ * if one has. */
+void server_refuse_unknown(struct server *server, const struct reply_to *to, const char *uid);
 
 #endif

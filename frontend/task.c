@@ -10,8 +10,8 @@
 #include "common/log.h"
 #include "common/uid.h"
 #include "frontend/admission.h"
+#include "frontend/elsewhere.h"
 #include "frontend/group.h"
-#include "frontend/inspect.h"
 #include "frontend/validate.h"
 #include "proto/codec.h"
 
@@ -660,7 +660,7 @@ static void begin_part(struct server *server, struct order *order, const struct 
             status = STATUS_UNAVAILABLE;
         }
     } else {
-        const char *endpoint = inspect_where(server, part->uid, order->why, sizeof order->why);
+        const char *endpoint = elsewhere_where(server->elsewhere, part->uid, order->why, sizeof order->why);
         if (endpoint)
             group_refer(order->group, order->part, endpoint);
     }
@@ -718,7 +718,7 @@ void task_begin(struct server *server, const struct reply_to *to, const Expertd_
                           .deadline_ns = deadline_ms ? now_ns + deadline_ms * NS_PER_MS : 0};
     enum status status;
     if (!header->n_parts && !order.place) {
-        inspect_unknown(server, to, header->uid);
+        server_refuse_unknown(server, to, header->uid);
         return;
     }
     status = header->n_parts ? begin_parts(server, &order) : begin(server, &order);
