@@ -34,13 +34,32 @@ static unsigned char *make_mask(const struct sizes *size, enum mask kind)
     return mask;
 }
 
+/* Whole scores so far apart that powers of them are no floats: of a third of the queries the greatest lies among the
+ * second tile's keys, of another third beside them, and the others have scores of 0. Only a head's first column counts.
+ */
+static void spread_scores(const struct sizes *size, float *qkv)
+{
+    const size_t hidden = size->heads * size->width;
+    for (size_t row = 0; row < size->rows * size->tokens; row++) {
+        for (size_t head = 0; head < size->heads; head++) {
+            float *q = qkv + row * 3 * hidden + head * size->width, *k = q + hidden;
+            const int token = (int)(row % size->tokens);
+            memset(q, 0, size->width * sizeof *q);
+            q[0] = sqrtf((float)size->width) * (float)(token % 3 - 1);
+            k[0] = (float)(40 * (token * 37 % 11 - 5) + (token / 64 == 1 ? 300 : 0));
+        }
+    }
+}
+
 /* In one matrix (`together`) or in three. */
-static void agrees(const struct sizes *size, enum mask kind, bool together, bool packed)
+static void agrees(const struct sizes *size, enum mask kind, bool together, bool packed, bool far)
 {
     const size_t rows = size->rows * size->tokens, hidden = size->heads * size->width, wide = 3 * hidden;
     unsigned char *mask = make_mask(size, kind);
     float *qkv = random_values(rows * wide, 1), *grad = random_values(rows * hidden, 2);
     float *parts[3], *grads = malloc(rows * wide * sizeof *grads), *grad_parts[3];
+    if (far)
+        spread_scores(size, qkv);
     for (unsigned i = 0; i < 3; i++) {
         parts[i] = columns_of(qkv, rows, wide, i * hidden, hidden);
         grad_parts[i] = malloc(rows * hidden * sizeof *grads);
@@ -121,9 +140,21 @@ START_TEST(forward_and_backward_are_the_references)
     begin(_i);
     for (unsigned i = 0; i < SIZES; i++) {
         for (unsigned kind = 0; kind < MASKS; kind++) {
-            agrees(&sizes[i], kind, (i + kind) % 2, i / 2 % 2);
+            agrees(&sizes[i], kind, (i + kind) % 2, i / 2 % 2, false);
             forget();
         }
+    }
+    end();
+}
+END_TEST
+
+START_TEST(scores_may_be_as_far_apart_as_they_like)
+{
+    static const struct sizes far = {1, 200, 2, 16};
+    begin(_i);
+    for (unsigned kind = 0; kind < MASKS; kind++) {
+        agrees(&far, kind, kind % 2, kind / 2, true);
+        forget();
     }
     end();
 }
@@ -164,6 +195,7 @@ int main(void)
     const int count = support_device_has_clblast() ? PROVIDERS : PROVIDERS - 1;
     tcase_set_timeout(all, 600); /* kernels are compiled at the first run */
     tcase_add_loop_test(all, forward_and_backward_are_the_references, 0, count);
+    tcase_add_loop_test(all, scores_may_be_as_far_apart_as_they_like, 0, count);
     tcase_add_loop_test(all, a_row_does_not_depend_on_the_others, 0, count);
     Suite *suite = suite_create("attention");
     suite_add_tcase(suite, all);

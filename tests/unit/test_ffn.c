@@ -357,29 +357,36 @@ START_TEST(accumulated_batches_make_pytorchs_steps)
 }
 END_TEST
 
+static TCase *add_case(Suite *suite, const char *name)
+{
+    TCase *tcase = tcase_create(name);
+    tcase_set_timeout(tcase, 60);
+    suite_add_tcase(suite, tcase);
+    return tcase;
+}
+
 int main(void)
 {
-    TCase *all = tcase_create("ffn");
-    tcase_set_timeout(all, 60);
-    tcase_add_loop_test(all, forward_on_the_cpu_kernels_is_pytorchs, 0, 4);
-    tcase_add_test(all, forward_through_staging_buffers_is_the_same);
-    tcase_add_loop_test(all, a_hundred_steps_of_each_optimizer_are_pytorchs, 0, 8);
-    tcase_add_test(all, parameter_gradients_summed_over_chunks_are_pytorchs);
-    tcase_add_loop_test(all, forward_on_the_gpu_kernels_is_pytorchs, 0, 4);
-    tcase_add_loop_test(all, training_on_the_gpu_kernels_is_pytorchs, 0, 4);
-    tcase_add_loop_test(all, forward_on_matrix_units_is_pytorchs, 0, 4);
-    tcase_add_loop_test(all, training_on_matrix_units_is_pytorchs, 0, 4);
-    tcase_add_loop_test(all, forward_in_reduced_precision_is_near_pytorchs, 0, 8);
-    tcase_add_loop_test(all, training_in_reduced_precision_is_near_pytorchs, 0, 8);
-    tcase_add_loop_test(all, forward_with_weights_of_16_bits_is_near_pytorchs, 0, 4 * HALVES);
-    tcase_add_loop_test(all, training_with_weights_of_16_bits_is_near_pytorchs, 0, 4 * HALVES);
-    tcase_add_loop_test(all, accumulated_batches_make_pytorchs_steps, 0, 4);
-    if (support_device_has_clblast()) {
-        tcase_add_loop_test(all, forward_with_clblast_is_pytorchs, 0, 4);
-        tcase_add_loop_test(all, training_with_clblast_is_pytorchs, 0, 4);
-    }
     Suite *suite = suite_create("ffn");
-    suite_add_tcase(suite, all);
+    TCase *forward = add_case(suite, "forward"), *training = add_case(suite, "training");
+    TCase *sums = add_case(suite, "sums");
+    tcase_add_loop_test(forward, forward_on_the_cpu_kernels_is_pytorchs, 0, 4);
+    tcase_add_test(forward, forward_through_staging_buffers_is_the_same);
+    tcase_add_loop_test(forward, forward_on_the_gpu_kernels_is_pytorchs, 0, 4);
+    tcase_add_loop_test(forward, forward_on_matrix_units_is_pytorchs, 0, 4);
+    tcase_add_loop_test(forward, forward_in_reduced_precision_is_near_pytorchs, 0, 8);
+    tcase_add_loop_test(forward, forward_with_weights_of_16_bits_is_near_pytorchs, 0, 4 * HALVES);
+    tcase_add_loop_test(training, a_hundred_steps_of_each_optimizer_are_pytorchs, 0, 8);
+    tcase_add_loop_test(training, training_on_the_gpu_kernels_is_pytorchs, 0, 4);
+    tcase_add_loop_test(training, training_on_matrix_units_is_pytorchs, 0, 4);
+    tcase_add_loop_test(training, training_in_reduced_precision_is_near_pytorchs, 0, 8);
+    tcase_add_loop_test(training, training_with_weights_of_16_bits_is_near_pytorchs, 0, 4 * HALVES);
+    tcase_add_test(sums, parameter_gradients_summed_over_chunks_are_pytorchs);
+    tcase_add_loop_test(sums, accumulated_batches_make_pytorchs_steps, 0, 4);
+    if (support_device_has_clblast()) {
+        tcase_add_loop_test(forward, forward_with_clblast_is_pytorchs, 0, 4);
+        tcase_add_loop_test(training, training_with_clblast_is_pytorchs, 0, 4);
+    }
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);

@@ -300,16 +300,17 @@ END_TEST
 
 int main(void)
 {
-    TCase *all = tcase_create("tile");
-    tcase_set_timeout(all, 380); /* kernels are compiled at the first run */
-    tcase_add_test(all, names_say_what_tiles_are_and_find_them);
-    tcase_add_test(all, every_tile_is_one_that_the_kernels_can_be);
-    tcase_add_test(all, each_class_of_rows_has_candidates_of_its_size);
-    tcase_add_test(all, the_rule_takes_larger_tiles_only_where_each_unit_gets_one);
-    tcase_add_loop_test(all, all_tiles_give_the_references_results_and_the_same_bits, 0, PROVIDERS);
-    tcase_add_loop_test(all, a_tile_that_the_device_has_no_room_for_is_refused_once_and_for_all, 0, PROVIDERS);
     Suite *suite = suite_create("tile");
-    suite_add_tcase(suite, all);
+    TCase *rules = tcase_create("rules"), *kernels = tcase_create("kernels");
+    suite_add_tcase(suite, rules);
+    suite_add_tcase(suite, kernels);
+    tcase_set_timeout(kernels, 380); /* they are compiled at the first run */
+    tcase_add_test(rules, names_say_what_tiles_are_and_find_them);
+    tcase_add_test(rules, every_tile_is_one_that_the_kernels_can_be);
+    tcase_add_test(rules, each_class_of_rows_has_candidates_of_its_size);
+    tcase_add_test(rules, the_rule_takes_larger_tiles_only_where_each_unit_gets_one);
+    tcase_add_loop_test(kernels, all_tiles_give_the_references_results_and_the_same_bits, 0, PROVIDERS);
+    tcase_add_loop_test(kernels, a_tile_that_the_device_has_no_room_for_is_refused_once_and_for_all, 0, PROVIDERS);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
