@@ -257,10 +257,11 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call with,tests)
 	$(call link,tests)
 TOOLS     := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter-out tests/bench/support%,$(call present,$(wildcard tests/bench/*.c))))
 bench_WITH = $(call obj,$(wildcard tests/bench/support*.c)) $(call libs,$(HAVE))
-bench_LINK = $(call pkg_libs,$(sort $(foreach f,$(HAVE),$($f_PKGS)))) $(CXX_LIB) -ldl -lm
+bench_LINK = $(FAST_LD) $(call pkg_libs,$(sort $(foreach f,$(HAVE),$($f_PKGS)))) $(CXX_LIB) -ldl -lm
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(call with,bench)
 	$(call link,bench)
-tests: $(UNIT) $(TOOLS) $(OWN_EXPERTS)
+# What measures is not built instrumented: no test runs it there.
+tests: $(UNIT) $(if $(SANITIZE),,$(TOOLS)) $(OWN_EXPERTS)
 .PHONY: tests
 check test: all tests
 	BUILD=$(BUILD) tests/run $(T)

@@ -5,7 +5,7 @@ the plain formula; also when one of them is killed and comes back in the middle 
 # once: an example's numbers; what it calls has unit tests
 import shutil, subprocess, sys, tempfile, threading
 
-from support_server import BIN, PATIENCE, ROOT, Server
+from support_server import BIN, PATIENCE, ROOT, Server, warm_cache
 try:
     import numpy as np
 except ImportError as missing:
@@ -84,6 +84,7 @@ def serve_layer(folder):
     router = random.standard_normal((EXPERTS, hidden)).astype("<f4")
     router.tofile(f"{folder}/router")
     x = [random.standard_normal((ROWS, hidden)) for _ in range(4)]
+    warm_cache("device0", "device0.1")  # for one server each
     with Server([entry(hidden, inner, folder, "[0:2]")]) as one, Server([entry(hidden, inner, folder, "[2:4]")]) as other:
         for server in one, other:
             server.start()

@@ -8,6 +8,6 @@ for module in torch pytest zmq google.protobuf; do
     /usr/bin/python3 -c "import $module" 2>/dev/null || { echo "skipped: no Python module $module (scripts/install-packages --test)"; exit 77; }
 done
 [ -x "../../${BUILD:=build}/bin/expertd-dht" ] || { echo "skipped: expertd-dht is not built"; exit 77; }
-../../tests/cache take >/dev/null
+../../tests/cache take device0 device0.1 device0.2 >/dev/null # up to three servers run at a time
 export BUILD PYTHONDONTWRITEBYTECODE=1
 exec timeout --foreground 3500 /usr/bin/python3 -X faulthandler -m pytest -p no:cacheprovider -q -ra tests
