@@ -7,8 +7,7 @@
 
 #include "client/call_cut.h"
 #include "client/call_parts.h"
-#include "client/client.h"
-#include "client/client_private.h"
+#include "client/switchboard.h"
 #include "common/address.h"
 #include "common/clock.h"
 #include "common/uid.h"
@@ -32,11 +31,12 @@ struct leg {
     size_t count;
 };
 
-/* Of a call for one expert the one leg has its whole request. */
+/* One allocation. Of a call for one expert the one leg has its whole request. */
 struct away {
     struct leg legs[LEGS_MAX];
     size_t count, open;
     size_t n_parts;
+    uint32_t *numbers; /* behind the parts: the legs', one behind the other, as each part is in one */
     struct part parts[];
 };
 
@@ -50,35 +50,31 @@ static void go_away(struct expertd_call *call)
     client->stirred = true;
     call->not_applied = call->method != EXPERTD__METHOD__BACKWARD;
     call_table_remove(&client->table, call);
-    client_move(call, CALL_AWAY);
+    switchboard_move(call, CALL_AWAY);
 }
 
 static struct away *away_of(struct expertd_call *call)
 {
-    return call->away = calloc(1, sizeof *call->away + call->n_parts * sizeof call->away->parts[0]);
-}
-
-static void clear_legs(struct away *away)
-{
-    for (size_t i = 0; i < away->count; i++)
-        free(away->legs[i].numbers);
-    away->count = away->open = 0;
-}
-
-void away_forget(struct expertd_call *call)
-{
+    const size_t part_bytes = sizeof call->away->parts[0] + sizeof call->away->numbers[0];
+    call->away = calloc(1, sizeof *call->away + call->n_parts * part_bytes);
     if (call->away)
-        clear_legs(call->away);
+        call->away->numbers = (uint32_t *)(void *)&call->away->parts[call->n_parts];
+    return call->away;
+}
+
+static void forget(struct expertd_call *call)
+{
     free(call->away);
     call->away = NULL;
 }
 
-void away_drop(struct expertd_call *call)
+void away_release(struct expertd_call *call)
 {
     for (size_t i = 0; call->away && i < call->away->count; i++)
         if (call->away->legs[i].call)
-            expertd_call_release(&call->away->legs[i].call);
-    away_forget(call);
+            away_release(call->away->legs[i].call);
+    forget(call);
+    switchboard_release(call);
 }
 
 bool away_connected(const struct expertd_call *call)
@@ -115,11 +111,11 @@ static uint64_t room_of(const struct expertd_call *call, uint64_t rows)
 /* A leg at that client without a request; NULL: there is no time, or no memory. */
 static struct expertd_call *new_leg(const struct expertd_call *call, struct expertd_client *at)
 {
-    return clock_now_ns() < call->deadline_ns ? client_new_call(at, call->method) : NULL;
+    return clock_now_ns() < call->deadline_ns ? switchboard_new_call(at, call->method) : NULL;
 }
 
-/* Puts a leg on its way that has a request. numbers: its parts', which are the leg's then; NULL: it is all of the call.
- * False: it cannot be, and there is neither a leg nor numbers. */
+/* Puts a leg on its way that has a request. numbers: its parts', of away->numbers; NULL: it is all of the call. False:
+ * it cannot be, and there is no leg. */
 static bool launch_leg(struct expertd_call *call, struct expertd_call *leg, uint32_t *numbers, size_t count)
 {
     struct away *away = call->away;
@@ -129,10 +125,9 @@ static bool launch_leg(struct expertd_call *call, struct expertd_call *leg, uint
     leg->deadline_ms = call->deadline_ms;
     leg->leg_of = call;
     at->own_legs += at == call->client;
-    if (client_set_time_left(leg, clock_now_ns()) < 0 || client_launch(leg, call->deadline_ns) < 0) {
+    if (switchboard_set_time_left(leg, clock_now_ns()) < 0 || away_launch(leg, call->deadline_ns) < 0) {
         at->own_legs -= at == call->client;
         call_drop_request(leg);
-        free(numbers);
         return false;
     }
     away->legs[away->count++] = (struct leg){leg, numbers, count};
@@ -140,15 +135,17 @@ static bool launch_leg(struct expertd_call *call, struct expertd_call *leg, uint
     return true;
 }
 
-/* The client of the frontend that an answer names; NULL. */
+/* The client of the frontend that an answer names, made where there is none; NULL. */
 static struct expertd_client *sibling_of(struct expertd_client *client, const char *endpoint)
 {
-    bool made;
-    struct expertd_client *sibling =
-        siblings_get(&client->siblings, client->endpoint, endpoint, client->connection.context, &made);
     struct epoll_event event = {.events = EPOLLIN};
-    if (!sibling || !made)
+    struct expertd_client *sibling = siblings_at(&client->siblings, endpoint);
+    if (sibling || !siblings_may_add(&client->siblings, client->endpoint, endpoint))
         return sibling;
+    client->siblings.options.zmq_context = client->connection.context;
+    if (expertd_client_new(&sibling, endpoint, &client->siblings.options) < 0)
+        return NULL;
+    siblings_add(&client->siblings, sibling, sibling->endpoint);
     sibling->is_sibling = true;
     sibling->home = client;
     /* Its end takes it out again. Not watched, it would be found by the next look at the clock. */
@@ -185,7 +182,7 @@ static bool send_whole(struct expertd_call *call, struct expertd_client *sibling
     if (leg && launch_leg(call, leg, NULL, 0))
         return true;
     call->not_applied = not_applied;
-    away_forget(call);
+    forget(call);
     return false;
 }
 
@@ -200,7 +197,7 @@ static bool follow_whole(struct expertd_call *call, const char *endpoint)
     call->followed = true;
     client->counters.followed++;
     call_drop_answer(call);
-    if (client_has_tensors(call->method) && call->n_parts == 0)
+    if (call_has_tensors(call->method) && call->n_parts == 0)
         siblings_learn(&client->siblings, call->uid_hash, sibling);
     return true;
 }
@@ -234,27 +231,6 @@ static void take_whole(struct expertd_call *call, struct expertd_call *leg)
     take_metadata(call, leg);
     memcpy(call->message, leg->message, sizeof call->message);
     take_outputs(call, leg);
-}
-
-/* What was looked for where it is not any more goes on at home. */
-static void whole_ended(struct expertd_call *call, struct expertd_call *leg)
-{
-    struct expertd_client *client = call->client;
-    const uint64_t now_ns = clock_now_ns();
-    const bool bulk = leg->client->is_bulk; /* it was at home */
-    const bool remembered = !bulk && !call->followed && leg->status == EXPERTD_NOT_FOUND;
-    const bool lost = leg->status == EXPERTD_UNAVAILABLE || leg->status == EXPERTD_NOT_FOUND;
-    if (lost)
-        siblings_learn(&client->siblings, call->uid_hash, NULL);
-    if (remembered && call->deadline_ns > now_ns && client_set_time_left(call, now_ns) == 0 &&
-        call_table_insert(&client->table, call) == 0) {
-        client->stirred = true;
-        client_queue(call);
-        return;
-    }
-    take_whole(call, leg);
-    if (!bulk || !away_follow(call, leg->named))
-        client_finish(call);
 }
 
 /* ---- parts --------------------------------------------------------------------------------------------------------
@@ -316,13 +292,13 @@ static size_t start_legs(struct expertd_call *call, const Expertd__RequestHeader
     struct away *away = call->away;
     bool started[MESSAGE_MAX_PARTS] = {false};
     const bool not_applied = call->not_applied;
-    clear_legs(away);
+    uint32_t *numbers = away->numbers;
+    away->count = away->open = 0;
     go_away(call);
     for (size_t first = 0; first < away->n_parts && away->count < LEGS_MAX; first++) {
         struct expertd_client *at = away->parts[first].at;
-        uint32_t *numbers = at && !started[first] ? malloc(away->n_parts * sizeof *numbers) : NULL;
         size_t count = 0;
-        if (!numbers)
+        if (!at || started[first])
             continue;
         for (size_t p = first; p < away->n_parts; p++) {
             if (away->parts[p].at != at)
@@ -338,8 +314,7 @@ static size_t start_legs(struct expertd_call *call, const Expertd__RequestHeader
             made = cut_leg(leg, call, header, numbers, count);
         if (made)
             (void)launch_leg(call, leg, numbers, count);
-        else
-            free(numbers);
+        numbers += count;
     }
     if (away->count == 0)
         call->not_applied = not_applied;
@@ -364,7 +339,7 @@ static bool begin_at_siblings(struct expertd_call *call)
     free(memory);
     if (!elsewhere) {
         call_drop_answer(call);
-        away_forget(call);
+        forget(call);
     }
     return elsewhere;
 }
@@ -416,14 +391,6 @@ static bool go_on(struct expertd_call *call)
     free(memory);
     call->client->counters.followed += count > 0 && turned > 0;
     return count > 0;
-}
-
-static bool any_named(const struct call_parts *parts)
-{
-    for (size_t p = 0; p < parts->count; p++)
-        if (parts->parts[p].endpoint[0])
-            return true;
-    return false;
 }
 
 static void drop_outputs(struct expertd_call *call)
@@ -551,7 +518,8 @@ static void end_parts(struct expertd_call *call)
     }
     call->not_applied = call->method != EXPERTD__METHOD__BACKWARD || not_applied;
     call->retry_after_ms = call->status == EXPERTD_RESOURCE_EXHAUSTED ? retry_after_ms : 0;
-    client_finish(call);
+    forget(call);
+    switchboard_finish(call);
 }
 
 static void leg_of_parts_ended(struct expertd_call *call, struct expertd_call *leg)
@@ -566,6 +534,45 @@ static void leg_of_parts_ended(struct expertd_call *call, struct expertd_call *l
     }
     if (away->open == 0 && !go_on(call))
         end_parts(call);
+}
+
+/* ---- what becomes of either ---------------------------------------------------------------------------------------
+ */
+
+/* After its answer, whether the call goes on where that says that its expert, or some of its parts', are. endpoint: the
+ * answer's; "". Only once is a frontend believed. */
+static bool follow(struct expertd_call *call, const char *endpoint)
+{
+    if (call->client->is_sibling || call->n_request == 0)
+        return false;
+    if (call->n_parts == 0 || !call->answer)
+        return follow_whole(call, endpoint);
+    if (!call_parts_any_named(call->answer) || !go_on(call)) {
+        forget(call);
+        return false;
+    }
+    return true;
+}
+
+/* What was looked for where it is not any more goes on at home. */
+static void whole_ended(struct expertd_call *call, struct expertd_call *leg)
+{
+    struct expertd_client *client = call->client;
+    const uint64_t now_ns = clock_now_ns();
+    const bool bulk = leg->client->is_bulk; /* it was at home */
+    const bool remembered = !bulk && !call->followed && leg->status == EXPERTD_NOT_FOUND;
+    const bool lost = leg->status == EXPERTD_UNAVAILABLE || leg->status == EXPERTD_NOT_FOUND;
+    if (lost)
+        siblings_learn(&client->siblings, call->uid_hash, NULL);
+    if (remembered && call->deadline_ns > now_ns && switchboard_set_time_left(call, now_ns) == 0 &&
+        call_table_insert(&client->table, call) == 0) {
+        client->stirred = true;
+        switchboard_queue(call);
+        return;
+    }
+    take_whole(call, leg);
+    if (!bulk || !follow(call, leg->named))
+        switchboard_finish(call);
 }
 
 /* ---- what is large -------------------------------------------------------------------------------------------------
@@ -606,16 +613,16 @@ static bool send_large(struct expertd_call *call)
 static void go_home(struct expertd_call *call, struct expertd_call *leg)
 {
     call_table_remove(&leg->client->table, leg);
-    away_forget(call);
-    client_keep(leg);
+    forget(call);
+    switchboard_keep(leg);
     call->not_applied = true;
-    if (client_set_time_left(call, clock_now_ns()) < 0 || call_table_insert(&call->client->table, call) < 0) {
+    if (switchboard_set_time_left(call, clock_now_ns()) < 0 || call_table_insert(&call->client->table, call) < 0) {
         call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "no memory for the call");
-        client_finish(call);
+        switchboard_finish(call);
         return;
     }
     call->client->stirred = true;
-    client_queue(call);
+    switchboard_queue(call);
 }
 
 /* A network may admit one connection and no second one. What waits for that goes by the one that there is. */
@@ -658,26 +665,9 @@ static bool begin_elsewhere(struct expertd_call *call)
     return sibling && send_whole(call, sibling);
 }
 
-bool away_begin(struct expertd_call *call)
+static bool begin_away(struct expertd_call *call)
 {
-    return client_has_tensors(call->method) && (begin_elsewhere(call) || send_large(call));
-}
-
-bool away_follow(struct expertd_call *call, const char *endpoint)
-{
-    if (call->leg_of) {
-        snprintf(call->named, sizeof call->named, "%s", endpoint ? endpoint : "");
-        return false;
-    }
-    if (call->client->is_sibling || call->n_request == 0)
-        return false;
-    if (call->n_parts == 0 || !call->answer)
-        return follow_whole(call, endpoint);
-    if (!any_named(call->answer) || !go_on(call)) {
-        away_forget(call);
-        return false;
-    }
-    return true;
+    return call_has_tensors(call->method) && (begin_elsewhere(call) || send_large(call));
 }
 
 static void take_ended(struct expertd_client *client)
@@ -688,22 +678,60 @@ static void take_ended(struct expertd_client *client)
         if (call->away->n_parts > 0) {
             leg_of_parts_ended(call, leg);
         } else {
-            away_forget(call);
+            forget(call);
             whole_ended(call, leg);
         }
-        client_keep(leg);
+        switchboard_keep(leg);
     }
 }
 
-bool away_take_back(struct expertd_client *client)
+/* Those whose answers name another frontend go on there, or end. Whether there were any. */
+static bool follow_named(struct expertd_client *client)
+{
+    struct expertd_call *call;
+    const bool any = client->count[CALL_NAMED] > 0;
+    while ((call = TAILQ_FIRST(&client->calls[CALL_NAMED])) != NULL)
+        if (!follow(call, call->named))
+            switchboard_finish(call);
+    return any;
+}
+
+/* Takes in what there is of all siblings, and ends the calls whose legs have. Whether anything was put on its way
+ * meanwhile: then it is to be looked at all again before sleeping. */
+static bool take_back(struct expertd_client *client)
 {
     client->stirred = false;
     for (size_t i = 0; i < client->siblings.count; i++) {
-        client_progress(client->siblings.clients[i], NULL);
+        away_progress(client->siblings.clients[i], NULL);
         if (client->siblings.clients[i]->is_bulk)
             mind_bulk(client, client->siblings.clients[i]);
         take_ended(client->siblings.clients[i]);
     }
     take_ended(client);
     return client->stirred;
+}
+
+int away_launch(struct expertd_call *call, uint64_t deadline_ns)
+{
+    call->deadline_ns = deadline_ns;
+    if (begin_away(call))
+        return 0;
+    const int rc = switchboard_launch(call);
+    (void)follow_named(call->client);
+    return rc;
+}
+
+/* If `wanted` has not ended, the last thing that was done to each connection is an attempt to receive that found
+ * nothing, as connection_wait() demands: here calls are given to siblings, and those are looked at behind it; what that
+ * puts on its way, here or there, is sent, and then it begins anew. */
+void away_progress(struct expertd_client *client, const struct expertd_call *wanted)
+{
+    bool again;
+    do {
+        switchboard_progress(client, wanted);
+        again = follow_named(client);
+        if (wanted && !call_in_flight(wanted))
+            return;
+        again |= client->siblings.count > 0 && take_back(client);
+    } while (again);
 }

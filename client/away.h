@@ -8,20 +8,16 @@
 
 #include "client/call.h"
 
-/* Before a call is sent: whether it is away from now on, as its expert, or one of its parts', is known to be at another
- * frontend; or as it is large, and has a connection of its own to the same one. */
-bool away_begin(struct expertd_call *call);
-/* After its answer: whether it goes on where that says that its expert, or some of its parts', are. endpoint: the
- * answer's; "". Only once is a frontend believed. */
-bool away_follow(struct expertd_call *call, const char *endpoint);
-/* Takes in what there is of all siblings, and ends the calls whose legs have. Whether anything was put on its way
- * meanwhile: then it is to be looked at all again before sleeping. */
-bool away_take_back(struct expertd_client *client);
+/* Puts the call, whose request is made, on its way: to where its expert, or one of its parts', is known to be; or, as
+ * it is large, by a connection of its own to the same frontend; or as any other. Its status may be there at once.
+ * -ENOMEM: it is as it was. */
+int away_launch(struct expertd_call *call, uint64_t deadline_ns);
+/* What is there now, of the client and all its siblings, without waiting: at most until `wanted` (NULL: none) has
+ * ended. */
+void away_progress(struct expertd_client *client, const struct expertd_call *wanted);
 /* Whether a leg of the call, which is away, has a connection, or has ended. */
 bool away_connected(const struct expertd_call *call);
-/* Gives the legs up; a call that is not away has none. */
-void away_drop(struct expertd_call *call);
-/* Forgets them, whose clients have gone. */
-void away_forget(struct expertd_call *call);
+/* The program wants the call no more: gives it up, and its legs. */
+void away_release(struct expertd_call *call);
 
 #endif

@@ -19,6 +19,7 @@ enum call_state {
     CALL_UNSENT, /* waits for a connection, or for room in its queue */
     CALL_SENT,
     CALL_AWAY,      /* with other frontends of the server, in calls of their clients: its legs (client/away.h) */
+    CALL_NAMED,     /* answered, by the name of another frontend where it may go on: nobody has looked there yet */
     CALL_PAUSED,    /* refused for want of room; to be sent once more at resend_ns */
     CALL_LEG_ENDED, /* a leg that has ended, and that the call it is of has not taken yet */
     CALL_DONE,      /* ended, and the program was not told yet */
@@ -37,7 +38,7 @@ struct expertd_call {
     struct expertd_call *leg_of;    /* of a leg; NULL */
     struct away *away;              /* CALL_AWAY: its legs */
     bool followed;                  /* the server has said where it belongs: it is believed once */
-    char named[CALL_ENDPOINT_SIZE]; /* of a leg: the endpoint that its answer names; "" */
+    char named[CALL_ENDPOINT_SIZE]; /* the endpoint that its answer names; "" */
     uint64_t request_id;
     uint64_t deadline_ns;
     uint64_t resend_ns;
@@ -75,7 +76,12 @@ static inline bool call_keeps_request(const struct expertd_call *call)
 static inline bool call_in_flight(const struct expertd_call *call)
 {
     return call->state == CALL_UNSENT || call->state == CALL_SENT || call->state == CALL_AWAY ||
-           call->state == CALL_PAUSED;
+           call->state == CALL_NAMED || call->state == CALL_PAUSED;
+}
+/* Of one expert, or several, and with tensors. */
+static inline bool call_has_tensors(Expertd__Method method)
+{
+    return method == EXPERTD__METHOD__FORWARD || method == EXPERTD__METHOD__BACKWARD;
 }
 
 /* Frees what the call holds of its request, or of its answer (then it is as before its end). */

@@ -87,6 +87,14 @@ void call_parts_say(void **answer, const uint32_t *numbers, const struct call_pa
     }
 }
 
+bool call_parts_any_named(const struct call_parts *parts)
+{
+    for (size_t p = 0; p < parts->count; p++)
+        if (parts->parts[p].endpoint[0])
+            return true;
+    return false;
+}
+
 /* ---- what programs see of them --------------------------------------------------------------------------------- */
 
 uint64_t expertd_call_request_id(const struct expertd_call *call)

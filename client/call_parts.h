@@ -26,5 +26,7 @@ bool call_parts_take(void **answer, const Expertd__ReplyHeader *header, bool bac
 bool call_parts_begin(void **answer, size_t count);
 /* Says something else of `count` of them, by their numbers; without memory all but the texts. */
 void call_parts_say(void **answer, const uint32_t *numbers, const struct call_part *parts, size_t count);
+/* Whether one of them is said to be at another frontend. */
+bool call_parts_any_named(const struct call_parts *parts);
 
 #endif

@@ -1,431 +1,24 @@
+#include "client/client.h"
+
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "client/away.h"
-#include "client/backoff.h"
 #include "client/call_doubt.h"
-#include "client/call_reply.h"
 #include "client/call_request.h"
-#include "client/client.h"
-#include "client/client_private.h"
 #include "client/expertd.h"
 #include "client/struct_size.h"
+#include "client/switchboard.h"
 #include "common/clock.h"
 #include "common/uid.h"
-#include "proto/codec.h"
-
-enum { DEADLINE_MS = 30000, QUEUE_LIMIT = 1000, HEARTBEAT_MS = 2000, CALLS_KEPT = 64, ROOM_ALIGN = 64 };
-static const uint64_t frame_bytes_max = UINT64_C(1) << 31, local_bytes_default = UINT64_C(256) << 20;
-
-/* ---- a call's way ---------------------------------------------------------------------------------------------- */
-
-void client_move(struct expertd_call *call, enum call_state state)
-{
-    struct expertd_client *client = call->client;
-    TAILQ_REMOVE(&client->calls[call->state], call, link);
-    client->count[call->state]--;
-    call->state = state;
-    TAILQ_INSERT_TAIL(&client->calls[state], call, link);
-    client->count[state]++;
-}
-
-void client_finish(struct expertd_call *call)
-{
-    struct expertd_client *client = call->client;
-    call_table_remove(&client->table, call);
-    if (!call_keeps_request(call))
-        call_drop_request(call);
-    away_forget(call);
-    if (call->leg_of) {
-        client->own_legs -= call->leg_of->client == client;
-        client_move(call, CALL_LEG_ENDED);
-        return;
-    }
-    call_doubt_at_end(call);
-    client_move(call, CALL_DONE);
-    client->ended++;
-    call->ended_before = client->polls;
-}
-
-/* A call that was DONE is to be counted no more, if it was not yet. */
-static void discount(struct expertd_call *call)
-{
-    if (call->ended_before == call->client->polls)
-        call->client->ended--;
-    call->ended_before = UINT64_MAX;
-}
-
-void client_keep(struct expertd_call *call)
-{
-    call_drop_request(call);
-    call_drop_answer(call);
-    client_move(call, CALL_FREE);
-}
-
-struct expertd_call *client_new_call(struct expertd_client *client, Expertd__Method method)
-{
-    struct expertd_call *call = TAILQ_FIRST(&client->calls[CALL_FREE]);
-    if (!call) {
-        call = malloc(sizeof *call);
-        if (!call)
-            return NULL;
-        TAILQ_INSERT_TAIL(&client->calls[CALL_FREE], call, link);
-        client->count[CALL_FREE]++;
-        call->client = client;
-        call->state = CALL_FREE;
-    }
-    call->bucket_next = NULL;
-    call->user = NULL;
-    call->leg_of = NULL;
-    call->away = NULL;
-    call->followed = false;
-    call->named[0] = 0;
-    call->uid_hash = 0;
-    call->method = method;
-    call->not_applied = true;
-    call->unanswered = false;
-    memset(call->in_doubt, 0, sizeof call->in_doubt);
-    call->refusals = call->retry_after_ms = 0;
-    call->status = EXPERTD_OK;
-    call->n_request = call->n_outputs = call->n_gradients = call->n_parts = 0;
-    call->metadata_bytes = 0;
-    call->answer = NULL;
-    call->message[0] = 0;
-    return call;
-}
-
-/* Whether the request may have to be sent once more while the call is in flight, or after it. */
-static bool may_resend(const struct expertd_call *call)
-{
-    switch (call->method) {
-    case EXPERTD__METHOD__FORWARD:
-    case EXPERTD__METHOD__INFO:
-    case EXPERTD__METHOD__CHECKPOINT:
-    case EXPERTD__METHOD__LOAD:
-    case EXPERTD__METHOD__UNLOAD:
-    case EXPERTD__METHOD__SET:
-        return true; /* at another frontend of the server, if the expert is there */
-    default:
-        return call_keeps_request(call);
-    }
-}
-
-/* -EAGAIN: it has to wait. Else the request is on its way, or lost with the connection. */
-static int transmit(struct expertd_client *client, struct expertd_call *call)
-{
-    zmq_msg_t copies[1 + EXPERTD_MAX_TENSORS];
-    zmq_msg_t *frames = call->request;
-    const size_t count = call->n_request;
-    if (may_resend(call)) {
-        frames = copies;
-        for (size_t i = 0; i < count; i++) {
-            zmq_msg_init(&copies[i]);
-            zmq_msg_copy(&copies[i], &call->request[i]); /* of a large one, a reference */
-        }
-    }
-    const int rc = connection_send(&client->connection, frames, count, call->room_bytes);
-    if (frames == copies) {
-        for (size_t i = 0; i < count; i++)
-            zmq_msg_close(&copies[i]);
-    } else if (rc != -EAGAIN) {
-        call_drop_request(call);
-    }
-    return rc;
-}
-
-static void fail_unsent(struct expertd_call *call, int rc)
-{
-    call_set_status(call, EXPERTD_UNAVAILABLE, "%s: the request could not be sent: %s", call->client->endpoint,
-                    strerror(-rc));
-    client_finish(call);
-}
-
-/* In the order in which they came, for as long as ZeroMQ takes them. */
-static void send_waiting(struct expertd_client *client)
-{
-    struct expertd_call *call;
-    while ((call = TAILQ_FIRST(&client->calls[CALL_UNSENT])) != NULL) {
-        const int rc = transmit(client, call);
-        if (rc == -EAGAIN)
-            return;
-        if (rc < 0) {
-            fail_unsent(call, rc);
-        } else {
-            call->not_applied = call->method != EXPERTD__METHOD__BACKWARD;
-            client_move(call, CALL_SENT);
-        }
-    }
-}
-
-/* After a refusal with a hint: the call goes on, unless its deadline comes first. */
-static bool pause_call(struct expertd_client *client, struct expertd_call *call)
-{
-    if (call->status != EXPERTD_RESOURCE_EXHAUSTED || call->retry_after_ms == 0 || client->impatient ||
-        call->n_request == 0)
-        return false;
-    const uint64_t resend_ns = clock_now_ns() + backoff_ns(call->retry_after_ms, call->refusals, &client->random);
-    if (resend_ns >= call->deadline_ns)
-        return false;
-    call->refusals++;
-    call->resend_ns = resend_ns;
-    if (client->count[CALL_PAUSED] == 0 || resend_ns < client->resume_ns)
-        client->resume_ns = resend_ns;
-    client->counters.resent++;
-    client_move(call, CALL_PAUSED);
-    return true;
-}
-
-int client_set_time_left(struct expertd_call *call, uint64_t now_ns)
-{
-    const uint32_t deadline_ms = call->deadline_ms;
-    const uint64_t left_ns = call->deadline_ns > now_ns ? call->deadline_ns - now_ns : 0;
-    call->deadline_ms = (uint32_t)(left_ns / NS_PER_MS) + 1;
-    const int rc = call_request_set_deadline(call);
-    call->deadline_ms = deadline_ms;
-    return rc;
-}
-
-/* Those whose pause is over wait to be sent, with what is left of their time. */
-static void resume_paused(struct expertd_client *client)
-{
-    const uint64_t now_ns = client->count[CALL_PAUSED] > 0 ? clock_now_ns() : 0;
-    if (client->count[CALL_PAUSED] == 0 || now_ns < client->resume_ns)
-        return;
-    client->resume_ns = UINT64_MAX;
-    for (struct expertd_call *call = TAILQ_FIRST(&client->calls[CALL_PAUSED]), *next; call; call = next) {
-        next = TAILQ_NEXT(call, link);
-        if (call->resend_ns > now_ns) {
-            if (call->resend_ns < client->resume_ns)
-                client->resume_ns = call->resend_ns;
-            continue;
-        }
-        if (client_set_time_left(call, now_ns) < 0) {
-            client_finish(call); /* refused, as it was */
-        } else {
-            call->retry_after_ms = 0;
-            call_drop_answer(call); /* what it says of parts is not what becomes of them now */
-            client_move(call, CALL_UNSENT);
-        }
-    }
-}
-
-/* ---- shared memory ---------------------------------------------------------------------------------------------- */
-
-/* Asks a server on this host, once on each connection, where its shared memory is; the answer is to no call. */
-static void ask_for_local(struct expertd_client *client)
-{
-    unsigned char buffer[64];
-    zmq_msg_t frame;
-    if (client->asked_connects == client->connection.connects || !connection_wants_local(&client->connection))
-        return;
-    client->asked_connects = client->connection.connects;
-    Expertd__RequestHeader header = EXPERTD__REQUEST_HEADER__INIT;
-    header.version = MESSAGE_VERSION;
-    header.method = EXPERTD__METHOD__PING;
-    const long size = message_encode_request(&header, buffer, sizeof buffer);
-    if (size < 0 || zmq_msg_init_size(&frame, (size_t)size) < 0)
-        return;
-    memcpy(zmq_msg_data(&frame), buffer, (size_t)size);
-    (void)connection_send(&client->connection, &frame, 1, CONNECTION_NOT_LOCAL);
-    zmq_msg_close(&frame);
-}
-
-static void take_offer(struct expertd_client *client, const Expertd__Pong *pong)
-{
-    if (pong->local && pong->local->instance.len == LOCAL_INSTANCE)
-        connection_offer_local(&client->connection, pong->local->path, pong->local->instance.data);
-}
-
-/* What a reply's tensors take: each begins at a multiple of 64. Of a backward they are the inputs' gradients; of a
- * forward as many rows of what came the last time, or else as much as the inputs. */
-static uint64_t expected_room(const struct expertd_client *client, const struct expertd_call *call,
-                              const struct call_request *request)
-{
-    uint64_t bytes = ROOM_ALIGN;
-    const uint64_t known = client->rooms[call->uid_hash % CLIENT_ROOMS].uid_hash == call->uid_hash
-                               ? client->rooms[call->uid_hash % CLIENT_ROOMS].row_bytes
-                               : 0;
-    if (request->method == EXPERTD__METHOD__FORWARD && known)
-        return bytes + (uint64_t)EXPERTD_MAX_TENSORS / 2 * ROOM_ALIGN + known * call->rows;
-    for (size_t i = 0; i < request->count[0]; i++)
-        if (!request->requires_grad || request->requires_grad[i])
-            bytes += request->tensors[0][i].bytes + ROOM_ALIGN;
-    return bytes;
-}
-
-static void remember_room(struct expertd_client *client, const struct expertd_call *call)
-{
-    uint64_t row_bytes = 0;
-    if (call->method != EXPERTD__METHOD__FORWARD || call->status != EXPERTD_OK || call->rows == 0)
-        return;
-    for (size_t i = 0; i < call->n_outputs; i++)
-        row_bytes += call->outputs[i].bytes / call->rows;
-    client->rooms[call->uid_hash % CLIENT_ROOMS].uid_hash = call->uid_hash;
-    client->rooms[call->uid_hash % CLIENT_ROOMS].row_bytes = row_bytes;
-}
-
-bool client_has_tensors(Expertd__Method method)
-{
-    return method == EXPERTD__METHOD__FORWARD || method == EXPERTD__METHOD__BACKWARD;
-}
-
-/* ---- taking in --------------------------------------------------------------------------------------------------- */
-
-/* Frames' owner: this function. */
-static void take_message(struct expertd_client *client, zmq_msg_t *frames, size_t count)
-{
-    const char *why;
-    Expertd__ReplyHeader *header = call_reply_decode(&client->decoder, &frames[0], &why);
-    struct expertd_call *call = header ? call_table_find(&client->table, header->request_id) : NULL;
-    if (!header) {
-        client->counters.malformed_replies++;
-    } else if (header->request_id == 0 && header->pong && client->asked_connects) {
-        take_offer(client, header->pong);
-    } else if (!call || call->state != CALL_SENT) {
-        client->counters.late_replies++;
-    } else {
-        client->counters.malformed_replies += !call_reply_take(call, header, frames + 1, count - 1, why);
-        remember_room(client, call);
-        if (!pause_call(client, call) && !away_follow(call, header->endpoint))
-            client_finish(call);
-        if (call->status == EXPERTD_OK && client_has_tensors(call->method))
-            ask_for_local(client); /* after the first answer: whoever makes one call does not need it */
-    }
-}
-
-/* Takes in the messages that are there; stops early when `wanted` (NULL: none) has ended. */
-static void receive(struct expertd_client *client, const struct expertd_call *wanted)
-{
-    zmq_msg_t frames[1 + EXPERTD_MAX_TENSORS];
-    const size_t limit = sizeof frames / sizeof frames[0];
-    size_t count;
-    while ((!wanted || call_in_flight(wanted)) &&
-           (count = connection_receive(&client->connection, frames, limit)) > 0) {
-        take_message(client, frames, count);
-        for (size_t i = 0; i < count && i < limit; i++)
-            zmq_msg_close(&frames[i]);
-    }
-}
-
-/* Answers that came before a loss count; the other calls that were sent end. True if there was any news. */
-static bool take_news(struct expertd_client *client)
-{
-    struct expertd_call *call;
-    const enum connection_news news = connection_hear(&client->connection);
-    if (news != CONNECTION_LOST)
-        return news == CONNECTION_NEWS;
-    receive(client, NULL);
-    while ((call = TAILQ_FIRST(&client->calls[CALL_SENT])) != NULL) {
-        call_set_status(call, EXPERTD_UNAVAILABLE, "%s: the connection was lost before the answer came%s",
-                        client->endpoint, call->not_applied ? "" : "; the backward may have been applied");
-        client_finish(call);
-    }
-    return true;
-}
-
-static void expire_call(struct expertd_call *call)
-{
-    const struct connection *connection = &call->client->connection;
-    call->unanswered |= call->state == CALL_SENT;
-    if (call->state == CALL_PAUSED)
-        ; /* it ends with the refusal */
-    else if (call->state == CALL_SENT)
-        call_set_status(call, EXPERTD_DEADLINE_EXCEEDED, "%s: no answer within %u ms%s", call->client->endpoint,
-                        call->deadline_ms, call->not_applied ? "" : "; the backward may have been applied");
-    else if (connection->up)
-        call_set_status(call, EXPERTD_DEADLINE_EXCEEDED, "%s: it takes no requests; this one waited for %u ms",
-                        call->client->endpoint, call->deadline_ms);
-    else
-        call_set_status(call, EXPERTD_UNAVAILABLE, "%s: no connection within %u ms: %s", call->client->endpoint,
-                        call->deadline_ms,
-                        connection->handshake ? connection->handshake : "is a server running there?");
-    client_finish(call);
-}
-
-static void expire(struct expertd_client *client)
-{
-    static const enum call_state in_flight[] = {CALL_UNSENT, CALL_SENT, CALL_PAUSED};
-    uint64_t earliest_ns = UINT64_MAX;
-    if (client->earliest_ns == UINT64_MAX || clock_now_ns() < client->earliest_ns)
-        return;
-    const uint64_t now_ns = clock_now_ns();
-    for (size_t i = 0; i < sizeof in_flight / sizeof in_flight[0]; i++) {
-        for (struct expertd_call *call = TAILQ_FIRST(&client->calls[in_flight[i]]), *next; call; call = next) {
-            next = TAILQ_NEXT(call, link);
-            if (call->deadline_ns <= now_ns)
-                expire_call(call);
-            else if (call->deadline_ns < earliest_ns)
-                earliest_ns = call->deadline_ns;
-        }
-    }
-    client->earliest_ns = earliest_ns;
-}
-
-static void progress_here(struct expertd_client *client, const struct expertd_call *wanted)
-{
-    receive(client, wanted);
-    if (wanted && !call_in_flight(wanted))
-        return;
-    const bool news = take_news(client);
-    resume_paused(client);
-    if (news || client->count[CALL_UNSENT] > 0) {
-        send_waiting(client);
-        receive(client, wanted);
-    }
-    expire(client);
-}
-
-/* If `wanted` has not ended, the last thing that was done to each connection is an attempt to receive that found
- * nothing, as connection_wait() demands: here calls are given to siblings, and those are looked at behind it; what that
- * puts on its way, here or there, is sent, and then it begins anew. */
-void client_progress(struct expertd_client *client, const struct expertd_call *wanted)
-{
-    do {
-        progress_here(client, wanted);
-        if (wanted && !call_in_flight(wanted))
-            return;
-    } while (client->siblings.count > 0 && away_take_back(client));
-}
 
 /* ---- making calls ---------------------------------------------------------------------------------------------- */
 
-void client_queue(struct expertd_call *call)
-{
-    struct expertd_client *client = call->client;
-    if (call->deadline_ns < client->earliest_ns)
-        client->earliest_ns = call->deadline_ns;
-    client_move(call, CALL_UNSENT);
-    send_waiting(client);
-}
-
-int client_launch(struct expertd_call *call, uint64_t deadline_ns)
-{
-    struct expertd_client *client = call->client;
-    call->deadline_ns = deadline_ns;
-    if (away_begin(call))
-        return 0;
-    if (call_table_insert(&client->table, call) < 0) {
-        call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "no memory for the call");
-        return -ENOMEM;
-    }
-    take_news(client); /* before the call could be counted among the lost ones */
-    send_waiting(client);
-    if (client->count[CALL_UNSENT] >= client->queue_limit) {
-        call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "%s: %u requests wait to be sent already", client->endpoint,
-                        client->queue_limit);
-        client_finish(call);
-        return 0;
-    }
-    client_queue(call);
-    return 0;
-}
-
 static int launch(struct expertd_call *call)
 {
-    return client_launch(call, clock_now_ns() + call->deadline_ms * NS_PER_MS);
+    return away_launch(call, clock_now_ns() + call->deadline_ms * NS_PER_MS);
 }
 
 static void doubt_repeats(struct expertd_call *call, const struct expertd_part *parts)
@@ -438,7 +31,7 @@ static void doubt_repeats(struct expertd_call *call, const struct expertd_part *
 int client_make_call(struct expertd_client *client, struct call_request *request, uint32_t deadline_ms,
                      struct expertd_call **result)
 {
-    struct expertd_call *call = client_new_call(client, request->method);
+    struct expertd_call *call = switchboard_new_call(client, request->method);
     *result = NULL;
     if (!call) {
         call_request_free_tensors(request);
@@ -448,7 +41,7 @@ int client_make_call(struct expertd_client *client, struct call_request *request
     request->metadata = client->metadata;
     request->metadata_bytes = client->metadata_bytes;
     request->traceparent = client->traceparent;
-    const bool tensors = client_has_tensors(request->method);
+    const bool tensors = call_has_tensors(request->method);
     const char *uid = request->many && request->parts && request->n_parts ? request->parts[0].uid : request->uid;
     call->uid_hash = tensors && uid ? uid_hash(uid, strlen(uid)) : 0;
     struct expertd_client *sibling =
@@ -463,13 +56,13 @@ int client_make_call(struct expertd_client *client, struct call_request *request
     call->room_bytes = CONNECTION_NOT_LOCAL;
     const bool made = call_request_make(call, request) == EXPERTD_OK;
     if (made && tensors)
-        call->room_bytes = expected_room(at, call, request);
+        call->room_bytes = switchboard_room(at, call, request);
     if (made && request->method == EXPERTD__METHOD__BACKWARD && request->parts)
         doubt_repeats(call, request->parts);
     if (!made) {
-        client_finish(call);
+        switchboard_finish(call);
     } else if (launch(call) < 0) {
-        client_keep(call);
+        switchboard_keep(call);
         return -ENOMEM;
     }
     *result = call;
@@ -489,7 +82,7 @@ int expertd_call_retry(struct expertd_call *call, uint32_t deadline_ms)
     call->refusals = call->retry_after_ms = 0;
     call->followed = false;
     if (call->state == CALL_DONE)
-        discount(call);
+        switchboard_discount(call);
     call->client->counters.calls++;
     return launch(call);
 }
@@ -541,7 +134,7 @@ static int await(struct expertd_client *client, const struct expertd_call *wante
 {
     uint64_t end_ns = UINT64_MAX, spin_until_ns = 0;
     for (;;) {
-        client_progress(client, wanted);
+        away_progress(client, wanted);
         if (wanted ? !call_in_flight(wanted) : client->ended > 0 || in_flight(client) == 0)
             return 0;
         if (timeout_ms == 0)
@@ -577,19 +170,13 @@ int expertd_poll(struct expertd_client *client, int timeout_ms)
     return ended;
 }
 
-static void report(struct expertd_call *call)
-{
-    discount(call);
-    client_move(call, CALL_REPORTED);
-}
-
 int expertd_call_wait(struct expertd_call *call, int timeout_ms)
 {
     const int rc = call_in_flight(call) ? await(call->client, call, timeout_ms) : 0;
     if (call_in_flight(call))
         return rc < 0 ? rc : -ETIMEDOUT;
     if (call->state == CALL_DONE)
-        report(call);
+        switchboard_report(call);
     return 0;
 }
 
@@ -597,7 +184,7 @@ struct expertd_call *expertd_next_done(struct expertd_client *client)
 {
     struct expertd_call *call = TAILQ_FIRST(&client->calls[CALL_DONE]);
     if (call)
-        report(call);
+        switchboard_report(call);
     return call;
 }
 
@@ -605,110 +192,11 @@ void expertd_call_release(struct expertd_call **pointer)
 {
     struct expertd_call *call = *pointer;
     *pointer = NULL;
-    if (!call)
-        return;
-    struct expertd_client *client = call->client;
-    if (call_in_flight(call)) {
-        call_table_remove(&client->table, call);
-        client->own_legs -= call->leg_of && call->leg_of->client == client;
-    }
-    away_drop(call);
-    if (call->state == CALL_DONE)
-        report(call);
-    client_keep(call);
-    if (client->count[CALL_FREE] > CALLS_KEPT) {
-        TAILQ_REMOVE(&client->calls[CALL_FREE], call, link);
-        client->count[CALL_FREE]--;
-        free(call);
-    }
+    if (call)
+        away_release(call);
 }
 
 /* ---- the client itself ----------------------------------------------------------------------------------------- */
-
-static int set_up(struct expertd_client *client, const char *endpoint, const struct expertd_client_options *options)
-{
-    struct keys keys;
-    client->max_frame_bytes = options->max_frame_bytes ? options->max_frame_bytes : frame_bytes_max;
-    const struct connection_options connection = {
-        .keys = &keys,
-        .context = options->zmq_context,
-        .max_frame_bytes = client->max_frame_bytes,
-        .heartbeat_ms = options->heartbeat_ms ? options->heartbeat_ms : HEARTBEAT_MS,
-        .local_bytes = options->local_off      ? 0
-                       : options->local_memory ? options->local_memory
-                                               : local_bytes_default,
-    };
-    client->connection.fd = -1;
-    client->spin_ns = options->spin_us * UINT64_C(1000);
-    client->deadline_ms = options->deadline_ms ? options->deadline_ms : DEADLINE_MS;
-    client->queue_limit = options->queue_limit ? options->queue_limit : QUEUE_LIMIT;
-    client->codec = (uint32_t)options->codec;
-    client->reply_codec = (uint32_t)options->reply_codec;
-    if (client->codec >= CODEC_COUNT || client->reply_codec >= CODEC_COUNT)
-        return -EINVAL;
-    client->impatient = options->impatient;
-    client->earliest_ns = client->patient_until_ns = UINT64_MAX;
-    for (size_t i = 0; i < CALL_STATES; i++)
-        TAILQ_INIT(&client->calls[i]);
-    client->endpoint = strdup(endpoint);
-    if (!client->endpoint)
-        return -ENOMEM;
-    if (getrandom(client->id, sizeof client->id, 0) != (ssize_t)sizeof client->id)
-        return -errno;
-    memcpy(&client->random, client->id, sizeof client->random);
-    int rc = siblings_init(&client->siblings, options);
-    if (rc < 0)
-        return rc;
-    rc = keys_take(&keys, options->server_key, options->key_file);
-    if (rc == 0)
-        rc = connection_open(&client->connection, endpoint, &connection);
-    explicit_bzero(&keys, sizeof keys);
-    return rc;
-}
-
-int expertd_client_new(struct expertd_client **result, const char *endpoint,
-                       const struct expertd_client_options *options)
-{
-    struct expertd_client_options own = {.size = sizeof own};
-    *result = NULL;
-    int rc = options ? struct_size_take(&own, sizeof own, options) : 0;
-    if (rc < 0)
-        return rc;
-    struct expertd_client *client = calloc(1, sizeof *client);
-    if (!client)
-        return -ENOMEM;
-    rc = set_up(client, endpoint, &own);
-    if (rc < 0)
-        expertd_client_destroy(&client);
-    *result = client;
-    return rc;
-}
-
-void expertd_client_destroy(struct expertd_client **pointer)
-{
-    struct expertd_client *client = *pointer;
-    *pointer = NULL;
-    if (!client)
-        return;
-    siblings_clear(&client->siblings); /* their calls are twins of these, and their sockets in this one's context */
-    for (size_t i = 0; i < CALL_STATES; i++) {
-        struct expertd_call *call;
-        while ((call = TAILQ_FIRST(&client->calls[i])) != NULL) {
-            TAILQ_REMOVE(&client->calls[i], call, link);
-            if (i != CALL_FREE) {
-                call_drop_request(call);
-                call_drop_answer(call);
-                away_forget(call);
-            }
-            free(call);
-        }
-    }
-    connection_close(&client->connection);
-    call_table_clear(&client->table);
-    decoder_clear(&client->decoder);
-    free(client->endpoint);
-    free(client);
-}
 
 const char *expertd_client_endpoint(const struct expertd_client *client)
 {

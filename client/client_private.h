@@ -1,5 +1,5 @@
-/* A client's inside, for client.c, which moves its calls, and away.c, for those that go on at other frontends of its
- * server. */
+/* A client's inside: client_setup.c makes it, switchboard.c moves its calls on its own connection, away.c those that go
+ * on at other frontends of its server, and client.c is above them. */
 #ifndef EXPERTD_CLIENT_CLIENT_PRIVATE_H
 #define EXPERTD_CLIENT_CLIENT_PRIVATE_H
 
@@ -18,7 +18,7 @@ struct expertd_client {
     bool kept_out;               /* of that: it was not to be had in time, and not since */
     uint64_t patient_until_ns;   /* of that: calls that it has not taken by then go by the first; UINT64_MAX */
     struct expertd_client *home; /* of a sibling: whose it is; NULL */
-    bool stirred; /* something was put on its way, here or at a sibling, since away_take_back() began to look */
+    bool stirred; /* something was put on its way, here or at a sibling, since the siblings were looked at last */
     char *endpoint;
     unsigned char id[MESSAGE_CLIENT_ID_SIZE];
     uint32_t deadline_ms;
@@ -56,22 +56,5 @@ static inline uint64_t client_next_id(struct expertd_client *client)
         client = client->home;
     return ++client->last_request_id;
 }
-
-/* A call in no state but CALL_FREE, with nothing in it. NULL: no memory. */
-struct expertd_call *client_new_call(struct expertd_client *client, Expertd__Method method);
-void client_move(struct expertd_call *call, enum call_state state);
-/* The call, which is in no hands any more, is kept for the next one. */
-void client_keep(struct expertd_call *call);
-/* The call has its status, and has ended. */
-void client_finish(struct expertd_call *call);
-/* Puts the call, whose request is made, on its way. Its status may be there at once. -ENOMEM: it is as it was. */
-int client_launch(struct expertd_call *call, uint64_t deadline_ns);
-/* The call, which is in the table, waits to be sent to where it was made; and is sent, if that can be. */
-void client_queue(struct expertd_call *call);
-/* The request says what is left of the call's time. -ENOMEM: nothing has changed. */
-int client_set_time_left(struct expertd_call *call, uint64_t now_ns);
-/* What is there now, without waiting. */
-void client_progress(struct expertd_client *client, const struct expertd_call *wanted);
-bool client_has_tensors(Expertd__Method method);
 
 #endif

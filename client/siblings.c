@@ -28,8 +28,6 @@ int siblings_init(struct siblings *siblings, const struct expertd_client_options
 
 void siblings_clear(struct siblings *siblings)
 {
-    for (size_t i = 0; i < siblings->count; i++)
-        expertd_client_destroy(&siblings->clients[i]);
     free(siblings->routes);
     free(siblings->server_key);
     free(siblings->key_file);
@@ -41,28 +39,24 @@ static bool begins(const char *text, const char *with)
     return strncmp(text, with, strlen(with)) == 0;
 }
 
-static bool is_followed(const char *home, const char *endpoint)
+struct expertd_client *siblings_at(const struct siblings *siblings, const char *endpoint)
 {
-    const bool known = begins(endpoint, "tcp://") || (begins(endpoint, "ipc://") && address_endpoint_is_local(home));
-    return known && !address_endpoint_problem(endpoint, false);
+    for (size_t i = 0; i < siblings->count; i++)
+        if (strcmp(siblings->endpoints[i], endpoint) == 0)
+            return siblings->clients[i];
+    return NULL;
 }
 
-struct expertd_client *siblings_get(struct siblings *siblings, const char *home, const char *endpoint, void *context,
-                                    bool *made)
+bool siblings_may_add(const struct siblings *siblings, const char *home, const char *endpoint)
 {
-    *made = false;
-    for (size_t i = 0; i < siblings->count; i++)
-        if (strcmp(expertd_client_endpoint(siblings->clients[i]), endpoint) == 0)
-            return siblings->clients[i];
-    if (siblings->count == SIBLINGS_MAX || !is_followed(home, endpoint))
-        return NULL;
-    struct expertd_client *client;
-    siblings->options.zmq_context = context;
-    if (expertd_client_new(&client, endpoint, &siblings->options) < 0)
-        return NULL;
-    *made = true;
+    const bool known = begins(endpoint, "tcp://") || (begins(endpoint, "ipc://") && address_endpoint_is_local(home));
+    return siblings->count < SIBLINGS_MAX && known && !address_endpoint_problem(endpoint, false);
+}
+
+void siblings_add(struct siblings *siblings, struct expertd_client *client, const char *endpoint)
+{
+    siblings->endpoints[siblings->count] = endpoint;
     siblings->clients[siblings->count++] = client;
-    return client;
 }
 
 struct expertd_client *siblings_find(const struct siblings *siblings, uint64_t uid_hash)
