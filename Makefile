@@ -293,8 +293,11 @@ bench: all tests
 	BUILD=$(BUILD) scripts/bench $(BENCH)
 
 # --- checks ------------------------------------------------------------------------------------------------------------
-directions:
+# What calls whom is in the objects.
+CALLS := $(filter-out $(BUILD)/obj/gen/%,$(foreach f,$(FOLDERS),$($f_OBJ))) $(call obj,$(filter-out $(addsuffix /%,$(LEFT_OUT)),$(MAINS)))
+directions: $(CALLS)
 	scripts/check-includes
+	scripts/check-circles $(CALLS)
 	@mkdir -p build; tests/mutate --list >build/mutations.txt || { grep -E '^MISFIT' build/mutations.txt; exit 1; }
 C_FILES = $(shell git ls-files '*.c' '*.h' '*.cpp')
 format:
