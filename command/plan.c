@@ -211,9 +211,7 @@ static int count_experts(struct plan *plan)
     plan->experts = (uint64_t)used * EXPERTS_A_DEVICE;
     if (!options.num_experts)
         return 0;
-    errno = 0;
-    plan->experts = strtoull(options.num_experts, NULL, 10);
-    if (errno || !numeral_is(options.num_experts, NUMERAL_WHOLE) || plan->experts == 0 || plan->experts > 16777216) {
+    if (numeral_read_whole(options.num_experts, &plan->experts) < 0 || plan->experts == 0 || plan->experts > 16777216) {
         log_error("--num-experts: '%.100s' is not a number from 1 to 16777216%s", options.num_experts,
                   numeral_hint(options.num_experts));
         return -EINVAL;

@@ -97,9 +97,9 @@ static int read_arguments(struct reading *reading, const struct config_node *nod
         rc = need_kind(reading, item, item->key, CONFIG_NODE_SCALAR);
         if (rc < 0)
             break;
-        arguments[i] = (struct block_argument){
-            .name = item->key, .value = strtod(item->text, NULL), .max = most, .line = item->line};
-        if (!numeral_is(item->text, NUMERAL_REAL) || !(arguments[i].value >= 0 && arguments[i].value <= most))
+        arguments[i] = (struct block_argument){.name = item->key, .max = most, .line = item->line};
+        if (numeral_read_real(item->text, &arguments[i].value) < 0 ||
+            !(arguments[i].value >= 0 && arguments[i].value <= most))
             rc = REFUSE(reading, item->line, "argument %s: '%.60s' is no number from 0 to 1e12%s", item->key,
                         item->text, numeral_hint(item->text));
     }

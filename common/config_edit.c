@@ -2,7 +2,6 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,7 +113,8 @@ static bool is_name(const char *text, size_t length)
 /* "arguments.NAME=NUMBER" */
 static int set_argument(struct edit *edit, struct config_node *node, const char *name, size_t length, const char *value)
 {
-    if (!is_name(name, length) || !numeral_is(value, NUMERAL_REAL) || !isfinite(strtod(value, NULL)))
+    double number;
+    if (!is_name(name, length) || numeral_read_real(value, &number) < 0)
         return complain(edit, -EINVAL, "'arguments.%.60s': an argument is arguments.NAME=NUMBER%s", name,
                         numeral_hint(value));
     const struct config_node *found = config_tree_find(node, "arguments");

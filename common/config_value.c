@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -21,13 +20,13 @@ static void *field(const struct config_option *option, void *record)
 
 static int set_uint(const struct config_option *option, uint64_t *value, const char *text, char *problem)
 {
-    errno = 0;
-    const uint64_t number = strtoull(text, NULL, 10);
-    if (!numeral_is(text, NUMERAL_WHOLE)) {
+    uint64_t number = 0;
+    const int rc = numeral_read_whole(text, &number);
+    if (rc == -EINVAL) {
         snprintf(problem, CONFIG_PROBLEM_SIZE, "'%.100s' is not a whole number%s", text, numeral_hint(text));
         return -EINVAL;
     }
-    if (errno || number < option->uint_min || number > option->uint_max) {
+    if (rc < 0 || number < option->uint_min || number > option->uint_max) {
         snprintf(problem, CONFIG_PROBLEM_SIZE, "%.100s is out of range: %" PRIu64 " to %" PRIu64 "%s%s", text,
                  option->uint_min, option->uint_max, *option->unit ? " " : "", option->unit);
         return -EINVAL;
@@ -38,8 +37,8 @@ static int set_uint(const struct config_option *option, uint64_t *value, const c
 
 static int set_float(const struct config_option *option, double *value, const char *text, char *problem)
 {
-    const double number = strtod(text, NULL);
-    if (!numeral_is(text, NUMERAL_REAL) || !isfinite(number)) {
+    double number;
+    if (numeral_read_real(text, &number) < 0) {
         snprintf(problem, CONFIG_PROBLEM_SIZE, "'%.100s' is not a number%s", text, numeral_hint(text));
         return -EINVAL;
     }

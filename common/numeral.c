@@ -1,6 +1,10 @@
 #include "common/numeral.h"
 
 #include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char digits[] = "0123456789";
@@ -37,11 +41,34 @@ size_t numeral_length(const char *text, enum numeral_kind kind)
     return (whole > 1 && text[0] == '0') || goes_on(text[length]) ? 0 : length;
 }
 
-bool numeral_is(const char *text, enum numeral_kind kind)
+/* The whole text is one. */
+static bool is(const char *number, enum numeral_kind kind)
 {
-    const char *number = text + (kind == NUMERAL_REAL ? sign_length(text) : 0);
     const size_t length = numeral_length(number, kind);
     return length > 0 && number[length] == '\0';
+}
+
+int numeral_read_whole(const char *text, uint64_t *value)
+{
+    if (!is(text, NUMERAL_WHOLE))
+        return -EINVAL;
+    errno = 0;
+    const uint64_t number = strtoull(text, NULL, 10);
+    if (errno)
+        return -ERANGE;
+    *value = number;
+    return 0;
+}
+
+int numeral_read_real(const char *text, double *value)
+{
+    if (!is(text + sign_length(text), NUMERAL_REAL))
+        return -EINVAL;
+    const double number = strtod(text, NULL);
+    if (!isfinite(number))
+        return -ERANGE;
+    *value = number;
+    return 0;
 }
 
 const char *numeral_hint(const char *text)

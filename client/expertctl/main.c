@@ -198,17 +198,16 @@ static void add_path(struct argp_state *state, struct paths *paths, const char *
 
 static uint64_t parse_number(struct argp_state *state, const char *text, uint64_t limit)
 {
-    errno = 0;
-    const unsigned long long value = strtoull(text, NULL, 10);
-    if (errno || !numeral_is(text, NUMERAL_WHOLE) || value > limit)
+    uint64_t value = 0;
+    if (numeral_read_whole(text, &value) < 0 || value > limit)
         argp_error(state, "'%s' is no number up to %llu%s", text, (unsigned long long)limit, numeral_hint(text));
     return value;
 }
 
 static double parse_positive(struct argp_state *state, const char *text, double limit, const char *what)
 {
-    const double value = strtod(text, NULL);
-    if (!numeral_is(text, NUMERAL_REAL) || !(value > 0 && value <= limit))
+    double value = 0;
+    if (numeral_read_real(text, &value) < 0 || !(value > 0 && value <= limit))
         argp_error(state, "'%s' is no %s%s", text, what, numeral_hint(text));
     return value;
 }

@@ -1,4 +1,6 @@
 #include <check.h>
+#include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "common/numeral.h"
@@ -61,12 +63,31 @@ static const struct {
 START_TEST(a_number_is_what_all_read_alike)
 {
     const char *text = texts[_i].text, *hint = numeral_hint(text);
-    ck_assert_msg(numeral_is(text, NUMERAL_WHOLE) == texts[_i].whole, "'%s'", text);
-    ck_assert_msg(numeral_is(text, NUMERAL_REAL) == texts[_i].real, "'%s'", text);
+    uint64_t whole;
+    double real;
+    ck_assert_msg((numeral_read_whole(text, &whole) != -EINVAL) == texts[_i].whole, "'%s'", text);
+    ck_assert_msg((numeral_read_real(text, &real) != -EINVAL) == texts[_i].real, "'%s'", text);
     if (texts[_i].hint[0])
         ck_assert_msg(strstr(hint, texts[_i].hint) != NULL, "'%s': %s", text, hint);
     else
         ck_assert_msg(hint[0] == '\0', "'%s': %s", text, hint);
+}
+END_TEST
+
+START_TEST(what_is_read_is_the_number_or_the_value_stays)
+{
+    uint64_t whole = 7;
+    double real = 7;
+    ck_assert_int_eq(numeral_read_whole("18446744073709551615", &whole), 0);
+    ck_assert_uint_eq(whole, UINT64_MAX);
+    ck_assert_int_eq(numeral_read_whole("18446744073709551616", &whole), -ERANGE);
+    ck_assert_int_eq(numeral_read_whole("1 ", &whole), -EINVAL);
+    ck_assert_uint_eq(whole, UINT64_MAX);
+    ck_assert_int_eq(numeral_read_real("-1.5e2", &real), 0);
+    ck_assert_double_eq(real, -150);
+    ck_assert_int_eq(numeral_read_real("1e999", &real), -ERANGE);
+    ck_assert_int_eq(numeral_read_real("1.5x", &real), -EINVAL);
+    ck_assert_double_eq(real, -150);
 }
 END_TEST
 
@@ -87,6 +108,7 @@ int main(void)
 {
     TCase *all = tcase_create("numeral");
     tcase_add_loop_test(all, a_number_is_what_all_read_alike, 0, sizeof texts / sizeof texts[0]);
+    tcase_add_test(all, what_is_read_is_the_number_or_the_value_stays);
     tcase_add_test(all, it_ends_before_what_is_no_part_of_it);
     Suite *suite = suite_create("numeral");
     suite_add_tcase(suite, all);
