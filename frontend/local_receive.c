@@ -8,7 +8,7 @@
 
 #include "frontend/dispatch.h"
 #include "frontend/local_private.h"
-#include "frontend/task.h"
+#include "frontend/task_end.h"
 
 enum { EVENTS = 64, DESCRIPTORS = 4, BURST_BYTES = 1 << 20 };
 

@@ -21,7 +21,7 @@
 #include "frontend/pressure.h"
 #include "frontend/results.h"
 #include "frontend/roster.h"
-#include "frontend/task.h"
+#include "frontend/task_end.h"
 
 enum { DRAINS = 8, BURST_REQUESTS = 64, BURST_BYTES = 1 << 20 };
 static const uint64_t connections_ns = 50 * NS_PER_MS;

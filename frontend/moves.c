@@ -10,7 +10,7 @@
 #include "common/log.h"
 #include "common/uid.h"
 #include "frontend/device_link.h"
-#include "frontend/task.h"
+#include "frontend/task_end.h"
 
 static const uint64_t again_ns = 10 * NS_PER_S;
 

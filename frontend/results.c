@@ -6,6 +6,7 @@
 #include "frontend/admission.h"
 #include "frontend/group.h"
 #include "frontend/task.h"
+#include "frontend/task_end.h"
 
 /* --- one result -----------------------------------------------------------------------------------------------------
  */

@@ -10,7 +10,7 @@
 #include "common/log.h"
 #include "common/notify.h"
 #include "frontend/checkpoint.h"
-#include "frontend/task.h"
+#include "frontend/task_end.h"
 #include "proto/codec.h"
 
 static void place_configured(struct server *server, uint32_t device)
