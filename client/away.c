@@ -1,11 +1,11 @@
 #include "client/away.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 
 #include "client/call_cut.h"
+#include "client/call_join.h"
 #include "client/call_parts.h"
 #include "client/switchboard.h"
 #include "common/address.h"
@@ -15,7 +15,7 @@
 enum { LEGS_MAX = SIBLINGS_MAX + 1 /* and the client itself */, ROOM_SPARE = EXPERTD_MAX_TENSORS * 64 };
 /* For the second connection: some times what a handshake takes on a bad link. And half of a call's time at most. */
 static const uint64_t bulk_patience_ns = 2 * NS_PER_S, bulk_again_ns = NS_PER_S / 10;
-enum { LARGE_BYTES = 256 << 10, CODEC_SAVES = 4 /* times: what comes of a byte at most */ };
+enum { LARGE_BYTES = 256 << 10 };
 
 /* A part of a call for many experts. */
 struct part {
@@ -208,17 +208,6 @@ static void take_metadata(struct expertd_call *call, const struct expertd_call *
     memcpy(call->metadata, leg->metadata, leg->metadata_bytes);
 }
 
-static void take_outputs(struct expertd_call *call, struct expertd_call *leg)
-{
-    for (size_t i = 0; i < leg->n_outputs; i++) {
-        zmq_msg_init(&call->reply[i]);
-        zmq_msg_move(&call->reply[i], &leg->reply[i]);
-        call->outputs[i] = leg->outputs[i];
-        call->outputs[i].data = zmq_msg_data(&call->reply[i]); /* a tiny one has moved */
-    }
-    call->n_outputs = leg->n_outputs;
-}
-
 /* What has come of the leg is the call's. */
 static void take_whole(struct expertd_call *call, struct expertd_call *leg)
 {
@@ -230,7 +219,7 @@ static void take_whole(struct expertd_call *call, struct expertd_call *leg)
     leg->answer = NULL;
     take_metadata(call, leg);
     memcpy(call->message, leg->message, sizeof call->message);
-    take_outputs(call, leg);
+    call_join_all(call, leg);
 }
 
 /* ---- parts --------------------------------------------------------------------------------------------------------
@@ -393,89 +382,16 @@ static bool go_on(struct expertd_call *call)
     return count > 0;
 }
 
-static void drop_outputs(struct expertd_call *call)
-{
-    while (call->n_outputs > 0)
-        zmq_msg_close(&call->reply[--call->n_outputs]);
-}
-
-/* Whether one frame could have brought as many rows as the call has, of a leg's tensor: a leg of one row, which is all
- * that came, may not take memory for a thousand. */
-static bool fits_a_frame(const struct expertd_call *call, const struct expertd_call *leg,
-                         const struct expertd_tensor *tensor)
-{
-    const uint64_t row_bytes = tensor->bytes / leg->rows;
-    const uint64_t sent_bytes = tensor->codec == EXPERTD_CODEC_NONE ? row_bytes : row_bytes / CODEC_SAVES;
-    return sent_bytes <= call->client->max_frame_bytes / call->rows;
-}
-
-/* Rows of zeros for what comes of the legs, of tensors like the leg's. What keeps them from being made; NULL. */
-static const char *make_outputs(struct expertd_call *call, const struct expertd_call *leg)
-{
-    for (; call->n_outputs < leg->n_outputs; call->n_outputs++) {
-        struct expertd_tensor *output = &call->outputs[call->n_outputs];
-        zmq_msg_t *frame = &call->reply[call->n_outputs];
-        *output = leg->outputs[call->n_outputs];
-        if (!fits_a_frame(call, leg, output))
-            return "its rows are so long that those of all parts are more than a frame may have";
-        output->bytes = output->bytes / leg->rows * call->rows;
-        output->shape[0] = call->rows;
-        if (zmq_msg_init_size(frame, output->bytes) < 0)
-            return "there is no memory for its answer";
-        output->data = zmq_msg_data(frame);
-        memset(zmq_msg_data(frame), 0, output->bytes);
-    }
-    return NULL;
-}
-
-static bool same_outputs(const struct expertd_call *call, const struct expertd_call *leg)
-{
-    bool same = call->n_outputs == leg->n_outputs;
-    for (size_t i = 0; i < leg->n_outputs && same; i++) {
-        const struct expertd_tensor *a = &call->outputs[i], *b = &leg->outputs[i];
-        same = a->dtype == b->dtype && a->ndim == b->ndim &&
-               memcmp(&a->shape[1], &b->shape[1], (a->ndim - 1) * sizeof a->shape[0]) == 0;
-    }
-    return same;
-}
-
-/* The rows of the leg's parts to where they are among the call's. What is wrong with them; NULL. */
-static const char *place_outputs(struct expertd_call *call, struct expertd_call *leg, const struct leg *of)
-{
-    const struct call_parts *said = leg->answer;
-    const bool first = call->n_outputs == 0;
-    if (leg->status != EXPERTD_OK || leg->n_outputs == 0)
-        return NULL;
-    if (first && of->count == call->n_parts) {
-        take_outputs(call, leg);
-        return NULL;
-    }
-    const char *problem = first ? make_outputs(call, leg) : NULL;
-    if (problem) {
-        drop_outputs(call);
-        return problem;
-    }
-    if (!same_outputs(call, leg))
-        return "its answer has other shapes than that of the parts at another frontend";
-    for (size_t i = 0; i < leg->n_outputs; i++) {
-        const uint64_t bytes = leg->outputs[i].bytes / leg->rows;
-        unsigned char *to = zmq_msg_data(&call->reply[i]);
-        const unsigned char *from = leg->outputs[i].data;
-        for (size_t j = 0; j < of->count; j++) {
-            const struct part *part = &call->away->parts[of->numbers[j]];
-            if (said->parts[j].status == EXPERTD_OK)
-                memcpy(to + part->row * bytes, from, part->rows * bytes);
-            from += part->rows * bytes;
-        }
-    }
-    return NULL;
-}
-
 /* What the leg's answer says of its parts is said of the call's. */
 static void take_leg(struct expertd_call *call, struct expertd_call *leg, const struct leg *of)
 {
+    struct call_join_rows rows[MESSAGE_MAX_PARTS];
     const struct call_parts *said = leg->answer;
-    const char *problem = place_outputs(call, leg, of);
+    for (size_t p = 0; p < of->count; p++) {
+        const struct part *part = &call->away->parts[of->numbers[p]];
+        rows[p] = (struct call_join_rows){part->row, part->rows};
+    }
+    const char *problem = call_join_parts(call, leg, rows, of->count);
     call->unanswered |= leg->unanswered && leg->request_id == call->request_id;
     take_metadata(call, leg);
     if (problem || !said || said->count != of->count)
@@ -489,39 +405,6 @@ static void take_leg(struct expertd_call *call, struct expertd_call *leg, const 
         call_parts_say(&call->answer, of->numbers, said->parts, of->count);
 }
 
-/* Which part's status is that of a call of which no part is OK: PROTOCOL.md, "Many experts at once". */
-static int weight(const struct call_part *part)
-{
-    return part->status == EXPERTD_RESOURCE_EXHAUSTED ? 0 : call_nothing_done(part->status) ? 1 : 2;
-}
-
-static void end_parts(struct expertd_call *call)
-{
-    const struct call_parts *parts = call->answer;
-    const struct call_part *worst = &parts->parts[0];
-    uint32_t retry_after_ms = 0;
-    bool ok = false, not_applied = true;
-    for (size_t p = 0; p < parts->count; p++) {
-        const struct call_part *part = &parts->parts[p];
-        ok |= part->status == EXPERTD_OK;
-        not_applied &= part->not_applied;
-        retry_after_ms = part->retry_after_ms > retry_after_ms ? part->retry_after_ms : retry_after_ms;
-        if (weight(part) > weight(worst))
-            worst = part;
-    }
-    if (ok) {
-        call->status = EXPERTD_OK;
-        call->message[0] = 0;
-    } else {
-        call_set_status(call, worst->status, "%s", worst->message);
-        drop_outputs(call);
-    }
-    call->not_applied = call->method != EXPERTD__METHOD__BACKWARD || not_applied;
-    call->retry_after_ms = call->status == EXPERTD_RESOURCE_EXHAUSTED ? retry_after_ms : 0;
-    forget(call);
-    switchboard_finish(call);
-}
-
 static void leg_of_parts_ended(struct expertd_call *call, struct expertd_call *leg)
 {
     struct away *away = call->away;
@@ -532,8 +415,11 @@ static void leg_of_parts_ended(struct expertd_call *call, struct expertd_call *l
         away->legs[i].call = NULL;
         away->open--;
     }
-    if (away->open == 0 && !go_on(call))
-        end_parts(call);
+    if (away->open > 0 || go_on(call))
+        return;
+    call_join_status(call);
+    forget(call);
+    switchboard_finish(call);
 }
 
 /* ---- what becomes of either ---------------------------------------------------------------------------------------
