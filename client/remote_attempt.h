@@ -3,7 +3,7 @@
 #ifndef EXPERTD_CLIENT_REMOTE_ATTEMPT_H
 #define EXPERTD_CLIENT_REMOTE_ATTEMPT_H
 
-#include "client/remote_task.h"
+#include "client/dht.h"
 #include "client/shared_data.h"
 
 struct expertd_task {

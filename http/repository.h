@@ -10,8 +10,9 @@
 #define EXPERTD_HTTP_REPOSITORY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
-#include "http/models.h"
+#include "client/expertd.h"
 
 /* Whether the path (behind "/v2") is one of these, and of which model. */
 bool repository_path(const char *path, char uid[EXPERTD_MAX_UID + 1], bool *load);

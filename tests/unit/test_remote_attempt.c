@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "client/remote_attempt.h"
+#include "client/remote_task.h"
 #include "common/clock.h"
 #include "tests/unit/support_experts.h"
 
