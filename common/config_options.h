@@ -49,6 +49,10 @@
       "of messages, coming and going, in the frontend, at least 16 MiB; a quarter of it for replies that clients do "  \
       "not read, and a "                                                                                               \
       "frame has half at most; 0: a quarter of what the machine or the container has, 4 GiB at most")                  \
+    X(UINT, copy_threads, 0, 0, 64, "threads",                                                                         \
+      "how many copy a tensor of 1 MiB and more between messages and task pools; 0: one for four cores, divided "      \
+      "among "                                                                                                         \
+      "the frontends, 4 at most")                                                                                      \
     X(UINT, max_requests, 16384, 1, 1048576, "requests", "requests in the server at once, over all experts")           \
     X(UINT, default_deadline, 0, 0, 86400000, "ms", "deadline of a request that names none; 0: no deadline")           \
     X(UINT, stall_timeout, 60000, 100, 86400000, "ms",                                                                 \

@@ -8,6 +8,7 @@
 #include <zmq.h>
 
 #include "common/clock.h"
+#include "common/copier.h"
 #include "common/doorbell.h"
 #include "common/log.h"
 #include "common/memory.h"
@@ -63,6 +64,19 @@ static int create_parts(struct server *server)
     return rc;
 }
 
+static int create_copier(struct server *server, const struct config *whole)
+{
+    const unsigned asked = (unsigned)server->config->frontend.copy_threads;
+    const unsigned frontends = whole->frontends_count ? whole->frontends_count : 1;
+    const int rc = copier_create(&server->copier, asked ? asked : copier_spare_threads(frontends));
+    if (rc < 0)
+        log_error("out of memory");
+    else if (copier_threads(server->copier) < asked)
+        log_warning("%u of %u threads copy large tensors (frontend.copy_threads): no more can be had",
+                    copier_threads(server->copier), asked);
+    return rc;
+}
+
 static int open_bell(struct server *server)
 {
     const struct config_server *config = &server->config->server;
@@ -110,13 +124,16 @@ int frontend_create(struct server **server, const struct config *config, const s
     if (rc == 0)
         rc = create_parts(made);
     if (rc == 0)
+        rc = create_copier(made, whole);
+    if (rc == 0)
         rc = open_bell(made);
     if (rc == 0)
         rc = open_endpoint(made);
     if (rc == 0) {
         size_t size = sizeof made->socket_fd;
         rc = zmq_getsockopt(made->socket, ZMQ_FD, &made->socket_fd, &size) == 0 ? 0 : -errno;
-        made->replier = (struct replier){made->socket, made->peers, made->buffers, &made->counters, false};
+        made->replier =
+            (struct replier){made->socket, made->peers, made->buffers, &made->counters, made->copier, false};
     }
     if (rc == 0)
         rc = local_open(&made->local, config);
@@ -149,6 +166,7 @@ void frontend_destroy(struct server **server)
     shares_destroy(&old->shares);
     deadlines_destroy(&old->deadlines);
     buffers_destroy(&old->buffers);
+    copier_destroy(&old->copier);
     client_peers_destroy(&old->peers);
     free(old->arena_memory);
     free(old);

@@ -253,7 +253,8 @@ bool group_take_rows(struct replier *replier, struct group *group, uint32_t part
         return false;
     for (uint32_t i = 0; i < group->outputs.count; i++) {
         const size_t row_bytes = tensor_row_bytes(&group->outputs.tensors[i]);
-        memcpy(reply_tensor(group->answer, i) + of->row * row_bytes, data[i], of->rows * row_bytes);
+        copier_copy(replier->copier, reply_tensor(group->answer, i) + of->row * row_bytes, data[i],
+                    of->rows * row_bytes);
     }
     of->status = STATUS_OK;
     return true;

@@ -260,8 +260,8 @@ static uint32_t build_header(unsigned char *to, uint64_t request_id, const struc
 }
 
 /* The copy out of the pool's rows. Returns the frame's bytes, and the codec that it came to be. */
-static size_t copy_out(const struct tensor_desc *desc, uint32_t rows, const void *from, unsigned char *to,
-                       uint8_t *codec)
+static size_t copy_out(const struct replier *replier, const struct tensor_desc *desc, uint32_t rows, const void *from,
+                       unsigned char *to, uint8_t *codec)
 {
     const size_t bytes = tensor_row_bytes(desc) * rows;
     const uint64_t elements = bytes / dtype_size(desc->dtype);
@@ -272,7 +272,7 @@ static size_t copy_out(const struct tensor_desc *desc, uint32_t rows, const void
         codec_encode(*codec, from, elements, last, to))
         return frame_bytes;
     *codec = CODEC_NONE;
-    memcpy(to, from, bytes);
+    copier_copy(replier->copier, to, from, bytes);
     return bytes;
 }
 
@@ -298,7 +298,7 @@ static struct buffer *build(struct replier *replier, uint64_t request_id, const 
         layout.elements[i] = layout.bytes[i] / dtype_size(desc->dtype);
         layout.last[i] = desc->ndim ? desc->dims[desc->ndim - 1] : rows;
         if (data)
-            layout.bytes[i] = copy_out(desc, rows, data[i], buffer->data + end, &layout.codecs[i]);
+            layout.bytes[i] = copy_out(replier, desc, rows, data[i], buffer->data + end, &layout.codecs[i]);
         layout.tensor_bytes += layout.bytes[i];
         end += (layout.bytes[i] + ALIGN - 1) / ALIGN * ALIGN;
     }
@@ -445,7 +445,8 @@ void reply_rows(struct replier *replier, const struct reply_to *to, const struct
     for (uint32_t i = 0; i < schema->count; i++) {
         used[i] = codecs[i];
         spans[i].at = at;
-        spans[i].bytes = copy_out(&schema->tensors[i], rows, data[i], local_client_at(to->peer->local, at), &used[i]);
+        spans[i].bytes =
+            copy_out(replier, &schema->tensors[i], rows, data[i], local_client_at(to->peer->local, at), &used[i]);
         tensor_bytes += spans[i].bytes;
         at += (spans[i].bytes + ALIGN - 1) / ALIGN * ALIGN;
     }
@@ -471,7 +472,8 @@ static void send_local(struct replier *replier, const struct reply_to *to, const
     }
     for (uint32_t i = 0; i < body->count; i++) {
         spans[i] = (struct local_span){at, body->bytes[i]};
-        memcpy(local_client_at(to->peer->local, at), built->data + body->offset[i], body->bytes[i]);
+        copier_copy(replier->copier, local_client_at(to->peer->local, at), built->data + body->offset[i],
+                    body->bytes[i]);
         at += (body->bytes[i] + ALIGN - 1) / ALIGN * ALIGN;
     }
     unsigned char personal[PERSONAL_HEADER];
@@ -510,7 +512,7 @@ void reply_send_parts(struct replier *replier, const struct reply_to *to, struct
             reply_status(replier, to, STATUS_UNAVAILABLE, "no memory for the answer now; repeat the request");
             return;
         }
-        memcpy(buffer->data, built->data, built->used);
+        copier_copy(replier->copier, buffer->data, built->data, built->used);
         buffer->used = built->used;
     }
     struct body *body = (struct body *)(void *)buffer->data;

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/copier.h"
 #include "common/status.h"
 #include "common/tensor.h"
 #include "frontend/buffer.h"
@@ -43,7 +44,8 @@ struct replier {
     struct client_peers *peers;
     struct buffers *buffers;
     struct counters *counters;
-    bool sent; /* something was sent since the owner set this to false */
+    struct copier *copier; /* of large tensors; NULL */
+    bool sent;             /* something was sent since the owner set this to false */
 };
 
 /* A reply without tensors; message may be NULL. */

@@ -52,6 +52,7 @@ struct server {
     struct request_list checkpoints; /* that wait */
     struct client_peers *peers;
     struct buffers *buffers;
+    struct copier *copier; /* of large tensors */
     struct repeats *repeats;
     struct counters counters;
     struct replier replier;

@@ -237,12 +237,12 @@ static void wish_codecs(uint8_t codecs[SCHEMA_MAX_TENSORS], const Expertd__Reque
 }
 
 /* The task of a request that has its claim. */
-static void commit(struct request *request, const struct pool_claim *claim, const struct task_inputs *inputs,
-                   uint64_t deadline_ns)
+static void commit(struct server *server, struct request *request, const struct pool_claim *claim,
+                   const struct task_inputs *inputs, uint64_t deadline_ns)
 {
     struct pool_link *link = request->pool;
     control_prefetch_ready(link->device->control, link->index);
-    task_inputs_copy(inputs, link->pool, claim);
+    task_inputs_copy(inputs, link->pool, claim, server->copier);
     const struct pool_task task = {.queued_ns = request->began_ns,
                                    .deadline_ns = deadline_ns,
                                    .client = {request->key.client[0], request->key.client[1]},
@@ -317,7 +317,7 @@ static enum status queue(struct server *server, struct order *order, struct pool
     deadline_set(server->deadlines, &request->deadline, order->deadline_ns);
     link->device->in_flight++;
     if (!request->parked)
-        commit(request, &claim, &inputs, order->deadline_ns);
+        commit(server, request, &claim, &inputs, order->deadline_ns);
     return STATUS_OK;
 }
 
@@ -337,7 +337,7 @@ void task_admit(struct server *server, struct pool_link *link)
             continue;
         }
         struct request_parked *parked = admission_unpark(server, request);
-        commit(request, &claim, &parked->inputs, parked->deadline_ns);
+        commit(server, request, &claim, &parked->inputs, parked->deadline_ns);
         admission_free(parked);
     }
 }

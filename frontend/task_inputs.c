@@ -4,7 +4,8 @@
 
 #include "proto/codec.h"
 
-void task_inputs_copy(const struct task_inputs *inputs, struct pool *pool, const struct pool_claim *claim)
+void task_inputs_copy(const struct task_inputs *inputs, struct pool *pool, const struct pool_claim *claim,
+                      struct copier *copier)
 {
     const struct schema *schema = &pool_header(pool)->inputs;
     for (uint32_t i = 0; i < schema->count; i++) {
@@ -19,7 +20,7 @@ void task_inputs_copy(const struct task_inputs *inputs, struct pool *pool, const
             for (size_t b = 0; b < bytes; b++)
                 row[b] = data[b] != 0;
         } else {
-            memcpy(row, data, bytes);
+            copier_copy(copier, row, data, bytes);
         }
     }
 }

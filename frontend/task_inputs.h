@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <zmq.h>
 
+#include "common/copier.h"
 #include "pools/pool.h"
 #include "proto/message.h"
 
@@ -19,8 +20,9 @@ struct task_inputs {
     } tensors[MESSAGE_MAX_TENSORS];
 };
 
-/* Into the rows of the claim, decoded. */
-void task_inputs_copy(const struct task_inputs *inputs, struct pool *pool, const struct pool_claim *claim);
+/* Into the rows of the claim, decoded. copier: for large tensors; NULL. */
+void task_inputs_copy(const struct task_inputs *inputs, struct pool *pool, const struct pool_claim *claim,
+                      struct copier *copier);
 /* A copy of one tensor, of which the inputs, but not their data, tell from then on: of an encoded frame that has other
  * rows too, the task's own, decoded. False: no memory; there is no message then. */
 bool task_inputs_keep(struct task_inputs *inputs, uint32_t tensor, zmq_msg_t *kept);

@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "runtime/device/copier.h"
+#include "common/copier.h"
 #include "runtime/device/device_staging.h"
 
 enum {

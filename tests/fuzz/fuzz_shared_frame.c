@@ -100,7 +100,7 @@ static void take(const struct task_inputs *task, uint32_t rows, bool kept)
             abort();
         inputs.tensors[count].data = zmq_msg_data(&copies[count]);
     }
-    task_inputs_copy(&inputs, pool, &claim);
+    task_inputs_copy(&inputs, pool, &claim, NULL);
     check_mask(rows);
     while (count > 0)
         zmq_msg_close(&copies[--count]);

@@ -241,6 +241,38 @@ def mapped(server):
         return sum("memfd:raw" in line for line in file)
 
 
+def check_copy_threads(threads, helpers):
+    """Tensors of 1 MiB and more, which several threads copy: each byte is what it was, by either way."""
+    row, most = 4096, 6000
+    with Server([f"{{uid: nop.0, block: nop, hidden_dim: {row // 4}, max_batch_size: {most}, queue_rows: {2 * most}}}"],
+                frontend=f"copy_threads: {threads}") as server:
+        server.start()
+        server.wait_alive()
+        tasks = f"/proc/{server.running['frontend'].pid}/task"
+        names = [open(f"{tasks}/{task}/comm").read().strip() for task in os.listdir(tasks)]
+        assert names.count("copier") == helpers, names
+        client = server.client()
+        raw = Raw(client.call(pb.PING).pong.local.path, size=64 << 20)
+        assert raw.ready()
+        for slot, rows in enumerate((255, 256, 257, 1283, most)):
+            data = bytearray(os.urandom(rows * row))
+            data[3::4] = b"\x3f" * (len(data) // 4)  # numbers all
+            header = pb.RequestHeader(version=1, request_id=slot, method=pb.FORWARD, uid="nop.0")
+            header.tensors.add(dtype=pb.FLOAT32, shape=[rows, row // 4])
+            client.socket.send_multipart([header.SerializeToString(), bytes(data)])
+            assert client.socket.poll(PATIENCE * 1000)
+            reply, tensor = client.socket.recv_multipart()
+            assert pb.ReplyHeader.FromString(reply).status == pb.OK and tensor == data, rows
+            raw.memory[:len(data)] = data
+            raw.forward(slot, rows=rows, columns=row // 4, room=(32 << 20, 32 << 20))
+            _, reply, spans, _ = raw.receive()
+            (at, size), = spans
+            assert reply.status == pb.OK and raw.memory[at:at + size] == data, rows
+        raw.close()
+        client.close()
+        server.stop()
+
+
 with Server(["{uid: nop.0, block: nop, hidden_dim: 4, max_batch_size: 64, queue_rows: 1024}",
              "{uid: slow.0, block: nop, hidden_dim: 4, min_batch_size: 64, batch_timeout: 60000}"],
             frontend="local_memory: 1048576, local_clients: 8", server="log_level: debug") as server:
@@ -283,3 +315,6 @@ with Server(["{uid: nop.0, block: nop, hidden_dim: 4, max_batch_size: 64, queue_
     assert re.search(r"request 7, method 4 of 'nop.0': traceparent 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01, metadata \"who asks\"",
                      server.log("frontend"))
     assert re.search(r"request 7 of 'nop.0' was answered after [0-9.]+ ms: traceparent 00-0af7", server.log("frontend"))
+
+check_copy_threads(1, 0)
+check_copy_threads(3, 2)

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/device/copier.h"
+#include "common/copier.h"
 
 enum { PIECE = 5000, LARGE = 300 << 10, PIECES = 300 };
 
@@ -86,6 +86,39 @@ START_TEST(all_are_copied_when_all_were_waited_for_also_pieces_one_by_one)
 END_TEST
 
 /* So that a transfer of the first one can begin. */
+/* Of sizes at which one thread begins to be too few, parts are equal, and parts are not. */
+START_TEST(a_copy_is_whole_and_no_more_than_that)
+{
+    static const size_t sizes[] = {0, 1, COPIER_ALONE - 1, COPIER_ALONE, COPIER_ALONE + 1, (5 << 20) + 4097, 40 << 20};
+    struct copier *copier = copier_of(thread_counts[_i]);
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        unsigned char *from = filled(sizes[s] + 1, (unsigned)s), *to = calloc(1, sizes[s] + 1);
+        copier_copy(copier, to, from, sizes[s]);
+        ck_assert_int_eq(memcmp(to, from, sizes[s]), 0);
+        ck_assert_uint_eq(to[sizes[s]], 0);
+        free(from);
+        free(to);
+    }
+    copier_destroy(&copier);
+}
+END_TEST
+
+START_TEST(without_a_copier_the_caller_copies)
+{
+    char to[4] = "";
+    copier_copy(NULL, to, "one", 4);
+    ck_assert_str_eq(to, "one");
+}
+END_TEST
+
+START_TEST(more_copiers_have_fewer_threads_each_and_at_least_the_caller)
+{
+    ck_assert_uint_le(copier_spare_threads(1), 4);
+    ck_assert_uint_le(copier_spare_threads(2), copier_spare_threads(1));
+    ck_assert_uint_eq(copier_spare_threads(100000), 1);
+}
+END_TEST
+
 START_TEST(a_copier_of_one_thread_copies_what_is_waited_for_and_no_more)
 {
     struct copier *copier = copier_of(1);
@@ -117,6 +150,9 @@ int main(void)
     tcase_add_loop_test(all, every_piece_is_copied_when_it_was_waited_for, 0, 4);
     tcase_add_loop_test(all, pieces_that_are_worth_it_wake_the_other_threads, 0, 4);
     tcase_add_loop_test(all, all_are_copied_when_all_were_waited_for_also_pieces_one_by_one, 0, 4);
+    tcase_add_loop_test(all, a_copy_is_whole_and_no_more_than_that, 0, 4);
+    tcase_add_test(all, without_a_copier_the_caller_copies);
+    tcase_add_test(all, more_copiers_have_fewer_threads_each_and_at_least_the_caller);
     tcase_add_test(all, a_copier_of_one_thread_copies_what_is_waited_for_and_no_more);
     tcase_add_test(all, threads_are_as_many_as_the_machine_has_to_spare_and_end_unused);
     Suite *suite = suite_create("copier");

@@ -1,4 +1,4 @@
-#include "runtime/device/copier.h"
+#include "common/copier.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -14,6 +14,7 @@
 enum {
     SPARE_THREADS = 4, /* more do not copy faster */
     CORES_A_THREAD = 4,
+    SHARES = 4, /* of each thread in one copy: what one that is away has not begun is left to the others */
     WORTH_A_WAKE_UP = 256 << 10, /* bytes; less is copied sooner than a thread wakes */
     LOOKS_BEFORE_SLEEP = 2000,   /* the next piece of a batch comes within some ten microseconds */
 };
@@ -90,11 +91,11 @@ static void *copy_all(void *argument)
     return NULL;
 }
 
-static unsigned spare_threads(void)
+unsigned copier_spare_threads(unsigned copiers)
 {
     cpu_set_t set;
     const int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    const unsigned threads = (unsigned)cores / CORES_A_THREAD;
+    const unsigned threads = (unsigned)cores / CORES_A_THREAD / copiers;
     return threads < 1 ? 1 : threads > SPARE_THREADS ? SPARE_THREADS : threads;
 }
 
@@ -107,10 +108,10 @@ int copier_create(struct copier **copier, unsigned threads)
     pthread_mutex_init(&c->mutex, NULL);
     pthread_cond_init(&c->bell, NULL);
     if (threads == 0)
-        threads = spare_threads();
+        threads = copier_spare_threads(1);
     while (c->threads_count + 1 < threads && c->threads_count < COPIER_MAX_THREADS &&
            pthread_create(&c->threads[c->threads_count], NULL, copy_all, c) == 0)
-        c->threads_count++;
+        pthread_setname_np(c->threads[c->threads_count++], "copier");
     return 0;
 }
 
@@ -171,4 +172,21 @@ void copier_wait_all(struct copier *copier)
         copier->settled = offered - COPIER_PIECES; /* an offer found each of these places free */
     while (copier->settled < offered)
         copier_wait(copier, copier->settled++);
+}
+
+void copier_copy(struct copier *copier, void *to, const void *from, size_t bytes)
+{
+    unsigned char *at = to;
+    const unsigned char *next = from;
+    if (!copier || copier->threads_count == 0 || bytes < COPIER_ALONE) {
+        memcpy(to, from, bytes);
+        return;
+    }
+    const size_t equal = bytes / ((size_t)SHARES * copier_threads(copier));
+    const size_t share = equal < WORTH_A_WAKE_UP ? WORTH_A_WAKE_UP : (equal + 4095) / 4096 * 4096;
+    for (size_t left = bytes, part; left > 0; left -= part, at += part, next += part) {
+        part = left < share ? left : share;
+        copier_offer(copier, at, next, part);
+    }
+    copier_wait_all(copier);
 }
