@@ -52,32 +52,27 @@ static struct cut_tensor plan(const Expertd__Tensor *described, const struct spa
     return cut;
 }
 
-static bool cut_frame(zmq_msg_t *to, zmq_msg_t *from, const Expertd__Tensor *described, const struct span *spans,
-                      size_t count, uint64_t rows, struct local_heap *heap)
+/* The rows of all spans of `from`, as planned, to the frame that has room for them. */
+static void cut_rows(unsigned char *at, const unsigned char *frame, const Expertd__Tensor *described,
+                     const struct cut_tensor *cut, const struct span *spans, size_t count, uint64_t rows)
 {
-    const struct cut_tensor cut = plan(described, spans, count, rows);
     const uint32_t codec = (uint32_t)described->codec;
-    const unsigned char *frame = zmq_msg_data(from);
-    if (!local_heap_message(heap, cut.bytes, to))
-        return false;
-    unsigned char *at = zmq_msg_data(to);
-    const uint64_t row_bytes = cut.size.bytes / described->shape[0];
+    const uint64_t row_bytes = cut->size.bytes / described->shape[0];
     for (size_t i = 0, row = 0; i < count; row += spans[i++].rows) {
-        const uint64_t first = spans[i].row * cut.width, elements = spans[i].rows * cut.width;
+        const uint64_t first = spans[i].row * cut->width, elements = spans[i].rows * cut->width;
         if (codec == CODEC_NONE)
             memcpy(at + row * row_bytes, frame + spans[i].row * row_bytes, spans[i].rows * row_bytes);
-        else if (cut.codec == codec)
-            codec_move(codec, frame, cut.size.elements, cut.size.last, first, elements, at, rows * cut.width,
-                       row * cut.width);
+        else if (cut->codec == codec)
+            codec_move(codec, frame, cut->size.elements, cut->size.last, first, elements, at, rows * cut->width,
+                       row * cut->width);
         else
-            codec_decode_some(codec, frame, cut.size.elements, cut.size.last, first, elements,
+            codec_decode_some(codec, frame, cut->size.elements, cut->size.last, first, elements,
                               (float *)(void *)(at + row * row_bytes));
     }
-    return true;
 }
 
 static bool cut_header(struct expertd_call *cut, const Expertd__RequestHeader *whole, const uint32_t *numbers,
-                       size_t count, const struct span *spans)
+                       size_t count, const struct cut_tensor *plans)
 {
     Expertd__RequestHeader header = *whole;
     Expertd__RequestHeader__Part *parts[MESSAGE_MAX_PARTS];
@@ -96,7 +91,7 @@ static bool cut_header(struct expertd_call *cut, const Expertd__RequestHeader *w
         memcpy(shapes[i], whole->tensors[i]->shape, whole->tensors[i]->n_shape * sizeof shapes[i][0]);
         shapes[i][0] = cut->rows;
         tensors[i].shape = shapes[i];
-        tensors[i].codec = (Expertd__Codec)plan(whole->tensors[i], spans, count, cut->rows).codec;
+        tensors[i].codec = (Expertd__Codec)plans[i].codec;
         pointers[i] = &tensors[i];
     }
     header.tensors = pointers;
@@ -113,6 +108,7 @@ bool call_cut(struct expertd_call *cut, const struct expertd_call *whole, const 
 {
     const char *first = header->parts[numbers[0]]->uid;
     struct span spans[MESSAGE_MAX_PARTS] = {{0}};
+    struct cut_tensor plans[MESSAGE_MAX_TENSORS];
     uint64_t row = 0;
     cut->rows = 0;
     for (size_t p = 0, next = 0; p < header->n_parts && next < count; p++) {
@@ -126,14 +122,17 @@ bool call_cut(struct expertd_call *cut, const struct expertd_call *whole, const 
     cut->n_parts = count;
     cut->n_gradients = whole->n_gradients;
     cut->uid_hash = uid_hash(first, strlen(first));
-    if (!cut_header(cut, header, numbers, count, spans))
+    for (size_t i = 0; i < header->n_tensors; i++)
+        plans[i] = plan(header->tensors[i], spans, count, cut->rows);
+    if (!cut_header(cut, header, numbers, count, plans))
         return false;
     for (size_t i = 0; i < header->n_tensors; i++) {
-        zmq_msg_t *from = (zmq_msg_t *)(uintptr_t)&whole->request[1 + i];
-        if (!cut_frame(&cut->request[1 + i], from, header->tensors[i], spans, count, cut->rows, heap)) {
+        zmq_msg_t *from = (zmq_msg_t *)(uintptr_t)&whole->request[1 + i], *to = &cut->request[1 + i];
+        if (!local_heap_message(heap, plans[i].bytes, to)) {
             call_drop_request(cut);
             return false;
         }
+        cut_rows(zmq_msg_data(to), zmq_msg_data(from), header->tensors[i], &plans[i], spans, count, cut->rows);
         cut->n_request++;
     }
     return true;
