@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "client/call_parts.h"
-#include "client/client_private.h"
+#include "client/client_state.h"
 
 enum { CODEC_SAVES = 4 /* times: what comes of a byte at most */ };
 

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "client/client_private.h"
+#include "client/client_state.h"
 #include "client/struct_size.h"
 #include "common/clock.h"
 #include "proto/codec.h"

@@ -3,7 +3,7 @@
 #ifndef EXPERTD_CLIENT_SWITCHBOARD_H
 #define EXPERTD_CLIENT_SWITCHBOARD_H
 
-#include "client/client_private.h"
+#include "client/client_state.h"
 
 struct call_request;
 

@@ -10,7 +10,7 @@
 #include "common/config_live.h"
 #include "common/log.h"
 #include "common/status.h"
-#include "runtime/runtime_private.h"
+#include "runtime/runtime_state.h"
 #include "runtime/segments.h"
 #include "runtime/slots.h"
 

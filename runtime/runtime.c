@@ -19,7 +19,7 @@
 #include "common/process.h"
 #include "runtime/changes.h"
 #include "runtime/compute/compute.h"
-#include "runtime/runtime_private.h"
+#include "runtime/runtime_state.h"
 #include "runtime/segments.h"
 #include "runtime/serve/pace.h"
 #include "runtime/slots.h"

@@ -8,7 +8,7 @@
 #include "common/log.h"
 #include "common/shm.h"
 #include "common/uid.h"
-#include "runtime/runtime_private.h"
+#include "runtime/runtime_state.h"
 
 enum { NAMES_AT_ONCE = 256 };
 

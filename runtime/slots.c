@@ -9,7 +9,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/process.h"
-#include "runtime/runtime_private.h"
+#include "runtime/runtime_state.h"
 
 static const uint64_t progress_ns = 2 * NS_PER_S;
 

@@ -1,7 +1,7 @@
 /* A client's inside: client_setup.c makes it, switchboard.c moves its calls on its own connection, away.c those that go
  * on at other frontends of its server, and client.c is above them. */
-#ifndef EXPERTD_CLIENT_CLIENT_PRIVATE_H
-#define EXPERTD_CLIENT_CLIENT_PRIVATE_H
+#ifndef EXPERTD_CLIENT_CLIENT_STATE_H
+#define EXPERTD_CLIENT_CLIENT_STATE_H
 
 #include "client/call.h"
 #include "client/connection.h"

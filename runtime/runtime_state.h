@@ -1,6 +1,6 @@
 /* A runtime from inside: for runtime.c, and for what it is made of below: slots.c, segments.c and changes.c. */
-#ifndef EXPERTD_RUNTIME_PRIVATE_H
-#define EXPERTD_RUNTIME_PRIVATE_H
+#ifndef EXPERTD_RUNTIME_RUNTIME_STATE_H
+#define EXPERTD_RUNTIME_RUNTIME_STATE_H
 
 #include <stdbool.h>
 #include <stdint.h>
