@@ -659,10 +659,10 @@ class Connection:
         """Without the lock, as another connection's is taken."""
         endpoint, call.leaves = call.leaves, ""
         try:
-            if call.followed:
-                to = self._poller.follow(self.endpoint, call.uid, endpoint)
-            elif endpoint == self.endpoint:
+            if endpoint == self.endpoint:
                 to = self._first
+            elif call.followed:
+                to = self._poller.follow(self.endpoint, call.uid, endpoint)
             else:
                 self._poller.routes.pop((endpoint, call.uid), None)
                 to = self._poller.connection(endpoint)

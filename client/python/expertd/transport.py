@@ -91,9 +91,10 @@ class Transport:
         return main if bulk.kept_out else bulk
 
     def follow(self, home: str, uid: str, endpoint: str) -> Optional[Connection]:
-        """The connection that the server at `home` says an expert is to be asked by. None: it is not followed."""
+        """The connection that the server at `home` says an expert is to be asked by. None: it is not followed; nor is who names
+        the one that was asked."""
         pair = (home, endpoint)
-        if not followable(endpoint, home):
+        if endpoint == home or not followable(endpoint, home):
             return None
         with self._lock:
             if pair not in self._followed and sum(one == home for one, _ in self._followed) >= FOLLOWED:

@@ -443,6 +443,31 @@ def test_large_calls_that_were_lost_with_the_second_connection_go_by_the_first(s
     assert len(ids) == 2 and ids[0] == ids[1]
 
 
+def test_impatient_calls_wait_for_neither_connection_when_both_are_down(stand_in, proxy, monkeypatch):
+    monkeypatch.setattr("expertd.transport._THIS_HOST", re.compile("none"))
+    monkeypatch.setattr("expertd.connection.SECOND_PATIENCE", PATIENCE)  # else the large ones go by the first meanwhile
+    monkeypatch.setattr("expertd.call.IMPATIENT_RETRY_FOR", 2 * PATIENCE)
+    link = proxy(stand_in(echo).port, admits=1)
+    client, large = expertd.Client(link.endpoint, timeout=2 * PATIENCE), torch.arange(64 * 1024.0).reshape(64, 1024)
+    client.forward("e.0", [X])
+    impatient, patient = [client.start_forward("e.0", [large], retry_for=wait) for wait in (0, 2 * PATIENCE)]
+    first, second = transport().connection(link.endpoint), transport().connection(link.endpoint, BULK)
+    while not link.held:
+        time.sleep(0.01)
+    link.listener.shutdown(socket.SHUT_RDWR)
+    link.held[0].shutdown(socket.SHUT_RDWR)
+    while not second.is_down():  # it would go by the first
+        time.sleep(0.01)
+    link.sockets[0].shutdown(socket.SHUT_RDWR)
+    assert impatient.wait(PATIENCE)
+    with pytest.raises(expertd.Unavailable) as failed:
+        client.outputs(impatient)
+    assert failed.value.not_applied and first.is_down() and impatient.connection is second
+    with pytest.raises(expertd.Unavailable):
+        client.outputs(client.start_backward("e.0", [large], [large], retry_for=0))
+    assert not patient.done() and patient.cancel() and second.in_flight() == 0
+
+
 def test_a_peer_that_is_silent_is_given_up_and_found_again(stand_in, proxy, monkeypatch):
     server = stand_in(echo)
     link = proxy(server.port)

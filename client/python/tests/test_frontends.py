@@ -105,6 +105,19 @@ def test_nobody_is_sent_round_in_circles(frontends):
         client.forward("nop.0", [X])
 
 
+def test_who_names_the_one_that_was_asked_takes_no_place_among_those_that_are_followed(frontends):
+    frontends.named, frontends.here = frontends.home.endpoint, {"nop.0"}
+    made = [Task(name, [frontends.home.endpoint], [X], None, timeout=PATIENCE, retry_for=0, patient=False) for name in ("nop.0", "nop.8", "nop.9")]
+    start_all(made)
+    assert torch.equal(made[0].outputs()[0], X)
+    for task in made[1:]:
+        with pytest.raises(expertd.NotFound):
+            task.outputs()
+    process, home = transport(), frontends.home.endpoint
+    assert (home, home) not in process._followed and not any(there == home for there in process.routes.values())
+    assert frontends.count() == (1, 0)
+
+
 @pytest.mark.parametrize("named", ["tcp://*:1", "inproc://x", "nonsense", "tcp://", "tcp://" + "x" * 300 + ":1"])
 def test_what_is_no_endpoint_is_not_followed(frontends, named):
     frontends.named = named
