@@ -11,6 +11,7 @@ from . import tags
 from .call import Call
 from .client import DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT, Client
 from .codecs import Codec, codec_name
+from .compiling import untraced
 from .dht import DHT
 from .errors import ExpertdError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from .info import ExpertInfo, Field
@@ -105,6 +106,7 @@ class RemoteExpert(torch.nn.Module):
         """The endpoint that the next call goes to."""
         return (self.endpoints() or [""])[0]
 
+    @untraced
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> Outputs:
         """One tensor if the schema has one output, else a tuple."""
         inputs, leading = self._prepare(args, kwargs)
@@ -119,9 +121,6 @@ class RemoteExpert(torch.nn.Module):
                 outputs = _as_floats(outputs, tensor.dtype)
                 break
         return outputs[0] if len(outputs) == 1 else outputs
-
-    # torch.compile leaves it as it is: a network call is nothing to trace.
-    forward._torchdynamo_disable = True  # type: ignore[attr-defined]
 
     # ---- inputs and outputs
 

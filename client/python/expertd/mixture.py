@@ -9,6 +9,7 @@ from torch import nn
 from .beam import MoEBeamSearcher
 from .client import Client
 from .codecs import Codec, codec_name
+from .compiling import untraced
 from .dht import DHT, Found
 from .errors import ExpertdError, InvalidArgument, Unavailable
 from .expert import _in_order
@@ -74,6 +75,7 @@ class RemoteMixtureOfExperts(nn.Module):
                     error = refused
         raise error or Unavailable(f"no live expert of {self.beam_search.uid_prefix} was found")
 
+    @untraced
     def forward(self, input: torch.Tensor, *args: torch.Tensor, **kwargs: torch.Tensor) -> Any:
         """input: [samples, ..., in_features], the gate's and the experts' first; further ones are the experts'. The average
         of the experts' outputs, [samples, ...] each."""
@@ -85,9 +87,6 @@ class RemoteMixtureOfExperts(nn.Module):
         # A sample without any answer is zeros, not the softmax of nothing.
         weights = weights.masked_fill(~mask, 0.0)
         return _single([_weigh(weights, output) for output in outputs])
-
-    # torch.compile leaves network calls as they are.
-    forward._torchdynamo_disable = True  # type: ignore[attr-defined]
 
     def _scores(self, input: torch.Tensor) -> torch.Tensor:
         """[samples, sum(grid_size)], with a gradient."""
@@ -188,6 +187,7 @@ class RemoteSwitchMixtureOfExperts(RemoteMixtureOfExperts):
         self.utilization_alpha, self.grid_dropout, self.jitter_eps = utilization_alpha, grid_dropout, jitter_eps
         self.register_buffer("grid_utilization", torch.cat([torch.full((size,), 1.0 / size) for size in self.grid_size]))
 
+    @untraced
     def forward(self, input: torch.Tensor, *args: torch.Tensor, **kwargs: torch.Tensor) -> Any:
         """(output, balancing_loss); the output has the input's shape."""
         scores = self._scores(input)
@@ -205,8 +205,6 @@ class RemoteSwitchMixtureOfExperts(RemoteMixtureOfExperts):
         mixed = [_weigh(weights, output) for output in outputs]
         mixed[0] = mixed[0] + input
         return _single(mixed), loss
-
-    forward._torchdynamo_disable = True  # type: ignore[attr-defined]
 
     def _gate_input(self, input: torch.Tensor) -> torch.Tensor:
         input = super()._gate_input(input)

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from . import tags
 from .client import DEFAULT_RETRY_FOR, DEFAULT_TIMEOUT, Client
 from .codecs import Codec, codec_name
+from .compiling import untraced
 from .dht import DHT
 from .errors import ExpertdError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from .info import ExpertInfo
@@ -71,6 +72,7 @@ class OffloadedExperts(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.uids[0]} ... {self.uids[-1]} at {self.places.text}"
 
+    @untraced
     def forward(self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor) -> torch.Tensor:
         if top_k_index.dtype.is_floating_point:  # some families' order
             top_k_index, top_k_weights = top_k_weights, top_k_index
@@ -90,8 +92,6 @@ class OffloadedExperts(nn.Module):
         weights = top_k_weights.reshape(-1)[order]
         summed = torch.zeros_like(hidden).index_add(0, token, (answers * weights[:, None]).to(hidden.dtype))
         return summed.reshape(hidden_states.shape)
-
-    forward._torchdynamo_disable = True  # type: ignore[attr-defined]
 
     # ---- calls: rows of experts one behind the other, `counts` of each
 
