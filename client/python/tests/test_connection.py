@@ -276,7 +276,15 @@ def test_a_call_of_the_parent_is_refused_in_a_forked_child(stand_in):
     assert call.cancel()
 
 
-def test_a_keyboard_interrupt_gives_up_the_call_and_leaves_nothing_behind(stand_in):
+@pytest.fixture
+def interruptible():
+    """As a shell leaves SIGINT ignored in what it starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_keyboard_interrupt_gives_up_the_call_and_leaves_nothing_behind(stand_in, interruptible):
     silent = [True]
     server = stand_in(lambda request, frames: None if silent[0] else echo(request, frames))
     client = expertd.Client(server.endpoint, timeout=PATIENCE)

@@ -375,7 +375,9 @@ class Mean(nn.Module):
 
 
 @pytest.mark.parametrize("module, path, reason", [
-    (Sub(nn.BatchNorm1d(H)), "inner", "BatchNorm1d"), (Sub(nn.Sequential(nn.Linear(H, H), nn.Tanh())), "inner.1|", "activations"),
+    (Sub(nn.BatchNorm1d(H)), "inner", "BatchNorm1d"), (Sub(nn.Sequential(nn.Linear(H, H), nn.Tanh())), "inner.1", "activations"),
+    (Sub(nn.Sequential(nn.Sigmoid(), nn.Dropout(0.5), nn.Linear(H, H))), "inner.0", "activations"),
+    (Sub(nn.Tanh(), lambda m, x: m.linear(2 * m.inner(m.linear(x)))), "inner", "activations"),
     (Sub(Twice()), "inner", "trace"),
     (Sub(nn.LayerNorm(H, elementwise_affine=False)), "inner", "a weight and a bias"), (Sub(Mean()), "inner", "mean"),
     (Sub(None, lambda m, x: m.linear(m.linear(x))), "linear", "used twice"),

@@ -22,11 +22,17 @@ class Layers:
         self.layers: Dict[str, Dict[str, Any]] = {}
         self.sources: Dict[str, Source] = {}
         self.outputs: List[Tuple[str, str]] = []
+        self._places: Dict[int, str] = {}  # of functions: the paths of the modules that they are from
         self._settled: Dict[int, Tuple[Function, str]] = {}  # what became of functions, which are kept so that no other is at its place
         self._raw: Set[str] = set()  # values that are read as they are
         self._scaled: Dict[str, float] = {}  # masks' results that are read with a factor
         self._activations: Dict[Tuple[str, str], str] = {}  # that are layers of their own
         self._parts: Dict[Tuple[str, int, int], str] = {}  # of linear layers' results, which are layers of their own
+
+    def note_place(self, value: Value, path: str) -> None:
+        """That the module at that path has made of it what it is. The caller keeps the value."""
+        if value.function is not None:
+            self._places.setdefault(id(value.function), path)
 
     def add(self, kind: str, name: str, operands: List[Value], options: Dict[str, Any], sources: Dict[str, Source],
                mask: Optional[str] = None) -> Value:
@@ -107,8 +113,10 @@ class Layers:
                 name = made
             return name
         if x.instead is None:
-            raise Refused("a function of single numbers that is none of the server's activations (relu, gelu, gelu_erf, silu), with factors and "
-                          "terms")
+            functions = [value.function for value, _ in reversed(x.cuts)] + [x.function]
+            first_of_none = next((one for one in functions if one is not None and steps_of(one) is None), x.function)
+            raise ExportError(self._places.get(id(first_of_none), ""), "a function of single numbers that is none of the server's activations "
+                              "(relu, gelu, gelu_erf, silu), with factors and terms")
         kind, first, second = x.instead
         return self.add(kind, kind, [first._replace(layout="rows"), second._replace(layout="rows")], {}, {}).name
 

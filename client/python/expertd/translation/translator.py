@@ -38,6 +38,8 @@ class Translator(Elementwise, Attention):
             raise ExportError(self.path, str(refused)) from None
         if made is not None:
             self.made[n] = made
+        if isinstance(made, Value):
+            self.block.note_place(made, self.path)
         return concrete
 
     def _translate(self, n: fx.Node, concrete: Any) -> Any:
