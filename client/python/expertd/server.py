@@ -18,7 +18,7 @@ import torch
 from .client import Client
 from .declaration import Exported
 from .dht import DHT, _SCHEMES, _bootstrap_address
-from .errors import ExpertdError, InvalidArgument, Unavailable
+from .errors import ExpertdError, InvalidArgument, Unavailable, Unimplemented
 from .group import Group, free_port
 from .progress import Progress
 from .registry import hosted
@@ -368,5 +368,5 @@ def get_experts(dht: DHT, uids: Sequence[str], expiration_time: Optional[float] 
 
 def declare_experts(dht: DHT, uids: Sequence[str], expiration_time: Optional[float] = None, wait: bool = True) -> Dict[str, bool]:
     """A server's expertd-dht publishes what it hosts, for as long as it is alive; nobody else can."""
-    raise ExpertdError("experts are published by the expertd-dht of the server that hosts them: add them to a server's "
-                       "configuration (experts:), or start one with Server.create(expert_uids=[...])", status=12)
+    raise Unimplemented("experts are published by the expertd-dht of the server that hosts them: add them to a server's "
+                        "configuration (experts:), or start one with Server.create(expert_uids=[...])")
