@@ -161,7 +161,7 @@ static Expertd__Schema *describe(struct schema_message *message, struct schema *
     for (uint32_t i = 0; i < schema->count; i++) {
         Expertd__Schema__Field *field = message->pointers[i] = &message->fields[i];
         expertd__schema__field__init(field);
-        field->name = schema->tensors[i].name;
+        field->name = message_clean(schema->tensors[i].name);
         field->dtype = (Expertd__DType)schema->tensors[i].dtype;
         field->n_row_shape = schema->tensors[i].ndim;
         field->row_shape = schema->tensors[i].dims;

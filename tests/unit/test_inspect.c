@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include <zmq.h>
 
+#include "pools/control.h"
 #include "unit/support_ask.h"
 
 static struct rig rig;
@@ -134,6 +135,24 @@ START_TEST(info_tells_schemas_settings_and_counters)
 }
 END_TEST
 
+START_TEST(info_of_a_damaged_record_is_a_message_that_every_client_can_read)
+{
+    struct control *control;
+    ck_assert_int_eq(control_attach(&control, rig.name, "cpu0", false), 0);
+    for (uint32_t e = 0; e < control_experts_count(control); e++) {
+        strcpy(control_expert(control, e)->inputs.tensors[0].name, "\xc3\n");
+        strcpy(control_expert(control, e)->outputs.tensors[0].name, "\x80y");
+    }
+    control_detach(&control);
+    ask_prepare(&one, &question, EXPERTD__METHOD__INFO, "nop.0", 0, 0);
+    ask_call(&one, &question, &answer, STATUS_OK);
+    const Expertd__ExpertInfo *info = answer.header->info;
+    ck_assert_str_eq(info->forward_schema->tensors[0]->name, "??");
+    ck_assert_str_eq(info->outputs_schema->tensors[0]->name, "?y");
+    ck_assert_str_eq(info->backward_schema->tensors[1]->name, "grad_?y");
+}
+END_TEST
+
 START_TEST(info_of_an_expert_whose_runtime_died_still_answers)
 {
     rig_end(&rig.runtime, SIGKILL);
@@ -244,6 +263,7 @@ int main(void)
     tcase_add_test(all, list_filters_and_pages);
     tcase_add_test(all, the_generation_of_the_list_changes_with_it);
     tcase_add_test(all, info_tells_schemas_settings_and_counters);
+    tcase_add_test(all, info_of_a_damaged_record_is_a_message_that_every_client_can_read);
     tcase_add_test(all, info_of_an_expert_whose_runtime_died_still_answers);
     tcase_add_test(all, stats_count_what_happened);
     tcase_add_test(all, the_steady_state_has_no_page_fault);
