@@ -505,11 +505,13 @@ static int check_names(const struct resolver *resolver)
         return refuse(resolver, resolver->block->line, "block %s has more than %d parameters", resolver->block->name,
                       BLOCK_PARAMETERS_MAX);
     for (unsigned i = 0; i < NAMES * graph->nodes_count; i++) {
+        const struct block_node *first = &graph->nodes[i / NAMES];
+        char name[BLOCK_NAME_SIZE + 24], other[BLOCK_NAME_SIZE + 24];
+        if (!parameter_name(first, i % NAMES, name, sizeof name))
+            continue;
         for (unsigned j = 0; j < i; j++) {
-            const struct block_node *first = &graph->nodes[i / NAMES], *second = &graph->nodes[j / NAMES];
-            char name[BLOCK_NAME_SIZE + 24], other[BLOCK_NAME_SIZE + 24];
-            if (!parameter_name(first, i % NAMES, name, sizeof name) ||
-                !parameter_name(second, j % NAMES, other, sizeof other) || strcmp(name, other) != 0)
+            const struct block_node *second = &graph->nodes[j / NAMES];
+            if (!parameter_name(second, j % NAMES, other, sizeof other) || strcmp(name, other) != 0)
                 continue;
             const struct block_node *said = has_given_names(second) ? second : first;
             return refuse(resolver, said->layer->line, "layers %s and %s both have a parameter %s", second->layer->name,
