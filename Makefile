@@ -269,14 +269,14 @@ check test: all tests
 # --- fuzzers (clang's libFuzzer) ---------------------------------------------------------------------------------------
 FUZZ_SECONDS ?= 10
 FUZZ_OPT ?= -O1 -g1
-# For many executions: FUZZ_OPT="-O2 -g1" FUZZ_SANITIZE=address.
+# For many executions: FUZZ_OPT="-O2 -g1" FUZZ_SANITIZE=address; FUZZ_SANITIZE= has the fuzzers' own checks alone.
 FUZZ_SANITIZE ?= address,undefined
-FUZZ_BUILD := build/fuzz$(if $(filter address$(comma)undefined,$(FUZZ_SANITIZE)),,-$(subst $(comma),-,$(FUZZ_SANITIZE)))
+FUZZ_BUILD := build/fuzz$(if $(filter address$(comma)undefined,$(FUZZ_SANITIZE)),,-$(or $(subst $(comma),-,$(FUZZ_SANITIZE)),plain))
 FUZZ := $(patsubst tests/fuzz/%.c,%,$(call present,$(wildcard tests/fuzz/fuzz_*.c)))
 fuzz: FUZZ_GOAL = fuzz-run
 fuzz-build: FUZZ_GOAL = fuzz-programs
 fuzz fuzz-build:
-	$(MAKE) BUILD=$(FUZZ_BUILD) CC=clang SANITIZE= OPT="$(FUZZ_OPT)" CFLAGS="-fsanitize=fuzzer-no-link,$(FUZZ_SANITIZE) -fno-sanitize-recover=undefined" LDFLAGS="-fsanitize=$(FUZZ_SANITIZE)" $(FUZZ_GOAL)
+	$(MAKE) BUILD=$(FUZZ_BUILD) CC=clang SANITIZE= OPT="$(FUZZ_OPT)" CFLAGS="$(addprefix -fsanitize=,fuzzer-no-link $(FUZZ_SANITIZE)) -fno-sanitize-recover=undefined" LDFLAGS="$(addprefix -fsanitize=,$(FUZZ_SANITIZE))" $(FUZZ_GOAL)
 FUZZ_PROGRAMS = $(addprefix $(BUILD)/fuzz/,$(FUZZ))
 fuzz-programs: $(FUZZ_PROGRAMS)
 # What a fuzzer finds stays in $(BUILD)/corpus for the next run; tests/fuzz/corpus/<fuzzer>/ and <fuzzer>.dict start it off.
