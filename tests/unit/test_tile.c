@@ -84,13 +84,16 @@ END_TEST
 
 START_TEST(the_rule_takes_larger_tiles_only_where_each_unit_gets_one)
 {
-    const struct device_info small = {.compute_units = 1}, large = {.compute_units = 128};
+    const struct device_info small = {.compute_units = 1}, large = {.compute_units = 128}, odd = {.compute_units = 125};
     ck_assert_uint_eq(tile_rule(&small, 1, 4096), TILE_FEW_ROWS);
     ck_assert_uint_eq(tile_rule(&small, 64, 4096), TILE_OF_PROGRAM);
     ck_assert_uint_eq(tile_rule(&small, 128, 4096), TILE_LARGE);
     ck_assert_uint_eq(tile_rule(&large, 128, 4096), TILE_OF_PROGRAM);
     ck_assert_uint_eq(tile_rule(&large, 1024, 4096), TILE_LARGE);
     ck_assert_uint_eq(tile_rule(&large, 64, 1024), TILE_FEW_ROWS);
+    /* As many as there are units, and one less. */
+    ck_assert_uint_eq(tile_rule(&large, 512, 4096), TILE_LARGE);
+    ck_assert_uint_eq(tile_rule(&odd, 512, 3968), TILE_OF_PROGRAM);
 }
 END_TEST
 
