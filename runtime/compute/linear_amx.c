@@ -27,8 +27,9 @@ enum {
     GROUP_TILES = 16,
     PART_PANELS = 4,
     SHARES_OF_A_CORE = 4,
+    FEW_K = 8192,          /* the kernels have it, too */
     PART_STEPS = 8,        /* that a share of split_rows has */
-    STACK_BYTES = 2 << 20, /* the kernels' arrays take a third of it */
+    STACK_BYTES = 2 << 20, /* the kernels' arrays take half of it */
     /* arch_prctl's, of Linux 5.16: leave for this process to have the units' 8 KiB of state in each thread. */
     REQUEST_STATE = 0x1023,
     STATE_TILES = 18,
@@ -41,10 +42,9 @@ static const char *const sources[] = {"common",           "shares_cpu",    "pane
                                       "batched_cpu",      "attention_cpu", "optimizer_cpu", NULL};
 
 static const char *const kernel_names[AMX_KERNELS] = {
-    [AMX_LINEAR] = "linear_tiles",
-    [AMX_WEIGHT_GRADIENT] = "weight_gradient_tiles",
-    [AMX_SPLIT_ROWS] = "split_rows",
-    [AMX_SPLIT_COLUMNS] = "split_columns",
+    [AMX_LINEAR] = "linear_tiles",   [AMX_WEIGHT_GRADIENT] = "weight_gradient_tiles",
+    [AMX_SPLIT_ROWS] = "split_rows", [AMX_SPLIT_COLUMNS] = "split_columns",
+    [AMX_FEW] = "linear_few",        [AMX_FEW_GROUP] = "linear_few_group",
 };
 
 bool linear_amx_usable(void)
@@ -71,11 +71,18 @@ static uint64_t fewest_rows(const struct device *device)
     return strcmp(device->config->precision, "bf16") == 0 ? AMX_LEAST_BFLOAT_ROWS : AMX_LEAST_ROWS;
 }
 
-/* The same of a weight gradient, which contracts rows, and multiplies floats whatever the weights are. */
+/* From how many rows on they are used where they are faster at all. */
+static uint64_t rule_rows(const struct device *device)
+{
+    return strcmp(device->config->precision, "bf16") == 0 ? AMX_LEAST_BFLOAT_ROWS : AMX_RULE_ROWS;
+}
+
+/* The least of a weight gradient, which contracts rows, and multiplies floats whatever the weights are. */
 static uint64_t least_gradient_rows(const struct device *device)
 {
-    const uint64_t least = device->compute->amx->least_rows;
-    return least < AMX_LEAST_ROWS ? AMX_LEAST_ROWS : least;
+    const bool forced = strcmp(device->config->linear_kernel, "amx") == 0;
+    const uint64_t least = device->compute->amx->least_rows, floats = forced ? AMX_LEAST_ROWS : AMX_RULE_ROWS;
+    return least < floats ? floats : least;
 }
 
 static int amx_check(struct device *device)
@@ -91,8 +98,7 @@ static int amx_check(struct device *device)
     device->compute->amx->least_rows = fewest_rows(device);
     if (strcmp(config->linear_kernel, "auto") == 0) {
         device->compute->amx->undecided = strcmp(config->tune, "off") != 0;
-        if (!device->compute->amx->undecided)
-            device->compute->amx->least_rows = AMX_RULE_ROWS;
+        device->compute->amx->least_rows = rule_rows(device);
     }
     if (device->compute->amx->emulated)
         log_warning("device %s: this processor or system has no AMX: it is emulated, which is for tests and very slow",
@@ -167,11 +173,19 @@ static void amx_shares(const struct device *device, uint64_t rows, uint64_t n, s
     grid->group = (cl_int)(groups < device->info.compute_units ? groups : device->info.compute_units);
 }
 
+/* Whether a core splits the rows itself: one tile of them, and weights that are not split. */
+static bool is_few(const struct device *device, uint64_t rows, uint64_t k)
+{
+    return device->compute->amx->kernels[AMX_FEW] != NULL && rows <= TILE_ROWS && k <= FEW_K;
+}
+
 static void amx_grid(const struct device *device, enum kernel kernel, uint64_t rows, uint64_t n, uint64_t k,
                      struct kernel_grid *grid)
 {
     provider_cpu.grid(device, kernel, rows, n, k, grid);
-    if (kernel == KERNEL_LINEAR && rows >= device->compute->amx->least_rows) {
+    if (kernel == KERNEL_LINEAR && rows >= device->compute->amx->least_rows && is_few(device, rows, k)) {
+        grid->object = device->compute->amx->kernels[AMX_FEW];
+    } else if (kernel == KERNEL_LINEAR && rows >= device->compute->amx->least_rows) {
         amx_shares(device, rows, n, grid);
         grid->object = device->compute->amx->kernels[AMX_LINEAR];
     } else if (kernel == KERNEL_WEIGHT_GRADIENT && rows >= least_gradient_rows(device)) {
@@ -209,7 +223,8 @@ static int split_rows(struct device *device, const struct linear_call *call)
 static int amx_forward(struct device *device, const struct linear_call *call)
 {
     struct linear_call of_planes = *call;
-    if ((uint64_t)call->rows < device->compute->amx->least_rows)
+    if ((uint64_t)call->rows < device->compute->amx->least_rows ||
+        is_few(device, (uint64_t)call->rows, (uint64_t)call->k))
         return linear_launch_forward(device, call);
     int result = reserve(device, planes_bytes((uint64_t)call->rows, (uint64_t)call->k));
     if (result == 0)
@@ -218,19 +233,25 @@ static int amx_forward(struct device *device, const struct linear_call *call)
     return result == 0 ? linear_launch_forward(device, &of_planes) : result;
 }
 
-/* Those that are too small for the units go together. */
+/* Those that are too small for the units go together, and those of a tile. */
 static int amx_group(struct device *device, const struct linear_call *calls, unsigned count)
 {
-    struct linear_call small[LINEAR_GROUP];
-    unsigned smalls = 0;
+    struct linear_call small[LINEAR_GROUP], few[LINEAR_GROUP];
+    unsigned smalls = 0, fews = 0;
     int result = 0;
     for (unsigned i = 0; i < count && result == 0; i++) {
         if ((uint64_t)calls[i].rows < device->compute->amx->least_rows)
             small[smalls++] = calls[i];
+        else if (is_few(device, (uint64_t)calls[i].rows, (uint64_t)calls[i].k))
+            few[fews++] = calls[i];
         else
             result = amx_forward(device, &calls[i]);
     }
-    return result == 0 && smalls > 0 ? linear_group_launch(device, small, smalls) : result;
+    if (result == 0 && smalls > 0)
+        result = linear_group_launch(device, NULL, small, smalls);
+    return result == 0 && fews > 0
+               ? linear_group_launch(device, device->compute->amx->kernels[AMX_FEW_GROUP], few, fews)
+               : result;
 }
 
 static int amx_gradient(struct device *device, const struct linear_gradient_call *call)
@@ -259,15 +280,7 @@ static int amx_gradient(struct device *device, const struct linear_gradient_call
 
 /* --- which of the two ----------------------------------------------------------------------------------------- */
 
-enum { TRIALS = 7, TRIAL_WIDTH = 1024 };
-static const unsigned trial_rows[] = {16, 32, 64, 128, 256}; /* doubled each time: the last is AMX_RULE_ROWS */
-enum { TRIAL_ROWS = sizeof trial_rows / sizeof trial_rows[0] };
-
-static int compare_ns(const void *a, const void *b)
-{
-    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
+enum { TRIALS = 15, TRIAL_WIDTH = 1024 };
 
 static int time_product(const struct trial *trial, uint64_t rows, uint64_t least_rows, uint64_t *took_ns)
 {
@@ -281,43 +294,40 @@ static int time_product(const struct trial *trial, uint64_t rows, uint64_t least
     return result;
 }
 
-/* Alternately, as other things that run on the machine change from one moment to the next. The first of each does not
- * count: it may compile. */
-static int is_faster(const struct trial *trial, uint64_t rows, bool *faster)
+/* Whether they are so many halves times as fast. Alternately, and the fastest of each: what else runs on the machine
+ * takes time away, and never adds any. The first of each does not count: it may compile. */
+static int is_faster(const struct trial *trial, uint64_t rows, unsigned halves, bool *faster)
 {
-    uint64_t units_ns[TRIALS + 1], vectors_ns[TRIALS + 1];
+    uint64_t units_ns = UINT64_MAX, vectors_ns = UINT64_MAX, took_ns;
     int result = 0;
     for (unsigned i = 0; i <= TRIALS && result == 0; i++) {
-        result = time_product(trial, rows, rows, &units_ns[i]);
+        result = time_product(trial, rows, rows, &took_ns);
+        units_ns = i > 0 && took_ns < units_ns ? took_ns : units_ns;
         if (result == 0)
-            result = time_product(trial, rows, UINT64_MAX, &vectors_ns[i]);
+            result = time_product(trial, rows, UINT64_MAX, &took_ns);
+        vectors_ns = i > 0 && took_ns < vectors_ns ? took_ns : vectors_ns;
     }
-    if (result != 0)
-        return result;
-    qsort(units_ns + 1, TRIALS, sizeof units_ns[0], compare_ns);
-    qsort(vectors_ns + 1, TRIALS, sizeof vectors_ns[0], compare_ns);
-    /* By a quarter: what they win by less they may lose when others come to the machine. */
-    *faster = units_ns[1 + TRIALS / 2] * 5 < vectors_ns[1 + TRIALS / 2] * 4;
-    return 0;
+    *faster = units_ns / 2 * halves < vectors_ns;
+    return result;
 }
 
-/* From how many rows on the units are faster, by a measurement: how much they lose to what else a machine's cores do,
- * other tenants' among it, cannot be known otherwise. */
+/* Whether the units are used is measured, as how much they lose to what else a machine's cores do, other tenants' among
+ * it, cannot be known otherwise; from how many rows on is not, as that would be another number at each start. For the
+ * same reason they must win by more than chance lets the slower win by: with weights of bfloat16 they took a half to a
+ * third of the time where with others they took 0.7 to 1.2 of it. */
 static int choose_least_rows(struct device *device)
 {
     const struct linear_size size = {.n = TRIAL_WIDTH, .k = TRIAL_WIDTH};
+    const uint64_t least_rows = rule_rows(device), rows = least_rows < TILE_ROWS ? TILE_ROWS : least_rows;
+    const unsigned halves = provider_shape(device)->bfloat ? 3 : 4; /* 1.5 times, or twice, as fast */
     struct trial trial;
-    bool faster = true;
-    uint64_t least_rows = UINT64_MAX;
-    int result = trial_open(&trial, device, trial_rows[TRIAL_ROWS - 1], &size, 1);
-    for (unsigned i = TRIAL_ROWS; i-- > 0 && result == 0 && faster && trial_rows[i] >= fewest_rows(device);) {
-        result = is_faster(&trial, trial_rows[i], &faster);
-        if (result == 0 && faster)
-            least_rows = trial_rows[i];
-    }
+    bool faster = false;
+    int result = trial_open(&trial, device, rows, &size, 1);
+    if (result == 0)
+        result = is_faster(&trial, rows, halves, &faster);
     trial_close(&trial);
-    device->compute->amx->least_rows = least_rows;
-    if (result == 0 && least_rows == UINT64_MAX)
+    device->compute->amx->least_rows = faster ? least_rows : UINT64_MAX;
+    if (result == 0 && !faster)
         log_info("device %s: its matrix units (AMX) are not much faster than its vector units here, and not used",
                  device->config->name);
     else if (result == 0)
@@ -335,8 +345,8 @@ static int amx_prepare(struct device *device, uint64_t rows, const struct linear
 
 /* --- the probe ------------------------------------------------------------------------------------------------ */
 
-/* Two tiles, one, a part of one; two panels; two steps and a part. */
-enum { PROBE_ROWS = 49, PROBE_N = 65, PROBE_K = 70 };
+/* Two tiles, one, a part of one; two panels; two steps and a part. And a part of a tile, in a group of two. */
+enum { PROBE_ROWS = 49, PROBE_N = 65, PROBE_K = 70, PROBE_FEW = 13 };
 
 /* In [-1, 1), of 24 bits. */
 static float probe_value(unsigned i)
@@ -349,9 +359,9 @@ struct probe {
     uint16_t halves[2][PROBE_K][64]; /* w, where weights are halves */
 };
 
-static int compare_probe(struct device *device, const struct probe *probe)
+static int compare_probe(struct device *device, const struct probe *probe, unsigned rows)
 {
-    for (unsigned row = 0; row < PROBE_ROWS; row++) {
+    for (unsigned row = 0; row < rows; row++) {
         for (unsigned column = 0; column < PROBE_N; column++) {
             double sum = 0;
             for (unsigned k = 0; k < PROBE_K; k++)
@@ -364,30 +374,35 @@ static int compare_probe(struct device *device, const struct probe *probe)
     return 0;
 }
 
-static int run_probe(struct device *device, struct probe *probe, cl_mem memory)
+static struct linear_call probe_call(const struct device *device, cl_mem memory, unsigned first_row, unsigned rows)
 {
-    const size_t w = provider_shape(device)->weight_bytes == sizeof(float)
-                         ? offsetof(struct probe, w) / sizeof(float)
-                         : offsetof(struct probe, halves) / sizeof(uint16_t);
+    const struct kernel_shape *shape = provider_shape(device);
     const cl_ulong out = offsetof(struct probe, out) / sizeof(float);
-    const struct linear_call call = {
-        .rows = PROBE_ROWS,
+    return (struct linear_call){
+        .rows = (cl_int)rows,
         .n = PROBE_N,
         .k = PROBE_K,
-        .a = kernel_view_rows(provider_shape(device), memory, 0, PROBE_K),
+        .a = kernel_view_rows(shape, memory, first_row * PROBE_K, PROBE_K),
         .weights = memory,
-        .weights_offset = w,
-        .out = kernel_view_rows(provider_shape(device), memory, out, PROBE_N),
+        .weights_offset = shape->weight_bytes == sizeof(float) ? offsetof(struct probe, w) / sizeof(float)
+                                                               : offsetof(struct probe, halves) / sizeof(uint16_t),
+        .out = kernel_view_rows(shape, memory, out + first_row * PROBE_N, PROBE_N),
     };
-    int result = device_write(device, memory, 0, probe, sizeof *probe);
-    if (result == 0)
-        result = amx_forward(device, &call);
-    if (result == 0)
-        result = device_read(device, memory, out * sizeof(float), probe->out, sizeof probe->out);
-    return result == 0 ? compare_probe(device, probe) : result;
 }
 
-/* One product: whether the driver's compiler makes of the instructions what the kernels rely on. */
+static int run_probe(struct device *device, struct probe *probe, cl_mem memory, unsigned rows, unsigned members)
+{
+    const struct linear_call calls[] = {probe_call(device, memory, 0, rows), probe_call(device, memory, rows, rows)};
+    memset(probe->out, 0, sizeof probe->out);
+    int result = device_write(device, memory, 0, probe, sizeof *probe);
+    if (result == 0)
+        result = members > 1 ? amx_group(device, calls, members) : amx_forward(device, calls);
+    if (result == 0)
+        result = device_read(device, memory, offsetof(struct probe, out), probe->out, sizeof probe->out);
+    return result == 0 ? compare_probe(device, probe, members * rows) : result;
+}
+
+/* One product by each kernel: whether the driver's compiler makes of the instructions what the kernels rely on. */
 static int amx_probe(struct device *device)
 {
     cl_mem memory = NULL;
@@ -407,22 +422,42 @@ static int amx_probe(struct device *device)
     }
     int result = device_allocate(device, sizeof *probe, "a probe", &memory);
     if (result == 0)
-        result = run_probe(device, probe, memory);
+        result = run_probe(device, probe, memory, PROBE_ROWS, 1);
+    if (result == 0 && is_few(device, PROBE_FEW, PROBE_K))
+        result = run_probe(device, probe, memory, PROBE_FEW, 1);
+    if (result == 0 && is_few(device, PROBE_FEW, PROBE_K) && device->compute->groups)
+        result = run_probe(device, probe, memory, PROBE_FEW, 2);
     device_release(device, &memory);
     free(probe);
     return result;
 }
 
-static int amx_open(struct device *device)
+static int make_kernels(struct device *device)
 {
-    for (unsigned i = 0; i < AMX_KERNELS; i++) {
+    const unsigned count = provider_shape(device)->bfloat ? AMX_KERNELS : AMX_FEW;
+    for (unsigned i = 0; i < count; i++) {
         cl_int error;
         device->compute->amx->kernels[i] = clCreateKernel(device->compute->program, kernel_names[i], &error);
         if (device->compute->amx->kernels[i] == NULL)
             return device_fail(device, error, kernel_names[i]);
     }
-    const int result = amx_probe(device);
-    return result == 0 ? linear_group_open(device) : result;
+    return 0;
+}
+
+/* The probes are of the one units and of the other, whatever products are worth it. */
+static int amx_open(struct device *device)
+{
+    struct amx *amx = device->compute->amx;
+    const uint64_t least_rows = amx->least_rows;
+    int result = make_kernels(device);
+    amx->least_rows = UINT64_MAX;
+    if (result == 0)
+        result = linear_group_open(device);
+    amx->least_rows = 1;
+    if (result == 0)
+        result = amx_probe(device);
+    amx->least_rows = least_rows;
+    return result;
 }
 
 static void amx_close(struct device *device)

@@ -8,7 +8,15 @@
 
 #include "runtime/device/opencl.h"
 
-enum amx_kernel { AMX_LINEAR, AMX_WEIGHT_GRADIENT, AMX_SPLIT_ROWS, AMX_SPLIT_COLUMNS, AMX_KERNELS };
+enum amx_kernel {
+    AMX_LINEAR,
+    AMX_WEIGHT_GRADIENT,
+    AMX_SPLIT_ROWS,
+    AMX_SPLIT_COLUMNS,
+    AMX_FEW, /* of bfloat16 alone, from here on */
+    AMX_FEW_GROUP,
+    AMX_KERNELS
+};
 
 struct amx {
     bool emulated;       /* in plain OpenCL: for tests where there are no such units, and very slow */
@@ -20,10 +28,10 @@ struct amx {
 };
 
 enum {
-    AMX_VECTOR_WIDTH = 16,      /* what a processor that has the units tells */
-    AMX_LEAST_ROWS = 32,        /* fewer are never faster: w must be split for them all the same */
-    AMX_LEAST_BFLOAT_ROWS = 16, /* one tile */
-    AMX_RULE_ROWS = 256,        /* what least_rows is where nothing is measured */
+    AMX_VECTOR_WIDTH = 16,     /* what a processor that has the units tells */
+    AMX_LEAST_ROWS = 32,       /* fewer are never faster: w must be split for them all the same */
+    AMX_LEAST_BFLOAT_ROWS = 5, /* a tile that is not full costs what reading the weights does */
+    AMX_RULE_ROWS = 256,       /* what least_rows is of other weights, where nobody says that they are to be used */
 };
 
 /* Whether this process may use the units: the processor has them, the kernel keeps them for it, and its threads have

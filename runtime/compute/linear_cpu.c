@@ -113,9 +113,14 @@ static void cpu_grid(const struct device *device, enum kernel kernel, uint64_t r
     }
 }
 
+static int cpu_group(struct device *device, const struct linear_call *calls, unsigned count)
+{
+    return linear_group_launch(device, NULL, calls, count);
+}
+
 static const struct linear_products products = {
     .forward = linear_launch_forward,
-    .group = linear_group_launch,
+    .group = cpu_group,
     .gradient = linear_launch_gradient,
 };
 

@@ -41,7 +41,7 @@ static bool is_small(const struct linear_call *call)
            !call->of_gradient;
 }
 
-static int launch(struct device *device, const struct linear_call *calls, unsigned count)
+static int launch(struct device *device, cl_kernel object, const struct linear_call *calls, unsigned count)
 {
     const struct linear_call *first = &calls[0];
     const cl_int flags = (cl_int)(first->flags | LINEAR_OUT_ROWS | (first->second.rows ? LINEAR_SECOND_ROWS : 0));
@@ -63,6 +63,7 @@ static int launch(struct device *device, const struct linear_call *calls, unsign
             return -EXDEV;
     }
     provider_grid(device, KERNEL_LINEAR_GROUP, count, (uint64_t)first->n, (uint64_t)first->k, &grid);
+    grid.object = object;
     const struct kernel_argument arguments[] = {
         KERNEL_ARGUMENT(rows),
         KERNEL_ARGUMENT(first->n),
@@ -100,7 +101,7 @@ static int launch_each(struct device *device, const struct linear_call *calls, u
     return result;
 }
 
-int linear_group_launch(struct device *device, const struct linear_call *calls, unsigned count)
+int linear_group_launch(struct device *device, cl_kernel object, const struct linear_call *calls, unsigned count)
 {
     struct linear_call small[LINEAR_GROUP];
     unsigned smalls = 0;
@@ -113,7 +114,7 @@ int linear_group_launch(struct device *device, const struct linear_call *calls, 
             result = linear_launch_forward(device, &calls[i]);
     }
     if (result == 0)
-        result = smalls > 1 ? launch(device, small, smalls) : -EXDEV;
+        result = smalls > 1 ? launch(device, object, small, smalls) : -EXDEV;
     return result == -EXDEV ? launch_each(device, small, smalls) : result;
 }
 
@@ -170,7 +171,7 @@ static int run_probe(struct device *device, const cl_mem *memory, float *values,
             result = linear_launch_forward(device, &alone);
     }
     if (result == 0)
-        result = launch(device, calls, MEMBERS);
+        result = launch(device, NULL, calls, MEMBERS);
     *equal = result == 0;
     for (unsigned i = 0; i < MEMBERS && result == 0; i++) {
         const unsigned char *const out = (const unsigned char *)(values + AT_OUT);

@@ -62,8 +62,10 @@ void support_device_emulate(struct support_device *support)
     struct device *device = support->device;
     struct amx *amx = device->compute->amx;
     kernel_program_release(device);
-    for (unsigned k = 0; k < AMX_KERNELS; k++)
-        clReleaseKernel(amx->kernels[k]);
+    for (unsigned k = 0; k < AMX_KERNELS; k++) {
+        if (amx->kernels[k] != NULL)
+            clReleaseKernel(amx->kernels[k]);
+    }
     amx->emulated = true;
     ck_assert_msg(kernel_program_build(device) == 0, "%s", device_error(device));
     ck_assert_msg(device->compute->provider->open(device) == 0, "%s", device_error(device));

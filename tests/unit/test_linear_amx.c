@@ -149,7 +149,7 @@ START_TEST(a_tile_of_rows_alone_is_as_it_is_among_others)
     enum { DEEP = 1101 };
     static float x[ROWS * DEEP], all[ROWS * WIDTH], some[ROWS * WIDTH], plain[DEEP * WIDTH];
     static uint16_t w[DEEP * WIDTH];
-    static const unsigned counts[] = {AMX_LEAST_BFLOAT_ROWS, AMX_LEAST_BFLOAT_ROWS + 1, 32};
+    static const unsigned counts[] = {AMX_LEAST_BFLOAT_ROWS, 15, 16, 17, 32};
     support_device_open(&support, "amx", false, "precision: bf16", "hidden_dim: 64");
     device = support.device;
     if (_i)
@@ -197,7 +197,7 @@ START_TEST(weights_of_sixteen_bits_lose_nothing)
 {
     static float x[ROWS * WIDTH], y[ROWS * WIDTH];
     static uint16_t w[WIDTH * WIDTH];
-    static const unsigned counts[] = {AMX_LEAST_BFLOAT_ROWS, 31, 32, 49, ROWS};
+    static const unsigned counts[] = {AMX_LEAST_BFLOAT_ROWS, 16, 31, 32, 49, ROWS};
     const bool bfloat = _i / 2;
     support_device_open(&support, "amx", false, bfloat ? "precision: bf16" : "precision: fp16", "hidden_dim: 64");
     device = support.device;
@@ -235,10 +235,11 @@ START_TEST(weights_of_sixteen_bits_lose_nothing)
 }
 END_TEST
 
-/* The device opens in any case, and says from how many rows on it uses the units. */
+/* The device opens in any case, and measures whether it uses the units, but not from how many rows on. */
 START_TEST(auto_takes_them_where_there_are_any_and_measures)
 {
-    support_device_open(&support, "auto", false, _i ? "tune: off" : "", "hidden_dim: 64, max_batch_size: 512");
+    static const char *const options[] = {"", "tune: off", "precision: bf16", "precision: bf16, tune: off"};
+    support_device_open(&support, "auto", false, options[_i], "hidden_dim: 64, max_batch_size: 512");
     device = support.device;
     if (!linear_amx_usable()) {
         ck_assert_str_eq(provider_name(device), "cpu");
@@ -246,14 +247,11 @@ START_TEST(auto_takes_them_where_there_are_any_and_measures)
         return;
     }
     ck_assert_str_eq(provider_name(device), "amx");
-    ck_assert_int_eq(device->compute->amx->undecided, !_i);
+    ck_assert_int_eq(device->compute->amx->undecided, !(_i % 2));
     struct expert *expert = support_expert(&support);
     ck_assert(!device->compute->amx->undecided);
-    const uint64_t least = device->compute->amx->least_rows;
-    if (_i)
-        ck_assert_uint_eq(least, AMX_RULE_ROWS);
-    else
-        ck_assert(least == 32 || least == 64 || least == 128 || least == 256 || least == UINT64_MAX);
+    const uint64_t least = device->compute->amx->least_rows, rule = _i / 2 ? AMX_LEAST_BFLOAT_ROWS : AMX_RULE_ROWS;
+    ck_assert(least == rule || (!(_i % 2) && least == UINT64_MAX));
     expert_destroy(&expert);
     support_device_close(&support);
 }
@@ -280,7 +278,7 @@ int main(void)
     tcase_add_loop_test(all, a_tile_of_rows_alone_is_as_it_is_among_others, 0, 2);
     tcase_add_loop_test(all, what_is_not_finite_stays_in_its_row, 0, 2);
     tcase_add_loop_test(all, a_row_does_not_depend_on_how_many_are_beside_it, 0, 2);
-    tcase_add_loop_test(all, auto_takes_them_where_there_are_any_and_measures, 0, 2);
+    tcase_add_loop_test(all, auto_takes_them_where_there_are_any_and_measures, 0, 4);
     tcase_add_test(all, devices_that_are_no_cpus_are_refused);
     Suite *suite = suite_create("linear_amx");
     suite_add_tcase(suite, all);

@@ -113,6 +113,7 @@ static const struct {
     {"cpu", "", 0},
     {"cpu", "", 8},
     {"amx", "", 0},
+    {"amx", "precision: bf16", 0},
     {"cpu", "precision: fp16", 0},
     {"cpu", "precision: bf16", 0},
     {"cpu", "precision: int8", 0},

@@ -143,6 +143,17 @@ long a_at(int tile, int all_tiles, int step, int steps)
 
 #define word_store(v, p) (*(__global uint16 *)(p) = (v))
 
+/* The planes of a step of a row, one after the other. */
+void split_step(vec v[2], uint16 words[PLANES])
+{
+    _Pragma("unroll") for (int p = 0; p < PLANES; p++)
+    {
+        words[p] = upper_halves(v[0], v[1]);
+        v[0] -= upper(v[0]);
+        v[1] -= upper(v[1]);
+    }
+}
+
 /* The planes of a[M][K], each [16 rows][16 words] at a_at(); what is beyond M and K is 0. Grid {parts of k, row tiles}. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void split_rows(int M, int K, __global const float *a, ulong a_offset, long a_row_stride, long a_panel_stride,
@@ -157,15 +168,12 @@ void split_rows(int M, int K, __global const float *a, ulong a_offset, long a_ro
             __global uint *to = planes + a_at(tile, grid.y, step, steps);
             for (int r = 0; r < UNIT_ROWS; r++) {
                 const int row = tile * UNIT_ROWS + r;
+                uint16 words[PLANES];
                 vec v[2] = {0.0f, 0.0f};
                 if (row < M)
                     load_step(v, from + row * a_row_stride, K - k);
-                _Pragma("unroll") for (int p = 0; p < PLANES; p++)
-                {
-                    word_store(upper_halves(v[0], v[1]), to + p * TILE_WORDS + r * 16);
-                    v[0] -= upper(v[0]);
-                    v[1] -= upper(v[1]);
-                }
+                split_step(v, words);
+                _Pragma("unroll") for (int p = 0; p < PLANES; p++) word_store(words[p], to + p * TILE_WORDS + r * 16);
             }
         }
     }
@@ -224,13 +232,60 @@ void split_columns(int M, int K, __global const float *x, ulong x_offset, __glob
 #define CACHE_LINE_BYTES 64
 
 #ifdef BFLOAT_WEIGHTS
-/* Two rows of weights as they are stored, as split_pairs() gives them. */
-uint16 load_weight_pairs(__global const weight *p, bool both)
+/* Two rows of 32 weights side by side, which is one instruction for 16 columns; but these are every second four of the 32: so a
+ * panel's first tile of columns has 0 to 3, 8 to 11, 16 to 19 and 24 to 27, the second one the others, and the next two the same of
+ * its other half. tile_columns() has sums in order again. */
+typedef ushort32 ushort32_unaligned __attribute__((aligned(2)));
+/* A tile's row must be written whole: what reads it at once would wait until halves of it are in the cache. */
+#if __has_attribute(min_vector_width)
+#define WHOLE_VECTORS __attribute__((min_vector_width(512)))
+#else
+#define WHOLE_VECTORS
+#endif
+#define FOUR_PAIRS(c) c, c + 32, c + 1, c + 33, c + 2, c + 34, c + 3, c + 35
+
+WHOLE_VECTORS void pair_weights(uint *b, __global const weight *w, bool first, bool second)
 {
-    const uint16 x = WIDEN(*(__global const vec_weights_unaligned *)p);
-    return both ? x | WIDEN(*(__global const vec_weights_unaligned *)(p + PANEL)) << 16 : x;
+    _Pragma("unroll") for (int c = 0; c < COLUMN_TILES; c += 2, b += 2 * TILE_WORDS)
+    {
+        ushort32 x = (ushort32)0, y = (ushort32)0;
+        if (first)
+            x = *(__global const ushort32_unaligned *)(w + c * VEC);
+        if (second)
+            y = *(__global const ushort32_unaligned *)(w + PANEL + c * VEC);
+        *(uint16 *)b = __builtin_astype(
+            __builtin_shufflevector(x, y, FOUR_PAIRS(0), FOUR_PAIRS(8), FOUR_PAIRS(16), FOUR_PAIRS(24)), uint16);
+        *(uint16 *)(b + TILE_WORDS) = __builtin_astype(
+            __builtin_shufflevector(x, y, FOUR_PAIRS(4), FOUR_PAIRS(12), FOUR_PAIRS(20), FOUR_PAIRS(28)), uint16);
+    }
+}
+
+/* One step of a panel, as split_panel() below. */
+WHOLE_VECTORS void pair_panel(uint *b, __global const weight *w, int count)
+{
+    if (count >= STEP) {
+        _Pragma("unroll") for (int pair = 0; pair < 16; pair++)
+            pair_weights(b + pair * 16, w + 2 * pair * PANEL, true, true);
+        return;
+    }
+    for (int pair = 0; pair < 16; pair++)
+        pair_weights(b + pair * 16, w + 2 * pair * PANEL, 2 * pair < count, 2 * pair + 1 < count);
 }
 #endif
+
+/* A row of sums of products with weights, in the order of columns. */
+void tile_columns(const uint *sums, vec row[NV])
+{
+    EACH_VECTOR row[j] = *(const vec *)(sums + j * VEC);
+#ifdef BFLOAT_WEIGHTS
+    _Pragma("unroll") for (int j = 0; j < NV; j += 2)
+    {
+        const vec even = row[j], odd = row[j + 1];
+        row[j] = __builtin_shufflevector(even, odd, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+        row[j + 1] = __builtin_shufflevector(even, odd, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
+    }
+#endif
+}
 
 vec load_right(__global const char *p, int at, int bytes)
 {
@@ -240,21 +295,17 @@ vec load_right(__global const char *p, int at, int bytes)
 /* One step of a panel: `count` rows of w, the others of the 32 are 0. */
 void split_panel(uint *b, __global const char *w, int bytes, int planes, int count)
 {
+#ifdef BFLOAT_WEIGHTS
+    if (bytes == sizeof(weight)) {
+        pair_panel(b, (__global const weight *)w, count);
+        return;
+    }
+#endif
     for (int pair = 0; pair < 16; pair++) {
         _Pragma("unroll") for (int c = 0; c < COLUMN_TILES; c++)
         {
             uint16 words[PLANES];
             vec x = 0.0f, y = 0.0f;
-#ifdef BFLOAT_WEIGHTS
-            if (bytes == sizeof(weight)) {
-                words[0] = 0;
-                if (2 * pair < count)
-                    words[0] =
-                        load_weight_pairs((__global const weight *)w + 2 * pair * PANEL + c * VEC, 2 * pair + 1 < count);
-                *(uint16 *)(b + c * TILE_WORDS + pair * 16) = words[0];
-                continue;
-            }
-#endif
             if (2 * pair < count)
                 x = load_right(w, 2 * pair * PANEL + c * VEC, bytes);
             if (2 * pair + 1 < count)
@@ -344,42 +395,6 @@ struct part {
     int bytes, planes; /* of an element of w */
 };
 
-#ifdef BFLOAT_WEIGHTS
-/* One row tile by a panel of bfloat16, from end to end: each weight is used once, so that the time is that of reading them if
- * nothing else waits for it. A step's pairs are made while the one before is multiplied, all planes of `a` stay in their tiles, and
- * what comes AHEAD_STEPS later is fetched a little at a time: a burst would have to wait for itself. Sums are made in the order that
- * multiply_tiles has. */
-#define AHEAD_STEPS 2
-#define STEP_LINES (STEP * PANEL * (int)sizeof(weight) / CACHE_LINE_BYTES)
-
-void multiply_panel(uint *sums, uint *b, const struct part *part, int panel TILES)
-{
-    const int K = part->K, steps = (K + STEP - 1) / STEP;
-    const long step_bytes = STEP * PANEL * sizeof(weight), panel_bytes = (long)K * PANEL * sizeof(weight);
-    __global const char *w = part->w + panel * panel_bytes;
-    __global const char *following = panel + 1 < part->panels ? w + panel_bytes : part->following;
-    TILE_CLEAR(0) TILE_CLEAR(1) TILE_CLEAR(2) TILE_CLEAR(3)
-    split_panel(b, w, sizeof(weight), 1, K);
-    for (int s = 0; s < steps; s++) {
-        const uint *right = b + s % 2 * B_PLANE_WORDS;
-        __global const uint *a = part->a + a_at(part->first_tile, part->all_tiles, s, steps);
-        const int ahead = s + AHEAD_STEPS;
-        __global const char *fetch = ahead < steps ? w + ahead * step_bytes : following + (ahead - steps) * step_bytes;
-        const bool fetches = ahead < steps || part->following != 0 || panel + 1 < part->panels;
-        if (s + 1 < steps)
-            split_panel(b + (s + 1) % 2 * B_PLANE_WORDS, w + (s + 1) * step_bytes, sizeof(weight), 1, K - (s + 1) * STEP);
-        TILE_LOAD(4, A_PLANE(a, LOW), 16) TILE_LOAD(5, A_PLANE(a, MIDDLE), 16) TILE_LOAD(6, A_PLANE(a, HIGH), 16)
-#define COLUMN(c) \
-    TILE_LOAD(7, right + c * TILE_WORDS, 16) TILE_PRODUCT(c, 4, 7) TILE_PRODUCT(c, 5, 7) TILE_PRODUCT(c, 6, 7) \
-    for (int line = 0; fetches && line < STEP_LINES / COLUMN_TILES; line++, fetch += CACHE_LINE_BYTES) \
-        PREFETCH(fetch);
-        COLUMN(0) COLUMN(1) COLUMN(2) COLUMN(3)
-#undef COLUMN
-    }
-    SUMS_END(sums, sums + 16, sums + 32, sums + 48)
-}
-#endif
-
 /* sums[panel][row][PANEL], block by block of k. */
 void multiply_tiles(uint *sums, uint *b, const struct part *part TILES)
 {
@@ -459,17 +474,12 @@ void linear_tiles(int M, int N, int K, int flags, int together, int block_k,
             .bytes = sizeof(weight),
             .planes = WEIGHT_PLANES,
         };
-#ifdef BFLOAT_WEIGHTS
-        for (int p = 0; part.tiles == 1 && p < part.panels; p++)
-            multiply_panel(sums + p * UNIT_ROWS * PANEL, b, &part, p TILES_PASS);
-        if (part.tiles > 1)
-#endif
-            multiply_tiles(sums, b, &part TILES_PASS);
+        multiply_tiles(sums, b, &part TILES_PASS);
         for (int panel = first_panel; panel < end_panel; panel++) {
             const uint *of_panel = sums + (panel - first_panel) * part.tiles * UNIT_ROWS * PANEL;
             for (int r = 0; r < rows; r++) {
                 vec row[NV];
-                EACH_VECTOR row[j] = *(const vec *)(of_panel + r * PANEL + j * VEC);
+                tile_columns(of_panel + r * PANEL, row);
                 finish_row(row, flags, gate, M, N, panel, first_row + r, out + out_offset, out_row_stride, out_panel_stride,
                            bias + bias_offset, second + second_offset, second_row_stride, second_panel_stride,
                            save + save_offset);
@@ -522,3 +532,132 @@ void weight_gradient_tiles(int M, int N, int K, int accumulate, int block_m, __g
     }
     TILES_END
 }
+
+/* --- a few rows by bfloat16 --------------------------------------------------------------------------------------- */
+
+#ifdef BFLOAT_WEIGHTS
+/* One row tile, or a part of one: each weight is used once, so that the time is that of reading them if nothing else waits for it.
+ * A step's pairs are made while the one before is multiplied, all planes of `a` stay in their tiles, and what comes AHEAD_STEPS
+ * later is fetched a little at a time: a burst would have to wait for itself. The rows are split by each core for itself, which
+ * takes less than the launch in which they would share that. Sums are made in the order that multiply_tiles has. */
+#define FEW_K 8192 /* linear_amx.c has it, too */
+#define FEW_PLANES (FEW_K / STEP * A_STEP)
+#define AHEAD_STEPS 4
+#define STEP_BYTES (STEP * PANEL * (int)sizeof(weight))
+
+void split_few(int M, int K, __global const float *a, long a_row_stride, long a_panel_stride, uint *planes)
+{
+    for (int k = 0; k < K; k += STEP, planes += A_STEP) {
+        __global const float *from = a + k / PANEL * a_panel_stride + k % PANEL;
+        for (int r = 0; r < UNIT_ROWS; r++) {
+            uint16 words[PLANES] = {0, 0, 0};
+            vec v[2];
+            if (r < M) {
+                load_step(v, from + r * a_row_stride, K - k);
+                split_step(v, words);
+            }
+            _Pragma("unroll") for (int p = 0; p < PLANES; p++) *(uint16 *)(planes + p * TILE_WORDS + r * 16) = words[p];
+        }
+    }
+}
+
+/* sums[16][PANEL] of a panel w; `following` is the one that this core takes next, or 0. */
+void multiply_panel(uint *sums, uint *b, const uint *a, __global const char *w, __global const char *following, int K TILES)
+{
+    const int steps = (K + STEP - 1) / STEP;
+    TILE_CLEAR(0) TILE_CLEAR(1) TILE_CLEAR(2) TILE_CLEAR(3)
+    pair_panel(b, (__global const weight *)w, K);
+    for (int s = 0; s < steps; s++, a += A_STEP) {
+        const uint *right = b + s % 2 * B_PLANE_WORDS;
+        const int ahead = s + AHEAD_STEPS;
+        __global const char *fetch = ahead < steps ? w + ahead * STEP_BYTES : following + (ahead - steps) * STEP_BYTES;
+        const int lines = ahead < steps || following != 0 ? STEP_BYTES / CACHE_LINE_BYTES / COLUMN_TILES : 0;
+        if (s + 1 < steps)
+            pair_panel(b + (s + 1) % 2 * B_PLANE_WORDS, (__global const weight *)(w + (s + 1) * STEP_BYTES),
+                       K - (s + 1) * STEP);
+        TILE_LOAD(4, A_PLANE(a, LOW), 16) TILE_LOAD(5, A_PLANE(a, MIDDLE), 16) TILE_LOAD(6, A_PLANE(a, HIGH), 16)
+#define COLUMN(c) \
+    TILE_LOAD(7, right + c * TILE_WORDS, 16) TILE_PRODUCT(c, 4, 7) TILE_PRODUCT(c, 5, 7) TILE_PRODUCT(c, 6, 7) \
+    for (int line = 0; line < lines; line++, fetch += CACHE_LINE_BYTES) \
+        PREFETCH(fetch);
+        COLUMN(0) COLUMN(1) COLUMN(2) COLUMN(3)
+#undef COLUMN
+    }
+    SUMS_END(sums, sums + 16, sums + 32, sums + 48)
+}
+
+/* What a core works with, and one panel. */
+#define FEW_BEGIN                                                                                                      \
+    uint planes[FEW_PLANES] __attribute__((aligned(64)));                                                              \
+    uint b[2 * B_PLANE_WORDS] __attribute__((aligned(64)));                                                            \
+    uint sums[UNIT_ROWS * PANEL] __attribute__((aligned(64)));                                                         \
+    int split = -1; /* the member whose rows are in `planes` */                                                        \
+    TILES_BEGIN
+
+/* As linear_cpu.cl's, of which this has the arguments, for UNIT_ROWS rows at most. Grid {1, panels}. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1)))
+void linear_few(int M, int N, int K, int flags, int together, int block_k,
+            __global const float *a, ulong a_offset, long a_row_stride, long a_panel_stride,
+            __global const weight *weights, ulong w_offset,
+            __global float *out, ulong out_offset, long out_row_stride, long out_panel_stride,
+            __global const float *bias, ulong bias_offset,
+            __global const float *second, ulong second_offset, long second_row_stride, long second_panel_stride,
+            __global float *save, ulong save_offset, float4 gate, SHARES)
+{
+    FEW_BEGIN
+    EACH_SHARE
+    {
+        const int next = share + (int)get_global_size(0);
+        __global const char *w = (__global const char *)(weights + w_offset);
+        const long panel_bytes = (long)K * PANEL * sizeof(weight);
+        if (split < 0)
+            split_few(M, K, a + a_offset, a_row_stride, a_panel_stride, planes);
+        split = 0;
+        multiply_panel(sums, b, planes, w + share * panel_bytes, next < grid.y ? w + next * panel_bytes : 0, K TILES_PASS);
+        for (int r = 0; r < M; r++) {
+            vec row[NV];
+            tile_columns(sums + r * PANEL, row);
+            finish_row(row, flags, gate, M, N, share, r, out + out_offset, out_row_stride, out_panel_stride,
+                       bias + bias_offset, second + second_offset, second_row_stride, second_panel_stride,
+                       save + save_offset);
+        }
+    }
+    TILES_END
+}
+
+/* As linear_group (linear_group_cpu.cl), whose members have UNIT_ROWS rows at most. Grid {members, panels}. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1)))
+void linear_few_group(int8 rows, int N, int K, int flags, int most_k,
+            __global const float *a, ulong8 a_offsets, long a_row_stride, long a_panel_stride,
+            __global const weight *weights, ulong8 w_offsets,
+            __global float *out, ulong8 out_offsets, long out_row_stride, long out_panel_stride,
+            __global const float *bias, ulong8 bias_offsets,
+            __global const float *second, ulong8 second_offsets, long second_row_stride, long second_panel_stride,
+            __global float *save, ulong8 save_offsets, float4 gate, SHARES)
+{
+    GROUP_PLACES
+    FEW_BEGIN
+    EACH_SHARE
+    {
+        const int member = share / grid.y, panel = share % grid.y, M = rows_of[member];
+        const int next_share = share + (int)get_global_size(0), next_member = next_share / grid.y;
+        const long panel_weights = (long)K * PANEL;
+        __global const weight *following = 0;
+        if (next_member < grid.x)
+            following = weights + at[W][next_member] + next_share % grid.y * panel_weights;
+        if (split != member)
+            split_few(M, K, a + at[A][member], a_row_stride, a_panel_stride, planes);
+        split = member;
+        multiply_panel(sums, b, planes, (__global const char *)(weights + at[W][member] + panel * panel_weights),
+                       (__global const char *)following, K TILES_PASS);
+        for (int r = 0; r < M; r++) {
+            vec row[NV];
+            tile_columns(sums + r * PANEL, row);
+            finish_row(row, flags, gate, M, N, panel, r, out + at[OUT][member], out_row_stride, out_panel_stride,
+                       bias + at[BIAS][member], second + at[SECOND][member], second_row_stride, second_panel_stride,
+                       save + at[SAVE][member]);
+        }
+    }
+    TILES_END
+}
+#endif

@@ -2,6 +2,19 @@
  * waits for the other, nor for the driver. */
 #define GROUP_MEMBERS 8 /* runtime/compute/linear.h has it, too */
 
+/* A group's arguments by member: rows_of[], and at[] of each kind. */
+#define GROUP_PLACES                                                                                                   \
+    enum { A, W, OUT, BIAS, SECOND, SAVE, PLACES };                                                                    \
+    ulong at[PLACES][GROUP_MEMBERS];                                                                                   \
+    int rows_of[GROUP_MEMBERS];                                                                                        \
+    vstore8(rows, 0, rows_of);                                                                                         \
+    vstore8(a_offsets, 0, at[A]);                                                                                      \
+    vstore8(w_offsets, 0, at[W]);                                                                                      \
+    vstore8(out_offsets, 0, at[OUT]);                                                                                  \
+    vstore8(bias_offsets, 0, at[BIAS]);                                                                                \
+    vstore8(second_offsets, 0, at[SECOND]);                                                                            \
+    vstore8(save_offsets, 0, at[SAVE]);
+
 /* As `linear` for each member, of so many rows, with what it has of its own at offsets; a member of 0 rows is none. What is
  * row-major has one stride for all of them. Offsets lead from the first member's memory to that of the others, which on a CPU is
  * all one (runtime/compute/linear_group.c). Grid {members, panels}: a member's panels come one behind the other. */
@@ -14,16 +27,7 @@ void linear_group(int8 rows, int N, int K, int flags, int most_k,
             __global const float *second, ulong8 second_offsets, long second_row_stride, long second_panel_stride,
             __global float *save, ulong8 save_offsets, float4 gate, SHARES)
 {
-    enum { A, W, OUT, BIAS, SECOND, SAVE, PLACES };
-    ulong at[PLACES][GROUP_MEMBERS];
-    int rows_of[GROUP_MEMBERS];
-    vstore8(rows, 0, rows_of);
-    vstore8(a_offsets, 0, at[A]);
-    vstore8(w_offsets, 0, at[W]);
-    vstore8(out_offsets, 0, at[OUT]);
-    vstore8(bias_offsets, 0, at[BIAS]);
-    vstore8(second_offsets, 0, at[SECOND]);
-    vstore8(save_offsets, 0, at[SAVE]);
+    GROUP_PLACES
     EACH_SHARE
     {
         const int member = share / grid.y, panel = share % grid.y;
