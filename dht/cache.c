@@ -1,6 +1,7 @@
 #include "dht/cache.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,14 +47,15 @@ struct cache_entry {
     bool wide;
     bool complete;             /* the last round was certain */
     bool left_out;             /* not all that the last round found are linked, or unasked */
-    unsigned answered, silent; /* of the round's first key */
+    unsigned answered, silent; /* of the round's keys: the fewest, and the most */
     unsigned rounds;           /* that were not certain */
     bool doubtful;             /* most of the nearest were silent: that nobody hosts something is a guess */
     uint64_t doubted_ns;       /* since then they have been; 0: they are not */
     uint64_t made_ns, used_ns, touched_ns;
-    uint64_t looked_ns; /* the end of the last round */
-    uint64_t again_ns;  /* a round is to begin then; 0: none */
-    uint64_t watch;     /* the token of the latest round; 0: none */
+    uint64_t looked_ns;             /* the end of the last round */
+    uint64_t again_ns;              /* a round is to begin then; 0: none */
+    uint64_t watches[UID_MAX_DIMS]; /* tokens of the latest round */
+    size_t watches_count;
     LIST_HEAD(cache_waiters, cache_waiter) waiters;
     bool peeked;             /* only: those that are found are kept, not asked; */
     bool ready;              /* and these are all */
@@ -66,6 +68,7 @@ struct cache_entry {
 struct cache_job {
     uint64_t token;
     struct cache_entry *entry; /* NULL: forgotten meanwhile */
+    bool broad;                /* of a prefix above */
     char shard[RENDEZVOUS_DIGITS_MAX + 1];
 };
 
@@ -279,9 +282,10 @@ static void touch(struct cache_entry *entry, struct moment now)
 
 static void unwatch(struct cache_entry *entry)
 {
-    if (entry->watch)
-        table_remove(&entry->cache->watches, &entry->watch, sizeof entry->watch);
-    entry->watch = 0;
+    while (entry->watches_count > 0) {
+        const uint64_t *token = &entry->watches[--entry->watches_count];
+        table_remove(&entry->cache->watches, token, sizeof *token);
+    }
 }
 
 static void remove_entry(struct cache *cache, struct cache_entry *entry)
@@ -346,18 +350,22 @@ static struct cache_entry *add_entry(struct cache *cache, const char *prefix, st
 /* ---- looking for those that were announced -------------------------------------------------------------------------
  */
 
-static void look_for(struct cache_entry *entry, const char *shard)
+/* The entry's prefix, or a broad key of one above it. */
+static void look_for(struct cache_entry *entry, const char *name, const char *shard)
 {
     struct cache *cache = entry->cache;
     char key[RENDEZVOUS_KEY_SIZE];
     struct cache_job *job = calloc(1, sizeof *job);
+    entry->left_out |= !job;
     if (!job)
         return;
     job->token = cache->options.tokens_tag | ++cache->last_token;
     job->entry = entry;
+    job->broad = name != entry->prefix;
     memcpy(job->shard, shard, strlen(shard));
     if (table_insert(&cache->jobs, &job->token, sizeof job->token, job) != 0) {
         free(job);
+        entry->left_out = true;
         return;
     }
     entry->jobs++;
@@ -365,24 +373,38 @@ static void look_for(struct cache_entry *entry, const char *shard)
     cache->counters.finds++;
     if (entry->found)
         cache->next_refresh_ns += find_pause_ns;
-    cache->options.find(cache->options.context, rendezvous_key(key, cache->options.network_id, entry->prefix, shard),
+    cache->options.find(cache->options.context, rendezvous_key(key, cache->options.network_id, name, shard),
                         job->token);
+}
+
+/* And whoever is announced under it to this node itself meanwhile, and from then on, is told of. */
+static void look_and_watch(struct cache_entry *entry, const char *name)
+{
+    const size_t jobs = entry->jobs;
+    look_for(entry, name, "");
+    if (entry->jobs == jobs)
+        return;
+    uint64_t *token = &entry->watches[entry->watches_count];
+    *token = entry->cache->options.tokens_tag | entry->cache->last_token;
+    entry->watches_count += table_insert(&entry->cache->watches, token, sizeof *token, entry) == 0;
 }
 
 static void begin_round(struct cache_entry *entry)
 {
+    char above[UID_SIZE], broad[UID_SIZE];
+    uint32_t coordinate;
     entry->again_ns = 0;
     if (entry->jobs > 0)
         return;
     unwatch(entry);
     entry->finds = 0;
     entry->left_out = false;
-    look_for(entry, "");
-    if (entry->jobs == 0)
-        return;
-    entry->watch = entry->cache->options.tokens_tag | entry->cache->last_token;
-    if (table_insert(&entry->cache->watches, &entry->watch, sizeof entry->watch, entry) != 0)
-        entry->watch = 0;
+    entry->answered = UINT_MAX;
+    entry->silent = 0;
+    look_and_watch(entry, entry->prefix);
+    snprintf(above, sizeof above, "%s", entry->prefix);
+    while (entry->watches_count < UID_MAX_DIMS && prefix_parent(above, above, &coordinate))
+        look_and_watch(entry, rendezvous_broad(broad, above));
 }
 
 void cache_on_kept(struct cache *cache, uint64_t token, const struct contact *contact, struct moment now)
@@ -481,7 +503,7 @@ static void look_for_shards(struct cache_entry *entry, char *shard, size_t digit
             return;
         }
         shard[digits] = "0123456789abcdef"[(first + i) % RENDEZVOUS_SHARDS];
-        look_for(entry, shard);
+        look_for(entry, entry->prefix, shard);
     }
 }
 
@@ -494,10 +516,10 @@ void cache_on_found(struct cache *cache, uint64_t token, unsigned answered, unsi
         const size_t digits = strlen(job->shard);
         entry->jobs--;
         if (digits == 0) {
-            entry->answered = answered;
-            entry->silent = silent;
+            entry->answered = answered < entry->answered ? answered : entry->answered;
+            entry->silent = silent > entry->silent ? silent : entry->silent;
         }
-        const bool deeper = fullest >= RENDEZVOUS_CROWDED && digits < RENDEZVOUS_DIGITS_MAX;
+        const bool deeper = !job->broad && fullest >= RENDEZVOUS_CROWDED && digits < RENDEZVOUS_DIGITS_MAX;
         if (deeper && (!entry->peeked || entry->unasked_count <= cache->options.max_servers))
             look_for_shards(entry, job->shard, digits);
         if (entry->jobs == 0)
