@@ -205,6 +205,28 @@ START_TEST(the_bytes_in_the_documentation_are_right)
 }
 END_TEST
 
+/* What says what the codes mean goes with a block, or a row of the last dimension, as a whole or not at all. */
+START_TEST(codes_are_taken_over_where_what_they_mean_goes_with_them)
+{
+    const uint64_t block = CODEC_BLOCK;
+    ck_assert(codec_moves(CODEC_BLOCKWISE_8BIT, 64, block, block, 3 * block, 2 * block));
+    ck_assert(!codec_moves(CODEC_BLOCKWISE_8BIT, 64, 64, block, 3 * block, 0));
+    ck_assert(!codec_moves(CODEC_BLOCKWISE_8BIT, 64, 0, block, 3 * block, 64));
+    ck_assert(!codec_moves(CODEC_BLOCKWISE_8BIT, 64, 64, block, 3 * block, 64));
+    ck_assert(codec_moves(CODEC_BLOCKWISE_8BIT, 64, 0, 64, block + 64, block)); /* the last block is short there, too */
+    ck_assert(!codec_moves(CODEC_BLOCKWISE_8BIT, 64, 0, 64, block + 128, block));
+
+    ck_assert(codec_moves(CODEC_MEANSTD_16BIT, 64, 64, 128, 1024, 192));
+    ck_assert(!codec_moves(CODEC_MEANSTD_16BIT, 64, 32, 128, 1024, 192));
+    ck_assert(!codec_moves(CODEC_MEANSTD_16BIT, 64, 64, 96, 1024, 192));
+    ck_assert(!codec_moves(CODEC_MEANSTD_16BIT, 64, 64, 128, 1024, 32));
+
+    ck_assert(codec_moves(CODEC_FLOAT16, 64, 3, 5, 1024, 7));
+    ck_assert(codec_moves(CODEC_UNIFORM_8BIT, 64, 3, 5, 1024, 7));
+    ck_assert(!codec_moves(CODEC_NONE, 64, 0, 64, 64, 0));
+}
+END_TEST
+
 START_TEST(nothing_is_a_tensor_too)
 {
     float none = 0;
@@ -228,6 +250,7 @@ int main(void)
     tcase_add_test(tests, what_is_not_finite_is_refused_or_kept_as_the_page_says);
     tcase_add_test(tests, the_largest_numbers_stay_finite);
     tcase_add_test(tests, the_bytes_in_the_documentation_are_right);
+    tcase_add_test(tests, codes_are_taken_over_where_what_they_mean_goes_with_them);
     tcase_add_test(tests, nothing_is_a_tensor_too);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
