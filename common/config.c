@@ -6,6 +6,7 @@
 
 #include "common/address.h"
 #include "common/config_memory.h"
+#include "common/numeral.h"
 
 void config_destroy(struct config *config)
 {
@@ -67,8 +68,9 @@ int config_metrics_experts(const char *text, uint32_t *count)
         return 0;
     if (strncmp(text, top, strlen(top)) != 0)
         return -EINVAL;
-    const char *at = text + strlen(top);
-    for (; *at >= '0' && *at <= '9' && *count <= CONFIG_METRICS_EXPERTS_MAX; at++)
-        *count = 10 * *count + (uint32_t)(*at - '0');
-    return *at || *count < 1 || *count > CONFIG_METRICS_EXPERTS_MAX ? -EINVAL : 0;
+    uint64_t number = 0;
+    if (numeral_read_whole(text + strlen(top), &number) < 0 || number < 1 || number > CONFIG_METRICS_EXPERTS_MAX)
+        return -EINVAL;
+    *count = (uint32_t)number;
+    return 0;
 }

@@ -1,7 +1,6 @@
 /* How a program gets its configuration: the text and the flags read, completed, checked. */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>

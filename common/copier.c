@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdalign.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -11,12 +12,16 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/clock.h"
+
 enum {
     SPARE_THREADS = 4, /* more do not copy faster */
     CORES_A_THREAD = 4,
     SHARES = 4, /* of each thread in one copy: what one that is away has not begun is left to the others */
     WORTH_A_WAKE_UP = 256 << 10, /* bytes; less is copied sooner than a thread wakes */
     LOOKS_BEFORE_SLEEP = 2000,   /* the next piece of a batch comes within some ten microseconds */
+    HELD_UP_NS = 1000000,        /* longer than a share takes: who has it lost its core to somebody else */
+    COPIES_ALONE = 256,          /* after that; a machine so busy has no cores to spare */
 };
 
 struct piece {
@@ -42,7 +47,8 @@ struct copier {
     pthread_cond_t bell;
     pthread_t threads[COPIER_MAX_THREADS];
     unsigned threads_count;
-    uint64_t settled; /* all before are copied; of the thread that waits */
+    uint64_t settled;      /* all before are copied; of the thread that waits */
+    unsigned copies_alone; /* the next ones of copier_copy; of that thread, too */
 };
 
 static bool copy_next(struct copier *copier)
@@ -99,6 +105,20 @@ unsigned copier_spare_threads(unsigned copiers)
     return threads < 1 ? 1 : threads > SPARE_THREADS ? SPARE_THREADS : threads;
 }
 
+/* Signals are the main thread's, but for those that an instruction of its own gives to the thread that copies. */
+static int create_thread(struct copier *copier, pthread_t *thread)
+{
+    static const int own[] = {SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        sigdelset(&blocked, own[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    const int rc = pthread_create(thread, NULL, copy_all, copier);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
 int copier_create(struct copier **copier, unsigned threads)
 {
     struct copier *c = *copier = aligned_alloc(alignof(struct copier), sizeof *c);
@@ -110,7 +130,7 @@ int copier_create(struct copier **copier, unsigned threads)
     if (threads == 0)
         threads = copier_spare_threads(1);
     while (c->threads_count + 1 < threads && c->threads_count < COPIER_MAX_THREADS &&
-           pthread_create(&c->threads[c->threads_count], NULL, copy_all, c) == 0)
+           create_thread(c, &c->threads[c->threads_count]) == 0)
         pthread_setname_np(c->threads[c->threads_count++], "copier");
     return 0;
 }
@@ -174,11 +194,28 @@ void copier_wait_all(struct copier *copier)
         copier_wait(copier, copier->settled++);
 }
 
+/* What others have begun cannot be taken back: where one of them is not on a core, the caller, who may be everybody's
+ * only thread, would wait for a time slice, again and again. */
+static void wait_for_others(struct copier *copier)
+{
+    while (copy_next(copier))
+        ;
+    const uint64_t began_ns = clock_now_ns();
+    copier_wait_all(copier);
+    if (clock_now_ns() - began_ns > HELD_UP_NS)
+        copier->copies_alone = COPIES_ALONE;
+}
+
 void copier_copy(struct copier *copier, void *to, const void *from, size_t bytes)
 {
     unsigned char *at = to;
     const unsigned char *next = from;
     if (!copier || copier->threads_count == 0 || bytes < COPIER_ALONE) {
+        memcpy(to, from, bytes);
+        return;
+    }
+    if (copier->copies_alone > 0) {
+        copier->copies_alone--;
         memcpy(to, from, bytes);
         return;
     }
@@ -188,5 +225,5 @@ void copier_copy(struct copier *copier, void *to, const void *from, size_t bytes
         part = left < share ? left : share;
         copier_offer(copier, at, next, part);
     }
-    copier_wait_all(copier);
+    wait_for_others(copier);
 }

@@ -32,7 +32,8 @@ void copier_wait(struct copier *copier, uint64_t position);
 /* Until all that were offered are. */
 void copier_wait_all(struct copier *copier);
 
-/* memcpy() by all threads, done when it returns. For whoever has offered nothing else. copier NULL: by the caller. */
+/* memcpy() by all threads, done when it returns. For whoever has offered nothing else. copier NULL: by the caller; so
+ * also for a while after a copy was held up by a thread that had no core. */
 void copier_copy(struct copier *copier, void *to, const void *from, size_t bytes);
 
 #endif

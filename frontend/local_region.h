@@ -1,7 +1,8 @@
 /* A client's memory, mapped: a file without name (memfd) that it passed and that cannot shrink. The client may write
  * there at any moment, so whatever is read is read once, and nothing that is written is read back. Where a page cannot
  * be had all the same (the host has no memory left for it), the frontend does not end: the region becomes memory of its
- * own, filled with zeros, and is `lost`. One thread. */
+ * own, filled with zeros, and is `lost`. One thread maps and unmaps; others may touch a region meanwhile that stays
+ * mapped until they have ended (the copier's, for whom it waits). */
 #ifndef EXPERTD_FRONTEND_LOCAL_REGION_H
 #define EXPERTD_FRONTEND_LOCAL_REGION_H
 
@@ -12,7 +13,7 @@
 struct local_region {
     unsigned char *base;
     uint64_t bytes;
-    volatile bool lost; /* set by a signal handler, in the thread that touched it */
+    volatile bool lost; /* set by a signal handler, in a thread that touched it */
     struct local_region *next;
 };
 

@@ -38,7 +38,8 @@ static int run(const struct config *config, const struct config *whole, int argc
     if (rc >= 0)
         rc = process_need_files(LEAST_FILES); /* each client is one more */
     if (rc == 0)
-        rc = process_need_threads(LEAST_THREADS + (unsigned)config->frontend.io_threads);
+        rc = process_need_threads(LEAST_THREADS + (unsigned)config->frontend.io_threads +
+                                  (unsigned)config->frontend.copy_threads);
     if (rc == 0)
         rc = frontend_create(&server, config, whole, owner_fd);
     if (rc == 0) {

@@ -1,5 +1,6 @@
 /* What the frontend's parts work on together, and how a request is answered: below all that handle one.
- * (frontend/frontend.h makes it.) One thread; ZeroMQ has its own. */
+ * (frontend/frontend.h makes it.) One thread; ZeroMQ has its own, and so has the copier
+ * (frontend.copy_threads), which touch nothing here. */
 #ifndef EXPERTD_FRONTEND_SERVER_H
 #define EXPERTD_FRONTEND_SERVER_H
 

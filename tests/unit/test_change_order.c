@@ -45,9 +45,9 @@ static void tear_down(void)
 START_TEST(faults_are_told_and_all_else_has_none)
 {
     enum { SETTINGS = 129 };
-    char *settings[SETTINGS], uid[UID_SIZE + 1];
+    char setting[] = "a=b", *settings[SETTINGS], uid[UID_SIZE + 1];
     for (int i = 0; i < SETTINGS; i++)
-        settings[i] = (char[]){"a=b"};
+        settings[i] = setting;
     memset(uid, 'a', sizeof uid);
     memcpy(uid + UID_SIZE - 3, ".1", 3); /* as long as one may be */
     Expertd__RequestHeader header = asked(EXPERTD__METHOD__LOAD, uid, settings, SETTINGS - 1);

@@ -312,6 +312,7 @@ static const struct {
     {"metrics: {experts: top -1}", "metrics.experts: 'top -1' is none of"},
     {"metrics: {experts: top5}", "metrics.experts: 'top5' is none of"},
     {"metrics: {experts: \"top 5 \"}", "metrics.experts: 'top 5 ' is none of"},
+    {"metrics: {experts: top 010}", "metrics.experts: 'top 010' is none of"},
     {"metrics: {experts: 5}", "metrics.experts: '5' is none of"},
     {"metrics: {experts: All}", "metrics.experts: 'All' is none of"},
     {"metrics: {experts: \"\"}", "metrics.experts: '' is none of"},

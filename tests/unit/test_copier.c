@@ -1,6 +1,11 @@
 #include <check.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <time.h>
 
 #include "common/copier.h"
 
@@ -85,7 +90,6 @@ START_TEST(all_are_copied_when_all_were_waited_for_also_pieces_one_by_one)
 }
 END_TEST
 
-/* So that a transfer of the first one can begin. */
 /* Of sizes at which one thread begins to be too few, parts are equal, and parts are not. */
 START_TEST(a_copy_is_whole_and_no_more_than_that)
 {
@@ -100,6 +104,66 @@ START_TEST(a_copy_is_whole_and_no_more_than_that)
         free(to);
     }
     copier_destroy(&copier);
+}
+END_TEST
+
+/* A page that cannot be read, and what a thread that reads it does: another one than the caller loses time there. */
+enum { PAGE = 4096, HELD_UP_MS = 20 };
+static struct {
+    unsigned char *page;
+    pthread_t caller;
+    bool hold_up;
+    volatile sig_atomic_t others;
+} pitfall;
+
+static void fall_in(int number)
+{
+    (void)number;
+    if (!pthread_equal(pthread_self(), pitfall.caller)) {
+        pitfall.others++;
+        if (pitfall.hold_up)
+            nanosleep(&(struct timespec){.tv_nsec = HELD_UP_MS * 1000000}, NULL);
+    }
+    mprotect(pitfall.page, PAGE, PROT_READ | PROT_WRITE);
+}
+
+/* How often another thread than the caller reads the middle of what is copied; hold_up: until it does. */
+static int copies_by_others(struct copier *copier, unsigned char *to, unsigned char *from, size_t bytes, int copies)
+{
+    pitfall.others = 0;
+    for (int i = 0; i < copies && !(pitfall.hold_up && pitfall.others > 0); i++) {
+        mprotect(pitfall.page, PAGE, PROT_NONE);
+        copier_copy(copier, to, from, bytes);
+        ck_assert_int_eq(memcmp(to, from, bytes), 0);
+    }
+    return pitfall.others;
+}
+
+START_TEST(after_a_copy_that_was_held_up_the_caller_copies_alone_for_a_while)
+{
+    enum { BYTES = 4 << 20, ALONE = 200, TRIES = 50, COPIES = 2000 };
+    struct copier *copier = copier_of(2);
+    unsigned char *to = malloc(BYTES),
+                  *from = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ck_assert(from != MAP_FAILED);
+    memset(from, 7, BYTES);
+    pitfall.page = from + BYTES / 2;
+    pitfall.caller = pthread_self();
+    struct sigaction before, action = {.sa_handler = fall_in};
+    sigaction(SIGSEGV, &action, &before);
+    /* Where the caller itself was away while the other one was, it saw nothing: once more then. */
+    int others = 1;
+    for (int i = 0; i < TRIES && others > 0; i++) {
+        pitfall.hold_up = true;
+        copies_by_others(copier, to, from, BYTES, COPIES);
+        pitfall.hold_up = false;
+        others = copies_by_others(copier, to, from, BYTES, ALONE);
+    }
+    sigaction(SIGSEGV, &before, NULL);
+    ck_assert_int_eq(others, 0);
+    copier_destroy(&copier);
+    munmap(from, BYTES);
+    free(to);
 }
 END_TEST
 
@@ -119,6 +183,7 @@ START_TEST(more_copiers_have_fewer_threads_each_and_at_least_the_caller)
 }
 END_TEST
 
+/* So that a transfer of the first one can begin. */
 START_TEST(a_copier_of_one_thread_copies_what_is_waited_for_and_no_more)
 {
     struct copier *copier = copier_of(1);
@@ -151,6 +216,7 @@ int main(void)
     tcase_add_loop_test(all, pieces_that_are_worth_it_wake_the_other_threads, 0, 4);
     tcase_add_loop_test(all, all_are_copied_when_all_were_waited_for_also_pieces_one_by_one, 0, 4);
     tcase_add_loop_test(all, a_copy_is_whole_and_no_more_than_that, 0, 4);
+    tcase_add_test(all, after_a_copy_that_was_held_up_the_caller_copies_alone_for_a_while);
     tcase_add_test(all, without_a_copier_the_caller_copies);
     tcase_add_test(all, more_copiers_have_fewer_threads_each_and_at_least_the_caller);
     tcase_add_test(all, a_copier_of_one_thread_copies_what_is_waited_for_and_no_more);
