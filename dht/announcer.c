@@ -13,7 +13,7 @@
 static const uint64_t review_ns = NS_PER_S; /* of how many nodes there are */
 static const uint64_t growth_pause_ns = 2 * NS_PER_S;
 
-/* A prefix, a shard of it, or its broad key, that is to be found in the DHT. */
+/* A prefix, or a shard of it, that is to be found in the DHT. */
 struct announcement {
     uint64_t token; /* of what is under way; 0: nothing */
     uint64_t due_ns;
@@ -21,11 +21,8 @@ struct announcement {
     size_t nodes;      /* with so many nodes */
     unsigned digits;   /* of the shard */
     unsigned failures; /* how often in a row no node has taken it */
-    unsigned children; /* hosted prefixes right under it */
     bool hosted;
-    bool crowded;                         /* when it was last announced */
-    bool idle;                            /* it need not be announced, until something changes */
-    char prefix[UID_SIZE];                /* or what rendezvous_broad makes of it */
+    char prefix[UID_SIZE];
     char name[UID_SIZE + SERVER_ID_TEXT]; /* prefix#digits */
 };
 
@@ -91,90 +88,39 @@ static struct announcement *announcement_for(struct announcer *announcer, const 
     return announcement;
 }
 
-/* *fresh: it was not hosted before. */
-static struct announcement *host(struct announcer *announcer, const char *prefix, bool *fresh)
+static int host(struct announcer *announcer, const char *prefix)
 {
     struct announcement *announcement = announcement_for(announcer, prefix, 0);
     if (!announcement)
-        return NULL;
-    *fresh = !announcement->hosted;
-    announcement->hosted = true;
-    return announcement;
-}
-
-/* What is hosted is hosted under all above it. */
-static int host_with_parents(struct announcer *announcer, const char *text)
-{
-    char prefix[UID_SIZE], broad[UID_SIZE];
-    uint32_t coordinate;
-    bool fresh;
-    snprintf(prefix, sizeof prefix, "%s", text);
-    if (!host(announcer, prefix, &fresh))
         return -ENOMEM;
-    while (fresh && prefix_parent(prefix, prefix, &coordinate)) {
-        bool ignored;
-        struct announcement *parent = host(announcer, prefix, &fresh);
-        if (!parent)
-            return -ENOMEM;
-        if (++parent->children > RENDEZVOUS_BROAD && !host(announcer, rendezvous_broad(broad, prefix), &ignored))
-            return -ENOMEM;
-    }
+    announcement->hosted = true;
     return 0;
-}
-
-/* What was not to be announced may be so now. */
-static void reconsider(struct announcer *announcer)
-{
-    struct announcement *announcement;
-    for (size_t at = 0; (announcement = table_next(&announcer->announcements, &at));)
-        if (announcement->idle)
-            announcement->due_ns = 0;
-    announcer->next_ns = 0;
 }
 
 int announcer_host(struct announcer *announcer, const struct catalog *catalog)
 {
     struct announcement *announcement;
-    char name[TWIN_NAME_SIZE];
-    for (size_t at = 0; (announcement = table_next(&announcer->announcements, &at));) {
+    char name[TWIN_NAME_SIZE], prefix[UID_SIZE];
+    uint32_t coordinate;
+    for (size_t at = 0; (announcement = table_next(&announcer->announcements, &at));)
         announcement->hosted = false;
-        announcement->children = 0;
+    announcer->next_ns = 0;
+    int rc = host(announcer, twin_name(announcer->options.id, name));
+    for (size_t i = 0; rc == 0 && i < catalog->count; i++) {
+        memcpy(prefix, catalog->contents[i]->prefix, UID_SIZE);
+        do
+            rc = host(announcer, prefix);
+        while (rc == 0 && prefix_parent(prefix, prefix, &coordinate));
     }
-    int rc = host_with_parents(announcer, twin_name(announcer->options.id, name));
-    for (size_t i = 0; rc == 0 && i < catalog->count; i++)
-        rc = host_with_parents(announcer, catalog->contents[i]->prefix);
-    reconsider(announcer);
     return rc;
 }
 
-static struct announcement *unsharded(const struct announcer *announcer, const char *prefix)
+/* A shard is, where its prefix is hosted. */
+static bool wanted(struct announcer *announcer, const struct announcement *announcement)
 {
-    char name[UID_SIZE + 1];
-    const int length = snprintf(name, sizeof name, "%s#", prefix);
-    return table_find(&announcer->announcements, name, (size_t)length);
-}
-
-/* Whether the broad key of a prefix above it stands for it. */
-static bool covered(const struct announcer *announcer, const char *prefix)
-{
-    char above[UID_SIZE], broad[UID_SIZE];
-    uint32_t coordinate;
-    snprintf(above, sizeof above, "%s", prefix);
-    if (rendezvous_is_broad(above))
-        above[strlen(above) - 1] = '\0';
-    while (prefix_parent(above, above, &coordinate)) {
-        const struct announcement *announcement = unsharded(announcer, rendezvous_broad(broad, above));
-        if (announcement && announcement->hosted && !announcement->crowded)
-            return true;
-    }
-    return false;
-}
-
-/* A shard is, where its prefix is. */
-static bool wanted(const struct announcer *announcer, const struct announcement *announcement)
-{
-    const struct announcement *whole = unsharded(announcer, announcement->prefix);
-    return whole && whole->hosted && !covered(announcer, whole->prefix);
+    if (announcement->digits > 0)
+        announcement = announcement_for(announcer, announcement->prefix, 0);
+    return announcement && announcement->hosted;
 }
 
 /* ---- announcing ----------------------------------------------------------------------------------------------------
@@ -226,10 +172,7 @@ void announcer_on_announced(struct announcer *announcer, uint64_t token, unsigne
     announcer->counters.unheard += answered == 0;
     /* A key that is full takes nobody more; its shards do. */
     end_try(announcer, announcement, answered > 0 || fullest >= RENDEZVOUS_CROWDED || announcer->options.single, now);
-    announcement->crowded = fullest >= RENDEZVOUS_CROWDED;
-    if (announcement->crowded && rendezvous_is_broad(announcement->prefix))
-        reconsider(announcer);
-    else if (announcement->crowded && announcement->digits < RENDEZVOUS_DIGITS_MAX)
+    if (fullest >= RENDEZVOUS_CROWDED && announcement->digits < RENDEZVOUS_DIGITS_MAX)
         announcement_for(announcer, announcement->prefix, announcement->digits + 1);
 }
 
@@ -256,11 +199,10 @@ static void announce_due(struct announcer *announcer, size_t nodes, struct momen
         if (now.ns >= announcement->due_ns) {
             announcement->nodes = nodes;
             announcement->tried_ns = now.ns;
-            announcement->idle = !wanted(announcer, announcement);
-            if (announcement->idle)
-                end_try(announcer, announcement, true, now);
-            else
+            if (wanted(announcer, announcement))
                 announce(announcer, announcement, now);
+            else
+                end_try(announcer, announcement, true, now);
         }
         if (announcement->due_ns < announcer->next_ns)
             announcer->next_ns = announcement->due_ns;

@@ -1,7 +1,7 @@
-/* Keeps this server announced in the DHT: under each prefix of what it hosts, or the broad keys that stand for them,
- * under the shards of those that are crowded (rendezvous.h), and under its own id (twin.h). Each announcement is made
- * again before nodes forget it, soon where no node has taken it, and where there are others that are nearer to it now.
- * Knows nothing of the DHT but what it is told. One thread; time comes from outside. */
+/* Keeps this server announced in the DHT: under each prefix of what it hosts, under the shards of those that are
+ * crowded (rendezvous.h), and under its own id (twin.h). Each announcement is made again before nodes forget it, soon
+ * where no node has taken it, and where there are others that are nearer to it now. Knows nothing of the DHT but what
+ * it is told. One thread; time comes from outside. */
 #ifndef EXPERTD_DHT_ANNOUNCER_H
 #define EXPERTD_DHT_ANNOUNCER_H
 

@@ -1,7 +1,6 @@
 #include "dht/cache.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,15 +46,14 @@ struct cache_entry {
     bool wide;
     bool complete;             /* the last round was certain */
     bool left_out;             /* not all that the last round found are linked, or unasked */
-    unsigned answered, silent; /* of the round's keys: the fewest, and the most */
+    unsigned answered, silent; /* of the round's first key */
     unsigned rounds;           /* that were not certain */
     bool doubtful;             /* most of the nearest were silent: that nobody hosts something is a guess */
     uint64_t doubted_ns;       /* since then they have been; 0: they are not */
     uint64_t made_ns, used_ns, touched_ns;
-    uint64_t looked_ns;             /* the end of the last round */
-    uint64_t again_ns;              /* a round is to begin then; 0: none */
-    uint64_t watches[UID_MAX_DIMS]; /* tokens of the latest round */
-    size_t watches_count;
+    uint64_t looked_ns; /* the end of the last round */
+    uint64_t again_ns;  /* a round is to begin then; 0: none */
+    uint64_t watch;     /* the token of the latest round; 0: none */
     LIST_HEAD(cache_waiters, cache_waiter) waiters;
     bool peeked;             /* only: those that are found are kept, not asked; */
     bool ready;              /* and these are all */
@@ -68,7 +66,6 @@ struct cache_entry {
 struct cache_job {
     uint64_t token;
     struct cache_entry *entry; /* NULL: forgotten meanwhile */
-    bool broad;                /* of a prefix above */
     char shard[RENDEZVOUS_DIGITS_MAX + 1];
 };
 
@@ -282,10 +279,9 @@ static void touch(struct cache_entry *entry, struct moment now)
 
 static void unwatch(struct cache_entry *entry)
 {
-    while (entry->watches_count > 0) {
-        const uint64_t *token = &entry->watches[--entry->watches_count];
-        table_remove(&entry->cache->watches, token, sizeof *token);
-    }
+    if (entry->watch)
+        table_remove(&entry->cache->watches, &entry->watch, sizeof entry->watch);
+    entry->watch = 0;
 }
 
 static void remove_entry(struct cache *cache, struct cache_entry *entry)
@@ -350,22 +346,18 @@ static struct cache_entry *add_entry(struct cache *cache, const char *prefix, st
 /* ---- looking for those that were announced -------------------------------------------------------------------------
  */
 
-/* The entry's prefix, or a broad key of one above it. */
-static void look_for(struct cache_entry *entry, const char *name, const char *shard)
+static void look_for(struct cache_entry *entry, const char *shard)
 {
     struct cache *cache = entry->cache;
     char key[RENDEZVOUS_KEY_SIZE];
     struct cache_job *job = calloc(1, sizeof *job);
-    entry->left_out |= !job;
     if (!job)
         return;
     job->token = cache->options.tokens_tag | ++cache->last_token;
     job->entry = entry;
-    job->broad = name != entry->prefix;
     memcpy(job->shard, shard, strlen(shard));
     if (table_insert(&cache->jobs, &job->token, sizeof job->token, job) != 0) {
         free(job);
-        entry->left_out = true;
         return;
     }
     entry->jobs++;
@@ -373,38 +365,24 @@ static void look_for(struct cache_entry *entry, const char *name, const char *sh
     cache->counters.finds++;
     if (entry->found)
         cache->next_refresh_ns += find_pause_ns;
-    cache->options.find(cache->options.context, rendezvous_key(key, cache->options.network_id, name, shard),
+    cache->options.find(cache->options.context, rendezvous_key(key, cache->options.network_id, entry->prefix, shard),
                         job->token);
-}
-
-/* And whoever is announced under it to this node itself meanwhile, and from then on, is told of. */
-static void look_and_watch(struct cache_entry *entry, const char *name)
-{
-    const size_t jobs = entry->jobs;
-    look_for(entry, name, "");
-    if (entry->jobs == jobs)
-        return;
-    uint64_t *token = &entry->watches[entry->watches_count];
-    *token = entry->cache->options.tokens_tag | entry->cache->last_token;
-    entry->watches_count += table_insert(&entry->cache->watches, token, sizeof *token, entry) == 0;
 }
 
 static void begin_round(struct cache_entry *entry)
 {
-    char above[UID_SIZE], broad[UID_SIZE];
-    uint32_t coordinate;
     entry->again_ns = 0;
     if (entry->jobs > 0)
         return;
     unwatch(entry);
     entry->finds = 0;
     entry->left_out = false;
-    entry->answered = UINT_MAX;
-    entry->silent = 0;
-    look_and_watch(entry, entry->prefix);
-    snprintf(above, sizeof above, "%s", entry->prefix);
-    while (entry->watches_count < UID_MAX_DIMS && prefix_parent(above, above, &coordinate))
-        look_and_watch(entry, rendezvous_broad(broad, above));
+    look_for(entry, "");
+    if (entry->jobs == 0)
+        return;
+    entry->watch = entry->cache->options.tokens_tag | entry->cache->last_token;
+    if (table_insert(&entry->cache->watches, &entry->watch, sizeof entry->watch, entry) != 0)
+        entry->watch = 0;
 }
 
 void cache_on_kept(struct cache *cache, uint64_t token, const struct contact *contact, struct moment now)
@@ -503,7 +481,7 @@ static void look_for_shards(struct cache_entry *entry, char *shard, size_t digit
             return;
         }
         shard[digits] = "0123456789abcdef"[(first + i) % RENDEZVOUS_SHARDS];
-        look_for(entry, entry->prefix, shard);
+        look_for(entry, shard);
     }
 }
 
@@ -516,10 +494,10 @@ void cache_on_found(struct cache *cache, uint64_t token, unsigned answered, unsi
         const size_t digits = strlen(job->shard);
         entry->jobs--;
         if (digits == 0) {
-            entry->answered = answered < entry->answered ? answered : entry->answered;
-            entry->silent = silent > entry->silent ? silent : entry->silent;
+            entry->answered = answered;
+            entry->silent = silent;
         }
-        const bool deeper = !job->broad && fullest >= RENDEZVOUS_CROWDED && digits < RENDEZVOUS_DIGITS_MAX;
+        const bool deeper = fullest >= RENDEZVOUS_CROWDED && digits < RENDEZVOUS_DIGITS_MAX;
         if (deeper && (!entry->peeked || entry->unasked_count <= cache->options.max_servers))
             look_for_shards(entry, job->shard, digits);
         if (entry->jobs == 0)

@@ -166,72 +166,6 @@ START_TEST(a_crowded_key_is_announced_in_its_shard_too)
 }
 END_TEST
 
-/* One expert under each of so many prefixes. */
-static void host_rows(const char *name, int rows)
-{
-    char uids[16 * 32] = "";
-    for (int row = 0; row < rows; row++)
-        snprintf(uids + strlen(uids), sizeof uids - strlen(uids), "%s.%d.0 ", name, row);
-    host(uids);
-}
-
-START_TEST(much_under_a_prefix_is_announced_by_its_broad_key)
-{
-    enum { ROWS = RENDEZVOUS_BROAD + 1 };
-    host_rows("ffn", ROWS - 1);
-    pass(0, NODES);
-    ck_assert_uint_eq(running_count, 2 + ROWS - 1);
-    ck_assert(is_running("expertd 7 ffn.7.") && !is_running("expertd 7 ffn.*"));
-    end(NODES, 1);
-    host_rows("ffn", ROWS);
-    pass(0, NODES);
-    ck_assert_uint_eq(running_count, 1);
-    ck_assert(is_running("expertd 7 ffn.*"));
-    end(NODES, 1);
-    pass(1000 * ANNOUNCER_REFRESH_S, NODES);
-    ck_assert_uint_eq(running_count, 3);
-    ck_assert(is_running("expertd 7 ffn.") && is_running("expertd 7 ffn.*"));
-    end(NODES, 1);
-    /* No longer much. */
-    host_rows("ffn", 2);
-    pass(0, NODES);
-    ck_assert_uint_eq(running_count, 2);
-    ck_assert(is_running("expertd 7 ffn.0.") && is_running("expertd 7 ffn.1."));
-}
-END_TEST
-
-START_TEST(where_a_broad_key_is_crowded_each_prefix_is_announced)
-{
-    enum { ROWS = RENDEZVOUS_BROAD + 1 };
-    host_rows("ffn", ROWS);
-    pass(0, NODES);
-    ck_assert_uint_eq(running_count, 3);
-    end(NODES, RENDEZVOUS_CROWDED);
-    pass(0, NODES);
-    ck_assert_uint_eq(running_count, 2 + ROWS); /* the shards of ffn. and of the id; a broad key has none */
-    ck_assert(is_running("expertd 7 ffn.#a") && is_running("expertd 7 ffn.8.") && !is_running("expertd 7 ffn.*#a"));
-    end(NODES, 1);
-    pass(1000 * ANNOUNCER_REFRESH_S, NODES);
-    ck_assert(is_running("expertd 7 ffn.*"));
-    end(NODES, 1);
-    pass(1000 * ANNOUNCER_REFRESH_S, NODES);
-    ck_assert(is_running("expertd 7 ffn.*") && !is_running("expertd 7 ffn.8."));
-}
-END_TEST
-
-START_TEST(a_broad_key_stands_for_all_below)
-{
-    enum { ROWS = RENDEZVOUS_BROAD + 1 };
-    char uids[ROWS * ROWS * 16] = "";
-    for (int i = 0; i < ROWS * ROWS; i++)
-        snprintf(uids + strlen(uids), sizeof uids - strlen(uids), "ffn.%d.%d.0 ", i / ROWS, i % ROWS);
-    host(uids);
-    pass(0, NODES);
-    ck_assert_uint_eq(running_count, 3);
-    ck_assert(is_running("expertd 7 ffn.*") && !is_running("expertd 7 ffn.0.*"));
-}
-END_TEST
-
 START_TEST(all_is_announced_anew_when_others_are_met)
 {
     host("top.3");
@@ -293,9 +227,6 @@ int main(void)
     tcase_add_test(all, what_no_node_has_taken_is_announced_again_soon);
     tcase_add_test(all, one_that_looks_for_nobody_is_not_kept_waiting);
     tcase_add_test(all, a_crowded_key_is_announced_in_its_shard_too);
-    tcase_add_test(all, much_under_a_prefix_is_announced_by_its_broad_key);
-    tcase_add_test(all, where_a_broad_key_is_crowded_each_prefix_is_announced);
-    tcase_add_test(all, a_broad_key_stands_for_all_below);
     tcase_add_test(all, all_is_announced_anew_when_others_are_met);
     tcase_add_test(all, each_is_announced_anew_when_there_are_more_nodes_than_when_it_was);
     tcase_add_test(all, an_event_that_it_does_not_know_changes_nothing);

@@ -404,45 +404,6 @@ START_TEST(who_is_announced_to_this_node_itself_is_asked_at_once)
 }
 END_TEST
 
-START_TEST(who_announced_a_broad_key_is_found_under_each_prefix_below)
-{
-    struct world_server *row = world_server(310), *broad = world_server(311), *late = world_server(312);
-    world_host(row, "ffn.4.0");
-    broad->catalog = world_catalog("ffn.4.1 ffn.5.1");
-    world_announce_key(broad, "ffn.*");
-    ck_assert_int_eq(world_known("ffn.4.", CACHE_SURE), 0);
-    ck_assert_uint_eq(world.finds_count, 2); /* at once */
-    ck_assert_str_eq(world.finds[1].key, "expertd 7 ffn.*");
-    const uint64_t token = world.finds[1].token;
-    ck_assert_str_eq(world_experts("ffn.4."), "0-1");
-    ck_assert_str_eq(world_experts("ffn.5."), "1");
-    ck_assert_str_eq(world_experts("top.4."), "");
-    /* As is who comes later. */
-    late->catalog = world_catalog("ffn.4.2");
-    cache_on_kept(&world.cache, token, &late->contact, world.now);
-    ck_assert(world_answer_asks());
-    ck_assert_str_eq(world_experts("ffn.4."), "0-2");
-}
-END_TEST
-
-START_TEST(nobody_is_sure_only_when_broad_keys_were_found_too)
-{
-    struct world_server *broad = world_server(313);
-    broad->catalog = world_catalog("ffn.4.1");
-    world_announce_key(broad, "ffn.*");
-    ck_assert_int_eq(world_known("ffn.4.", CACHE_SURE), 0);
-    ck_assert_str_eq(world.finds[1].key, "expertd 7 ffn.*");
-    world.finds_count = 0;
-    cache_on_found(&world.cache, world.finds[0].token, 8, 0, 0, world.now);
-    ck_assert_int_eq(world_known("ffn.4.", CACHE_SURE), 0);
-    /* Nobody answers: it is looked for again. */
-    cache_on_found(&world.cache, world.finds[1].token, 0, 0, 0, world.now);
-    ck_assert_int_eq(world_known("ffn.4.", CACHE_SURE), 0);
-    world_pass(1000);
-    ck_assert_str_eq(world_experts("ffn.4."), "1");
-}
-END_TEST
-
 START_TEST(servers_of_the_least_recently_asked_prefix_are_let_go_of)
 {
     world_end();
@@ -583,8 +544,6 @@ int main(void)
     tcase_add_test(all, many_servers_of_a_prefix_that_is_only_peeked_at_are_not_asked);
     tcase_add_test(all, what_was_peeked_at_is_known_some_time_later);
     tcase_add_test(all, who_is_announced_to_this_node_itself_is_asked_at_once);
-    tcase_add_test(all, who_announced_a_broad_key_is_found_under_each_prefix_below);
-    tcase_add_test(all, nobody_is_sure_only_when_broad_keys_were_found_too);
     tcase_add_test(all, servers_of_the_least_recently_asked_prefix_are_let_go_of);
     tcase_add_test(all, the_least_recently_used_is_forgotten);
     tcase_add_test(all, who_waits_is_woken_when_it_is_known_and_not_before);
