@@ -1,7 +1,7 @@
 # expertd: plain GNU make; objects go to build/ (or build/<sanitizers>/), nothing is written beside the sources.
 #
 #   make                 all programs and libraries
-#   make check           every test (tests/run prints the summary)
+#   make check           the tests of this build (tests/run prints the summary); scripts/test has those of both
 #   make lint            the direction of includes, the format, cppcheck and clang-tidy (.clang-tidy)
 #   make format          clang-format in place; `make format-check` only says
 #   make fuzz            the fuzzers (clang); FUZZ_SECONDS=n each, or FUZZ_SECONDS=0 FUZZ_RUNS=n executions of each
@@ -137,8 +137,9 @@ runtime_CFLAGS := -fvisibility=default
 $(foreach f,$(FOLDERS) examples,$(eval $(call folder_rules,$f)))
 
 # Their loops are copies: compilers make vectors of them where they are told to. Never a multiplication and an addition
-# in one, which only some processors have: a frame is the same bytes wherever it is made.
-$(BUILD)/obj/proto/codec_%.o: OPT += -O3 -fno-math-errno -fno-trapping-math -ffp-contract=off
+# in one, which only some processors have: a frame is the same bytes wherever it is made. (Not in OPT, which who packages
+# it gives.)
+$(BUILD)/obj/proto/codec_%.o: proto_CFLAGS += -O3 -fno-math-errno -fno-trapping-math -ffp-contract=off
 
 $(BUILD)/obj/dht/engine.o: dht/engine.cpp
 	@mkdir -p $(@D)

@@ -643,7 +643,8 @@ bool pump(engine &e, find &f)
 
 uint64_t table_age_ns(engine const &e)
 {
-    return !e.waiting.empty() && e.known.size() < 2 * ENGINE_NEAREST ? table_few_ns : table_ns;
+    bool const one_can_start = !e.waiting.empty() && e.finds.size() < finds_at_once;
+    return one_can_start && e.known.size() < 2 * ENGINE_NEAREST ? table_few_ns : table_ns;
 }
 
 void start_waiting(engine &e)

@@ -9,9 +9,8 @@
 typedef uint16_t __attribute__((aligned(1), may_alias)) codec_u16;
 typedef float __attribute__((aligned(1), may_alias)) codec_f32;
 
-/* Loops that a compiler turns into vectors get a version for each class of processor: by what it can do, as a name of
- * one
- * ("arch=haswell") would be that one alone, and none that came after it. */
+/* Loops that a compiler turns into vectors get a version for each class of processor: by what it can do, as a name
+ * of one ("arch=haswell") would be that one alone, and none that came after it. */
 #if defined(__x86_64__) && defined(__GLIBC__) && __GNUC__ >= 12 && !defined(__clang__) &&                              \
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define CODEC_VECTORS __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))

@@ -2,7 +2,6 @@
 """Clients on the same host that break the rules of shared memory (proto/PROTOCOL.md, "On the same host"), against the real
 programs: each hurts itself alone, and a good client beside them is served all the time."""
 # timeout: 900
-# instrumented: others damage what is shared
 import array
 import fcntl
 import mmap

@@ -1,6 +1,6 @@
 #!/bin/bash
 # timeout: 1800
-# once: a script, whose programs have tests of their own in both builds
+# once: a script; what its example calls has unit tests in both builds
 # scripts/mixture does what it says, with the programs of this build: a mixture and a switch over two servers that are
 # found only through the DHT learn the digits, and go on when one of the servers is killed. It leaves nothing behind,
 # also when it is told to stop in the middle.

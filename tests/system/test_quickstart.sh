@@ -1,6 +1,5 @@
 #!/bin/bash
 # timeout: 300
-# once: a script, whose programs have tests of their own in both builds
 # scripts/quickstart does what it says, with the programs of this build, and leaves nothing behind: at its end, and when
 # it is told to stop in the middle.
 set -u

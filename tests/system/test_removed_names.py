@@ -3,7 +3,6 @@
 task pool, the control segment's state. Whoever notices says so and makes it anew; LIST says what a call gets; and nothing
 needs another restart than that of a process that died."""
 # timeout: 1200
-# instrumented: others damage what is shared
 import glob, os, shutil, struct, subprocess, time
 
 from support_server import BIN, PATIENCE, Server, pb, until

@@ -46,16 +46,19 @@ class Replies:
         found = self._known.get(rest) if end else None
         if found is not None:
             return _number(header[len(_BEGIN):end]), found
-        message = self._read(rest)
-        if not end or message.request_id:  # the last one counts
-            message = self._read(header)
-            return message.request_id, Reply(message, message.version)
-        reply = Reply(message, message.version or 1)
-        if len(rest) <= REMEMBERED_BYTES:
+        message = self._read(header)
+        reply = Reply(message, message.version)
+        if end and len(rest) <= REMEMBERED_BYTES and self._says_neither(rest) and \
+                (message.version, message.request_id) == (1, _number(header[len(_BEGIN):end])):
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
             self._known[rest] = reply
-        return _number(header[len(_BEGIN):end]), reply
+        return message.request_id, reply
+
+    def _says_neither(self, rest: bytes) -> bool:
+        """Whether there is no second version or id, of which the last one counts; one of 0 shows in the whole alone."""
+        message = self._read(rest)
+        return message.version == 0 and message.request_id == 0
 
 
 def _end_of_id(header: bytes) -> int:

@@ -37,6 +37,9 @@ def test_other_answers_are_others():
     header(3) + b"\x10\x09",  # two ids, of which the last one counts
     b"\x10\x09\x08\x01",  # behind each other otherwise
     header(9) + b"\x08\x02",  # two versions
+    header(9) + b"\x10\x00",
+    header(9) + b"\x08\x00",
+    header(9, status=3) + b"\x10\x00",
     b"\x08\x01\x10\x89\x80\x00",  # an id that is longer than it has to be
     header((1 << 64) - 1),
 ])
