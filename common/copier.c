@@ -206,16 +206,21 @@ static void wait_for_others(struct copier *copier)
         copier->copies_alone = COPIES_ALONE;
 }
 
+static bool is_for_the_caller(struct copier *copier, size_t bytes)
+{
+    if (!copier || copier->threads_count == 0 || bytes < COPIER_ALONE)
+        return true;
+    if (copier->copies_alone == 0)
+        return false;
+    copier->copies_alone--;
+    return true;
+}
+
 void copier_copy(struct copier *copier, void *to, const void *from, size_t bytes)
 {
     unsigned char *at = to;
     const unsigned char *next = from;
-    if (!copier || copier->threads_count == 0 || bytes < COPIER_ALONE) {
-        memcpy(to, from, bytes);
-        return;
-    }
-    if (copier->copies_alone > 0) {
-        copier->copies_alone--;
+    if (is_for_the_caller(copier, bytes)) {
         memcpy(to, from, bytes);
         return;
     }
