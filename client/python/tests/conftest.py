@@ -63,10 +63,11 @@ def client(server):
 
 class StandIn:
     """A server written from PROTOCOL.md: answer(request, frames) returns the reply's header and its frames, or None for
-    no reply. INFO is answered here: one expert, x of `row_shape` floats; and PING by `pong`. `requests` are all others that came."""
+    no reply; what it raises is a reply, too, and stop() raises it. INFO is answered here: one expert, x of `row_shape` floats;
+    and PING by `pong`. `requests` are all others that came."""
 
     def __init__(self, answer):
-        self.answer, self.requests = answer, []
+        self.answer, self.requests, self.failures = answer, [], []
         self.row_shape = [4]
         self.pong = messages.server.Pong(server="stand-in")
         self.context = zmq.Context()
@@ -109,7 +110,7 @@ class StandIn:
                 reply = pb.ReplyHeader(version=1, info=pb.ExpertInfo(uid=request.uid, block="nop", forward_schema=schema,
                                                                      outputs_schema=schema, max_batch_size=64)), []
             else:
-                reply = self.answer(request, frames)
+                reply = self.answer_or_fail(request, frames)
             if reply is None:
                 continue
             if isinstance(reply[0], bytes):
@@ -117,6 +118,14 @@ class StandIn:
             else:
                 reply[0].request_id = request.request_id
                 self.socket.send_multipart([identity, reply[0].SerializeToString(), *reply[1]])
+
+    def answer_or_fail(self, request, frames):
+        try:
+            return self.answer(request, frames)
+        except Exception as failure:
+            self.failures.append(failure)
+            pb = messages.server
+            return pb.ReplyHeader(version=1, status=pb.value("Status", "INTERNAL"), message=f"the stand-in: {failure!r}"), []
 
     def asked(self, method):
         return [r for r in self.requests if r.method == messages.server.value("Method", method)]
@@ -126,6 +135,8 @@ class StandIn:
         self.thread.join()
         self.socket.close(0)
         self.context.term()
+        if self.failures:
+            raise self.failures[0]
 
 
 @pytest.fixture

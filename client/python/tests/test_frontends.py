@@ -31,7 +31,7 @@ class Frontends:
         values, at = torch.frombuffer(bytearray(frame), dtype=torch.float32).reshape(-1, 4), 0
         for part in request.parts:
             found = part.uid in known
-            header.parts.add(status=OK if found else NOT_FOUND, message="" if found else "it is not here", frontend=bool(names) and not found)
+            header.parts.add(status=OK if found else NOT_FOUND, message="" if found else "it is not here", frontend=int(bool(names) and not found))
             if not found:
                 values[at:at + part.rows] = 0
             at += part.rows
