@@ -49,8 +49,8 @@ if hasattr(torch, "compile"):  # from 2.0 on
         model, x = Model(server.endpoint), torch.randn(4, 8)
         plain = model(x)
         traced, package = [], os.path.dirname(expertd.__file__)
-        import torch._dynamo.convert_frame
-        frames = getattr(torch._dynamo.convert_frame, "ConvertFrame", None)  # from 2.2 on
+        from torch._dynamo import convert_frame
+        frames = getattr(convert_frame, "ConvertFrame", None)  # from 2.2 on
         if frames is not None:
             look = frames.__call__
             def looked(self, frame, *args, **kwargs):
