@@ -1,7 +1,11 @@
 #include <check.h>
+#include <dirent.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -113,7 +117,7 @@ static struct {
     unsigned char *page;
     pthread_t caller;
     bool hold_up;
-    volatile sig_atomic_t others;
+    atomic_int others;
 } pitfall;
 
 static void fall_in(int number)
@@ -139,31 +143,109 @@ static int copies_by_others(struct copier *copier, unsigned char *to, unsigned c
     return pitfall.others;
 }
 
+static unsigned char *open_pitfall(size_t bytes, struct sigaction *before)
+{
+    struct sigaction action = {.sa_handler = fall_in};
+    unsigned char *from = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ck_assert(from != MAP_FAILED);
+    memset(from, 7, bytes);
+    pitfall.page = from + bytes / 2 / PAGE * PAGE;
+    pitfall.others = 0;
+    pitfall.caller = pthread_self();
+    sigaction(SIGSEGV, &action, before);
+    return from;
+}
+
 START_TEST(after_a_copy_that_was_held_up_the_caller_copies_alone_for_a_while)
 {
     enum { BYTES = 4 << 20, ALONE = 200, TRIES = 50, COPIES = 2000 };
     struct copier *copier = copier_of(2);
-    unsigned char *to = malloc(BYTES),
-                  *from = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    ck_assert(from != MAP_FAILED);
-    memset(from, 7, BYTES);
-    pitfall.page = from + BYTES / 2;
-    pitfall.caller = pthread_self();
-    struct sigaction before, action = {.sa_handler = fall_in};
-    sigaction(SIGSEGV, &action, &before);
+    struct sigaction before;
+    unsigned char *to = malloc(BYTES), *from = open_pitfall(BYTES, &before);
     /* Where the caller itself was away while the other one was, it saw nothing: once more then. */
-    int others = 1;
+    int others = 1, helped = 0;
     for (int i = 0; i < TRIES && others > 0; i++) {
         pitfall.hold_up = true;
-        copies_by_others(copier, to, from, BYTES, COPIES);
+        helped = copies_by_others(copier, to, from, BYTES, COPIES);
         pitfall.hold_up = false;
         others = copies_by_others(copier, to, from, BYTES, ALONE);
     }
-    sigaction(SIGSEGV, &before, NULL);
     ck_assert_int_eq(others, 0);
+    /* And then with the others again, where they came to it before. */
+    pitfall.hold_up = true;
+    while (helped > 0 && copies_by_others(copier, to, from, BYTES, COPIES) == 0)
+        ;
+    sigaction(SIGSEGV, &before, NULL);
     copier_destroy(&copier);
     munmap(from, BYTES);
     free(to);
+}
+END_TEST
+
+/* How many threads that copy have a status (proc(5)) that is so. */
+static int threads_that(bool (*are_so)(const char *status))
+{
+    int count = 0;
+    DIR *threads = opendir("/proc/self/task");
+    for (struct dirent *entry; (entry = readdir(threads)) != NULL;) {
+        char path[64], status[4096];
+        snprintf(path, sizeof path, "/proc/self/task/%.20s/status", entry->d_name);
+        FILE *file = fopen(path, "r");
+        if (!file)
+            continue;
+        status[fread(status, 1, sizeof status - 1, file)] = 0;
+        fclose(file);
+        count += strstr(status, "Name:\tcopier\n") && are_so(status);
+    }
+    closedir(threads);
+    return count;
+}
+
+static bool sleep_now(const char *status)
+{
+    return strstr(status, "\nState:\tS") != NULL;
+}
+
+/* Which is after they have begun: only then are their signals what they stay. */
+static void until_all_sleep(const struct copier *copier)
+{
+    while (threads_that(sleep_now) + 1 < (int)copier_threads(copier))
+        sched_yield();
+}
+
+static bool leave_signals(const char *status)
+{
+    const char *line = strstr(status, "\nSigBlk:\t");
+    const uint64_t blocked = line ? strtoull(line + strlen("\nSigBlk:\t"), NULL, 16) : 0;
+    const uint64_t others = 1u << (SIGTERM - 1) | 1u << (SIGINT - 1) | 1u << (SIGHUP - 1), own = 1u << (SIGSEGV - 1);
+    return (blocked & (others | own)) == others;
+}
+
+START_TEST(a_piece_that_is_worth_it_wakes_a_thread_that_sleeps)
+{
+    struct copier *copier = copier_of(2);
+    struct sigaction before;
+    unsigned char *to = malloc(LARGE), *from = open_pitfall(LARGE, &before);
+    until_all_sleep(copier);
+    ck_assert_int_eq(mprotect(pitfall.page, PAGE, PROT_NONE), 0);
+    const uint64_t position = copier_offer(copier, to, from, LARGE);
+    while (pitfall.others == 0) /* the caller copies nothing meanwhile */
+        sched_yield();
+    copier_wait(copier, position);
+    ck_assert_int_eq(memcmp(to, from, LARGE), 0);
+    sigaction(SIGSEGV, &before, NULL);
+    copier_destroy(&copier);
+    munmap(from, LARGE);
+    free(to);
+}
+END_TEST
+
+START_TEST(threads_that_copy_leave_signals_to_others_but_for_those_of_their_own_faults)
+{
+    struct copier *copier = copier_of(3);
+    until_all_sleep(copier);
+    ck_assert_int_eq(threads_that(leave_signals), (int)copier_threads(copier) - 1);
+    copier_destroy(&copier);
 }
 END_TEST
 
@@ -217,6 +299,8 @@ int main(void)
     tcase_add_loop_test(all, all_are_copied_when_all_were_waited_for_also_pieces_one_by_one, 0, 4);
     tcase_add_loop_test(all, a_copy_is_whole_and_no_more_than_that, 0, 4);
     tcase_add_test(all, after_a_copy_that_was_held_up_the_caller_copies_alone_for_a_while);
+    tcase_add_test(all, a_piece_that_is_worth_it_wakes_a_thread_that_sleeps);
+    tcase_add_test(all, threads_that_copy_leave_signals_to_others_but_for_those_of_their_own_faults);
     tcase_add_test(all, without_a_copier_the_caller_copies);
     tcase_add_test(all, more_copiers_have_fewer_threads_each_and_at_least_the_caller);
     tcase_add_test(all, a_copier_of_one_thread_copies_what_is_waited_for_and_no_more);
