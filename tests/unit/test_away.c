@@ -739,6 +739,18 @@ static bool same_connection(const struct far *far, int a, int b)
            memcmp(far->calls[a].identity, far->calls[b].identity, far->calls[a].size) == 0;
 }
 
+START_TEST(a_server_on_this_host_has_one_connection_for_all_calls)
+{
+    struct expertd_client_counters counters = {.size = sizeof counters};
+    many_rows = calloc(LARGE_ROWS, 4 * sizeof *many_rows);
+    named[0] = 0;
+    ask_rows(LARGE_ROWS, true);
+    expertd_client_read_counters(session.client, &counters);
+    ck_assert_uint_eq(counters.connects, 1);
+    free(many_rows);
+}
+END_TEST
+
 START_TEST(large_calls_to_another_host_have_a_connection_of_their_own)
 {
     const char *skipped;
@@ -829,8 +841,46 @@ START_TEST(large_calls_go_by_the_first_connection_where_there_is_no_second)
     ask_rows(LARGE_ROWS, true);
     ck_assert_int_eq(atomic_load(&first_far.count), 7);
     ck_assert(!same_connection(&first_far, 0, 6));
+    /* It was there, and so is waited for when it is lost. */
+    router_stop(&session.router);
+    while (expertd_client_connected(session.client) || expertd_client_connected(second))
+        ck_assert_int_ge(expertd_poll(session.client, 10), 0);
+    ck_assert_int_eq(expertd_forward(session.client, "nop.0", &input, 1, SESSION_LONG_MS, &calls[0]), 0);
+    ck_assert_uint_eq(calls_at(second), 1);
+    expertd_call_release(&calls[0]);
     expertd_client_destroy(&session.client);
     door_close(&door);
+    tear_down_far();
+}
+END_TEST
+
+/* Where there is only a second left, half of that. (One that is away meanwhile sees all of it pass: once more then.) */
+START_TEST(a_second_connection_is_waited_for_no_longer_than_leaves_time_for_the_call)
+{
+    enum { TRIES = 20, LITTLE_MS = 1000 };
+    const char *skipped;
+    bool in_time = false;
+    if (!set_up_far(&skipped)) {
+        printf("skipped: %s\n", skipped);
+        return;
+    }
+    for (int i = 0; i < TRIES && !in_time; i++) {
+        struct expertd_call *call;
+        const struct expertd_tensor input = expertd_tensor_f32(many_rows, LARGE_ROWS, 4);
+        struct door *door = door_open(far_address, router_endpoint(first_far.router), true);
+        door_admit(door, 1);
+        atomic_store(&first_far.count, 0);
+        expertd_client_destroy(&session.client);
+        ck_assert_int_eq(expertd_client_new(&session.client, door_endpoint(door), NULL), 0);
+        ask_rows(1, false);
+        ck_assert_int_eq(expertd_forward(session.client, "nop.0", &input, 1, LITTLE_MS, &call), 0);
+        ck_assert_int_eq(expertd_call_wait(call, SESSION_LONG_MS), 0);
+        in_time = expertd_call_status(call) == EXPERTD_OK;
+        expertd_call_release(&call);
+        expertd_client_destroy(&session.client);
+        door_close(&door);
+    }
+    ck_assert(in_time);
     tear_down_far();
 }
 END_TEST
@@ -944,6 +994,7 @@ int main(void)
     tcase_add_test(tests, calls_that_are_away_can_be_given_up);
     tcase_add_test(tests, calls_made_at_another_one_are_not_taken_for_those_that_go_there);
     tcase_add_test(tests, many_calls_at_once_all_come_back);
+    tcase_add_test(tests, a_server_on_this_host_has_one_connection_for_all_calls);
     suite_add_tcase(suite, tests);
     TCase *parts = tcase_create("parts");
     tcase_add_checked_fixture(parts, set_up_parts, tear_down_parts);
@@ -965,6 +1016,7 @@ int main(void)
     tcase_set_timeout(large, 600);
     tcase_add_test(large, large_calls_to_another_host_have_a_connection_of_their_own);
     tcase_add_loop_test(large, large_calls_go_by_the_first_connection_where_there_is_no_second, 0, 2);
+    tcase_add_test(large, a_second_connection_is_waited_for_no_longer_than_leaves_time_for_the_call);
     tcase_add_test(large, large_calls_follow_as_others_do);
     tcase_add_test(large, a_connection_that_is_not_to_be_had_is_looked_for_often_and_not_all_the_time);
     suite_add_tcase(suite, large);
