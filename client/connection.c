@@ -16,6 +16,7 @@
 #include "common/clock.h"
 
 enum {
+    LOOK_MS = 100,     /* what a peer sends meanwhile comes on top of what it may */
     RECONNECT_MS = 20, /* doubled up to RECONNECT_MAX_MS: a server that restarts is soon found again */
     RECONNECT_MAX_MS = 500,
     CONNECT_TIMEOUT_MS = 5000, /* of one attempt; the kernel's own is minutes */
@@ -143,7 +144,8 @@ static int open_all(struct connection *connection, const char *endpoint, const s
 
 int connection_open(struct connection *connection, const char *endpoint, const struct connection_options *options)
 {
-    *connection = (struct connection){.fd = -1, .tcp_fd = -1, .local_bytes = options->local_bytes};
+    *connection = (struct connection){
+        .fd = -1, .tcp_fd = -1, .local_bytes = options->local_bytes, .credit.most_bytes = options->max_message_bytes};
     local_link_init(&connection->local);
     const int rc = open_all(connection, endpoint, options);
     switch (-rc) {
@@ -266,34 +268,63 @@ uint64_t connection_look_ns(const struct connection *connection)
     return connection->up && connection->tcp_fd >= 0 && connection->heartbeat_ns > 0 ? connection->look_ns : UINT64_MAX;
 }
 
+static void look_later(struct connection *connection, uint64_t now_ns)
+{
+    const uint64_t most_ns = LOOK_MS * NS_PER_MS;
+    connection->look_ns = now_ns + (connection->heartbeat_ns < most_ns ? connection->heartbeat_ns : most_ns);
+}
+
 static void begin_looking(struct connection *connection)
 {
     const uint64_t now_ns = clock_now_ns();
-    connection->look_ns = now_ns + connection->heartbeat_ns;
+    look_later(connection, now_ns);
     connection->taken = 0;
     connection->taken_ns = now_ns;
+    credit_begin(&connection->credit);
 }
 
-/* Whether nothing has moved for too long. The descriptor is ZeroMQ's and may have been closed this moment: then nothing
- * is known of it, and the monitor will say. */
-static bool is_silent(struct connection *connection)
+/* What the kernel knows of the connection, if it is time to look. The descriptor is ZeroMQ's and may have been closed
+ * this moment, and be another connection's: then the monitor says so by now. */
+static bool look(struct connection *connection, struct tcp_info *info)
 {
-    struct tcp_info info = {0};
-    socklen_t size = sizeof info;
+    socklen_t size = sizeof *info;
     const uint64_t now_ns = clock_now_ns();
-    const uint64_t limit_ns = connection->heartbeat_ns * MISSED_HEARTBEATS;
     if (now_ns < connection_look_ns(connection))
         return false;
-    connection->look_ns = now_ns + connection->heartbeat_ns;
-    if (getsockopt(connection->tcp_fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0 ||
-        size < offsetof(struct tcp_info, tcpi_bytes_acked) + sizeof info.tcpi_bytes_acked)
-        return false;
-    /* Against wrapping, too: another socket's numbers, or those of a connection since. */
-    if (info.tcpi_bytes_acked - connection->taken >= PINGS_BYTES) {
-        connection->taken = info.tcpi_bytes_acked;
+    look_later(connection, now_ns);
+    memset(info, 0, sizeof *info);
+    return getsockopt(connection->tcp_fd, IPPROTO_TCP, TCP_INFO, info, &size) == 0 &&
+           size >= offsetof(struct tcp_info, tcpi_bytes_received) + sizeof info->tcpi_bytes_received;
+}
+
+/* Whether nothing has moved for too long. */
+static bool is_silent(struct connection *connection, const struct tcp_info *info)
+{
+    const uint64_t now_ns = clock_now_ns();
+    const uint64_t limit_ns = connection->heartbeat_ns * MISSED_HEARTBEATS;
+    /* Against wrapping, too: another connection's numbers. */
+    if (info->tcpi_bytes_acked - connection->taken >= PINGS_BYTES) {
+        connection->taken = info->tcpi_bytes_acked;
         connection->taken_ns = now_ns;
     }
-    return info.tcpi_last_data_recv * NS_PER_MS >= limit_ns && now_ns - connection->taken_ns >= limit_ns;
+    return info->tcpi_last_data_recv * NS_PER_MS >= limit_ns && now_ns - connection->taken_ns >= limit_ns;
+}
+
+static bool message_waits(struct connection *connection)
+{
+    int events = 0;
+    size_t size = sizeof events;
+    return zmq_getsockopt(connection->socket, ZMQ_EVENTS, &events, &size) < 0 || (events & ZMQ_POLLIN);
+}
+
+/* It is made anew as soon as what it brought is read. */
+static enum connection_news give_up(struct connection *connection)
+{
+    connection->gone = true;
+    connection->up = false;
+    connection->tcp_fd = -1;
+    connection->disconnects++;
+    return CONNECTION_LOST;
 }
 
 /* ZeroMQ still believes in the connection. What is closed here does not come up in the monitor. */
@@ -320,8 +351,10 @@ static bool next_event(struct connection *connection, uint16_t *event, int32_t *
 enum connection_news connection_hear(struct connection *connection)
 {
     enum connection_news news = CONNECTION_NO_NEWS;
+    struct tcp_info info;
     uint16_t event;
     int32_t value;
+    const bool known = look(connection, &info);
     while (next_event(connection, &event, &value)) {
         if (news == CONNECTION_NO_NEWS)
             news = CONNECTION_NEWS;
@@ -332,6 +365,7 @@ enum connection_news connection_hear(struct connection *connection)
             break;
         case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
             connection->up = true;
+            connection->endless = false;
             connection->handshake = NULL;
             connection->connects++;
             break;
@@ -356,21 +390,18 @@ enum connection_news connection_hear(struct connection *connection)
         size_t size = sizeof ignored;
         zmq_getsockopt(connection->socket, ZMQ_EVENTS, &ignored, &size);
     }
-    if (connection->up && is_silent(connection)) {
-        connection->gone = true;
-        connection->up = false;
-        connection->tcp_fd = -1;
-        connection->disconnects++;
-        news = CONNECTION_LOST;
+    if (connection->up && known && news == CONNECTION_NO_NEWS) {
+        /* A message that waits has ended; it is to be received, as the signal that it is there has been taken in. */
+        const bool used_up = credit_used_up(&connection->credit, info.tcpi_bytes_received);
+        connection->endless = used_up && !message_waits(connection);
+        if (connection->endless || is_silent(connection, &info))
+            news = give_up(connection);
+        else if (used_up)
+            news = CONNECTION_NEWS;
     }
     /* What went over ZeroMQ meanwhile is given up as well, so that a loss is one of everything. */
-    if (local_lost(connection) && connection->up) {
-        connection->gone = true;
-        connection->up = false;
-        connection->tcp_fd = -1;
-        connection->disconnects++;
-        news = CONNECTION_LOST;
-    }
+    if (local_lost(connection) && connection->up)
+        news = give_up(connection);
     connection->drop_local |= news == CONNECTION_LOST;
     return news;
 }
@@ -420,6 +451,8 @@ size_t connection_receive(struct connection *connection, zmq_msg_t *frames, size
         more = zmq_msg_more(frame);
     }
     zmq_msg_close(&dropped);
+    if (count > 0)
+        credit_taken(&connection->credit);
     if (count == 0 && connection->drop_local) {
         connection->drop_local = false;
         local_link_close(&connection->local);

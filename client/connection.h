@@ -9,8 +9,9 @@
  * Liveness: ZeroMQ asks the peer each heartbeat, but on a TCP connection it is not ZeroMQ that judges the answer: its
  * answer waits behind the frame that is on its way, for as long as that takes on a slow link, and ZeroMQ counts whole
  * frames. Here bytes count: a peer is gone when none has come from it, and it has taken no more than pings, for
- * MISSED_HEARTBEATS heartbeats. That is looked at by connection_hear(), so call it by connection_look_ns() at the
- * latest while an answer is waited for.
+ * MISSED_HEARTBEATS heartbeats. Nor does a peer stay that sends a message without an end (client/credit.h; over TCP, as
+ * of ipc:// the kernel counts nothing). Both are looked at by connection_hear(), so call it by connection_look_ns() at
+ * the latest while an answer is waited for.
  */
 #ifndef EXPERTD_CLIENT_CONNECTION_H
 #define EXPERTD_CLIENT_CONNECTION_H
@@ -20,12 +21,14 @@
 #include <stdint.h>
 #include <zmq.h>
 
+#include "client/credit.h"
 #include "client/keys.h"
 #include "client/local_link.h"
 
 struct connection_options {
     void *context; /* ZeroMQ's; NULL: one of its own */
     uint64_t max_frame_bytes;
+    uint64_t max_message_bytes; /* that may come before a message ends */
     uint32_t heartbeat_ms;
     const struct keys *keys; /* NULL: plain */
     uint64_t local_bytes;    /* to share with a server on the same host; 0: not at all */
@@ -41,12 +44,14 @@ struct connection {
     bool up;               /* a handshake was seen, and no loss since */
     const char *handshake; /* why the last handshake failed; NULL */
     uint64_t connects, disconnects;
-    bool gone;             /* silent for too long: to be made anew when what it brought is read */
+    bool gone;             /* given up: to be made anew when what it brought is read */
     int tcp_fd;            /* ZeroMQ's, to look at; -1: not known, or no TCP */
     uint64_t heartbeat_ns; /* 0: ZeroMQ judges */
     uint64_t look_ns;      /* when to look at it next */
     uint64_t taken;        /* bytes that the peer had taken when that was last worth a note */
     uint64_t taken_ns;     /* and when that was */
+    struct credit credit;  /* what the peer may send */
+    bool endless;          /* it was given up for sending more, and no handshake was seen since */
     struct local_link local;
     uint64_t local_bytes;
     uint64_t local_since_ns; /* when it was opened */

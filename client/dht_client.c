@@ -13,7 +13,7 @@
 #include "proto/wire.h"
 
 enum { VERSION = 1, HEARTBEAT_MS = 2000, ENDPOINT_MAX = 255 };
-static const uint64_t frame_bytes_max = UINT64_C(64) << 20;
+static const uint64_t frame_bytes_max = UINT64_C(64) << 20, message_bytes_max = UINT64_C(80) << 20;
 static const size_t decoder_max = (size_t)1 << 30;
 
 TAILQ_HEAD(question_list, dht_question);
@@ -38,8 +38,11 @@ struct dht_client {
 
 int dht_client_new(struct dht_client **result, const char *endpoint, void *context, const struct keys *keys)
 {
-    const struct connection_options options = {
-        .context = context, .keys = keys, .max_frame_bytes = frame_bytes_max, .heartbeat_ms = HEARTBEAT_MS};
+    const struct connection_options options = {.context = context,
+                                               .keys = keys,
+                                               .max_frame_bytes = frame_bytes_max,
+                                               .max_message_bytes = message_bytes_max,
+                                               .heartbeat_ms = HEARTBEAT_MS};
     struct dht_client *client = calloc(1, sizeof *client);
     *result = NULL;
     if (!client)

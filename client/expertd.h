@@ -178,6 +178,10 @@ struct expertd_client_options {
     uint32_t local_off;    /* 1: never */
     uint32_t spin_us;      /* look for answers for so long before sleeping: they come faster, and a core is busy; 0 */
     uint64_t local_memory; /* bytes that are shared at most, used as they are needed; 268435456 */
+    /* A server that sends more before its message ends is left, and calls there end with UNAVAILABLE: looked at ten
+     * times a second while the program waits or polls, over TCP. The larger of max_frame_bytes, where that is set, and
+     * a quarter of the memory, which is taken for 64 MiB at least and 2 GiB at most. */
+    uint64_t max_message_bytes;
 };
 
 static inline void expertd_client_options_init(struct expertd_client_options *options)
@@ -193,6 +197,7 @@ static inline void expertd_client_options_init(struct expertd_client_options *op
                                                     false,
                                                     NULL,
                                                     NULL,
+                                                    0,
                                                     0,
                                                     0,
                                                     0};

@@ -319,9 +319,11 @@ static bool take_news(struct expertd_client *client)
     if (news != CONNECTION_LOST)
         return news == CONNECTION_NEWS;
     receive(client, NULL);
+    const char *why = client->connection.endless ? "it was left, as it sends a message that does not end"
+                                                 : "the connection was lost before the answer came";
     while ((call = TAILQ_FIRST(&client->calls[CALL_SENT])) != NULL) {
-        call_set_status(call, EXPERTD_UNAVAILABLE, "%s: the connection was lost before the answer came%s",
-                        client->endpoint, call->not_applied ? "" : "; the backward may have been applied");
+        call_set_status(call, EXPERTD_UNAVAILABLE, "%s: %s%s", client->endpoint, why,
+                        call->not_applied ? "" : "; the backward may have been applied");
         switchboard_finish(call);
     }
     return true;

@@ -5,7 +5,7 @@
     y.sum().backward()
 
 docs/python.md is the guide; docs/from-hivemind.md is for those who come from hivemind."""
-from . import built_in, keys, local
+from . import built_in, credit, keys, local
 from .beam import MoEBeamSearcher
 from .client import Client
 from .declaration import Exported

@@ -28,7 +28,7 @@ from typing import Any, Deque, Dict, Iterator, List, Optional, Protocol, Tuple
 
 import zmq
 
-from . import keys, local
+from . import credit, keys, local
 from .call import (DONE, LONGEST_PAUSE, SENT, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_NOT_FOUND, STATUS_UNAVAILABLE, UNSENT, WAITING,
                    Call, Cancelled)
 from .errors import Unavailable, error_of, of_failure
@@ -37,6 +37,7 @@ from .replies import Replies
 __all__ = ["Connection"]
 
 MAX_FRAME_BYTES = 1 << 31
+LOOK_EVERY, LOOK_IDLE = 0.1, 1.0  # seconds: with calls in flight, and without
 HEARTBEAT_MS = 2000
 MISSED_HEARTBEATS = 5
 PINGS_BYTES = 4096  # more than pings have in that time: what the kernel of a stopped peer takes of them is no life
@@ -64,7 +65,7 @@ _WHY_FAILED = {
 }
 _EVENTS, _FD, _POLLIN, _POLLOUT = int(zmq.EVENTS), int(zmq.FD), int(zmq.POLLIN), int(zmq.POLLOUT)
 _NOTHING = ((-1, 0),)
-_TCP_INFO = struct.Struct("=52xI64xQ")  # of linux/tcp.h: last_data_recv and bytes_acked
+_TCP_INFO = struct.Struct("=52xI64xQQ")  # of linux/tcp.h: last_data_recv, bytes_acked and bytes_received
 _getsockopt = ctypes.CDLL(None).getsockopt
 _NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 
@@ -79,14 +80,14 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-def tcp_moved(fd: int) -> Optional[Tuple[int, int]]:
-    """For how many ms nothing has come, and how many bytes the peer has taken. None: nothing is known, as the descriptor,
-    which is ZeroMQ's, was closed this moment: therefore no socket object, which would close it once more."""
+def tcp_moved(fd: int) -> Optional[Tuple[int, int, int]]:
+    """For how many ms nothing has come, how many bytes the peer has taken, and how many have come. None: nothing is known, as
+    the descriptor, which is ZeroMQ's, was closed this moment: therefore no socket object, which would close it once more."""
     info, size = ctypes.create_string_buffer(_TCP_INFO.size), ctypes.c_uint32(_TCP_INFO.size)
     if _getsockopt(fd, socket.IPPROTO_TCP, socket.TCP_INFO, info, ctypes.byref(size)) != 0 or size.value < _TCP_INFO.size:
         return None
-    silent_ms, taken = _TCP_INFO.unpack(info.raw)
-    return silent_ms, taken
+    silent_ms, taken, received = _TCP_INFO.unpack(info.raw)
+    return silent_ms, taken, received
 
 
 def _patience(call: Call, now: float) -> float:
@@ -130,6 +131,7 @@ class Connection:
         self._first, self._patient_until = first, math.inf
         self._stale = False  # a loss was heard of, and no handshake since
         self._tcp_fd, self._taken, self._taken_at = -1, 0, 0.0  # ZeroMQ's socket; what the peer had taken, and when
+        self._credit = credit.Credit(credit.most())
         self._why_down = "it does not take connections"
         self._context, self._replies, self._deadline_key = context, Replies(reply_class), deadline_key
         self._poller, self._wake = poller, poller.wake
@@ -242,7 +244,8 @@ class Connection:
                 raise
         if self._finished:
             self._run_callbacks()
-        self._wake(min(call.expires(), call.resend_at) if call.state == WAITING else call.expires())
+        expires = min(call.expires(), call.resend_at) if call.state == WAITING else call.expires()
+        self._wake(expires if self._tcp_fd < 0 else min(expires, time.monotonic() + LOOK_EVERY))
 
     def cancel(self, call: Call) -> bool:
         if call.connection is not self or self.pid != os.getpid():
@@ -354,7 +357,8 @@ class Connection:
             self._run_callbacks()
 
     def tick(self, now: float) -> Optional[float]:
-        """Ends what has expired, and repeats what has paused; returns when it wants to be called again."""
+        """Ends what has expired, repeats what has paused, and looks at the connection; returns when it wants to be called
+        again."""
         next_time: Optional[float] = None
         with self.lock:
             if self.closed:
@@ -377,16 +381,13 @@ class Connection:
                         self._begin(CONNECTING)
                     next_time = min(LONGEST_SLEEP + now if next_time is None else next_time, self._reopen_at or math.inf)
                 elif self.socket is not None:
-                    if self.monitor.get(_EVENTS) & _POLLIN:
-                        self._hear()
-                    if self._is_silent(now):
-                        self._reset(DOWN)
-                    self._pump()
+                    look_at = self._mind_socket(now)
+                    next_time = look_at if next_time is None else min(next_time, look_at)
             except BaseException:
                 self._reset()
                 raise
         self._run_callbacks()
-        return None if next_time is None else min(next_time, now + LONGEST_SLEEP)
+        return None if next_time is None or next_time == math.inf else min(next_time, now + LONGEST_SLEEP)
 
     # ---- under the lock
 
@@ -478,10 +479,12 @@ class Connection:
             event, value = struct.unpack_from("=Hi", self.monitor.recv_multipart(_NOBLOCK)[0])
             if event == _CONNECTED:
                 self._tcp_fd, self._taken, self._taken_at = value if self._over_tcp() else -1, 0, time.monotonic()
+                self._credit.begin()
                 continue
             if event == _HANDSHAKE:
                 self.state, self._stale, self.kept_out = UP, False, False
                 self.connects += 1
+                self._wake(time.monotonic() + LOOK_EVERY)
                 continue
             self._tcp_fd = -1
             self._why_down = _WHY_FAILED.get(event, self._why_down)
@@ -507,16 +510,32 @@ class Connection:
     def _over_tcp(self) -> bool:
         return self.endpoint.startswith("tcp://")
 
-    def _is_silent(self, now: float) -> bool:
-        """Whether nothing has moved for too long, either way: a large message on a slow link is no silence."""
+    def _mind_socket(self, now: float) -> float:
+        """Hears of the connection, takes in what has come, and looks at what moves. Returns when to do so again."""
+        connects = self.connects
         moved = tcp_moved(self._tcp_fd) if self.state == UP and self._tcp_fd >= 0 else None
-        if moved is None:
-            return False
-        silent_ms, taken = moved
+        if self.monitor.get(_EVENTS) & _POLLIN:
+            self._hear()
+        self._pump()
+        if moved is not None and self.state == UP and self.connects == connects:
+            self._judge(now, *moved)
+            self._pump()
+        if self.state != UP or self._tcp_fd < 0:
+            return math.inf
+        return now + (LOOK_EVERY if self.calls else LOOK_IDLE)
+
+    def _judge(self, now: float, silent_ms: int, taken: int, received: int) -> None:
+        """Leaves a peer that sends a message without an end; and one with which nothing has moved for too long, either way: a
+        large message on a slow link is no silence. All messages that have come are taken."""
         if (taken - self._taken) % (1 << 64) >= PINGS_BYTES:
             self._taken, self._taken_at = taken, now
         limit_ms = MISSED_HEARTBEATS * HEARTBEAT_MS
-        return silent_ms >= limit_ms and (now - self._taken_at) * 1000 >= limit_ms
+        if self._credit.is_used_up(received):
+            for call in [call for call in self.calls.values() if call.state == SENT and call.went_by is None]:
+                self._end(call, STATUS_UNAVAILABLE, "it was left, as it sends a message that does not end")
+            self._reset(DOWN)
+        elif silent_ms >= limit_ms and (now - self._taken_at) * 1000 >= limit_ms:
+            self._reset(DOWN)
 
     def _lose(self, link: Optional[local.Link] = None) -> None:
         """All that was sent, or what went by that link."""
@@ -538,6 +557,7 @@ class Connection:
         while last.more:
             last = receive(_NOBLOCK, False)
             frames.append(last)
+        self._credit.taken = True
         self._take_reply(header.bytes, frames)
         if self._local_memory and self._asked_connects != self.connects:
             self._ask_for_local()

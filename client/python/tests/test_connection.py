@@ -14,7 +14,7 @@ import torch
 
 import expertd
 from conftest import PATIENCE, echo, in_threads, refusal
-from expertd import messages
+from expertd import credit, messages
 from expertd.group import free_port
 from expertd.transport import BULK, transport
 
@@ -493,3 +493,81 @@ def test_a_peer_that_is_silent_is_given_up_and_found_again(stand_in, proxy, monk
     assert torch.equal(patient.outputs(call)[0], X)
     assert torch.equal(patient.forward("e.0", [X])[0], X)
     assert link.accepted > 1 and connection.in_flight() == 0
+
+
+class Endless:
+    """A server that answers each connection's first request with a message that does not end: `enough` bytes of it."""
+
+    def __init__(self, frame, enough):
+        self.block, self.enough = frame * ((1 << 18) // len(frame)), enough
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = "tcp://127.0.0.1:%d" % self.listener.getsockname()[1]
+        self.closed = threading.Event()  # the first connection, by the client
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        ready = b"\x05READY\x0bSocket-Type\0\0\0\x06ROUTER"
+        connection = self.listener.accept()[0]
+        connection.sendall(b"\xff" + bytes(8) + b"\x7f\x03\0" + b"NULL".ljust(52, b"\0") + b"\x04" + bytes([len(ready)]) + ready)
+        received = b""
+        while len(received) < 66 or len(received) <= 66 + received[65]:  # the request begins
+            received += connection.recv(4096)
+        try:
+            for _ in range(self.enough // len(self.block)):
+                connection.sendall(self.block)
+            while connection.recv(4096):
+                pass
+        except ConnectionError:
+            pass
+        self.closed.set()
+        connection.close()
+
+    def stop(self):
+        self.thread.join()
+        self.listener.close()
+
+
+@pytest.mark.parametrize("frame", [b"\x01\0", b"\x01\xff" + b"x" * 255])
+def test_a_server_that_sends_without_end_is_left_and_others_notice_nothing(stand_in, monkeypatch, frame):
+    monkeypatch.setattr("expertd.credit._used", 16 << 20)
+    other, server = expertd.Client(stand_in(echo).endpoint, timeout=PATIENCE), Endless(frame, 64 << 20)
+    assert torch.equal(other.forward("e.0", [X])[0], X)
+    client = expertd.Client(server.endpoint, timeout=PATIENCE, retry_for=PATIENCE)
+    with pytest.raises(expertd.Unavailable, match="a message that does not end"):
+        client.outputs(client.start_forward("e.0", [X]))
+    assert server.closed.wait(PATIENCE)
+    assert torch.equal(other.forward("e.0", [X])[0], X)
+    assert transport().connection(other.endpoint).losses == 0
+    server.stop()
+
+
+def test_what_a_server_may_send(monkeypatch):
+    mib = 1 << 20
+    monkeypatch.setattr("expertd.credit.memory_own", lambda: own[0])
+    one, own = credit.Credit(32 * mib), [mib]
+    for received in range(0, 1000 * mib, 20 * mib):  # whole messages, each seen when half of it and all has come
+        assert not one.is_used_up(received) and not one.is_used_up(received + 20 * mib)
+        one.taken = True
+    assert not one.is_used_up(1000 * mib) and not one.is_used_up(1032 * mib) and one.is_used_up(1032 * mib + 1)
+    one.begin()
+    assert not one.is_used_up(0) and not one.is_used_up(2 * mib)
+    own[0] += 32 * mib
+    assert not one.is_used_up(2 * mib)
+    own[0] += 1
+    assert one.is_used_up(2 * mib)
+    one.taken = True
+    assert not one.is_used_up(2 * mib)  # the program's own
+
+
+def test_how_much_that_is(monkeypatch):
+    for memory, most in ((1, 64 << 20), (1 << 30, 256 << 20), (1 << 50, 2 << 30)):
+        monkeypatch.setattr("expertd.credit.memory_limit", lambda: memory)
+        assert credit.most() == most
+    monkeypatch.setenv("EXPERTD_MAX_MESSAGE", "123")
+    assert credit.most() == 123
+    credit.use(456)
+    assert credit.most() == 456
+    credit.use(0)
+    with pytest.raises(ValueError):
+        credit.use(-1)

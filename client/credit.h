@@ -1,0 +1,27 @@
+/* What the peer of a connection may send before its message ends. ZeroMQ bounds a frame, but hands on no message before
+ * its last frame, and keeps the others, however many: here is counted what has come since a message was taken. The
+ * client's thread; no clock and no socket in here. */
+#ifndef EXPERTD_CLIENT_CREDIT_H
+#define EXPERTD_CLIENT_CREDIT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct credit {
+    uint64_t most_bytes;  /* of a message that has not ended, as they travel, and of what becomes of them here */
+    uint64_t whole_bytes; /* had come when messages were last known to have ended */
+    uint64_t own_bytes;   /* of the process, when the message began to be large; 0: it has not */
+    bool taken;           /* a message, since the last look */
+};
+
+/* Bytes for a client that names none: a quarter of the memory, 2 GiB at most and 64 MiB at least. */
+uint64_t credit_default(uint64_t memory_bytes);
+/* A connection begins. */
+void credit_begin(struct credit *credit);
+/* A whole message came. */
+void credit_taken(struct credit *credit);
+/* So many bytes have come on the connection. Whether that is more than may come before a message ends, if none waits to
+ * be taken. */
+bool credit_used_up(struct credit *credit, uint64_t received_bytes);
+
+#endif
