@@ -21,10 +21,11 @@ struct shapes {
     char template[64];
 };
 
-/* Mostly few, which are soon read; at times enough for a second block of FP8's scales. */
+/* Mostly few, which are soon read; at times enough for a second block of FP8's scales: just over one, as what comes of
+ * it does not depend on how much more. */
 static uint64_t extent(uint8_t byte)
 {
-    return 1 + (byte < 224 ? byte % 32 : byte);
+    return 1 + (byte < 240 ? byte % 20 : byte - 240 + 120);
 }
 
 static void read_shapes(struct shapes *shapes, const uint8_t *head)
@@ -98,23 +99,29 @@ static void write_file(int fd, const struct shapes *shapes, const uint8_t *data,
     free(file);
 }
 
+/* Of each number: what branches here is no news to the fuzzer. */
+__attribute__((no_sanitize("coverage"))) static void compare(bool is_fp8, const uint8_t *codes, const float *scales,
+                                                             const float *values, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        const float value = (is_fp8 ? small_float_e4m3(codes[i]) : small_float_e2m1(codes[i])) * scales[i];
+        if (half_float_bits(value) != half_float_bits(values[i]) && (value == value || values[i] == values[i]))
+            abort();
+    }
+}
+
 static void check(const struct stored *stored, const struct tensor_view *view)
 {
     char error[SHARDS_ERROR_SIZE];
     const uint64_t count = view->dims[0] * (view->ndim == 2 ? view->dims[1] : 1);
     float *values = calloc(count + 1, sizeof *values), *scales = calloc(count + 1, sizeof *scales);
     uint8_t *codes = calloc(count + 1, 1);
-    const bool is_fp8 = stored->format == STORED_FP8;
     if (stored_read(stored, view, values, error) != 0 || values[count] != 0)
         abort();
     if (stored_precision(stored) != NULL) {
         if (stored_read_codes(stored, view, codes, scales, error) != 0 || codes[count] != 0 || scales[count] != 0)
             abort();
-        for (uint64_t i = 0; i < count; i++) {
-            const float value = (is_fp8 ? small_float_e4m3(codes[i]) : small_float_e2m1(codes[i])) * scales[i];
-            if (half_float_bits(value) != half_float_bits(values[i]) && (value == value || values[i] == values[i]))
-                abort();
-        }
+        compare(stored->format == STORED_FP8, codes, scales, values, count);
     }
     free(values);
     free(scales);
