@@ -20,7 +20,7 @@ enum call_state {
     CALL_SENT,
     CALL_AWAY,      /* with other frontends of the server, in calls of their clients: its legs (client/away.h) */
     CALL_NAMED,     /* answered, by the name of another frontend where it may go on: nobody has looked there yet */
-    CALL_PAUSED,    /* refused for want of room; to be sent once more at resend_ns */
+    CALL_PAUSED,    /* refused for want of room, or behind such a one: it waits in a backlog (client/backlog.h) */
     CALL_LEG_ENDED, /* a leg that has ended, and that the call it is of has not taken yet */
     CALL_DONE,      /* ended, and the program was not told yet */
     CALL_REPORTED,  /* ended, and the program knows */
@@ -28,6 +28,7 @@ enum call_state {
 };
 
 struct away;
+struct backlog;
 TAILQ_HEAD(call_list, expertd_call);
 
 struct expertd_call {
@@ -41,9 +42,10 @@ struct expertd_call {
     char named[CALL_ENDPOINT_SIZE]; /* the endpoint that its answer names; "" */
     uint64_t request_id;
     uint64_t deadline_ns;
-    uint64_t resend_ns;
+    struct backlog *backlog; /* that it waits in; NULL */
+    TAILQ_ENTRY(expertd_call) behind;
     uint32_t deadline_ms;
-    uint32_t refusals, retry_after_ms; /* so far; of the last one */
+    uint32_t retry_after_ms; /* of the last refusal */
     enum call_state state;
     uint64_t ended_before; /* which expertd_poll() counts its end: the client's number of polls then */
     Expertd__Method method;

@@ -79,7 +79,7 @@ int expertd_call_retry(struct expertd_call *call, uint32_t deadline_ms)
         return rc;
     call_doubt_before(call);
     call_drop_answer(call);
-    call->refusals = call->retry_after_ms = 0;
+    call->retry_after_ms = 0;
     call->followed = false;
     if (call->state == CALL_DONE)
         switchboard_discount(call);

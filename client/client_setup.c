@@ -4,7 +4,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "client/client_state.h"
+#include "client/backlog.h"
 #include "client/struct_size.h"
 #include "common/clock.h"
 #include "common/memory.h"
@@ -48,6 +48,7 @@ static int set_up(struct expertd_client *client, const char *endpoint, const str
     client->earliest_ns = client->patient_until_ns = UINT64_MAX;
     for (size_t i = 0; i < CALL_STATES; i++)
         TAILQ_INIT(&client->calls[i]);
+    TAILQ_INIT(&client->backlogs);
     client->endpoint = strdup(endpoint);
     if (!client->endpoint)
         return -ENOMEM;
@@ -92,6 +93,7 @@ void expertd_client_destroy(struct expertd_client **pointer)
     for (size_t i = 0; i < client->siblings.count; i++)
         expertd_client_destroy(&client->siblings.clients[i]);
     siblings_clear(&client->siblings);
+    backlog_clear(client);
     for (size_t i = 0; i < CALL_STATES; i++) {
         struct expertd_call *call;
         while ((call = TAILQ_FIRST(&client->calls[i])) != NULL) {

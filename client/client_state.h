@@ -27,7 +27,8 @@ struct expertd_client {
     uint32_t codec, reply_codec;
     uint64_t last_request_id; /* of a client that is no sibling */
     uint64_t random;          /* of pauses */
-    uint64_t resume_ns;       /* no call that is paused goes on earlier */
+    TAILQ_HEAD(backlog_list, backlog) backlogs;
+    uint64_t resume_ns; /* of those of them where calls wait none is due earlier */
     bool impatient;
     uint64_t earliest_ns; /* no deadline in flight is earlier; it may be that of a call that has ended */
     int ended;            /* calls that neither expertd_poll() has counted nor the program has fetched */

@@ -163,8 +163,9 @@ struct expertd_client_options {
     void *zmq_context;        /* of the program, to share its I/O threads; NULL: one of the client's own */
     enum expertd_codec codec; /* of tensors of float32 that name none; NONE */
     enum expertd_codec reply_codec; /* that servers are asked to use for their answers; NONE */
-    /* A call that a full server refuses with a hint when to come back (retry_after_ms) is sent once more then, as often
-     * as its deadline allows: false. Or it ends with RESOURCE_EXHAUSTED at once, for programs that have another server
+    /* A call that a full server refuses with a hint when to come back (retry_after_ms) is sent once more then, or when
+     * another one of the same expert is answered, as often as its deadline allows, and those that are made meanwhile
+     * stand behind it: false. Or it ends with RESOURCE_EXHAUSTED at once, for programs that have another server
      * to ask: true. */
     bool impatient;
     /* CURVE: the server's public key, 40 characters of Z85, or the path of its certificate: it proves to be that

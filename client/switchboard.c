@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/backoff.h"
+#include "client/backlog.h"
 #include "client/call_doubt.h"
 #include "client/call_parts.h"
 #include "client/call_reply.h"
@@ -18,6 +18,8 @@ enum { CALLS_KEPT = 64, ROOM_ALIGN = 64 };
 void switchboard_move(struct expertd_call *call, enum call_state state)
 {
     struct expertd_client *client = call->client;
+    if (!TAILQ_EMPTY(&client->backlogs))
+        backlog_note(call, state);
     TAILQ_REMOVE(&client->calls[call->state], call, link);
     client->count[call->state]--;
     call->state = state;
@@ -34,10 +36,12 @@ void switchboard_finish(struct expertd_call *call)
     if (call->leg_of) {
         client->own_legs -= call->leg_of->client == client;
         switchboard_move(call, CALL_LEG_ENDED);
+        backlog_settle(call);
         return;
     }
     call_doubt_at_end(call);
     switchboard_move(call, CALL_DONE);
+    backlog_settle(call);
     client->ended++;
     call->ended_before = client->polls;
 }
@@ -72,7 +76,8 @@ struct expertd_call *switchboard_new_call(struct expertd_client *client, Expertd
     call->not_applied = true;
     call->unanswered = false;
     memset(call->in_doubt, 0, sizeof call->in_doubt);
-    call->refusals = call->retry_after_ms = 0;
+    call->retry_after_ms = 0;
+    call->backlog = NULL;
     call->status = EXPERTD_OK;
     call->n_request = call->n_outputs = call->n_gradients = call->n_parts = 0;
     call->metadata_bytes = 0;
@@ -144,21 +149,43 @@ static void send_waiting(struct expertd_client *client)
     }
 }
 
+/* The call, which has a status for the case that its deadline comes first, waits. */
+static void pause_call(struct backlog *backlog, struct expertd_call *call)
+{
+    struct expertd_client *client = call->client;
+    if (client->count[CALL_PAUSED] == 0 || backlog->comeback.due_ns < client->resume_ns)
+        client->resume_ns = backlog->comeback.due_ns;
+    switchboard_move(call, CALL_PAUSED);
+    backlog_join(backlog, call);
+}
+
 /* After a refusal with a hint: the call goes on, unless its deadline comes first. */
-static bool pause_call(struct expertd_client *client, struct expertd_call *call)
+static bool goes_on(struct expertd_client *client, struct expertd_call *call)
 {
     if (call->status != EXPERTD_RESOURCE_EXHAUSTED || call->retry_after_ms == 0 || client->impatient ||
         call->n_request == 0)
         return false;
-    const uint64_t resend_ns = clock_now_ns() + backoff_ns(call->retry_after_ms, call->refusals, &client->random);
-    if (resend_ns >= call->deadline_ns)
+    struct backlog *backlog = backlog_take(call);
+    if (!backlog)
         return false;
-    call->refusals++;
-    call->resend_ns = resend_ns;
-    if (client->count[CALL_PAUSED] == 0 || resend_ns < client->resume_ns)
-        client->resume_ns = resend_ns;
+    const size_t others = backlog->flying - 1;
+    comeback_refused(&backlog->comeback, call->retry_after_ms, others, clock_now_ns(), &client->random);
+    if (others == 0 && backlog->comeback.due_ns >= call->deadline_ns)
+        return false;
     client->counters.resent++;
-    switchboard_move(call, CALL_PAUSED);
+    pause_call(backlog, call);
+    return true;
+}
+
+/* A new call where others wait stands behind them. */
+static bool stands_behind(struct expertd_call *call)
+{
+    struct backlog *backlog = backlog_find(call);
+    if (!backlog || backlog->comeback.waiting == 0)
+        return false;
+    call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "%s: it waits behind calls of the expert that were refused",
+                    call->client->endpoint);
+    pause_call(backlog, call);
     return true;
 }
 
@@ -172,28 +199,44 @@ int switchboard_set_time_left(struct expertd_call *call, uint64_t now_ns)
     return rc;
 }
 
-/* Those whose pause is over wait to be sent, with what is left of their time. */
+/* The first one that waits there is to be sent, with what is left of its time. */
+static void send_first(struct backlog *backlog, uint64_t now_ns)
+{
+    struct expertd_call *call = TAILQ_FIRST(&backlog->calls);
+    if (switchboard_set_time_left(call, now_ns) < 0) {
+        switchboard_finish(call); /* refused, as it was */
+    } else {
+        call->retry_after_ms = 0;
+        call_drop_answer(call); /* what it says of parts is not what becomes of them now */
+        switchboard_move(call, CALL_UNSENT);
+    }
+}
+
+/* Where a pause is over some are tried. */
 static void resume_paused(struct expertd_client *client)
 {
     const uint64_t now_ns = client->count[CALL_PAUSED] > 0 ? clock_now_ns() : 0;
     if (client->count[CALL_PAUSED] == 0 || now_ns < client->resume_ns)
         return;
     client->resume_ns = UINT64_MAX;
-    for (struct expertd_call *call = TAILQ_FIRST(&client->calls[CALL_PAUSED]), *next; call; call = next) {
-        next = TAILQ_NEXT(call, link);
-        if (call->resend_ns > now_ns) {
-            if (call->resend_ns < client->resume_ns)
-                client->resume_ns = call->resend_ns;
-            continue;
-        }
-        if (switchboard_set_time_left(call, now_ns) < 0) {
-            switchboard_finish(call); /* refused, as it was */
-        } else {
-            call->retry_after_ms = 0;
-            call_drop_answer(call); /* what it says of parts is not what becomes of them now */
-            switchboard_move(call, CALL_UNSENT);
-        }
+    for (struct backlog *backlog = TAILQ_FIRST(&client->backlogs), *next; backlog; backlog = next) {
+        next = TAILQ_NEXT(backlog, link);
+        uint32_t waiting = backlog->comeback.waiting, tries = 0;
+        if (waiting > 0 && backlog->comeback.due_ns <= now_ns)
+            tries = comeback_try(&backlog->comeback, backlog->flying, now_ns, &client->random);
+        if (waiting > tries && backlog->comeback.due_ns < client->resume_ns)
+            client->resume_ns = backlog->comeback.due_ns;
+        for (; tries > 0; tries--)
+            send_first(backlog, now_ns); /* the last one may be the backlog's end */
     }
+}
+
+/* The server has a place, as it has answered this one. */
+static void follow(const struct expertd_call *call)
+{
+    struct backlog *backlog = call->status == EXPERTD_RESOURCE_EXHAUSTED ? NULL : backlog_find(call);
+    if (backlog && backlog->comeback.waiting > 0)
+        send_first(backlog, clock_now_ns());
 }
 
 /* ---- shared memory ---------------------------------------------------------------------------------------------- */
@@ -286,12 +329,14 @@ static void take_message(struct expertd_client *client, zmq_msg_t *frames, size_
         client->counters.malformed_replies += !call_reply_take(call, header, frames + 1, count - 1, why);
         remember_room(client, call);
         note_named(call, header->endpoint);
-        if (pause_call(client, call))
-            ; /* it goes on here */
-        else if (may_go_on_elsewhere(call))
+        if (goes_on(client, call)) {
+            ; /* here, later */
+        } else if (may_go_on_elsewhere(call)) {
             switchboard_move(call, CALL_NAMED);
-        else
+        } else {
             switchboard_finish(call);
+            follow(call);
+        }
         if (call->status == EXPERTD_OK && call_has_tensors(call->method))
             ask_for_local(client); /* after the first answer: whoever makes one call does not need it */
     }
@@ -386,6 +431,8 @@ void switchboard_queue(struct expertd_call *call)
     struct expertd_client *client = call->client;
     if (call->deadline_ns < client->earliest_ns)
         client->earliest_ns = call->deadline_ns;
+    if (stands_behind(call))
+        return;
     switchboard_move(call, CALL_UNSENT);
     send_waiting(client);
 }
@@ -432,6 +479,7 @@ void switchboard_release(struct expertd_call *call)
     if (call->state == CALL_DONE)
         switchboard_report(call);
     switchboard_keep(call);
+    backlog_settle(call);
     if (client->count[CALL_FREE] > CALLS_KEPT) {
         TAILQ_REMOVE(&client->calls[CALL_FREE], call, link);
         client->count[CALL_FREE]--;

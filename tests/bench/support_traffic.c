@@ -12,9 +12,9 @@
 #include <unistd.h>
 #include <zmq.h>
 
-#include "client/backoff.h"
 #include "client/keys.h"
 #include "client/local_link.h"
+#include "client/comeback.h"
 #include "common/clock.h"
 
 /* Latencies go into buckets of 1/64 of their power of two. */
@@ -36,10 +36,10 @@ struct client {
     unsigned number, free_count, answers;
     unsigned free[TRAFFIC_MAX_IN_FLIGHT];
     uint64_t sent_ns[TRAFFIC_MAX_IN_FLIGHT];
-    unsigned paused_count;
-    unsigned paused[TRAFFIC_MAX_IN_FLIGHT];
-    uint64_t due_ns[TRAFFIC_MAX_IN_FLIGHT], random;
-    uint32_t refusals[TRAFFIC_MAX_IN_FLIGHT];
+    unsigned in_flight, first_paused;
+    unsigned paused[TRAFFIC_MAX_IN_FLIGHT]; /* comeback.waiting from first_paused on, in a ring */
+    struct comeback comeback;
+    uint64_t random;
 };
 
 static unsigned bucket_of(uint64_t ns)
@@ -103,6 +103,7 @@ static int send_one(struct client *client, const struct traffic_content *content
         const int rc = send_local(client, content, id, header, size, frames);
         if (rc == -EAGAIN)
             client->free[client->free_count++] = id;
+        client->in_flight += rc == 0;
         return rc == -EAGAIN ? 1 : rc;
     }
     if (zmq_send(client->socket, header, size, frames ? ZMQ_SNDMORE : 0) < 0)
@@ -113,7 +114,34 @@ static int send_one(struct client *client, const struct traffic_content *content
         if (zmq_msg_send(&frame, client->socket, f + 1 < frames ? ZMQ_SNDMORE : 0) < 0)
             return -1;
     }
+    client->in_flight++;
     return 0;
+}
+
+static void pause_one(struct client *client, unsigned id)
+{
+    client->paused[(client->first_paused + client->comeback.waiting++) % TRAFFIC_MAX_IN_FLIGHT] = id;
+}
+
+static void resume(struct client *client, unsigned count)
+{
+    for (; count > 0; count--) {
+        client->free[client->free_count++] = client->paused[client->first_paused++ % TRAFFIC_MAX_IN_FLIGHT];
+        client->comeback.waiting--;
+    }
+}
+
+/* As the library does it: after an answer the next one goes, and a new one stands behind those that were refused. */
+static void go_on(struct client *client, unsigned id, uint32_t hint_ms, uint64_t now_ns)
+{
+    client->in_flight--;
+    if (hint_ms)
+        comeback_refused(&client->comeback, hint_ms, client->in_flight, now_ns, &client->random);
+    pause_one(client, id);
+    if (!hint_ms)
+        resume(client, 1);
+    if (client->comeback.waiting == 0)
+        client->comeback = (struct comeback){0};
 }
 
 /* 1: a reply was taken; 0: there is none. */
@@ -149,13 +177,7 @@ static int receive_one(struct client *client, const struct traffic_content *cont
         atomic_fetch_add(&shared->errors, 1);
     if (id >= TRAFFIC_MAX_IN_FLIGHT)
         return -1;
-    client->refusals[id] = failed ? client->refusals[id] + 1 : 0;
-    if (hint_ms) {
-        client->due_ns[id] = now_ns + backoff_ns(hint_ms, client->refusals[id] - 1, &client->random);
-        client->paused[client->paused_count++] = (unsigned)id;
-    } else {
-        client->free[client->free_count++] = (unsigned)id;
-    }
+    go_on(client, (unsigned)id, hint_ms, now_ns);
     if (failed)
         return 1;
     if (atomic_load_explicit(&shared->phase, memory_order_relaxed) != 2)
@@ -217,15 +239,9 @@ static int serve_client(struct client *client, const struct traffic_content *con
 {
     int rc;
     do {
-        const uint64_t now_ns = client->paused_count ? clock_now_ns() : 0;
-        for (unsigned i = 0; i < client->paused_count;) {
-            if (client->due_ns[client->paused[i]] > now_ns) {
-                i++;
-                continue;
-            }
-            client->free[client->free_count++] = client->paused[i];
-            client->paused[i] = client->paused[--client->paused_count];
-        }
+        const uint64_t now_ns = client->comeback.waiting ? clock_now_ns() : 0;
+        if (client->comeback.waiting && client->comeback.due_ns <= now_ns)
+            resume(client, comeback_try(&client->comeback, client->in_flight, now_ns, &client->random));
         int sent = 0;
         while (client->free_count && sent == 0)
             sent = send_one(client, content);
@@ -256,6 +272,18 @@ static int spin(const struct traffic_options *options, const struct traffic_cont
     return 0;
 }
 
+/* Milliseconds to the first try of requests that were refused, rounded up; 100 at most. */
+static long next_try_ms(const struct client *clients, unsigned count)
+{
+    const uint64_t now_ns = clock_now_ns();
+    uint64_t due_ns = now_ns + 100 * NS_PER_MS;
+    for (unsigned c = 0; c < count; c++) {
+        if (clients[c].comeback.waiting && clients[c].comeback.due_ns < due_ns)
+            due_ns = clients[c].comeback.due_ns;
+    }
+    return due_ns <= now_ns ? 0 : (long)((due_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS);
+}
+
 static int client_process(const struct traffic_options *options, const struct traffic_content *content,
                           struct shared *shared, unsigned process, unsigned first, unsigned count)
 {
@@ -275,14 +303,12 @@ static int client_process(const struct traffic_options *options, const struct tr
             return 1;
     }
     while (atomic_load_explicit(&shared->phase, memory_order_relaxed) != 3) {
-        bool paused = false;
-        for (unsigned c = 0; c < count; c++)
-            paused |= clients[c].paused_count > 0;
+        const long wait_ms = next_try_ms(clients, count);
         if (options->spin_us && spin(options, content, shared, process, clients, count) < 0)
             return 1;
-        const int n = zmq_poll(items, (int)count, paused ? 1 : 100);
-        for (unsigned c = 0; (n > 0 || paused) && c < count; c++) {
-            if (((n > 0 && (items[c].revents & ZMQ_POLLIN)) || clients[c].paused_count) &&
+        const int n = zmq_poll(items, (int)count, wait_ms);
+        for (unsigned c = 0; c < count; c++) {
+            if (((n > 0 && (items[c].revents & ZMQ_POLLIN)) || clients[c].comeback.waiting) &&
                 serve_client(&clients[c], content, shared, shared->buckets[process]) < 0)
                 return 1;
         }
