@@ -18,6 +18,7 @@ import expertd  # noqa: E402
 from expertd import messages  # noqa: E402
 from expertd.group import free_port  # noqa: E402
 from expertd.server import Server  # noqa: E402
+from expertd.transport import transport  # noqa: E402
 
 torch.manual_seed(0)
 torch.set_num_threads(1)
@@ -77,18 +78,16 @@ class StandIn:
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
-    ports = set()  # a process knows its servers by their endpoints: at that of one that is gone, the next is "down" at first
-
     def bind(self):
-        others = []
+        """A process knows its servers by their endpoints: at that of one that is gone, the next is "down" at first."""
+        others, known = [], {connection.endpoint for connection in transport().connections()}
         while True:
             socket = self.context.socket(zmq.ROUTER)
             socket.linger = 0
             port = socket.bind_to_random_port("tcp://127.0.0.1")
-            if port not in self.ports:
+            if f"tcp://127.0.0.1:{port}" not in known:
                 break
             others.append(socket)  # bound until there is another
-        self.ports.add(port)
         for other in others:
             other.close(0)
         return socket, port
