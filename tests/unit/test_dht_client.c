@@ -129,8 +129,11 @@ static void ignore(void *context, struct router_request *from)
 START_TEST(silence_and_absence_end_in_time)
 {
     char endpoint[256];
+    int status = EXPERTD_UNAVAILABLE; /* as long as the connection is being made, on a busy machine */
     start(ignore, NULL);
-    ck_assert_int_eq(dht_client_ask(client, &request, LONG_MS / 100, &reply, message), EXPERTD_DEADLINE_EXCEEDED);
+    for (int i = 0; i < 10 && status == EXPERTD_UNAVAILABLE; i++)
+        status = dht_client_ask(client, &request, LONG_MS / 100, &reply, message);
+    ck_assert_int_eq(status, EXPERTD_DEADLINE_EXCEEDED);
     ck_assert_ptr_null(reply);
     strcpy(endpoint, router_endpoint(router));
     teardown();

@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+import zmq
 
 import expertd
 from conftest import PATIENCE, echo, in_threads, refusal
@@ -88,6 +89,14 @@ def test_what_is_no_endpoint_is_refused_at_once():
     for wrong in ("nonsense", "tcp://", "http://127.0.0.1:1", ""):
         with pytest.raises(expertd.InvalidArgument, match="endpoint"):
             expertd.Client(wrong)
+
+
+@pytest.mark.parametrize("host, by_ipv6", [("localhost", 0), ("127.0.0.1", 0), ("[::1]", 1)])
+def test_a_name_is_asked_by_ipv4(host, by_ipv6):
+    """ZeroMQ tries one address of a name, and where IPv6 is on that of IPv6, at which a server on 127.0.0.1 or * is not."""
+    expertd.Client(f"tcp://{host}:{free_port()}")
+    connection = transport().connections()[-1]
+    assert host in connection.endpoint and connection.socket.get(zmq.IPV6) == by_ipv6
 
 
 def test_a_full_or_starting_server_is_asked_again_with_the_same_id(stand_in):
