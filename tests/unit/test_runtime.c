@@ -7,10 +7,12 @@
 #include <math.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdalign.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -369,6 +371,40 @@ START_TEST(checkpoints_are_made_on_request_and_at_the_end_and_loaded_at_the_star
 }
 END_TEST
 
+/* So that clients do not wait for files. */
+START_TEST(at_the_end_the_segments_go_before_checkpoints_are_written)
+{
+    char path[256], prefix[128];
+    alignas(struct inotify_event) char events[4096];
+    bool gone = false, written = false;
+    configure_checkpoints(", interval: 0");
+    start_and_attach();
+    train(1);
+    ck_assert_uint_eq(wait_checkpoint(1, request_checkpoint(1)), 0);
+    train(1);
+    support_frontend_close(&frontend);
+    snprintf(path, sizeof path, "%s/checkpoints/ffn.0", folder);
+    snprintf(prefix, sizeof prefix, "expertd.%s.device0", support_server());
+    const int fd = inotify_init1(IN_CLOEXEC); /* events of all that is watched are in their order */
+    const int segments = inotify_add_watch(fd, "/dev/shm", IN_DELETE);
+    ck_assert_int_ge(segments, 0);
+    ck_assert_int_ge(inotify_add_watch(fd, path, IN_CREATE | IN_MOVED_TO), 0);
+    stop_child();
+    while (!written) {
+        const ssize_t bytes = read(fd, events, sizeof events);
+        ck_assert_int_gt(bytes, 0);
+        for (ssize_t at = 0; at < bytes;) {
+            const struct inotify_event *event = (const struct inotify_event *)(const void *)(events + at);
+            gone |= event->wd == segments && strncmp(event->name, prefix, strlen(prefix)) == 0;
+            written |= event->wd != segments;
+            ck_assert(gone || !written);
+            at += (ssize_t)(sizeof *event + event->len);
+        }
+    }
+    close(fd);
+}
+END_TEST
+
 START_TEST(checkpoints_are_made_on_an_interval_of_what_changed)
 {
     configure_checkpoints(", interval: 0.05");
@@ -543,6 +579,14 @@ START_TEST(a_start_says_what_was_loaded_from_where)
 }
 END_TEST
 
+START_TEST(a_start_without_a_folder_says_that_what_is_learned_ends_with_it)
+{
+    start_and_attach();
+    expect_log(
+        "no folder for checkpoints is configured (checkpoint.dir): what the experts learn ends with this process");
+}
+END_TEST
+
 /* Its square is less than the smallest float, so that the step would be one by a root that is 0. */
 START_TEST(a_step_that_would_make_what_is_not_finite_names_the_tensor)
 {
@@ -604,6 +648,10 @@ START_TEST(what_is_wrong_with_the_start_is_said_in_the_exit_status)
     write_config("", "  - {uid: \"ffn.[1:11]\", block: ffn, hidden_dim: 256, max_batch_size: 64}\n");
     ck_assert_int_eq(wait_for(start(NULL)), 1);
     expect_log("device 'device0' has memory for 4 of the 12 experts (");
+    more_device = "}\n  - {name: idle";
+    write_config(", device: device0", "");
+    ck_assert_int_eq(wait_for(start("--device=idle")), 1);
+    expect_log("the configuration puts no expert on device 'idle'");
     more_device = "";
     write_config("", "");
     ck_assert_int_eq(wait_for(start("--list-devices")), 0);
@@ -611,30 +659,41 @@ START_TEST(what_is_wrong_with_the_start_is_said_in_the_exit_status)
 }
 END_TEST
 
+static TCase *add_case(Suite *suite, const char *name)
+{
+    TCase *tcase = tcase_create(name);
+    tcase_set_timeout(tcase, 300);
+    tcase_add_checked_fixture(tcase, set_up, tear_down);
+    suite_add_tcase(suite, tcase);
+    return tcase;
+}
+
 int main(void)
 {
-    TCase *all = tcase_create("runtime");
-    tcase_set_timeout(all, 300);
-    tcase_add_checked_fixture(all, set_up, tear_down);
-    tcase_add_loop_test(all, forwards_and_backwards_are_served, 0, 3);
-    tcase_add_loop_test(all, tasks_queued_when_it_is_killed_are_done_by_the_next_one, 0, 2);
-    tcase_add_loop_test(all, a_backward_that_runs_when_it_is_killed_is_answered_once, 0, 2);
-    tcase_add_test(all, a_second_one_for_the_same_device_is_refused);
-    tcase_add_test(all, another_configuration_makes_a_new_generation);
-    tcase_add_test(all, a_frontend_that_comes_back_is_served_and_answers_nothing_of_the_old_one);
-    tcase_add_test(all, checkpoints_are_made_on_request_and_at_the_end_and_loaded_at_the_start);
-    tcase_add_test(all, checkpoints_are_made_on_an_interval_of_what_changed);
-    tcase_add_test(all, what_says_that_it_is_busy_is_told_again);
-    tcase_add_test(all, checkpoints_that_cannot_be_written_do_not_stop_the_serving);
-    tcase_add_test(all, damaged_checkpoints_are_refused_at_every_start_until_a_person_decides);
-    tcase_add_test(all, a_folder_of_checkpoints_has_one_server_at_a_time);
-    tcase_add_test(all, a_backward_is_applied_once_also_over_a_clean_restart);
-    tcase_add_test(all, a_start_says_what_was_loaded_from_where);
-    tcase_add_test(all, a_step_that_would_make_what_is_not_finite_names_the_tensor);
-    tcase_add_test(all, what_does_not_train_is_never_written);
-    tcase_add_test(all, without_a_folder_a_request_is_answered_so);
-    tcase_add_test(all, what_is_wrong_with_the_start_is_said_in_the_exit_status);
     Suite *suite = suite_create("runtime");
-    suite_add_tcase(suite, all);
+    TCase *tasks = add_case(suite, "tasks");
+    tcase_add_loop_test(tasks, forwards_and_backwards_are_served, 0, 3);
+    tcase_add_loop_test(tasks, tasks_queued_when_it_is_killed_are_done_by_the_next_one, 0, 2);
+    tcase_add_loop_test(tasks, a_backward_that_runs_when_it_is_killed_is_answered_once, 0, 2);
+    tcase_add_test(tasks, a_backward_is_applied_once_also_over_a_clean_restart);
+    tcase_add_test(tasks, what_says_that_it_is_busy_is_told_again);
+    tcase_add_test(tasks, a_step_that_would_make_what_is_not_finite_names_the_tensor);
+    TCase *segments = add_case(suite, "segments");
+    tcase_add_test(segments, a_second_one_for_the_same_device_is_refused);
+    tcase_add_test(segments, another_configuration_makes_a_new_generation);
+    tcase_add_test(segments, a_frontend_that_comes_back_is_served_and_answers_nothing_of_the_old_one);
+    TCase *checkpoints = add_case(suite, "checkpoints");
+    tcase_add_test(checkpoints, checkpoints_are_made_on_request_and_at_the_end_and_loaded_at_the_start);
+    tcase_add_test(checkpoints, at_the_end_the_segments_go_before_checkpoints_are_written);
+    tcase_add_test(checkpoints, checkpoints_are_made_on_an_interval_of_what_changed);
+    tcase_add_test(checkpoints, checkpoints_that_cannot_be_written_do_not_stop_the_serving);
+    tcase_add_test(checkpoints, damaged_checkpoints_are_refused_at_every_start_until_a_person_decides);
+    tcase_add_test(checkpoints, a_folder_of_checkpoints_has_one_server_at_a_time);
+    tcase_add_test(checkpoints, what_does_not_train_is_never_written);
+    tcase_add_test(checkpoints, without_a_folder_a_request_is_answered_so);
+    TCase *start_cases = add_case(suite, "start");
+    tcase_add_test(start_cases, a_start_says_what_was_loaded_from_where);
+    tcase_add_test(start_cases, a_start_without_a_folder_says_that_what_is_learned_ends_with_it);
+    tcase_add_test(start_cases, what_is_wrong_with_the_start_is_said_in_the_exit_status);
     return support_pool_main(suite);
 }
