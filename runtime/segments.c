@@ -29,7 +29,8 @@ static int open_pools(struct runtime *runtime, bool adopt)
         if (!runtime_slot_used(runtime, i))
             continue;
         const bool there = adopt && control_slot_used(runtime->control, i);
-        if (!there) /* one that died as it made them may have left them */
+        /* One that died as it made them may have left them, of a generation that goes on; a new one has none. */
+        if (adopt && !there)
             for (uint32_t pool = 2 * i; pool < 2 * i + 2; pool++)
                 (void)pool_remove(place.server, place.device, place.generation, pool);
         const int rc = backend_open_pools(&runtime->backends[i], &place, i, there);

@@ -162,9 +162,11 @@ uint64_t backend_fingerprint(const struct backend *backend, uint64_t chain)
     static const struct backend_place nowhere = {.server = "", .device = ""};
     struct control_expert_shared record;
     fill_constants(backend, &record);
-    /* The frontend reads the record once, so another learning rate must reach it too. The schemas, of which bytes may
-     * be undefined, count with the layouts. */
-    const uint64_t parts[2] = {chain, uid_hash(&record, offsetof(struct control_expert_shared, inputs))};
+    /* The frontend reads the record once, so another learning rate must reach it too. Behind the arguments that there
+     * are nothing counts; the schemas, of which bytes may be undefined, count with the layouts. */
+    const size_t counted =
+        offsetof(struct control_expert_shared, arguments) + record.arguments_count * sizeof record.arguments[0];
+    const uint64_t parts[2] = {chain, uid_hash(&record, counted)};
     chain = uid_hash(parts, sizeof parts);
     for (int kind = POOL_FORWARD; kind <= POOL_BACKWARD; kind++) {
         struct pool_layout layout;
