@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "client/backlog.h"
 #include "client/call_cut.h"
 #include "client/call_join.h"
 #include "client/call_parts.h"
@@ -501,6 +502,7 @@ static void go_home(struct expertd_call *call, struct expertd_call *leg)
     call_table_remove(&leg->client->table, leg);
     forget(call);
     switchboard_keep(leg);
+    backlog_settle(leg);
     call->not_applied = true;
     if (switchboard_set_time_left(call, clock_now_ns()) < 0 || call_table_insert(&call->client->table, call) < 0) {
         call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "no memory for the call");

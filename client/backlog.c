@@ -2,10 +2,15 @@
 
 #include <stdlib.h>
 
+static bool is_by_itself(const struct expertd_call *call)
+{
+    return call->uid_hash == 0 || call->n_parts > 0;
+}
+
 /* Forwards and backwards are in pools of their own. */
 static uint64_t key_of(const struct expertd_call *call)
 {
-    if (call->uid_hash == 0 || call->n_parts > 0)
+    if (is_by_itself(call))
         return call->request_id;
     return call->uid_hash + (call->method == EXPERTD__METHOD__BACKWARD);
 }
@@ -33,16 +38,25 @@ struct backlog *backlog_take(const struct expertd_call *call)
         return backlog;
     TAILQ_INIT(&backlog->calls);
     backlog->key = key_of(call);
-    backlog->flying =
-        count(&call->client->calls[CALL_SENT], backlog->key) + count(&call->client->calls[CALL_UNSENT], backlog->key);
+    backlog->flying = is_by_itself(call) ? 1
+                                         : count(&call->client->calls[CALL_SENT], backlog->key) +
+                                               count(&call->client->calls[CALL_UNSENT], backlog->key);
     TAILQ_INSERT_TAIL(&call->client->backlogs, backlog, link);
     return backlog;
 }
 
 void backlog_join(struct backlog *backlog, struct expertd_call *call)
 {
+    struct expertd_call *next = TAILQ_LAST(&backlog->calls, call_list);
+    if (!next || next->request_id < call->request_id) {
+        TAILQ_INSERT_TAIL(&backlog->calls, call, behind);
+    } else { /* it was tried, and not long ago the first */
+        next = TAILQ_FIRST(&backlog->calls);
+        while (next->request_id < call->request_id)
+            next = TAILQ_NEXT(next, behind);
+        TAILQ_INSERT_BEFORE(next, call, behind);
+    }
     call->backlog = backlog;
-    TAILQ_INSERT_TAIL(&backlog->calls, call, behind);
     backlog->comeback.waiting++;
 }
 
@@ -61,6 +75,13 @@ void backlog_note(struct expertd_call *call, enum call_state to)
     }
     if (flies(call->state) != flies(to) && (backlog = backlog_find(call)) != NULL)
         backlog->flying += flies(to) ? 1 : -(size_t)1;
+}
+
+void backlog_stir(const struct expertd_call *call)
+{
+    struct backlog *backlog = backlog_find(call);
+    if (backlog && backlog->comeback.waiting > 0)
+        backlog->comeback.due_ns = call->client->resume_ns = 0;
 }
 
 void backlog_settle(const struct expertd_call *call)

@@ -19,10 +19,13 @@ struct backlog {
 struct backlog *backlog_find(const struct expertd_call *call);
 /* The same, made if there is none; NULL: no memory. */
 struct backlog *backlog_take(const struct expertd_call *call);
-/* The call, which is CALL_PAUSED, is the last one there. */
+/* The call, which is CALL_PAUSED, waits there, behind those that were made before it. */
 void backlog_join(struct backlog *backlog, struct expertd_call *call);
 /* The call goes from its state to another one: it leaves where it waits, and is counted where others do. */
 void backlog_note(struct expertd_call *call, enum call_state to);
+/* One of the expert's calls has left the server without an answer, of which nothing else will tell: some of those that
+ * wait are tried soon. */
+void backlog_stir(const struct expertd_call *call);
 /* One of the expert's calls has ended: what is empty goes, with what it knew of pauses. */
 void backlog_settle(const struct expertd_call *call);
 void backlog_clear(struct expertd_client *client);

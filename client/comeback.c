@@ -30,11 +30,22 @@ void comeback_refused(struct comeback *comeback, uint32_t hint_ms, size_t flying
 
 uint32_t comeback_try(struct comeback *comeback, size_t flying, uint64_t now_ns, uint64_t *random)
 {
-    if (comeback->tried && comeback->failures)
-        comeback->failures--;
+    if (comeback->tried)
+        comeback->failures = failures_of(comeback, flying) / 2;
     comeback->tried = true;
+    comeback->older = flying;
     set_due(comeback, flying, now_ns, random);
     const size_t most = flying && flying < comeback->waiting ? flying : comeback->waiting;
     const size_t some = most >> failures_of(comeback, flying);
     return some ? (uint32_t)some : 1;
+}
+
+uint32_t comeback_answered(struct comeback *comeback)
+{
+    uint32_t some = 1;
+    if (comeback->tried && comeback->older > 0)
+        comeback->older--;
+    else if (comeback->tried)
+        some = 2;
+    return some < comeback->waiting ? some : comeback->waiting;
 }

@@ -130,6 +130,7 @@ static void fail_unsent(struct expertd_call *call, int rc)
     call_set_status(call, EXPERTD_UNAVAILABLE, "%s: the request could not be sent: %s", call->client->endpoint,
                     strerror(-rc));
     switchboard_finish(call);
+    backlog_stir(call);
 }
 
 /* In the order in which they came, for as long as ZeroMQ takes them. */
@@ -181,8 +182,10 @@ static bool goes_on(struct expertd_client *client, struct expertd_call *call)
 static bool stands_behind(struct expertd_call *call)
 {
     struct backlog *backlog = backlog_find(call);
-    if (!backlog || backlog->comeback.waiting == 0)
+    if (!backlog || backlog->comeback.waiting == 0 ||
+        (backlog->flying == 0 && backlog->comeback.due_ns >= call->deadline_ns))
         return false;
+    call->retry_after_ms = backlog->comeback.hint_ms;
     call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "%s: it waits behind calls of the expert that were refused",
                     call->client->endpoint);
     pause_call(backlog, call);
@@ -235,8 +238,8 @@ static void resume_paused(struct expertd_client *client)
 static void follow(const struct expertd_call *call)
 {
     struct backlog *backlog = call->status == EXPERTD_RESOURCE_EXHAUSTED ? NULL : backlog_find(call);
-    if (backlog && backlog->comeback.waiting > 0)
-        send_first(backlog, clock_now_ns());
+    for (uint32_t some = backlog ? comeback_answered(&backlog->comeback) : 0; some > 0; some--)
+        send_first(backlog, clock_now_ns()); /* the last one may be the backlog's end */
 }
 
 /* ---- shared memory ---------------------------------------------------------------------------------------------- */
@@ -333,6 +336,7 @@ static void take_message(struct expertd_client *client, zmq_msg_t *frames, size_
             ; /* here, later */
         } else if (may_go_on_elsewhere(call)) {
             switchboard_move(call, CALL_NAMED);
+            follow(call);
         } else {
             switchboard_finish(call);
             follow(call);
@@ -370,6 +374,7 @@ static bool take_news(struct expertd_client *client)
         call_set_status(call, EXPERTD_UNAVAILABLE, "%s: %s%s", client->endpoint, why,
                         call->not_applied ? "" : "; the backward may have been applied");
         switchboard_finish(call);
+        backlog_stir(call);
     }
     return true;
 }
@@ -390,7 +395,10 @@ static void expire_call(struct expertd_call *call)
         call_set_status(call, EXPERTD_UNAVAILABLE, "%s: no connection within %u ms: %s", call->client->endpoint,
                         call->deadline_ms,
                         connection->handshake ? connection->handshake : "is a server running there?");
+    const bool paused = call->state == CALL_PAUSED;
     switchboard_finish(call);
+    if (!paused)
+        backlog_stir(call);
 }
 
 static void expire(struct expertd_client *client)
@@ -415,13 +423,15 @@ static void expire(struct expertd_client *client)
 void switchboard_progress(struct expertd_client *client, const struct expertd_call *wanted)
 {
     receive(client, wanted);
-    if (wanted && !call_in_flight(wanted))
+    const bool ended = wanted && !call_in_flight(wanted);
+    if (ended && client->count[CALL_UNSENT] == 0) /* else its answer has let others go */
         return;
     const bool news = take_news(client);
     resume_paused(client);
     if (news || client->count[CALL_UNSENT] > 0) {
         send_waiting(client);
-        receive(client, wanted);
+        if (!ended)
+            receive(client, wanted);
     }
     expire(client);
 }
@@ -472,6 +482,7 @@ void switchboard_report(struct expertd_call *call)
 void switchboard_release(struct expertd_call *call)
 {
     struct expertd_client *client = call->client;
+    const bool gone = call->state == CALL_SENT || call->state == CALL_UNSENT;
     if (call_in_flight(call)) {
         call_table_remove(&client->table, call);
         client->own_legs -= call->leg_of && call->leg_of->client == client;
@@ -480,6 +491,8 @@ void switchboard_release(struct expertd_call *call)
         switchboard_report(call);
     switchboard_keep(call);
     backlog_settle(call);
+    if (gone)
+        backlog_stir(call);
     if (client->count[CALL_FREE] > CALLS_KEPT) {
         TAILQ_REMOVE(&client->calls[CALL_FREE], call, link);
         client->count[CALL_FREE]--;

@@ -2,7 +2,9 @@
 #include <check.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "client/backlog.h"
 #include "tests/unit/support_session.h"
 
 enum { PLACES_MOST = 4, CAME_MOST = 16 };
@@ -143,6 +145,7 @@ START_TEST(at_its_deadline_a_call_ends_that_stands_behind_others)
     session.call = forward(SESSION_SHORT_MS);
     session_finish_as(session.call, EXPERTD_RESOURCE_EXHAUSTED);
     ck_assert_ptr_nonnull(strstr(expertd_call_message(session.call), "waits behind"));
+    ck_assert_uint_eq(expertd_call_retry_after_ms(session.call), full.retry_after_ms);
     ck_assert(expertd_call_not_applied(session.call));
     ck_assert_uint_eq(full.came, 2);
     expertd_call_release(&second);
@@ -164,6 +167,92 @@ START_TEST(what_is_given_up_keeps_no_place_in_the_row)
     session_ping();
     ck_assert_uint_eq(full.came_before_ping, 3);
     finish(fourth, EXPERTD_OK);
+}
+END_TEST
+
+/* Without any other sign of a place than that the first has gone, before whose end the second is not asked again. */
+static struct expertd_call *second_behind(struct full *full, struct expertd_call **first, uint32_t first_deadline_ms)
+{
+    *full = (struct full){.places = 1, .retry_after_ms = SESSION_LONG_MS, .refusals = 1};
+    session_start(serve, full);
+    *first = forward(first_deadline_ms);
+    struct expertd_call *second = forward(SESSION_LONG_MS);
+    await_refusals(1);
+    return second;
+}
+
+static void check_second_is_served(struct expertd_call *second, const struct full *full)
+{
+    while (atomic_load(&full->came) < 3)
+        ck_assert_int_ge(expertd_poll(session.client, 10), 0);
+    session_ping(); /* the first one's answer, which comes late */
+    session_ping();
+    finish(second, EXPERTD_OK);
+}
+
+START_TEST(who_waits_is_tried_when_one_ends_at_its_deadline)
+{
+    struct full full;
+    struct expertd_call *first, *second = second_behind(&full, &first, SESSION_SHORT_MS);
+    finish(first, EXPERTD_DEADLINE_EXCEEDED);
+    check_second_is_served(second, &full);
+}
+END_TEST
+
+START_TEST(who_waits_is_tried_when_one_is_given_up)
+{
+    struct full full;
+    struct expertd_call *first, *second = second_behind(&full, &first, SESSION_LONG_MS);
+    expertd_call_release(&first);
+    check_second_is_served(second, &full);
+}
+END_TEST
+
+START_TEST(who_has_no_time_to_wait_is_sent_where_nobody_is_before_it)
+{
+    struct full full = {.places = 0, .retry_after_ms = SESSION_LONG_MS / 10};
+    session_start(serve, &full);
+    struct expertd_call *first = forward(SESSION_LONG_MS);
+    await_refusals(1);
+    session.call = forward(SESSION_SHORT_MS);
+    session_finish_as(session.call, EXPERTD_RESOURCE_EXHAUSTED);
+    ck_assert_uint_eq(full.came, 2);
+    expertd_call_release(&first);
+}
+END_TEST
+
+START_TEST(what_an_awaited_answer_lets_go_is_on_its_way_when_the_wait_ends)
+{
+    struct full full = {.places = 1, .retry_after_ms = SESSION_LONG_MS / 10};
+    session_start(serve, &full);
+    struct expertd_call *first = forward(SESSION_LONG_MS), *second = forward(SESSION_LONG_MS), *ping;
+    await_refusals(1);
+    ck_assert_int_eq(expertd_ping(session.client, SESSION_LONG_MS, &ping), 0);
+    ck_assert_int_eq(expertd_call_wait(first, SESSION_LONG_MS), 0);
+    while (atomic_load(&full.came) < 3) /* nobody polls */
+        usleep(1000);
+    session_finish_as(ping, EXPERTD_OK);
+    expertd_call_release(&ping);
+    session_ping();
+    finish(second, EXPERTD_OK);
+    finish(first, EXPERTD_OK);
+}
+END_TEST
+
+START_TEST(they_stand_in_the_order_in_which_they_were_made_whenever_they_come)
+{
+    static const uint64_t come[] = {2, 5, 7, 3, 1, 6}, stand[] = {1, 2, 3, 5, 6, 7};
+    struct expertd_call calls[sizeof come / sizeof come[0]];
+    struct backlog backlog = {.key = 1};
+    TAILQ_INIT(&backlog.calls);
+    for (size_t i = 0; i < sizeof come / sizeof come[0]; i++) {
+        calls[i].request_id = come[i];
+        backlog_join(&backlog, &calls[i]);
+    }
+    const struct expertd_call *at = TAILQ_FIRST(&backlog.calls);
+    for (size_t i = 0; i < sizeof stand / sizeof stand[0]; i++, at = TAILQ_NEXT(at, behind))
+        ck_assert_uint_eq(at->request_id, stand[i]);
+    ck_assert_ptr_null(at);
 }
 END_TEST
 
@@ -191,6 +280,11 @@ int main(void)
     tcase_add_test(tests, nobody_waits_behind_those_of_other_experts_or_methods);
     tcase_add_test(tests, at_its_deadline_a_call_ends_that_stands_behind_others);
     tcase_add_test(tests, what_is_given_up_keeps_no_place_in_the_row);
+    tcase_add_test(tests, who_waits_is_tried_when_one_ends_at_its_deadline);
+    tcase_add_test(tests, who_waits_is_tried_when_one_is_given_up);
+    tcase_add_test(tests, who_has_no_time_to_wait_is_sent_where_nobody_is_before_it);
+    tcase_add_test(tests, what_an_awaited_answer_lets_go_is_on_its_way_when_the_wait_ends);
+    tcase_add_test(tests, they_stand_in_the_order_in_which_they_were_made_whenever_they_come);
     tcase_add_test(tests, after_the_hint_it_is_tried_whether_there_are_more_places_now);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -80,12 +80,31 @@ START_TEST(a_try_that_went_well_makes_the_next_one_larger_and_sooner)
     for (int i = 0; i < 3; i++)
         try_in_vain(&comeback, 16);
     ck_assert_uint_eq(comeback_try(&comeback, 16, now_ns, &random_state), 2);
-    ck_assert_uint_eq(comeback_try(&comeback, 16, now_ns, &random_state), 4);
-    check_pause(&comeback, HINT_MS << 2);
     ck_assert_uint_eq(comeback_try(&comeback, 16, now_ns, &random_state), 8);
+    check_pause(&comeback, HINT_MS << 1);
     ck_assert_uint_eq(comeback_try(&comeback, 16, now_ns, &random_state), 16);
     ck_assert_uint_eq(comeback_try(&comeback, 16, now_ns, &random_state), 16);
     check_pause(&comeback, HINT_MS);
+}
+END_TEST
+
+START_TEST(each_answer_lets_one_go_and_two_behind_a_try_that_went_well_until_one_is_refused)
+{
+    struct comeback comeback = {.waiting = 100};
+    refuse(&comeback, 3);
+    ck_assert_uint_eq(comeback_answered(&comeback), 1);
+    comeback_try(&comeback, 3, now_ns, &random_state);
+    for (int i = 0; i < 3; i++) /* were there before it */
+        ck_assert_uint_eq(comeback_answered(&comeback), 1);
+    for (int i = 0; i < 10; i++)
+        ck_assert_uint_eq(comeback_answered(&comeback), 2);
+    refuse(&comeback, 20);
+    ck_assert_uint_eq(comeback_answered(&comeback), 1);
+    comeback_try(&comeback, 0, now_ns, &random_state);
+    comeback.waiting = 1;
+    ck_assert_uint_eq(comeback_answered(&comeback), 1);
+    comeback.waiting = 0;
+    ck_assert_uint_eq(comeback_answered(&comeback), 0);
 }
 END_TEST
 
@@ -96,6 +115,7 @@ int main(void)
     tcase_add_test(all, beside_others_as_many_are_tried_and_after_each_refusal_half_as_many_later);
     tcase_add_test(all, without_others_all_are_tried_and_a_lone_one_less_and_less_often);
     tcase_add_test(all, a_try_that_went_well_makes_the_next_one_larger_and_sooner);
+    tcase_add_test(all, each_answer_lets_one_go_and_two_behind_a_try_that_went_well_until_one_is_refused);
     Suite *suite = suite_create("comeback");
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
