@@ -139,7 +139,7 @@ static void go_on(struct client *client, unsigned id, uint32_t hint_ms, uint64_t
         comeback_refused(&client->comeback, hint_ms, client->in_flight, now_ns, &client->random);
     pause_one(client, id);
     if (!hint_ms)
-        resume(client, 1);
+        resume(client, comeback_answered(&client->comeback));
     if (client->comeback.waiting == 0)
         client->comeback = (struct comeback){0};
 }
