@@ -11,15 +11,16 @@
 #include "proto/codec.h"
 
 enum { DEADLINE_MS = 30000, QUEUE_LIMIT = 1000, HEARTBEAT_MS = 2000 };
-static const uint64_t frame_bytes_max = UINT64_C(1) << 31, local_bytes_default = UINT64_C(256) << 20;
+static const uint64_t header_bytes_max = UINT64_C(1) << 20, frame_bytes_max = UINT64_C(1) << 31,
+                      local_bytes_default = UINT64_C(256) << 20;
 
-/* A frame that the program allows is a message that it allows. */
+/* A frame that the program allows is a message that it allows, with the header before it. */
 static uint64_t message_bytes_max(const struct expertd_client_options *options)
 {
     const uint64_t most = credit_default(memory_limit(""));
     if (options->max_message_bytes)
         return options->max_message_bytes;
-    return options->max_frame_bytes > most ? options->max_frame_bytes : most;
+    return options->max_frame_bytes > most ? options->max_frame_bytes + header_bytes_max : most;
 }
 
 static int set_up(struct expertd_client *client, const char *endpoint, const struct expertd_client_options *options)

@@ -280,7 +280,8 @@ static void begin_looking(struct connection *connection)
     look_later(connection, now_ns);
     connection->taken = 0;
     connection->taken_ns = now_ns;
-    credit_begin(&connection->credit);
+    connection->credit.ping_ns = connection->heartbeat_ns;
+    credit_begin(&connection->credit, now_ns);
 }
 
 /* What the kernel knows of the connection, if it is time to look. The descriptor is ZeroMQ's and may have been closed
@@ -392,7 +393,7 @@ enum connection_news connection_hear(struct connection *connection)
     }
     if (connection->up && known && news == CONNECTION_NO_NEWS) {
         /* A message that waits has ended; it is to be received, as the signal that it is there has been taken in. */
-        const bool used_up = credit_used_up(&connection->credit, info.tcpi_bytes_received);
+        const bool used_up = credit_used_up(&connection->credit, info.tcpi_bytes_received, clock_now_ns());
         connection->endless = used_up && !message_waits(connection);
         if (connection->endless || is_silent(connection, &info))
             news = give_up(connection);

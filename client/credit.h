@@ -10,18 +10,21 @@
 struct credit {
     uint64_t most_bytes;  /* of a message that has not ended, as they travel, and of what becomes of them here */
     uint64_t whole_bytes; /* had come when messages were last known to have ended */
-    uint64_t own_bytes;   /* of the process, when the message began to be large; 0: it has not */
+    uint64_t own_bytes;   /* of the process, when the message began to be large; 0: it has not, or they are not known */
+    uint64_t large_bytes; /* of the message, then */
+    uint64_t ping_ns;     /* a heartbeat comes as often, and its answers; 0: none do */
+    uint64_t pinged_ns;   /* until when they are counted */
     bool taken;           /* a message, since the last look */
 };
 
 /* Bytes for a client that names none: a quarter of the memory, 2 GiB at most and 64 MiB at least. */
 uint64_t credit_default(uint64_t memory_bytes);
 /* A connection begins. */
-void credit_begin(struct credit *credit);
+void credit_begin(struct credit *credit, uint64_t now_ns);
 /* A whole message came. */
 void credit_taken(struct credit *credit);
 /* So many bytes have come on the connection. Whether that is more than may come before a message ends, if none waits to
  * be taken. */
-bool credit_used_up(struct credit *credit, uint64_t received_bytes);
+bool credit_used_up(struct credit *credit, uint64_t received_bytes, uint64_t now_ns);
 
 #endif

@@ -181,7 +181,8 @@ struct expertd_client_options {
     uint64_t local_memory; /* bytes that are shared at most, used as they are needed; 268435456 */
     /* A server that sends more before its message ends is left, and calls there end with UNAVAILABLE: looked at ten
      * times a second while the program waits or polls, over TCP. The larger of max_frame_bytes, where that is set, and
-     * a quarter of the memory, which is taken for 64 MiB at least and 2 GiB at most. */
+     * a quarter of the memory, which is taken for 64 MiB at least and 2 GiB at most. All tensors of an answer
+     * count together. */
     uint64_t max_message_bytes;
 };
 

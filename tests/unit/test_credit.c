@@ -31,10 +31,10 @@ END_TEST
 START_TEST(whole_messages_use_nothing_up)
 {
     struct credit credit = {.most_bytes = 32 * MiB};
-    credit_begin(&credit);
+    credit_begin(&credit, 0);
     for (uint64_t received = 0; received < GiB; received += 20 * MiB) {
-        ck_assert(!credit_used_up(&credit, received));
-        ck_assert(!credit_used_up(&credit, received + 20 * MiB)); /* a large one, half of it and all */
+        ck_assert(!credit_used_up(&credit, received, 0));
+        ck_assert(!credit_used_up(&credit, received + 20 * MiB, 0)); /* a large one, half of it and all */
         credit_taken(&credit);
     }
 }
@@ -43,29 +43,47 @@ END_TEST
 START_TEST(a_message_without_end_does)
 {
     struct credit credit = {.most_bytes = 32 * MiB};
-    credit_begin(&credit);
+    credit_begin(&credit, 0);
     credit_taken(&credit);
-    ck_assert(!credit_used_up(&credit, 100 * MiB));
-    ck_assert(!credit_used_up(&credit, 132 * MiB));
-    ck_assert(credit_used_up(&credit, 132 * MiB + 1));
-    credit_begin(&credit); /* on another connection */
-    ck_assert(!credit_used_up(&credit, 32 * MiB));
+    ck_assert(!credit_used_up(&credit, 100 * MiB, 0));
+    ck_assert(!credit_used_up(&credit, 132 * MiB, 0));
+    ck_assert(credit_used_up(&credit, 132 * MiB + 1, 0));
+    credit_begin(&credit, 0); /* on another connection */
+    ck_assert(!credit_used_up(&credit, 32 * MiB, 0));
 }
 END_TEST
 
 START_TEST(so_does_the_memory_that_small_frames_become)
 {
     struct credit credit = {.most_bytes = 32 * MiB};
-    credit_begin(&credit);
-    ck_assert(!credit_used_up(&credit, 0));
-    ck_assert(!credit_used_up(&credit, 2 * MiB));
+    credit_begin(&credit, 0);
+    ck_assert(!credit_used_up(&credit, 0, 0));
+    ck_assert(!credit_used_up(&credit, 2 * MiB, 0));
     char *made = malloc(64 * MiB);
     ck_assert_ptr_nonnull(made);
-    explicit_bzero(made, 64 * MiB); /* which no compiler leaves out */
-    ck_assert(credit_used_up(&credit, 2 * MiB + 1));
+    explicit_bzero(made, 64 * MiB);                  /* which no compiler leaves out */
+    ck_assert(!credit_used_up(&credit, 3 * MiB, 0)); /* of which the frames cannot have made so much */
+    ck_assert(credit_used_up(&credit, 3 * MiB + 1, 0));
     credit_taken(&credit);
-    ck_assert(!credit_used_up(&credit, 2 * MiB + 2)); /* the program's own then */
+    ck_assert(!credit_used_up(&credit, 3 * MiB + 2, 0)); /* the program's own then */
     free(made);
+}
+END_TEST
+
+START_TEST(pings_of_a_year_are_no_message)
+{
+    const uint64_t ping_ns = 2000 * NS_PER_MS;
+    struct credit credit = {.most_bytes = 64 * MiB, .ping_ns = ping_ns};
+    uint64_t received = 0, now_ns = 5;
+    credit_begin(&credit, now_ns);
+    for (unsigned pings = 0; pings < 16 * 1000 * 1000; pings += 5) {
+        now_ns += 5 * ping_ns;
+        received += 5 * 100;
+        ck_assert(!credit_used_up(&credit, received, now_ns));
+    }
+    ck_assert_uint_eq(credit.whole_bytes, received);
+    ck_assert(!credit_used_up(&credit, received + 64 * MiB, now_ns));
+    ck_assert(credit_used_up(&credit, received + 64 * MiB + 1, now_ns));
 }
 END_TEST
 
@@ -207,6 +225,7 @@ int main(void)
     tcase_add_test(bytes, whole_messages_use_nothing_up);
     tcase_add_test(bytes, a_message_without_end_does);
     tcase_add_test(bytes, so_does_the_memory_that_small_frames_become);
+    tcase_add_test(bytes, pings_of_a_year_are_no_message);
     suite_add_tcase(suite, bytes);
     TCase *servers = tcase_create("servers");
     tcase_add_checked_fixture(servers, session_open, session_close);

@@ -131,7 +131,7 @@ class Connection:
         self._first, self._patient_until = first, math.inf
         self._stale = False  # a loss was heard of, and no handshake since
         self._tcp_fd, self._taken, self._taken_at = -1, 0, 0.0  # ZeroMQ's socket; what the peer had taken, and when
-        self._credit = credit.Credit(credit.most())
+        self._credit = credit.Credit(credit.most(), HEARTBEAT_MS / 1000)
         self._why_down = "it does not take connections"
         self._context, self._replies, self._deadline_key = context, Replies(reply_class), deadline_key
         self._poller, self._wake = poller, poller.wake
@@ -172,7 +172,7 @@ class Connection:
         for option, value in ((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.RCVHWM, 0), (zmq.MAXMSGSIZE, MAX_FRAME_BYTES),
                               (zmq.HEARTBEAT_IVL, HEARTBEAT_MS), (zmq.HEARTBEAT_TIMEOUT, patience_ms),
                               (zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS), (zmq.RECONNECT_IVL, 50), (zmq.RECONNECT_IVL_MAX, 1000),
-                              (zmq.IPV6, "[" in self.endpoint)):  # else a name's IPv6 address alone is tried, which few bind
+                              (zmq.IPV6, "[" in self.endpoint or self.endpoint.count(":") > 2)):  # else a name's IPv6 address alone is tried, which few bind
             self.socket.setsockopt(option, value)
         self.server_key = keys.apply(self.socket, self.endpoint)
         self.monitor = self.socket.get_monitor_socket(_CONNECTED | _HANDSHAKE | _LOST | _FAILED)
@@ -480,7 +480,7 @@ class Connection:
             event, value = struct.unpack_from("=Hi", self.monitor.recv_multipart(_NOBLOCK)[0])
             if event == _CONNECTED:
                 self._tcp_fd, self._taken, self._taken_at = value if self._over_tcp() else -1, 0, time.monotonic()
-                self._credit.begin()
+                self._credit.begin(time.monotonic())
                 continue
             if event == _HANDSHAKE:
                 self.state, self._stale, self.kept_out = UP, False, False
@@ -531,7 +531,7 @@ class Connection:
         if (taken - self._taken) % (1 << 64) >= PINGS_BYTES:
             self._taken, self._taken_at = taken, now
         limit_ms = MISSED_HEARTBEATS * HEARTBEAT_MS
-        if self._credit.is_used_up(received):
+        if self._credit.is_used_up(received, now):
             for call in [call for call in self.calls.values() if call.state == SENT and call.went_by is None]:
                 self._end(call, STATUS_UNAVAILABLE, "it was left, as it sends a message that does not end")
             self._reset(DOWN)

@@ -91,7 +91,7 @@ def test_what_is_no_endpoint_is_refused_at_once():
             expertd.Client(wrong)
 
 
-@pytest.mark.parametrize("host, by_ipv6", [("localhost", 0), ("127.0.0.1", 0), ("[::1]", 1)])
+@pytest.mark.parametrize("host, by_ipv6", [("localhost", 0), ("127.0.0.1", 0), ("[::1]", 1), ("::1", 1)])
 def test_a_name_is_asked_by_ipv4(host, by_ipv6):
     """ZeroMQ tries one address of a name, and where IPv6 is on that of IPv6, at which a server on 127.0.0.1 or * is not."""
     expertd.Client(f"tcp://{host}:{free_port()}")
@@ -557,23 +557,57 @@ def test_what_a_server_may_send(monkeypatch):
     monkeypatch.setattr("expertd.credit.memory_own", lambda: own[0])
     one, own = credit.Credit(32 * mib), [mib]
     for received in range(0, 1000 * mib, 20 * mib):  # whole messages, each seen when half of it and all has come
-        assert not one.is_used_up(received) and not one.is_used_up(received + 20 * mib)
+        assert not one.is_used_up(received, 0) and not one.is_used_up(received + 20 * mib, 0)
         one.taken = True
-    assert not one.is_used_up(1000 * mib) and not one.is_used_up(1032 * mib) and one.is_used_up(1032 * mib + 1)
-    one.begin()
-    assert not one.is_used_up(0) and not one.is_used_up(2 * mib)
+    assert not one.is_used_up(1000 * mib, 0) and not one.is_used_up(1032 * mib, 0) and one.is_used_up(1032 * mib + 1, 0)
+    one.begin(0)
+    assert not one.is_used_up(0, 0) and not one.is_used_up(2 * mib, 0)
     own[0] += 32 * mib
-    assert not one.is_used_up(2 * mib)
+    assert not one.is_used_up(4 * mib, 0)
     own[0] += 1
-    assert one.is_used_up(2 * mib)
+    assert one.is_used_up(4 * mib, 0)
+    own[0] = 0  # is not known now
+    assert not one.is_used_up(4 * mib, 0)
+    own[0] = 100 * mib
     one.taken = True
-    assert not one.is_used_up(2 * mib)  # the program's own
+    assert not one.is_used_up(4 * mib, 0)  # the program's own
+    assert not one.is_used_up(6 * mib, 0)
+    own[0] += 100 * mib
+    assert not one.is_used_up(7 * mib, 0)  # of which frames cannot have made so much
+
+
+def test_heartbeats_of_a_year_are_no_message(monkeypatch):
+    monkeypatch.setattr("expertd.credit.memory_own", lambda: 0)
+    one = credit.Credit(64 << 20, 2)
+    one.begin(5)
+    for day in range(1, 366):
+        assert not one.is_used_up(day * 43200 * 100, 5 + day * 86400)
+    received, now = 365 * 43200 * 100, 5 + 365 * 86400
+    assert not one.is_used_up(received + (64 << 20), now) and one.is_used_up(received + (64 << 20) + 1, now)
+
+
+def test_memory_is_not_known_where_it_cannot_be_read(monkeypatch):
+    def no_more(*args):
+        raise OSError(24, "no more descriptors")
+    monkeypatch.setattr("builtins.open", no_more)
+    assert credit.memory_own() == 0 and credit.memory_limit() > 0
+
+
+def test_where_a_group_has_its_limit(tmp_path):
+    file = tmp_path / "cgroup"
+    for text, paths in (("0::/init\n", ["/init/memory.max", "/memory.max"]), ("0::/\n", ["/memory.max"]),
+                        ("5:cpu:/x\n4:hugetlb,memory:/a/b\n", ["/memory/a/b/memory.limit_in_bytes", "/memory/a/memory.limit_in_bytes",
+                                                             "/memory/memory.limit_in_bytes"])):
+        file.write_text(text)
+        assert list(credit._limits(str(file))) == ["/sys/fs/cgroup" + path for path in paths]
 
 
 def test_how_much_that_is(monkeypatch):
     for memory, most in ((1, 64 << 20), (1 << 30, 256 << 20), (1 << 50, 2 << 30)):
         monkeypatch.setattr("expertd.credit.memory_limit", lambda: memory)
         assert credit.most() == most
+    monkeypatch.setenv("EXPERTD_MAX_MESSAGE", "\N{SUPERSCRIPT TWO}")
+    assert credit.most() == 2 << 30
     monkeypatch.setenv("EXPERTD_MAX_MESSAGE", "123")
     assert credit.most() == 123
     credit.use(456)
