@@ -57,9 +57,9 @@ uint64_t backend_fingerprint(const struct backend *backend, uint64_t chain);
 /* Creates or adopts the two pools of expert number `index`; what failed of it, and the errors, as with pool_create and
  * pool_adopt. */
 int backend_open_pools(struct backend *backend, const struct backend_place *place, uint32_t index, bool adopt);
-/* Unwraps the slabs and unmaps the segments, which stay. No batch may be in flight. */
 /* Whether the names of both still lead to them. */
 bool backend_pools_named(const struct backend *backend);
+/* Unwraps the slabs and unmaps the segments, which stay. No batch may be in flight. */
 void backend_close_pools(struct backend *backend);
 /* Fills the record of a control segment that is not yet published, or brings the counters of an adopted one up to date;
  * keeps it. */

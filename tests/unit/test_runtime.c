@@ -253,14 +253,10 @@ START_TEST(a_second_one_for_the_same_device_is_refused)
 }
 END_TEST
 
-START_TEST(another_configuration_makes_a_new_generation)
+/* Killed, and started again with the configuration that is there by now: what it left does not fit that. */
+static void expect_new_generation(void)
 {
-    start_and_attach();
     const uint64_t generation = control_generation(frontend.control);
-    kill(child, SIGSTOP);
-    support_frontend_put(&frontend, NOP, 1, 1);
-    kill_child();
-    write_config(", learning_rate: 0.5", "");
     child = start(NULL);
     const uint64_t until_ns = clock_now_ns() + 600 * NS_PER_S;
     while (!control_retired(frontend.control)) {
@@ -270,9 +266,30 @@ START_TEST(another_configuration_makes_a_new_generation)
     support_frontend_close(&frontend);
     attach();
     ck_assert_uint_gt(control_generation(frontend.control), generation);
+}
+
+START_TEST(another_configuration_makes_a_new_generation)
+{
+    start_and_attach();
+    kill(child, SIGSTOP);
+    support_frontend_put(&frontend, NOP, 1, 1);
+    kill_child();
+    write_config(", learning_rate: 0.5", "");
+    expect_new_generation();
     const uint64_t task = support_frontend_put(&frontend, NOP, 1, 2);
     support_frontend_expect(&frontend, NOP, task, STATUS_OK, 2);
     ck_assert_double_eq(control_expert(frontend.control, 1)->learning_rate, 0.5);
+}
+END_TEST
+
+START_TEST(another_argument_of_a_block_makes_a_new_generation)
+{
+    write_config("", "  - {uid: delay.0, block: nop_delay, hidden_dim: 8, arguments: {delay: 0}}\n");
+    start_and_attach();
+    kill_child();
+    write_config("", "  - {uid: delay.0, block: nop_delay, hidden_dim: 8, arguments: {delay: 0.001}}\n");
+    expect_new_generation();
+    ck_assert_double_eq(control_expert(frontend.control, 2)->arguments[0].value, 0.001);
 }
 END_TEST
 
@@ -681,6 +698,7 @@ int main(void)
     TCase *segments = add_case(suite, "segments");
     tcase_add_test(segments, a_second_one_for_the_same_device_is_refused);
     tcase_add_test(segments, another_configuration_makes_a_new_generation);
+    tcase_add_test(segments, another_argument_of_a_block_makes_a_new_generation);
     tcase_add_test(segments, a_frontend_that_comes_back_is_served_and_answers_nothing_of_the_old_one);
     TCase *checkpoints = add_case(suite, "checkpoints");
     tcase_add_test(checkpoints, checkpoints_are_made_on_request_and_at_the_end_and_loaded_at_the_start);
