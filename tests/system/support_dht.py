@@ -29,6 +29,7 @@ subprocess.run(["protoc", f"--python_out={folder}", "-I", os.path.join(ROOT, "pr
 sys.path.insert(0, folder)
 import dht_pb2
 import expertd_pb2
+from support_ports import free_port
 
 OK, INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED = 0, 3, 4, 8, 12
 context = zmq.Context()
@@ -38,12 +39,6 @@ running = []
 def expect(condition, what):
     if not condition:
         raise AssertionError(what)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 PATIENCE = 600  # seconds that only a hang reaches

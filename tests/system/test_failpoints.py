@@ -5,6 +5,7 @@ in docs/running.md is looked at. Only instrumented builds have the points."""
 # instrumented: others have no failpoints
 import os, re, signal, subprocess, time
 
+from support_ports import free_port
 from support_server import BIN, PATIENCE, ROOT, Client, Server, pb, until
 
 with open(f"{BIN}/expertd-frontend", "rb") as program:
@@ -216,13 +217,6 @@ def server_is_up(server):
         return pong.experts and pong.experts == pong.experts_alive
     finally:
         client.close()
-
-
-def free_port():
-    import socket
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 every_point_is_walked()

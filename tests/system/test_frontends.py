@@ -2,21 +2,11 @@
 """A server with two frontends, each for one of two OpenCL devices: who asks the wrong one is told which is the right one, and
 clients follow; one that is killed disturbs nobody of the other's, and comes back; each takes the changes of its own experts."""
 # timeout: 1200
-import json, os, socket, subprocess, threading, urllib.error, urllib.request
+import json, os, subprocess, threading, urllib.error, urllib.request
 
 os.environ["POCL_DEVICES"] = "pthread pthread"
+from support_ports import free_port
 from support_server import BIN, PATIENCE, Client, Server, pb, until, warm_cache, zmq
-
-
-def free_ports(count):
-    """Ports that nobody has now; held together, so that they are different ones."""
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 class Load(threading.Thread):
@@ -75,7 +65,7 @@ def http(path, body=None):
         return 0, str(error)
 
 
-LEFT, RIGHT, DHT, node, node_tcp, HTTP = free_ports(6)
+LEFT, RIGHT, DHT, node, node_tcp, HTTP = (free_port() for _ in range(6))
 LEFT, RIGHT, DHT = (f"tcp://127.0.0.1:{port}" for port in (LEFT, RIGHT, DHT))
 CACHE = warm_cache("a", "b")
 with Server(['{uid: "l.[0:2]", block: nop, hidden_dim: 4, device: a}', '{uid: "r.[0:2]", block: nop, hidden_dim: 4, device: b}'],

@@ -19,17 +19,12 @@ BUILD = os.path.abspath(os.environ.get("BUILD", "build"))
 LONG = 240  # seconds: what only a hang reaches
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from support_cache import warm_cache  # noqa: E402
+from support_ports import free_port  # noqa: E402
 import support_browser  # noqa: E402
 import support_page  # noqa: E402
 
 work = tempfile.mkdtemp()
 processes = []
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 ROUTER, HTTP, DHT = free_port(), free_port(), free_port()

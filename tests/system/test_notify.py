@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 
+from support_ports import free_port
 from support_server import BIN, PATIENCE, ROOT, Server, pb, until
 
 WATCHDOG_US = 40000  # a program feeds it four times in that at most
@@ -52,12 +53,6 @@ class Supervisor:
     def close(self):
         self.tell("end")
         self.socket.close()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def start(server, program, *arguments):
