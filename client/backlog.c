@@ -60,11 +60,6 @@ void backlog_join(struct backlog *backlog, struct expertd_call *call)
     backlog->comeback.waiting++;
 }
 
-static bool flies(enum call_state state)
-{
-    return state == CALL_SENT || state == CALL_UNSENT;
-}
-
 void backlog_note(struct expertd_call *call, enum call_state to)
 {
     struct backlog *backlog = call->backlog;
@@ -73,8 +68,8 @@ void backlog_note(struct expertd_call *call, enum call_state to)
         backlog->comeback.waiting--;
         call->backlog = NULL;
     }
-    if (flies(call->state) != flies(to) && (backlog = backlog_find(call)) != NULL)
-        backlog->flying += flies(to) ? 1 : -(size_t)1;
+    if (call_state_flies(call->state) != call_state_flies(to) && (backlog = backlog_find(call)) != NULL)
+        backlog->flying += call_state_flies(to) ? 1 : -(size_t)1;
 }
 
 void backlog_stir(const struct expertd_call *call)

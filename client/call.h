@@ -80,6 +80,11 @@ static inline bool call_in_flight(const struct expertd_call *call)
     return call->state == CALL_UNSENT || call->state == CALL_SENT || call->state == CALL_AWAY ||
            call->state == CALL_NAMED || call->state == CALL_PAUSED;
 }
+/* With the server, or on its way there. */
+static inline bool call_state_flies(enum call_state state)
+{
+    return state == CALL_SENT || state == CALL_UNSENT;
+}
 /* Of one expert, or several, and with tensors. */
 static inline bool call_has_tensors(Expertd__Method method)
 {

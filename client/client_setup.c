@@ -17,9 +17,9 @@ static const uint64_t header_bytes_max = UINT64_C(1) << 20, frame_bytes_max = UI
 /* A frame that the program allows is a message that it allows, with the header before it. */
 static uint64_t message_bytes_max(const struct expertd_client_options *options)
 {
-    const uint64_t most = credit_default(memory_limit(""));
     if (options->max_message_bytes)
         return options->max_message_bytes;
+    const uint64_t most = credit_default(memory_limit(""));
     return options->max_frame_bytes > most ? options->max_frame_bytes + header_bytes_max : most;
 }
 

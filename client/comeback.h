@@ -14,7 +14,7 @@
 /* Zeroed is new. */
 struct comeback {
     uint32_t waiting;  /* the caller's count of those that wait */
-    uint32_t failures; /* tries that were refused, less those that were not */
+    uint32_t failures; /* tries that were refused; halved by one that was not */
     uint32_t hint_ms;
     bool tried;   /* and none was refused since */
     size_t older; /* of those with the server, were there before the try, of which their answers do not tell */

@@ -180,9 +180,9 @@ struct expertd_client_options {
     uint32_t spin_us;      /* look for answers for so long before sleeping: they come faster, and a core is busy; 0 */
     uint64_t local_memory; /* bytes that are shared at most, used as they are needed; 268435456 */
     /* A server that sends more before its message ends is left, and calls there end with UNAVAILABLE: looked at ten
-     * times a second while the program waits or polls, over TCP. The larger of max_frame_bytes, where that is set, and
-     * a quarter of the memory, which is taken for 64 MiB at least and 2 GiB at most. All tensors of an answer
-     * count together. */
+     * times a second while the program waits or polls, over TCP. All tensors of an answer count together. A quarter of
+     * the memory, which is taken for 64 MiB at least and 2 GiB at most; or max_frame_bytes and 1 MiB for the header,
+     * where that is set and larger. */
     uint64_t max_message_bytes;
 };
 

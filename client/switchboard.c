@@ -125,12 +125,20 @@ static int transmit(struct expertd_client *client, struct expertd_call *call)
     return rc;
 }
 
+/* It ends with the status that it has, and without an answer. */
+static void end_unanswered(struct expertd_call *call)
+{
+    const bool flew = call_state_flies(call->state);
+    switchboard_finish(call);
+    if (flew)
+        backlog_stir(call);
+}
+
 static void fail_unsent(struct expertd_call *call, int rc)
 {
     call_set_status(call, EXPERTD_UNAVAILABLE, "%s: the request could not be sent: %s", call->client->endpoint,
                     strerror(-rc));
-    switchboard_finish(call);
-    backlog_stir(call);
+    end_unanswered(call);
 }
 
 /* In the order in which they came, for as long as ZeroMQ takes them. */
@@ -332,13 +340,11 @@ static void take_message(struct expertd_client *client, zmq_msg_t *frames, size_
         client->counters.malformed_replies += !call_reply_take(call, header, frames + 1, count - 1, why);
         remember_room(client, call);
         note_named(call, header->endpoint);
-        if (goes_on(client, call)) {
-            ; /* here, later */
-        } else if (may_go_on_elsewhere(call)) {
-            switchboard_move(call, CALL_NAMED);
-            follow(call);
-        } else {
-            switchboard_finish(call);
+        if (!goes_on(client, call)) {
+            if (may_go_on_elsewhere(call))
+                switchboard_move(call, CALL_NAMED);
+            else
+                switchboard_finish(call);
             follow(call);
         }
         if (call->status == EXPERTD_OK && call_has_tensors(call->method))
@@ -373,8 +379,7 @@ static bool take_news(struct expertd_client *client)
     while ((call = TAILQ_FIRST(&client->calls[CALL_SENT])) != NULL) {
         call_set_status(call, EXPERTD_UNAVAILABLE, "%s: %s%s", client->endpoint, why,
                         call->not_applied ? "" : "; the backward may have been applied");
-        switchboard_finish(call);
-        backlog_stir(call);
+        end_unanswered(call);
     }
     return true;
 }
@@ -395,10 +400,7 @@ static void expire_call(struct expertd_call *call)
         call_set_status(call, EXPERTD_UNAVAILABLE, "%s: no connection within %u ms: %s", call->client->endpoint,
                         call->deadline_ms,
                         connection->handshake ? connection->handshake : "is a server running there?");
-    const bool paused = call->state == CALL_PAUSED;
-    switchboard_finish(call);
-    if (!paused)
-        backlog_stir(call);
+    end_unanswered(call);
 }
 
 static void expire(struct expertd_client *client)
@@ -482,7 +484,7 @@ void switchboard_report(struct expertd_call *call)
 void switchboard_release(struct expertd_call *call)
 {
     struct expertd_client *client = call->client;
-    const bool gone = call->state == CALL_SENT || call->state == CALL_UNSENT;
+    const bool gone = call_state_flies(call->state);
     if (call_in_flight(call)) {
         call_table_remove(&client->table, call);
         client->own_legs -= call->leg_of && call->leg_of->client == client;

@@ -12,9 +12,9 @@
 #include <unistd.h>
 #include <zmq.h>
 
+#include "client/comeback.h"
 #include "client/keys.h"
 #include "client/local_link.h"
-#include "client/comeback.h"
 #include "common/clock.h"
 
 /* Latencies go into buckets of 1/64 of their power of two. */

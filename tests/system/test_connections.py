@@ -3,6 +3,7 @@
 # timeout: 900
 import os, resource, signal, socket, struct, subprocess
 
+from support_ports import free_port
 from support_server import BIN, PATIENCE, Client, Server, pb, until
 
 MIB = 1 << 20
@@ -171,14 +172,8 @@ def files(number):
     return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
 
 
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def serve(cases, experts, frontend="", **options):
-    number = port()
+    number = free_port()
     with Server(experts, frontend, f"tcp://127.0.0.1:{number}") as server:
         server.port = number
         server.start("frontend", **options).start("runtime")

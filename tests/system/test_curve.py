@@ -3,6 +3,7 @@
 # timeout: 900
 import json, os, shutil, socket, subprocess
 
+from support_ports import free_port
 from support_server import BIN, PATIENCE, Client, Server, pb, until, zmq
 
 if not zmq.has("curve"):
@@ -55,13 +56,7 @@ def silent(client):
     client.close()
 
 
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-with Server(EXPERTS, f"max_memory: {BUDGET}", f"tcp://127.0.0.1:{port()}") as server:
+with Server(EXPERTS, f"max_memory: {BUDGET}", f"tcp://127.0.0.1:{free_port()}") as server:
     folder = server.folder
     clients = folder + "/clients"
     os.mkdir(clients)

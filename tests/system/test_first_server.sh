@@ -11,7 +11,7 @@ fail() { echo "FAIL: $*"; exit 1; }
 tests/cache take >/dev/null
 /usr/bin/python3 -c 'import numpy' 2>/dev/null || { echo "skipped: no NumPy"; exit 77; }
 
-port=$(/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+port=$(PYTHONPATH=tests/system PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -c 'import support_ports; print(support_ports.free_port())')
 block() { # the section's code block of that number: 1 the file, 2 the commands
     sed -n '/^## A first server/,/^## What there is/p' README.md | awk -v n="$1" '/^```/ { fences++; next } fences == 2 * n - 1'
 }

@@ -92,6 +92,16 @@ static void finish(struct expertd_call *call, enum expertd_status status)
     expertd_call_release(&call);
 }
 
+/* The first one has the only place, and the second was refused. */
+static struct expertd_call *second_behind(struct full *full, struct expertd_call **first, uint32_t first_deadline_ms)
+{
+    session_start(serve, full);
+    *first = forward(first_deadline_ms);
+    struct expertd_call *second = forward(SESSION_LONG_MS);
+    await_refusals(1);
+    return second;
+}
+
 START_TEST(each_answer_lets_one_go_in_the_order_in_which_they_were_made)
 {
     struct full full = {.places = 1, .retry_after_ms = SESSION_LONG_MS / 10};
@@ -120,9 +130,7 @@ START_TEST(nobody_waits_behind_those_of_other_experts_or_methods)
     struct full full = {.places = 1, .retry_after_ms = SESSION_LONG_MS / 10};
     const struct expertd_tensor input = session_rows_of_4(1);
     struct expertd_call *other;
-    session_start(serve, &full);
-    struct expertd_call *first = forward(SESSION_LONG_MS), *second = forward(SESSION_LONG_MS);
-    await_refusals(1);
+    struct expertd_call *first, *second = second_behind(&full, &first, SESSION_LONG_MS);
     session_backward(SESSION_LONG_MS, &session.call);
     await_refusals(2);
     ck_assert_int_eq(expertd_forward(session.client, "nop.1", &input, 1, SESSION_LONG_MS, &other), 0);
@@ -139,9 +147,7 @@ END_TEST
 START_TEST(at_its_deadline_a_call_ends_that_stands_behind_others)
 {
     struct full full = {.places = 1, .retry_after_ms = SESSION_LONG_MS / 10};
-    session_start(serve, &full);
-    struct expertd_call *first = forward(SESSION_LONG_MS), *second = forward(SESSION_LONG_MS);
-    await_refusals(1);
+    struct expertd_call *first, *second = second_behind(&full, &first, SESSION_LONG_MS);
     session.call = forward(SESSION_SHORT_MS);
     session_finish_as(session.call, EXPERTD_RESOURCE_EXHAUSTED);
     ck_assert_ptr_nonnull(strstr(expertd_call_message(session.call), "waits behind"));
@@ -156,9 +162,7 @@ END_TEST
 START_TEST(what_is_given_up_keeps_no_place_in_the_row)
 {
     struct full full = {.places = 1, .retry_after_ms = SESSION_LONG_MS / 10};
-    session_start(serve, &full);
-    struct expertd_call *first = forward(SESSION_LONG_MS), *second = forward(SESSION_LONG_MS);
-    await_refusals(1);
+    struct expertd_call *first, *second = second_behind(&full, &first, SESSION_LONG_MS);
     struct expertd_call *third = forward(SESSION_LONG_MS), *fourth = forward(SESSION_LONG_MS);
     expertd_call_release(&third);
     expertd_call_release(&second);
@@ -170,17 +174,7 @@ START_TEST(what_is_given_up_keeps_no_place_in_the_row)
 }
 END_TEST
 
-/* Without any other sign of a place than that the first has gone, before whose end the second is not asked again. */
-static struct expertd_call *second_behind(struct full *full, struct expertd_call **first, uint32_t first_deadline_ms)
-{
-    *full = (struct full){.places = 1, .retry_after_ms = SESSION_LONG_MS, .refusals = 1};
-    session_start(serve, full);
-    *first = forward(first_deadline_ms);
-    struct expertd_call *second = forward(SESSION_LONG_MS);
-    await_refusals(1);
-    return second;
-}
-
+/* Of the place that there is now nothing tells but that the first one has gone. */
 static void check_second_is_served(struct expertd_call *second, const struct full *full)
 {
     while (atomic_load(&full->came) < 3)
@@ -192,16 +186,16 @@ static void check_second_is_served(struct expertd_call *second, const struct ful
 
 START_TEST(who_waits_is_tried_when_one_ends_at_its_deadline)
 {
-    struct full full;
-    struct expertd_call *first, *second = second_behind(&full, &first, SESSION_SHORT_MS);
-    finish(first, EXPERTD_DEADLINE_EXCEEDED);
+    struct full full = {.places = 1, .retry_after_ms = SESSION_LONG_MS, .refusals = 1};
+    struct expertd_call *first, *second = second_behind(&full, &first, 40 * SESSION_SHORT_MS);
+    finish(first, EXPERTD_DEADLINE_EXCEEDED); /* long after the second one's refusal */
     check_second_is_served(second, &full);
 }
 END_TEST
 
 START_TEST(who_waits_is_tried_when_one_is_given_up)
 {
-    struct full full;
+    struct full full = {.places = 1, .retry_after_ms = SESSION_LONG_MS, .refusals = 1};
     struct expertd_call *first, *second = second_behind(&full, &first, SESSION_LONG_MS);
     expertd_call_release(&first);
     check_second_is_served(second, &full);
@@ -224,9 +218,7 @@ END_TEST
 START_TEST(what_an_awaited_answer_lets_go_is_on_its_way_when_the_wait_ends)
 {
     struct full full = {.places = 1, .retry_after_ms = SESSION_LONG_MS / 10};
-    session_start(serve, &full);
-    struct expertd_call *first = forward(SESSION_LONG_MS), *second = forward(SESSION_LONG_MS), *ping;
-    await_refusals(1);
+    struct expertd_call *ping, *first, *second = second_behind(&full, &first, SESSION_LONG_MS);
     ck_assert_int_eq(expertd_ping(session.client, SESSION_LONG_MS, &ping), 0);
     ck_assert_int_eq(expertd_call_wait(first, SESSION_LONG_MS), 0);
     while (atomic_load(&full.came) < 3) /* nobody polls */

@@ -172,7 +172,8 @@ class Connection:
         for option, value in ((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.RCVHWM, 0), (zmq.MAXMSGSIZE, MAX_FRAME_BYTES),
                               (zmq.HEARTBEAT_IVL, HEARTBEAT_MS), (zmq.HEARTBEAT_TIMEOUT, patience_ms),
                               (zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS), (zmq.RECONNECT_IVL, 50), (zmq.RECONNECT_IVL_MAX, 1000),
-                              (zmq.IPV6, "[" in self.endpoint or self.endpoint.count(":") > 2)):  # else a name's IPv6 address alone is tried, which few bind
+                              # For addresses alone: of a name that has one by IPv6 no other is tried then, and few servers bind it.
+                              (zmq.IPV6, "[" in self.endpoint or self.endpoint.count(":") > 2)):
             self.socket.setsockopt(option, value)
         self.server_key = keys.apply(self.socket, self.endpoint)
         self.monitor = self.socket.get_monitor_socket(_CONNECTED | _HANDSHAKE | _LOST | _FAILED)
