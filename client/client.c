@@ -106,7 +106,8 @@ static int until_ms(uint64_t time_ns)
 /* The next deadline, or look at the connection from which an answer has to come. */
 static uint64_t next_ns(const struct expertd_client *client)
 {
-    const uint64_t look_ns = client->count[CALL_SENT] > 0 ? connection_look_ns(&client->connection) : UINT64_MAX;
+    const bool waits = client->count[CALL_SENT] + client->count[CALL_UNSENT] > 0;
+    const uint64_t look_ns = waits ? connection_look_ns(&client->connection) : UINT64_MAX;
     const uint64_t resume_ns = client->count[CALL_PAUSED] > 0 ? client->resume_ns : UINT64_MAX;
     uint64_t due_ns = look_ns < resume_ns ? look_ns : resume_ns;
     for (size_t i = 0; i < client->siblings.count; i++) {

@@ -11,17 +11,7 @@
 #include "proto/codec.h"
 
 enum { DEADLINE_MS = 30000, QUEUE_LIMIT = 1000, HEARTBEAT_MS = 2000 };
-static const uint64_t header_bytes_max = UINT64_C(1) << 20, frame_bytes_max = UINT64_C(1) << 31,
-                      local_bytes_default = UINT64_C(256) << 20;
-
-/* A frame that the program allows is a message that it allows, with the header before it. */
-static uint64_t message_bytes_max(const struct expertd_client_options *options)
-{
-    if (options->max_message_bytes)
-        return options->max_message_bytes;
-    const uint64_t most = credit_default(memory_limit(""));
-    return options->max_frame_bytes > most ? options->max_frame_bytes + header_bytes_max : most;
-}
+static const uint64_t frame_bytes_max = UINT64_C(1) << 31, local_bytes_default = UINT64_C(256) << 20;
 
 static int set_up(struct expertd_client *client, const char *endpoint, const struct expertd_client_options *options)
 {
@@ -31,7 +21,8 @@ static int set_up(struct expertd_client *client, const char *endpoint, const str
         .keys = &keys,
         .context = options->zmq_context,
         .max_frame_bytes = client->max_frame_bytes,
-        .max_message_bytes = message_bytes_max(options),
+        .max_message_bytes = options->max_message_bytes ? options->max_message_bytes
+                                                        : credit_default(memory_limit(""), options->max_frame_bytes),
         .heartbeat_ms = options->heartbeat_ms ? options->heartbeat_ms : HEARTBEAT_MS,
         .local_bytes = options->local_off      ? 0
                        : options->local_memory ? options->local_memory

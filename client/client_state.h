@@ -42,6 +42,7 @@ struct expertd_client {
     size_t metadata_bytes;
     unsigned char metadata[MESSAGE_METADATA_MAX];
     char traceparent[56];
+    uint64_t pings;          /* of its own, that no call made, and that were not answered */
     uint64_t asked_connects; /* where the server's shared memory is was asked on the connection of that number */
     uint64_t spin_ns;
     struct {

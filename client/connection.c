@@ -1,5 +1,6 @@
 #include "client/connection.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/tcp.h> /* glibc's struct tcp_info ends before the bytes */
@@ -13,6 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/address.h"
 #include "common/clock.h"
 
 enum {
@@ -22,6 +24,10 @@ enum {
     CONNECT_TIMEOUT_MS = 5000, /* of one attempt; the kernel's own is minutes */
     HANDSHAKE_TIMEOUT_MS = 5000,
     MISSED_HEARTBEATS = 5,
+    ENDLESS_PAUSE_MS = 500, /* doubled up to ENDLESS_PAUSE_MAX_MS: each time may cost as much as a message may take */
+    ENDLESS_PAUSE_MAX_MS = 60000,
+    IPV4_TURN_MS = 2000, /* time for an answer to the SYN, and its repetition; IPv6 alone is what few names have */
+    IPV6_TURN_MS = 1000,
     LOCAL_FAILURES = 3,
     FILES = 12, /* a context's threads, two sockets, the epoll, the connection; and some to spare */
     PINGS_BYTES =
@@ -43,6 +49,15 @@ static bool over_tcp(const char *endpoint)
     return strncmp(endpoint, "tcp://", strlen("tcp://")) == 0;
 }
 
+/* Whether the host is a name, which may have addresses of both kinds. */
+static bool is_named(const char *endpoint)
+{
+    struct address address;
+    struct in_addr number;
+    return over_tcp(endpoint) && !strpbrk(endpoint, "[;") &&
+           address_parse(&address, endpoint + strlen("tcp://")) == 0 && inet_pton(AF_INET, address.host, &number) != 1;
+}
+
 static int set_options(struct connection *connection, const char *endpoint, const struct connection_options *options)
 {
     const int heartbeat_ms = options->heartbeat_ms > INT32_MAX / MISSED_HEARTBEATS ? INT32_MAX / MISSED_HEARTBEATS
@@ -58,8 +73,8 @@ static int set_options(struct connection *connection, const char *endpoint, cons
         {ZMQ_HANDSHAKE_IVL, HANDSHAKE_TIMEOUT_MS},
         {ZMQ_HEARTBEAT_IVL, heartbeat_ms},
         {ZMQ_HEARTBEAT_TIMEOUT, over_tcp(endpoint) ? 0 : heartbeat_ms * MISSED_HEARTBEATS}, /* 0: never */
-        /* Only for a literal address: with the option set, a name may be looked up as IPv6 alone. */
-        {ZMQ_IPV6, strchr(endpoint, '[') != NULL},
+        /* With the option set, of a name that has addresses of both kinds only those of IPv6 are tried. */
+        {ZMQ_IPV6, connection->by_ipv6},
     };
     int rc = 0;
     connection->heartbeat_ns = over_tcp(endpoint) ? (uint64_t)heartbeat_ms * NS_PER_MS : 0;
@@ -145,7 +160,13 @@ static int open_all(struct connection *connection, const char *endpoint, const s
 int connection_open(struct connection *connection, const char *endpoint, const struct connection_options *options)
 {
     *connection = (struct connection){
-        .fd = -1, .tcp_fd = -1, .local_bytes = options->local_bytes, .credit.most_bytes = options->max_message_bytes};
+        .fd = -1,
+        .tcp_fd = -1,
+        .local_bytes = options->local_bytes,
+        .credit.most_bytes = options->max_message_bytes,
+        .by_ipv6 = strchr(endpoint, '[') != NULL,
+        .turn_ns = is_named(endpoint) ? clock_now_ns() + IPV4_TURN_MS * NS_PER_MS : UINT64_MAX,
+    };
     local_link_init(&connection->local);
     const int rc = open_all(connection, endpoint, options);
     switch (-rc) {
@@ -265,7 +286,9 @@ static bool local_lost(struct connection *connection)
 
 uint64_t connection_look_ns(const struct connection *connection)
 {
-    return connection->up && connection->tcp_fd >= 0 && connection->heartbeat_ns > 0 ? connection->look_ns : UINT64_MAX;
+    if (!connection->up)
+        return connection->left && connection->wanted ? connection->again_ns : connection->turn_ns;
+    return connection->tcp_fd >= 0 && connection->heartbeat_ns > 0 ? connection->look_ns : UINT64_MAX;
 }
 
 static void look_later(struct connection *connection, uint64_t now_ns)
@@ -290,7 +313,7 @@ static bool look(struct connection *connection, struct tcp_info *info)
 {
     socklen_t size = sizeof *info;
     const uint64_t now_ns = clock_now_ns();
-    if (now_ns < connection_look_ns(connection))
+    if (!connection->up || now_ns < connection_look_ns(connection))
         return false;
     look_later(connection, now_ns);
     memset(info, 0, sizeof *info);
@@ -318,21 +341,57 @@ static bool message_waits(struct connection *connection)
     return zmq_getsockopt(connection->socket, ZMQ_EVENTS, &events, &size) < 0 || (events & ZMQ_POLLIN);
 }
 
-/* It is made anew as soon as what it brought is read. */
+/* It is left as soon as what it brought is read. */
 static enum connection_news give_up(struct connection *connection)
 {
     connection->gone = true;
-    connection->up = false;
+    connection->up = connection->wanted = false;
     connection->tcp_fd = -1;
     connection->disconnects++;
     return CONNECTION_LOST;
 }
 
+static enum connection_news give_up_endless(struct connection *connection)
+{
+    const uint64_t now_ns = clock_now_ns(), longest_ns = ENDLESS_PAUSE_MAX_MS * NS_PER_MS;
+    const bool again = connection->pause_ns > 0 && now_ns - connection->again_ns < longest_ns;
+    connection->pause_ns = again ? 2 * connection->pause_ns : ENDLESS_PAUSE_MS * NS_PER_MS;
+    if (connection->pause_ns > longest_ns)
+        connection->pause_ns = longest_ns;
+    connection->again_ns = now_ns + connection->pause_ns;
+    connection->endless = true;
+    connection->trouble = "it was left, as it sends a message that does not end";
+    return give_up(connection);
+}
+
 /* ZeroMQ still believes in the connection. What is closed here does not come up in the monitor. */
+static void leave(struct connection *connection)
+{
+    connection->gone = connection->up = false;
+    connection->left = true;
+    zmq_disconnect(connection->socket, connection->endpoint);
+}
+
 static void reconnect(struct connection *connection)
 {
-    connection->gone = false;
+    if (connection->endless && !(connection->wanted && clock_now_ns() >= connection->again_ns))
+        return;
+    connection->left = false;
+    zmq_connect(connection->socket, connection->endpoint);
+}
+
+static void take_turns(struct connection *connection)
+{
+    const uint64_t now_ns = clock_now_ns();
+    if (now_ns < connection->turn_ns)
+        return;
+    const bool shakes_hands = connection->tcp_fd >= 0;
+    connection->by_ipv6 ^= !shakes_hands;
+    connection->turn_ns = now_ns + (connection->by_ipv6 ? IPV6_TURN_MS : IPV4_TURN_MS) * NS_PER_MS;
+    if (shakes_hands)
+        return;
     zmq_disconnect(connection->socket, connection->endpoint);
+    set_int(connection->socket, ZMQ_IPV6, connection->by_ipv6);
     zmq_connect(connection->socket, connection->endpoint);
 }
 
@@ -367,7 +426,8 @@ enum connection_news connection_hear(struct connection *connection)
         case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
             connection->up = true;
             connection->endless = false;
-            connection->handshake = NULL;
+            connection->trouble = NULL;
+            connection->turn_ns = UINT64_MAX;
             connection->connects++;
             break;
         case ZMQ_EVENT_DISCONNECTED:
@@ -378,11 +438,11 @@ enum connection_news connection_hear(struct connection *connection)
             connection->tcp_fd = -1;
             break;
         case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
-            connection->handshake = "the handshake fails: it does not know this client's key";
+            connection->trouble = "the handshake fails: it does not know this client's key";
             break;
         default:
-            connection->handshake = "the handshake fails: what listens there is no expertd server, or not the one with "
-                                    "that key, or one that asks for keys";
+            connection->trouble = "the handshake fails: what listens there is no expertd server, or not the one with "
+                                  "that key, or one that asks for keys";
             break;
         }
         /* ZeroMQ tells of a connection before it hands over the pipe, and hands it over before it tells of the next:
@@ -394,8 +454,9 @@ enum connection_news connection_hear(struct connection *connection)
     if (connection->up && known && news == CONNECTION_NO_NEWS) {
         /* A message that waits has ended; it is to be received, as the signal that it is there has been taken in. */
         const bool used_up = credit_used_up(&connection->credit, info.tcpi_bytes_received, clock_now_ns());
-        connection->endless = used_up && !message_waits(connection);
-        if (connection->endless || is_silent(connection, &info))
+        if (used_up && !message_waits(connection))
+            news = give_up_endless(connection);
+        else if (is_silent(connection, &info))
             news = give_up(connection);
         else if (used_up)
             news = CONNECTION_NEWS;
@@ -409,8 +470,10 @@ enum connection_news connection_hear(struct connection *connection)
 
 int connection_send(struct connection *connection, zmq_msg_t *frames, size_t count, uint64_t room_bytes)
 {
-    if (!connection->up)
+    if (!connection->up) {
+        connection->wanted = true;
         return -EAGAIN;
+    }
     if (room_bytes != CONNECTION_NOT_LOCAL && connection->local.state == LOCAL_LINK_READY) {
         const int local = local_link_send(&connection->local, frames, count, room_bytes);
         if (local == -EAGAIN) {
@@ -430,6 +493,8 @@ int connection_send(struct connection *connection, zmq_msg_t *frames, size_t cou
          * that is sent as its rest. */
         rc = -EPIPE;
     }
+    if (rc == 0)
+        credit_asked(&connection->credit);
     return rc;
 }
 
@@ -460,7 +525,11 @@ size_t connection_receive(struct connection *connection, zmq_msg_t *frames, size
         watch_local(connection);
     }
     if (count == 0 && connection->gone)
+        leave(connection);
+    if (count == 0 && connection->left)
         reconnect(connection);
+    else if (count == 0 && connection->turn_ns != UINT64_MAX)
+        take_turns(connection);
     return count;
 }
 

@@ -10,8 +10,12 @@
  * answer waits behind the frame that is on its way, for as long as that takes on a slow link, and ZeroMQ counts whole
  * frames. Here bytes count: a peer is gone when none has come from it, and it has taken no more than pings, for
  * MISSED_HEARTBEATS heartbeats. Nor does a peer stay that sends a message without an end (client/credit.h; over TCP, as
- * of ipc:// the kernel counts nothing). Both are looked at by connection_hear(), so call it by connection_look_ns() at
- * the latest while an answer is waited for.
+ * of ipc:// the kernel counts nothing); it is connected to again when something is to be sent, after a pause that grows
+ * with each time. Both are looked at by connection_hear(), so call it by connection_look_ns() at the latest while an
+ * answer is waited for, or something is to be sent.
+ *
+ * A name may have addresses of IPv4 and of IPv6, and nothing in here waits for its being looked up. ZeroMQ is told
+ * which of them to look for: until a first handshake it is the one for some time, then the other, and so on.
  */
 #ifndef EXPERTD_CLIENT_CONNECTION_H
 #define EXPERTD_CLIENT_CONNECTION_H
@@ -41,10 +45,12 @@ struct connection {
     void *monitor;
     int fd; /* epoll over both; -1 */
     bool owns_context;
-    bool up;               /* a handshake was seen, and no loss since */
-    const char *handshake; /* why the last handshake failed; NULL */
+    bool up;             /* a handshake was seen, and no loss since */
+    const char *trouble; /* why the last connection or handshake was none, where there is more to say than that; NULL */
     uint64_t connects, disconnects;
-    bool gone;             /* given up: to be made anew when what it brought is read */
+    bool gone;             /* given up: to be left when what it brought is read */
+    bool left;             /* to be made anew when that may be */
+    bool wanted;           /* something was to be sent since it was given up */
     int tcp_fd;            /* ZeroMQ's, to look at; -1: not known, or no TCP */
     uint64_t heartbeat_ns; /* 0: ZeroMQ judges */
     uint64_t look_ns;      /* when to look at it next */
@@ -52,6 +58,10 @@ struct connection {
     uint64_t taken_ns;     /* and when that was */
     struct credit credit;  /* what the peer may send */
     bool endless;          /* it was given up for sending more, and no handshake was seen since */
+    uint64_t pause_ns;     /* for which it was left alone after that, the last time; 0: never yet */
+    uint64_t again_ns;     /* and until when */
+    uint64_t turn_ns;      /* when a name's other addresses are tried; UINT64_MAX: it is none, or was reached */
+    bool by_ipv6;
     struct local_link local;
     uint64_t local_bytes;
     uint64_t local_since_ns; /* when it was opened */
@@ -82,8 +92,16 @@ enum connection_news {
  * message, and after receiving. */
 enum connection_news connection_hear(struct connection *connection);
 
-/* By when connection_hear() has to be called while an answer is waited for (CLOCK_MONOTONIC); UINT64_MAX: no matter. */
+/* By when connection_hear() and connection_receive() have to be called while an answer is waited for, or something is
+ * to be sent (CLOCK_MONOTONIC); UINT64_MAX: no matter. */
 uint64_t connection_look_ns(const struct connection *connection);
+
+/* Whether a message is to be sent that has an answer, so that the answer tells that the peer has not been sending a
+ * long one for long, as slowly as heartbeats come. */
+static inline bool connection_in_doubt(const struct connection *connection)
+{
+    return connection->up && credit_in_doubt(&connection->credit);
+}
 
 /* Sends `count` frames as one message; a sent frame is left empty. room_bytes: what the reply's tensors take, as far as
  * that is known; CONNECTION_NOT_LOCAL: it goes over ZeroMQ. -EAGAIN: no connection now, or its queue is full; nothing

@@ -2,18 +2,19 @@
 
 #include "common/memory.h"
 
-/* Of an empty frame's two bytes ZeroMQ makes 64. A ping and an answer have some 90 bytes with keys: a peer that sends
- * other things at their pace can go on for ever, and leave some kilobytes a second here. */
+/* Of an empty frame's two bytes ZeroMQ makes 64. A ping and an answer have some 90 bytes with keys. */
 enum { BYTES_OF_A_BYTE = 32, PING_BYTES = 128 };
 
-static const uint64_t default_least = (uint64_t)64 << 20, default_most = (uint64_t)2 << 30;
+static const uint64_t default_least = (uint64_t)64 << 20, default_most = (uint64_t)2 << 30,
+                      header_most = (uint64_t)1 << 20;
 
-uint64_t credit_default(uint64_t memory_bytes)
+uint64_t credit_default(uint64_t memory_bytes, uint64_t frame_bytes)
 {
     const uint64_t share = memory_bytes / 4;
-    if (share < default_least)
-        return default_least;
-    return share < default_most ? share : default_most;
+    const uint64_t bytes = share < default_least ? default_least : share < default_most ? share : default_most;
+    const uint64_t header_bytes = frame_bytes > UINT64_MAX - header_most ? 0 : header_most;
+    const uint64_t named_bytes = frame_bytes > 0 ? frame_bytes + header_bytes : 0;
+    return named_bytes > bytes ? named_bytes : bytes;
 }
 
 void credit_begin(struct credit *credit, uint64_t now_ns)
@@ -24,15 +25,31 @@ void credit_begin(struct credit *credit, uint64_t now_ns)
 void credit_taken(struct credit *credit)
 {
     credit->taken = true;
+    credit->pings_bytes = 0;
+    credit->asked = false;
+}
+
+bool credit_in_doubt(const struct credit *credit)
+{
+    return !credit->asked && credit->pings_bytes > credit->most_bytes / BYTES_OF_A_BYTE;
+}
+
+void credit_asked(struct credit *credit)
+{
+    credit->asked |= credit_in_doubt(credit);
 }
 
 /* Else those of weeks without a message would be one. */
 static void count_pings(struct credit *credit, uint64_t received_bytes, uint64_t now_ns)
 {
     const uint64_t pings = credit->ping_ns > 0 ? (now_ns - credit->pinged_ns) / credit->ping_ns : 0;
-    const uint64_t bytes = pings * PING_BYTES, most_bytes = received_bytes - credit->whole_bytes;
+    const uint64_t most_bytes = received_bytes - credit->whole_bytes;
+    const uint64_t bytes = pings * PING_BYTES < most_bytes ? pings * PING_BYTES : most_bytes;
     credit->pinged_ns += pings * credit->ping_ns;
-    credit->whole_bytes += bytes < most_bytes ? bytes : most_bytes;
+    if (credit->asked)
+        return;
+    credit->whole_bytes += bytes;
+    credit->pings_bytes += bytes;
 }
 
 /* What came between a message's end and this look is not counted: as much as a look's interval brings. How many frames

@@ -203,7 +203,7 @@ static Expertd__Dht__Reply *decode(struct dht_client *client, zmq_msg_t *frame)
 static bool transmit(struct dht_client *client, const Expertd__Dht__Request *request)
 {
     zmq_msg_t frame;
-    if (!client->connection.up || zmq_msg_init_size(&frame, expertd__dht__request__get_packed_size(request)) < 0)
+    if (zmq_msg_init_size(&frame, expertd__dht__request__get_packed_size(request)) < 0)
         return false;
     expertd__dht__request__pack(request, zmq_msg_data(&frame));
     const bool sent = connection_send(&client->connection, &frame, 1, CONNECTION_NOT_LOCAL) == 0;
@@ -215,7 +215,7 @@ static void send_waiting(struct dht_client *client)
 {
     struct dht_question *question;
     for (question = TAILQ_FIRST(&client->questions); question; question = TAILQ_NEXT(question, link))
-        if (!question->sent)
+        if (!question->sent && !question->cheated)
             question->sent = transmit(client, question->request);
 }
 
@@ -229,7 +229,7 @@ void dht_client_start(struct dht_client *client, struct dht_question *question, 
     question->ended = ended;
     question->timeout_ms = timeout_ms;
     question->end_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
-    question->sent = false;
+    question->sent = question->cheated = false;
     TAILQ_INSERT_TAIL(&client->questions, question, link);
 }
 
@@ -250,11 +250,14 @@ static void end(struct dht_client *client, struct dht_question *question, enum e
 static void end_unanswered(struct dht_client *client, struct dht_question *question)
 {
     char message[DHT_CLIENT_MESSAGE];
-    if (question->sent)
+    const char *trouble = client->connection.trouble;
+    if (question->cheated)
+        snprintf(message, sizeof message, "%s: it was left, as it sends a message that does not end", client->endpoint);
+    else if (question->sent)
         snprintf(message, sizeof message, "%s: no answer within %u ms", client->endpoint, question->timeout_ms);
     else
-        snprintf(message, sizeof message, "%s: no connection within %u ms: is expertd-dht running there?",
-                 client->endpoint, question->timeout_ms);
+        snprintf(message, sizeof message, "%s: no connection within %u ms: %s", client->endpoint, question->timeout_ms,
+                 trouble ? trouble : "is expertd-dht running there?");
     end(client, question, question->sent ? EXPERTD_DEADLINE_EXCEEDED : EXPERTD_UNAVAILABLE, NULL, message);
 }
 
@@ -306,7 +309,7 @@ static bool take_time(struct dht_client *client)
     const uint64_t now_ns = clock_now_ns();
     struct dht_question *question;
     for (question = TAILQ_FIRST(&client->questions); question; question = TAILQ_NEXT(question, link)) {
-        if (question->end_ns <= now_ns) {
+        if (question->cheated || question->end_ns <= now_ns) {
             end_unanswered(client, question);
             return true;
         }
@@ -314,13 +317,31 @@ static bool take_time(struct dht_client *client)
     return false;
 }
 
+static void take_loss(struct dht_client *client)
+{
+    struct dht_question *question;
+    for (question = TAILQ_FIRST(&client->questions); question; question = TAILQ_NEXT(question, link)) {
+        question->cheated |= question->sent && client->connection.endless;
+        question->sent = false;
+    }
+}
+
+/* The answer is to no question. */
+static void ask_for_word(struct dht_client *client)
+{
+    Expertd__Dht__Request request = EXPERTD__DHT__REQUEST__INIT;
+    request.version = VERSION;
+    request.method = EXPERTD__DHT__METHOD__STATUS;
+    (void)transmit(client, &request);
+}
+
 /* At most one question ends, so that what its end does finds the others in order. */
 bool dht_client_progress(struct dht_client *client)
 {
-    struct dht_question *question;
     if (connection_hear(&client->connection) == CONNECTION_LOST)
-        for (question = TAILQ_FIRST(&client->questions); question; question = TAILQ_NEXT(question, link))
-            question->sent = false;
+        take_loss(client);
+    if (connection_in_doubt(&client->connection))
+        ask_for_word(client);
     send_waiting(client);
     return take_reply(client) || take_time(client);
 }

@@ -34,9 +34,11 @@ struct dht_question {
     uint64_t end_ns;
     uint32_t timeout_ms;
     bool sent;
+    bool cheated; /* sent where a message came that does not end */
 };
 
-/* Puts a question on its way, for at most timeout_ms; it is sent again over a new connection when one breaks. Sets
+/* Puts a question on its way, for at most timeout_ms; it is sent again over a new connection when one breaks, but
+ * for one that was left for a message that does not end: then it ends. Sets
  * version, request_id and deadline_ms of *request. Question and request are the caller's, and stay where and as they
  * are until `ended` is called, from dht_client_progress(), or the question is dropped. */
 void dht_client_start(struct dht_client *client, struct dht_question *question, Expertd__Dht__Request *request,

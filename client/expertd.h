@@ -181,8 +181,8 @@ struct expertd_client_options {
     uint64_t local_memory; /* bytes that are shared at most, used as they are needed; 268435456 */
     /* A server that sends more before its message ends is left, and calls there end with UNAVAILABLE: looked at ten
      * times a second while the program waits or polls, over TCP. All tensors of an answer count together. A quarter of
-     * the memory, which is taken for 64 MiB at least and 2 GiB at most; or max_frame_bytes and 1 MiB for the header,
-     * where that is set and larger. */
+     * the memory, which is taken for 64 MiB at least and 2 GiB at most; or max_frame_bytes, where that is set, and 1
+     * MiB for the header, if that is more. The next calls wait for a pause to end, which grows from 0.5 s to 60 s. */
     uint64_t max_message_bytes;
 };
 

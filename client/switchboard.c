@@ -252,14 +252,11 @@ static void follow(const struct expertd_call *call)
 
 /* ---- shared memory ---------------------------------------------------------------------------------------------- */
 
-/* Asks a server on this host, once on each connection, where its shared memory is; the answer is to no call. */
-static void ask_for_local(struct expertd_client *client)
+/* The answer is to no call. */
+static void ping(struct expertd_client *client)
 {
     unsigned char buffer[64];
     zmq_msg_t frame;
-    if (client->asked_connects == client->connection.connects || !connection_wants_local(&client->connection))
-        return;
-    client->asked_connects = client->connection.connects;
     Expertd__RequestHeader header = EXPERTD__REQUEST_HEADER__INIT;
     header.version = MESSAGE_VERSION;
     header.method = EXPERTD__METHOD__PING;
@@ -267,8 +264,17 @@ static void ask_for_local(struct expertd_client *client)
     if (size < 0 || zmq_msg_init_size(&frame, (size_t)size) < 0)
         return;
     memcpy(zmq_msg_data(&frame), buffer, (size_t)size);
-    (void)connection_send(&client->connection, &frame, 1, CONNECTION_NOT_LOCAL);
+    client->pings += connection_send(&client->connection, &frame, 1, CONNECTION_NOT_LOCAL) == 0;
     zmq_msg_close(&frame);
+}
+
+/* Asks a server on this host, once on each connection, where its shared memory is. */
+static void ask_for_local(struct expertd_client *client)
+{
+    if (client->asked_connects == client->connection.connects || !connection_wants_local(&client->connection))
+        return;
+    client->asked_connects = client->connection.connects;
+    ping(client);
 }
 
 static void take_offer(struct expertd_client *client, const Expertd__Pong *pong)
@@ -332,7 +338,8 @@ static void take_message(struct expertd_client *client, zmq_msg_t *frames, size_
     struct expertd_call *call = header ? call_table_find(&client->table, header->request_id) : NULL;
     if (!header) {
         client->counters.malformed_replies++;
-    } else if (header->request_id == 0 && header->pong && client->asked_connects) {
+    } else if (header->request_id == 0 && header->pong && client->pings > 0) {
+        client->pings--;
         take_offer(client, header->pong);
     } else if (!call || call->state != CALL_SENT) {
         client->counters.late_replies++;
@@ -371,11 +378,13 @@ static bool take_news(struct expertd_client *client)
 {
     struct expertd_call *call;
     const enum connection_news news = connection_hear(&client->connection);
+    if (connection_in_doubt(&client->connection))
+        ping(client);
     if (news != CONNECTION_LOST)
         return news == CONNECTION_NEWS;
     receive(client, NULL);
-    const char *why = client->connection.endless ? "it was left, as it sends a message that does not end"
-                                                 : "the connection was lost before the answer came";
+    const char *why =
+        client->connection.endless ? client->connection.trouble : "the connection was lost before the answer came";
     while ((call = TAILQ_FIRST(&client->calls[CALL_SENT])) != NULL) {
         call_set_status(call, EXPERTD_UNAVAILABLE, "%s: %s%s", client->endpoint, why,
                         call->not_applied ? "" : "; the backward may have been applied");
@@ -398,8 +407,7 @@ static void expire_call(struct expertd_call *call)
                         call->client->endpoint, call->deadline_ms);
     else
         call_set_status(call, EXPERTD_UNAVAILABLE, "%s: no connection within %u ms: %s", call->client->endpoint,
-                        call->deadline_ms,
-                        connection->handshake ? connection->handshake : "is a server running there?");
+                        call->deadline_ms, connection->trouble ? connection->trouble : "is a server running there?");
     end_unanswered(call);
 }
 

@@ -90,6 +90,8 @@ struct router *router_start(const char *endpoint, router_handler *handler, void 
     router->stop = open_socket(router->context, ZMQ_PAIR);
     must(zmq_bind(router->control, "inproc://control"));
     must(zmq_connect(router->stop, "inproc://control"));
+    const int ipv6 = endpoint && strchr(endpoint, '[');
+    must(zmq_setsockopt(router->socket, ZMQ_IPV6, &ipv6, sizeof ipv6));
     must(zmq_bind(router->socket, endpoint ? endpoint : "tcp://127.0.0.1:*"));
     must(zmq_getsockopt(router->socket, ZMQ_LAST_ENDPOINT, router->endpoint, &size));
     assert(pthread_create(&router->thread, NULL, run, router) == 0);

@@ -1,30 +1,37 @@
 // timeout: 300
 /* What a server may send before its message ends: client/credit.c, and what becomes of the calls of a client whose
  * server sends on and on, over client/connection.c. */
-#include <arpa/inet.h>
 #include <check.h>
-#include <netinet/in.h>
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
+#include "client/client_state.h"
 #include "client/credit.h"
 #include "common/clock.h"
+#include "tests/unit/support_endless.h"
 #include "tests/unit/support_session.h"
 
-static const uint64_t MiB = 1 << 20, GiB = 1 << 30;
+enum { MiB = 1 << 20 };
+static const uint64_t GiB = 1 << 30;
 
 /* ---- bytes ------------------------------------------------------------------------------------------------------- */
 
 START_TEST(the_default_follows_from_the_memory)
 {
-    ck_assert_uint_eq(credit_default(1), 64 * MiB);
-    ck_assert_uint_eq(credit_default(GiB), 256 * MiB);
-    ck_assert_uint_eq(credit_default(UINT64_MAX), 2 * GiB);
+    ck_assert_uint_eq(credit_default(1, 0), 64 * MiB);
+    ck_assert_uint_eq(credit_default(GiB, 0), 256 * MiB);
+    ck_assert_uint_eq(credit_default(UINT64_MAX, 0), 2 * GiB);
+}
+END_TEST
+
+START_TEST(and_has_room_for_the_largest_frame_and_a_header)
+{
+    ck_assert_uint_eq(credit_default(GiB, 1), 256 * MiB);
+    ck_assert_uint_eq(credit_default(GiB, 255 * MiB), 256 * MiB);
+    ck_assert_uint_eq(credit_default(GiB, 255 * MiB + 1), 256 * MiB + 1);
+    ck_assert_uint_eq(credit_default(GiB, 256 * MiB), 257 * MiB);
+    ck_assert_uint_eq(credit_default(GiB, GiB), GiB + MiB);
+    ck_assert_uint_eq(credit_default(GiB, UINT64_MAX), UINT64_MAX);
 }
 END_TEST
 
@@ -87,105 +94,64 @@ START_TEST(pings_of_a_year_are_no_message)
 }
 END_TEST
 
+/* Who answers was not in the middle of a message; who does not is no longer believed. */
+START_TEST(but_what_comes_like_pings_is_asked_about)
+{
+    struct credit credit = {.most_bytes = 32 * MiB, .ping_ns = 1};
+    uint64_t received = 0, now_ns = 0;
+    credit_begin(&credit, now_ns);
+    credit_asked(&credit); /* without a doubt, which says nothing about what comes later */
+    for (unsigned round = 0; round < 2; round++) {
+        const uint64_t before = received;
+        while (!credit_in_doubt(&credit)) {
+            received += 100;
+            ck_assert(!credit_used_up(&credit, received, ++now_ns));
+        }
+        ck_assert_uint_gt(received - before, MiB);
+        ck_assert_uint_le(received - before, MiB + 200);
+        credit_asked(&credit);
+        ck_assert(!credit_in_doubt(&credit));
+        if (round == 0)
+            credit_taken(&credit);
+    }
+    const uint64_t most = received + 32 * MiB;
+    while (received + 100 <= most) {
+        received += 100;
+        ck_assert(!credit_used_up(&credit, received, ++now_ns));
+    }
+    ck_assert(credit_used_up(&credit, received + 100, ++now_ns));
+}
+END_TEST
+
 /* ---- servers ----------------------------------------------------------------------------------------------------- */
 
-enum { MOST = 16 << 20, ENOUGH = 4 * MOST };
-
-/* Answers the first message on its only connection with one that does not end: ENOUGH of it, and then waits. */
-struct endless {
-    pthread_t thread;
-    int listener;
-    char endpoint[64];
-    const char *frame;
-    size_t frame_bytes;
-    atomic_bool closed; /* by the client */
-};
-
-static void read_all(int fd, size_t bytes)
+/* A call there, until the connection is closed. */
+static void fall_for(struct expertd_client *deceived, const struct endless *server)
 {
-    unsigned char some[256];
-    while (bytes > 0) {
-        const ssize_t n = recv(fd, some, bytes < sizeof some ? bytes : sizeof some, 0);
-        ck_assert_int_gt(n, 0);
-        bytes -= (size_t)n;
-    }
+    const unsigned closed = server->closed;
+    ck_assert_int_eq(expertd_ping(deceived, SESSION_LONG_MS, &session.call), 0);
+    session_finish_as(session.call, EXPERTD_UNAVAILABLE);
+    ck_assert_msg(strstr(expertd_call_message(session.call), "a message that does not end") != NULL, "%s",
+                  expertd_call_message(session.call));
+    expertd_call_release(&session.call);
+    while (server->closed == closed) /* what ZeroMQ needs its caller for is done by the way */
+        ck_assert_int_eq(expertd_poll(deceived, 1), 0);
 }
-
-static void send_all(int fd, const void *data, size_t bytes)
-{
-    ck_assert_int_eq(send(fd, data, bytes, MSG_NOSIGNAL), (ssize_t)bytes);
-}
-
-/* ZMTP 3.0, without keys. */
-static void shake_hands(int fd)
-{
-    static const char ready[] = "\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06ROUTER";
-    static const char greeting[64] = "\xff\0\0\0\0\0\0\0\0\x7f\x03\0NULL";
-    unsigned char head[2];
-    send_all(fd, greeting, sizeof greeting);
-    read_all(fd, sizeof greeting);
-    send_all(fd, ready, sizeof ready - 1);
-    ck_assert_int_eq(recv(fd, head, sizeof head, MSG_WAITALL), sizeof head); /* the other's */
-    read_all(fd, head[1]);
-}
-
-static void *serve(void *context)
-{
-    struct endless *server = context;
-    static char many[256 << 10];
-    const size_t bytes = sizeof many / server->frame_bytes * server->frame_bytes;
-    char request;
-    for (size_t at = 0; at < bytes; at += server->frame_bytes)
-        memcpy(many + at, server->frame, server->frame_bytes);
-    const int fd = accept(server->listener, NULL, NULL);
-    shake_hands(fd);
-    read_all(fd, 1); /* the request begins */
-    for (uint64_t sent = 0; sent < ENOUGH; sent += bytes)
-        if (send(fd, many, bytes, MSG_NOSIGNAL) != (ssize_t)bytes)
-            break;
-    while (recv(fd, &request, 1, 0) > 0)
-        ;
-    server->closed = true;
-    close(fd);
-    return NULL;
-}
-
-static void endless_start(struct endless *server)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof address;
-    server->listener = socket(AF_INET, SOCK_STREAM, 0);
-    ck_assert_int_eq(bind(server->listener, (struct sockaddr *)&address, sizeof address), 0);
-    ck_assert_int_eq(listen(server->listener, 1), 0);
-    getsockname(server->listener, (struct sockaddr *)&address, &size);
-    snprintf(server->endpoint, sizeof server->endpoint, "tcp://127.0.0.1:%d", ntohs(address.sin_port));
-    ck_assert_int_eq(pthread_create(&server->thread, NULL, serve, server), 0);
-}
-
-static char frame_of_255_bytes[257] = "\x01\xff";
-static char empty_frame[2] = "\x01";
 
 START_TEST(who_sends_on_and_on_is_left_and_others_notice_nothing)
 {
     static struct endless server;
-    server.frame = _i ? empty_frame : frame_of_255_bytes;
-    server.frame_bytes = _i ? sizeof empty_frame : sizeof frame_of_255_bytes;
+    server.frame = _i ? endless_empty_frame : endless_frame;
+    server.frame_bytes = _i ? sizeof endless_empty_frame : sizeof endless_frame;
     struct expertd_client_options options = {
-        .size = sizeof options, .zmq_context = zmq_ctx_new(), .max_message_bytes = MOST};
+        .size = sizeof options, .zmq_context = zmq_ctx_new(), .max_message_bytes = ENDLESS_MOST};
     struct expertd_client *deceived = NULL;
     endless_start(&server);
     session.router = router_start(NULL, router_nop, NULL);
     ck_assert_int_eq(expertd_client_new(&session.client, router_endpoint(session.router), &options), 0);
     session_ping();
     ck_assert_int_eq(expertd_client_new(&deceived, server.endpoint, &options), 0);
-    ck_assert_int_eq(expertd_ping(deceived, SESSION_LONG_MS, &session.call), 0);
-    session_finish_as(session.call, EXPERTD_UNAVAILABLE);
-    ck_assert_msg(strstr(expertd_call_message(session.call), "a message that does not end") != NULL, "%s",
-                  expertd_call_message(session.call));
-    expertd_call_release(&session.call);
-    while (!server.closed) /* what ZeroMQ needs its caller for is done by the way */
-        ck_assert_int_eq(expertd_poll(deceived, 1), 0);
-    pthread_join(server.thread, NULL);
+    fall_for(deceived, &server);
     session_ping();
     struct expertd_client_counters counters;
     expertd_client_counters(session.client, &counters);
@@ -193,7 +159,50 @@ START_TEST(who_sends_on_and_on_is_left_and_others_notice_nothing)
     expertd_client_destroy(&deceived);
     expertd_client_destroy(&session.client);
     zmq_ctx_term(options.zmq_context);
-    close(server.listener);
+    endless_stop(&server);
+}
+END_TEST
+
+/* Each time it may cost as much as a message may take. */
+START_TEST(who_was_left_is_connected_to_again_for_a_call_after_longer_and_longer_pauses)
+{
+    static struct endless server = {.frame = endless_frame, .frame_bytes = sizeof endless_frame};
+    struct expertd_client_options options = {.size = sizeof options, .max_message_bytes = ENDLESS_MOST};
+    endless_start(&server);
+    ck_assert_int_eq(expertd_client_new(&session.client, server.endpoint, &options), 0);
+    const struct connection *connection = &session.client->connection;
+    fall_for(session.client, &server);
+    const uint64_t first_ns = connection->pause_ns;
+    ck_assert_uint_gt(first_ns, 0);
+    while (clock_now_ns() < connection->again_ns)
+        ck_assert_int_eq(expertd_poll(session.client, 1), 0);
+    ck_assert_int_eq(expertd_poll(session.client, 0), 0);
+    ck_assert(connection->left); /* as there is no call */
+
+    fall_for(session.client, &server);
+    ck_assert_uint_eq(connection->pause_ns, 2 * first_ns);
+    ck_assert_int_eq(expertd_ping(session.client, 1, &session.call), 0);
+    session_finish_as(session.call, EXPERTD_UNAVAILABLE); /* its time is over first */
+    ck_assert_msg(strstr(expertd_call_message(session.call), "a message that does not end") != NULL, "%s",
+                  expertd_call_message(session.call));
+    ck_assert_uint_eq(connection->connects, 2);
+    expertd_client_destroy(&session.client);
+    endless_stop(&server);
+}
+END_TEST
+
+/* Of hundreds of heartbeats a second, so that it is soon as much as it is of others in weeks. */
+START_TEST(who_sends_as_slowly_as_heartbeats_come_is_asked)
+{
+    static const char frame[2 + 64] = "\x01\x40";
+    static struct endless server = {.frame = frame, .frame_bytes = sizeof frame, .slow = true};
+    struct expertd_client_options options = {.size = sizeof options, .max_message_bytes = MiB, .heartbeat_ms = 1};
+    endless_start(&server);
+    ck_assert_int_eq(expertd_client_new(&session.client, server.endpoint, &options), 0);
+    while (server.asked == 0)
+        ck_assert_int_eq(expertd_poll(session.client, 1), 0);
+    expertd_client_destroy(&session.client);
+    endless_stop(&server);
 }
 END_TEST
 
@@ -201,13 +210,13 @@ END_TEST
 START_TEST(many_whole_answers_are_no_reason)
 {
     static float rows[1 << 20];
-    struct expertd_client_options options = {.size = sizeof options, .max_message_bytes = MOST};
+    struct expertd_client_options options = {.size = sizeof options, .max_message_bytes = ENDLESS_MOST};
     struct expertd_client_counters counters;
     session.router = router_start(NULL, router_nop, NULL);
     ck_assert_int_eq(expertd_client_new(&session.client, router_endpoint(session.router), &options), 0);
     const struct expertd_tensor input = expertd_tensor_f32(rows, 1 << 10, 1 << 10);
     const uint64_t until_ns = clock_now_ns() + 500 * NS_PER_MS;
-    for (size_t bytes = 0; bytes < 4 * (size_t)MOST || clock_now_ns() < until_ns; bytes += sizeof rows) {
+    for (size_t bytes = 0; bytes < 4 * (size_t)ENDLESS_MOST || clock_now_ns() < until_ns; bytes += sizeof rows) {
         ck_assert_int_eq(expertd_forward(session.client, "nop.0", &input, 1, SESSION_LONG_MS, &session.call), 0);
         session_finish_as(session.call, EXPERTD_OK);
         expertd_call_release(&session.call);
@@ -222,16 +231,20 @@ int main(void)
     Suite *suite = suite_create("credit");
     TCase *bytes = tcase_create("bytes");
     tcase_add_test(bytes, the_default_follows_from_the_memory);
+    tcase_add_test(bytes, and_has_room_for_the_largest_frame_and_a_header);
     tcase_add_test(bytes, whole_messages_use_nothing_up);
     tcase_add_test(bytes, a_message_without_end_does);
     tcase_add_test(bytes, so_does_the_memory_that_small_frames_become);
     tcase_add_test(bytes, pings_of_a_year_are_no_message);
+    tcase_add_test(bytes, but_what_comes_like_pings_is_asked_about);
     suite_add_tcase(suite, bytes);
     TCase *servers = tcase_create("servers");
     tcase_add_checked_fixture(servers, session_open, session_close);
     tcase_set_timeout(servers, 250);
     tcase_add_test(servers, many_whole_answers_are_no_reason);
     tcase_add_loop_test(servers, who_sends_on_and_on_is_left_and_others_notice_nothing, 0, 2);
+    tcase_add_test(servers, who_was_left_is_connected_to_again_for_a_call_after_longer_and_longer_pauses);
+    tcase_add_test(servers, who_sends_as_slowly_as_heartbeats_come_is_asked);
     suite_add_tcase(suite, servers);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "client/dht_client.h"
+#include "tests/unit/support_endless.h"
 #include "tests/unit/support_router.h"
 
 enum { LONG_MS = 500000, SHORT_MS = 50 };
@@ -142,6 +143,23 @@ START_TEST(silence_and_absence_end_in_time)
     ck_assert_ptr_nonnull(strstr(message, "expertd-dht"));
     dht_client_destroy(&client);
     ck_assert_int_eq(dht_client_new(&client, "nowhere", NULL, NULL), -EINVAL);
+}
+END_TEST
+
+/* Its own bound is more than the test is to send, and does not matter for empty frames. */
+START_TEST(a_directory_that_sends_without_end_is_left)
+{
+    static struct endless directory = {.frame = endless_empty_frame, .frame_bytes = sizeof endless_empty_frame};
+    endless_start(&directory);
+    ck_assert_int_eq(dht_client_new(&client, directory.endpoint, NULL, NULL), 0);
+    ck_assert_int_eq(dht_client_ask(client, &request, LONG_MS, &reply, message), EXPERTD_UNAVAILABLE);
+    ck_assert_msg(strstr(message, "a message that does not end") != NULL, "%s", message);
+    ck_assert_ptr_null(reply);
+    ck_assert_int_eq(dht_client_ask(client, &request, 1, &reply, message), EXPERTD_UNAVAILABLE); /* in the pause */
+    ck_assert_msg(strstr(message, "a message that does not end") != NULL, "%s", message);
+    dht_client_destroy(&client);
+    endless_stop(&directory);
+    ck_assert_uint_eq(directory.closed, 1);
 }
 END_TEST
 
@@ -392,6 +410,7 @@ int main(void)
     tcase_add_test(tests, questions_on_their_way_are_answered_in_any_order);
     tcase_add_test(tests, a_dropped_question_is_told_nothing);
     tcase_add_test(tests, silence_and_absence_end_in_time);
+    tcase_add_test(tests, a_directory_that_sends_without_end_is_left);
     tcase_add_test(tests, late_answers_and_garbage_are_passed_over);
     tcase_add_test(tests, resolved_entries_must_mirror_the_question);
     tcase_add_test(tests, a_beam_must_fit_the_scores_and_name_its_experts);
