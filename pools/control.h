@@ -35,14 +35,16 @@ void control_publish(struct control *control);
 /* Runtime, now and then: NULL; or why this generation cannot be used any more, for the log: its name does not lead to
  * it, it is damaged, or the frontend asks for another one. */
 const char *control_fault(struct control *control);
+/* Runtime: whether the name leads to this one, and holds off others: then no other runtime can serve the device. */
+bool control_holds_name(const struct control *control);
 /* Whether the frontend asks for another generation: the last of these alone, which costs no system call. */
 bool control_renewal_wanted(const struct control *control);
 /* Frontend: begins an epoch, so that the runtime opens its doorbell by name once more. */
 void control_begin_epoch(struct control *control);
 /* Frontend: asks for another generation. */
 void control_want_renewal(struct control *control);
-/* Runtime that has lost its role to another one: RETIRED for whoever holds it, but what lies under the names now is the
- * other one's, and stays. Nulls. */
+/* Runtime whose segment's name is another one's, or may be at any moment: RETIRED for whoever holds it, and its pools
+ * are removed; but what lies under that name stays. Nulls. */
 void control_abandon(struct control **control);
 /* Runtime, at a clean end: RETIRED, and all segments of the device are removed. Nulls. */
 void control_retire(struct control **control);

@@ -349,12 +349,22 @@ void control_retire(struct control **control)
     control_detach(control);
 }
 
-const char *control_fault(struct control *control)
+static bool named(const struct control *control)
 {
     char name[SHM_NAME_SIZE];
+    return control_segment(name, control->server, control->device) == 0 &&
+           shm_named(name, control->mapped_bytes, control->constants, sizeof control->constants);
+}
+
+bool control_holds_name(const struct control *control)
+{
+    return control->hold_fd >= 0 && named(control);
+}
+
+const char *control_fault(struct control *control)
+{
     struct control_shared *shared = control->shared;
-    if (control_segment(name, control->server, control->device) != 0 ||
-        !shm_named(name, control->mapped_bytes, control->constants, sizeof control->constants))
+    if (!named(control))
         return "their names do not lead to them any more (somebody removed or changed files in /dev/shm; at a logout, "
                "logind's RemoveIPC does)";
     if (atomic_load_explicit(&shared->runtime.state, memory_order_relaxed) != CONTROL_READY)

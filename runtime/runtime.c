@@ -182,7 +182,7 @@ static int renew_segments(struct runtime *runtime, const char *why)
     return 0;
 }
 
-/* Looks after lock and segments. -EBUSY: another process has the role. */
+/* Looks after lock and segments. -EBUSY: another process has the role, and may have the device. */
 static int look_after_names(struct runtime *runtime, uint64_t now_ns)
 {
     char role[128];
@@ -194,7 +194,9 @@ static int look_after_names(struct runtime *runtime, uint64_t now_ns)
     executor_tell_busy(runtime->executor);
     const struct config_server *server = &runtime->config->server;
     role_of(runtime, role, sizeof role);
-    if (owner_keep(&runtime->owner_fd, server->run_dir, server->name, role) == -EBUSY) {
+    /* Whoever took it while its file was gone is refused, and gives it back, as long as the segments are ours. */
+    if (owner_keep(&runtime->owner_fd, server->run_dir, server->name, role) == -EBUSY &&
+        !control_holds_name(runtime->control)) {
         runtime->lost_role = true;
         return -EBUSY;
     }

@@ -12,6 +12,15 @@
 /* Far more than a busy machine needs. */
 static const uint64_t patience_ns = 600 * NS_PER_S;
 
+static void note_done(uint32_t pool, void *context)
+{
+    struct support_frontend *frontend = context;
+    if (pool < SUPPORT_FRONTEND_POOLS) /* there are more slots than experts */
+        frontend->done[pool] = true;
+}
+
+static control_visit *const stages[] = {note_done};
+
 void support_frontend_open(struct support_frontend *frontend, const char *run_dir, const char *server,
                            const char *device)
 {
@@ -36,6 +45,10 @@ void support_frontend_open(struct support_frontend *frontend, const char *run_di
         ck_assert_uint_lt(i, SUPPORT_FRONTEND_POOLS);
         ck_assert_int_eq(pool_attach(&frontend->pools[i], server, device, control_generation(frontend->control), i), 0);
     }
+    /* All are marked for a frontend that comes; where nothing is left of another one, by what is done from now on. */
+    control_take_done(frontend->control, stages, 1, frontend);
+    for (uint32_t i = 0; i < SUPPORT_FRONTEND_POOLS; i++)
+        frontend->done[i] = frontend->pools[i] && pool_tasks_held(frontend->pools[i]) > 0;
 }
 
 void support_frontend_close(struct support_frontend *frontend)
@@ -65,6 +78,15 @@ uint64_t support_frontend_put(struct support_frontend *frontend, uint32_t pool, 
     return claim.task;
 }
 
+/* As the real one does: a pool that is not marked is not looked at. */
+static int next_result(struct support_frontend *frontend, uint32_t pool, struct pool_result *result)
+{
+    control_take_done(frontend->control, stages, 1, frontend);
+    const int rc = frontend->done[pool] ? pool_next_result(frontend->pools[pool], result) : 0;
+    frontend->done[pool] = rc != 0;
+    return rc;
+}
+
 enum status support_frontend_wait(struct support_frontend *frontend, uint32_t pool, uint64_t task,
                                   struct pool_result *result)
 {
@@ -75,7 +97,7 @@ enum status support_frontend_wait(struct support_frontend *frontend, uint32_t po
         doorbell_fifo_drain(frontend->bell_fd);
         atomic_store(sleeping, 1);
         atomic_thread_fence(memory_order_seq_cst);
-        const int rc = pool_next_result(frontend->pools[pool], result);
+        const int rc = next_result(frontend, pool, result);
         ck_assert_int_ge(rc, 0);
         if (rc == 1)
             break;

@@ -14,6 +14,7 @@ enum { SUPPORT_FRONTEND_POOLS = 16 };
 struct support_frontend {
     struct control *control;
     struct pool *pools[SUPPORT_FRONTEND_POOLS];
+    bool done[SUPPORT_FRONTEND_POOLS]; /* marked so, and not looked through since */
     int bell_fd;
     uint64_t client, next_request; /* of what is asked next: another client after each opening */
 };
@@ -25,7 +26,8 @@ void support_frontend_close(struct support_frontend *frontend);
 
 /* Queues a task: every element of all inputs (float32) is `value`. Its position. */
 uint64_t support_frontend_put(struct support_frontend *frontend, uint32_t pool, uint32_t rows, float value);
-/* Waits, on the bell, for the pool's next result, which must be `task`; its status. The rows stay until _release. */
+/* Waits, on the bell and the pool's done bit, for the pool's next result, which must be `task`; its status. The rows
+ * stay until _release. */
 enum status support_frontend_wait(struct support_frontend *frontend, uint32_t pool, uint64_t task,
                                   struct pool_result *result);
 /* Waits, expects the status, and the first element of the first output unless it is NaN; releases. */

@@ -110,6 +110,38 @@ static void expect_log(const char *what)
     ck_assert_msg(strstr(text, what), "\"%s\" is not in the log: %s", what, text);
 }
 
+static void wait_busy(void)
+{
+    const uint64_t until_ns = clock_now_ns() + 600 * NS_PER_S;
+    while (atomic_load(&control_page(frontend.control)->runtime.busy_since_ns) == 0)
+        ck_assert_msg(clock_now_ns() < until_ns, "it did not begin");
+}
+
+/* It looks after what it holds: once since, and then is at it again, so that the first time is over. It says each time
+ * that it is idle; nothing else would, while nobody asks. */
+static void wait_looked_after(void)
+{
+    _Atomic uint64_t *busy_since_ns = &control_page(frontend.control)->runtime.busy_since_ns;
+    const uint64_t until_ns = clock_now_ns() + 600 * NS_PER_S;
+    for (int look = 0; look < 2; look++) {
+        atomic_store(busy_since_ns, 12345);
+        while (atomic_load(busy_since_ns) != 0) {
+            ck_assert_msg(clock_now_ns() < until_ns, "an idle runtime is busy for ever");
+            ck_assert_msg(waitpid(child, NULL, WNOHANG) == 0, "it has ended");
+            poll(NULL, 0, 5);
+        }
+    }
+}
+
+static void wait_retired(void)
+{
+    const uint64_t until_ns = clock_now_ns() + 600 * NS_PER_S;
+    while (!control_retired(frontend.control)) {
+        ck_assert_msg(clock_now_ns() < until_ns, "the old generation was not withdrawn");
+        poll(NULL, 0, 5);
+    }
+}
+
 /* A runtime that serves again what a dead one left is seen by its pid. */
 static void wait_adopted(void)
 {
@@ -148,6 +180,12 @@ static int remove_segment(const char *name, void *context)
 {
     (void)context;
     return shm_remove(name);
+}
+
+static int found_segment(const char *name, void *context)
+{
+    (void)name, (void)context;
+    return 1;
 }
 
 static void tear_down(void)
@@ -227,9 +265,7 @@ START_TEST(a_backward_that_runs_when_it_is_killed_is_answered_once)
     start_and_attach();
     const uint32_t pool = 5;
     const uint64_t running = support_frontend_put(&frontend, pool, 8192, 1);
-    const uint64_t until_ns = clock_now_ns() + 600 * NS_PER_S;
-    while (atomic_load(&control_page(frontend.control)->runtime.busy_since_ns) == 0)
-        ck_assert_msg(clock_now_ns() < until_ns, "it did not begin");
+    wait_busy();
     const uint64_t queued = support_frontend_put(&frontend, pool, 1, 1);
     kill_child();
     child = start(NULL);
@@ -258,11 +294,7 @@ static void expect_new_generation(void)
 {
     const uint64_t generation = control_generation(frontend.control);
     child = start(NULL);
-    const uint64_t until_ns = clock_now_ns() + 600 * NS_PER_S;
-    while (!control_retired(frontend.control)) {
-        ck_assert_msg(clock_now_ns() < until_ns, "the old generation was not withdrawn");
-        poll(NULL, 0, 5);
-    }
+    wait_retired();
     support_frontend_close(&frontend);
     attach();
     ck_assert_uint_gt(control_generation(frontend.control), generation);
@@ -290,6 +322,51 @@ START_TEST(another_argument_of_a_block_makes_a_new_generation)
     write_config("", "  - {uid: delay.0, block: nop_delay, hidden_dim: 8, arguments: {delay: 0.001}}\n");
     expect_new_generation();
     ck_assert_double_eq(control_expert(frontend.control, 2)->arguments[0].value, 0.001);
+}
+END_TEST
+
+/* What waits there is lost with them, and is to be asked again; what runs is not. */
+START_TEST(what_runs_is_finished_before_segments_are_made_anew)
+{
+    struct pool_result result;
+    write_config("", "  - {uid: ffn.1, block: ffn, hidden_dim: 512, max_batch_size: 8192}\n");
+    start_and_attach();
+    const uint32_t pool = 5;
+    const uint64_t running = support_frontend_put(&frontend, pool, 8192, 1);
+    wait_busy();
+    control_want_renewal(frontend.control);
+    wait_retired();
+    ck_assert_int_eq(pool_next_result(frontend.pools[pool], &result), 1);
+    ck_assert(result.task == running && result.status == STATUS_OK);
+    support_frontend_close(&frontend);
+    attach();
+    ck_assert_uint_eq(atomic_load(&control_expert(frontend.control, 2)->runtime.updates), 1);
+    const uint64_t task = support_frontend_put(&frontend, NOP, 1, 2);
+    support_frontend_expect(&frontend, NOP, task, STATUS_OK, 2);
+}
+END_TEST
+
+/* A lock file that somebody removed is locked by another process, as a second runtime does before it is refused for the
+ * segments' sake: this one does not end as well. */
+START_TEST(a_role_is_not_lost_while_the_segments_are_held)
+{
+    char run_dir[160], lock[320];
+    int other;
+    start_and_attach();
+    snprintf(run_dir, sizeof run_dir, "%s/run", folder);
+    snprintf(lock, sizeof lock, "%s/%s.runtime.device0.lock", run_dir, support_server());
+    do { /* it may have been faster */
+        ck_assert_int_eq(unlink(lock), 0);
+        other = owner_acquire(run_dir, support_server(), "runtime.device0");
+    } while (other == -EBUSY);
+    ck_assert_int_ge(other, 0);
+    wait_looked_after();
+    const uint64_t task = support_frontend_put(&frontend, NOP, 1, 2);
+    support_frontend_expect(&frontend, NOP, task, STATUS_OK, 2);
+    close(other);
+    support_frontend_close(&frontend);
+    stop_child();
+    ck_assert_int_eq(shm_each(support_server(), "device0.", found_segment, NULL), 0);
 }
 END_TEST
 
@@ -439,17 +516,10 @@ START_TEST(checkpoints_are_made_on_an_interval_of_what_changed)
 }
 END_TEST
 
-/* It is idle, so nothing else would ever write that word. */
 START_TEST(what_says_that_it_is_busy_is_told_again)
 {
     start_and_attach();
-    _Atomic uint64_t *busy_since_ns = &control_page(frontend.control)->runtime.busy_since_ns;
-    const uint64_t until_ns = clock_now_ns() + 600 * NS_PER_S;
-    atomic_store(busy_since_ns, 12345);
-    while (atomic_load(busy_since_ns) != 0) {
-        ck_assert_msg(clock_now_ns() < until_ns, "an idle runtime is busy for ever");
-        poll(NULL, 0, 5);
-    }
+    wait_looked_after();
 }
 END_TEST
 
@@ -699,6 +769,8 @@ int main(void)
     tcase_add_test(segments, a_second_one_for_the_same_device_is_refused);
     tcase_add_test(segments, another_configuration_makes_a_new_generation);
     tcase_add_test(segments, another_argument_of_a_block_makes_a_new_generation);
+    tcase_add_test(segments, what_runs_is_finished_before_segments_are_made_anew);
+    tcase_add_test(segments, a_role_is_not_lost_while_the_segments_are_held);
     tcase_add_test(segments, a_frontend_that_comes_back_is_served_and_answers_nothing_of_the_old_one);
     TCase *checkpoints = add_case(suite, "checkpoints");
     tcase_add_test(checkpoints, checkpoints_are_made_on_request_and_at_the_end_and_loaded_at_the_start);
