@@ -2,6 +2,7 @@
  *
  *     build/bench/kernels [--hidden 1024] [--kernel auto|cpu|gpu|clblast] [--rows N] [--seconds 0.5] [--json FILE]
  *                         [--only NAME] [--cpu-time] [--staged] [--device OPTIONS] [--block NAME] [--expert OPTIONS]
+ *                         [--turns N]
  *
  * OPTIONS are more of an entry of the configuration's `devices`: "platform: nvidia, precision: tf32", or
  * "tune: force, tune_time: 600"; those of --expert of the expert's: "optimizer: none, arguments: {intermediate_size:
@@ -16,10 +17,15 @@
  * forward, and of a backward that computes the forward again.
  *
  * The peak is measured before and after each repetition, as clocks change from one millisecond to the next: a figure's
- * ratio is the median over the repetitions that fit the time, its GFLOP/s are those of the best one. A forward counts
- * 16 h^2 operations a row (two products), a backward, which computes the forward again, with the optimizer's step 48
- * h^2 (six). "On the device" is without the copies of rows to a device with memory of its own and back; "two in flight"
- * is with them, as the server does it: PIPELINE batches, of which one computes while another one is copied. */
+ * ratio is the median over the repetitions that fit the time, its GFLOP/s are those of the best one. All figures are
+ * measured in ROUNDS, a part of the time in each, as a shared machine has slow seconds, which cost a kernel that reads
+ * memory more than the peak; how much shows in the quartiles. A forward counts 16 h^2 operations a row (two products),
+ * a backward, which computes the forward again, with the optimizer's step 48 h^2 (six). "On the device" is without the
+ * copies of rows to a device with memory of its own and back; "two in flight" is with them, as the server does it:
+ * PIPELINE batches, of which one computes while another one is copied.
+ *
+ * --turns is for tests/bench/duel, which compares two builds: each figure is repeated N times, each time when a byte
+ * has come by standard input, and each time a line with the figure's name, the nanoseconds and the ratio is said. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +50,7 @@ enum {
     EXPERT_ROWS = 4096,
     MAX_FIGURES = 96,
     MAX_REPEATS = 4096,
+    ROUNDS = 5,
     PIPELINE = 8,
     BLOCK_SLABS = 4, /* of a batch each way */
     TOKENS = 128,    /* of a transformer's row */
@@ -51,9 +58,21 @@ enum {
 };
 static const unsigned row_counts[] = {1, 2, 4, 8, 16, 32, 64, 256, 1024};
 
+struct bench;
+
+struct work {
+    void (*run)(struct bench *bench, const struct work *work);
+    double operations;
+    unsigned rows, n, k;
+    bool rows_in, rows_out;
+};
+
 struct figure {
     char name[64];
-    double gflops, microseconds, ratio;
+    struct work work;
+    double best_ns;
+    double *ratios; /* of the repetitions, to the peak */
+    unsigned repeats;
 };
 
 struct bench {
@@ -67,6 +86,7 @@ struct bench {
     struct figure figures[MAX_FIGURES];
     unsigned count;
     unsigned hidden, rows; /* rows 0: all of row_counts */
+    unsigned turns;        /* 0: alone */
     const char *only;      /* "": all figures */
     const char *block;     /* ffn: the products, too */
     bool cpu_time, staged;
@@ -93,12 +113,62 @@ static void must(const struct bench *bench, int result)
 /* --- figures ---------------------------------------------------------------------------------------------------------
  */
 
-struct work {
-    void (*run)(struct bench *bench, const struct work *work);
-    double operations;
-    unsigned rows, n, k;
-    bool rows_in, rows_out;
-};
+static void add_figure(struct bench *bench, const char *name, const struct work *work)
+{
+    struct figure *figure = &bench->figures[bench->count];
+    if (strstr(name, bench->only) == NULL)
+        return;
+    *figure = (struct figure){.work = *work, .best_ns = 1e30, .ratios = calloc(MAX_REPEATS, sizeof(double))};
+    snprintf(figure->name, sizeof figure->name, "%s", name);
+    if (figure->ratios == NULL)
+        exit(1);
+    bench->count++;
+}
+
+/* Without counting it: what is compiled or not in a cache yet. */
+static void warm_up(struct bench *bench, const struct figure *figure)
+{
+    figure->work.run(bench, &figure->work);
+    must(bench, device_finish(bench->device));
+}
+
+/* Once, between two measurements of the peak, of which it is given the first and leaves the second. */
+static double repeat(struct bench *bench, struct figure *figure, double *peak)
+{
+    const double before = *peak, start = now_ns(bench);
+    figure->work.run(bench, &figure->work);
+    must(bench, device_finish(bench->device));
+    const double took = now_ns(bench) - start;
+    *peak = peak_fma(bench->floor);
+    figure->ratios[figure->repeats++] = figure->work.operations / took / ((before + *peak) / 2);
+    figure->best_ns = took < figure->best_ns ? took : figure->best_ns;
+    bench->peak = *peak > bench->peak ? *peak : bench->peak;
+    return took;
+}
+
+static void measure_round(struct bench *bench, struct figure *figure)
+{
+    const uint64_t deadline = clock_now_ns() + (uint64_t)(bench->seconds / ROUNDS * 1e9);
+    warm_up(bench, figure);
+    double peak = peak_fma(bench->floor);
+    do
+        repeat(bench, figure, &peak);
+    while (figure->repeats < MAX_REPEATS && clock_now_ns() < deadline);
+}
+
+/* What another process computed meanwhile does not count: the peak is measured anew before each repetition. */
+static void measure_in_turn(struct bench *bench, struct figure *figure)
+{
+    warm_up(bench, figure);
+    for (unsigned i = 0; i < bench->turns; i++) {
+        if (getchar() == EOF)
+            exit(1);
+        double peak = peak_fma(bench->floor);
+        const double took = repeat(bench, figure, &peak);
+        printf("%s\t%.0f\t%.4f\n", figure->name, took, figure->ratios[i]);
+        fflush(stdout);
+    }
+}
 
 static int compare_doubles(const void *a, const void *b)
 {
@@ -106,33 +176,17 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void measure(struct bench *bench, const char *name, const struct work *work)
+static void measure(struct bench *bench)
 {
-    static double ratios[MAX_REPEATS];
-    struct figure *figure = &bench->figures[bench->count++];
-    double best = 1e30;
-    unsigned repeats = 0;
-    work->run(bench, work);
-    must(bench, device_finish(bench->device));
-    const uint64_t deadline = clock_now_ns() + (uint64_t)(bench->seconds * 1e9);
-    double before = peak_fma(bench->floor);
-    while (repeats < MAX_REPEATS && (repeats < 5 || clock_now_ns() < deadline)) {
-        const double start = now_ns(bench);
-        work->run(bench, work);
-        must(bench, device_finish(bench->device));
-        const double took = now_ns(bench) - start, after = peak_fma(bench->floor);
-        ratios[repeats++] = work->operations / took / ((before + after) / 2);
-        best = took < best ? took : best;
-        bench->peak = after > bench->peak ? after : bench->peak;
-        before = after;
+    for (unsigned i = 0; i < bench->count && bench->turns > 0; i++)
+        measure_in_turn(bench, &bench->figures[i]);
+    for (unsigned round = 0; round < ROUNDS && bench->turns == 0; round++) {
+        for (unsigned i = 0; i < bench->count; i++)
+            measure_round(bench, &bench->figures[i]);
+        fprintf(stderr, "round %u of %u\n", round + 1, ROUNDS);
     }
-    qsort(ratios, repeats, sizeof ratios[0], compare_doubles);
-    snprintf(figure->name, sizeof figure->name, "%s", name);
-    figure->gflops = work->operations / best;
-    figure->microseconds = best / 1000;
-    figure->ratio = ratios[repeats / 2];
-    fprintf(stderr, "%-44s %10.1f us %8.1f GFLOP/s %5.1f %% of the peak\n", name, figure->microseconds, figure->gflops,
-            100 * figure->ratio);
+    for (unsigned i = 0; i < bench->count; i++)
+        qsort(bench->figures[i].ratios, bench->figures[i].repeats, sizeof(double), compare_doubles);
 }
 
 static void run_linear(struct bench *bench, const struct work *work)
@@ -236,7 +290,7 @@ static void run_resident_train(struct bench *bench, const struct work *work)
     run_resident_backward(bench, work);
 }
 
-static void measure_all(struct bench *bench)
+static void add_products(struct bench *bench)
 {
     const unsigned h = bench->hidden;
     const double square = (double)h * h;
@@ -269,8 +323,7 @@ static void measure_all(struct bench *bench)
                                             "ffn forward, backward, adam on the device"};
         for (size_t w = 0; w < sizeof works / sizeof works[0] - (bench->device->staged ? 0 : 3); w++) {
             snprintf(name, sizeof name, "%s, %u rows", names[w], rows);
-            if (strstr(name, bench->only) != NULL)
-                measure(bench, name, &works[w]);
+            add_figure(bench, name, &works[w]);
         }
     }
 }
@@ -310,7 +363,7 @@ static void run_attention(struct bench *bench, const struct work *work)
          work->k ? attention_backward(bench->device, &call, &gradients) : attention_forward(bench->device, &call));
 }
 
-static void measure_block(struct bench *bench)
+static void add_block(struct bench *bench)
 {
     const double h = bench->hidden, rows = bench->rows;
     const bool transformer = strcmp(bench->block, "transformer") == 0,
@@ -332,21 +385,33 @@ static void measure_block(struct bench *bench)
         char name[64];
         snprintf(name, sizeof name, "%s%s%s, %u rows", w < 2 ? "" : bench->block, w < 2 ? "" : " ", names[w],
                  bench->rows);
-        if (strstr(name, bench->only) != NULL)
-            measure(bench, name, &works[w]);
+        add_figure(bench, name, &works[w]);
     }
 }
 
 /* --- the report ------------------------------------------------------------------------------------------------------
  */
 
+static double quantile(const struct figure *figure, double part)
+{
+    return figure->ratios[(unsigned)(part * (figure->repeats - 1))];
+}
+
+static double gflops(const struct figure *figure)
+{
+    return figure->work.operations / figure->best_ns;
+}
+
 static void print_table(const struct bench *bench)
 {
     printf("%s, %s kernels, h = %u: multiply-add peak %.1f GFLOP/s\n", bench->device->info.name,
            provider_name(bench->device), bench->hidden, bench->peak);
-    for (unsigned i = 0; i < bench->count; i++)
-        printf("%-44s %10.1f us %8.1f GFLOP/s %5.1f %%\n", bench->figures[i].name, bench->figures[i].microseconds,
-               bench->figures[i].gflops, 100 * bench->figures[i].ratio);
+    for (unsigned i = 0; i < bench->count; i++) {
+        const struct figure *figure = &bench->figures[i];
+        printf("%-44s %10.1f us %8.1f GFLOP/s %5.1f %% (%.1f-%.1f of %u)\n", figure->name, figure->best_ns / 1000,
+               gflops(figure), 100 * quantile(figure, 0.5), 100 * quantile(figure, 0.25), 100 * quantile(figure, 0.75),
+               figure->repeats);
+    }
 }
 
 static void write_json(const struct bench *bench, const char *path)
@@ -360,7 +425,7 @@ static void write_json(const struct bench *bench, const char *path)
     for (unsigned i = 0; i < bench->count; i++)
         fprintf(file,
                 "  {\"name\": \"%s\", \"unit\": \"GFLOP/s\", \"value\": %.2f, \"floor\": %.2f, \"ratio\": %.4f}%s\n",
-                bench->figures[i].name, bench->figures[i].gflops, bench->peak, bench->figures[i].ratio,
+                bench->figures[i].name, gflops(&bench->figures[i]), bench->peak, quantile(&bench->figures[i], 0.5),
                 i + 1 < bench->count ? "," : "");
     fprintf(file, "]\n");
     fclose(file);
@@ -441,8 +506,11 @@ static void bench_open(struct bench *bench, const char *kernel, const char *devi
     peak_use_clock(bench->floor, now_ns, bench);
     peak_fma(bench->floor); /* compiles */
 }
+
 static void bench_close(struct bench *bench)
 {
+    for (unsigned i = 0; i < bench->count; i++)
+        free(bench->figures[i].ratios);
     for (unsigned i = 0; i < BLOCK_SLABS; i++)
         drop_slab(&bench->inputs[i]);
     for (unsigned i = 0; i < BLOCK_SLABS; i++)
@@ -457,13 +525,19 @@ static void bench_close(struct bench *bench)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"hidden", required_argument, NULL, 'h'},  {"kernel", required_argument, NULL, 'k'},
-        {"seconds", required_argument, NULL, 's'}, {"json", required_argument, NULL, 'j'},
-        {"cpu-time", no_argument, NULL, 'c'},      {"rows", required_argument, NULL, 'r'},
-        {"device", required_argument, NULL, 'd'},  {"expert", required_argument, NULL, 'e'},
-        {"only", required_argument, NULL, 'o'},    {"staged", no_argument, NULL, 'S'},
-        {"block", required_argument, NULL, 'b'},   {0}};
+    static const struct option options[] = {{"hidden", required_argument, NULL, 'h'},
+                                            {"kernel", required_argument, NULL, 'k'},
+                                            {"seconds", required_argument, NULL, 's'},
+                                            {"json", required_argument, NULL, 'j'},
+                                            {"cpu-time", no_argument, NULL, 'c'},
+                                            {"rows", required_argument, NULL, 'r'},
+                                            {"device", required_argument, NULL, 'd'},
+                                            {"expert", required_argument, NULL, 'e'},
+                                            {"only", required_argument, NULL, 'o'},
+                                            {"staged", no_argument, NULL, 'S'},
+                                            {"block", required_argument, NULL, 'b'},
+                                            {"turns", required_argument, NULL, 't'},
+                                            {0}};
     struct bench bench = {.hidden = 1024, .seconds = 0.5, .only = "", .block = "ffn"};
     const char *kernel = "auto", *device = "", *expert = "", *json = NULL;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -483,6 +557,8 @@ int main(int argc, char **argv)
             bench.only = optarg;
         else if (option == 'b')
             bench.block = optarg;
+        else if (option == 't')
+            bench.turns = (unsigned)strtoul(optarg, NULL, 10);
         else if (option == 'j')
             json = optarg;
         else if (option == 'c')
@@ -497,10 +573,12 @@ int main(int argc, char **argv)
         bench.rows = strcmp(bench.block, "transformer") == 0 ? 8 : 256;
     bench_open(&bench, kernel, device, expert);
     if (ffn)
-        measure_all(&bench);
+        add_products(&bench);
     else
-        measure_block(&bench);
-    print_table(&bench);
+        add_block(&bench);
+    measure(&bench);
+    if (bench.turns == 0)
+        print_table(&bench);
     if (json != NULL)
         write_json(&bench, json);
     bench_close(&bench);
