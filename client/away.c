@@ -4,7 +4,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-#include "client/backlog.h"
 #include "client/call_cut.h"
 #include "client/call_join.h"
 #include "client/call_parts.h"
@@ -50,7 +49,7 @@ static void go_away(struct expertd_call *call)
     struct expertd_client *client = call->client;
     client->stirred = true;
     call->not_applied = call->method != EXPERTD__METHOD__BACKWARD;
-    call_table_remove(&client->table, call);
+    key_table_remove(&client->table, &call->by_id);
     switchboard_move(call, CALL_AWAY);
 }
 
@@ -499,10 +498,9 @@ static bool send_large(struct expertd_call *call)
 /* Of a leg that was never sent: the call goes by the first connection, and stays there. */
 static void go_home(struct expertd_call *call, struct expertd_call *leg)
 {
-    call_table_remove(&leg->client->table, leg);
+    key_table_remove(&leg->client->table, &leg->by_id);
     forget(call);
     switchboard_keep(leg);
-    backlog_settle(leg);
     call->not_applied = true;
     if (switchboard_set_time_left(call, clock_now_ns()) < 0 || call_table_insert(&call->client->table, call) < 0) {
         call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "no memory for the call");

@@ -10,39 +10,40 @@ static bool is_by_itself(const struct expertd_call *call)
 /* Forwards and backwards are in pools of their own. */
 static uint64_t key_of(const struct expertd_call *call)
 {
-    if (is_by_itself(call))
-        return call->request_id;
     return call->uid_hash + (call->method == EXPERTD__METHOD__BACKWARD);
 }
 
-struct backlog *backlog_find(const struct expertd_call *call)
+static struct backlog *make(const struct expertd_call *call)
 {
-    struct backlog *backlog = TAILQ_FIRST(&call->client->backlogs);
-    while (backlog && backlog->key != key_of(call))
-        backlog = TAILQ_NEXT(backlog, link);
-    return backlog;
-}
-
-static size_t count(const struct call_list *calls, uint64_t key)
-{
-    size_t found = 0;
-    for (const struct expertd_call *call = TAILQ_FIRST(calls); call; call = TAILQ_NEXT(call, link))
-        found += key_of(call) == key;
-    return found;
-}
-
-struct backlog *backlog_take(const struct expertd_call *call)
-{
-    struct backlog *backlog = backlog_find(call);
-    if (backlog || !(backlog = calloc(1, sizeof *backlog)))
-        return backlog;
+    struct backlog *backlog = calloc(1, sizeof *backlog);
+    if (!backlog)
+        return NULL;
     TAILQ_INIT(&backlog->calls);
-    backlog->key = key_of(call);
-    backlog->flying = is_by_itself(call) ? 1
-                                         : count(&call->client->calls[CALL_SENT], backlog->key) +
-                                               count(&call->client->calls[CALL_UNSENT], backlog->key);
-    TAILQ_INSERT_TAIL(&call->client->backlogs, backlog, link);
+    backlog->by_itself = is_by_itself(call);
+    backlog->by_expert.key = key_of(call);
+    if (!backlog->by_itself && key_table_insert(&call->client->backlogs, &backlog->by_expert) < 0) {
+        free(backlog);
+        return NULL;
+    }
     return backlog;
+}
+
+struct backlog *backlog_of(struct expertd_call *call)
+{
+    if (call->backlog)
+        return call->backlog;
+    struct backlog *backlog =
+        is_by_itself(call) ? NULL : (struct backlog *)key_table_find(&call->client->backlogs, key_of(call));
+    if (!backlog && !(backlog = make(call)))
+        return NULL;
+    backlog->members++;
+    backlog->flying += call_state_flies(call->state);
+    return call->backlog = backlog;
+}
+
+struct backlog *backlog_enter(struct expertd_call *call)
+{
+    return is_by_itself(call) ? NULL : backlog_of(call);
 }
 
 void backlog_join(struct backlog *backlog, struct expertd_call *call)
@@ -56,43 +57,43 @@ void backlog_join(struct backlog *backlog, struct expertd_call *call)
             next = TAILQ_NEXT(next, behind);
         TAILQ_INSERT_BEFORE(next, call, behind);
     }
-    call->backlog = backlog;
-    backlog->comeback.waiting++;
+    if (backlog->comeback.waiting++ == 0)
+        TAILQ_INSERT_TAIL(&call->client->waiting_backlogs, backlog, link);
 }
 
 void backlog_note(struct expertd_call *call, enum call_state to)
 {
     struct backlog *backlog = call->backlog;
-    if (backlog) {
+    if (!backlog)
+        return;
+    if (call->state == CALL_PAUSED) {
         TAILQ_REMOVE(&backlog->calls, call, behind);
-        backlog->comeback.waiting--;
-        call->backlog = NULL;
+        if (--backlog->comeback.waiting == 0)
+            TAILQ_REMOVE(&call->client->waiting_backlogs, backlog, link);
     }
-    if (call_state_flies(call->state) != call_state_flies(to) && (backlog = backlog_find(call)) != NULL)
-        backlog->flying += call_state_flies(to) ? 1 : -(size_t)1;
+    backlog->flying += (size_t)call_state_flies(to) - (size_t)call_state_flies(call->state);
 }
 
 void backlog_stir(const struct expertd_call *call)
 {
-    struct backlog *backlog = backlog_find(call);
-    if (backlog && backlog->comeback.waiting > 0)
-        backlog->comeback.due_ns = call->client->resume_ns = 0;
+    if (call->backlog && call->backlog->comeback.waiting > 0)
+        call->backlog->comeback.due_ns = call->client->resume_ns = 0;
 }
 
 void backlog_settle(const struct expertd_call *call)
 {
-    struct backlog *backlog = backlog_find(call);
-    if (!backlog || backlog->comeback.waiting > 0)
-        return;
-    TAILQ_REMOVE(&call->client->backlogs, backlog, link);
-    free(backlog);
+    if (call->backlog && call->backlog->comeback.waiting == 0)
+        call->backlog->comeback = (struct comeback){0};
 }
 
-void backlog_clear(struct expertd_client *client)
+void backlog_leave(struct expertd_call *call)
 {
-    for (struct backlog *backlog = TAILQ_FIRST(&client->backlogs), *next; backlog; backlog = next) {
-        next = TAILQ_NEXT(backlog, link);
-        free(backlog);
-    }
-    TAILQ_INIT(&client->backlogs);
+    struct backlog *backlog = call->backlog;
+    backlog_settle(call);
+    call->backlog = NULL;
+    if (!backlog || --backlog->members > 0)
+        return;
+    if (!backlog->by_itself)
+        key_table_remove(&call->client->backlogs, &backlog->by_expert);
+    free(backlog);
 }

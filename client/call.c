@@ -50,72 +50,15 @@ bool call_nothing_done(enum expertd_status status)
 
 /* ---- table: request ids count up, so their low bits spread by themselves --------------------------------------- */
 
-static struct expertd_call **bucket_of(const struct call_table *table, uint64_t request_id)
+int call_table_insert(struct key_table *table, struct expertd_call *call)
 {
-    return &table->buckets[request_id & (table->size - 1)];
+    call->by_id.key = call->request_id;
+    return key_table_insert(table, &call->by_id);
 }
 
-static int grow(struct call_table *table)
+struct expertd_call *call_table_find(const struct key_table *table, uint64_t request_id)
 {
-    struct call_table larger = {.size = table->size ? 2 * table->size : 64, .count = table->count};
-    larger.buckets = calloc(larger.size, sizeof(struct expertd_call *));
-    if (!larger.buckets)
-        return -ENOMEM;
-    for (size_t i = 0; i < table->size; i++) {
-        for (struct expertd_call *call = table->buckets[i], *next; call; call = next) {
-            struct expertd_call **bucket = bucket_of(&larger, call->request_id);
-            next = call->bucket_next;
-            call->bucket_next = *bucket;
-            *bucket = call;
-        }
-    }
-    free(table->buckets);
-    *table = larger;
-    return 0;
-}
-
-int call_table_insert(struct call_table *table, struct expertd_call *call)
-{
-    if (table->count >= table->size) {
-        const int rc = grow(table);
-        if (rc < 0 && table->size == 0)
-            return rc; /* else longer chains will do */
-    }
-    struct expertd_call **bucket = bucket_of(table, call->request_id);
-    call->bucket_next = *bucket;
-    *bucket = call;
-    table->count++;
-    return 0;
-}
-
-bool call_table_remove(struct call_table *table, struct expertd_call *call)
-{
-    if (table->size == 0)
-        return false;
-    for (struct expertd_call **at = bucket_of(table, call->request_id); *at; at = &(*at)->bucket_next) {
-        if (*at == call) {
-            *at = call->bucket_next;
-            table->count--;
-            return true;
-        }
-    }
-    return false;
-}
-
-struct expertd_call *call_table_find(const struct call_table *table, uint64_t request_id)
-{
-    if (table->size == 0)
-        return NULL;
-    for (struct expertd_call *call = *bucket_of(table, request_id); call; call = call->bucket_next)
-        if (call->request_id == request_id)
-            return call;
-    return NULL;
-}
-
-void call_table_clear(struct call_table *table)
-{
-    free(table->buckets);
-    *table = (struct call_table){0};
+    return (struct expertd_call *)key_table_find(table, request_id);
 }
 
 /* ---- what programs see of a call ------------------------------------------------------------------------------- */

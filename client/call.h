@@ -10,6 +10,7 @@
 #include <zmq.h>
 
 #include "client/expertd.h"
+#include "client/key_table.h"
 #include "proto/message.h"
 
 enum { CALL_ENDPOINT_SIZE = 256 }; /* a longer one, that an answer names, is none */
@@ -32,9 +33,9 @@ struct backlog;
 TAILQ_HEAD(call_list, expertd_call);
 
 struct expertd_call {
+    struct keyed by_id; /* in the table of calls in flight; the first member */
     struct expertd_client *client;
     TAILQ_ENTRY(expertd_call) link;
-    struct expertd_call *bucket_next; /* in the table of calls in flight */
     void *user;
     struct expertd_call *leg_of;    /* of a leg; NULL */
     struct away *away;              /* CALL_AWAY: its legs */
@@ -42,7 +43,7 @@ struct expertd_call {
     char named[CALL_ENDPOINT_SIZE]; /* the endpoint that its answer names; "" */
     uint64_t request_id;
     uint64_t deadline_ns;
-    struct backlog *backlog; /* that it waits in; NULL */
+    struct backlog *backlog; /* its expert's; NULL */
     TAILQ_ENTRY(expertd_call) behind;
     uint32_t deadline_ms;
     uint32_t retry_after_ms; /* of the last refusal */
@@ -102,16 +103,8 @@ bool call_nothing_done(enum expertd_status status);
 void call_set_status(struct expertd_call *call, enum expertd_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Calls in flight by request id. Zeroed is empty. */
-struct call_table {
-    struct expertd_call **buckets;
-    size_t size; /* a power of two */
-    size_t count;
-};
-int call_table_insert(struct call_table *table, struct expertd_call *call); /* -ENOMEM */
-/* Takes the call out of the table; false if it is not there. */
-bool call_table_remove(struct call_table *table, struct expertd_call *call);
-struct expertd_call *call_table_find(const struct call_table *table, uint64_t request_id);
-void call_table_clear(struct call_table *table);
+/* Calls in flight by request id. */
+int call_table_insert(struct key_table *table, struct expertd_call *call); /* -ENOMEM */
+struct expertd_call *call_table_find(const struct key_table *table, uint64_t request_id);
 
 #endif

@@ -40,7 +40,7 @@ static int set_up(struct expertd_client *client, const char *endpoint, const str
     client->earliest_ns = client->patient_until_ns = UINT64_MAX;
     for (size_t i = 0; i < CALL_STATES; i++)
         TAILQ_INIT(&client->calls[i]);
-    TAILQ_INIT(&client->backlogs);
+    TAILQ_INIT(&client->waiting_backlogs);
     client->endpoint = strdup(endpoint);
     if (!client->endpoint)
         return -ENOMEM;
@@ -85,11 +85,11 @@ void expertd_client_destroy(struct expertd_client **pointer)
     for (size_t i = 0; i < client->siblings.count; i++)
         expertd_client_destroy(&client->siblings.clients[i]);
     siblings_clear(&client->siblings);
-    backlog_clear(client);
     for (size_t i = 0; i < CALL_STATES; i++) {
         struct expertd_call *call;
         while ((call = TAILQ_FIRST(&client->calls[i])) != NULL) {
             TAILQ_REMOVE(&client->calls[i], call, link);
+            backlog_leave(call);
             if (i != CALL_FREE) {
                 call_drop_request(call);
                 call_drop_answer(call);
@@ -99,7 +99,8 @@ void expertd_client_destroy(struct expertd_client **pointer)
         }
     }
     connection_close(&client->connection);
-    call_table_clear(&client->table);
+    key_table_clear(&client->backlogs);
+    key_table_clear(&client->table);
     decoder_clear(&client->decoder);
     free(client->endpoint);
     free(client);

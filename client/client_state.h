@@ -25,10 +25,11 @@ struct expertd_client {
     uint32_t queue_limit;
     uint64_t max_frame_bytes;
     uint32_t codec, reply_codec;
-    uint64_t last_request_id; /* of a client that is no sibling */
-    uint64_t random;          /* of pauses */
-    TAILQ_HEAD(backlog_list, backlog) backlogs;
-    uint64_t resume_ns; /* of those of them where calls wait none is due earlier */
+    uint64_t last_request_id;                           /* of a client that is no sibling */
+    uint64_t random;                                    /* of pauses */
+    struct key_table backlogs;                          /* of experts that calls are there of */
+    TAILQ_HEAD(backlog_list, backlog) waiting_backlogs; /* where calls wait */
+    uint64_t resume_ns;                                 /* none of these is due earlier */
     bool impatient;
     uint64_t earliest_ns; /* no deadline in flight is earlier; it may be that of a call that has ended */
     int ended;            /* calls that neither expertd_poll() has counted nor the program has fetched */
@@ -36,7 +37,7 @@ struct expertd_client {
     size_t count[CALL_STATES];
     size_t own_legs; /* of those in flight, that are legs of others of these */
     struct call_list calls[CALL_STATES];
-    struct call_table table;
+    struct key_table table; /* of calls in flight, by their ids */
     struct decoder decoder;
     struct expertd_client_counters counters;
     size_t metadata_bytes;

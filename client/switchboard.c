@@ -18,8 +18,7 @@ enum { CALLS_KEPT = 64, ROOM_ALIGN = 64 };
 void switchboard_move(struct expertd_call *call, enum call_state state)
 {
     struct expertd_client *client = call->client;
-    if (!TAILQ_EMPTY(&client->backlogs))
-        backlog_note(call, state);
+    backlog_note(call, state);
     TAILQ_REMOVE(&client->calls[call->state], call, link);
     client->count[call->state]--;
     call->state = state;
@@ -30,7 +29,7 @@ void switchboard_move(struct expertd_call *call, enum call_state state)
 void switchboard_finish(struct expertd_call *call)
 {
     struct expertd_client *client = call->client;
-    call_table_remove(&client->table, call);
+    key_table_remove(&client->table, &call->by_id);
     if (!call_keeps_request(call))
         call_drop_request(call);
     if (call->leg_of) {
@@ -51,6 +50,7 @@ void switchboard_keep(struct expertd_call *call)
     call_drop_request(call);
     call_drop_answer(call);
     switchboard_move(call, CALL_FREE);
+    backlog_leave(call);
 }
 
 struct expertd_call *switchboard_new_call(struct expertd_client *client, Expertd__Method method)
@@ -64,8 +64,8 @@ struct expertd_call *switchboard_new_call(struct expertd_client *client, Expertd
         client->count[CALL_FREE]++;
         call->client = client;
         call->state = CALL_FREE;
+        call->backlog = NULL;
     }
-    call->bucket_next = NULL;
     call->user = NULL;
     call->leg_of = NULL;
     call->away = NULL;
@@ -77,7 +77,6 @@ struct expertd_call *switchboard_new_call(struct expertd_client *client, Expertd
     call->unanswered = false;
     memset(call->in_doubt, 0, sizeof call->in_doubt);
     call->retry_after_ms = 0;
-    call->backlog = NULL;
     call->status = EXPERTD_OK;
     call->n_request = call->n_outputs = call->n_gradients = call->n_parts = 0;
     call->metadata_bytes = 0;
@@ -159,9 +158,10 @@ static void send_waiting(struct expertd_client *client)
 }
 
 /* The call, which has a status for the case that its deadline comes first, waits. */
-static void pause_call(struct backlog *backlog, struct expertd_call *call)
+static void pause_call(struct expertd_call *call)
 {
     struct expertd_client *client = call->client;
+    struct backlog *backlog = call->backlog;
     if (client->count[CALL_PAUSED] == 0 || backlog->comeback.due_ns < client->resume_ns)
         client->resume_ns = backlog->comeback.due_ns;
     switchboard_move(call, CALL_PAUSED);
@@ -174,7 +174,7 @@ static bool goes_on(struct expertd_client *client, struct expertd_call *call)
     if (call->status != EXPERTD_RESOURCE_EXHAUSTED || call->retry_after_ms == 0 || client->impatient ||
         call->n_request == 0)
         return false;
-    struct backlog *backlog = backlog_take(call);
+    struct backlog *backlog = backlog_of(call);
     if (!backlog)
         return false;
     const size_t others = backlog->flying - 1;
@@ -182,21 +182,21 @@ static bool goes_on(struct expertd_client *client, struct expertd_call *call)
     if (others == 0 && backlog->comeback.due_ns >= call->deadline_ns)
         return false;
     client->counters.resent++;
-    pause_call(backlog, call);
+    pause_call(call);
     return true;
 }
 
 /* A new call where others wait stands behind them. */
 static bool stands_behind(struct expertd_call *call)
 {
-    struct backlog *backlog = backlog_find(call);
+    const struct backlog *backlog = backlog_enter(call);
     if (!backlog || backlog->comeback.waiting == 0 ||
         (backlog->flying == 0 && backlog->comeback.due_ns >= call->deadline_ns))
         return false;
     call->retry_after_ms = backlog->comeback.hint_ms;
     call_set_status(call, EXPERTD_RESOURCE_EXHAUSTED, "%s: it waits behind calls of the expert that were refused",
                     call->client->endpoint);
-    pause_call(backlog, call);
+    pause_call(call);
     return true;
 }
 
@@ -230,24 +230,25 @@ static void resume_paused(struct expertd_client *client)
     if (client->count[CALL_PAUSED] == 0 || now_ns < client->resume_ns)
         return;
     client->resume_ns = UINT64_MAX;
-    for (struct backlog *backlog = TAILQ_FIRST(&client->backlogs), *next; backlog; backlog = next) {
+    for (struct backlog *backlog = TAILQ_FIRST(&client->waiting_backlogs), *next; backlog; backlog = next) {
         next = TAILQ_NEXT(backlog, link);
-        uint32_t waiting = backlog->comeback.waiting, tries = 0;
-        if (waiting > 0 && backlog->comeback.due_ns <= now_ns)
+        const uint32_t waiting = backlog->comeback.waiting;
+        uint32_t tries = 0;
+        if (backlog->comeback.due_ns <= now_ns)
             tries = comeback_try(&backlog->comeback, backlog->flying, now_ns, &client->random);
         if (waiting > tries && backlog->comeback.due_ns < client->resume_ns)
             client->resume_ns = backlog->comeback.due_ns;
         for (; tries > 0; tries--)
-            send_first(backlog, now_ns); /* the last one may be the backlog's end */
+            send_first(backlog, now_ns);
     }
 }
 
 /* The server has a place, as it has answered this one. */
 static void follow(const struct expertd_call *call)
 {
-    struct backlog *backlog = call->status == EXPERTD_RESOURCE_EXHAUSTED ? NULL : backlog_find(call);
+    struct backlog *backlog = call->status == EXPERTD_RESOURCE_EXHAUSTED ? NULL : call->backlog;
     for (uint32_t some = backlog ? comeback_answered(&backlog->comeback) : 0; some > 0; some--)
-        send_first(backlog, clock_now_ns()); /* the last one may be the backlog's end */
+        send_first(backlog, clock_now_ns());
 }
 
 /* ---- shared memory ---------------------------------------------------------------------------------------------- */
@@ -494,15 +495,14 @@ void switchboard_release(struct expertd_call *call)
     struct expertd_client *client = call->client;
     const bool gone = call_state_flies(call->state);
     if (call_in_flight(call)) {
-        call_table_remove(&client->table, call);
+        key_table_remove(&client->table, &call->by_id);
         client->own_legs -= call->leg_of && call->leg_of->client == client;
     }
     if (call->state == CALL_DONE)
         switchboard_report(call);
-    switchboard_keep(call);
-    backlog_settle(call);
     if (gone)
         backlog_stir(call);
+    switchboard_keep(call);
     if (client->count[CALL_FREE] > CALLS_KEPT) {
         TAILQ_REMOVE(&client->calls[CALL_FREE], call, link);
         client->count[CALL_FREE]--;

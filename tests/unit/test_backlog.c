@@ -235,10 +235,13 @@ START_TEST(they_stand_in_the_order_in_which_they_were_made_whenever_they_come)
 {
     static const uint64_t come[] = {2, 5, 7, 3, 1, 6}, stand[] = {1, 2, 3, 5, 6, 7};
     struct expertd_call calls[sizeof come / sizeof come[0]];
-    struct backlog backlog = {.key = 1};
+    struct backlog backlog = {0};
+    struct expertd_client client = {0};
     TAILQ_INIT(&backlog.calls);
+    TAILQ_INIT(&client.waiting_backlogs);
     for (size_t i = 0; i < sizeof come / sizeof come[0]; i++) {
         calls[i].request_id = come[i];
+        calls[i].client = &client;
         backlog_join(&backlog, &calls[i]);
     }
     const struct expertd_call *at = TAILQ_FIRST(&backlog.calls);
