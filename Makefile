@@ -253,7 +253,8 @@ tests_WITH = $(HELPERS) $(call libs,$(HAVE))
 CXX_LIB   := $(if $(filter dht,$(HAVE)),-lstdc++)
 # There are many of them, and each has everything in it: a linker that is several times as fast, where there is one.
 FAST_LD   := $(shell for ld in lld gold; do if command -v ld.$$ld >/dev/null; then echo -fuse-ld=$$ld; break; fi; done)
-tests_LINK = $(FAST_LD) -rdynamic $(call pkg_libs,$(TEST_PKGS)) $(CXX_LIB) -ldl -lm
+# tests/unit/support_mark.c is asked before libcheck.
+tests_LINK = $(FAST_LD) -rdynamic -Wl,--wrap=_mark_point $(call pkg_libs,$(TEST_PKGS)) $(CXX_LIB) -ldl -lm
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call with,tests)
 	$(call link,tests)
 TOOLS     := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(filter-out tests/bench/support%,$(call present,$(wildcard tests/bench/*.c))))
