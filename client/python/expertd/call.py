@@ -4,7 +4,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Any, Callable, List, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from .errors import ExpertdError, error_of
 
@@ -29,7 +29,7 @@ class Call:
 
     __slots__ = ("connection", "request_id", "header", "frames", "backward", "uid", "deadline", "patient_until", "impatient",
                  "pause", "resend_at", "state", "ever_sent", "parts", "reply", "reply_frames", "error", "rows", "remote",
-                 "went_by", "home", "followed", "leaves", "uncertain", "_ended", "_callbacks")
+                 "refusal", "expert", "went_by", "home", "followed", "leaves", "uncertain", "_ended", "_callbacks")
 
     def __init__(self, header: bytes, frames: Sequence[Any], *, uid: str, backward: bool, timeout: float,
                  retry_for: float, rows: int = 0, parts: int = 0):
@@ -44,11 +44,14 @@ class Call:
         # Of the server's frontends: the one that was asked first, whether its word was followed, and where to that is done next.
         self.home, self.followed, self.leaves = "", False, ""
         self.deadline = now + timeout
+        # Whose calls it is one of, as forwards and backwards are in pools of their own; None: it asks for something else, or many.
+        self.expert: Optional[Tuple[str, bool]] = (uid, backward) if frames and not parts else None
         self.parts = parts  # so many experts are asked; each has its status in the reply, whatever the reply's own is
         # Impatient: a server that is down or full is not waited for, but by a backward that it may have applied.
         self.impatient = retry_for <= 0
         self.patient_until = min(self.deadline, now + (retry_for if retry_for > 0 else IMPATIENT_RETRY_FOR))
         self.pause, self.resend_at = FIRST_PAUSE, 0.0
+        self.refusal = ""  # WAITING because the server was full: what it said, or what others were told
         self.state, self.ever_sent = UNSENT, False
         self.uncertain = False  # it was sent before, wherever, and may have been applied
         self.reply: Any = None
@@ -130,7 +133,7 @@ class Call:
 
     def expires(self) -> float:
         """When it ends for lack of an answer, as it stands now."""
-        return self.patient_until if self.state == UNSENT else self.deadline
+        return self.patient_until if self.state == UNSENT or self.refusal else self.deadline
 
     def may_try_again(self, status: int, now: float) -> bool:
         """After that status: under the same request id, so that a backward is applied at most once."""

@@ -29,8 +29,9 @@ from typing import Any, Deque, Dict, Iterator, List, Optional, Protocol, Tuple
 import zmq
 
 from . import credit, keys, local
-from .call import (DONE, LONGEST_PAUSE, SENT, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_NOT_FOUND, STATUS_UNAVAILABLE, UNSENT, WAITING,
-                   Call, Cancelled)
+from .backlog import Backlog
+from .call import (DONE, LONGEST_PAUSE, SENT, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_NOT_FOUND, STATUS_RESOURCE_EXHAUSTED,
+                   STATUS_UNAVAILABLE, UNSENT, WAITING, Call, Cancelled)
 from .errors import Unavailable, error_of, of_failure
 from .replies import Replies
 
@@ -139,6 +140,7 @@ class Connection:
         self._ping, self._local_memory = ping, local.memory_for(endpoint) if ping else 0
         self._local_failures, self._local_since, self._asked_connects, self._ping_id = 0, 0.0, 0, -1
         self._unsent: Dict[int, Call] = {}
+        self._backlogs: Dict[Optional[Tuple[str, bool]], Backlog] = {}  # of the experts that `calls` ask
         self._finished: Deque[Call] = deque()  # whose callbacks are to run
         self._driver: Optional[Call] = None  # whose thread drives
         self._paused = False  # the I/O thread does not look after the socket
@@ -231,13 +233,13 @@ class Connection:
             try:
                 call.connection = self
                 call.request_id = call.request_id or next(self._poller.request_ids)
-                self.calls[call.request_id] = call
+                self._remember(call)
                 if self._paused and not attended and self._driver is None:  # behind the line above: see _hand_back
                     self._resume()
                 if self.closed:
                     self._end(call, STATUS_UNAVAILABLE, "the connection was closed")
                 else:
-                    if call.state != WAITING and (self._unsent or not self._send(call)):
+                    if call.state != WAITING and not self._stands_behind(call) and (self._unsent or not self._send(call)):
                         self._queue(call)
                     self._pump()
             except BaseException:
@@ -260,6 +262,7 @@ class Connection:
             if call is self._driver and self._driver_thread == threading.get_ident():
                 self._hand_back()  # an interrupt may have kept its thread from it
             self._forget(call)
+            self._stir(call)
             self._end_as(call, None, (), Cancelled("the call was given up", endpoint=self.endpoint, uid=call.uid,
                                                    not_applied=not (call.backward and call.ever_sent)))
         self._run_callbacks()
@@ -375,6 +378,9 @@ class Connection:
                         continue
                     when = min(call.expires(), call.resend_at) if call.state == WAITING else call.expires()
                     next_time = when if next_time is None else min(next_time, when)
+                due = self._try_waiting(now)
+                if next_time is not None:
+                    next_time = min(next_time, due)
                 self._mind_first(now)
                 if next_time is not None:
                     next_time = min(next_time, self._patient_until)
@@ -548,6 +554,8 @@ class Connection:
                 self._queue(call)
             else:
                 self._end(call, STATUS_UNAVAILABLE, "the connection was lost before the answer came")
+        if link is None:
+            self._forget_backlogs()
 
     def _receive(self) -> None:
         while self.socket is not None and self.socket.get(_EVENTS) & _POLLIN:
@@ -611,6 +619,8 @@ class Connection:
             return
         for header, frames in replies:
             self._take_reply(header, frames)
+        if self._unsent:  # an answer lets others go
+            self._pump()
         for refused in elsewhere:
             refused.remote = True
             # It may have been refused and sent anew since, over ZeroMQ.
@@ -645,6 +655,8 @@ class Connection:
             link.close()
 
     def _take(self, call: Call, reply: Any, frames: List[Any]) -> None:
+        if reply.status == STATUS_RESOURCE_EXHAUSTED and self._waits_behind_others(call, reply):
+            return
         if reply.version != 1:
             self._end(call, STATUS_INTERNAL, f"the server speaks version {reply.version} of the protocol, not 1")
         elif reply.status == 0 or call.parts and len(reply.parts) == call.parts:
@@ -663,6 +675,62 @@ class Connection:
             self._finished.append(call)
         else:
             self._end(call, reply.status, reply.message)
+        backlog = self._backlogs.get(call.expert) if reply.status != STATUS_RESOURCE_EXHAUSTED else None
+        if backlog:
+            self._let_go(backlog, backlog.answered())
+
+    # ---- where the server was full, under the lock
+
+    def _waits_behind_others(self, call: Call, reply: Any) -> bool:
+        """Of a refusal with a hint when to come back."""
+        backlog = self._backlogs.get(call.expert)
+        now = time.monotonic()
+        if backlog is None or not reply.retry_after_ms or reply.version != 1 or call.goes_elsewhere() or now >= call.patient_until:
+            return False
+        self._unsent.pop(call.request_id, None)
+        backlog.refused(call.request_id, reply.retry_after_ms / 1000, now)
+        self._pause(call, backlog, reply.message or "the server is full")
+        if backlog.flying() == 0 and backlog.due >= call.patient_until:
+            self._end(call, reply.status, reply.message)
+        return True
+
+    def _stands_behind(self, call: Call) -> bool:
+        """Whether a new call waits, as others of its expert do."""
+        backlog = self._backlogs.get(call.expert)
+        if not backlog or call.goes_elsewhere() or backlog.flying() <= 1 and backlog.due >= call.patient_until:
+            return False
+        backlog.wait(call.request_id)
+        self._pause(call, backlog, "it waits behind calls of the expert that were refused")
+        return True
+
+    def _pause(self, call: Call, backlog: Backlog, refusal: str) -> None:
+        call.state, call.resend_at, call.refusal = WAITING, math.inf, refusal
+        self._wake(min(backlog.due, call.expires()))
+
+    def _try_waiting(self, now: float) -> float:
+        """Where it is time to. Returns when it is next."""
+        next_time = math.inf
+        for backlog in list(self._backlogs.values()):
+            if backlog and backlog.due <= now:
+                self._let_go(backlog, backlog.tried(now))
+            if backlog:
+                next_time = min(next_time, backlog.due)
+        return next_time
+
+    def _let_go(self, backlog: Backlog, some: int) -> None:
+        while some > 0 and backlog:
+            call = self.calls.get(backlog.take() or 0)
+            if call is not None and call.refusal:
+                call.refusal = ""
+                self._queue(call)
+                some -= 1
+
+    def _stir(self, call: Call) -> None:
+        """It ends without an answer, of which nothing else will tell: who waits is tried soon."""
+        backlog = self._backlogs.get(call.expert)
+        if backlog and call.state in (SENT, UNSENT):
+            backlog.stir()
+            self._wake(0.0)
 
     def _belongs_elsewhere(self, call: Call, reply: Any) -> bool:
         """Whether the call goes on at another frontend of the server: at the one that this one names, once; or at the one
@@ -722,7 +790,10 @@ class Connection:
                 call.connection, call.leaves = self, endpoint
 
     def _expire(self, call: Call, now: float) -> None:
-        if now >= call.deadline:
+        self._stir(call)
+        if call.refusal:
+            self._end(call, STATUS_RESOURCE_EXHAUSTED, call.refusal)
+        elif now >= call.deadline:
             self._end(call, STATUS_DEADLINE_EXCEEDED,
                       "no answer in time" + (f": {self._why_down}" if self.state != UP else ""))
         else:
@@ -749,9 +820,22 @@ class Connection:
         except BlockingIOError:
             pass
 
+    def _remember(self, call: Call) -> None:
+        self.calls[call.request_id] = call
+        if call.expert is not None:
+            backlog = self._backlogs.get(call.expert)
+            if backlog is None:
+                backlog = self._backlogs[call.expert] = Backlog()
+            backlog.members.add(call.request_id)
+
     def _forget(self, call: Call) -> None:
         self.calls.pop(call.request_id, None)
         self._unsent.pop(call.request_id, None)
+        backlog = self._backlogs.get(call.expert)
+        if backlog is not None:
+            backlog.leave(call.request_id)
+            if not backlog.members:
+                del self._backlogs[call.expert]
 
     def _reset(self, state: int = CONNECTING) -> None:
         if self.closed:
@@ -766,6 +850,15 @@ class Connection:
         if self._driver is not None:
             self._wake_driver()  # it may sleep on the old socket
         self._wake(0.0)  # what has ended is told, whatever keeps this thread from it
+
+    def _forget_backlogs(self) -> None:
+        """After a loss: the next connection's server may have room; and an interrupt may have left them half changed."""
+        self._backlogs.clear()
+        for call in list(self.calls.values()):
+            self._remember(call)
+            if call.refusal:
+                call.refusal = ""
+                self._queue(call)
 
     def _begin(self, state: int) -> None:
         """With a new socket; or, as long as there can be none, down."""
