@@ -856,7 +856,7 @@ class Connection:
         self._backlogs.clear()
         for call in list(self.calls.values()):
             self._remember(call)
-            if call.refusal:
+            if call.state == WAITING and call.resend_at == math.inf:
                 call.refusal = ""
                 self._queue(call)
 

@@ -250,11 +250,15 @@ def test_after_the_hint_it_is_tried_whether_there_are_more_places_now(stand_in):
     asker.let(second)
 
 
-def test_after_a_loss_who_waits_is_sent_as_well(asker):
+@pytest.mark.parametrize("how", ["as it was", "half let go"])
+def test_after_a_loss_who_waits_is_sent_as_well(asker, how):
     first, second = asker.second_behind()
     connection = transport().connection(asker.client.endpoint)
     asker.full.places = 2
     with connection.lock:
+        if how == "half let go":  # as an interrupt may leave it
+            second.refusal = ""
+            connection._backlogs[second.expert].take()
         connection._reset()
     asker.wait(lambda: len(asker.full.came) == 4)
     asker.let(first)
