@@ -31,7 +31,8 @@ struct expertd_tensor session_rows_of_4(uint64_t rows);
 void session_forward(uint64_t rows, uint32_t deadline_ms, struct expertd_call **result);
 /* Of two rows. */
 void session_backward(uint32_t deadline_ms, struct expertd_call **result);
-/* Waits for the call's end. */
+/* Until the call has ended. */
+void session_wait(struct expertd_call *which);
 void session_finish_as(struct expertd_call *which, enum expertd_status status);
 /* The answer of a ping: what was sent before it has been received by the server. */
 void session_ping(void);

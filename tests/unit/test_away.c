@@ -165,7 +165,7 @@ START_TEST(the_other_one_s_silence_ends_with_the_deadline)
     do { /* until home has answered in time */
         expertd_call_release(&session.call);
         session_forward(3, deadline_ms *= 4, &session.call);
-        ck_assert_int_eq(expertd_call_wait(session.call, -1), 0);
+        session_wait(session.call);
     } while (!strstr(expertd_call_message(session.call), named));
     session_finish_as(session.call, EXPERTD_UNAVAILABLE);
 }
@@ -523,7 +523,7 @@ START_TEST(a_frontend_that_is_silent_costs_its_parts_alone)
         deadline_ms *= 4;
         ck_assert_int_eq(
             expertd_backward_parts(session.client, four_parts, 4, &input, 1, &input, 1, deadline_ms, &call), 0);
-        ck_assert_int_eq(expertd_call_wait(call, -1), 0);
+        session_wait(call);
     } while (expertd_call_status(call) != EXPERTD_OK);
     for (size_t p = 0; p < 4; p++) {
         ck_assert_int_eq(expertd_call_part_status(call, p), p % 3 ? EXPERTD_OK : EXPERTD_UNAVAILABLE);

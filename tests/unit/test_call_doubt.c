@@ -136,7 +136,7 @@ START_TEST(what_is_not_sent_again_may_have_been_applied_before)
     do { /* until there was time to be sent there */
         deadline_ms *= 2;
         ck_assert_int_eq(expertd_call_retry(session.call, deadline_ms), 0);
-        ck_assert_int_eq(expertd_call_wait(session.call, -1), 0);
+        session_wait(session.call);
         ck_assert(!expertd_call_not_applied(session.call));
     } while (!strstr(expertd_call_message(session.call), named));
     ck_assert_int_eq(expertd_call_status(session.call), EXPERTD_UNAVAILABLE);
@@ -154,7 +154,7 @@ static void parts_are(const struct expertd_part parts[PARTS], int one, int other
         ck_assert_int_eq(
             expertd_backward_parts(session.client, parts, PARTS, &input, 1, &input, 1, SESSION_LONG_MS, &session.call),
             0);
-    ck_assert_int_eq(expertd_call_wait(session.call, -1), 0);
+    session_wait(session.call);
     ck_assert_int_eq(expertd_call_part_status(session.call, 0), (enum expertd_status)one);
     ck_assert_int_eq(expertd_call_part_status(session.call, 1), (enum expertd_status)other);
 }

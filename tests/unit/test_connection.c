@@ -67,7 +67,7 @@ START_TEST(a_name_is_reached_by_the_addresses_that_it_has_whatever_they_are)
     do {
         expertd_call_release(&session.call);
         session_forward(1, SESSION_LONG_MS, &session.call);
-        ck_assert_int_eq(expertd_call_wait(session.call, -1), 0);
+        session_wait(session.call);
     } while (expertd_call_status(session.call) == EXPERTD_UNAVAILABLE);
     ck_assert_int_eq(expertd_call_status(session.call), EXPERTD_OK);
 }
@@ -212,7 +212,7 @@ START_TEST(a_restarted_server_is_found_again)
         do {
             expertd_call_release(&session.call);
             session_forward(1, SESSION_LONG_MS, &session.call);
-            ck_assert_int_eq(expertd_call_wait(session.call, -1), 0);
+            session_wait(session.call);
         } while (expertd_call_status(session.call) == EXPERTD_UNAVAILABLE);
         ck_assert_int_eq(expertd_call_status(session.call), EXPERTD_OK);
     }
@@ -333,7 +333,7 @@ START_TEST(so_may_a_request)
     proxy_set_speed(proxy, SLOW);
     ck_assert_int_eq(expertd_backward(session.client, "nop.0", &input, 1, &input, 0, 500000, &session.call), 0);
     /* Half of no tensors comes back: what counts is that the request has arrived, and by one connection. */
-    ck_assert_int_eq(expertd_call_wait(session.call, -1), 0);
+    session_wait(session.call);
     ck_assert_int_eq(expertd_call_status(session.call), EXPERTD_INTERNAL);
     expertd_client_counters(session.client, &counters);
     ck_assert_uint_eq(counters.disconnects, 0);
