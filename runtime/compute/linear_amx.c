@@ -21,13 +21,16 @@
 #include "runtime/compute/trial.h"
 #include "runtime/device/device_private.h"
 
+#define FEW_K 8192 /* the longest k of what linear_few multiplies */
+#define TEXT_OF_(number) #number
+#define TEXT_OF(number) TEXT_OF_(number)
+
 enum {
     TILE_ROWS = 16,
     STEP = 32, /* of what is contracted, in one instruction */
     GROUP_TILES = 16,
     PART_PANELS = 4,
     SHARES_OF_A_CORE = 4,
-    FEW_K = 8192,          /* the kernels have it, too */
     PART_STEPS = 8,        /* that a share of split_rows has */
     STACK_BYTES = 2 << 20, /* the kernels' arrays take half of it */
     /* arch_prctl's, of Linux 5.16: leave for this process to have the units' 8 KiB of state in each thread. */
@@ -108,7 +111,7 @@ static int amx_check(struct device *device)
 
 static const char *amx_options(const struct device *device)
 {
-    return device->compute->amx->emulated ? "-DAMX_EMULATED" : "";
+    return device->compute->amx->emulated ? "-DFEW_K=" TEXT_OF(FEW_K) " -DAMX_EMULATED" : "-DFEW_K=" TEXT_OF(FEW_K);
 }
 
 static void amx_shape(const struct device_info *info, struct kernel_shape *shape)

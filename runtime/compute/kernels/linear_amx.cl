@@ -539,10 +539,10 @@ void weight_gradient_tiles(int M, int N, int K, int accumulate, int block_m, __g
 /* One row tile, or a part of one: each weight is used once, so that the time is that of reading them if nothing else waits for it.
  * A step's pairs are made while the one before is multiplied, all planes of `a` stay in their tiles, and what comes AHEAD_STEPS
  * later is fetched a little at a time: a burst would have to wait for itself. The rows are split by each core for itself, which
- * takes less than the launch in which they would share that. Sums are made in the order that multiply_tiles has. */
-#define FEW_K 8192 /* linear_amx.c has it, too */
+ * takes less than the launch in which they would share that. Sums are made in the order that multiply_tiles has. -DFEW_K=n is the
+ * longest K. */
 #define FEW_PLANES (FEW_K / STEP * A_STEP)
-#define AHEAD_STEPS 4
+#define AHEAD_STEPS 8
 #define STEP_BYTES (STEP * PANEL * (int)sizeof(weight))
 
 void split_few(int M, int K, __global const float *a, long a_row_stride, long a_panel_stride, uint *planes)
@@ -561,17 +561,16 @@ void split_few(int M, int K, __global const float *a, long a_row_stride, long a_
     }
 }
 
-/* sums[16][PANEL] of a panel w; `following` is the one that this core takes next, or 0. */
-void multiply_panel(uint *sums, uint *b, const uint *a, __global const char *w, __global const char *following, int K TILES)
+/* sums[16][PANEL] of a panel w; what this core takes next lies behind it, unless it is the last one. */
+void multiply_panel(uint *sums, uint *b, const uint *a, __global const char *w, bool last, int K TILES)
 {
     const int steps = (K + STEP - 1) / STEP;
     TILE_CLEAR(0) TILE_CLEAR(1) TILE_CLEAR(2) TILE_CLEAR(3)
     pair_panel(b, (__global const weight *)w, K);
     for (int s = 0; s < steps; s++, a += A_STEP) {
         const uint *right = b + s % 2 * B_PLANE_WORDS;
-        const int ahead = s + AHEAD_STEPS;
-        __global const char *fetch = ahead < steps ? w + ahead * STEP_BYTES : following + (ahead - steps) * STEP_BYTES;
-        const int lines = ahead < steps || following != 0 ? STEP_BYTES / CACHE_LINE_BYTES / COLUMN_TILES : 0;
+        __global const char *fetch = w + (s + AHEAD_STEPS) * STEP_BYTES;
+        const int lines = last && s + AHEAD_STEPS >= steps ? 0 : STEP_BYTES / CACHE_LINE_BYTES / COLUMN_TILES;
         if (s + 1 < steps)
             pair_panel(b + (s + 1) % 2 * B_PLANE_WORDS, (__global const weight *)(w + (s + 1) * STEP_BYTES),
                        K - (s + 1) * STEP);
@@ -594,6 +593,18 @@ void multiply_panel(uint *sums, uint *b, const uint *a, __global const char *w, 
     int split = -1; /* the member whose rows are in `planes` */                                                        \
     TILES_BEGIN
 
+void finish_few(const uint *sums, int flags, float4 gate, int M, int N, int panel, __global float *out, long out_row_stride,
+                long out_panel_stride, __global const float *bias, __global const float *second, long second_row_stride,
+                long second_panel_stride, __global float *save)
+{
+    for (int r = 0; r < M; r++) {
+        vec row[NV];
+        tile_columns(sums + r * PANEL, row);
+        finish_row(row, flags, gate, M, N, panel, r, out, out_row_stride, out_panel_stride, bias, second, second_row_stride,
+                   second_panel_stride, save);
+    }
+}
+
 /* As linear_cpu.cl's, of which this has the arguments, for UNIT_ROWS rows at most. Grid {1, panels}. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
 void linear_few(int M, int N, int K, int flags, int together, int block_k,
@@ -607,20 +618,14 @@ void linear_few(int M, int N, int K, int flags, int together, int block_k,
     FEW_BEGIN
     EACH_SHARE
     {
-        const int next = share + (int)get_global_size(0);
-        __global const char *w = (__global const char *)(weights + w_offset);
-        const long panel_bytes = (long)K * PANEL * sizeof(weight);
+        const int panel = panel_in_runs(share, grid.y);
         if (split < 0)
             split_few(M, K, a + a_offset, a_row_stride, a_panel_stride, planes);
         split = 0;
-        multiply_panel(sums, b, planes, w + share * panel_bytes, next < grid.y ? w + next * panel_bytes : 0, K TILES_PASS);
-        for (int r = 0; r < M; r++) {
-            vec row[NV];
-            tile_columns(sums + r * PANEL, row);
-            finish_row(row, flags, gate, M, N, share, r, out + out_offset, out_row_stride, out_panel_stride,
-                       bias + bias_offset, second + second_offset, second_row_stride, second_panel_stride,
-                       save + save_offset);
-        }
+        multiply_panel(sums, b, planes, (__global const char *)(weights + w_offset + (long)panel * K * PANEL),
+                       panel + 1 == grid.y, K TILES_PASS);
+        finish_few(sums, flags, gate, M, N, panel, out + out_offset, out_row_stride, out_panel_stride, bias + bias_offset,
+                   second + second_offset, second_row_stride, second_panel_stride, save + save_offset);
     }
     TILES_END
 }
@@ -639,24 +644,15 @@ void linear_few_group(int8 rows, int N, int K, int flags, int most_k,
     FEW_BEGIN
     EACH_SHARE
     {
-        const int member = share / grid.y, panel = share % grid.y, M = rows_of[member];
-        const int next_share = share + (int)get_global_size(0), next_member = next_share / grid.y;
-        const long panel_weights = (long)K * PANEL;
-        __global const weight *following = 0;
-        if (next_member < grid.x)
-            following = weights + at[W][next_member] + next_share % grid.y * panel_weights;
+        const int member = share / grid.y, panel = panel_in_runs(share % grid.y, grid.y), M = rows_of[member];
         if (split != member)
             split_few(M, K, a + at[A][member], a_row_stride, a_panel_stride, planes);
         split = member;
-        multiply_panel(sums, b, planes, (__global const char *)(weights + at[W][member] + panel * panel_weights),
-                       (__global const char *)following, K TILES_PASS);
-        for (int r = 0; r < M; r++) {
-            vec row[NV];
-            tile_columns(sums + r * PANEL, row);
-            finish_row(row, flags, gate, M, N, panel, r, out + at[OUT][member], out_row_stride, out_panel_stride,
-                       bias + at[BIAS][member], second + at[SECOND][member], second_row_stride, second_panel_stride,
-                       save + at[SAVE][member]);
-        }
+        multiply_panel(sums, b, planes, (__global const char *)(weights + at[W][member] + (long)panel * K * PANEL),
+                       panel + 1 == grid.y, K TILES_PASS);
+        finish_few(sums, flags, gate, M, N, panel, out + at[OUT][member], out_row_stride, out_panel_stride,
+                   bias + at[BIAS][member], second + at[SECOND][member], second_row_stride, second_panel_stride,
+                   save + at[SAVE][member]);
     }
     TILES_END
 }

@@ -47,7 +47,6 @@ LINEAR_TILE(linear_wide_tile, const float *, vec_load_private)
 #define WIDE_K 512 /* multiples of PANEL and of QUANTIZED_GROUP */
 #define WIDE_FEW_K (PANEL > QUANTIZED_GROUP ? PANEL : QUANTIZED_GROUP)
 #define WIDE_TILES 4
-#define AHEAD_K (4 * WIDE_FEW_K)
 #define WIDE_BEGIN(tiles, most_k)                                                                                      \
     float wide[WIDE_K * PANEL] __attribute__((aligned(64)));                                                           \
     const bool is_few = end_row - first_row <= FEW_ROWS;                                                               \
@@ -61,7 +60,6 @@ LINEAR_TILE(linear_wide_tile, const float *, vec_load_private)
     else                                                                                                               \
         linear_wide_tile(__VA_ARGS__, wide);
 #else
-#define AHEAD_K PANEL
 LINEAR_TILE(linear_tile, __global const weight *, weight_load)
 #endif
 #ifdef HALF_WEIGHTS
@@ -90,6 +88,9 @@ LINEAR_TILE(linear_wide_tile, const float *, vec_load_private)
 #define ANY_TILE(w, ...) linear_tile(__VA_ARGS__, w);
 #endif
 
+/* How far a tile that is alone looks ahead, in weights: with half as much it waits for memory. */
+#define AHEAD_WEIGHTS (32768 / (int)sizeof(weight))
+
 /* One share of out[M][N] = epilogue(a[M][K] * w), w in panels over N: [ceil(N / PANEL)][K][PANEL]. `second` and `save` are not
  * `out` (the sums wait there, or in `save` of a gated product), and bias is padded to whole panels. most_k, the longest block of
  * k, is a multiple of PANEL. The cell is of a grid {groups of rows, panels}; a group's rows are those that an even division gives. */
@@ -112,16 +113,17 @@ void linear_share(int3 cell, int2 grid, int M, int N, int K, int flags, int most
         is_gated ? save + (long)panel * M * PANEL : out + panel * out_panel_stride;
     __global const weight *w = weights + panel * WEIGHTS_OF_ROWS(K, flags);
     /* Which panel this core takes next is a guess: the others go on as it does. */
-    const int ahead = max(1, (int)get_global_size(0) / side_by_side);
+    const int ahead = groups == 1 ? 1 : max(1, (int)get_global_size(0) / side_by_side);
     WIDE_BEGIN(tiles, most_k)
 
     for (int k0 = 0; k0 < K; k0 += block_k) {
         const int k1 = min(k0 + block_k, K);
         const int begin = k0 == 0 ? TILE_ZERO : columns >= PANEL ? TILE_OUT : TILE_LOCAL;
         const int end = columns < PANEL || (k1 == K && (flags & LINEAR_EPILOGUE) != 0) ? TILE_LOCAL : TILE_OUT;
-        /* One tile waits for w itself: it looks ahead. Several meanwhile fetch the block that comes next. */
-        __global const weight *next = w + WEIGHTS_OF_ROWS(k0 + AHEAD_K, flags);
-        int lines = WEIGHTS_OF_ROWS(k1 - k0, flags) / CACHE_LINE_WEIGHTS;
+        /* One tile waits for w itself: it looks ahead, beyond the panel's end into the next one. */
+        __global const weight *next = w + WEIGHTS_OF_ROWS(k0, flags) + AHEAD_WEIGHTS;
+        int lines = max(0L, min(WEIGHTS_OF_ROWS(k1 - k0, flags), (panels - panel) * WEIGHTS_OF_ROWS(K, flags) - (next - w))) /
+                    CACHE_LINE_WEIGHTS;
         if (tiles > 1) {
             next = w + (k1 < K ? WEIGHTS_OF_ROWS(k1, flags) : ahead * WEIGHTS_OF_ROWS(K, flags));
             if (k1 < K)

@@ -20,10 +20,20 @@ int next_share(__global volatile int *shares, int count)
     return -1;
 }
 
+/* A share's panel where each share has one, in an order in which a core goes through panels that lie one behind the other as long as
+ * the others are as fast: memory is read faster so, and what is fetched beyond a panel's end is not in vain. */
+int panel_in_runs(int share, int panels)
+{
+    const int cores = get_global_size(0), run = panels / cores;
+    return share < run * cores ? share % cores * run + share / cores : share;
+}
+
 /* A share's cell of {groups of rows, panels}, where the shares of `together` groups come one behind the other for the same
  * panel, so that the cores meet it at the same time: {group, panel, how many groups are side by side there}. */
 int3 cell_together(int share, int2 grid, int together)
 {
+    if (grid.x == 1)
+        return (int3)(0, panel_in_runs(share, grid.y), 1);
     const int first_group = share / (grid.y * together) * together, side_by_side = min(together, grid.x - first_group);
     const int rest = share - first_group * grid.y;
     return (int3)(first_group + rest % side_by_side, rest / side_by_side, side_by_side);
