@@ -183,7 +183,7 @@ static void measure(struct bench *bench)
     for (unsigned round = 0; round < ROUNDS && bench->turns == 0; round++) {
         for (unsigned i = 0; i < bench->count; i++)
             measure_round(bench, &bench->figures[i]);
-        fprintf(stderr, "round %u of %u\n", round + 1, ROUNDS);
+        fprintf(stderr, "round %u of %d\n", round + 1, ROUNDS);
     }
     for (unsigned i = 0; i < bench->count; i++)
         qsort(bench->figures[i].ratios, bench->figures[i].repeats, sizeof(double), compare_doubles);
