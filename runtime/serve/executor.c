@@ -5,34 +5,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/doorbell.h"
 #include "common/failpoint.h"
 #include "common/log.h"
 #include "runtime/serve/completion.h"
+#include "runtime/serve/frontend_bell.h"
+#include "runtime/serve/launch.h"
 #include "runtime/serve/pace.h"
 #include "runtime/serve/scheduler.h"
 
 /* The end of a batch is looked for without a pause for so long. */
 static const uint64_t spin_ns = 100 * NS_PER_US;
 
-enum {
-    FLIGHTS = EXPERT_IN_FLIGHT * EXPERT_GROUP,
-    GROUP_ROWS = 64, /* of a batch that is enqueued together with others, at most */
-};
-
-/* A batch on its way through the device. */
-struct flight {
-    uint32_t index; /* of its pool */
-    struct pool_batch batch;
-    struct expert_batch work;
-    uint64_t started_ns;
-    uint64_t queue_ns;  /* of all its tasks together */
-    uint32_t place, of; /* it is number `place` of `of` batches that were enqueued together */
-    bool watched;       /* its end rings the runtime's bell */
-};
+enum { FLIGHTS = EXPERT_IN_FLIGHT * EXPERT_GROUP };
 
 struct executor {
     struct executor_setup setup;
@@ -49,11 +36,7 @@ struct executor {
     uint64_t finished_ns; /* when the last batch was */
     uint64_t took_ns;     /* each batch of the launch that is being finished */
     uint64_t busy_ns;     /* a batch has been in flight, and that is not counted yet, since; 0: there is none */
-    struct {
-        int fd;
-        uint64_t epoch;    /* of the frontend for which it was opened */
-        uint64_t retry_ns; /* when to try again to open it */
-    } bell;
+    struct frontend_bell bell;
 };
 
 static struct backend *backend_of(struct executor *executor, uint32_t pool)
@@ -66,33 +49,14 @@ static struct backend_pool *side_of(struct executor *executor, uint32_t pool)
     return &backend_of(executor, pool)->pools[pool % 2];
 }
 
-/* --- the frontend's bell ---------------------------------------------------------------------------------------------
- */
-
-/* Opens the FIFO when there is one, and anew for every frontend, which may have made a new one. */
-static void open_bell(struct executor *executor, uint64_t epoch)
-{
-    if (executor->bell.fd >= 0)
-        close(executor->bell.fd);
-    executor->bell.fd = doorbell_fifo_open(executor->setup.run_dir, executor->setup.server);
-    executor->bell.epoch = epoch;
-    executor->bell.retry_ns = clock_now_ns() + 100 * NS_PER_MS;
-}
-
 void executor_ring(struct executor *executor)
 {
-    const uint64_t epoch = atomic_load_explicit(&executor->page->frontend.epoch, memory_order_acquire);
-    if (epoch != executor->bell.epoch || (executor->bell.fd < 0 && clock_now_ns() >= executor->bell.retry_ns))
-        open_bell(executor, epoch);
-    doorbell_fifo_ring(executor->bell.fd, &executor->page->frontend.sleeping);
+    frontend_bell_ring(&executor->bell);
 }
 
 void executor_ring_always(struct executor *executor)
 {
-    _Atomic uint32_t sleeping = 1;
-    if (executor->bell.fd < 0)
-        open_bell(executor, executor->bell.epoch);
-    doorbell_fifo_ring(executor->bell.fd, &sleeping);
+    frontend_bell_ring_always(&executor->bell);
 }
 
 static void announce(struct executor *executor, uint32_t pool)
@@ -525,58 +489,22 @@ static int start(struct executor *executor, const struct flight *flight)
 /* --- batches that are enqueued together ----------------------------------------------------------------------------
  */
 
-/* Batches that were taken one after the other. */
-struct taken {
-    struct flight flights[EXPERT_GROUP];
-    uint32_t count;
-    uint64_t rows;
-    struct expert_group group; /* that the first one's expert is of; none, of a backward */
-};
-
-/* With so many rows it costs little to be by itself, and it would keep the others waiting. */
-static bool goes_with_others(const struct flight *flight)
+static void add_taken(struct executor *executor, struct launch *launch)
 {
-    return flight->batch.rows <= GROUP_ROWS;
-}
-
-/* Whether there may be another one behind those. */
-static bool has_room(const struct taken *taken)
-{
-    return taken->count == 0 || (taken->count < taken->group.count && taken->rows < taken->group.rows &&
-                                 goes_with_others(&taken->flights[taken->count - 1]));
-}
-
-static bool may_join(struct executor *executor, const struct taken *taken, uint32_t index)
-{
-    if (taken->count == 0)
-        return true;
-    if (index % 2 != POOL_FORWARD || expert_group_of(backend_of(executor, index)->expert).kin != taken->group.kin)
-        return false;
-    for (uint32_t i = 0; i < taken->count; i++) {
-        if (taken->flights[i].index == index)
-            return false;
-    }
-    return true;
-}
-
-static void add_taken(struct executor *executor, struct taken *taken)
-{
-    struct flight *flight = &taken->flights[taken->count++];
+    struct flight *flight = &launch->flights[launch->count];
     flight->started_ns = executor->now_ns;
     flight->watched = false;
     measure_taken(executor, flight, pace_took(&executor->paces[flight->index], flight->batch.rows));
-    taken->rows += flight->batch.rows;
-    if (taken->count == 1 && flight->index % 2 == POOL_FORWARD)
-        taken->group = expert_group_of(backend_of(executor, flight->index)->expert);
+    launch_add(launch, backend_of(executor, flight->index)->expert);
 }
 
-static int start_together(struct executor *executor, const struct taken *taken, uint32_t count)
+static int start_together(struct executor *executor, const struct launch *launch, uint32_t count)
 {
     struct expert *experts[EXPERT_GROUP];
     struct expert_batch *batches[EXPERT_GROUP];
     for (uint32_t i = 0; i < count; i++) {
         struct flight *slot = slot_of(executor, i);
-        *slot = taken->flights[i];
+        *slot = launch->flights[i];
         slot->place = i;
         slot->of = count;
         set_work(executor, slot);
@@ -594,15 +522,14 @@ static int start_together(struct executor *executor, const struct taken *taken, 
     return 0;
 }
 
-/* Only the last one can be one that does not go with the others. What cannot be started together goes one by one. */
-static int start_taken(struct executor *executor, const struct taken *taken)
+/* What cannot be started together goes one by one. */
+static int start_taken(struct executor *executor, const struct launch *launch)
 {
-    const struct flight *last = &taken->flights[taken->count - 1];
-    const uint32_t fit = taken->count - (taken->rows > taken->group.rows || !goes_with_others(last));
-    const uint32_t together = fit > 1 && start_together(executor, taken, fit) == 0 ? fit : 0;
+    const uint32_t fit = launch_fitting(launch);
+    const uint32_t together = fit > 1 && start_together(executor, launch, fit) == 0 ? fit : 0;
     int rc = 0;
-    for (uint32_t i = together; i < taken->count && rc == 0; i++)
-        rc = start(executor, &taken->flights[i]);
+    for (uint32_t i = together; i < launch->count && rc == 0; i++)
+        rc = start(executor, &launch->flights[i]);
     return rc;
 }
 
@@ -629,25 +556,23 @@ static bool may_take(struct executor *executor, uint32_t index, struct scheduler
 
 static int take(struct executor *executor, uint64_t *retry_ns)
 {
-    struct taken taken;
+    struct launch launch;
     struct scheduler_wish wish;
     uint32_t index;
-    taken.count = 0;
-    taken.rows = 0;
-    taken.group = (struct expert_group){0};
-    while (has_room(&taken) && scheduler_next(executor->scheduler, executor->now_ns, &index, retry_ns) == 1) {
-        struct flight *flight = &taken.flights[taken.count];
-        if (!may_take(executor, index, &wish) || !may_join(executor, &taken, index))
+    launch_begin(&launch);
+    while (launch_has_room(&launch) && scheduler_next(executor->scheduler, executor->now_ns, &index, retry_ns) == 1) {
+        struct flight *flight = &launch.flights[launch.count];
+        if (!may_take(executor, index, &wish) || !launch_may_take(&launch, index, backend_of(executor, index)->expert))
             break;
         flight->index = index;
         if (scheduler_take(executor->scheduler, index, &wish, executor->now_ns, &flight->batch) == 1)
-            add_taken(executor, &taken);
+            add_taken(executor, &launch);
         else if (wish.until_ns == UINT64_MAX)
             break;
     }
-    if (taken.count == 0)
+    if (launch.count == 0)
         return 0;
-    const int rc = start_taken(executor, &taken);
+    const int rc = start_taken(executor, &launch);
     return rc < 0 ? rc : 1;
 }
 
@@ -780,7 +705,7 @@ int executor_create(struct executor **executor, const struct executor_setup *set
         return -ENOMEM;
     e->setup = *setup;
     e->page = control_page(setup->control);
-    e->bell.fd = -1;
+    frontend_bell_init(&e->bell, setup->run_dir, setup->server, e->page);
     e->paces = calloc(2 * (size_t)setup->count + 1, sizeof *e->paces);
     int rc = e->paces ? completion_create(&e->completion, &e->page->runtime_bell) : -ENOMEM;
     if (rc == 0)
@@ -805,8 +730,7 @@ void executor_destroy(struct executor **executor)
     free((*executor)->paces);
     free((*executor)->delayed);
     completion_destroy(&(*executor)->completion);
-    if ((*executor)->bell.fd >= 0)
-        close((*executor)->bell.fd);
+    frontend_bell_close(&(*executor)->bell);
     free(*executor);
     *executor = NULL;
 }
