@@ -45,6 +45,7 @@ PINGS_BYTES = 4096  # more than pings have in that time: what the kernel of a st
 CONNECT_TIMEOUT_MS = 5000  # of one attempt; the kernel's own is minutes
 LONGEST_SLEEP = 1.0  # seconds, while calls are in flight: an interrupt may hit between a wake-up and what it was for
 PARTS_MARGIN, PARTS_LONGEST_MARGIN = 0.1, 0.5  # of the time for the answers of many, and in seconds: for their way back
+DRIVER_GONE = 3.0  # seconds without a sign of the thread that drives, which gives one at least each LONGEST_SLEEP
 REOPEN_AFTER = 0.5  # seconds, when a socket cannot be made
 NOT_THE_ENDPOINTS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC}
 LOCAL_FAILURES = 3  # in a row, until shared memory is not tried any more
@@ -102,6 +103,7 @@ class Poller(Protocol):
     was applied to another endpoint, or be asked there."""
     request_ids: Iterator[int]
     routes: Dict[Tuple[str, str], str]
+    lends: bool  # frames may be sent from the program's memory
 
     def connection(self, endpoint: str) -> "Connection": ...
     def follow(self, home: str, uid: str, endpoint: str) -> Optional["Connection"]: ...
@@ -144,7 +146,7 @@ class Connection:
         self._finished: Deque[Call] = deque()  # whose callbacks are to run
         self._driver: Optional[Call] = None  # whose thread drives
         self._paused = False  # the I/O thread does not look after the socket
-        self._driver_thread = 0
+        self._driver_thread, self._driven_at = 0, 0.0  # when it last gave a sign of life
         self._driver_wake = -1, -1
         self.socket: Any = None
         self.monitor: Any = None
@@ -247,7 +249,7 @@ class Connection:
                 self._reset()
                 raise
         if self._finished:
-            self._run_callbacks()
+            self._run_callbacks(call)
         expires = min(call.expires(), call.resend_at) if call.state == WAITING else call.expires()
         self._wake(expires if self._tcp_fd < 0 else min(expires, time.monotonic() + LOOK_EVERY))
 
@@ -255,17 +257,17 @@ class Connection:
         if call.connection is not self or self.pid != os.getpid():
             return False
         with self.lock:
+            if call is self._driver and self._driver_thread == threading.get_ident():
+                self._hand_back(call)  # an interrupt may have kept its thread from it, also when the answer had come
             if call.state == DONE:
                 return False
             if call.connection is not self:
                 return False  # it has just gone on to another one
-            if call is self._driver and self._driver_thread == threading.get_ident():
-                self._hand_back()  # an interrupt may have kept its thread from it
-            self._forget(call)
             self._stir(call)
             self._end_as(call, None, (), Cancelled("the call was given up", endpoint=self.endpoint, uid=call.uid,
                                                    not_applied=not (call.backward and call.ever_sent)))
-        self._run_callbacks()
+            self._forget(call)
+        self._run_callbacks(call)
         return True
 
     def wait(self, call: Call, timeout: Optional[float]) -> None:
@@ -277,6 +279,7 @@ class Connection:
         with self.lock:
             drive = self._driver is None and not self.closed
             if drive:
+                self._driven_at = time.monotonic()
                 self._driver, self._driver_thread = call, threading.get_ident()
         if drive:
             try:
@@ -288,32 +291,44 @@ class Connection:
                             self._poller.pause(self.link.fd)
                 self._drive(call, end)
             finally:
-                self._hand_back()
+                self._hand_back(call)
             return
         while call.state != DONE:
             now = time.monotonic()
             if end is not None and now >= end:
                 return
             until = call.deadline if end is None else min(end, call.deadline)
-            if not call.wait_ended(until - now) and time.monotonic() >= call.deadline:
-                self.tick(time.monotonic())
+            # No longer than that at a time: an interrupt may hit the thread that ends this call before it says so.
+            if not call.wait_ended(min(until - now, LONGEST_SLEEP)) and time.monotonic() >= call.deadline:
+                self._end_overdue(call)
 
     def _drive(self, call: Call, end: Optional[float]) -> None:
         until = call.deadline if end is None else min(end, call.deadline)
         while call.state != DONE and call.connection is self and not self.closed:
-            left = until - time.monotonic()
+            now = self._driven_at = time.monotonic()
+            left = until - now
             if left > 0:
                 ready = self._poll.poll(min(left, LONGEST_SLEEP) * 1000 + 1)
                 for fd, _ in ready or _NOTHING:
                     if fd == self._driver_wake[0]:
-                        os.read(fd, 64)
+                        self._hear_wake()
                     self.serve(fd, False)
-            elif time.monotonic() >= call.deadline:
-                self.tick(time.monotonic())
-            elif left <= 0:
+            elif now >= call.deadline:
+                self._end_overdue(call)
+            else:
                 return
 
-    def _hand_back(self) -> None:
+    def _end_overdue(self, call: Call) -> None:
+        """Ends all that has expired, and this call, of which an interrupt may have made one that the others do not know."""
+        self.tick(time.monotonic())
+        with self.lock:
+            if call.state != DONE and call.connection is self:
+                self._expire(call, time.monotonic())
+
+    def _hand_back(self, call: Call) -> None:
+        """That call's thread does not drive any more."""
+        if self._driver is not call:
+            return  # it was taken for gone, and another one drives
         self._driver = None
         # With nothing in flight nothing comes: the next to wait finds the socket paused, as it would have it. Whoever
         # starts a call meanwhile either sees that there is no driver any more, or is seen here.
@@ -321,11 +336,11 @@ class Connection:
             self._resume()
 
     def _resume(self) -> None:
-        self._paused = False
         self._poller.resume(self.fd)
         link = self.link
         if link is not None and link.ready:
             self._poller.resume(link.fd)
+        self._paused = False  # at last: an interrupt before leaves it to the next
 
     def in_flight(self) -> int:
         return len(self.calls)
@@ -359,7 +374,7 @@ class Connection:
                 self._reset()
                 raise
         if self._finished:
-            self._run_callbacks()
+            self._run_callbacks(self._driver)
 
     def tick(self, now: float) -> Optional[float]:
         """Ends what has expired, repeats what has paused, and looks at the connection; returns when it wants to be called
@@ -369,7 +384,12 @@ class Connection:
             if self.closed:
                 return None
             try:
+                if self._driver is not None and now - self._driven_at > DRIVER_GONE:
+                    self._hand_back(self._driver)
                 for call in list(self.calls.values()):
+                    if call.state == DONE:  # an interrupt
+                        self._forget(call)
+                        continue
                     if call.expires() <= now:
                         self._expire(call, now)
                     elif call.state == WAITING and call.resend_at <= now and (self._unsent or not self._send(call)):
@@ -394,7 +414,8 @@ class Connection:
             except BaseException:
                 self._reset()
                 raise
-        self._run_callbacks()
+        if self._finished:
+            self._run_callbacks(self._driver)
         return None if next_time is None or next_time == math.inf else min(next_time, now + LONGEST_SLEEP)
 
     # ---- under the lock
@@ -441,7 +462,7 @@ class Connection:
         try:
             send(head, _MORE if last >= 0 else _NOBLOCK)
             for i, frame in enumerate(call.frames):
-                send(frame, _NOBLOCK if i == last else _MORE, frame.nbytes < COPY_BELOW)
+                send(frame, _NOBLOCK if i == last else _MORE, frame.nbytes < COPY_BELOW or not self._poller.lends)
         except zmq.Again:  # also in the middle, when the connection breaks: ZeroMQ has dropped the beginning
             return False
         call.state, call.ever_sent = SENT, True
@@ -476,11 +497,11 @@ class Connection:
         elif now >= self._patient_until:
             self.kept_out, self._patient_until = True, math.inf
             for call in list(self._unsent.values()):
-                self._forget(call)
                 call.leaves = self.endpoint
                 call.error = error_of(STATUS_UNAVAILABLE, self._why_down, endpoint=self.endpoint, uid=call.uid,
                                       uncertain=call.uncertain)
                 self._finished.append(call)
+                self._forget(call)
 
     def _hear(self) -> None:
         while self.monitor is not None and self.monitor.get(_EVENTS) & _POLLIN:
@@ -660,8 +681,8 @@ class Connection:
         if reply.version != 1:
             self._end(call, STATUS_INTERNAL, f"the server speaks version {reply.version} of the protocol, not 1")
         elif reply.status == 0 or call.parts and len(reply.parts) == call.parts:
-            self._forget(call)
             self._end_as(call, reply, frames, None)
+            self._forget(call)
         elif call.may_try_again(reply.status, time.monotonic()):
             self._unsent.pop(call.request_id, None)
             call.uncertain = call.uncertain or reply.status == STATUS_UNAVAILABLE
@@ -671,8 +692,8 @@ class Connection:
             call.pause = min(2 * call.pause, LONGEST_PAUSE)
             self._wake(call.resend_at)
         elif self._belongs_elsewhere(call, reply):
-            self._forget(call)
             self._finished.append(call)
+            self._forget(call)
         else:
             self._end(call, reply.status, reply.message)
         backlog = self._backlogs.get(call.expert) if reply.status != STATUS_RESOURCE_EXHAUSTED else None
@@ -721,8 +742,8 @@ class Connection:
         while some > 0 and backlog:
             call = self.calls.get(backlog.take() or 0)
             if call is not None and call.refusal:
-                call.refusal = ""
                 self._queue(call)
+                call.refusal = ""
                 some -= 1
 
     def _stir(self, call: Call) -> None:
@@ -803,9 +824,9 @@ class Connection:
         if status in (STATUS_UNAVAILABLE, STATUS_NOT_FOUND) or \
                 status == STATUS_DEADLINE_EXCEEDED and (self.state != UP or not call.ever_sent):
             self._poller.routes.pop((call.home, call.uid), None)  # the next asks at home where it is
-        self._forget(call)
         self._end_as(call, None, (), error_of(status, message, endpoint=self.endpoint, uid=call.uid,
                                               backward=call.backward and call.ever_sent, uncertain=call.uncertain))
+        self._forget(call)
 
     def _end_as(self, call: Call, reply: Any, frames: Any, error: Any) -> None:
         if call.has_callbacks():
@@ -818,6 +839,12 @@ class Connection:
         try:
             os.write(self._driver_wake[1], b"!")
         except BlockingIOError:
+            pass
+
+    def _hear_wake(self) -> None:
+        try:
+            os.read(self._driver_wake[0], 64)
+        except BlockingIOError:  # another thread, which was taken for gone
             pass
 
     def _remember(self, call: Call) -> None:
@@ -870,19 +897,36 @@ class Connection:
             self.state, self._why_down = DOWN, f"no connection can be made: {error}"
             self._reopen_at = time.monotonic() + REOPEN_AFTER
 
-    def _run_callbacks(self) -> None:
-        while self._finished:
+    def _run_callbacks(self, own: Optional[Call] = None) -> None:
+        """The main thread runs those of its own call alone, as interrupts come there: others' are left to the I/O thread."""
+        if threading.get_ident() != threading.main_thread().ident or self.closed:
+            for _ in range(len(self._finished)):
+                try:
+                    call = self._finished.popleft()
+                except IndexError:  # another thread was faster
+                    return
+                self._run_callbacks_of(call)
+            return
+        if own is not None:
             try:
-                call = self._finished.popleft()
-            except IndexError:  # another thread was faster
-                return
-            try:
-                if call.leaves:
-                    self._move(call)
-                else:
-                    call.run_callbacks()
-            except BaseException:
-                if call.leaves or call.has_callbacks():
-                    self._finished.append(call)
-                    self._wake(0.0)
-                raise
+                self._finished.remove(own)
+            except ValueError:  # it has not ended, or another thread was faster
+                own = None
+        if self._finished:
+            self._wake(0.0)
+        if own is not None:
+            self._run_callbacks_of(own)
+
+    def _run_callbacks_of(self, call: Call) -> None:
+        try:
+            if call.leaves:
+                self._move(call)
+            elif call.state == DONE:
+                call.run_callbacks()
+            else:  # another thread is about to end it
+                self._finished.append(call)
+        except BaseException:
+            if call.leaves or call.has_callbacks():
+                self._finished.append(call)
+                self._wake(0.0)
+            raise

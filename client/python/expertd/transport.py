@@ -13,9 +13,10 @@ import time
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import zmq
+from zmq.utils import garbage
 
 from . import keys, messages
-from .connection import Connection
+from .connection import COPY_BELOW, Connection
 from .errors import ExpertdError
 
 __all__ = ["Transport", "transport"]
@@ -62,7 +63,9 @@ class Transport:
         self._epoll.register(self._wake_fds[0], select.EPOLLIN)
         self._sleeps_until = float("inf")
         self._stopping = False
+        self.lends = False
         self._thread: Optional[threading.Thread] = None
+        self._runs = threading.Lock()  # the I/O thread's
 
     def connection(self, endpoint: str, kind: str = SERVER) -> Connection:
         """The process's connection there. InvalidArgument for what is no endpoint."""
@@ -161,6 +164,10 @@ class Transport:
             pass
 
     def _run(self) -> None:
+        if not self._runs.acquire(False):  # an interrupt has hit whoever started the first one
+            return
+        _prepare_lending()
+        self.lends = True
         next_tick = float("inf")
         while not self._stopping:
             try:
@@ -199,6 +206,15 @@ class Transport:
         except Exception:
             _log.exception("the connection to %s", connection.endpoint)
             return time.monotonic() + 1.0
+
+
+def _prepare_lending() -> None:
+    """pyzmq has a thread for the memory that is lent to ZeroMQ, and starts it, or asks whether it lives, with each frame: an
+    interrupt meanwhile makes CPython take it for dead, and pyzmq for lost, for good. So it is started here, where no
+    interrupts come, and found alive ever after: it ends with the process."""
+    zmq.Frame(bytes(COPY_BELOW), copy=False)
+    thread: Any = garbage.gc.thread
+    thread.is_alive = lambda: True
 
 
 _transport: Optional[Transport] = None
