@@ -14,7 +14,9 @@ int config_check_needs(const struct config *config, const struct config_source *
 int config_files_check(const struct config *config, const struct config_source *source);
 /* Options that would have no effect beside the others, and say something else than their default. */
 int config_idle_check(const struct config *config, const struct config_source *source);
-/* The experts' part of it: patterns, counts, and that no uid stands twice. */
+/* Of entry number `index` of the list of experts what it says of itself. */
+int config_entry_check(const struct config *config, const struct config_source *source, int index);
+/* The experts' part of it, of all of them: patterns, counts, and that no uid stands twice. */
 int config_experts_check(const struct config *config, const struct config_source *source);
 
 #endif
