@@ -133,6 +133,15 @@ static void wait_looked_after(void)
     }
 }
 
+static void wait_asleep(void)
+{
+    const uint64_t until_ns = clock_now_ns() + 600 * NS_PER_S;
+    while (atomic_load(&control_page(frontend.control)->runtime_bell.sleeping) == 0) {
+        ck_assert_msg(clock_now_ns() < until_ns, "it does not sleep");
+        poll(NULL, 0, 5);
+    }
+}
+
 static void wait_retired(void)
 {
     const uint64_t until_ns = clock_now_ns() + 600 * NS_PER_S;
@@ -258,14 +267,33 @@ START_TEST(tasks_queued_when_it_is_killed_are_done_by_the_next_one)
 }
 END_TEST
 
-START_TEST(a_backward_that_runs_when_it_is_killed_is_answered_once)
+/* Its pool, in which it is alone. */
+static uint32_t start_with_long_backward(uint64_t *running)
 {
-    choose_device(_i);
+    const uint32_t pool = 5;
     write_config("", "  - {uid: ffn.1, block: ffn, hidden_dim: 512, max_batch_size: 8192}\n");
     start_and_attach();
-    const uint32_t pool = 5;
-    const uint64_t running = support_frontend_put(&frontend, pool, 8192, 1);
+    *running = support_frontend_put(&frontend, pool, 8192, 1);
     wait_busy();
+    return pool;
+}
+
+/* Nothing else marks the pool. */
+START_TEST(what_the_next_one_ends_as_it_adopts_is_told)
+{
+    uint64_t running;
+    const uint32_t pool = start_with_long_backward(&running);
+    kill_child();
+    child = start(NULL);
+    support_frontend_expect(&frontend, pool, running, STATUS_UNAVAILABLE, NAN);
+}
+END_TEST
+
+START_TEST(a_backward_that_runs_when_it_is_killed_is_answered_once)
+{
+    uint64_t running;
+    choose_device(_i);
+    const uint32_t pool = start_with_long_backward(&running);
     const uint64_t queued = support_frontend_put(&frontend, pool, 1, 1);
     kill_child();
     child = start(NULL);
@@ -329,18 +357,18 @@ END_TEST
 START_TEST(what_runs_is_finished_before_segments_are_made_anew)
 {
     struct pool_result result;
-    write_config("", "  - {uid: ffn.1, block: ffn, hidden_dim: 512, max_batch_size: 8192}\n");
     start_and_attach();
-    const uint32_t pool = 5;
-    const uint64_t running = support_frontend_put(&frontend, pool, 8192, 1);
-    wait_busy();
-    control_want_renewal(frontend.control);
+    wait_asleep();
+    kill(child, SIGSTOP);
+    const uint64_t running = support_frontend_put(&frontend, FFN_BACKWARD, 1, 1);
+    control_want_renewal(frontend.control); /* seen when the batch has begun */
+    kill(child, SIGCONT);
     wait_retired();
-    ck_assert_int_eq(pool_next_result(frontend.pools[pool], &result), 1);
+    ck_assert_int_eq(pool_next_result(frontend.pools[FFN_BACKWARD], &result), 1);
     ck_assert(result.task == running && result.status == STATUS_OK);
     support_frontend_close(&frontend);
     attach();
-    ck_assert_uint_eq(atomic_load(&control_expert(frontend.control, 2)->runtime.updates), 1);
+    ck_assert_uint_eq(atomic_load(&control_expert(frontend.control, 1)->runtime.updates), 1);
     const uint64_t task = support_frontend_put(&frontend, NOP, 1, 2);
     support_frontend_expect(&frontend, NOP, task, STATUS_OK, 2);
 }
@@ -762,6 +790,7 @@ int main(void)
     tcase_add_loop_test(tasks, forwards_and_backwards_are_served, 0, 3);
     tcase_add_loop_test(tasks, tasks_queued_when_it_is_killed_are_done_by_the_next_one, 0, 2);
     tcase_add_loop_test(tasks, a_backward_that_runs_when_it_is_killed_is_answered_once, 0, 2);
+    tcase_add_test(tasks, what_the_next_one_ends_as_it_adopts_is_told);
     tcase_add_test(tasks, a_backward_is_applied_once_also_over_a_clean_restart);
     tcase_add_test(tasks, what_says_that_it_is_busy_is_told_again);
     tcase_add_test(tasks, a_step_that_would_make_what_is_not_finite_names_the_tensor);
