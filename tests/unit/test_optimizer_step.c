@@ -185,8 +185,18 @@ static const char *const optimizers[] = {
 };
 enum { OPTIMIZERS = sizeof optimizers / sizeof optimizers[0] };
 
+/* A sanitizer sees what the host does, which is the same for each optimizer's kernel of each provider: then each of
+ * both is there, but not each pair. */
+#ifdef __SANITIZE_ADDRESS__
+enum { EACH_PAIR = 0 };
+#else
+enum { EACH_PAIR = 1 };
+#endif
+
 START_TEST(steps_are_the_references)
 {
+    if (!EACH_PAIR && _i / providers % providers != _i % providers)
+        return;
     begin(&kernels[_i % providers], optimizers[_i / providers]);
     for (unsigned update = 0; update < UPDATES; update++) {
         const double norm = put_gradients(100 * (update + 1), 0.5f);
