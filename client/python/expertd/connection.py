@@ -47,6 +47,8 @@ LONGEST_SLEEP = 1.0  # seconds, while calls are in flight: an interrupt may hit 
 PARTS_MARGIN, PARTS_LONGEST_MARGIN = 0.1, 0.5  # of the time for the answers of many, and in seconds: for their way back
 DRIVER_GONE = 3.0  # seconds without a sign of the thread that drives, which gives one at least each LONGEST_SLEEP
 REOPEN_AFTER = 0.5  # seconds, when a socket cannot be made
+ENDLESS_PAUSE, ENDLESS_LONGEST_PAUSE = 0.5, 60.0  # seconds; doubled: each time may cost as much as a message may take
+IPV4_TURN, IPV6_TURN = 2.0, 1.0  # seconds: for an answer to the SYN, and its repetition; IPv6 alone is what few names have
 NOT_THE_ENDPOINTS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC}
 LOCAL_FAILURES = 3  # in a row, until shared memory is not tried any more
 LOCAL_SOON = 1.0  # seconds within which its end is a failure
@@ -59,6 +61,7 @@ _HANDSHAKE = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 _CONNECTED, _LOST = int(zmq.EVENT_CONNECTED), int(zmq.EVENT_DISCONNECTED)
 _FAILED = int(zmq.EVENT_CONNECT_RETRIED) | int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL) \
     | int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL) | int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+ENDLESS = "it was left, as it sends a message that does not end"
 _NO_SERVER = "the handshake fails: what listens there is no expertd server, or not the one with that key, or one that asks for keys"
 _WHY_FAILED = {
     int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): "the handshake fails: it does not know this client's key",
@@ -97,6 +100,18 @@ def _patience(call: Call, now: float) -> float:
     return min(SECOND_PATIENCE, (call.expires() - now) / 2)
 
 
+def is_named(endpoint: str) -> bool:
+    """Whether the host is a name, which may have addresses of IPv4 and of IPv6."""
+    host = endpoint[len("tcp://"):].rpartition(":")[0]
+    if not endpoint.startswith("tcp://") or any(mark in host for mark in ":[;"):
+        return False
+    try:
+        socket.inet_pton(socket.AF_INET, host)
+        return False
+    except OSError:
+        return True
+
+
 class Poller(Protocol):
     """What a connection needs of the I/O thread. Any thread. request_ids: one number for each call of the process, whatever
     the connection is: a server knows the client of all of them by one id, and with its checkpoints an expert may take what
@@ -116,13 +131,13 @@ class Poller(Protocol):
 
 class Connection:
     """`reply_class`: the message that its replies are. `deadline_key`: how the field deadline_ms of its requests begins.
-    `poller`: the I/O thread's; it calls serve() for a readable descriptor, and tick(). `ping`: the header of a PING, but for
-    its request_id, by which a server on this host is asked for its shared memory; b"": it is not. `first`: the connection
+    `ping`: a question, but for its request_id. `poller`: the I/O thread's; it calls serve() for a readable descriptor, and
+    tick(). `shares`: that question is a PING, whose answer says where the shared memory of a server on this host is. `first`: the connection
     to the same endpoint beside which this is a second one: a network may not admit that, and what waits for it then goes by
     the first."""
 
-    def __init__(self, context: Any, endpoint: str, reply_class: Any, deadline_key: bytes, poller: "Poller", ping: bytes = b"",
-                 first: Optional["Connection"] = None):
+    def __init__(self, context: Any, endpoint: str, reply_class: Any, deadline_key: bytes, ping: bytes, poller: "Poller",
+                 shares: bool = False, first: Optional["Connection"] = None):
         self.endpoint, self.lock, self.pid = endpoint, threading.Lock(), os.getpid()
         self.fd = self.monitor_fd = -1
         self.calls: Dict[int, Call] = {}  # that have not ended, by request id
@@ -139,7 +154,7 @@ class Connection:
         self._context, self._replies, self._deadline_key = context, Replies(reply_class), deadline_key
         self._poller, self._wake = poller, poller.wake
         self.link: Optional[local.Link] = None
-        self._ping, self._local_memory = ping, local.memory_for(endpoint) if ping else 0
+        self._ping, self._local_memory = ping, local.memory_for(endpoint) if shares else 0
         self._local_failures, self._local_since, self._asked_connects, self._ping_id = 0, 0.0, 0, -1
         self._unsent: Dict[int, Call] = {}
         self._backlogs: Dict[Optional[Tuple[str, bool]], Backlog] = {}  # of the experts that `calls` ask
@@ -151,7 +166,12 @@ class Connection:
         self.socket: Any = None
         self.monitor: Any = None
         self._poll = select.poll()
-        self._reopen_at = 0.0  # while there is no socket, as none could be made
+        self._reopen_at = 0.0  # while there is no socket, as none could be made, or the peer is left alone
+        self._left_until, self._left_for = 0.0, 0.0  # the last time that it was, for what it sent
+        # An address by IPv6; a name by IPv4, and by IPv6 in turn, until a first handshake: ZeroMQ, where it may use IPv6, tries
+        # nothing else of a name that has both, and few servers bind it.
+        self._by_ipv6 = "[" in endpoint or endpoint.count(":") > 2
+        self._turn_at = time.monotonic() + IPV4_TURN if is_named(endpoint) else math.inf
         try:
             self._driver_wake = os.pipe()
             for fd in self._driver_wake:
@@ -176,8 +196,7 @@ class Connection:
         for option, value in ((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.RCVHWM, 0), (zmq.MAXMSGSIZE, MAX_FRAME_BYTES),
                               (zmq.HEARTBEAT_IVL, HEARTBEAT_MS), (zmq.HEARTBEAT_TIMEOUT, patience_ms),
                               (zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS), (zmq.RECONNECT_IVL, 50), (zmq.RECONNECT_IVL_MAX, 1000),
-                              # For addresses alone: of a name that has one by IPv6 no other is tried then, and few servers bind it.
-                              (zmq.IPV6, "[" in self.endpoint or self.endpoint.count(":") > 2)):
+                              (zmq.IPV6, self._by_ipv6)):
             self.socket.setsockopt(option, value)
         self.server_key = keys.apply(self.socket, self.endpoint)
         self.monitor = self.socket.get_monitor_socket(_CONNECTED | _HANDSHAKE | _LOST | _FAILED)
@@ -241,6 +260,8 @@ class Connection:
                 if self.closed:
                     self._end(call, STATUS_UNAVAILABLE, "the connection was closed")
                 else:
+                    if self.socket is None and time.monotonic() >= self._reopen_at:
+                        self._begin(CONNECTING)
                     if call.state != WAITING and not self._stands_behind(call) and (self._unsent or not self._send(call)):
                         self._queue(call)
                     self._pump()
@@ -478,7 +499,7 @@ class Connection:
                 now = time.monotonic()
                 self._patient_until = min(self._patient_until, now + _patience(call, now))
             # Which is sooner than that of one that was sent.
-            self._wake(min(call.expires(), self._patient_until) if self.socket is not None else self._reopen_at)
+            self._wake(min(call.expires(), self._patient_until, self._turn_at) if self.socket is not None else self._reopen_at)
 
     def _first_is_up(self) -> bool:
         return self._first is not None and self._first.state == UP
@@ -512,6 +533,7 @@ class Connection:
                 continue
             if event == _HANDSHAKE:
                 self.state, self._stale, self.kept_out = UP, False, False
+                self._turn_at = math.inf
                 self.connects += 1
                 self._wake(time.monotonic() + LOOK_EVERY)
                 continue
@@ -549,9 +571,22 @@ class Connection:
         if moved is not None and self.state == UP and self.connects == connects:
             self._judge(now, *moved)
             self._pump()
-        if self.state != UP or self._tcp_fd < 0:
+        if self.state != UP:
+            return self._take_turns(now)
+        if self._tcp_fd < 0:
             return math.inf
         return now + (LOOK_EVERY if self.calls else LOOK_IDLE)
+
+    def _take_turns(self, now: float) -> float:
+        """Tries a name's other addresses, when it is their turn: not in the middle of a handshake. Returns when that will be."""
+        if self.socket is not None and now >= self._turn_at:
+            if self._tcp_fd < 0:
+                self._by_ipv6 = not self._by_ipv6
+                self.socket.disconnect(self.endpoint)
+                self.socket.setsockopt(zmq.IPV6, self._by_ipv6)
+                self.socket.connect(self.endpoint)
+            self._turn_at = now + (IPV6_TURN if self._by_ipv6 else IPV4_TURN)
+        return self._turn_at
 
     def _judge(self, now: float, silent_ms: int, taken: int, received: int) -> None:
         """Leaves a peer that sends a message without an end; and one with which nothing has moved for too long, either way: a
@@ -561,10 +596,18 @@ class Connection:
         limit_ms = MISSED_HEARTBEATS * HEARTBEAT_MS
         if self._credit.is_used_up(received, now):
             for call in [call for call in self.calls.values() if call.state == SENT and call.went_by is None]:
-                self._end(call, STATUS_UNAVAILABLE, "it was left, as it sends a message that does not end")
-            self._reset(DOWN)
+                self._end(call, STATUS_UNAVAILABLE, ENDLESS)
+            self._leave_alone(now)
+        elif self._credit.in_doubt():
+            self._credit.asked = self._ask()
         elif silent_ms >= limit_ms and (now - self._taken_at) * 1000 >= limit_ms:
             self._reset(DOWN)
+
+    def _leave_alone(self, now: float) -> None:
+        again = self._left_for and now < self._left_until + ENDLESS_LONGEST_PAUSE
+        self._left_for = min(2 * self._left_for, ENDLESS_LONGEST_PAUSE) if again else ENDLESS_PAUSE
+        self._left_until = now + self._left_for
+        self._reset(DOWN, self._left_until)
 
     def _lose(self, link: Optional[local.Link] = None) -> None:
         """All that was sent, or what went by that link."""
@@ -607,23 +650,30 @@ class Connection:
         else:
             self.late_replies += 1
 
+    def _ask(self) -> bool:
+        """Something that no call has asked. False: there is no room for it now."""
+        ping_id = next(self._poller.request_ids)
+        try:
+            self._send_frame(b"\x10" + varint(ping_id) + self._ping, _NOBLOCK)
+        except zmq.Again:
+            return False
+        self._ping_id = ping_id
+        return True
+
     # ---- shared memory, under the lock
 
     def _ask_for_local(self) -> None:
         """Once on each connection, behind the first answer: whoever makes one call does not need it. Where there is no
         room for it now, behind a later one."""
         if self.link is None and self._local_failures < LOCAL_FAILURES:
-            ping_id = next(self._poller.request_ids)
-            try:
-                self._send_frame(b"\x10" + varint(ping_id) + self._ping, _NOBLOCK)
-            except zmq.Again:
+            if not self._ask():
                 return
-            self._ping_id = ping_id
         self._asked_connects = self.connects
 
     def _open_link(self, reply: Any) -> None:
         self._ping_id = -1
-        found = local.of_pong(reply.pong) if reply.status == 0 and self.link is None else None
+        asked = self._local_memory and reply.status == 0 and self.link is None
+        found = local.of_pong(reply.pong) if asked else None
         link = local.connect(*found, self._local_memory) if found is not None else None
         if link is not None:
             self.link, self._local_since = link, time.monotonic()
@@ -864,12 +914,15 @@ class Connection:
             if not backlog.members:
                 del self._backlogs[call.expert]
 
-    def _reset(self, state: int = CONNECTING) -> None:
+    def _reset(self, state: int = CONNECTING, alone_until: float = 0.0) -> None:
         if self.closed:
             return
         self._shut()
-        self._why_down = "the connection was lost"
-        self._begin(state)
+        if alone_until:
+            self.state, self._why_down, self._reopen_at = state, ENDLESS, alone_until
+        else:
+            self._why_down = "the connection was lost"
+            self._begin(state)
         self.losses += 1
         self._lose()
         if self.socket is None:

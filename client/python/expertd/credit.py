@@ -10,7 +10,7 @@ __all__ = ["use"]
 
 LEAST, MOST = 64 << 20, 2 << 30
 BYTES_OF_A_BYTE = 32  # of an empty frame's two bytes ZeroMQ makes 64
-PING_BYTES = 128  # more than a ping and an answer have: who sends other things at their pace leaves some kilobytes a second
+PING_BYTES = 128  # more than a ping and an answer have
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _used = 0
@@ -73,7 +73,7 @@ def memory_own() -> int:
 
 class Credit:
     """One connection's. `taken`: a message, since the last look. A heartbeat comes every `ping_s` seconds, and its answers."""
-    __slots__ = ("most_bytes", "ping_s", "taken", "_whole", "_own", "_large", "_pinged")
+    __slots__ = ("most_bytes", "ping_s", "taken", "asked", "_whole", "_own", "_large", "_pinged", "_pings")
 
     def __init__(self, most_bytes: int, ping_s: float = math.inf):
         self.most_bytes, self.ping_s = most_bytes, ping_s
@@ -81,7 +81,15 @@ class Credit:
 
     def begin(self, now: float) -> None:
         """On a new connection."""
-        self.taken, self._whole, self._own, self._large, self._pinged = False, 0, 0, 0, now
+        self.taken = self.asked = False
+        self._whole = self._own = self._large = self._pings = 0
+        self._pinged = now
+
+    def in_doubt(self) -> bool:
+        """Whether so much was left out as heartbeats that it could be a large message, sent at their pace. The answer to a
+        question tells: before a message's end nothing else can come. When one was sent `asked` is to be set: until a message
+        comes nothing more is left out then."""
+        return not self.asked and self._pings > self.most_bytes // BYTES_OF_A_BYTE
 
     def is_used_up(self, received: int, now: float) -> bool:
         """So many bytes have come. Whether that is more than may come before a message ends, if none waits to be taken.
@@ -89,12 +97,17 @@ class Credit:
         What came between a message's end and this look is not counted, nor are heartbeats, of which those of weeks would
         be a message. How many frames the bytes are is not seen from here, so that beside them the growth of the process's
         memory counts, as far as they can have made it."""
+        if self.taken:
+            self.asked, self._pings = False, 0
         if self.taken or received < self._whole:
             self.taken, self._whole = False, received
         pings = (now - self._pinged) // self.ping_s
         if pings > 0:
             self._pinged += pings * self.ping_s
-            self._whole = min(received, self._whole + int(pings) * PING_BYTES)
+        if pings > 0 and not self.asked:
+            left_out = min(received - self._whole, int(pings) * PING_BYTES)
+            self._whole += left_out
+            self._pings += left_out
         begun = received - self._whole
         if begun <= self.most_bytes // BYTES_OF_A_BYTE:
             self._own = 0

@@ -24,10 +24,11 @@ __all__ = ["Transport", "transport"]
 # BULK: a second connection to a server, for what is large: on one connection what is sent waits for all before it.
 SERVER, DHT, BULK = "server", "dht", "bulk"
 LARGE = 256 << 10  # bytes of tensors
-# The message that replies are, and how the field deadline_ms (6 and 4) of a request begins.
-_KINDS = {SERVER: (messages.server.ReplyHeader, b"\x30"), DHT: (messages.dht.Reply, b"\x20")}
-_KINDS[BULK] = _KINDS[SERVER]
+# The message that replies are, how the field deadline_ms (6 and 4) of a request begins, and a question that costs little.
 _PING = messages.server.RequestHeader(version=1, method=messages.server.value("Method", "PING")).SerializeToString()
+_STATUS = messages.dht.Request(version=1, method=messages.dht.value("Method", "STATUS")).SerializeToString()
+_KINDS = {SERVER: (messages.server.ReplyHeader, b"\x30", _PING), DHT: (messages.dht.Reply, b"\x20", _STATUS)}
+_KINDS[BULK] = _KINDS[SERVER]
 
 
 ROUTES = 1 << 16
@@ -80,7 +81,7 @@ class Transport:
                 self._thread = thread
             if found is None:
                 first = self.connection(endpoint) if kind == BULK else None
-                found = Connection(self._context, endpoint, *_KINDS[kind], self, _PING if kind == SERVER else b"", first)
+                found = Connection(self._context, endpoint, *_KINDS[kind], self, kind == SERVER, first)
                 found.on_this_host = bool(_THIS_HOST.match(endpoint))
                 self._connections[(endpoint, kind)] = found
             return found

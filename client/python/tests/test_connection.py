@@ -1,5 +1,7 @@
 """Calls against a stand-in: statuses, deadlines, repeats, hostile replies, threads, forks."""
+import contextlib
 import gc
+import math
 import multiprocessing
 import os
 import pickle
@@ -18,7 +20,7 @@ from conftest import PATIENCE, echo, in_threads, refusal
 from expertd import credit, messages
 from expertd.connection import UP
 from expertd.group import free_port
-from expertd.transport import BULK, transport
+from expertd.transport import BULK, DHT, SERVER, transport
 
 X = torch.arange(8.0).reshape(2, 4)
 UNAVAILABLE, RESOURCE_EXHAUSTED = 14, 8
@@ -97,6 +99,22 @@ def test_a_name_is_asked_by_ipv4(host, by_ipv6):
     expertd.Client(f"tcp://{host}:{free_port()}")
     connection = transport().connections()[-1]
     assert host in connection.endpoint and connection.socket.get(zmq.IPV6) == by_ipv6
+
+
+def test_a_names_addresses_take_turns_until_one_is_reached(stand_in, monkeypatch):
+    monkeypatch.setattr("expertd.connection.IPV4_TURN", 0.05)
+    monkeypatch.setattr("expertd.connection.IPV6_TURN", 0.05)
+    client = expertd.Client(f"tcp://localhost:{free_port()}", timeout=PATIENCE, retry_for=PATIENCE)
+    connection, call, turns = transport().connection(client.endpoint), client.start_forward("e.0", [X]), []
+    while len(turns) < 4:
+        with connection.lock:
+            turn = connection.socket.get(zmq.IPV6)
+        turns += [turn] if turns[-1:] != [turn] else []
+    assert call.cancel()
+    monkeypatch.undo()
+    there = expertd.Client(f"tcp://localhost:{stand_in(echo).port}", timeout=PATIENCE)
+    there.forward("e.0", [X])
+    assert transport().connection(there.endpoint)._turn_at == math.inf
 
 
 def test_a_full_or_starting_server_is_asked_again_with_the_same_id(stand_in):
@@ -512,13 +530,21 @@ class Endless:
         self.block, self.enough = frame * ((1 << 18) // len(frame)), enough
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = "tcp://127.0.0.1:%d" % self.listener.getsockname()[1]
-        self.closed = threading.Event()  # the first connection, by the client
+        self.accepted, self.closed = 0, threading.Event()  # the first connection, by the client
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
     def run(self):
+        with contextlib.suppress(OSError):  # stopped
+            while True:
+                connection = self.listener.accept()[0]
+                self.accepted += 1
+                self.serve(connection)
+                self.closed.set()
+                connection.close()
+
+    def serve(self, connection):
         ready = b"\x05READY\x0bSocket-Type\0\0\0\x06ROUTER"
-        connection = self.listener.accept()[0]
         connection.sendall(b"\xff" + bytes(8) + b"\x7f\x03\0" + b"NULL".ljust(52, b"\0") + b"\x04" + bytes([len(ready)]) + ready)
         received = b""
         while len(received) < 66 or len(received) <= 66 + received[65]:  # the request begins
@@ -530,10 +556,9 @@ class Endless:
                 pass
         except ConnectionError:
             pass
-        self.closed.set()
-        connection.close()
 
     def stop(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
         self.thread.join()
         self.listener.close()
 
@@ -550,6 +575,38 @@ def test_a_server_that_sends_without_end_is_left_and_others_notice_nothing(stand
     assert torch.equal(other.forward("e.0", [X])[0], X)
     assert transport().connection(other.endpoint).losses == 0
     server.stop()
+
+
+def test_who_was_left_is_connected_to_again_for_a_call_after_longer_and_longer_pauses(monkeypatch):
+    monkeypatch.setattr("expertd.credit._used", 16 << 20)
+    server = Endless(b"\x01\xff" + b"x" * 255, 64 << 20)
+    patient, impatient = [expertd.Client(server.endpoint, timeout=PATIENCE, retry_for=wait) for wait in (PATIENCE, 0)]
+    connection = transport().connection(server.endpoint)
+    for client, accepted in ((patient, 1), (impatient, 2), (patient, 3)):
+        with pytest.raises(expertd.Unavailable, match="a message that does not end"):
+            client.forward("e.0", [X])
+        assert server.accepted == accepted and connection._left_for == 0.5 * 2 ** (accepted - 1)
+        with pytest.raises(expertd.Unavailable, match="a message that does not end"):
+            impatient.forward("e.0", [X])  # in the pause: at once
+        while time.monotonic() < connection._left_until and accepted < 2:
+            assert connection.tick(time.monotonic()) is None and connection.is_down()  # without a call nothing is due
+            time.sleep(0.01)
+        assert server.accepted == accepted and connection.socket is None
+    server.stop()
+
+
+@pytest.mark.parametrize("kind", [SERVER, DHT])
+def test_what_may_be_a_message_as_slow_as_heartbeats_is_asked_about(stand_in, kind):
+    server = stand_in(lambda request, frames: (messages.dht.Reply(version=1), []))
+    connection = transport().connection(server.endpoint, kind)
+    while connection.state != UP:
+        time.sleep(0.01)
+    with connection.lock:
+        connection._credit._pings = connection._credit.most_bytes
+    while connection._credit._pings:  # until it is answered
+        connection.tick(time.monotonic())
+        time.sleep(0.01)
+    assert connection.state == UP and connection.losses == connection.late_replies == connection.malformed_replies == 0
 
 
 def test_what_a_server_may_send(monkeypatch):
@@ -584,6 +641,25 @@ def test_heartbeats_of_a_year_are_no_message(monkeypatch):
         assert not one.is_used_up(day * 43200 * 100, 5 + day * 86400)
     received, now = 365 * 43200 * 100, 5 + 365 * 86400
     assert not one.is_used_up(received + (64 << 20), now) and one.is_used_up(received + (64 << 20) + 1, now)
+
+
+def test_what_comes_like_heartbeats_is_no_longer_left_out_when_a_question_is_not_answered(monkeypatch):
+    monkeypatch.setattr("expertd.credit.memory_own", lambda: 0)
+    one, received, now = credit.Credit(32 << 20, 1), 0, 0
+    for round in range(2):
+        before = received
+        while not one.in_doubt():
+            received, now = received + 100, now + 1
+            assert not one.is_used_up(received, now)
+        assert 1 << 20 < received - before <= (1 << 20) + 200
+        one.asked = True
+        assert not one.in_doubt()
+        one.taken = round == 0  # an answer
+    most = received + (32 << 20)
+    while received + 100 <= most:
+        received, now = received + 100, now + 1
+        assert not one.is_used_up(received, now)
+    assert one.is_used_up(received + 100, now + 1)
 
 
 def test_memory_is_not_known_where_it_cannot_be_read(monkeypatch):
