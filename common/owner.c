@@ -120,8 +120,8 @@ static int acquire(const char *run_dir, const char *server, const char *role, bo
     int rc = -errno;
     if (rc == -EAGAIN || rc == -EACCES) {
         rc = -EBUSY;
-        log_error("server '%s' has a running %s already (process %ld): stop it, or give this one another server.name",
-                  server, role, owner_watch_pid(fd));
+        SAY("server '%s' has a running %s already (process %ld): stop it, or give this one another server.name", server,
+            role, owner_watch_pid(fd));
     } else {
         SAY("cannot lock %s/%s.%s.lock: %s", run_dir, server, role, strerror(-rc));
     }
@@ -173,7 +173,7 @@ int owner_keep(int *owner_fd, const char *run_dir, const char *server, const cha
         return rc;
     }
     int fd = take(run_dir, server, role, false);
-    if (fd < 0 && fd != -EBUSY && says_again(fd))
+    if (fd < 0 && says_again(fd))
         fd = take(run_dir, server, role, true);
     if (fd < 0)
         return fd;

@@ -15,9 +15,9 @@ int owner_prepare_run_dir(const char *run_dir);
 int owner_acquire(const char *run_dir, const char *server, const char *role);
 /* To be called now and then: whether the lock file's name still leads to the file that is locked. If not (the run
  * folder was emptied or removed), a second owner could come in, so the role is taken once more under that name. 0: it
- * does, or does again, which is logged. -EBUSY: another process has the role now; this one is to end (logged). Another
- * -errno: it cannot be made anew as yet (logged once, and then once in a minute): *owner_fd stays, and nobody else
- * could have it. */
+ * does, or does again, which is logged. -EBUSY: another process has the role now: this one is to end, unless what it
+ * holds besides keeps the other out. Another -errno: it cannot be made anew as yet: *owner_fd stays, and nobody else
+ * could have it. Both are logged once, and then once in a minute. */
 int owner_keep(int *owner_fd, const char *run_dir, const char *server, const char *role);
 /* Whether a live process has the role. Never takes it, so it cannot get in a starting owner's way. */
 bool owner_alive(const char *run_dir, const char *server, const char *role);

@@ -11,7 +11,8 @@ struct runtime;
  * config and device (one of its entries) are kept. 0 or -errno, logged; -EINTR: a stop signal came meanwhile. */
 int runtime_create(struct runtime **runtime, const struct config *config, const struct config_device *device);
 /* Serves until a stop signal: 0; -ENODEV: the device is lost. Another -errno, logged: it cannot go on, since another
- * process has taken its role after the run folder was removed, or its segments cannot be made anew. */
+ * process has its role, and its control segment's name too, after both were removed, or its segments cannot be made
+ * anew. */
 int runtime_serve(struct runtime *runtime);
 /* After serving: finishes what runs, withdraws the segments (so that the frontend answers what is queued with
  * UNAVAILABLE), and saves what changed. 0; -ENODEV; -EIO: not all of it could be saved, and what was lost is logged. */

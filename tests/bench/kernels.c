@@ -151,9 +151,9 @@ static void measure_round(struct bench *bench, struct figure *figure)
     const uint64_t deadline = clock_now_ns() + (uint64_t)(bench->seconds / ROUNDS * 1e9);
     warm_up(bench, figure);
     double peak = peak_fma(bench->floor);
-    do
+    const unsigned before = figure->repeats;
+    while (figure->repeats < MAX_REPEATS && (figure->repeats == before || clock_now_ns() < deadline))
         repeat(bench, figure, &peak);
-    while (figure->repeats < MAX_REPEATS && clock_now_ns() < deadline);
 }
 
 /* What another process computed meanwhile does not count: the peak is measured anew before each repetition. */
@@ -568,6 +568,8 @@ int main(int argc, char **argv)
         else
             return 2;
     }
+    if (bench.turns > MAX_REPEATS)
+        return 2;
     const bool ffn = strcmp(bench.block, "ffn") == 0;
     if (!ffn && bench.rows == 0)
         bench.rows = strcmp(bench.block, "transformer") == 0 ? 8 : 256;

@@ -453,14 +453,12 @@ void linear_tiles(int M, int N, int K, int flags, int together, int block_k,
     {
         const int groups = grid.x, parts = grid.y, panels = (N + PANEL - 1) / PANEL;
         const int3 cell = cell_together(share, grid, together);
-        const int group = cell.x, part_index = cell.y, side_by_side = cell.z;
+        const int group = cell.x, part_index = cell.y, next_part = cell.z;
         const int first_panel = (long)panels * part_index / parts, end_panel = (long)panels * (part_index + 1) / parts;
         const int all_tiles = (M + UNIT_ROWS - 1) / UNIT_ROWS;
         const int first_tile = (long)all_tiles * group / groups, end_tile = (long)all_tiles * (group + 1) / groups;
         const int first_row = first_tile * UNIT_ROWS, rows = min(M, end_tile * UNIT_ROWS) - first_row;
         __global const weight *w = weights + w_offset;
-        /* Which part this core takes next is a guess: the others go on as it does. */
-        const int next_part = part_index + max(1, (int)get_global_size(0) / side_by_side);
         const struct part part = {
             .a = a,
             .first_tile = first_tile,
@@ -561,7 +559,7 @@ void split_few(int M, int K, __global const float *a, long a_row_stride, long a_
     }
 }
 
-/* sums[16][PANEL] of a panel w; what this core takes next lies behind it, unless it is the last one. */
+/* sums[16][PANEL] of a panel w; what this core takes next lies behind it, unless it is the last one of a row of them. */
 void multiply_panel(uint *sums, uint *b, const uint *a, __global const char *w, bool last, int K TILES)
 {
     const int steps = (K + STEP - 1) / STEP;
@@ -623,7 +621,7 @@ void linear_few(int M, int N, int K, int flags, int together, int block_k,
             split_few(M, K, a + a_offset, a_row_stride, a_panel_stride, planes);
         split = 0;
         multiply_panel(sums, b, planes, (__global const char *)(weights + w_offset + (long)panel * K * PANEL),
-                       panel + 1 == grid.y, K TILES_PASS);
+                       panel_after(share, grid.y) != panel + 1, K TILES_PASS);
         finish_few(sums, flags, gate, M, N, panel, out + out_offset, out_row_stride, out_panel_stride, bias + bias_offset,
                    second + second_offset, second_row_stride, second_panel_stride, save + save_offset);
     }
@@ -644,12 +642,12 @@ void linear_few_group(int8 rows, int N, int K, int flags, int most_k,
     FEW_BEGIN
     EACH_SHARE
     {
-        const int member = share / grid.y, panel = panel_in_runs(share % grid.y, grid.y), M = rows_of[member];
+        const int member = share / grid.y, part = share % grid.y, panel = panel_in_runs(part, grid.y), M = rows_of[member];
         if (split != member)
             split_few(M, K, a + at[A][member], a_row_stride, a_panel_stride, planes);
         split = member;
         multiply_panel(sums, b, planes, (__global const char *)(weights + at[W][member] + (long)panel * K * PANEL),
-                       panel + 1 == grid.y, K TILES_PASS);
+                       panel_after(part, grid.y) != panel + 1, K TILES_PASS);
         finish_few(sums, flags, gate, M, N, panel, out + at[OUT][member], out_row_stride, out_panel_stride,
                    bias + at[BIAS][member], second + at[SECOND][member], second_row_stride, second_panel_stride,
                    save + at[SAVE][member]);

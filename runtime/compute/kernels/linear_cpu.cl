@@ -100,7 +100,7 @@ void linear_share(int3 cell, int2 grid, int M, int N, int K, int flags, int most
             __global const float *second, long second_row_stride, long second_panel_stride, __global float *save, float4 gate)
 {
     const int groups = grid.x, panels = grid.y;
-    const int group = cell.x, panel = cell.y, side_by_side = cell.z;
+    const int group = cell.x, panel = cell.y, next_panel = cell.z;
     const int first_row = (long)M * group / groups, end_row = (long)M * (group + 1) / groups;
     /* As many rows in each tile, or one less. */
     const int tiles = (end_row - first_row + TILE_ROWS - 1) / TILE_ROWS;
@@ -112,23 +112,21 @@ void linear_share(int3 cell, int2 grid, int M, int N, int K, int flags, int most
     __global float *wait =
         is_gated ? save + (long)panel * M * PANEL : out + panel * out_panel_stride;
     __global const weight *w = weights + panel * WEIGHTS_OF_ROWS(K, flags);
-    /* Which panel this core takes next is a guess: the others go on as it does. */
-    const int ahead = groups == 1 ? 1 : max(1, (int)get_global_size(0) / side_by_side);
     WIDE_BEGIN(tiles, most_k)
 
     for (int k0 = 0; k0 < K; k0 += block_k) {
         const int k1 = min(k0 + block_k, K);
         const int begin = k0 == 0 ? TILE_ZERO : columns >= PANEL ? TILE_OUT : TILE_LOCAL;
         const int end = columns < PANEL || (k1 == K && (flags & LINEAR_EPILOGUE) != 0) ? TILE_LOCAL : TILE_OUT;
-        /* One tile waits for w itself: it looks ahead, beyond the panel's end into the next one. */
+        /* One tile waits for w itself: it looks ahead, beyond the panel's end where that is what this core takes next. */
         __global const weight *next = w + WEIGHTS_OF_ROWS(k0, flags) + AHEAD_WEIGHTS;
-        int lines = max(0L, min(WEIGHTS_OF_ROWS(k1 - k0, flags), (panels - panel) * WEIGHTS_OF_ROWS(K, flags) - (next - w))) /
-                    CACHE_LINE_WEIGHTS;
+        const long in_a_row = (next_panel == panel + 1 ? panels - panel : 1) * WEIGHTS_OF_ROWS(K, flags);
+        int lines = max(0L, min(WEIGHTS_OF_ROWS(k1 - k0, flags), in_a_row - (next - w))) / CACHE_LINE_WEIGHTS;
         if (tiles > 1) {
-            next = w + (k1 < K ? WEIGHTS_OF_ROWS(k1, flags) : ahead * WEIGHTS_OF_ROWS(K, flags));
+            next = w + (k1 < K ? WEIGHTS_OF_ROWS(k1, flags) : (next_panel - panel) * WEIGHTS_OF_ROWS(K, flags));
             if (k1 < K)
                 lines = WEIGHTS_OF_ROWS(min(k1 + block_k, K) - k1, flags) / CACHE_LINE_WEIGHTS;
-            else if (panel + ahead >= panels)
+            else if (next_panel >= panels)
                 lines = 0;
             else
                 lines = WEIGHTS_OF_ROWS(min(block_k, K), flags) / CACHE_LINE_WEIGHTS;

@@ -30,8 +30,9 @@ void linear_group(int8 rows, int N, int K, int flags, int most_k,
     GROUP_PLACES
     EACH_SHARE
     {
-        const int member = share / grid.y, panel = panel_in_runs(share % grid.y, grid.y);
-        linear_share((int3)(0, panel, 1), (int2)(1, grid.y), rows_of[member], N, K, flags, most_k, a + at[A][member],
+        const int member = share / grid.y;
+        const int2 alone = (int2)(1, grid.y);
+        linear_share(cell_together(share % grid.y, alone, 1), alone, rows_of[member], N, K, flags, most_k, a + at[A][member],
                      a_row_stride, a_panel_stride, weights + at[W][member], out + at[OUT][member], out_row_stride,
                      out_panel_stride, bias + at[BIAS][member], second + at[SECOND][member], second_row_stride,
                      second_panel_stride, save + at[SAVE][member], gate);

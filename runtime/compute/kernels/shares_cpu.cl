@@ -28,13 +28,22 @@ int panel_in_runs(int share, int panels)
     return share < run * cores ? share % cores * run + share / cores : share;
 }
 
+/* The panel that a core with that share takes next, while the others are as fast; `panels`: none. */
+int panel_after(int share, int panels)
+{
+    const int next = share + (int)get_global_size(0);
+    return next < panels ? panel_in_runs(next, panels) : panels;
+}
+
 /* A share's cell of {groups of rows, panels}, where the shares of `together` groups come one behind the other for the same
- * panel, so that the cores meet it at the same time: {group, panel, how many groups are side by side there}. */
+ * panel, so that the cores meet it at the same time: {group, panel, the panel that this core takes next as long as the others are
+ * as fast, grid.y or more: none}. */
 int3 cell_together(int share, int2 grid, int together)
 {
     if (grid.x == 1)
-        return (int3)(0, panel_in_runs(share, grid.y), 1);
+        return (int3)(0, panel_in_runs(share, grid.y), panel_after(share, grid.y));
     const int first_group = share / (grid.y * together) * together, side_by_side = min(together, grid.x - first_group);
     const int rest = share - first_group * grid.y;
-    return (int3)(first_group + rest % side_by_side, rest / side_by_side, side_by_side);
+    const int panel = rest / side_by_side;
+    return (int3)(first_group + rest % side_by_side, panel, panel + max(1, (int)get_global_size(0) / side_by_side));
 }
