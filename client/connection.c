@@ -1,6 +1,5 @@
 #include "client/connection.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/tcp.h> /* glibc's struct tcp_info ends before the bytes */
@@ -14,7 +13,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "common/address.h"
 #include "common/clock.h"
 
 enum {
@@ -26,8 +24,6 @@ enum {
     MISSED_HEARTBEATS = 5,
     ENDLESS_PAUSE_MS = 500, /* doubled up to ENDLESS_PAUSE_MAX_MS: each time may cost as much as a message may take */
     ENDLESS_PAUSE_MAX_MS = 60000,
-    IPV4_TURN_MS = 2000, /* time for an answer to the SYN, and its repetition; IPv6 alone is what few names have */
-    IPV6_TURN_MS = 1000,
     LOCAL_FAILURES = 3,
     FILES = 12, /* a context's threads, two sockets, the epoll, the connection; and some to spare */
     PINGS_BYTES =
@@ -49,15 +45,6 @@ static bool over_tcp(const char *endpoint)
     return strncmp(endpoint, "tcp://", strlen("tcp://")) == 0;
 }
 
-/* Whether the host is a name, which may have addresses of both kinds. */
-static bool is_named(const char *endpoint)
-{
-    struct address address;
-    struct in_addr number;
-    return over_tcp(endpoint) && !strpbrk(endpoint, "[;") &&
-           address_parse(&address, endpoint + strlen("tcp://")) == 0 && inet_pton(AF_INET, address.host, &number) != 1;
-}
-
 static int set_options(struct connection *connection, const char *endpoint, const struct connection_options *options)
 {
     const int heartbeat_ms = options->heartbeat_ms > INT32_MAX / MISSED_HEARTBEATS ? INT32_MAX / MISSED_HEARTBEATS
@@ -74,7 +61,7 @@ static int set_options(struct connection *connection, const char *endpoint, cons
         {ZMQ_HEARTBEAT_IVL, heartbeat_ms},
         {ZMQ_HEARTBEAT_TIMEOUT, over_tcp(endpoint) ? 0 : heartbeat_ms * MISSED_HEARTBEATS}, /* 0: never */
         /* With the option set, of a name that has addresses of both kinds only those of IPv6 are tried. */
-        {ZMQ_IPV6, connection->by_ipv6},
+        {ZMQ_IPV6, strchr(endpoint, '[') != NULL},
     };
     int rc = 0;
     connection->heartbeat_ns = over_tcp(endpoint) ? (uint64_t)heartbeat_ms * NS_PER_MS : 0;
@@ -164,8 +151,6 @@ int connection_open(struct connection *connection, const char *endpoint, const s
         .tcp_fd = -1,
         .local_bytes = options->local_bytes,
         .credit.most_bytes = options->max_message_bytes,
-        .by_ipv6 = strchr(endpoint, '[') != NULL,
-        .turn_ns = is_named(endpoint) ? clock_now_ns() + IPV4_TURN_MS * NS_PER_MS : UINT64_MAX,
     };
     local_link_init(&connection->local);
     const int rc = open_all(connection, endpoint, options);
@@ -287,7 +272,7 @@ static bool local_lost(struct connection *connection)
 uint64_t connection_look_ns(const struct connection *connection)
 {
     if (!connection->up)
-        return connection->left && connection->wanted ? connection->again_ns : connection->turn_ns;
+        return connection->left && connection->wanted ? connection->again_ns : UINT64_MAX;
     return connection->tcp_fd >= 0 && connection->heartbeat_ns > 0 ? connection->look_ns : UINT64_MAX;
 }
 
@@ -380,21 +365,6 @@ static void reconnect(struct connection *connection)
     zmq_connect(connection->socket, connection->endpoint);
 }
 
-static void take_turns(struct connection *connection)
-{
-    const uint64_t now_ns = clock_now_ns();
-    if (now_ns < connection->turn_ns)
-        return;
-    const bool shakes_hands = connection->tcp_fd >= 0;
-    connection->by_ipv6 ^= !shakes_hands;
-    connection->turn_ns = now_ns + (connection->by_ipv6 ? IPV6_TURN_MS : IPV4_TURN_MS) * NS_PER_MS;
-    if (shakes_hands)
-        return;
-    zmq_disconnect(connection->socket, connection->endpoint);
-    set_int(connection->socket, ZMQ_IPV6, connection->by_ipv6);
-    zmq_connect(connection->socket, connection->endpoint);
-}
-
 /* One event: 16 bits of it, 32 bits of value, then a frame with the address. */
 static bool next_event(struct connection *connection, uint16_t *event, int32_t *value)
 {
@@ -427,7 +397,6 @@ enum connection_news connection_hear(struct connection *connection)
             connection->up = true;
             connection->endless = false;
             connection->trouble = NULL;
-            connection->turn_ns = UINT64_MAX;
             connection->connects++;
             break;
         case ZMQ_EVENT_DISCONNECTED:
@@ -528,8 +497,6 @@ size_t connection_receive(struct connection *connection, zmq_msg_t *frames, size
         leave(connection);
     if (count == 0 && connection->left)
         reconnect(connection);
-    else if (count == 0 && connection->turn_ns != UINT64_MAX)
-        take_turns(connection);
     return count;
 }
 

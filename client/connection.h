@@ -60,8 +60,6 @@ struct connection {
     bool endless;          /* it was given up for sending more, and no handshake was seen since */
     uint64_t pause_ns;     /* for which it was left alone after that, the last time; 0: never yet */
     uint64_t again_ns;     /* and until when */
-    uint64_t turn_ns;      /* when a name's other addresses are tried; UINT64_MAX: it is none, or was reached */
-    bool by_ipv6;
     struct local_link local;
     uint64_t local_bytes;
     uint64_t local_since_ns; /* when it was opened */

@@ -2,9 +2,7 @@
 /* What becomes of calls when the server is late, away or back, over client/connection.c. */
 #include <arpa/inet.h>
 #include <check.h>
-#include <dlfcn.h>
 #include <errno.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -17,61 +15,6 @@
 #include "common/clock.h"
 #include "tests/unit/support_proxy.h"
 #include "tests/unit/support_session.h"
-
-/* ---- names ------------------------------------------------------------------------------------------------------ */
-
-/* Instead of the C library's, as ZeroMQ's thread calls it. "six" has an address of IPv6, "both" has one of each kind.
- */
-__attribute__((visibility("default"))) int getaddrinfo(const char *restrict node, const char *restrict service,
-                                                       const struct addrinfo *restrict hints,
-                                                       struct addrinfo **restrict result)
-{
-    typedef int function(const char *, const char *, const struct addrinfo *, struct addrinfo **);
-    function *real;
-    *(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
-    const bool by_ipv6 = hints && hints->ai_family == AF_INET6, both = node && strcmp(node, "both") == 0;
-    if (!both && !(node && strcmp(node, "six") == 0))
-        return real(node, service, hints, result);
-    return both || by_ipv6 ? real(by_ipv6 ? "::1" : "127.0.0.1", service, hints, result) : EAI_NONAME;
-}
-
-static const struct {
-    const char *name, *bound;
-} named[] = {
-    {"six", "tcp://[::1]:*"},
-    {"both", "tcp://127.0.0.1:*"},
-    {"both", "tcp://[::1]:*"},
-};
-
-static bool has_ipv6(void)
-{
-    const struct sockaddr_in6 loopback = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
-    const int fd = socket(AF_INET6, SOCK_STREAM, 0);
-    const bool has = fd >= 0 && bind(fd, (const struct sockaddr *)&loopback, sizeof loopback) == 0;
-    close(fd);
-    return has;
-}
-
-START_TEST(a_name_is_reached_by_the_addresses_that_it_has_whatever_they_are)
-{
-    char endpoint[64];
-    if (!has_ipv6() && strchr(named[_i].bound, '['))
-        return;
-    session.router = router_start(named[_i].bound, router_nop, NULL);
-    snprintf(endpoint, sizeof endpoint, "tcp://%s%s", named[_i].name, strrchr(router_endpoint(session.router), ':'));
-    ck_assert_int_eq(expertd_client_new(&session.client, endpoint, NULL), 0);
-    session_ping();
-    strcpy(endpoint, router_endpoint(session.router));
-    router_stop(&session.router); /* and again */
-    session.router = router_start(endpoint, router_nop, NULL);
-    do {
-        expertd_call_release(&session.call);
-        session_forward(1, SESSION_LONG_MS, &session.call);
-        session_wait(session.call);
-    } while (expertd_call_status(session.call) == EXPERTD_UNAVAILABLE);
-    ck_assert_int_eq(expertd_call_status(session.call), EXPERTD_OK);
-}
-END_TEST
 
 /* ---- time, loss and return ------------------------------------------------------------------------------------- */
 
@@ -460,8 +403,6 @@ int main(void)
     TCase *names = tcase_create("names");
     tcase_add_checked_fixture(names, session_open, session_close);
     tcase_set_timeout(names, 100);
-    tcase_add_loop_test(names, a_name_is_reached_by_the_addresses_that_it_has_whatever_they_are, 0,
-                        sizeof named / sizeof named[0]);
     suite_add_tcase(suite, names);
     TCase *links = tcase_create("links");
     tcase_add_checked_fixture(links, session_open, session_close);

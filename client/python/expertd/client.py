@@ -184,7 +184,7 @@ class Client:
         extra = messages.server.RequestHeader(parts=[{"uid": uid, "rows": rows, "request_id": number} for uid, rows, number in parts])
         call = self.prepare(_BACKWARD if backward else _FORWARD, "", tensors, extra=extra, requires_grad=requires_grad,
                             timeout=timeout, retry_for=retry_for)
-        call.uid, call.parts = parts[0][0], len(parts)  # all have its schema
+        call.uid, call.parts, call.expert = parts[0][0], len(parts), None  # all have the first one's schema
         return call
 
     def prepare_one(self, uid: str, tensors: Sequence[torch.Tensor], *, backward: bool, requires_grad: Optional[Sequence[bool]],

@@ -48,7 +48,6 @@ PARTS_MARGIN, PARTS_LONGEST_MARGIN = 0.1, 0.5  # of the time for the answers of 
 DRIVER_GONE = 3.0  # seconds without a sign of the thread that drives, which gives one at least each LONGEST_SLEEP
 REOPEN_AFTER = 0.5  # seconds, when a socket cannot be made
 ENDLESS_PAUSE, ENDLESS_LONGEST_PAUSE = 0.5, 60.0  # seconds; doubled: each time may cost as much as a message may take
-IPV4_TURN, IPV6_TURN = 2.0, 1.0  # seconds: for an answer to the SYN, and its repetition; IPv6 alone is what few names have
 NOT_THE_ENDPOINTS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC}
 LOCAL_FAILURES = 3  # in a row, until shared memory is not tried any more
 LOCAL_SOON = 1.0  # seconds within which its end is a failure
@@ -98,18 +97,6 @@ def tcp_moved(fd: int) -> Optional[Tuple[int, int, int]]:
 def _patience(call: Call, now: float) -> float:
     """For how long it waits for a second connection."""
     return min(SECOND_PATIENCE, (call.expires() - now) / 2)
-
-
-def is_named(endpoint: str) -> bool:
-    """Whether the host is a name, which may have addresses of IPv4 and of IPv6."""
-    host = endpoint[len("tcp://"):].rpartition(":")[0]
-    if not endpoint.startswith("tcp://") or any(mark in host for mark in ":[;"):
-        return False
-    try:
-        socket.inet_pton(socket.AF_INET, host)
-        return False
-    except OSError:
-        return True
 
 
 class Poller(Protocol):
@@ -168,10 +155,6 @@ class Connection:
         self._poll = select.poll()
         self._reopen_at = 0.0  # while there is no socket, as none could be made, or the peer is left alone
         self._left_until, self._left_for = 0.0, 0.0  # the last time that it was, for what it sent
-        # An address by IPv6; a name by IPv4, and by IPv6 in turn, until a first handshake: ZeroMQ, where it may use IPv6, tries
-        # nothing else of a name that has both, and few servers bind it.
-        self._by_ipv6 = "[" in endpoint or endpoint.count(":") > 2
-        self._turn_at = time.monotonic() + IPV4_TURN if is_named(endpoint) else math.inf
         try:
             self._driver_wake = os.pipe()
             for fd in self._driver_wake:
@@ -188,22 +171,21 @@ class Connection:
 
     def _open(self) -> None:
         self._tcp_fd = -1
-        self._poll = select.poll()
-        self._poll.register(self._driver_wake[0], select.POLLIN)
         # Over TCP the kernel knows better whether the peer lives: ZeroMQ's own answers wait behind a large message.
         patience_ms = 0 if self._over_tcp() else MISSED_HEARTBEATS * HEARTBEAT_MS
         self.socket = self._context.socket(zmq.DEALER)
         for option, value in ((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.RCVHWM, 0), (zmq.MAXMSGSIZE, MAX_FRAME_BYTES),
                               (zmq.HEARTBEAT_IVL, HEARTBEAT_MS), (zmq.HEARTBEAT_TIMEOUT, patience_ms),
                               (zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS), (zmq.RECONNECT_IVL, 50), (zmq.RECONNECT_IVL_MAX, 1000),
-                              (zmq.IPV6, self._by_ipv6)):
+                              # For addresses alone: of a name that has one by IPv6 no other is tried then, and few servers bind it.
+                              (zmq.IPV6, "[" in self.endpoint or self.endpoint.count(":") > 2)):
             self.socket.setsockopt(option, value)
         self.server_key = keys.apply(self.socket, self.endpoint)
         self.monitor = self.socket.get_monitor_socket(_CONNECTED | _HANDSHAKE | _LOST | _FAILED)
         self.monitor.setsockopt(zmq.LINGER, 0)
         self.socket.connect(self.endpoint)
         self.fd, self.monitor_fd = self.socket.get(_FD), self.monitor.get(_FD)
-        self._poll.register(self.fd, select.POLLIN)
+        self._poll = self._new_poll()
         self._poller.add(self.fd, self)
         self._poller.add(self.monitor_fd, self)
         # Without what sugar has around them, which costs as much as they do.
@@ -213,11 +195,20 @@ class Connection:
         if self._paused:
             self._poller.pause(self.fd)
 
+    def _new_poll(self) -> Any:
+        """For who drives from now on: two threads cannot share one, and one that was taken for gone may be in the old one."""
+        poll = select.poll()
+        for fd in (self._driver_wake[0], self.fd, self.link.fd if self.link is not None and self.link.ready else -1):
+            if fd >= 0:
+                poll.register(fd, select.POLLIN)
+        return poll
+
     def _shut(self) -> None:
         self._close_link()
         for fd in (self.fd, self.monitor_fd):
             self._poller.remove(fd)
         self.fd = self.monitor_fd = -1
+        self._poll = self._new_poll()
         one, self.socket = self.socket, None
         monitor, self.monitor = self.monitor, None
         if one is not None:
@@ -313,8 +304,10 @@ class Connection:
                 self._drive(call, end)
             finally:
                 self._hand_back(call)
-            return
-        while call.state != DONE:
+            if self.closed:
+                return
+        # Also who drove, and was taken for gone.
+        while call.state != DONE and call.connection is self:
             now = time.monotonic()
             if end is not None and now >= end:
                 return
@@ -325,7 +318,7 @@ class Connection:
 
     def _drive(self, call: Call, end: Optional[float]) -> None:
         until = call.deadline if end is None else min(end, call.deadline)
-        while call.state != DONE and call.connection is self and not self.closed:
+        while call.state != DONE and call.connection is self and self._driver is call and not self.closed:
             now = self._driven_at = time.monotonic()
             left = until - now
             if left > 0:
@@ -407,6 +400,7 @@ class Connection:
             try:
                 if self._driver is not None and now - self._driven_at > DRIVER_GONE:
                     self._hand_back(self._driver)
+                    self._poll = self._new_poll()
                 for call in list(self.calls.values()):
                     if call.state == DONE:  # an interrupt
                         self._forget(call)
@@ -428,6 +422,8 @@ class Connection:
                 if self.socket is None and self.calls:
                     if now >= self._reopen_at:
                         self._begin(CONNECTING)
+                        if self._driver is not None:
+                            self._wake_driver()  # it may sleep without the new socket
                     next_time = min(LONGEST_SLEEP + now if next_time is None else next_time, self._reopen_at or math.inf)
                 elif self.socket is not None:
                     look_at = self._mind_socket(now)
@@ -499,7 +495,7 @@ class Connection:
                 now = time.monotonic()
                 self._patient_until = min(self._patient_until, now + _patience(call, now))
             # Which is sooner than that of one that was sent.
-            self._wake(min(call.expires(), self._patient_until, self._turn_at) if self.socket is not None else self._reopen_at)
+            self._wake(min(call.expires(), self._patient_until) if self.socket is not None else self._reopen_at)
 
     def _first_is_up(self) -> bool:
         return self._first is not None and self._first.state == UP
@@ -533,7 +529,6 @@ class Connection:
                 continue
             if event == _HANDSHAKE:
                 self.state, self._stale, self.kept_out = UP, False, False
-                self._turn_at = math.inf
                 self.connects += 1
                 self._wake(time.monotonic() + LOOK_EVERY)
                 continue
@@ -571,22 +566,9 @@ class Connection:
         if moved is not None and self.state == UP and self.connects == connects:
             self._judge(now, *moved)
             self._pump()
-        if self.state != UP:
-            return self._take_turns(now)
-        if self._tcp_fd < 0:
+        if self.state != UP or self._tcp_fd < 0:
             return math.inf
         return now + (LOOK_EVERY if self.calls else LOOK_IDLE)
-
-    def _take_turns(self, now: float) -> float:
-        """Tries a name's other addresses, when it is their turn: not in the middle of a handshake. Returns when that will be."""
-        if self.socket is not None and now >= self._turn_at:
-            if self._tcp_fd < 0:
-                self._by_ipv6 = not self._by_ipv6
-                self.socket.disconnect(self.endpoint)
-                self.socket.setsockopt(zmq.IPV6, self._by_ipv6)
-                self.socket.connect(self.endpoint)
-            self._turn_at = now + (IPV6_TURN if self._by_ipv6 else IPV4_TURN)
-        return self._turn_at
 
     def _judge(self, now: float, silent_ms: int, taken: int, received: int) -> None:
         """Leaves a peer that sends a message without an end; and one with which nothing has moved for too long, either way: a
@@ -754,6 +736,8 @@ class Connection:
 
     def _waits_behind_others(self, call: Call, reply: Any) -> bool:
         """Of a refusal with a hint when to come back."""
+        if call.state == WAITING and call.refusal:  # it was refused before: said twice
+            return True
         backlog = self._backlogs.get(call.expert)
         now = time.monotonic()
         if backlog is None or not reply.retry_after_ms or reply.version != 1 or call.goes_elsewhere() or now >= call.patient_until:
@@ -936,8 +920,8 @@ class Connection:
         self._backlogs.clear()
         for call in list(self.calls.values()):
             self._remember(call)
+            call.refusal = ""
             if call.state == WAITING and call.resend_at == math.inf:
-                call.refusal = ""
                 self._queue(call)
 
     def _begin(self, state: int) -> None:
@@ -978,6 +962,7 @@ class Connection:
                 call.run_callbacks()
             else:  # another thread is about to end it
                 self._finished.append(call)
+                self._wake(0.0)
         except BaseException:
             if call.leaves or call.has_callbacks():
                 self._finished.append(call)

@@ -167,11 +167,10 @@ class Transport:
     def _run(self) -> None:
         if not self._runs.acquire(False):  # an interrupt has hit whoever started the first one
             return
-        _prepare_lending()
-        self.lends = True
         next_tick = float("inf")
         while not self._stopping:
             try:
+                self.lends = self.lends or _prepare_lending()
                 next_tick = self._turn(next_tick)
             except Exception:  # no memory: all the calls of the process hang on this thread
                 _log.exception("the I/O thread")
@@ -209,18 +208,26 @@ class Transport:
             return time.monotonic() + 1.0
 
 
-def _prepare_lending() -> None:
+def _prepare_lending() -> bool:
     """pyzmq has a thread for the memory that is lent to ZeroMQ, and starts it, or asks whether it lives, with each frame: an
     interrupt meanwhile makes CPython take it for dead, and pyzmq for lost, for good. So it is started here, where no
-    interrupts come, and found alive ever after: it ends with the process."""
-    zmq.Frame(bytes(COPY_BELOW), copy=False)
-    thread: Any = garbage.gc.thread
-    thread.is_alive = lambda: True
+    interrupts come, and found alive ever after: it ends with the process. False: it cannot be now."""
+    with _starting:
+        try:
+            zmq.Frame(bytes(COPY_BELOW), copy=False)
+        except Exception:  # no descriptors, no thread, no memory
+            return False
+        thread: Any = garbage.gc.thread
+        if thread is None or not thread.is_alive():
+            return False
+        thread.is_alive = lambda: True
+        return True
 
 
 _transport: Optional[Transport] = None
 _inherited: List[Any] = []  # of parent processes: kept, so that nothing of it is closed here
 _making = threading.Lock()
+_starting = threading.Lock()  # pyzmq's thread, under a lock of pyzmq's, which a child would inherit
 
 
 def transport() -> Transport:
@@ -233,13 +240,21 @@ def transport() -> Transport:
     return _transport
 
 
+def _before_fork() -> None:
+    _starting.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _starting.release()
+
+
 def _after_fork() -> None:
-    global _transport, _making
+    global _transport, _making, _starting
     if _transport is not None:
         _inherited.append(_transport)
         for connection in _transport.connections():
             connection.forked()
-    _transport, _making = None, threading.Lock()
+    _transport, _making, _starting = None, threading.Lock(), threading.Lock()
 
 
 def _at_exit() -> None:
@@ -247,5 +262,5 @@ def _at_exit() -> None:
         _transport.close()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
 atexit.register(_at_exit)

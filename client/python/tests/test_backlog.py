@@ -263,3 +263,9 @@ def test_after_a_loss_who_waits_is_sent_as_well(asker, how):
     asker.wait(lambda: len(asker.full.came) == 4)
     asker.let(first)
     asker.let(second)
+
+
+def test_a_message_for_many_experts_stands_behind_nobody():
+    client = expertd.Client("tcp://127.0.0.1:1")
+    assert client.prepare_parts([("e.0", 2, 1)], [X], backward=False).expert is None
+    assert client.prepare_one("e.0", [X], backward=False, requires_grad=None, timeout=1, retry_for=0).expert == ("e.0", False)

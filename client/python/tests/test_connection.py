@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import select
 import signal
 import socket
 import threading
@@ -99,25 +100,6 @@ def test_a_name_is_asked_by_ipv4(host, by_ipv6):
     expertd.Client(f"tcp://{host}:{free_port()}")
     connection = transport().connections()[-1]
     assert host in connection.endpoint and connection.socket.get(zmq.IPV6) == by_ipv6
-
-
-def test_a_names_addresses_take_turns_until_one_is_reached(stand_in, monkeypatch):
-    monkeypatch.setattr("expertd.connection.IPV4_TURN", 0.05)
-    monkeypatch.setattr("expertd.connection.IPV6_TURN", 0.05)
-    client = expertd.Client(f"tcp://localhost:{free_port()}", timeout=PATIENCE, retry_for=PATIENCE)
-    connection, call, turns = transport().connection(client.endpoint), client.start_forward("e.0", [X]), []
-    while len(turns) < 4:
-        with connection.lock:
-            turn = connection.socket.get(zmq.IPV6)
-        turns += [turn] if turns[-1:] != [turn] else []
-    assert call.cancel()
-    monkeypatch.undo()
-    there = expertd.Client(f"tcp://localhost:{stand_in(echo).port}", timeout=PATIENCE)
-    there.forward("e.0", [X])
-    connection, end = transport().connection(there.endpoint), time.monotonic() + PATIENCE
-    while connection._turn_at != math.inf:  # what is told of a connection may come after an answer on it
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def test_a_full_or_starting_server_is_asked_again_with_the_same_id(stand_in):
@@ -595,6 +577,7 @@ def test_who_was_left_is_connected_to_again_for_a_call_after_longer_and_longer_p
             assert connection.tick(time.monotonic()) is None and connection.is_down()  # without a call nothing is due
             time.sleep(0.01)
         assert server.accepted == accepted and connection.socket is None
+        assert not any(events & select.POLLNVAL for _, events in connection._poll.poll(0))  # who waits does so asleep
     server.stop()
 
 

@@ -10,8 +10,9 @@ import torch
 from zmq.utils import garbage
 
 import expertd
-from conftest import PATIENCE, in_threads
+from conftest import PATIENCE, echo, in_threads
 from expertd import connection, local
+from expertd import transport as module
 from expertd.transport import transport
 
 HERE = os.path.dirname(expertd.__file__)
@@ -108,6 +109,43 @@ def test_who_drives_and_is_gone_is_found_missing(patient, monkeypatch):
             at._poller.pause(at.link.fd)
         in_threads(2, lambda number: answers.append(patient.forward("nop.0", [X + number])[0]))
     assert len(answers) == 6
+
+
+def test_who_drives_and_is_slow_alone_waits_like_others(stand_in, monkeypatch):
+    monkeypatch.setattr(connection, "DRIVER_GONE", 0.2)
+    go_on = threading.Event()
+
+    def answer(request, frames):
+        if request.uid == "slow":
+            assert go_on.wait(PATIENCE)
+        return echo(request, frames)
+    server, x, answers = stand_in(answer), torch.ones(1, 4), []
+    client = expertd.Client(server.endpoint, timeout=PATIENCE)
+    at = transport().connection(server.endpoint)
+
+    def ask(uid):
+        for _ in range(1 if uid == "slow" else 20):
+            answers.append(torch.equal(client.forward(uid, [x])[0], x))
+    slow = threading.Thread(target=ask, args=("slow",))
+    slow.start()
+    until(lambda: server.asked("FORWARD"))
+    others = [threading.Thread(target=ask, args=("e.0",)) for _ in range(3)]
+    for other in others:
+        other.start()
+        with at.lock:
+            at._driven_at = 0.0  # its thread stands still
+        at.tick(time.monotonic())
+    go_on.set()
+    for each in (slow, *others):
+        each.join()
+    assert answers == [True] * 61
+
+
+def test_without_room_for_pyzmqs_thread_frames_are_copied(monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no more descriptors")
+    monkeypatch.setattr("zmq.Frame", fail)
+    assert not module._prepare_lending()
 
 
 def test_a_call_of_which_nothing_is_known_any_more_ends_in_time(stand_in):
