@@ -564,20 +564,21 @@ def test_a_server_that_sends_without_end_is_left_and_others_notice_nothing(stand
 
 def test_who_was_left_is_connected_to_again_for_a_call_after_longer_and_longer_pauses(monkeypatch):
     monkeypatch.setattr("expertd.credit._used", 16 << 20)
+    monkeypatch.setattr("expertd.connection.ENDLESS_PAUSE", 30.0)
     server = Endless(b"\x01\xff" + b"x" * 255, 64 << 20)
     patient, impatient = [expertd.Client(server.endpoint, timeout=PATIENCE, retry_for=wait) for wait in (PATIENCE, 0)]
     connection = transport().connection(server.endpoint)
     for client, accepted in ((patient, 1), (impatient, 2), (patient, 3)):
         with pytest.raises(expertd.Unavailable, match="a message that does not end"):
             client.forward("e.0", [X])
-        assert server.accepted == accepted and connection._left_for == 0.5 * 2 ** (accepted - 1)
+        assert server.accepted == accepted and connection._left_for == (30.0 if accepted == 1 else 60.0)
         with pytest.raises(expertd.Unavailable, match="a message that does not end"):
             impatient.forward("e.0", [X])  # in the pause: at once
-        while time.monotonic() < connection._left_until and accepted < 2:
-            assert connection.tick(time.monotonic()) is None and connection.is_down()  # without a call nothing is due
-            time.sleep(0.01)
+        assert connection.tick(time.monotonic()) is None and connection.is_down()  # without a call nothing is due
         assert server.accepted == accepted and connection.socket is None
         assert not any(events & select.POLLNVAL for _, events in connection._poll.poll(0))  # who waits does so asleep
+        with connection.lock:  # it ends; after the second one while the third call waits for it
+            connection._left_until = connection._reopen_at = time.monotonic() + (0.2 if accepted == 2 else 0.0)
     server.stop()
 
 
@@ -585,11 +586,14 @@ def test_who_was_left_is_connected_to_again_for_a_call_after_longer_and_longer_p
 def test_what_may_be_a_message_as_slow_as_heartbeats_is_asked_about(stand_in, kind):
     server = stand_in(lambda request, frames: (messages.dht.Reply(version=1), []))
     connection = transport().connection(server.endpoint, kind)
+    end = time.monotonic() + PATIENCE
     while connection.state != UP:
+        assert time.monotonic() < end
         time.sleep(0.01)
     with connection.lock:
         connection._credit._pings = connection._credit.most_bytes
     while connection._credit._pings:  # until it is answered
+        assert time.monotonic() < end
         connection.tick(time.monotonic())
         time.sleep(0.01)
     assert connection.state == UP and connection.losses == connection.late_replies == connection.malformed_replies == 0
