@@ -345,7 +345,7 @@ static enum connection_news give_up_endless(struct connection *connection)
         connection->pause_ns = longest_ns;
     connection->again_ns = now_ns + connection->pause_ns;
     connection->endless = true;
-    connection->trouble = "it was left, as it sends a message that does not end";
+    connection->trouble = CONNECTION_ENDLESS;
     return give_up(connection);
 }
 

@@ -14,8 +14,7 @@
  * with each time. Both are looked at by connection_hear(), so call it by connection_look_ns() at the latest while an
  * answer is waited for, or something is to be sent.
  *
- * A name may have addresses of IPv4 and of IPv6, and nothing in here waits for its being looked up. ZeroMQ is told
- * which of them to look for: until a first handshake it is the one for some time, then the other, and so on.
+ * A name is looked up by IPv4 alone, by ZeroMQ's thread, so that nothing in here waits for that.
  */
 #ifndef EXPERTD_CLIENT_CONNECTION_H
 #define EXPERTD_CLIENT_CONNECTION_H
@@ -80,6 +79,8 @@ struct local_heap *connection_heap(const struct connection *connection);
 /* -EINVAL for an endpoint that ZeroMQ does not know; -errno. *connection is safe to close after a failure. */
 int connection_open(struct connection *connection, const char *endpoint, const struct connection_options *options);
 void connection_close(struct connection *connection);
+
+#define CONNECTION_ENDLESS "it was left, as it sends a message that does not end"
 
 enum connection_news {
     CONNECTION_NO_NEWS,

@@ -252,7 +252,7 @@ static void end_unanswered(struct dht_client *client, struct dht_question *quest
     char message[DHT_CLIENT_MESSAGE];
     const char *trouble = client->connection.trouble;
     if (question->cheated)
-        snprintf(message, sizeof message, "%s: it was left, as it sends a message that does not end", client->endpoint);
+        snprintf(message, sizeof message, "%s: " CONNECTION_ENDLESS, client->endpoint);
     else if (question->sent)
         snprintf(message, sizeof message, "%s: no answer within %u ms", client->endpoint, question->timeout_ms);
     else
