@@ -118,10 +118,10 @@ class Poller(Protocol):
 
 class Connection:
     """`reply_class`: the message that its replies are. `deadline_key`: how the field deadline_ms of its requests begins.
-    `ping`: a question, but for its request_id. `poller`: the I/O thread's; it calls serve() for a readable descriptor, and
-    tick(). `shares`: that question is a PING, whose answer says where the shared memory of a server on this host is. `first`: the connection
-    to the same endpoint beside which this is a second one: a network may not admit that, and what waits for it then goes by
-    the first."""
+    `ping`: a question that costs little, but for its request_id. `poller`: the I/O thread's; it calls serve() for a readable
+    descriptor, and tick(). `shares`: that question is a PING, whose answer says where the shared memory of a server on this host
+    is. `first`: the connection to the same endpoint beside which this is a second one: a network may not admit that, and what
+    waits for it then goes by the first."""
 
     def __init__(self, context: Any, endpoint: str, reply_class: Any, deadline_key: bytes, ping: bytes, poller: "Poller",
                  shares: bool = False, first: Optional["Connection"] = None):
@@ -185,7 +185,7 @@ class Connection:
         self.monitor.setsockopt(zmq.LINGER, 0)
         self.socket.connect(self.endpoint)
         self.fd, self.monitor_fd = self.socket.get(_FD), self.monitor.get(_FD)
-        self._poll = self._new_poll()
+        self._renew_poll()
         self._poller.add(self.fd, self)
         self._poller.add(self.monitor_fd, self)
         # Without what sugar has around them, which costs as much as they do.
@@ -195,20 +195,23 @@ class Connection:
         if self._paused:
             self._poller.pause(self.fd)
 
-    def _new_poll(self) -> Any:
-        """For who drives from now on: two threads cannot share one, and one that was taken for gone may be in the old one."""
+    def _renew_poll(self) -> None:
+        """For who drives from now on: two threads cannot share one, and one that was taken for gone may be in the old one. Who
+        sleeps on the old one goes on with this."""
         poll = select.poll()
         for fd in (self._driver_wake[0], self.fd, self.link.fd if self.link is not None and self.link.ready else -1):
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
-        return poll
+        self._poll = poll
+        if self._driver is not None:
+            self._wake_driver()
 
     def _shut(self) -> None:
         self._close_link()
         for fd in (self.fd, self.monitor_fd):
             self._poller.remove(fd)
         self.fd = self.monitor_fd = -1
-        self._poll = self._new_poll()
+        self._renew_poll()
         one, self.socket = self.socket, None
         monitor, self.monitor = self.monitor, None
         if one is not None:
@@ -400,7 +403,7 @@ class Connection:
             try:
                 if self._driver is not None and now - self._driven_at > DRIVER_GONE:
                     self._hand_back(self._driver)
-                    self._poll = self._new_poll()
+                    self._renew_poll()
                 for call in list(self.calls.values()):
                     if call.state == DONE:  # an interrupt
                         self._forget(call)
@@ -422,8 +425,6 @@ class Connection:
                 if self.socket is None and self.calls:
                     if now >= self._reopen_at:
                         self._begin(CONNECTING)
-                        if self._driver is not None:
-                            self._wake_driver()  # it may sleep without the new socket
                     next_time = min(LONGEST_SLEEP + now if next_time is None else next_time, self._reopen_at or math.inf)
                 elif self.socket is not None:
                     look_at = self._mind_socket(now)
@@ -911,8 +912,6 @@ class Connection:
         self._lose()
         if self.socket is None:
             self._end_impatient()
-        if self._driver is not None:
-            self._wake_driver()  # it may sleep on the old socket
         self._wake(0.0)  # what has ended is told, whatever keeps this thread from it
 
     def _forget_backlogs(self) -> None:
