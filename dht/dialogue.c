@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dht/arena.h"
 #include "dht/prefix.h"
 #include "proto/dht.pb-c.h"
 #include "proto/wire.h"
@@ -184,7 +185,7 @@ static int take_contents(struct dialogue_tell *tell, const Expertd__Dht__Tell *m
         tell->contents_count = i + 1;
         if (!prefix_valid(from->prefix))
             return -EBADMSG;
-        snprintf(to->prefix, sizeof to->prefix, "%s", from->prefix);
+        memcpy(to->prefix, from->prefix, strlen(from->prefix) + 1);
         to->adds = from->adds;
         const int rc = ranges_decode(&to->experts, from->experts, from->n_experts);
         if (rc != 0)
@@ -206,15 +207,27 @@ static int take(struct dialogue_tell *tell, const Expertd__Dht__Tell *message)
     return take_contents(tell, message);
 }
 
+static void *arena_alloc(void *arena, size_t size)
+{
+    return arena_take(arena, size);
+}
+
+static void arena_free(void *arena, void *memory)
+{
+    (void)arena;
+    (void)memory;
+}
+
 int dialogue_unpack_tell(struct dialogue_tell *tell, const uint8_t *bytes, size_t size)
 {
+    /* A catalog is three pieces of memory for each prefix, and is given back as a whole. */
+    struct arena arena = {0};
+    ProtobufCAllocator allocator = {.alloc = arena_alloc, .free = arena_free, .allocator_data = &arena};
     *tell = (struct dialogue_tell){0};
-    Expertd__Dht__Tell *message =
-        size <= DIALOGUE_FRAME_MAX ? wire_unpack(&expertd__dht__tell__descriptor, NULL, size, bytes) : NULL;
-    if (!message)
-        return -EBADMSG;
-    const int rc = take(tell, message);
-    expertd__dht__tell__free_unpacked(message, NULL);
+    const Expertd__Dht__Tell *message =
+        size <= DIALOGUE_FRAME_MAX ? wire_unpack(&expertd__dht__tell__descriptor, &allocator, size, bytes) : NULL;
+    const int rc = message ? take(tell, message) : -EBADMSG;
+    arena_clear(&arena);
     if (rc != 0)
         dialogue_tell_destroy(tell);
     return rc;
