@@ -304,8 +304,8 @@ directions: $(CALLS)
 C_FILES = $(shell git ls-files '*.c' '*.h' '*.cpp')
 format:
 	clang-format -i $(C_FILES)
-# Debian 12's. Other versions lay the same code out in another way and find other things: what they say is for `make -k lint`'s
-# reader who sets these, and holds up nobody's tests.
+# The versions by which the code is judged: Debian 12's. Others lay it out in another way and find other things, which is no
+# reason for a red test: with them a linter says that it was left out, unless the command line names their version here.
 LLVM_VERSION ?= 14
 CPPCHECK_VERSION ?= 2.10
 is_ours = v=$$($1 --version) || exit 1; echo "$$v" | grep -Eiq '(version|cppcheck) $2(\.|$$)' || { echo "make $@: left out, as it is for $1 $2"; exit 0; }
